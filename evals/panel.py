@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import datasets
-from tests.data import ingest, run_job
 
 from speciate.settings import Settings
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
+from tests.data import ingest, run_job
 
 RECORD = Path(__file__).with_name("panel.jsonl")
 _POINT, _SHARE = 0.01, 0.03

@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: what one compiles the others read
+os.environ["WNSEARCHDIR"] = "/nowhere"  # whether WordNet is installed decides no test
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every process of ours; read when torch is imported
 
 import pytest
@@ -20,6 +21,7 @@ from speciate.jobs.zygote import PRELOADS
 from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests import forks
 
 sys.dont_write_bytecode = False  # nor do this process's own imports leave it
 settings.register_profile("brief", max_examples=25, deadline=None)
@@ -28,6 +30,7 @@ settings.load_profile("brief")  # `make test-slow` asks for the thorough one
 
 
 warm.MODULES = (*warm.MODULES, *PRELOADS["classical"])  # or each test's pool would import them to load its model
+forks.start_daemons_here()
 os.fsync = os.fstat  # type: ignore[assignment]  # no test cuts the power; a sync waits for whatever else the disk does
 
 
@@ -54,6 +57,12 @@ def brief_costs() -> Iterator[None]:
         patch.setattr(timing, "_TURN_SECONDS", 0.001)
         patch.setattr(timing, "_TIMINGS", 80)  # 72 are the fewest that bound a p95
         yield
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are executed, as they are for users: the test is about how one starts."""
+    monkeypatch.setattr(forks, "executes", True)
 
 
 class ManualClock:

@@ -23,6 +23,7 @@ _FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 def _declaration(tool: str) -> dict[str, Any]:
     declaration: dict[str, Any] = json.loads((Path(__file__).parent / "surface" / f"{tool}.json").read_text())
+    declaration["inputSchema"]["properties"].update(declaration.get("deferred", {}))
     return declaration
 
 

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,10 @@ kinds = Kinds()
 """
 
 
+_PARTS = ("body", "orelse", "handlers", "finalbody", "cases")
+_STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+
 class Import(NamedTuple):
     path: Path
     line: int
@@ -66,17 +71,19 @@ class Import(NamedTuple):
 
 def imports_of(path: Path) -> Iterator[Import]:
     """All but those that only type checkers see."""
-    tree = ast.parse(path.read_text())
-    inside, unseen = set[int](), set[int]()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            inside |= {id(child) for child in ast.walk(node)}
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            unseen |= {id(child) for child in ast.walk(node)}
-    for node in ast.walk(tree):
-        for name in _named(node, path):
-            if id(node) not in unseen:
-                yield Import(path, getattr(node, "lineno", 0), name, id(node) in inside)
+    return _imports(ast.parse(path.read_text()), path, inside=False)
+
+
+def _imports(node: ast.AST, path: Path, *, inside: bool) -> Iterator[Import]:
+    for name in _named(node, path):
+        yield Import(path, getattr(node, "lineno", 0), name, inside)
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        parts = node.orelse
+    else:  # statements alone: no expression holds an import
+        parts = [each for name in _PARTS for each in getattr(node, name, ()) if isinstance(each, _STATEMENTS)]
+    function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    for part in parts:
+        yield from _imports(part, path, inside=inside or function)
 
 
 def _named(node: ast.AST, path: Path) -> list[str]:
@@ -112,8 +119,13 @@ def module_of(path: Path) -> str:
     return ".".join(("speciate", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-ALL = [each for path in sources() for each in imports_of(path)]
-OWN = [each for each in ALL if each.module.split(".")[0] == "speciate"]
+@cache
+def every_import() -> list[Import]:
+    return [each for path in sources() for each in imports_of(path)]
+
+
+def own_imports() -> list[Import]:
+    return [each for each in every_import() if each.module.split(".")[0] == "speciate"]
 
 
 def test_every_room_has_a_floor() -> None:
@@ -121,7 +133,7 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_imports_go_down() -> None:
-    wrong = [str(each) for each in OWN if not _goes_down(room(module_of(each.path)), room(each.module))]
+    wrong = [str(each) for each in own_imports() if not _goes_down(room(module_of(each.path)), room(each.module))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -133,13 +145,13 @@ def _goes_down(importer: str, imported: str) -> bool:
 
 
 def test_our_own_imports_stand_at_the_top() -> None:
-    hidden = [str(each) for each in OWN if each.inside]
+    hidden = [str(each) for each in own_imports() if each.inside]
     assert not hidden, "\n".join(hidden)
 
 
 def test_modules_do_not_import_in_circles() -> None:
     graph: dict[str, set[str]] = {}
-    for each in OWN:
+    for each in own_imports():
         graph.setdefault(module_of(each.path), set()).add(each.module)
     done: set[str] = set()
 
@@ -157,7 +169,7 @@ def test_modules_do_not_import_in_circles() -> None:
 def test_heavy_libraries_load_late() -> None:
     at_top = [
         str(each)
-        for each in ALL
+        for each in every_import()
         if each.module.split(".")[0] in HEAVY and not each.inside and each.path.name not in HEAVY_AT_TOP
     ]
     assert not at_top, "\n".join(at_top)

@@ -51,6 +51,8 @@ _SHOWN = 40
 class Price(Result):
     usd_per_1m_input: float | None = None
     usd_per_1m_output: float | None = None
+    usd_per_image: float | None = None
+    usd_per_minute: float | None = None
 
 
 class FoundModel(Result):
@@ -80,7 +82,7 @@ class FoundModels(Result):
     total: int = Field(description="Models that fit.")
     rows: int = Field(description="Rows, each family as one row.")
     dropped_by: dict[str, ConstraintEffect] = Field(description="By the argument that removed them.")
-    notes: tuple[str, ...] | None = Field(None, description="Constraints that no model can meet.")
+    notes: tuple[str, ...] | None = Field(None, description="What none can meet; the sort.")
     next_cursor: str | None = None
     next_actions: tuple[NextAction, ...] = ()
 
@@ -88,25 +90,25 @@ class FoundModels(Result):
 @tool(read_only=True)
 def search_models(
     app: App,
-    query: Annotated[str, Field(max_length=500, description="Words, for criteria without an argument.")] = "",
+    query: Annotated[str, Field(max_length=500, description="For criteria without an argument.")] = "",
     task: str | None = None,
     modality: str | None = None,
     sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
     licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
     max_parameters: Annotated[int | None, Field(gt=0)] = None,
     max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0)] = None,
-    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Required published values.")] = None,
-    installed: Annotated[bool, Field(description="Only those that can be used here and now.")] = False,
+    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Required values.")] = None,
+    installed: Annotated[bool, Field(description="Only what can be used now.")] = False,
     released_after: Annotated[str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
-    children_of: Annotated[str | None, Field(description="A row's ref: it and its near-identical children.")] = None,
+    children_of: Annotated[str | None, Field(description="A row's ref: it and its children.")] = None,
     sort: Sort = "relevance",
     limit: Annotated[int, Field(ge=1, le=50)] = 20,
     cursor: str | None = None,
 ) -> FoundModels:
-    """Search about 6,000 open and hosted models and your own. Works offline.
+    """Search about 7,000 open and hosted models and your own. Works offline.
 
-    To see how good they are on your data, call specialize or evaluate_models.
+    For how good they are on your data, call specialize or evaluate_models.
     """
     wanted = Query(
         text=query, task=task, modality=modality, sources=tuple(sources or ()), licenses=tuple(licenses or ()),
@@ -132,7 +134,7 @@ def search_models(
 
 def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> FoundModel:
     row, access = hit.row, known_models.access(hit.row, here)
-    price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
+    price = Price(**{name: row[name] for name in Price.model_fields})
     tasks = row["tasks"] or ()
     return FoundModel(
         ref=row["ref"],
@@ -165,7 +167,7 @@ def _origins(row: dict[str, Any]) -> dict[str, str]:
     """The source of each shown field."""
     origins = dict(row["origins"])
     shown = {"parameters": "parameters", "license": "license", "published": "published_metrics",
-             "usd_per_1m_output": "price"}  # fmt: skip
+             "usd_per_minute": "price", "usd_per_image": "price", "usd_per_1m_output": "price"}  # fmt: skip
     return {name: origins[field] for field, name in shown.items() if field in origins}
 
 
@@ -348,7 +350,7 @@ def _describe_external(app: App, ref: ModelRef, row: dict[str, Any]) -> ModelDes
         row["tasks"],
         row["modalities"],
     )
-    price = Price(usd_per_1m_input=row["usd_per_1m_input"], usd_per_1m_output=row["usd_per_1m_output"])
+    price = Price(**{name: row[name] for name in Price.model_fields})
     fetch = NextAction(tool="register_model", arguments={"name": registry.name_of(ref), "source": str(ref)})
     size = f"{row['parameters']:,} parameters" if row["parameters"] else "of unknown size"
     card = f"# {row['ref']}\n\nNot in this workspace; known from its publishers alone: {size}, nothing measured here."

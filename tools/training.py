@@ -28,7 +28,13 @@ from speciate.training.planning import training_plan
 from speciate.training.planning.training_plan import KIND as MEASURE
 from speciate.training.planning.training_plan import MeasureSpec, PlannedCandidate, UnavailableCandidate
 from speciate.training.specialize import KIND as SPECIALIZE
-from speciate.training.specialize import SpecializeSpec, choose_candidates, find_published, needs_shortlist
+from speciate.training.specialize import (
+    SpecializeSpec,
+    choose_candidates,
+    find_published,
+    needs_shortlist,
+    search_terms,
+)
 from speciate.training.train import KIND as TRAIN
 from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 
@@ -170,11 +176,12 @@ def specialize(
     budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
     base_models: list[str] | None = None,
     published: Annotated[
-        list[str] | None, Field(description="Models to try as they are: hf:org/name, or 'search'.", max_length=40)
+        list[str] | None, Field(description="To try as they are: hf:org/name, or 'search'.", max_length=40)
     ] = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
-    like: Annotated[str | None, Field(description="A model version whose recipe is tried first.")] = None,
+    like: Annotated[str | None, Field(description="A version whose recipe is tried first.")] = None,
+    canary_percent: Annotated[float, Field(gt=0, le=100)] = 100,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -188,6 +195,7 @@ def specialize(
     for each in published or ():
         found_here = find_published(app.workspace, use_case, dataset) if each == "search" else (check_refs(app, each),)
         as_they_are += found_here
+    terms = search_terms(app.workspace, use_case, dataset, found, budget_minutes)
     spec = make_spec(
         SpecializeSpec,
         use_case=use_case,
@@ -199,7 +207,9 @@ def specialize(
         order=order or [],
         ways=[way.model_dump(exclude_none=True) for way in found],
         shortlist=needs_shortlist(app.workspace, use_case, found),
+        **terms._asdict(),
         **({"like": like} if like else {}),
+        **({"canary_percent": canary_percent} if canary_percent < 100 else {}),
         **({"published": list(dict.fromkeys(as_they_are))} if as_they_are else {}),
     )
     return start_job_after_fetch(app, SPECIALIZE, spec, bases, idempotency_key=idempotency_key, dry_run=dry_run)

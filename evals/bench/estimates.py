@@ -16,13 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.data import digit_folder, ingest, peptide_fasta, review_csv, series_ts, tumour_csv
-
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.models import packaged
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.data import digit_folder, ingest, peptide_fasta, review_csv, series_ts, tumour_csv
 
 FIGURES = ("cpu_seconds", "peak_memory_mb", "seconds")
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evals.demo.data import movies
-from tests.training.world import make_dataset
 
+from evals.demo.data import movies
 from speciate.errors import SpeciateError
 from speciate.exports import convert, convert_worker
 from speciate.exports.convert import ConvertSpec
@@ -36,6 +35,7 @@ from speciate.models.model_card import ModelCard
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.network_predictor import NetworkPredictor
 from speciate.workspace.workspace import Workspace
+from tests.training.world import make_dataset
 
 ROOT = Path(__file__).parents[2]
 TRAIN, VALIDATION = 800, 800

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
-from tests.training.merging.test_merge_models import merge_now
-from tests.training.world import make_dataset, model_path, png, train_now
 
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.versions import resolve
 from speciate.settings import Settings
 from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
+from tests.training.merging.test_merge_models import merge_now
+from tests.training.world import make_dataset, model_path, png, train_now
 
 NETS = ("net0", "net1", "net2")
 MERGES = {"soup": NETS, "greedy": NETS, "slerp": NETS[:2], "task_arithmetic": NETS, "ties": NETS, "dare": NETS}

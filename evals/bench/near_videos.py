@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from tests.modalities.video_samples import encode
 
 from speciate.modalities.video.video import VIDEO, VIDEO_SKETCHES
+from tests.modalities.video_samples import encode
 
 Chance = np.random.Generator
 Frame = npt.NDArray[np.uint8]

@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 from arms import zoo
 from scipy.stats import kendalltau
-from tests.data import run_job
 
 from speciate.datasets import versions
 from speciate.datasets.loading.loader import Example, load_examples
@@ -38,6 +37,7 @@ from speciate.tasks import predictor
 from speciate.tasks.representations import Embeddings
 from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune, rank_places, scaled
 from speciate.workspace.workspace import Workspace
+from tests.data import run_job
 
 LABELLED, VALIDATION, TEST = 200, 100, 1000
 HEAD = {"C": [1.0, 10.0, 100.0, 1000.0]}

@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.training.language.world import attempt, base, make_sums, payload
-
 from speciate.datasets.loading.loader import load_examples
 from speciate.jobs.run import Run
 from speciate.settings import Settings
@@ -30,6 +28,7 @@ from speciate.training.language_hyperparameters import SftParameters
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
 from speciate.workspace.workspace import Workspace
+from tests.training.language.world import attempt, base, make_sums, payload
 
 RATE = 5e-5
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,11 +45,27 @@ def fetch(package: str, folder: Path) -> Path:
     return there[0]
 
 
-def _run(command: list[str], package: str) -> None:
+def _run(command: list[str], package: str, folder: Path | None = None) -> None:
+    quiet = subprocess.DEVNULL
     try:
-        subprocess.run(command, check=True, timeout=60 * _MINUTES, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(command, check=True, timeout=60 * _MINUTES, stdout=quiet, stderr=quiet, cwd=folder)
     except (subprocess.SubprocessError, OSError) as error:
         raise Unavailable(f"{package} cannot be fetched: {type(error).__name__}") from error
+
+
+def unpack_debian(packages: Sequence[str], folder: Path) -> Path:
+    """The files of Debian's packages below one folder; nothing is installed, so nobody needs to be root. Raises
+    Unavailable, also where the system is none of Debian's."""
+    root = folder / "root"
+    if not root.exists():
+        archives = folder / "archives"
+        archives.mkdir(parents=True, exist_ok=True)
+        _run(["apt-get", "download", *packages], packages[0], archives)
+        unpacked = folder / ".root.unfinished"
+        for archive in sorted(archives.glob("*.deb")):
+            _run(["dpkg", "-x", str(archive), str(unpacked)], packages[0])
+        unpacked.rename(root)
+    return root
 
 
 # Recordings

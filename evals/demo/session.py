@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from mcp import Client, StdioServerParameters
+from mcp.client.stdio import get_default_environment
 from tqdm import tqdm
 
 _BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}"
@@ -70,9 +71,10 @@ class Session:
 
 
 @asynccontextmanager
-async def connect(workspace: Path) -> AsyncIterator[Session]:
-    """Start `speciate serve` as an agent's host would, and speak MCP with it over stdio."""
+async def connect(workspace: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Session]:
+    """Start `speciate serve` as an agent's host would, and speak MCP with it over stdio. `environment`: more of it."""
     command = str(Path(sys.executable).parent / "speciate")
-    server = StdioServerParameters(command=command, args=["serve", "--workspace", str(workspace)])
+    more = {**get_default_environment(), **environment} if environment else None
+    server = StdioServerParameters(command=command, args=["serve", "--workspace", str(workspace)], env=more)
     async with Client(server) as client:
         yield Session(client)

@@ -123,7 +123,7 @@ def copy(folder: Path, names: Iterable[str], target: Path) -> None:
     try:
         for name in names:
             with _refusing(folder), open_file(folder / name, place) as source, (target / name).open("xb") as file:
-                if not name.endswith(".safetensors"):
+                if not name.endswith((".safetensors", ".onnx")):
                     _check_length(folder, name, os.fstat(source.fileno()).st_size)
                 _copy(source, file)
     finally:

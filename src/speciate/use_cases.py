@@ -51,20 +51,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Aim = Literal["pass", "best"]
+
+
 class Objective(_Frozen):
     metric: str = Field(description="list_options(kind='metric')")
-    target: float | None = Field(
-        None, description="What a model must reach; none: only to be better than the incumbent."
-    )
+    target: float | None = Field(None, description="None: only beat the incumbent.")
+    aim: Aim = Field("pass", description="best: use the whole budget.")
 
 
 class UseCaseLimits(_Frozen):
-    p95_latency_ms: float | None = Field(None, gt=0, description="One example on a warm model.")
+    p95_latency_ms: float | None = Field(None, gt=0, description="Of one example, warm.")
     usd_per_1k: float | None = Field(None, gt=0, description="Per 1,000 examples.")
     max_parameters: int | None = Field(None, gt=0)
     max_memory_mb: float | None = Field(None, gt=0)
-    licenses: tuple[str, ...] = Field((), description="Allowed licences, as SPDX ids; none: any.")
-    offline: bool = Field(False, description="The model must run without a network.")
+    licenses: tuple[str, ...] = Field((), description="SPDX ids.")
+    offline: bool = Field(False, description="Needs no network.")
 
 
 class Gate(_Frozen):

@@ -16,8 +16,8 @@ from speciate.errors import Call, unknown
 Family = Literal[
     "classification", "ordinal", "anomaly",  # one label
     "regression",  # one number
-    "multi-label", "tokens", "detection", "segmentation", "transcription", "retrieval", "forecasting",
-    "control",  # more than that
+    "multi-label", "tokens", "detection", "segmentation", "panoptic", "depth", "transcription", "retrieval",
+    "forecasting", "control",  # more than that
     "generation",  # a text
 ]  # fmt: skip
 
@@ -88,6 +88,8 @@ _OTHERS = (
     Task("token-classification", ("text", "protein"), "tokens", "token_accuracy", "a tag per word or residue"),
     Task("object-detection", ("image",), "detection", "map_50", "boxes with labels"),
     Task("image-segmentation", ("image",), "segmentation", "dice", "a label per pixel"),
+    Task("panoptic-segmentation", ("image",), "panoptic", "pq", "a mask with a label per thing"),
+    Task("depth-estimation", ("image",), "depth", "abs_rel", "how far away each pixel is"),
     Task("volume-segmentation", _VOLUMES, "segmentation", "dice", "a label per voxel"),
     Task("automatic-speech-recognition", ("audio",), "transcription", "wer", "the text that is spoken"),
     Task("feature-extraction", MODALITIES, "retrieval", "recall_at_1", "a vector; what belongs together lies near"),
@@ -209,6 +211,18 @@ METRICS: dict[str, Metric] = {
             "volumes; mean over labels",
         ),
         Metric(
+            "pq", ("panoptic",), "higher", "corpus", 0, 1,
+            "panoptic quality (Kirillov et al. 2019): found segments times their overlap (IoU), mean over labels",
+        ),
+        Metric(
+            "abs_rel", ("depth",), "lower", "mean", 0, None,
+            "absolute error as a share of the reference's depth; relative answers get its scale and shift first",
+        ),
+        Metric(
+            "delta_1", ("depth",), "higher", "mean", 0, 1,
+            "share of pixels within a factor of 1.25 of the reference's depth; relative answers as for abs_rel",
+        ),
+        Metric(
             "wer", ("transcription",), "lower", "corpus", 0, None, "word errors per word of the reference",
             library="jiwer",
         ),
@@ -261,6 +275,11 @@ METRICS: dict[str, Metric] = {
             chosen_by="action_mae",
         ),
         Metric("exact_match", ("generation",), "higher", "mean", 0, 1, "share with exactly the text, blanks aside"),
+        Metric(
+            "anls", ("generation",), "higher", "mean", 0, 1,
+            "1 less the edit distance as a share of the longer text, case aside, and 0 from one half on: of questions "
+            "about documents (Biten et al. 2019)",
+        ),
         Metric(
             "numeric_match", ("generation",), "higher", "mean", 0, 1,
             "share whose last number is the reference's last number; a reference without one is not counted",

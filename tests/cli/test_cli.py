@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import select
 import subprocess
 import sys
@@ -18,18 +17,20 @@ from pathlib import Path
 import pytest
 
 import speciate
+from speciate import cli
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
+from tests import forks
 from tests.models.test_signature import make_keys, register
-from tests.server.processes import MODERN, Daemons, end
+from tests.server.processes import CLI, MODERN, Daemons, end
+from tests.server.terminals import at_terminal
 
 COMMANDS = (
     "init", "serve", "call", "status", "stop", "doctor", "backup", "rebuild", "approve", "deny", "promote", "policy",
     "hosts",
     "sign", "verify", "allow", "disallow", "secret", "audit", "key",
 )  # fmt: skip
-_CLI = [sys.executable, "-m", "speciate.cli"]
 
 
 @pytest.fixture
@@ -50,10 +51,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
 
 
 def run(daemons: Daemons, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_CLI, *arguments, "--workspace", str(daemons.workspace)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=cwd, timeout=60, check=False,
-    )  # fmt: skip
+    return forks.run([*CLI, *arguments, "--workspace", str(daemons.workspace)], cwd=cwd)
 
 
 def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]:
@@ -62,9 +60,7 @@ def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]
 
 
 def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, int]:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*_CLI, *arguments])
+    process, terminal = at_terminal([*CLI, *arguments])
     shown, deadline, answered = b"", time.monotonic() + 30, False
     while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
@@ -78,7 +74,7 @@ def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, in
             os.write(terminal, answer.encode() + b"\n")
             answered = True
     os.close(terminal)
-    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return shown.decode(), process.wait()
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
@@ -102,7 +98,7 @@ def test_the_version_is_the_packages() -> None:
     project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
     assert speciate.__version__ == project["version"]
     assert (
-        subprocess.run([*_CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        subprocess.run([*CLI, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
         == (project["version"])
     )
 
@@ -122,6 +118,23 @@ def test_call_prints_one_json_document_and_nothing_else(shared: Daemons) -> None
     done = run(shared, "call", "list_jobs", "--args", '{"limit": 5}')
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"jobs": []}
+    assert run(shared, "call", "list_jobs", "limit=5", "use_case=5").stdout == done.stdout  # 5 is a number and a name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["statsu"], "there is no 'statsu'; did you mean 'status'?"),
+        (["deployment", "strat", "sorter"], "did you mean 'start'?"),
+        (["audit", "lsit"], "did you mean 'list'?"),
+    ],
+)
+def test_a_misspelt_command_is_told_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert said in capsys.readouterr().err
 
 
 def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> None:
@@ -129,12 +142,9 @@ def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> Non
     variables = {name: value for name, value in os.environ.items() if name != "SPECIATE_HOME"}
     try:
         first, second = (
-            subprocess.run(
-                [*_CLI, "call", "get_status"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)}, timeout=60, check=False,
-            )
+            forks.run([*CLI, "call", "get_status"], cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)})
             for _ in range(2)
-        )  # fmt: skip
+        )
     finally:
         daemons.close()
     assert f"workspace was made in {daemons.workspace}" in first.stderr
@@ -150,6 +160,9 @@ def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> Non
         (("get_job", "--args", '{"job": "job-x"}'), "no job 'job-x'"),
         (("list_jobs", "--args", "{limit: 5}"), "--args is not JSON"),
         (("list_jobs", "--args", "[5]"), "not a JSON object"),
+        (("list_jobs", "limit"), "Write limit=VALUE"),
+        (("list_jobs", "limt=5"), "did you mean 'limit'"),
+        (("list_jobs", "limit=many"), "'limit' is 'many', and must be a whole number"),
     ],
 )
 def test_a_refused_call_says_why_on_stderr_alone(shared: Daemons, arguments: tuple[str, ...], said: str) -> None:
@@ -167,6 +180,7 @@ def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemo
     assert caught.value.code is Code.NOT_FOUND
 
 
+@pytest.mark.usefixtures("executed")
 def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
     client = speciate.connect(daemons.workspace)
     client.call("list_jobs")
@@ -174,6 +188,7 @@ def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> 
     assert client.call("list_jobs") == {"jobs": []}
 
 
+@pytest.mark.usefixtures("executed")
 def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
     looked = run(daemons, "status")
     assert (looked.returncode, looked.stderr) == (0, "")
@@ -233,11 +248,19 @@ def test_call_shows_the_arguments_of_a_tool(shared: Daemons) -> None:
     assert (wrong.returncode, "did you mean 'list_jobs'" in wrong.stderr) == (1, True)
 
 
+def test_a_job_that_fails_is_shown_and_ends_the_command_with_1(daemons: Daemons, tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("text\n")
+    done = run(daemons, "call", "create_dataset", "name=bad", "source=bad.csv", "--wait", cwd=tmp_path)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["state"] == "failed"
+    assert done.stderr.startswith("job-")
+
+
 def test_call_writes_the_image_beside_a_result(daemons: Daemons, tmp_path: Path) -> None:
     rows = [{"text": f"a text {number}"} for number in range(4)]
-    client = speciate.connect(daemons.workspace)
-    job = client.call("create_dataset", name="films", rows=rows, modality="text")["job"]
-    assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
+    create = ("call", "create_dataset", f"rows={json.dumps(rows)}", "modality=text", "--wait")
+    made = run(daemons, *create, "name=films")
+    assert (made.returncode, json.loads(made.stdout)["result"]["dataset"]) == (0, "films@v1")
     preview = ("call", "preview_dataset", "--args", '{"dataset": "films"}')
     told = run(daemons, *preview)
     assert (told.returncode, "1 image(s) beside this: --image FILE.png" in told.stderr) == (0, True)
@@ -387,9 +410,7 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def secret(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_CLI, "secret", *arguments], input=given, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forks.run([*CLI, "secret", *arguments], given=given)
 
 
 def test_a_key_is_read_from_a_pipe_and_never_shown(keys: Path) -> None:
@@ -426,8 +447,8 @@ def test_a_key_is_no_argument(keys: Path) -> None:
 def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons) -> None:
     tokens = set()
     for _ in range(2):  # the same daemon serves it a second time
-        server = subprocess.Popen(
-            [*_CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
+        server = forks.start(
+            [*CLI, "serve", "--http", "0", "--workspace", str(daemons.workspace)], stdout=subprocess.PIPE
         )
         try:
             assert server.stdout

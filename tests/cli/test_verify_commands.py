@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.workspace import Workspace
-from tests.server.processes import Daemons
+from tests import forks
+from tests.server.processes import CLI, Daemons
 
 
 def test_a_backup_names_what_was_damaged_and_copies_the_rest(tmp_path: Path) -> None:
@@ -20,9 +19,8 @@ def test_a_backup_names_what_was_damaged_and_copies_the_rest(tmp_path: Path) -> 
     path = blobs.path(flipped)
     path.chmod(0o644)
     path.write_bytes(b"flopped")
-    argv = [sys.executable, "-m", "speciate.cli", "backup", str(tmp_path / "copy"), "--workspace"]
     try:
-        done = subprocess.run([*argv, str(daemons.workspace)], capture_output=True, text=True, check=False)
+        done = forks.run([*CLI, "backup", str(tmp_path / "copy"), "--workspace", str(daemons.workspace)])
     finally:
         daemons.close()
     assert done.returncode == 1, done

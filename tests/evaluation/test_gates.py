@@ -295,6 +295,17 @@ def test_what_passes_on_fresh_rows_must_also_pass_for_all_earlier_looks() -> Non
     assert sure.gates[-1].gate.rule == "fresh_rows"
 
 
+def test_not_worse_need_not_be_free_of_luck_where_other_rows_show_the_gain() -> None:
+    """By the interval it must hold in any case. Without such a gain a loop would collect luck."""
+    near = evidence(row(), comparison(0.0, -0.015, 0.015))._replace(reused=True)
+    assert gates.judge(NOT_WORSE, near).outcome == "inconclusive"
+    assert gates.judge(NOT_WORSE, near._replace(shown=True)).outcome == "pass"
+    doubtful = evidence(row(), comparison(-0.005, -0.025, 0.015))._replace(reused=True, shown=True)
+    assert gates.judge(NOT_WORSE, doubtful).outcome == "inconclusive"
+    lost = evidence(row(), comparison(-0.05, -0.07, -0.03))._replace(reused=True, shown=True)
+    assert gates.judge(NOT_WORSE, lost).outcome == "fail"
+
+
 def test_a_loser_is_held_back_on_rows_of_any_age() -> None:
     worse = decide_on_reused(comparison(-0.1, -0.14, -0.06), comparison(-0.1, -0.2, 0.01), Gate(rule="better"))
     assert worse.verdict == "hold"

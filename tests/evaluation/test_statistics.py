@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from speciate.evaluation import statistics
 from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.statistics import (
     LEAST_UNITS,
@@ -163,8 +164,12 @@ def test_the_bootstrap_repeats_itself() -> None:
     assert (once.sum(1) == 20).all()
 
 
-def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw() -> None:
-    clusters, largest = 20_000, 0
+@pytest.mark.parametrize("kept", [True, False])
+def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw(
+    monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    monkeypatch.setattr(statistics, "_KEPT_CELLS", 10**9 if kept else 0)
+    clusters, largest = 3_000, 0
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         nonlocal largest
@@ -177,6 +182,7 @@ def test_many_clusters_are_drawn_in_chunks_that_together_are_the_whole_draw() ->
     assert got.drawn.shape == (2000,)
     assert (got.drawn[:200] == whole).all()
     assert got.left_out.tolist() == [0.0] + [1.0] * 199
+    assert (resample(statistic, singletons(clusters), seed=3).drawn == got.drawn).all()
 
 
 def test_a_bootstrap_difference_of_a_model_with_itself_is_nothing() -> None:

@@ -13,6 +13,7 @@ from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, Ru
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, Limits, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.jobs.run import Run
 from speciate.jobs.transitions import MAX_LOSSES
 from speciate.settings import Capacity, Settings
 from speciate.workspace.database import Database, Transaction
@@ -203,6 +204,55 @@ def test_a_run_that_takes_too_long_or_falls_silent_is_stopped(
     ended = engine.get(job.id)
     assert ended.state is State.DEAD
     assert f"({limit})" in (ended.reason or "")
+
+
+LIVED = {"job": "job-x", "workspace": "/w", "payload": {}}
+
+
+def _keep(job: Job, engine: Engine, attempt: int, value: int) -> None:
+    folder = RunFolder(engine.workspace.folders.runs / f"{job.id}.{attempt}")
+    folder.create({**LIVED, "job": job.id})
+    Run(folder).keep_best(lambda outputs: {"value": value, "written_to": outputs.name})
+
+
+@pytest.mark.parametrize("end", [Ended(Outcome(85, "stopped")), Ended(Outcome(-9, "killed")), Gone()])
+def test_a_limit_ends_in_the_best_that_the_run_kept(
+    engine: Engine, stage: Stage, clock: ManualClock, end: Observation
+) -> None:
+    job = running(engine, stage, "limited")
+    _keep(job, engine, 1, 7)
+    clock.advance(51)
+    engine.tick()
+    stage.truth[job.run_id] = end
+    engine.tick()
+    ended = engine.get(job.id)
+    assert (ended.state, ended.reason) == (State.SUCCEEDED, None)
+    assert ended.result == {"value": 7, "written_to": "best-1"}
+
+
+def test_a_limit_ends_in_what_an_earlier_attempt_kept(engine: Engine, stage: Stage, clock: ManualClock) -> None:
+    job = running(engine, stage, "limited")
+    _keep(job, engine, 1, 7)
+    stage.truth[job.run_id] = Gone()
+    engine.tick()
+    engine.tick()
+    stage.truth[f"{job.id}.2"] = Alive()
+    engine.tick()
+    assert engine.get(job.id).state is State.RUNNING, "lost without a limit: it goes on"
+    clock.advance(51)
+    engine.tick()
+    stage.truth[f"{job.id}.2"] = Gone()
+    engine.tick()
+    assert engine.get(job.id).result == {"value": 7, "written_to": "best-1"}
+
+
+def test_what_was_cancelled_leaves_no_result_though_it_kept_one(engine: Engine, stage: Stage) -> None:
+    job = running(engine, stage, "limited")
+    _keep(job, engine, 1, 7)
+    engine.control(job.id, "cancel")
+    stage.truth[job.run_id] = Ended(Outcome(85, "stopped"))
+    engine.tick()
+    assert (engine.get(job.id).state, engine.get(job.id).result) == (State.CANCELLED, None)
 
 
 def test_while_draining_nothing_starts_and_what_ends_is_still_written_down(engine: Engine, stage: Stage) -> None:

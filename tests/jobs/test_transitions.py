@@ -237,7 +237,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
+TestHistory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.slow

@@ -66,6 +66,20 @@ def test_a_large_change_has_a_small_p_value_and_the_same_seed_the_same(name: str
     assert first.statistic > _TESTS[name](before, before, np.random.default_rng(5)).statistic
 
 
+def test_a_new_source_alarms_within_two_windows() -> None:
+    """Where no relabelling of 499 reaches the statistic, 9,999 say how sure it is."""
+    rng = np.random.default_rng(5)
+    looks = [evidence.of_p(0.5)] * 2
+    for _ in range(2):
+        test = permutation.largest_gap(rng.normal(size=300), rng.normal(1.5, size=80), rng)
+        assert test.p < 2 / (permutation.PATIENT + 1)
+        looks.append(evidence.of_p(test.p))
+    assert evidence.detector(looks) >= evidence.threshold(7 * 86_400, SHARES["inputs"])
+    quiet = [permutation.largest_gap(rng.normal(size=60), rng.normal(size=20), rng).p for _ in range(200)]
+    assert min(quiet) > 0.0
+    assert np.mean(np.array(quiet) <= 0.01) <= 0.035, "no smaller p-values than chance has"
+
+
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.lists(st.integers(-3, 3), min_size=1, max_size=12))
 def test_statistics_are_what_scipy_says_also_with_ties(first: list[int], second: list[int]) -> None:
     a, b = np.array(first, float), np.array(second, float)

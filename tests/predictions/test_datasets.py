@@ -15,6 +15,7 @@ from speciate.datasets.versions import version
 from speciate.errors import Code, SpeciateError
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
+from speciate.predictions.quality import random_place
 from speciate.settings import Settings
 from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
@@ -231,14 +232,17 @@ def test_what_people_corrected_becomes_pairs_of_the_right_answer_over_the_models
 
 
 def _drawn(workspace: Workspace, count: int, every: int = 2) -> list[str]:
-    """Answers whose labels came by the queue: every so many was drawn at random, the others for their doubt."""
+    """Labels of so many answers, of three times as many: one of `every` is the next of the random order, the others are
+    picked for their doubt."""
     own = logged(workspace)
-    ids = note(own, [{"id": "0", "row": {"review": f"thing {n} of another kind {n * n}"}} for n in range(count)])
-    for place, each in enumerate(ids):
-        drawn = "uncertain" if place % every else "random"
-        own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": drawn})
+    ids = note(own, [{"id": "0", "row": {"review": f"thing {n} of another kind {n * n}"}} for n in range(3 * count)])
+    first = sorted(ids, key=random_place)[: count // every]
+    doubtful = [each for each in sorted(ids, key=random_place, reverse=True) if each not in first]
+    for drawn, chosen in (("random", first), ("uncertain", doubtful[: count - len(first)])):
+        for each in chosen:
+            own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": drawn})
     own.close()
-    return ids
+    return [*first, *doubtful[: count - len(first)]]
 
 
 def test_answers_that_were_asked_about_for_their_doubt_never_judge(workspace: Workspace, tmp_path: Path) -> None:
@@ -278,12 +282,36 @@ def test_a_part_to_learn_from_and_a_part_to_judge_share_nothing_and_follow_from_
     assert {row["drawn"] for row in other if row["split"] == "validation"} <= {"random"}
 
 
+def test_nobody_gets_an_answer_to_judge_by_calling_it_a_random_draw(workspace: Workspace, tmp_path: Path) -> None:
+    """Whoever labels easy answers alone and calls them drawn would make every model that comes look good."""
+    table = tmp_path / "films.csv"
+    table.write_text("review,tone\n" + "".join(f"word{n} film,{'good' if n % 2 else 'bad'}\n" for n in range(10)))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    own = logged(workspace)
+    ids = note(own, [{"id": "0", "row": {"review": f"{'easy' if n % 5 else 'hard'} thing {n}"}} for n in range(200)])
+    easy = [each for place, each in enumerate(ids) if place % 5]
+    first = sorted(ids, key=random_place)
+    picked = [each for each in easy if each in set(first[40:])][:60]
+    for each in picked:
+        own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": "random"})
+    own.close()
+    source = f"log:{USE_CASE}?labelled=true&part="
+    with pytest.raises(SpeciateError) as caught:
+        ingest(workspace, "judged", source=source + "judge", label="tone", inputs=["review"])
+    assert caught.value.code is Code.NOT_FOUND
+    taught = ingest(workspace, "films", source=source + "train", add=True)
+    rows = [row for row in version_rows.read(workspace.folders, taught).to_pylist() if row["prediction"]]
+    assert {row["split"] for row in rows} == {"train"}, "what was picked may teach"
+    assert {row["drawn"] for row in rows} == {None}
+
+
 def test_of_a_group_that_judges_nothing_is_learned(workspace: Workspace, tmp_path: Path) -> None:
     ingest(workspace, "films", source=by_critics(tmp_path), label="tone", inputs=["review"], group_by="critic")
     own = logged(workspace)
-    rows = [{"id": "0", "row": {"review": f"thing {n}", "critic": f"critic{n % 30}"}} for n in range(90)]
-    for place, each in enumerate(note(own, rows)):
-        drawn = "uncertain" if place % 3 else "random"
+    rows = [{"id": "0", "row": {"review": f"thing {n}", "critic": f"critic{n % 30}"}} for n in range(180)]
+    order = sorted(note(own, rows), key=random_place)
+    for place, each in enumerate([*order[:30], *order[-60:]]):
+        drawn = "random" if place < 30 else "uncertain"
         own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": drawn})
     own.close()
     source = f"log:{USE_CASE}?labelled=true&group=critic&part="

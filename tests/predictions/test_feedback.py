@@ -23,7 +23,15 @@ from speciate.predictions.feedback import (
 )
 from speciate.predictions.label_queue import Strategy, UnlabelledAnswer, next_in_queue
 from speciate.predictions.log import Writer
-from speciate.predictions.quality import AnswerOutput, agreement, alpha, estimate_quality, random_place, random_sample
+from speciate.predictions.quality import (
+    AnswerOutput,
+    agreement,
+    alpha,
+    drawn_in_order,
+    estimate_quality,
+    random_place,
+    random_sample,
+)
 from speciate.predictions.reading import StoredFeedback
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
@@ -248,6 +256,26 @@ def test_what_was_said_before_or_after_its_turn_came_is_told_apart() -> None:
     assert random_sample(latest_by_source(said)) == {names[1], names[2]}, (
         "the first came after its turn, the last has not had one"
     )
+
+
+def test_a_fair_draw_follows_from_the_order_and_not_from_what_a_label_claims() -> None:
+    names = sorted((f"pred-{number}" for number in range(100)), key=random_place)
+    there = dict.fromkeys(names, 0.0)
+
+    def fair(*said: StoredFeedback) -> set[str]:
+        return drawn_in_order(there, latest_by_source(said))
+
+    first = [given(name, "x", at=10.0 + place) for place, name in enumerate(names[:20])]
+    assert fair(*first) == set(names[:20])
+    assert fair(*first[:4], *first[5:]) == {*names[:4], *names[5:20]}, "one of twenty could not be told"
+    assert fair(*first[::2]) == {names[0]}, "every second one was picked"
+    picked = [given(name, "x", at=50.0, drawn="random") for name in names[60:90]]
+    assert fair(*picked) == set()
+    assert fair(*first, *picked) == set(names[:20])
+    later = dict.fromkeys((f"late-{number}" for number in range(100)), 5_000.0)
+    assert drawn_in_order(there | later, latest_by_source(first)) == set(names[:20]), "what came later was not there"
+    again = [given(name, "x", at=9_000.0) for name in names[20:40]]
+    assert drawn_in_order(there | later, latest_by_source([*first, *again])) == set(names[:20])
 
 
 def test_why_an_answer_is_not_there_does_not_depend_on_how_its_id_is_written(

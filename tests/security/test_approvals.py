@@ -26,9 +26,10 @@ from speciate.governance.approval_signatures import Key
 from speciate.server import control
 from speciate.server.control import ACTIONS, OpenAction, PersonAction
 from speciate.workspace.workspace import Workspace
+from tests import forks
 from tests.governance.people import Signer
-from tests.server.processes import Daemons
-from tests.server.terminals import CLI, PHRASE, enroll, sign, type_at
+from tests.server.processes import CLI, Daemons
+from tests.server.terminals import PHRASE, enroll, sign, type_at
 
 DENIED = "Dr. Jane Doe, Chief Physician"
 
@@ -310,10 +311,7 @@ def test_tools_say_what_an_approval_is_worth_and_grant_none(here: World) -> None
 
 
 def run(*arguments: str, workspace: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLI, *arguments, "--workspace", str(workspace)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
+    return forks.run([*CLI, *arguments, "--workspace", str(workspace)], timeout=90)
 
 
 def test_a_person_approves_with_the_passphrase_alone(here: World) -> None:

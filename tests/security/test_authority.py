@@ -27,7 +27,8 @@ from speciate.governance import approval_keys, approvals, audit, consents, polic
 from speciate.jobs.engine import Engine
 from speciate.promotion import aliases, promote
 from speciate.server.mcp.app import Server, offered_tools
-from speciate.server.tool_api import App, Caller
+from speciate.server.mcp.arguments import input_schema
+from speciate.server.tool_api import DECLARED, App, Caller
 from speciate.use_cases import Definition, Objective, UseCaseLimits
 from speciate.workspace.workspace import Workspace
 from tests.serving import world as serving
@@ -225,7 +226,7 @@ def test_every_tool_has_a_row() -> None:
 
 def varied(tool: str) -> Iterator[Call]:
     """The calls of a tool, with every value of every choice, and every pair of values of two choices."""
-    schema = next(each.input_schema for each in offered_tools() if each.name == tool)
+    schema = input_schema(DECLARED[tool].arguments)
     choices = {name: values for name, each in schema["properties"].items() if (values := _values(each))}
     for call in CALLS[tool]:
         yield call
@@ -266,7 +267,7 @@ def test_no_arguments_of_many_grant_anything(ground: Ground, tool: str) -> None:
 
 
 def fuzz(ground: Ground, tool: str, examples: int) -> None:
-    schema = next(each.input_schema for each in offered_tools() if each.name == tool)
+    schema = input_schema(DECLARED[tool].arguments)
     words = [*ground.names.values(), USE_CASE, DATASET, *(f"{MODEL}@v{n}" for n in (1, 2, 3)), f"{USE_CASE}@production"]
 
     @given(fitting(schema, words))

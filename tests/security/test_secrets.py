@@ -67,7 +67,8 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemons]:
+def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executed: None) -> Iterator[Daemons]:
+    """Executed: a fork's environment is not shown as its own by the kernel."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     daemons = Daemons(tmp_path / "workspace")
     daemons.workspace.mkdir()

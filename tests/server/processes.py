@@ -16,6 +16,7 @@ import psutil
 from speciate.errors import SpeciateError
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL
+from tests import forks
 
 FIXTURE = Path(__file__).parents[1] / "crash" / "fixture.py"
 LEGACY = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
@@ -26,30 +27,31 @@ MODERN = {
 }
 
 
+CLI = [sys.executable, "-m", "speciate.cli"]
+Process = subprocess.Popen[bytes] | forks.Fork
+
+
 class Daemons:
     """The daemons of one workspace, whoever starts them."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[Process] = []
 
-    def candidate(
-        self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0
-    ) -> subprocess.Popen[bytes]:
+    def candidate(self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0) -> Process:
         """A daemon in the foreground, started without waiting for it. `descriptors`: as many as it may ever have."""
         variables = os.environ | (environment or {}) | ({"SPECIATE_FAULT": fault} if fault else {})
         limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
         program = [sys.executable, "-m", "speciate.server.daemon"]
-        process = subprocess.Popen(
+        start = subprocess.Popen if descriptors else forks.start
+        process = start(
             [*limit, *program, f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
         )  # fmt: skip
         self._started.append(process)
         return process
 
-    def start(
-        self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0) -> Process:
         """A daemon that listens."""
         process = self.candidate(fault=fault, environment=environment, descriptors=descriptors)
         assert report_of(process) == {"won": True}
@@ -98,7 +100,7 @@ class Daemons:
             end(started)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     """Kill it if it lives, and close its pipes."""
     process.kill()
     process.wait()
@@ -108,7 +110,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def report_of(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+def report_of(process: Process) -> dict[str, Any]:
     """What a candidate tells its starter."""
     assert process.stdout
     said = process.stdout.read().decode()
@@ -120,8 +122,8 @@ class Stdio:
     """An MCP client of few words: frames to and from `speciate serve`."""
 
     def __init__(self, workspace: Path, environment: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "speciate.cli", "serve", "--workspace", str(workspace), "--fixture", str(FIXTURE)],
+        self.process = forks.start(
+            [*CLI, "serve", "--workspace", str(workspace), "--fixture", str(FIXTURE)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=os.environ | (environment or {}),
         )  # fmt: skip

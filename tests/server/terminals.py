@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pty
 import select
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-CLI = [sys.executable, "-m", "speciate.cli"]
+from tests import forks
+from tests.server.processes import CLI
+
 PHRASE = "correct horse battery staple"
 
 
@@ -20,12 +21,19 @@ class Screen(NamedTuple):
     status: int
 
 
+def at_terminal(command: Sequence[str]) -> tuple[forks.Fork, int]:
+    """A program at a terminal of its own, and our end of that."""
+    ours, theirs = pty.openpty()
+    try:
+        return forks.Fork(command, stdin=theirs, stdout=theirs, stderr=theirs, terminal=True), ours
+    finally:
+        os.close(theirs)
+
+
 def type_at(arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahead: str = "") -> Screen:
     """Run a command at a terminal of its own. Each answer is typed once its question was shown since the last one;
     `ahead` is typed before there is any question."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [*CLI, *arguments])
+    process, terminal = at_terminal([*CLI, *arguments])
     if ahead:
         os.write(terminal, ahead.encode())
     shown, seen, left = b"", 0, list(answers)
@@ -42,9 +50,9 @@ def type_at(arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahe
             seen = len(shown)
             os.write(terminal, left.pop(0)[1].encode() + b"\n")
     else:
-        os.kill(pid, 9)
+        process.kill()
     os.close(terminal)
-    return Screen(shown.decode(errors="replace"), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    return Screen(shown.decode(errors="replace"), process.wait())
 
 
 def enroll(workspace: Path, *more: str, phrase: str = PHRASE, signed_by: str = "") -> Screen:

@@ -27,6 +27,7 @@ from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, MCP, encode
 from speciate.workspace.lock import Lock, LockHeldError
 from speciate.workspace.workspace import Workspace
+from tests import forks
 from tests.server.processes import Daemons, Stdio, end, report_of
 
 
@@ -46,6 +47,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     daemons.close()
 
 
+@pytest.mark.usefixtures("executed")
 def test_of_several_candidates_one_serves_and_the_others_give_way(daemons: Daemons) -> None:
     candidates = [daemons.candidate() for _ in range(4)]
     reports = [report_of(candidate) for candidate in candidates]
@@ -97,8 +99,10 @@ SECRET = {"HF_TOKEN": "leak-me", "CUDA_VISIBLE_DEVICES": "7", "PYTHONPATH": "/tm
 def first_caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Daemons, Stdio]]:
     """A client with SECRET in its environment, and the daemon that it started."""
     daemons = Daemons(tmp_path_factory.mktemp("called") / "workspace")
-    shell = Stdio(daemons.workspace, environment=SECRET)
-    shell.initialize()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forks, "executes", True)
+        shell = Stdio(daemons.workspace, environment=SECRET)
+        shell.initialize()
     yield daemons, shell
     status = shell.close()
     end(shell.process)

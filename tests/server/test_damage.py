@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server.processes import Daemons, Stdio, end
+from tests import forks
+from tests.server.processes import CLI, Daemons, Stdio, end
 from tests.server.small_world import World, make, said
 
 pytestmark = pytest.mark.slow
@@ -36,8 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def verify(workspace: Path, *more: str) -> tuple[int, dict[str, Any]]:
-    argv = [sys.executable, "-m", "speciate.cli", "verify", "--all", "--json", "--workspace", str(workspace), *more]
-    done = subprocess.run(argv, capture_output=True, check=False, text=True)
+    done = forks.run([*CLI, "verify", "--all", "--json", "--workspace", str(workspace), *more])
     assert done.stdout, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, found
@@ -76,7 +74,7 @@ CALLS: dict[str, Callable[[World], tuple[str, dict[str, Any]]]] = {
 def test_the_call_that_needs_the_file_names_it_and_the_others_go_on(world: World, pattern: str) -> None:
     path, (tool, arguments) = one(world, pattern), CALLS[pattern](world)
     whole = flip(path)
-    subprocess.run([sys.executable, "-m", "speciate.cli", "stop", "--workspace", str(world.workspace)], check=True)
+    forks.run([*CLI, "stop", "--workspace", str(world.workspace)]).check_returncode()
     world.shell.call("get_status", {})  # of the next daemon, whose processes have read nothing yet
     pid = json.loads((world.workspace / "daemon.json").read_text())["pid"]
     try:
@@ -100,9 +98,7 @@ def test_the_call_that_needs_the_file_names_it_and_the_others_go_on(world: World
 def test_a_damaged_catalog_is_named_and_the_way_back_leads_back(world: World, tmp_path: Path) -> None:
     """Last in this file: on a copy, which nobody has open."""
     copy = tmp_path / "workspace"
-    subprocess.run(
-        [sys.executable, "-m", "speciate.cli", "backup", str(copy), "--workspace", str(world.workspace)], check=True
-    )
+    forks.run([*CLI, "backup", str(copy), "--workspace", str(world.workspace)]).check_returncode()
     shutil.copytree(world.workspace / "backups", copy / "backups", dirs_exist_ok=True)
     catalog = copy / "catalog.duckdb"
     whole = catalog.read_bytes()
@@ -111,8 +107,5 @@ def test_a_damaged_catalog_is_named_and_the_way_back_leads_back(world: World, tm
     status, found = verify(copy)
     assert status == 1
     assert any("damaged" in problem and "speciate rebuild" in problem for problem in found["catalog"]), found
-    done = subprocess.run(
-        [sys.executable, "-m", "speciate.cli", "rebuild", "--workspace", str(copy)], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    done = forks.run([*CLI, "rebuild", "--workspace", str(copy)])
     assert done.returncode == 0, done.stderr

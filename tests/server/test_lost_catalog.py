@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from speciate.workspace.lock import is_held
-from tests.server.processes import LEGACY, Daemons, Stdio
+from tests import forks
+from tests.server.processes import CLI, LEGACY, Daemons, Stdio, end
 
-_CLI = [sys.executable, "-m", "speciate.cli"]
 _TAG = {"name": "digits", "task": "image-classification", "objective": {"metric": "accuracy", "target": 0.9}}
 
 
 def run(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_CLI, *arguments, "--workspace", str(workspace)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+    return forks.run([*CLI, *arguments, "--workspace", str(workspace)], timeout=120)
 
 
 def stop(workspace: Path) -> None:
@@ -77,8 +73,7 @@ def test_a_backup_that_is_opened_says_what_it_is_and_waits_for_a_person(daemons:
             given = {"seconds": 600, "key": f"k{number}", "trace": str(tmp_path)}
             client.ask("tools/call", {"name": "start_work", "arguments": given})
     finally:
-        client.process.kill()
-        client.process.communicate()
+        end(client.process)
     jobs = json.loads(run(root, "call", "list_jobs").stdout)["jobs"]
     assert len(jobs) == 3
     assert run(root, "backup", str(copy)).returncode == 0

@@ -16,7 +16,7 @@ from speciate.promotion import aliases
 from speciate.promotion.bake import Quality, current_automatic_rollback, quality_from_feedback, quality_of
 from speciate.promotion.request_counters import BadCount
 from speciate.promotion.rollback import roll_back
-from speciate.serving import predict, record_feedback, request_metrics
+from speciate.serving import in_process_counters, predict, record_feedback, request_metrics
 from speciate.serving.bake_watch import BakeWatch
 from speciate.serving.deployment_folder import Refused, State, deployment_folder
 from speciate.serving.request_metrics import Outcome
@@ -68,6 +68,36 @@ def serving(workspace: Workspace) -> str | None:
 
 def events(workspace: Workspace, *kinds: str) -> list[tuple[str, dict[str, Any]]]:
     return [(event.type, event.data) for event in workspace.database.events_after(0) if event.type in kinds]
+
+
+def test_what_the_daemon_answers_itself_is_counted_where_no_deployment_runs(
+    workspace: Workspace, baker: BakeWatch, clock: ManualClock
+) -> None:
+    moved = aliases.read(workspace.database, "digits")
+    assert moved
+    fine = Outcome(0.01, failed=False, not_finite=False, unusable=False)
+    for _ in range(workspace.settings.bake.requests - 1):
+        in_process_counters.count(workspace, moved, fine)
+    clock.advance(25 * 3600)
+    baker.look(now=True)
+    assert events(workspace, "promotion.survived") == [], "a request is lacking"
+    in_process_counters.count(workspace, moved, fine)
+    baker.look(now=True)
+    [(_, told)] = events(workspace, "promotion.survived")
+    assert told["requests"] == workspace.settings.bake.requests
+
+
+def test_answers_of_the_daemon_that_fail_roll_back_too(
+    workspace: Workspace, baker: BakeWatch, clock: ManualClock
+) -> None:
+    moved = aliases.read(workspace.database, "digits")
+    assert moved
+    for number in range(300):
+        clock.advance(1)
+        outcome = request_metrics.FAILED if number % 5 == 0 else Outcome(0.01, False, False, False)
+        in_process_counters.count(workspace, moved, outcome)
+    baker.look(now=True)
+    assert serving(workspace) == "m@v1"
 
 
 def test_a_broken_limit_rolls_back_with_its_evidence_once(

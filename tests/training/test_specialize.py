@@ -93,6 +93,7 @@ def test_the_cheapest_method_comes_first() -> None:
     assert (request.step, request.kind) == ("train/classical", "train")
     assert request.spec["name"] == "taste-model"
     assert request.spec["budget_minutes"] == 1
+    assert request.run_seconds == 60 + 30 + 300, "without a model there is nothing: reading may take its time"
 
 
 def test_nothing_is_asked_while_a_child_lives() -> None:
@@ -111,6 +112,52 @@ def test_a_dearer_method_follows_where_the_target_is_not_surely_met() -> None:
 def test_the_cascade_stops_where_the_whole_interval_reaches_the_target() -> None:
     (request,) = _requests(_trained(value=0.97, half=0.02))
     assert request.kind == "evaluate"
+
+
+def test_a_verdict_on_few_test_examples_is_not_sure_and_the_cascade_goes_on() -> None:
+    """Validation alone would say that the target is met: its interval is that of 200 examples."""
+    few = SPEC.model_copy(update={"test_examples": 40})
+    assert _requests(_trained(value=0.95, half=0.02))[0].kind == "evaluate"
+    assert _requests(_trained(value=0.95, half=0.02), spec=few)[0].step == "train/probe-minilm"
+
+
+def test_who_aims_for_the_best_model_uses_the_budget() -> None:
+    best = SPEC.model_copy(update={"aim": "best"})
+    assert _requests(_trained(value=0.97, half=0.02), spec=best)[0].step == "train/probe-minilm"
+
+
+def test_where_no_method_can_reach_the_target_the_search_ends_early_and_shows_why() -> None:
+    poor = _trained(value=0.5, half=0.01, target=0.99)
+    curve = {"points": [[100, 0.45], [200, 0.5]], "examples_for_target": None}
+    poor.result["report"]["learning_curve"] = curve  # type: ignore[index]
+    assert _requests(poor)[0].kind == "evaluate"
+    ended = _end(poor, _evaluated("inconclusive")).result["ended"]
+    assert (ended["reason"], ended["learning_curve"]) == ("out_of_reach", curve)
+
+
+def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
+    slow = SPEC.model_copy(update={"least_seconds": {"train/probe-minilm": 300.0}})
+    trained = _trained(value=0.85)
+    assert _requests(trained, spec=slow)[0].kind == "evaluate"
+    ended = _end(trained, _evaluated("inconclusive"), spec=slow).result["ended"]
+    assert ended["reason"] == "budget"
+    assert ended["skipped"] == [
+        {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 58 s were left"}
+    ]
+    late = _end(_trained(value=0.85, seconds=90), _evaluated("inconclusive"), spec=SPEC).result["ended"]
+    assert (late["reason"], late.get("skipped")) == ("budget", None), "nothing is known of what the rest would need"
+    named = slow.model_copy(update={"methods": ("classical", "probe"), "base_models": ("pkg:minilm",)})
+    assert _requests(trained, spec=named)[0].step == "train/probe-minilm", (
+        "named ones are tried: estimates may be wrong"
+    )
+
+
+def test_a_training_whose_limit_passed_says_so() -> None:
+    late = _child("train/probe-minilm", "train", state="dead").model_copy(
+        update={"reason": "timed_out: its limit of 48 s (run) passed"}
+    )
+    (failed,) = _end(_trained(), late, _evaluated("hold")).result["failed"]
+    assert failed["why"].endswith("timed_out: its limit of 48 s (run) passed, before it had a first model")
 
 
 def test_without_a_target_everything_is_tried() -> None:

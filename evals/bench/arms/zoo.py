@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tests.data import run_job
-from tests.training.world import make_dataset, png
 
 from speciate.workspace.workspace import Workspace
+from tests.data import run_job
+from tests.training.world import make_dataset, png
 
 Pixels = npt.NDArray[np.uint8]
 Labelled = tuple[Sequence[Pixels], Sequence[Any]]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from speciate import __version__
-from speciate.errors import SpeciateError
+from speciate.errors import SpeciateError, closest
 from speciate.promotion.verify_evidence import add_arguments
 from speciate.workspace import filesystem
 
@@ -16,7 +18,7 @@ COMMANDS = {
     "init": "speciate.cli.workspace_commands:init",
     "install": "speciate.cli.install_command:install",
     "serve": "speciate.cli.daemon_commands:serve",
-    "call": "speciate.cli.daemon_commands:call",
+    "call": "speciate.cli.call_command:call",
     "status": "speciate.cli.workspace_commands:status",
     "stop": "speciate.cli.daemon_commands:stop",
     "doctor": "speciate.cli.doctor:doctor",
@@ -68,6 +70,15 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As argparse, but a misspelt command is told what was meant, instead of all there are."""
+        if wrong := re.match(r"argument [A-Za-z]+: invalid choice: '(.*?)' \(choose from (.*)\)$", message):
+            near = closest(wrong[1], re.findall(r"'([^']+)'", wrong[2]))
+            message = f"there is no {wrong[1]!r}; {near} `{self.prog} --help` lists all."
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -75,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="the workspace (default: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate)",
     )
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="speciate",
         description="General models know a little of everything; speciate turns them into special ones.",
     )
@@ -191,7 +202,9 @@ def _add_call(commands: argparse._SubParsersAction[argparse.ArgumentParser], sha
     call = commands.add_parser("call", help=what, description=what, parents=[shared], add_help=False)
     call.add_argument("-h", "--help", action="store_true", help="show this, or the arguments of TOOL")
     call.add_argument("tool", metavar="TOOL", nargs="?", help="without it, the tools are listed")
-    call.add_argument("--args", default="{}", metavar="JSON", help="the arguments, as one JSON object")
+    call.add_argument("pairs", metavar="NAME=VALUE", nargs="*", help="its arguments; lists and objects as JSON")
+    call.add_argument("--args", default="{}", metavar="JSON", help="the same as one JSON object")
+    call.add_argument("--wait", action="store_true", help="until the job that it starts has ended, showing progress")
     call.add_argument("--image", metavar="FILE.png", help="write the image beside the result, if there is one")
     call.set_defaults(usage=call.format_help)
 

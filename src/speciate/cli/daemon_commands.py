@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.cli import system_service
-from speciate.cli.output import check_image_path, format_table, say, write_image
+from speciate.cli.output import say
 from speciate.cli.user_service import install, uninstall
-from speciate.environment import made_unnamed, workspace_path
-from speciate.errors import Code, SpeciateError, unknown
-from speciate.server.client import connect
+from speciate.environment import workspace_path
+from speciate.errors import Code, SpeciateError
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, HTTP
 from speciate.server.shim import Shim
@@ -58,89 +55,6 @@ def _serve_http(arguments: argparse.Namespace) -> int:
             shown = True
         dialled.line.receive()
         dialled.line.close()
-
-
-def call(arguments: argparse.Namespace) -> int:
-    if arguments.help and arguments.tool is None:
-        say(arguments.usage())
-        return 0
-    check_exists(arguments)
-    if arguments.tool is None:
-        return _list_tools(arguments)
-    if arguments.help:
-        return _describe_tool(arguments)
-    image = check_image_path(arguments.image, (".png",)) if arguments.image else None
-    try:
-        given = json.loads(arguments.args)
-    except ValueError as error:
-        raise SpeciateError(
-            Code.INVALID, f"--args is not JSON: {error}.", "Write it like --args '{\"limit\": 5}'."
-        ) from None
-    if not isinstance(given, dict):
-        raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {arguments.args!r}.", "Write '{...}'.")
-    workspace = workspace_path(arguments.workspace)
-    made = None if workspace.exists() else made_unnamed(workspace)
-    result, images = connect(arguments.workspace).call_with_images(arguments.tool, **given)
-    say(json.dumps(result, indent=2, ensure_ascii=False))
-    _write_images(image, images)
-    if made:  # a refusal brings the daemon's word
-        sys.stderr.write(f"{clean_text(made)}\n")
-    return 0
-
-
-def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
-    """What is said of them goes to standard error: standard output is the result alone."""
-    for number, data in enumerate(images, 1):
-        if path is None:
-            sys.stderr.write(f"{len(images)} image(s) beside this: --image FILE.png writes them.\n")
-            return
-        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        sys.stderr.write(f"{write_image(target, data)}\n")
-    if path is not None and not images:
-        sys.stderr.write(f"This call shows no image, so {path} was not written.\n")
-
-
-def _describe_tool(arguments: argparse.Namespace) -> int:
-    """What it is for, and its arguments: name, kind, default and meaning."""
-    tools = {tool["name"]: tool for tool in connect(arguments.workspace).tools()}
-    if arguments.tool not in tools:
-        raise unknown("tool", arguments.tool, tools, "`speciate call` lists the tools.")
-    tool = tools[arguments.tool]
-    schema = tool["inputSchema"]
-    needed = schema.get("required", ())
-    rows = [
-        [name, _kind_of(field), "needed" if name in needed else json.dumps(field.get("default")), _meaning(field)]
-        for name, field in schema["properties"].items()
-    ]
-    say(f"{tool['description']}\n\n{format_table(rows, ['argument', 'kind', 'default', 'meaning'])}")
-    return 0
-
-
-def _kind_of(field: Mapping[str, Any]) -> str:
-    """`string`, `a, b or c`, `list of string`, `object` ..., by its JSON schema."""
-    if "enum" in field:
-        return " or ".join(map(str, field["enum"]))
-    if "anyOf" in field:
-        return " or ".join(dict.fromkeys(map(_kind_of, field["anyOf"])))
-    if field.get("type") == "array":
-        return f"list of {_kind_of(field.get('items', {}))}"
-    return str(field.get("const", field.get("type", "object" if "$ref" in field else "any")))
-
-
-def _meaning(field: Mapping[str, Any]) -> str:
-    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field]
-    return " ".join(filter(None, [field.get("description", ""), f"({', '.join(bounds)})" if bounds else ""]))
-
-
-_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-
-
-def _list_tools(arguments: argparse.Namespace) -> int:
-    """Each with the first sentence of what it is for."""
-    tools = connect(arguments.workspace).tools()
-    firsts = (tool["description"].partition(". ")[0].partition("\n")[0].rstrip(".") for tool in tools)
-    say(format_table([[tool["name"], f"{first}."] for tool, first in zip(tools, firsts, strict=True)]))
-    return 0
 
 
 def stop(arguments: argparse.Namespace) -> int:

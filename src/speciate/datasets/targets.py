@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from speciate.datasets.readers.coco import OBJECTS
+from speciate.modalities.depth_maps import DEPTH
 from speciate.modalities.segmentation_masks import MASK
 from speciate.vocabulary import Family
 
@@ -39,6 +40,10 @@ def usual_columns(family: Family, modality: str) -> tuple[str, ...]:
             return (OBJECTS,)
         case "segmentation":
             return (OBJECTS, MASK)
+        case "panoptic":
+            return (OBJECTS,)
+        case "depth":
+            return (DEPTH,)
         case "transcription":
             return _TRANSCRIPTS
         case "generation":
@@ -61,6 +66,8 @@ def natural_target(modality: str, inputs: Collection[str], columns: Mapping[str,
     free = {name for name in columns if name not in inputs}
     if modality == "image" and OBJECTS in free and holds_boxes(columns[OBJECTS]):
         return NaturalTarget("object-detection", OBJECTS, f"The column {OBJECTS!r} holds boxes with categories")
+    if modality == "image" and DEPTH in free and columns[DEPTH] == "VARCHAR":
+        return NaturalTarget("depth-estimation", DEPTH, f"The column {DEPTH!r} holds depth maps")
     if MASK in free and columns[MASK] == "VARCHAR" and modality in ("image", "dicom", "nifti"):
         kind = "image" if modality == "image" else "volume"
         return NaturalTarget(f"{kind}-segmentation", MASK, f"The column {MASK!r} holds masks")

@@ -103,6 +103,8 @@ class Question(NamedTuple):
     """Models that get no verdict: named baselines, and what is in use."""
     learned_elsewhere: frozenset[str] = frozenset()
     """Candidates that learned from other data than the free methods are fitted on."""
+    shown: frozenset[str] = frozenset()
+    """Candidates whose gain is shown by other rows."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -443,12 +445,12 @@ def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
 def _decisions(
     strict: _Judged, fresh: _Judged, question: Question, use_case: UseCase, models: Sequence[str]
 ) -> dict[str, Decision]:
-    evidence = {name: _evidence(strict, use_case, name, fresh.level) for name in models}
+    evidence = {name: _evidence(strict, use_case, name, fresh.level, question.shown) for name in models}
     alone = {
         name: gates.decide(
             question.gates,
             evidence[name],
-            _evidence(fresh, use_case, name, fresh.level),
+            _evidence(fresh, use_case, name, fresh.level, question.shown),
             question.looks if question.suite == "core" else None,
         )
         for name in models
@@ -484,7 +486,9 @@ def _decisions(
     return final
 
 
-def _evidence(judged: _Judged, use_case: UseCase, candidate: str, fresh_level: float) -> gates.Evidence:
+def _evidence(
+    judged: _Judged, use_case: UseCase, candidate: str, fresh_level: float, shown: frozenset[str]
+) -> gates.Evidence:  # fmt: skip
     report = judged.report
     found = {
         metric: comparison
@@ -501,6 +505,7 @@ def _evidence(judged: _Judged, use_case: UseCase, candidate: str, fresh_level: f
         examples=report.n,
         clusters=report.clusters,
         fresh_level=fresh_level,
+        shown=candidate in shown,
         positive_label=use_case.positive_label,
         slices={
             (metric, column): gains for (name, metric, column), gains in judged.slices.items() if name == candidate

@@ -23,6 +23,7 @@ from speciate.evaluation.reports.report import Role
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
 from speciate.models.model_card import ModelCard
+from speciate.models.published.architectures import PublishedHead
 from speciate.models.registry import resolve
 from speciate.models.training_statement import TrainingStatement
 from speciate.sandbox import user_code
@@ -79,11 +80,11 @@ class EvaluatedModel(BaseModel):
     """Digest of what decides how much an answer costs; equal for two trainings of one recipe."""
 
 
-def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> EvaluatedModel:
+def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: str | None = None) -> EvaluatedModel:
     """The model under evaluation of a model ref, `path:/dir` of a published model, `column:NAME`, `constant:`,
     `nearest:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
 
-    Raises NOT_FOUND with near names.
+    `task`: which is asked for, of a published head that does several. Raises NOT_FOUND with near names.
     """
     if ref in (CONSTANT, NEAREST):
         source: Literal["constant", "nearest"] = "constant" if ref == CONSTANT else "nearest"
@@ -102,22 +103,22 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
         return EvaluatedModel(name=ref, source="column", identity=ref, column=column)
     if ref.startswith(ENSEMBLE):
         return _from_ensemble(
-            [find_model(workspace, member, columns) for member in ref.removeprefix(ENSEMBLE).split("+")], ref
+            [find_model(workspace, member, columns, task) for member in ref.removeprefix(ENSEMBLE).split("+")], ref
         )
     if ref.startswith(CODE):
         return _from_code(ref)
     if ref.startswith(INSPECT):
         return _from_inspect_log(ref)
     if ref.startswith(PATH):
-        return _from_published_folder(ref)
+        return _from_published_folder(ref, task)
     version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
     if card.endpoint is not None:
         return _from_endpoint(card, card.endpoint)
-    if card.method == PUBLISHED and (head := head_of(version.path)) is not None:
+    if card.method == PUBLISHED and (head := head_of(version.path, task)) is not None:
         return EvaluatedModel(
             name=card.ref, source="published", identity=card.id, path=str(version.path), task=head.task,
-            modality=head.modality, base_model=card.base_model, learned_from=None, parameters=card.parameters,
+            modality=_modality(head), base_model=card.base_model, learned_from=None, parameters=card.parameters,
             bytes=card.bytes, license=card.license, published=labels_of(head, ref), statement=statement_of(card),
             weights_license=card.weights_license,
         )  # fmt: skip
@@ -151,12 +152,17 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...]) -> Eval
     )
 
 
-def _from_published_folder(ref: str) -> EvaluatedModel:
+def _modality(head: PublishedHead) -> str | None:
+    """None of one that writes about an image, which may stand alone or in a mixed row."""
+    return None if head.task == IMAGE_TEXT else head.modality
+
+
+def _from_published_folder(ref: str, task: str | None) -> EvaluatedModel:
     """The folder as it is now. What it was trained on is not known."""
-    found = read_folder(ref)
+    found = read_folder(ref, task)
     return EvaluatedModel(
         name=found.name, source="published", identity=found.identity, path=ref.removeprefix(PATH), task=found.head.task,
-        modality=found.head.modality, learned_from=None, parameters=found.parameters, bytes=found.bytes,
+        modality=_modality(found.head), learned_from=None, parameters=found.parameters, bytes=found.bytes,
         license=found.license, published=labels_of(found.head, ref), statement=found.statement,
         weights_license=found.weights_license,
     )  # fmt: skip
@@ -273,7 +279,7 @@ def find_incumbent(workspace: Workspace, use_case: UseCase, columns: tuple[str, 
     """The model that the use case's candidates must beat. Raises as `find_model`, with the way to another incumbent."""
     incumbent = incumbent_of(workspace.database, use_case)
     try:
-        return find_model(workspace, incumbent, columns)
+        return find_model(workspace, incumbent, columns, use_case.task)
     except SpeciateError as error:
         raise SpeciateError(
             error.code,

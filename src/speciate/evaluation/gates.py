@@ -82,6 +82,8 @@ class Evidence(NamedTuple):
     """Of intervals on rows that no model was judged on before; None: `level`."""
     reused: bool = False
     """Whether the rows judged other models before, or chose the one in production."""
+    shown: bool = False
+    """Whether a sure gain of the candidate is shown by other rows (shown_gains.py): it does not rest on luck here."""
     positive_label: str | None = None
     slices: Mapping[tuple[str, str], Sequence[SliceGain]] = {}
     """By metric and column: the gains over the baseline within each value."""
@@ -247,9 +249,11 @@ def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
     claim = f"not worse than {_rival(evidence)} by {margin:.3g}"
-    if evidence.reused:
+    if evidence.reused and not evidence.shown:
         return _not_worse_without_luck(evidence, metric, margin, claim)
     judged = _gain(evidence, metric, -margin, -margin, claim)
+    if evidence.reused:
+        return judged
     allowed = judged.outcome == "pass" and gate.value is not None
     return judged if allowed else _surely_worse(evidence, metric) or judged
 

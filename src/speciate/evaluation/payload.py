@@ -54,6 +54,8 @@ class EvaluationPayload(BaseModel):
     """Of the rows as they were planned: evaluations under way find each other by it."""
     known_jobs: tuple[str, ...] = ()
     """Evaluations under way that `earlier` accounts for."""
+    gain_shown: tuple[str, ...] = ()
+    """Candidates whose gain is shown by other rows."""
     suite_change: SuiteChange | None = None
     """Against the rows that the use case stands on."""
     reference_column: str | None = None

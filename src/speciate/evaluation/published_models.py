@@ -32,7 +32,7 @@ from speciate.vocabulary import Family, find_task
 
 PATH = "path:"
 LABELLED: tuple[Family, ...] = (
-    "classification", "ordinal", "anomaly", "multi-label", "tokens", "detection", "segmentation",
+    "classification", "ordinal", "anomaly", "multi-label", "tokens", "detection", "segmentation", "panoptic",
 )  # fmt: skip
 """Families whose published answers go through a table of labels."""
 _SHOWN = 40
@@ -52,6 +52,8 @@ class PublishedLabels(BaseModel):
     """Whether it is asked about the user's labels, or the phrases of the table."""
     writes: bool = False
     """Whether it writes a text, so that its one template is put around the input."""
+    needs_input: bool = True
+    """Whether that template must have a place for the input: what Donut begins with need not."""
     steps: int | None = None
     """That a forecaster gives: longer horizons are not its."""
     templates: tuple[str, ...] = ()
@@ -77,13 +79,13 @@ class PublishedFolder(NamedTuple):
     weights_license: str | None = None
 
 
-def read_folder(ref: str) -> PublishedFolder:
+def read_folder(ref: str, task: str | None = None) -> PublishedFolder:
     """Raises NOT_FOUND, INVALID or REFUSED for a folder that cannot be asked as it is, with what to do."""
     folder = Path(ref.removeprefix(PATH))
     if not folder.is_dir():
         raise SpeciateError(Code.NOT_FOUND, f"There is no folder {str(folder)!r}.", "Name an existing model folder.")
     identity = folder_id(folder)
-    head = check_head(folder, ref)
+    head = check_head(folder, ref, task)
     files = model_folder.weight_files(folder)
     return PublishedFolder(
         head,
@@ -97,19 +99,21 @@ def read_folder(ref: str) -> PublishedFolder:
     )
 
 
-def head_of(folder: Path) -> PublishedHead | None:
+def head_of(folder: Path, task: str | None = None) -> PublishedHead | None:
     """The head of a registered folder that is asked as published; None for models of ours and for language models,
     which have predictors of their own."""
     if (folder / PREDICTOR).is_file() or model_folder.has_backbone(folder):
         return None
     if is_causal_lm(folder) or is_vision_language(folder):
         return None
-    return find_head(folder)
+    return find_head(folder, task)
 
 
 def labels_of(head: PublishedHead, ref: str) -> PublishedLabels:
-    writes = head.adapter == "seq2seq"
-    return PublishedLabels(ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=writes, steps=head.steps)
+    return PublishedLabels(
+        ref=ref, published=head.labels, zero_shot=head.zero_shot, writes=head.writes,
+        needs_input=head.adapter != "image-to-text", steps=head.steps,
+    )  # fmt: skip
 
 
 def settle_labels(
@@ -273,7 +277,7 @@ def _check_templates(found: PublishedLabels) -> None:
                 f"The prompt {template[:80]!r} has no place for a label.",
                 "Write it with {label}, such as 'a photo of a {label}'.",
             )
-        if found.writes and "{input}" not in template:
+        if found.writes and found.needs_input and "{input}" not in template:
             raise SpeciateError(
                 Code.INVALID,
                 f"The prompt {template[:80]!r} has no place for the text.",

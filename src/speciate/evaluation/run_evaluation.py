@@ -1,21 +1,15 @@
 """The worker's part of `evaluate`: ask each model everything, and write answers, scores and the report.
 
-Files: `examples.parquet` (id, group, reference, a preview of text, the user's columns: what slices are cut by),
-`predictions.parquet` (a row per model, example and repeat, errors among them) and `scores.parquet` (a row per model,
-example and mean metric, repeats averaged). Where a scorer failed on some answers, `unscored.parquet` has a row for each
-with the reason.
+Its rows by example are in evaluation_files.py.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
-import pyarrow as pa
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
@@ -24,13 +18,13 @@ from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.telling_inputs import TellingInput, repeating_inputs, telling_inputs
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.evaluation import answer_cache, judged_rows, near_looks, suites
+from speciate.evaluation import answer_cache, evaluation_files, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
 from speciate.evaluation.contamination import find_nearly_seen, find_seen
 from speciate.evaluation.decisions import with_telling_inputs
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.judges.judge import JudgeCase, judge_answers
-from speciate.evaluation.metrics import alone, averaged, judged
+from speciate.evaluation.metrics import judged
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, check_answer
 from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
@@ -44,9 +38,6 @@ from speciate.tasks.families.ordinal import rank_labels
 from speciate.tasks.task import TaskExample, TaskTerms
 from speciate.vocabulary import Family, Metric, find_metric
 
-EXAMPLES, PREDICTIONS, SCORES = "examples.parquet", "predictions.parquet", "scores.parquet"
-UNSCORED = "unscored.parquet"
-_PREVIEW = 300
 _WITH_LABELS: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
 _LEARNED = ("train", "validation")
 _WITH_CELLS = ("tabular", "multimodal")
@@ -104,16 +95,14 @@ def run(run: Run) -> EvaluationOutput:
     report = build(_question(payload), entries, clusters, notes, _slices(payload, examples, references))
     report = with_telling_inputs(report, telling)
     report = report.model_copy(update={"judge": next((each.verdicts for each in extra_scores if each.verdicts), None)})
-    _write(run.outputs, payload, suite, all_answers, entries)
+    unscored = [each for scores in extra_scores for each in scores.unscored]
+    evaluation_files.write(run.outputs, payload.metrics, examples, references, all_answers, entries, unscored)
     scorer = payload.scoring.ref if payload.scoring else None
     read = suites.columns_read(payload.dataset, payload.task, payload.use_case, payload.suite, scorer)
     judged = suites.read_suite(
         run.folders, payload.dataset, payload.split, payload.family, payload.reference_column, payload.roles, read
     )
     answer_cache.write_table(judged_rows.as_table(judged), run.outputs / judged_rows.FILE)
-    if unscored := [each for scores in extra_scores for each in scores.unscored]:
-        table = pa.Table.from_pylist([each._asdict() for each in unscored], _UNSCORED_SCHEMA)
-        answer_cache.write_table(table, run.outputs / UNSCORED)
     return {"report": report.model_dump(mode="json")}
 
 
@@ -397,6 +386,7 @@ def _question(payload: EvaluationPayload) -> Question:
         payload.suite_change,
         frozenset(name for name, role in payload.roles.items() if role != "candidate"),
         _learned_elsewhere(payload),
+        frozenset(payload.gain_shown),
     )
 
 
@@ -571,119 +561,3 @@ def _notes(
             "have no sketches to compare."
         )
     return notes + [note for model_answers in all_answers for note in model_answers.notes]
-
-
-def _write(
-    outputs: Path,
-    payload: EvaluationPayload,
-    suite: LoadedSuite,
-    all_answers: Sequence[ModelAnswers],
-    entries: Sequence[ModelEntry],
-) -> None:
-    rows = _prediction_rows(payload, suite.examples, all_answers, entries)
-    tables = {
-        EXAMPLES: _examples_table(suite.examples, suite.references),
-        PREDICTIONS: pa.Table.from_pylist(rows, _PREDICTION_SCHEMA),
-        SCORES: pa.Table.from_pylist(_score_rows(payload, suite.examples, entries), _SCORE_SCHEMA),
-    }
-    for name, table in tables.items():
-        answer_cache.write_table(table, outputs / name)
-
-
-_PREDICTION_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("output", pa.string()),
-        ("number", pa.float64()),
-        ("confidence", pa.float64()), ("probabilities", pa.string()), ("error", pa.string()),
-        ("score", pa.float64()),  # the main metric of this example by itself
-    ]
-)  # fmt: skip
-_SCORE_SCHEMA = pa.schema(
-    [("model", pa.string()), ("example", pa.string()), ("metric", pa.string()), ("value", pa.float64())]
-)
-_UNSCORED_SCHEMA = pa.schema(
-    [
-        ("model", pa.string()), ("example", pa.string()), ("repeat", pa.int64()), ("failure", pa.string()),
-        ("detail", pa.string()),
-    ]
-)  # fmt: skip
-
-
-class _PredictionRow(TypedDict):
-    model: str
-    example: str
-    repeat: int
-    output: str | None
-    number: float | None
-    confidence: float | None
-    probabilities: str | None
-    error: str | None
-    score: float | None
-
-
-class _ScoreRow(TypedDict):
-    model: str
-    example: str
-    metric: str
-    value: float
-
-
-def _prediction_rows(
-    payload: EvaluationPayload,
-    examples: Sequence[Example],
-    all_answers: Sequence[ModelAnswers],
-    entries: Sequence[ModelEntry],
-) -> list[_PredictionRow]:
-    main = find_metric(payload.metrics[0])
-    return [
-        {
-            "model": model_answers.evaluated_model.name,
-            "example": example.id,
-            "repeat": repeat,
-            "output": _output_text(answer.output),
-            "number": answer.output if isinstance(answer.output, float | int) else None,
-            "confidence": answer.confidence,
-            "probabilities": json.dumps(answer.probabilities) if answer.probabilities else None,
-            "error": answer.error,
-            "score": None if math.isnan(score) else float(score),
-        }
-        for model_answers, entry in zip(all_answers, entries, strict=True)
-        for repeat, (answers, metric_answers) in enumerate(zip(model_answers.repeats, entry.repeats, strict=True))
-        for example, answer, score in zip(examples, answers, alone(main, metric_answers), strict=True)
-    ]
-
-
-def _output_text(output: Any) -> str | None:
-    """A label as it is, structured output as JSON."""
-    if output is None or isinstance(output, float | int):
-        return None
-    return output if isinstance(output, str) else json.dumps(output)
-
-
-def _score_rows(
-    payload: EvaluationPayload, examples: Sequence[Example], entries: Sequence[ModelEntry]
-) -> list[_ScoreRow]:
-    means = [metric for name in payload.metrics if (metric := find_metric(name)).shape == "mean"]
-    return [
-        {"model": entry.evaluated_model.name, "example": example.id, "metric": metric.name, "value": float(value)}
-        for entry in entries
-        for metric in means
-        for example, value in zip(examples, averaged(metric, entry.repeats), strict=True)
-        if not math.isnan(value)
-    ]
-
-
-def _examples_table(examples: Sequence[Example], references: Sequence[Any]) -> pa.Table:
-    """Columns of the user stay under their own names where their cells are short text, numbers or Booleans."""
-    own: dict[str, list[Any]] = {
-        "example": [example.id for example in examples],
-        "group_key": [example.group for example in examples],
-        "truth": [answer if isinstance(answer, str) else json.dumps(answer) for answer in references],
-        "preview": [example.media[:_PREVIEW] if isinstance(example.media, str) else None for example in examples],
-    }
-    names = sorted({name for example in examples for name in example.columns} - own.keys())
-    for name in names:
-        cells = [example.columns.get(name) for example in examples]
-        if all(cell is None or isinstance(cell, str | int | float | bool) for cell in cells):
-            own[name] = [None if cell is None else str(cell)[:_PREVIEW] for cell in cells]
-    return pa.table({name: pa.array(cells, pa.string()) for name, cells in own.items()})

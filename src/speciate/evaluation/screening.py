@@ -150,7 +150,7 @@ def choose(fitting: Sequence[Screened], max_bytes: int, keep: int) -> tuple[list
 
 def _screen_here(payload: ScreenPayload, ref: str, version: str) -> Screened:
     _check_license(payload, ref, payload.licenses_here.get(ref))
-    ceiling = _ceiling(payload, ref, check_head(Path(payload.folders[ref]), ref))
+    ceiling = _ceiling(payload, ref, check_head(Path(payload.folders[ref]), ref, payload.task))
     return Screened(ref, version, version.partition("@")[0], 0, ceiling, 0)
 
 
@@ -173,7 +173,7 @@ def _screen_on_hub(run: Run, payload: ScreenPayload, ref: str) -> Screened:
     trust.check(seen)
     for other in chosen.files:  # their names tell whether there is a tokenizer, say
         (seen / other).touch()
-    ceiling = _ceiling(payload, ref, check_head(seen, ref))
+    ceiling = _ceiling(payload, ref, check_head(seen, ref, payload.task))
     size = sum(file.size for file in found.files if file.name in chosen.files)
     return Screened(ref, None, registry.name_of(name), size, ceiling, found.details.get("downloads") or 0)
 
@@ -190,7 +190,7 @@ def _ceiling(payload: ScreenPayload, ref: str, head: PublishedHead) -> float | N
     """The share of the dataset's examples that could be right; None where only a run knows. INVALID if that is no more
     than what the commonest label gets, or if the head is one for something else."""
     task = find_task(payload.task)
-    if find_task(head.task).family != task.family or head.modality != payload.modality:
+    if find_task(head.task).family != task.family or not head.reads(payload.modality):
         raise SpeciateError(Code.INVALID, f"{ref!r} is a model for {head.task!r}, and the task is {task.name!r}.")
     by_words = head.zero_shot or (head.labels is not None and entailment(head.labels) is not None)
     if not payload.labels or head.labels is None or by_words:

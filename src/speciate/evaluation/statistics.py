@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,8 @@ _EXACT_DISCORDANT = 25
 _JACKKNIFE_GROUPS = 200
 _CHUNK_CELLS = 2_000_000
 """Of weights held at once: 16 MB."""
+_KEPT_CELLS = 1 << 25
+"""Of drawn counts, a byte each, that are kept for who asks next."""
 _NEAR_AN_END = 5
 _NO_SPREAD = 1e-9
 _MOST_UNDEFINED = 0.05
@@ -282,9 +285,22 @@ def cluster_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) ->
 
     The same seed gives every model the same draws, whatever the size of the chunks.
     """
+    kept = (
+        _drawn(clusters, resamples, seed) if resamples * clusters <= _KEPT_CELLS else _draw(clusters, resamples, seed)
+    )
+    return (chunk.astype(float) for chunk in kept)
+
+
+@lru_cache(maxsize=2)
+def _drawn(clusters: int, resamples: int, seed: int) -> tuple[NDArray[np.integer[Any]], ...]:
+    """Kept, at most 32 MiB each, for the next metric, model or slice: to draw costs ten times as much as to read."""
+    return tuple(chunk.astype(np.min_scalar_type(int(chunk.max()))) for chunk in _draw(clusters, resamples, seed))
+
+
+def _draw(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.integer[Any]]]:
     random, probabilities = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
     for rows in _chunks(resamples, clusters):
-        yield random.multinomial(clusters, probabilities, len(rows)).astype(float)
+        yield random.multinomial(clusters, probabilities, len(rows))
 
 
 def jackknife_weights(clusters: int) -> Iterator[Floats]:

@@ -8,6 +8,7 @@
     progress.jsonl   {at, done, total, unit, message} lines, appended
     cancel           exists: stop at the next safe point
     checkpoints/ outputs/
+    best-N/          as outputs/, kept in case a limit passes: counts where it has a result.json
     reserve          room for `exit` on a disk that is full by then; given back at the end
     exit             {"code", "class", "message", "recovery", "detail"}; written whole, last
 
@@ -38,6 +39,7 @@ SECOND = 76
 """Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
 
 
+BEST, _RESULT = "best-", "result.json"
 _CHECK = "_check"
 _log = logging.getLogger(__name__)
 FULL_BYTES = 4 << 20
@@ -212,10 +214,19 @@ class RunFolder:
             write_checked(path, document)
         reserve.unlink(missing_ok=True)
 
+    def best_so_far(self) -> RunFolder | None:
+        """The newest whole result that the run kept in case its limit passes: this folder, with that as its outputs."""
+        kept = [path.parent for path in self.path.glob(f"{BEST}*/{_RESULT}")]
+        if not kept:
+            return None
+        found = RunFolder(self.path)
+        found.outputs = max(kept, key=lambda path: int(path.name.removeprefix(BEST)))
+        return found
+
     def result(self) -> RunResult | None:
         """What the run returned, where it ended well. Raises DAMAGED where that is not what was written."""
         try:
-            return read_checked(self.outputs / "result.json", "Call control_job(action='retry') to run it again.")
+            return read_checked(self.outputs / _RESULT, "Call control_job(action='retry') to run it again.")
         except FileNotFoundError:
             return None
 

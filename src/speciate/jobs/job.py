@@ -132,7 +132,7 @@ class Job(BaseModel):
         return f"{self.id}.{self.attempt}"
 
 
-_NOT_COMPARED = ("actor", "ways", "shortlist")
+_NOT_COMPARED = ("actor", "ways", "shortlist", "test_examples", "least_seconds")
 """Who asks; and which candidates there were at the call, which the first call itself may have changed."""
 
 

@@ -134,6 +134,8 @@ class Child(BaseModel):
     state: str
     result: JobResult | None = None
     error: JobError | None = None
+    reason: str | None = None
+    """Why the engine gave it up: `timed_out`, `lost` ..."""
     run_seconds: float = 0.0
 
 

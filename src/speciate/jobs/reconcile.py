@@ -159,6 +159,8 @@ class Reconciler:
                 self._pass_on_request(self._check_limits(job), handle)
             case Ended(outcome):
                 self._finish(job, outcome)
+            case Gone() if self._best_at_limit(job):
+                self._finish(job, Outcome(-1, "killed", "its process was killed"))
             case Gone():
                 paid = self._paid(job)
                 fault("lost_before_commit")
@@ -204,8 +206,10 @@ class Reconciler:
         kind = self._kinds[job.kind]
         result: JobResult | None = None
         register = None
+        folder = RunFolder(self._workspace.folders.runs / job.run_id)
+        if outcome.kind != "ok" and (best := self._best_at_limit(job)):
+            outcome, folder = Outcome(0, "ok"), best
         if outcome.kind == "ok":
-            folder = RunFolder(self._workspace.folders.runs / job.run_id)
             try:
                 collected = kind.collect(folder)
                 result = {}
@@ -223,6 +227,13 @@ class Reconciler:
         self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
         fault("finish_after_commit")
         self._forget(job)
+
+    def _best_at_limit(self, job: Job) -> RunFolder | None:
+        """What the newest attempt that kept anything kept, where a limit stops the job: a budget is not lost."""
+        if job.request != "stop":
+            return None
+        folders = (RunFolder(self._workspace.folders.runs / f"{job.id}.{i}") for i in range(job.attempt, 0, -1))
+        return next((best for folder in folders if (best := folder.best_so_far())), None)
 
     def _paid(self, job: Job) -> _Register | None:
         """Records what the job's attempts paid until now: with the end of each, or its share would be free unspent."""

@@ -9,8 +9,10 @@ import base64
 import html
 import json
 import logging
+import math
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TextIO, TypeVar
@@ -19,7 +21,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import RunFolder
+from speciate.jobs.folder import BEST, RunFolder, write_checked
 from speciate.workspace.workspace import Folders
 
 Payload = TypeVar("Payload", bound=BaseModel)
@@ -40,8 +42,13 @@ class Stopped(BaseException):
 class Run:
     """Handed to `run(run)`. Raise SpeciateError for the user's mistakes; any other exception counts as one too."""
 
-    def __init__(self, folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: RunFolder,
+        keys: Mapping[str, str] = MappingProxyType({}),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder, self.clock, self._began = folder, clock, clock()
         self._keys = keys
         self.redacted = Redaction(keys.values())
         """`run.redacted(text)`: the text of others without the run's keys. Use it for everything that is kept."""
@@ -57,6 +64,9 @@ class Run:
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints
+        self.limit_seconds: float | None = spec.get("row", {}).get("limits", {}).get("run_seconds")
+        """How long this attempt may run; None: as long as it takes."""
+        self._kept = 0
 
     def read_payload(self, payload: type[Payload]) -> Payload:
         return payload.model_validate(self.payload)
@@ -73,6 +83,23 @@ class Run:
         line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": self.redacted(message)}
         with (self.folder.path / "progress.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+    @property
+    def seconds_left(self) -> float:
+        """Until its limit passes; infinite without one."""
+        return math.inf if self.limit_seconds is None else self.limit_seconds - (self.clock() - self._began)
+
+    def keep_best(self, write: Callable[[Path], Mapping[str, object]]) -> None:
+        """Keep a whole result in case the limit passes before there is a better one: the job then ends well with it.
+
+        `write(folder)` writes there what would be in `outputs/`, and returns what `run` would. The one before goes
+        once this one is whole.
+        """
+        self._kept += 1
+        folder = self.folder.path / f"{BEST}{self._kept}"
+        folder.mkdir(exist_ok=True)
+        write_checked(folder / "result.json", write(folder))
+        shutil.rmtree(self.folder.path / f"{BEST}{self._kept - 1}", ignore_errors=True)
 
     @property
     def stopping(self) -> bool:

@@ -369,5 +369,6 @@ def _child_view(job: Job) -> Child:
         state=str(job.state),
         result=job.result,
         error=job.error,
+        reason=job.reason,
         run_seconds=job.run_seconds,
     )

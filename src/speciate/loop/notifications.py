@@ -317,7 +317,7 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
 _WATCH = {  # at most one a day beside the question for labels; that an episode begins is in the feed alone
     "watch.labels": "answers wait for a label: speciate labels.",
     "watch.ended": "episode {episode} of its watch ended.",
-    "watch.unresolved": "episode {episode} of its watch ended, one of several in vain: it tries less often now.",
+    "watch.unresolved": "episode {episode} of its watch ended with nothing better in sight: it tries less often now.",
     "watch.budget": "its watch has used up this month.",
     "watch.disagreement": "those who label do not agree.",
     "watch.digest": "{new} new base models were published last month, {suits} of them suit it.",

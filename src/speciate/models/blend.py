@@ -43,6 +43,8 @@ class Member(NamedTuple):
 class Blend(NamedTuple):
     members: tuple[Member, ...]
     averaged: Averaged
+    shift: Floats | None = None
+    """Added to the scores, (K,) or (1,): some metrics want rare labels answered more often."""
 
     def scores(self, inputs: Sequence[Any]) -> Floats:
         """A matrix (N, D) for each representation -> (N, K), or (N, 1) for two classes or a number."""
@@ -50,7 +52,8 @@ class Blend(NamedTuple):
             member.weight * answers_of(member.estimator.scores(inputs[member.sees]), self.averaged, member.temperature)
             for member in self.members
         )
-        return as_scores(total, self.averaged)
+        scores = as_scores(total, self.averaged)
+        return scores if self.shift is None else scores + self.shift
 
     @property
     def parameters(self) -> int:
@@ -63,6 +66,7 @@ class Blend(NamedTuple):
             "weight": np.array([member.weight for member in self.members], np.float64),
             "temperature": np.array([member.temperature for member in self.members], np.float64),
             "averaged": np.array(_KINDS.index(self.averaged)),
+            **({} if self.shift is None else {"shift": np.asarray(self.shift, np.float64)}),
         }
         for number, member in enumerate(self.members):
             form = next(name for name, made in MEMBER_FORMS.items() if type(member.estimator) is made)
@@ -81,7 +85,7 @@ class Blend(NamedTuple):
             form = next(iter(own)).split(".")[1]
             fields = {name.split(".", 2)[2]: array for name, array in own.items()}
             members.append(Member(MEMBER_FORMS[form](**fields), int(sees), float(weight), float(temperature)))
-        return cls(tuple(members), _KINDS[int(arrays["averaged"])])
+        return cls(tuple(members), _KINDS[int(arrays["averaged"])], arrays.get("shift"))
 
 
 def answers_of(scores: Any, averaged: Averaged, temperature: float) -> Floats:

@@ -190,7 +190,7 @@ def run(run: Run) -> Mapping[str, object]:
         )  # fmt: skip
     trust.check(staged)
     if spec.labels is not None:
-        manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts)
+        manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts, spec.task)
     elif spec.prompts:
         manifest.write_template(staged, spec.source, spec.prompts)
     training_statement.write(staged, spec.trained_on, spec.data_until)

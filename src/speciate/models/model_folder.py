@@ -17,6 +17,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone, BackboneSettings, Rebuild
 
+NETWORK = "model.onnx"
 SETTINGS, WEIGHTS = "backbone.json", "backbone.safetensors"
 _LONGEST_HEADER = 16 << 20
 """Bytes; the header of a file with 80,000 tensors has 8 million."""
@@ -91,6 +92,8 @@ def read_settings(folder: Path) -> BackboneSettings:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files with the weights. Raises NOT_FOUND without any."""
     found = [folder / WEIGHTS] if has_backbone(folder) else sorted(folder.glob("model*.safetensors"))
+    if not found and (folder / NETWORK).is_file():
+        return [folder / NETWORK]
     if not found:
         raise SpeciateError(
             Code.NOT_FOUND,
@@ -101,7 +104,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def count_parameters(file: Path) -> int:
-    """Numbers in a safetensors file. Raises INVALID for another file."""
+    """Numbers in a safetensors file; 0 for an ONNX network, whose worker alone reads it. Raises INVALID for another
+    file."""
+    if file.name == NETWORK:
+        return 0
     return sum(map(math.prod, _shapes(file)))
 
 

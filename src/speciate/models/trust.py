@@ -27,6 +27,9 @@ _ALLOWED = re.compile(
     r"|([\w\-]+[_\-.])?licen[cs]es?([_\-.][\w\-]+)?|copying|notice"
     r"|chat_template\.jinja)"  # rendered in a sandbox, as the one in tokenizer_config.json is
 )
+NETWORK, ONNX_CARD = "model.onnx", "onnx.json"
+"""The one network of another engine that is taken, where there are no safetensors; and what describes it where no
+config.json does (models/published/onnx_model.py)."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".msgpack", ".ot")
 _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".dll", ".exe")
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
@@ -71,17 +74,55 @@ class ScanResult(NamedTuple):
 def choose(names: Iterable[str]) -> Choice:
     """Which files of a published model are taken, by their names alone. Raises REFUSED without weights among them."""
     names = sorted(names)
-    excluded = {name: why for name in names if (why := _why_not(name)) is not None}
+    network = NETWORK if NETWORK in names and not any(name.endswith(".safetensors") for name in names) else None
+    excluded = {name: why for name in names if name != network and (why := _why_not(name)) is not None}
     taken = tuple(name for name in names if name not in excluded)
     if len(names) > foreign_files.MOST_FILES:
         raise _refused(f"It has {len(names):,} files, more than {foreign_files.MOST_FILES:,}.")
-    if not any(name.endswith(".safetensors") for name in taken):
+    refuse_adapter(names, "The folder")
+    if network is None and not any(name.endswith(".safetensors") for name in taken):
+        _refuse_other_forms(names)
         pickles = [name for name in names if name.lower().endswith(_PICKLES)]
         if not pickles:
             raise _cut(f"It has no weights, no file .safetensors; what is there: {_listed(names)}.")
         why = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
         raise _refused(f"It has no weights as safetensors: {why}.")
     return Choice(taken, excluded)
+
+
+_ADAPTER = "adapter_config.json"
+
+
+def refuse_adapter(names: Iterable[str], ref: str) -> None:
+    """Raise REFUSED for a PEFT adapter without the model that it changes."""
+    names = set(names)
+    if _ADAPTER in names and not any(re.fullmatch(r"model[\w.\-]*\.safetensors", name) for name in names):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{ref!r} is an adapter of PEFT: changes to a base model, which is not in the folder.",
+            "Merge it where it was made (merge_and_unload, then save_pretrained) and name that folder; or train one "
+            "here: train_model(method='lora', base_model=THE BASE MODEL).",
+        )
+
+
+def _refuse_other_forms(names: Iterable[str]) -> None:
+    """Raise REFUSED for weights in a form that is read elsewhere, or of no use alone, saying which."""
+    names = tuple(names)
+    if gguf := next((name for name in names if name.lower().endswith(".gguf")), None):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"Its weights are GGUF ({gguf[:60]!r}), the form of llama.cpp: quantised numbers that are not trained "
+            "here, and that no published head answers with.",
+            "Serve it by llama.cpp or ollama, and name that server with register_model; or fetch the model that it was "
+            "made from, with safetensors.",
+        )
+    if any(name.lower().endswith(".onnx") for name in names):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"Its weights are ONNX files, and none of them is called {NETWORK!r} at the top of the folder.",
+            f"Copy the one to be used as {NETWORK!r} beside config.json and the files of its preprocessing, or beside "
+            f"{ONNX_CARD!r}, and name that folder.",
+        )
 
 
 def take(folder: Path, target: Path) -> Choice:
@@ -109,7 +150,7 @@ def check(folder: Path) -> None:
         kind = path.lstat().st_mode
         if stat.S_ISLNK(kind):
             raise _refused(f"{path.name!r} is a link, to {os.readlink(path)[:100]!r}.")
-        if stat.S_ISREG(kind) and _why_not(path.name) is None:
+        if stat.S_ISREG(kind) and (_why_not(path.name) is None or path.name == NETWORK):
             _check_file(path)
         elif not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise _refused(f"{path.name!r} is neither a file nor a folder.")
@@ -130,6 +171,8 @@ def _check_file(path: Path) -> None:
     size = path.stat().st_size
     if path.suffix.lower() == ".safetensors":
         _check_weights(path, size)
+        return
+    if path.name == NETWORK:  # what is in it is checked by the worker that opens it
         return
     if size > foreign_files.LONGEST_TEXT:
         raise _refused(f"{path.name!r} has {size:,} bytes, more than {foreign_files.LONGEST_TEXT:,}.")

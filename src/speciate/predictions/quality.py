@@ -20,6 +20,9 @@ from speciate.predictions.reading import StoredFeedback
 
 _DRAWS = 400
 """Of the bootstrap."""
+_SESSION_SECONDS = 3600.0
+_MOST_OF = 0.8
+"""As a watch waits for: what cannot be told is left out, and it must be little."""
 
 
 class AnswerOutput(NamedTuple):
@@ -79,6 +82,47 @@ def random_sample(given: Mapping[str, BySource]) -> set[str]:
             if each.drawn == "random":
                 last_drawn = max(last_drawn, each.at)
     return found
+
+
+def drawn_in_order(asked_about: Mapping[str, float], given: Mapping[str, BySource]) -> set[str]:
+    """Which labelled answers are a fair draw, by the random order alone and whatever is claimed of them.
+
+    Whoever labels takes the first answers of the order that were there when the session began (its labels are not an
+    hour apart). So a label is of a fair draw where, of all answers up to it in the order, at least `_MOST_OF` are
+    labelled. Answers that were picked for what they say lie anywhere in the order and are none. `asked_about`: id ->
+    when it was answered, of every answer that the queue may show. `given`: of `latest_by_source`. Pure.
+    """
+    order = sorted(asked_about, key=random_place)
+    found = set[str]()
+    for source in SOURCES:
+        own = sorted((said[source].at, name) for name, said in given.items() if source in said)
+        for begin, end in _sessions([at for at, _ in own]):
+            labelled = {name for at, name in own if at <= end}
+            there = (name for name in order if asked_about[name] <= begin)
+            found |= _prefix(there, labelled)
+    return found
+
+
+def _sessions(times: Sequence[float]) -> list[tuple[float, float]]:
+    """First and last of times, ascending, that are not further apart than `_SESSION_SECONDS`."""
+    found = list[tuple[float, float]]()
+    for at in times:
+        joins = bool(found) and at - found[-1][1] <= _SESSION_SECONDS
+        found[-1:] = [(found[-1][0], at)] if joins else [*found[-1:], (at, at)]
+    return found
+
+
+def _prefix(order: Iterable[str], labelled: set[str]) -> set[str]:
+    """The labelled ones of the longest beginning of the order of which enough are labelled."""
+    seen, kept = list[str](), 0
+    for place, name in enumerate(order, 1):
+        if len(labelled) < _MOST_OF * place:
+            break  # not even if all others were next
+        if name in labelled:
+            seen.append(name)
+        if len(seen) >= _MOST_OF * place:
+            kept = len(seen)
+    return set(seen[:kept])
 
 
 def _estimate(model: str, drawn: Literal["random", "any"], verdicts: list[Correctness], level: float) -> Quality:

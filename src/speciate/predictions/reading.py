@@ -195,7 +195,8 @@ def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) ->
     """On answers given at `since` or later, oldest first. `of`: on this one alone."""
     floor = prediction_ids.first_after(since)
     filters = [("prediction", ">=", floor), *([] if of is None else [("prediction", "=", of)])]
-    parts, open_ = _read_parts_and_segments(folder, FEEDBACK, None, filters, needle=None if of is None else of.encode())
+    needle = b'{"k":"%s",' % FEEDBACK_LINE.encode() if of is None else of.encode()  # lines of answers cost nothing
+    parts, open_ = _read_parts_and_segments(folder, FEEDBACK, None, filters, needle=needle)
     rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
     rows = list({tuple(row.values()): row for row in rows}.values())  # a kill while they are sealed leaves them twice
     found = [

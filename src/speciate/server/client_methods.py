@@ -58,7 +58,7 @@ class ToolMethods:
             SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE.
         rows: Inline rows.
         reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "add_examples", locals())
@@ -101,7 +101,7 @@ class ToolMethods:
         inputs: Columns that a model may see.
         group_by: Column, 'folder', or regex over the path, group 1 the key: never split apart.
         reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "create_dataset", locals())
@@ -118,7 +118,7 @@ class ToolMethods:
 
         dataset: name, name@v3 or name@TAG.
         steps: In order, such as {op: 'filter', where: 'width > 64'}; ops: list_options(kind='operation').
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "curate_dataset", locals())
@@ -147,7 +147,7 @@ class ToolMethods:
         incumbent: What is used today: a model, or 'column:NAME' with the answers of that system.
         gates: Beside those of objective and limits.
         suites: core: what verdicts rest on. heldout, regression: where a candidate must besides not be worse.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.use_cases", "define_use_case", locals())
 
@@ -238,7 +238,7 @@ class ToolMethods:
         repeats: Of models that may answer otherwise each time.
         budget_usd: A hard stop.
         baselines: Shown beside: no verdict, no wider intervals.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.evaluation", "evaluate_models", locals())
@@ -263,7 +263,7 @@ class ToolMethods:
         column: Masks, boxes, transcripts, actions: a model's answers; default: labels.
         identified: DICOM files leave with the names of people in them.
         partial: Also partial rows, such as series that lack a slice.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_dataset", locals())
@@ -285,7 +285,7 @@ class ToolMethods:
         path: New folder.
         evaluation: Default: what production rests on.
         rows: Also ids, references and groups of judged rows, in a file.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.exports", "export_evidence", locals())
 
@@ -311,7 +311,7 @@ class ToolMethods:
         model: name, name@v3, USE_CASE@production or pkg:NAME.
         path: New folder; for safetensors and onnx.
         tolerance: Of the metric, for int8; default: 0.02 or 5 %.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_model", locals())
@@ -358,7 +358,7 @@ class ToolMethods:
             'relabel'}]).
 
         labels: `label` null removes it.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.labels", "label_examples", locals())
 
@@ -395,7 +395,17 @@ class ToolMethods:
         self,
         *,
         kind: Literal[
-            "task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym", "result"
+            "task",
+            "metric",
+            "method",
+            "modality",
+            "operation",
+            "extractor",
+            "format",
+            "reward",
+            "gym",
+            "argument",
+            "result",
         ],
         name: str | None = None,
         task: str | None = None,
@@ -429,7 +439,7 @@ class ToolMethods:
         ref: Dataset or model; `name@v3` one version. Clash: `model:NAME`.
         group: purge: value of group_key in dataset ref.
         example: purge: id in dataset ref.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.data_management", "manage_data", locals())
@@ -455,7 +465,7 @@ class ToolMethods:
         weights: One a model; slerp: shares of two.
         dataset: To choose and measure on; default: the dataset that all were trained on.
         hyperparameters: density, scale (ties, dare); seed (dare).
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "merge_models", locals())
@@ -483,7 +493,7 @@ class ToolMethods:
         base_model: pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours.
         budget_minutes: Of run time, all jobs together.
         measure: Start a job that measures real steps on a sample, if no similar run is known.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.training", "plan_training", locals())
 
@@ -510,7 +520,7 @@ class ToolMethods:
         source: All rows of a csv, jsonl or parquet, or a folder's files; starts a job.
         path: Of the job: new .csv, .jsonl or .parquet.
         save_as: Instead: dataset for rows with answers.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.predictions", "predict", locals())
@@ -548,7 +558,7 @@ class ToolMethods:
 
         expected_current: Version believed to serve, or 'nothing'.
         canary_percent: Share of a deployment's requests, beside production; 100: all.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.promotion", "promote_model", locals())
@@ -592,7 +602,7 @@ class ToolMethods:
         score: Where no label fits: 1 good, 0 bad.
         drawn: As the label queue says.
         new_class: The label is a class that the model does not know yet.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.predictions", "record_feedback", locals())
 
@@ -627,7 +637,7 @@ class ToolMethods:
         prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
         trained_on: Datasets that it is said to have learned from.
         data_until: Nothing there is later: '2024-06'.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.models", "register_model", locals())
@@ -645,7 +655,7 @@ class ToolMethods:
 
         expected_current: Version believed to serve; a canary's ends the canary.
         to: Default: the version before.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.promotion", "rollback_model", locals())
 
@@ -668,17 +678,17 @@ class ToolMethods:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> FoundModels:
-        """Search about 6,000 open and hosted models and your own. Works offline.
+        """Search about 7,000 open and hosted models and your own. Works offline.
 
-        To see how good they are on your data, call specialize or evaluate_models.
+        For how good they are on your data, call specialize or evaluate_models.
 
-        query: Words, for criteria without an argument.
+        query: For criteria without an argument.
         sources: timm, mteb, prices ...; default: all.
         licenses: Allowed, SPDX ids; unknown ones are not.
-        published: Required published values.
-        installed: Only those that can be used here and now.
+        published: Required values.
+        installed: Only what can be used now.
         use_case: Fills task and limits.
-        children_of: A row's ref: it and its near-identical children.
+        children_of: A row's ref: it and its children.
         """
         return self._call_typed("speciate.tools.models", "search_models", locals())
 
@@ -699,6 +709,7 @@ class ToolMethods:
         | None = None,
         order: Sequence[str] | None = None,
         like: str | None = None,
+        canary_percent: float | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
@@ -709,11 +720,11 @@ class ToolMethods:
         dataset: name or name@v3.
         budget_minutes: Of run time, all jobs together.
         budget_usd: For calls to hosted models.
-        published: Models to try as they are: hf:org/name, or 'search'.
+        published: To try as they are: hf:org/name, or 'search'.
         methods: Default: from the cheapest up.
         order: Ordinal labels from low to high.
-        like: A model version whose recipe is tried first.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        like: A version whose recipe is tried first.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "specialize", locals())
@@ -755,7 +766,7 @@ class ToolMethods:
         continue_from: A model version whose network is trained further.
         teacher: For distill: one model, or several.
         like: A model version whose recipe is repeated, except for the other arguments; alone: reproduced.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "train_model", locals())
@@ -785,6 +796,6 @@ class ToolMethods:
 
         policy: What a watch may do by itself. Caps of the settings hold besides.
         enabled: false pauses it.
-        idempotency_key: Makes a repeat safe: same key and arguments, same answer.
+        idempotency_key: Makes a repeat safe.
         """
         return self._call_typed("speciate.tools.watches", "watch_use_case", locals())

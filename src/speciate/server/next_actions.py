@@ -20,7 +20,7 @@ from speciate.jobs.job import Job
 from speciate.models import registry
 from speciate.models.model_card import SERVED, ModelCard
 from speciate.models.search import known_models
-from speciate.models.search.ranking import SearchResult
+from speciate.models.search.ranking import Order, SearchResult
 from speciate.models.search.search_query import Query, not_published
 from speciate.refs import SPLITS, dataset_ref
 from speciate.server.tool_api import NextAction
@@ -210,9 +210,17 @@ def search_notes(workspace: Workspace, query: Query, found: SearchResult) -> tup
         for name, each in found.dropped_by.items()
         if each.unknown == found.known and not wrong.get(name)
     ]
+    if found.order is not None and found.total:
+        notes.append(_order_note(found.order, found.total))
     if not found.total and found.lifted:
         notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
     return tuple(notes)
+
+
+def _order_note(order: Order, total: int) -> str:
+    if order.by is None:
+        return "None of these has such a value, so they are sorted by relevance."
+    return f"Sorted by {order.by}, which {order.have} of {total} have; the others come last."
 
 
 def _search_again(query: Query, beside: Mapping[str, str]) -> NextAction:

@@ -22,7 +22,7 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import Call, unknown
 from speciate.evaluation import metric_libraries
-from speciate.server.mcp.arguments import output_schema
+from speciate.server.mcp.arguments import input_schema, is_deferred, output_schema
 from speciate.server.tool_api import DECLARED
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
@@ -38,7 +38,9 @@ from speciate.training.rewards.reward_spec import REWARD_SPECS
 from speciate.training.train_spec import METHOD_DESCRIPTIONS, PARAMETERS, parameters_of
 from speciate.vocabulary import METRICS, TASKS, Metric, Task, find_task
 
-Kind = Literal["task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym", "result"]
+Kind = Literal[
+    "task", "metric", "method", "modality", "operation", "extractor", "format", "reward", "gym", "argument", "result"
+]
 
 _LIBRARIES = {
     "classical": ("sklearn", "classical"),
@@ -188,6 +190,16 @@ def _gym(task: Task | None) -> list[Option]:
     return [Option(name, each.what, dict(each.settings), ()) for name, each in reasoning_gym.list_tasks().items()]
 
 
+def _arguments(task: Task | None) -> list[Option]:
+    """Those that `tools/list` names without writing them out."""
+    return [
+        Option(f"{tool}.{name}", field.get("description", ""), field.get("items", field), ())
+        for tool, each in sorted(DECLARED.items())
+        for name, field in input_schema(each.arguments)["properties"].items()
+        if is_deferred(field)
+    ]
+
+
 def _results(task: Task | None) -> list[Option]:
     """What each tool answers, with all fields: tools/list names those of the first level and what is in them."""
     return [
@@ -205,6 +217,7 @@ _KINDS: dict[Kind, Callable[[Task | None], list[Option]]] = {
     "format": _formats,
     "reward": _rewards,
     "gym": _gym,
+    "argument": _arguments,
     "result": _results,
 }
 

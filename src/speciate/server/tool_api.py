@@ -44,9 +44,7 @@ Arguments = ParamSpec("Arguments")
 
 # Arguments that many tools take
 
-IdempotencyKey = Annotated[
-    str | None, Field(max_length=200, description="Makes a repeat safe: same key and arguments, same answer.")
-]
+IdempotencyKey = Annotated[str | None, Field(max_length=200, description="Makes a repeat safe.")]
 DryRunFlag = Annotated[bool, Field(description="Only check and estimate.")]
 Limit = Annotated[int, Field(ge=1, le=500)]
 Cursor = Annotated[str | None, Field(description="next_cursor of the page before.")]

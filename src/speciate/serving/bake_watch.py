@@ -14,7 +14,7 @@ from speciate.promotion import aliases, bake, rollback
 from speciate.promotion.aliases import CANARY, Alias
 from speciate.promotion.bake import ACTOR, BakeObservation, Judgement, Quality, quality_of
 from speciate.promotion.request_counters import RequestCounters
-from speciate.serving import request_metrics
+from speciate.serving import in_process_counters, request_metrics
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, deployment_folder
 from speciate.workspace.database import EventData, Transaction
 from speciate.workspace.workspace import Workspace
@@ -73,10 +73,11 @@ class BakeWatch:
         folder = deployment_folder(self._workspace.folders, alias.use_case)
         counted = request_metrics.read_counters(folder.counters)
         before = self._before(alias)
+        counted += in_process_counters.counters(self._workspace, alias.use_case)  # where no deployment ran
         own = [counters for counters in counted if counters.key == (alias.alias, alias.generation, alias.model)]
         return BakeObservation(
             since=alias.changed,
-            counters=own[-1] if own else None,
+            counters=max(own, key=lambda counters: counters.requests, default=None),
             before=_last_of(counted, before),
             answered=bake.has_answered(self._workspace.database, alias.use_case, alias.model, as_canary=True),
             refused=_refusal(folder, alias),

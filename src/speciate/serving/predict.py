@@ -39,11 +39,12 @@ from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
 from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
-from speciate.serving import deployments, pending_answers, preloading
+from speciate.serving import deployments, in_process_counters, pending_answers, preloading
 from speciate.serving.batch_predict import answers_beside, reads_rows
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
+from speciate.serving.request_metrics import FAILED, Outcome, outcome_of
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.workspace.database import Transaction
 from speciate.workspace.packs import PackReader
@@ -195,17 +196,23 @@ def predict(
     latency_ms = 1000 * (time.perf_counter() - started)
     if served is None:
         again = f"use_case={ref.name!r}" if ref.alias == "production" else f"model={model!r}"
-        finished = _ask_pool(pool, version, payload, began + CALL_SECONDS, f"predict({again}, inputs=[the same])")
+        finished = _ask_pool(
+            pool, version, payload, began + CALL_SECONDS, f"predict({again}, inputs=[the same])",
+            lambda: _count(workspace, ref, version.ref, FAILED),
+        )  # fmt: skip
         served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
             served = _log_predictions(workspace, ref.name, version, payload["items"], served, latency_ms)
+            _count(workspace, ref, version.ref, outcome_of(served.predictions, finished.seconds))
     predictions, name = _shorten_errors([Prediction.of(item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
         _record_first(workspace, ref, name)
     return Answer(predictions, name, latency_ms)
 
 
-def _ask_pool(pool: Pool, version: ModelVersion, payload: AnswerPayload, end: float, again: str) -> Finished:
+def _ask_pool(
+    pool: Pool, version: ModelVersion, payload: AnswerPayload, end: float, again: str, failed: Callable[[], None]
+) -> Finished:  # fmt: skip
     """The pool's answer until `end`, to this call or to an earlier one with the same inputs. After `end` the pool
     continues, for the call `again`. If the process was ended, the model is loaded again with the time limit of loading;
     the next call would be ended in the middle of it, too."""
@@ -219,6 +226,7 @@ def _ask_pool(pool: Pool, version: ModelVersion, payload: AnswerPayload, end: fl
     try:
         finished = question.wait(max(0.0, end - time.monotonic()))
     except PoolProcessEnded as error:
+        failed()
         preloading.preloader_of(pool).begin_again(version)
         raise SpeciateError(
             Code.UNAVAILABLE,
@@ -404,6 +412,13 @@ def _check_room(room: int) -> None:
             f"The inputs of one call may hold {MOST_BYTES // 1024**2} MiB together, and these hold more.",
             "Call predict with fewer or smaller inputs.",
         )
+
+
+def _count(workspace: Workspace, ref: ModelRef, model: str, outcome: Outcome) -> None:
+    """For the bake, as a deployment would. An alias that moved meanwhile is not answered for."""
+    alias = aliases.read(workspace.database, ref.name) if ref.alias == "production" else None
+    if alias is not None and alias.model == model:
+        in_process_counters.count(workspace, alias, outcome)
 
 
 def _record_first(workspace: Workspace, ref: ModelRef, model: str) -> None:

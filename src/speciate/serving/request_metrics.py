@@ -115,6 +115,10 @@ OVERLOADED = Outcome(0.0, failed=False, not_finite=False, unusable=False, overlo
 """Of a request for which the queue had no room."""
 
 
+FAILED = Outcome(0.0, failed=True, not_finite=False, unusable=False)
+"""Of a request whose process ended."""
+
+
 def outcome_of(answers: Sequence[ItemPrediction | BaseException], seconds: float, *, gave_up: bool = False) -> Outcome:
     """What became of a request whose inputs were answered so, in `seconds`.
 

@@ -12,6 +12,7 @@ Deerwester et al. 1990), so that learners of interactions can take it; sparse, i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -188,8 +189,14 @@ def _principal(rows: Any) -> npt.NDArray[np.float32]:
     return np.asarray(TruncatedSVD(most, random_state=0).fit(rows).components_.T, np.float32)
 
 
+_MOST_PAIRED = 5
+"""Parts; of more, pairs are too many to try."""
+
+
 def part_combinations(parts: Sequence[PartName]) -> Iterator[list[PartName]]:
-    """Every part alone, then all together, where there are several."""
+    """Every part alone, then each pair, then all together, where there are several."""
     if len(parts) > 1:
         yield from ([part] for part in parts)
+    if 2 < len(parts) <= _MOST_PAIRED:
+        yield from map(list, combinations(parts, 2))
     yield list(parts)

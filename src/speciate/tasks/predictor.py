@@ -20,10 +20,12 @@ from speciate.models.estimators import Estimator
 from speciate.models.language.causal_lm import is_causal_lm, packaged_weights
 from speciate.models.language.vision_language import is_vision_language
 from speciate.tasks import language_predictor, network_predictor, published_predictor, vision_language_predictor
+from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.control import StepStates
 from speciate.tasks.families.forecasting import Lags
 from speciate.tasks.families.segmentation import VoxelFeatures
 from speciate.tasks.families.tokens import UnitFeatures
+from speciate.tasks.interval_quantiles import IntervalQuantiles
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.random_convolutions import Convolutions
@@ -50,6 +52,7 @@ REBUILD: Mapping[str, type[Any]] = {
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
     "properties": Properties, "several": Several, "convolutions": Convolutions,
+    "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns,
     "parts": Parts,
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Tasks whose published heads compute their loss in the forward pass: detectors, segmenters, and models of speech.
+"""Tasks whose published heads compute their loss in the forward pass: detectors and segmenters here, those that write
+in published_text_heads.py, those that answer with numbers in published_number_heads.py.
 
 The loss and the post-processing are the publisher's. Targets and answers have the forms of the task's own files, so
 that metrics and reports do not tell such a head from ours. Heads of classes and tags need nothing of this: their
@@ -8,19 +9,28 @@ outputs are what the task's own loss takes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.segmentation_masks import from_runs, resize_labels
+from speciate.modalities.segmentation_masks import from_runs, resize_labels, to_runs
 from speciate.models.published.adapters.images import BACKGROUND
-from speciate.models.published.architectures import PublishedHead
-from speciate.models.published.network import MASK, PublishedNetwork, decode_symbols, generate
+from speciate.models.published.adapters.regions import segment_map
+from speciate.models.published.architectures import Adapter, PublishedHead
+from speciate.models.published.network import MASK, PublishedNetwork
 from speciate.tasks.families.detection import Detection
+from speciate.tasks.families.panoptic import Panoptic
 from speciate.tasks.families.segmentation import Segmentation
-from speciate.tasks.families.transcription import Transcription
+from speciate.tasks.published_number_heads import PublishedDepth, PublishedForecast, PublishedRegression
+from speciate.tasks.published_text_heads import (
+    PublishedAnswer,
+    PublishedCaption,
+    PublishedCtc,
+    PublishedSpeech,
+    PublishedTextToText,
+)
 from speciate.tasks.task import Prediction, TaskHead
 
 if TYPE_CHECKING:
@@ -31,8 +41,11 @@ Rows = Sequence[npt.NDArray[Any]]
 _LEAST_SCORE, _MOST_BOXES = 0.05, 100
 _UNKNOWN = 255
 """Code of a pixel that does not count."""
-_MOST_UNKNOWN = 0.2
-"""Share of the characters or tokens of the training texts that a tokenizer may lack."""
+_SIDE = 64
+"""Pixels of the square that segments are judged at while they are trained."""
+_WRITING: tuple[Adapter, ...] = ("ctc", "speech", "seq2seq", "image-to-text", "question-answering")
+WITHOUT_LABELS: tuple[Adapter, ...] = (*_WRITING, "forecast", "depth", "zero-shot-image", "zero-shot-audio")
+"""Whose heads have no rows of labels."""
 
 
 def published_task_head(head: PublishedHead, task_head: TaskHead) -> TaskHead:
@@ -47,13 +60,27 @@ def published_task_head(head: PublishedHead, task_head: TaskHead) -> TaskHead:
             return PublishedCtc(characters=own.characters)
         case "speech":
             return PublishedSpeech(characters=own.characters)
+        case "panoptic":
+            return PublishedPanoptic(labels=own.labels, side=_SIDE)
+        case "seq2seq":
+            return PublishedTextToText()
+        case "image-to-text":
+            return PublishedCaption()
+        case "question-answering":
+            return PublishedAnswer()
+        case "forecast":
+            return PublishedForecast(channels=own.channels, horizon=own.horizon)
+        case "depth":
+            return PublishedDepth(relative=head.relative)
+    if task_head.family == "regression":
+        return PublishedRegression(mean=own.mean, spread=own.spread)
     return task_head
 
 
 def labels_of_head(head: PublishedHead, task_head: TaskHead) -> tuple[str, ...] | None:
     """The labels that the published head is to have, in order; None of one without labels. INVALID for a dataset that
     labels background as a thing of its own."""
-    if head.adapter in ("ctc", "speech"):
+    if head.adapter in WITHOUT_LABELS or task_head.family == "regression":
         return None
     if head.adapter != "image-segmentation":
         return task_head.labels
@@ -137,106 +164,80 @@ class PublishedSegmentation(Segmentation):
         return [self._prediction(np.asarray(codes).astype(np.uint8)) for codes in scores]
 
 
-class _Texts(Transcription):
-    """Targets are the texts themselves; scores are the characters of what was written."""
+class PublishedPanoptic(Panoptic):
+    side: int
+    """In pixels, of the square that an answer is judged at while it is trained."""
 
-    def encode_targets(self, targets: Sequence[Any]) -> Any:
-        return list(targets)
+    def forward_loss(self, network: PublishedNetwork, batch: Batch, targets: Sequence[Any]) -> tuple[torch.Tensor, int]:
+        import torch
+
+        losses = []
+        for rows, part in network.alike(batch):
+            device = part["pixel_values"].device
+            found = [self._segments(targets[row], part, place) for place, row in enumerate(rows)]
+            masks = [torch.from_numpy(each.masks).to(device) for each in found]
+            codes = [torch.tensor(each.codes, dtype=torch.long, device=device) for each in found]
+            if hasattr(network.module, "class_predictor"):  # of masks, each with a class
+                made = network.module(**part, class_labels=codes, mask_labels=masks)
+            else:
+                boxes = [torch.from_numpy(_boxes_around(each.masks)).to(device) for each in found]
+                labels = [
+                    {"class_labels": code, "boxes": box, "masks": mask}
+                    for code, box, mask in zip(codes, boxes, masks, strict=True)
+                ]
+                made = network.module(**part, labels=labels)
+            losses.append(made.loss.sum() * len(rows))
+        return torch.stack(losses).sum() / len(targets), len(targets)
+
+    def forward_scores(self, network: PublishedNetwork, batch: Batch) -> Rows:
+        """(2, side, side) each: the segment of each pixel, 0 for none, and the code of its label."""
+        found: dict[int, npt.NDArray[Any]] = {}
+        for rows, part in network.alike(batch):
+            made = network.model.processor.post_process_panoptic_segmentation(
+                network.module(**part), target_sizes=[(self.side, self.side)] * len(rows)
+            )
+            maps = [segment_map(self.labels, each["segmentation"], each["segments_info"]) for each in made]
+            found.update(zip(rows, (self._codes(each) for each in maps), strict=True))
+        return [found[row] for row in range(len(found))]
 
     def predictions(self, scores: Rows) -> list[Prediction]:
-        return [Prediction("".join(map(chr, row)), None, None) for row in scores]
+        made = []
+        for segments, labels in scores:
+            shown = range(1, int(segments.max(initial=0)) + 1)
+            names = [self.labels[int(labels[segments == place][0])] for place in shown]
+            pixels = segments.astype(np.uint8)
+            made.append(Prediction({"labels": names, "size": list(pixels.shape), "rle": to_runs(pixels)}, None, None))
+        return made
+
+    def _codes(self, found: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+        segments = from_runs(found["rle"], found["size"]).astype(np.int64)
+        places = np.array([0, *(self.labels.index(label) for label in found["labels"])], np.int64)
+        return np.stack([segments, places[segments]])
+
+    def _segments(self, target: Mapping[str, Any], part: Batch, row: int) -> _Segments:
+        """Of labels that training has not seen there are none."""
+        pixels = _placed(from_runs(target["rle"], target["size"]), part, row)
+        known = [(place, label) for place, label in enumerate(target["labels"], 1) if label in self.labels]
+        shown = [(place, label) for place, label in known if (pixels == place).any()]
+        masks = np.stack([pixels == place for place, _ in shown]) if shown else np.zeros((0, *pixels.shape), bool)
+        return _Segments([self.labels.index(label) for _, label in shown], masks.astype(np.float32))
 
 
-class PublishedCtc(_Texts):
-    def forward_loss(self, network: PublishedNetwork, batch: Batch, targets: Sequence[Any]) -> tuple[torch.Tensor, int]:
-        """Each text's CTC loss per symbol, the mean over texts: so a batch may be learned in parts. One that is longer
-        than its states adds nothing."""
-        import torch
-
-        module: Any = network.module
-        total, counted = torch.zeros(()), 0
-        for rows, part in network.alike(batch):
-            logits = module(**part).logits.float()
-            codes = [torch.tensor(symbols_of(network, targets[row])) for row in rows]
-            counts = torch.tensor([len(each) for each in codes])
-            losses = torch.nn.functional.ctc_loss(
-                torch.log_softmax(logits, 2).transpose(0, 1).cpu(), torch.cat(codes).long(),
-                torch.full((len(rows),), logits.shape[1]), counts, int(module.config.pad_token_id), reduction="none",
-                zero_infinity=True,
-            )  # fmt: skip
-            total = total + (losses * (counts > 0) / counts.clamp(min=1)).sum()
-            counted += int((counts > 0).sum())
-        return total / max(counted, 1), counted
-
-    def forward_scores(self, network: PublishedNetwork, batch: Batch) -> Rows:
-        found: dict[int, npt.NDArray[Any]] = {}
-        for rows, part in network.alike(batch):
-            made: Any = network.module(**part)
-            found.update(zip(rows, map(_characters, decode_symbols(network, made.logits.argmax(-1))), strict=True))
-        return [found[row] for row in range(len(found))]
+class _Segments(NamedTuple):
+    codes: list[int]
+    masks: npt.NDArray[np.float32]
+    """(S, H, W)"""
 
 
-class PublishedSpeech(_Texts):
-    def forward_loss(self, network: PublishedNetwork, batch: Batch, targets: Sequence[Any]) -> tuple[torch.Tensor, int]:
-        """The mean over tokens."""
-        import torch
-
-        losses, counted = [], 0
-        for rows, part in network.alike(batch):
-            wanted = spoken_tokens(network, [targets[row] for row in rows])
-            count = int((wanted != -100).sum())
-            device = next(iter(part.values())).device
-            losses.append(network.module(**part, labels=wanted.to(device)).loss * count)
-            counted += count
-        return torch.stack(losses).sum() / max(counted, 1), counted
-
-    def forward_scores(self, network: PublishedNetwork, batch: Batch) -> Rows:
-        found: dict[int, npt.NDArray[Any]] = {}
-        for rows, part in network.alike(batch):
-            found.update(zip(rows, map(_characters, generate(network, part)), strict=True))
-        return [found[row] for row in range(len(found))]
-
-
-def check_texts(network: PublishedNetwork, texts: Sequence[str]) -> None:
-    """Raise INVALID if the published tokenizer lacks much of what the training texts are made of."""
-    unknown, tokens = network.model.tokenizer.unk_token_id, 0
-    missing = 0
-    for text in texts:
-        found = symbols_of(network, text)
-        tokens, missing = tokens + len(found), missing + sum(each == unknown for each in found)
-    if unknown is not None and missing > _MOST_UNKNOWN * max(tokens, 1):
-        raise SpeciateError(
-            Code.INVALID,
-            f"The tokenizer of {network.base_model!r} lacks {missing / tokens:.0%} of what the training texts are made "
-            "of, and its head writes nothing else.",
-            "Call train_model again with hyperparameters={'head': 'new'}, or with a model of this language.",
-        )
-
-
-def symbols_of(network: PublishedNetwork, text: str) -> list[int]:
-    """Codes of a text; in capitals where the published vocabulary has no other letters."""
-    tokenizer = network.model.tokenizer
-    if network.model.head.adapter == "ctc":
-        letters = [each for each in tokenizer.get_vocab() if len(each) == 1 and each.isalpha()]
-        if letters and all(each.isupper() for each in letters):
-            text = text.upper()
-    codes: list[int] = tokenizer(text, add_special_tokens=network.model.head.adapter != "ctc")["input_ids"]
-    return codes
-
-
-def spoken_tokens(network: PublishedNetwork, texts: Sequence[str]) -> torch.Tensor:
-    """(B, T) of what is to be written; -100 after its end. The token that a decoder begins with is not written."""
-    import torch
-
-    config: Any = network.module.config
-    most = int(getattr(config, "max_target_positions", None) or 448)
-    codes = [symbols_of(network, text) for text in texts]
-    start = getattr(config, "decoder_start_token_id", None)
-    codes = [each[1:] if each[:1] == [start] else each for each in codes]
-    rows = torch.full((len(codes), max(1, *(min(len(each), most) for each in codes))), -100)
-    for row, each in enumerate(codes):
-        rows[row, : min(len(each), most)] = torch.tensor(each[:most])
-    return rows
+def _boxes_around(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(S, 4) as shares of the image: centre across and down, width, height."""
+    made = np.zeros((len(masks), 4), np.float32)
+    for row, mask in zip(made, masks, strict=True):
+        down, across = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        top, bottom, left, right = down[0], down[-1] + 1, across[0], across[-1] + 1
+        row[:] = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+    height, width = masks.shape[1:]
+    return made / np.array([width, height, width, height], np.float32)
 
 
 def _boxes(found: Mapping[str, Any], labels: int) -> npt.NDArray[np.float64]:
@@ -256,7 +257,3 @@ def _placed(codes: npt.NDArray[Any], part: Batch, row: int) -> npt.NDArray[np.ui
         height, width = int(mask.any(1).sum()), int(mask.any(0).sum())
     made[:height, :width] = resize_labels(codes, (height, width))
     return made
-
-
-def _characters(text: str) -> npt.NDArray[np.uint32]:
-    return np.array([ord(each) for each in text], np.uint32)

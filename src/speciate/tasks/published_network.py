@@ -6,6 +6,7 @@ other tools read it as they read the model that it came from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,19 @@ _FEW, _CLOSE = 4, 1e-4
 class TrainedPublishedPredictor(PublishedPredictor):
     """Answers as the saved folder will."""
 
-    def __init__(self, network: PublishedNetwork, thresholds: dict[str, float] | None = None) -> None:
-        super().__init__(network.model, thresholds=thresholds)
+    def __init__(
+        self, network: PublishedNetwork, thresholds: dict[str, float] | None = None, horizon: int | None = None
+    ) -> None:
+        super().__init__(network.model, network.prompts, thresholds=thresholds, horizon=horizon)
         self._network = network
 
     def save(self, folder: Path) -> str:
         """Write and seal a new model folder; returns its id."""
         folder.mkdir(parents=True)
         self._network.save_files(folder)
-        manifest = PublishedManifest(task=self.task, trained=True, thresholds=self.thresholds)
+        manifest = PublishedManifest(
+            task=self.task, trained=True, thresholds=self.thresholds, prompts=self.prompts, horizon=self.horizon
+        )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1))
         return sealed.seal(folder)
 
@@ -53,7 +58,7 @@ def trained_predictor(
         network.model.config.thresholds = thresholds  # as other tools read them
     elif task_head.family == "classification" and held and calibrated.temperature != 1.0:
         _fold_temperature(network, calibrated.temperature, [example.media for example in held[:_FEW]])
-    return TrainedPublishedPredictor(network, thresholds)
+    return TrainedPublishedPredictor(network, thresholds, getattr(task_head, "horizon", None))
 
 
 def _fold_temperature(network: PublishedNetwork, temperature: float, media: Sequence[Any]) -> None:
@@ -62,6 +67,9 @@ def _fold_temperature(network: PublishedNetwork, temperature: float, media: Sequ
 
     parameters = dict(network.module.named_parameters())
     own = [parameters[name] for name in network.label_tensors]
+    if network.model.head.zero_shot:
+        _cool(network, temperature)
+        return
     before, kept = _logits(network, media), [each.detach().clone() for each in own]
     with torch.no_grad():
         for each in own:
@@ -70,6 +78,17 @@ def _fold_temperature(network: PublishedNetwork, temperature: float, media: Sequ
         if (_logits(network, media) - wanted).abs().max() > _CLOSE * wanted.abs().max().clamp(min=1.0):
             for each, old in zip(own, kept, strict=True):
                 each.copy_(old)
+
+
+def _cool(network: PublishedNetwork, temperature: float) -> None:
+    """Of a zero-shot model, whose logits are multiplied by a number that is kept as its logarithm. Of several templates
+    each is cooled by itself."""
+    import torch
+
+    scales = [each for name, each in network.module.named_parameters() if name.startswith("logit_scale")]
+    with torch.no_grad():
+        for each in scales:
+            each.sub_(math.log(temperature))
 
 
 def _logits(network: PublishedNetwork, media: Sequence[Any]) -> torch.Tensor:

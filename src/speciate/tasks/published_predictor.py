@@ -11,14 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from speciate.datasets.loading.loader import Example
 from speciate.modalities.biology.protein import sequence_of
+from speciate.modalities.messages import IMAGE_MARK
+from speciate.modalities.segmentation_masks import from_runs, to_runs
 from speciate.models.published import label_map
+from speciate.models.published.adapters.documents import ImageQuestion
 from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.asking import ask
 from speciate.models.published.label_map import LabelMap
 from speciate.models.published.manifest import PublishedManifest
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
+from speciate.tasks.families.generation import look
 from speciate.tasks.families.tokens import units
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.task import Prediction
@@ -42,10 +48,11 @@ class PublishedPredictor:
         table: LabelMap | None = None,
         thresholds: dict[str, float] | None = None,
         tags: tuple[str, ...] = (),
+        horizon: int | None = None,
     ) -> None:
         """`tags`: of a tagger with a table, the user's, with their prefixes if they have some."""
         self.model, self.prompts, self.table = model, prompts, table
-        self.thresholds, self.tags = thresholds, tags
+        self.thresholds, self.tags, self.horizon = thresholds, tags, horizon
         self.task = model.head.task
 
     @property
@@ -70,7 +77,7 @@ class PublishedPredictor:
         if not examples:
             return []
         found = ask(self.model, [_medium(self.model.head, example) for example in examples], self.prompts)
-        predictions = [_prediction(_above(each, self.thresholds)) for each in found]
+        predictions = [_prediction(_above(_cut(each, self.horizon), self.thresholds)) for each in found]
         if self.table is None:
             return predictions
         family = find_task(self.task).family
@@ -79,14 +86,19 @@ class PublishedPredictor:
 
 
 def load_published(
-    folder: Path, threads: int = 1, prompts: LabelPrompts | None = None, table: LabelMap | None = None
+    folder: Path,
+    threads: int = 1,
+    prompts: LabelPrompts | None = None,
+    table: LabelMap | None = None,
+    task: str | None = None,
 ) -> PublishedPredictor:
-    """From a folder whose hashes were checked. Raises INVALID for one that cannot be asked as it is."""
-    head = check_head(folder, folder.name)
+    """From a folder whose hashes were checked. `task`: of a head that does several. Raises INVALID for one that cannot
+    be asked as it is."""
+    head = check_head(folder, folder.name, task)
     if (folder / MANIFEST).is_file():
         saved = PublishedManifest.model_validate(json.loads((folder / MANIFEST).read_text()))
         loaded = load_model(folder, head, threads)
-        return PublishedPredictor(loaded, saved.prompts, saved.table, saved.thresholds, saved.tags)
+        return PublishedPredictor(loaded, saved.prompts, saved.table, saved.thresholds, saved.tags, saved.horizon)
     return PublishedPredictor(load_model(folder, head, threads), prompts, table)
 
 
@@ -117,6 +129,8 @@ def map_prediction(raw: Prediction, table: LabelMap, family: Family, *, prefixed
             return MappedAnswer(Prediction(kept, None, None), _share(len(raw.output) - len(kept), len(raw.output)))
         case "segmentation":
             return _map_regions(raw.output, table)
+        case "panoptic":
+            return _map_segments(raw.output, table)
         case _:
             return MappedAnswer(raw, 0.0)
 
@@ -148,6 +162,18 @@ def _map_regions(output: Any, table: LabelMap) -> MappedAnswer:
     return MappedAnswer(Prediction(mapped, None, None), _share(others, pixels))
 
 
+def _map_segments(output: Any, table: LabelMap) -> MappedAnswer:
+    """Each segment by itself; those of labels outside the table become background."""
+    kept = [name in table.pairs for name in output["labels"]]
+    codes = [0, *(sum(kept[: place + 1]) if each else 0 for place, each in enumerate(kept))]
+    counts = np.array(output["rle"], np.int64).reshape(-1, 2)
+    others = int(counts[[bool(code) and not codes[code] for code in counts[:, 0].tolist()], 1].sum())
+    pixels = from_runs(output["rle"], output["size"])
+    labels = [table.pairs[name] for name in output["labels"] if name in table.pairs]
+    mapped = {"labels": labels, "size": output["size"], "rle": to_runs(np.array(codes, np.uint8)[pixels])}
+    return MappedAnswer(Prediction(mapped, None, None), _share(others, pixels.size))
+
+
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
@@ -157,6 +183,11 @@ def _above(raw: RawAnswer, thresholds: Mapping[str, float] | None) -> RawAnswer:
     if thresholds is None or raw.probabilities is None:
         return raw
     return raw._replace(output=sorted(each for each, share in raw.probabilities.items() if share > thresholds[each]))
+
+
+def _cut(raw: RawAnswer, horizon: int | None) -> RawAnswer:
+    """A forecast of the steps that were learned."""
+    return raw if horizon is None else raw._replace(output=[channel[:horizon] for channel in raw.output])
 
 
 def _prediction(raw: RawAnswer) -> Prediction:
@@ -171,8 +202,16 @@ def _medium(head: PublishedHead, example: Example) -> Any:
     medium = example.media
     if head.adapter == "token-classification":
         return units(medium, head.modality)
+    if head.adapter in ("image-to-text", "visual-questions"):
+        return _image_question(medium)
     if head.modality == "protein":
         return sequence_of(medium)
     if head.modality == "text" and not isinstance(medium, str):
         raise ValueError("the example is no text")
     return medium
+
+
+def _image_question(medium: Any) -> ImageQuestion:
+    """The first image of an example and what is asked about it."""
+    prompt = look(medium)
+    return ImageQuestion(prompt.images[0], prompt.conversation[-1].content.replace(IMAGE_MARK, "").strip())

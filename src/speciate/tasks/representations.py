@@ -65,12 +65,14 @@ class Scaling(NamedTuple):
 
         `one_unit`: all columns are divided by their common spread, which keeps those small that hardly vary.
         """
-        rows = rows.astype(np.float64)
+        rows = rows.astype(np.float64)  # a copy
+        rows[np.isinf(rows)] = np.nan
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a wholly missing column has no median
             fill = np.nan_to_num(np.nanmedian(rows, axis=0))
         filled = np.where(np.isnan(rows), fill, rows)
-        spread = filled.std(axis=0)
+        with np.errstate(over="ignore"):  # numbers whose square is none: their column becomes zeros
+            spread = filled.std(axis=0)
         if one_unit:
             spread = np.full_like(spread, np.sqrt(np.square(spread).mean()))
         return cls(fill, filled.mean(axis=0), np.where(spread > 0, spread, 1.0))

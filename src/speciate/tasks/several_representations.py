@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate.datasets.loading.loader import Example
+from speciate.tasks.encoded_columns import EncodedColumns
+from speciate.tasks.interval_quantiles import IntervalQuantiles
+from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.random_convolutions import Convolutions
 from speciate.tasks.representations import Columns, Documents, Properties, Steps, Vectors
 from speciate.tasks.task import Arrays, Representation, RepresentationSettings
@@ -13,12 +16,18 @@ from speciate.tasks.task import Arrays, Representation, RepresentationSettings
 _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "properties": Properties, "steps": Steps,
     "convolutions": Convolutions,
+    "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns, "parts": Parts,
 }  # fmt: skip
 
 
 class Several:
     def __init__(self, representations: Sequence[Representation]) -> None:
         self._representations = tuple(representations)
+
+    @property
+    def names(self) -> list[str]:
+        """Of mixed rows: the parts that any of them reads."""
+        return sorted({name for each in self._representations for name in getattr(each, "names", ())})
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """A matrix (N, D) of each."""

@@ -9,11 +9,13 @@ from pydantic import Field
 from speciate.tasks.families.anomaly import Anomaly
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.families.control import Control
+from speciate.tasks.families.depth import Depth
 from speciate.tasks.families.detection import Detection
 from speciate.tasks.families.forecasting import Forecasting
 from speciate.tasks.families.generation import Generation
 from speciate.tasks.families.multi_label import MultiLabel
 from speciate.tasks.families.ordinal import Ordinal
+from speciate.tasks.families.panoptic import Panoptic
 from speciate.tasks.families.regression import Regression
 from speciate.tasks.families.retrieval import Retrieval
 from speciate.tasks.families.segmentation import Segmentation
@@ -31,6 +33,8 @@ TASK_HEADS: dict[Family, Any] = {
     "tokens": Tokens,
     "detection": Detection,
     "segmentation": Segmentation,
+    "panoptic": Panoptic,
+    "depth": Depth,
     "transcription": Transcription,
     "forecasting": Forecasting,
     "control": Control,

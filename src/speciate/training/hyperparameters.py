@@ -37,7 +37,7 @@ AskedPrecision = Literal["auto", "float32", "bfloat16"]
 
 Learners = Literal[
     "logistic", "ridge", "svm", "boosting", "neighbours", "linear", "as-they-are", "discriminant", "covariance",
-    "isolation",
+    "isolation", "trees", "boosting-absolute",
 ]  # fmt: skip
 
 

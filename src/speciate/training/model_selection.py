@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,9 @@ from speciate.tasks.task import (
     UnsuitableRepresentation,
     predict_examples,
 )
+from speciate.training import decision_shift
 from speciate.training.ensembling import HeldScores, select_members
+from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
 from speciate.training.training_report import CandidateRow, Validation
 from speciate.vocabulary import find_metric
@@ -120,6 +123,8 @@ class _EvaluatedLearner(NamedTuple):
     members: tuple[_Weighted, ...] = ()
     """Of a mean of candidates: those, with what `fitted` and `learner` are in a single one."""
     averaged: Averaged = "classes"
+    shift: Any = None
+    """(K,) or (1,): added to the scores of the model, not to `scores`."""
 
     @property
     def representation(self) -> Representation:
@@ -195,8 +200,9 @@ def select_best(
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
             if best is None or evaluated.standing > best.standing:
                 best = evaluated
+                context.offer_best(partial(_so_far, context, best, parts, tried))
             near = _near_best([*near, evaluated], best) if of_parts else []
-            every += [evaluated] if ensemble and not of_parts else []
+            every += [evaluated] if ensemble else []
     if best is None:
         raise SpeciateError(
             Code.INVALID,
@@ -213,11 +219,72 @@ def select_best(
             best = mean_of
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
+    return _finish(context, best, tried, folds, sign, compared=decided is not None)
+
+
+def _finish(
+    context: TrainingContext,
+    best: _EvaluatedLearner,
+    tried: Sequence[CandidateResult],
+    folds: int,
+    sign: int,
+    *,
+    compared: bool,
+) -> SelectedModel:
+    """What the winner is worth and what it becomes. `compared`: out of fold already."""
     with context.meter.stage("training"):
         final = best.fitted or _fit_whole(context, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    surer = None if decided else _confirmed(context, best, folds, sign)
+    context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked))
+    surer = None if compared else _confirmed(context, best, folds, sign)
+    _note_learning_curve(context, best, sign)
+    taken = sum(one.seconds for one in tried if one.name in {each.name for each in _singles(best)})
+    final = _refitted(context, best, taken) or final
     return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
+
+
+_REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
+_REFIT_TIMES = 3
+"""Times what the winner took that must be left, for it to learn once more from all examples."""
+
+
+def _refitted(context: TrainingContext, best: _EvaluatedLearner, seconds: float) -> TrainedPredictor | None:
+    """The winner, learned from training and validation examples together; temperature and thresholds stay as they were
+    found on examples that it had not learned from. None where that cannot be done, or there is no time."""
+    if (
+        not context.validation
+        or context.task_head.family not in _FAMILIES_WITH_FOLDS
+        or context.seconds_left < _REFIT_TIMES * seconds
+    ):
+        return None
+    context.checkpoint()
+    everything = [*context.train, *context.validation]
+    if (context.targets(everything) < 0).any() and context.task_head.family != "regression":
+        return None  # a label that training has not seen
+    with context.meter.stage("training"):
+        try:
+            fresh = {each.group.name: each.group.represent(everything) for each in _singles(best)}
+        except UnsuitableRepresentation:
+            return None
+        made = _learned_from(context, best, everything, fresh)
+    context.notes.append(_REFIT_NOTE)
+    return made
+
+
+def _so_far(
+    context: TrainingContext,
+    best: _EvaluatedLearner,
+    parts: Sequence[Division],
+    tried: Sequence[CandidateResult],
+) -> SelectedModel:
+    """What this learner is now; after folds, what it learned from the first of them."""
+    made = best.fitted
+    if made is None:
+        shift = best.shift
+        estimator = best.estimator if shift is None else decision_shift.shifted(best.estimator, shift)
+        made = TrainedPredictor(context.payload.task, parts[0].representation, estimator, best.task_head)
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    return SelectedModel(made, best.estimate, context.how, marked)
 
 
 def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> list[_EvaluatedLearner]:
@@ -278,6 +345,48 @@ def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, si
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
     return _out_of_fold(context, best, folds)
+
+
+_CURVE_SHARES = (0.25, 0.5)
+_FEWEST_IN_CURVE = 40
+"""Examples that the smallest part of a learning curve has at least."""
+
+
+def _note_learning_curve(context: TrainingContext, best: _EvaluatedLearner, sign: int) -> None:
+    """Where the winner misses the target on a validation split: its value when it learns from parts of the training
+    examples, and how many would do. What was drawn for a part is in the larger ones."""
+    metric, target = find_metric(context.payload.objective.metric), context.payload.objective.target
+    count = len(context.train)
+    missed = target is not None and math.isfinite(best.estimate.value) and sign * best.estimate.value < sign * target
+    if not missed or not context.validation or count * _CURVE_SHARES[0] < _FEWEST_IN_CURVE or context.over_budget:
+        return
+    assert target is not None, "missed"
+    order = np.random.default_rng(context.payload.spec.seed).permutation(count).tolist()
+    curve = [CurvePoint(count, sign * best.estimate.value)]
+    for share in _CURVE_SHARES:
+        if context.over_budget:
+            return
+        part = [context.train[place] for place in sorted(order[: round(share * count)])]
+        with context.meter.stage("training"):
+            try:
+                fresh = {each.group.name: each.group.represent(part) for each in _singles(best)}
+                made = _learned_from(context, best, part, fresh)
+            except (UnsuitableRepresentation, ValueError):  # too few of a label in it
+                return
+            value = measure(
+                context,
+                best.task_head,
+                context.validation,
+                made.estimator.scores(made.representation.encode(context.validation)),
+            ).value
+        curve.append(CurvePoint(len(part), sign * value))
+    curve.sort()
+    bound = metric.high if sign > 0 else 0.0
+    needed = examples_for(curve, sign * target, bound)
+    context.report["learning_curve"] = {
+        "points": [[one.examples, round(sign * one.value, 6)] for one in curve],
+        "examples_for_target": needed,
+    }
 
 
 def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:
@@ -378,18 +487,29 @@ def _evaluate_learner(
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
-    estimate = measure(context, task_head, held, scores)
+    shift = _shift_for(context, scores, held) if decision_shift.can_shift(fitted[0]) else None
+    estimate = measure(context, task_head, held, scores if shift is None else scores + shift)
     learned = None
     if whole is None:
-        learned = TrainedPredictor(context.payload.task, parts[0].representation, fitted[0], task_head)
+        answering = fitted[0] if shift is None else decision_shift.shifted(fitted[0], shift)
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, answering, task_head)
     standing = _standing(sign, estimate.value)
     if task_head.family == "anomaly" and not context.targets(held).any():
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
     return _EvaluatedLearner(
-        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0]
+        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], shift=shift
     )
+
+
+def _shift_for(context: TrainingContext, scores: Any, held: Sequence[Example]) -> Any:
+    """What is added to scores for the sake of the metric; None where nothing helps."""
+    objective = context.payload.objective
+    wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)
+    if wanted is None or context.task_head.family != "classification":
+        return None
+    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed)
 
 
 def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
@@ -417,7 +537,8 @@ def _mean_of_several(
     if found is None:
         return None
     task_head = context.task_head.calibrated(found.scores, targets)
-    estimate = measure(context, task_head, held, found.scores)
+    shift = _shift_for(context, found.scores, held)
+    estimate = measure(context, task_head, held, found.scores if shift is None else found.scores + shift)
     standing = _standing(sign, estimate.value)
     perfect = find_metric(metric).is_share and sign > 0 and best.estimate.value >= 1
     if not (standing > best.standing or (standing == best.standing and found.is_surer and not perfect)):
@@ -428,10 +549,17 @@ def _mean_of_several(
     mean = best._replace(
         name=f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}", members=members,
         averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate, standing=standing,
+        shift=shift,
     )  # fmt: skip
     if best.fitted is None:
         return mean
-    return mean._replace(fitted=_blended(context, mean, [each.of.fitted_model for each in members]))
+    made = [
+        TrainedPredictor(
+            context.payload.task, each.of.fitted_model.representation, each.of.estimator, each.of.task_head
+        )
+        for each in members
+    ]
+    return mean._replace(fitted=_blended(context, mean, made))
 
 
 def _singles(one: _EvaluatedLearner) -> list[_EvaluatedLearner]:
@@ -450,6 +578,8 @@ def _learned_from(
         representation = represented[each.group.name]
         assert representation is not None, "made with the folds"
         estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed)
+        if each.shift is not None and not one.members:
+            estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))
     return _blended(context, one, made) if one.members else made[0]
 
@@ -462,7 +592,7 @@ def _blended(context: TrainingContext, mean: _EvaluatedLearner, made: Sequence[T
         Member(one.estimator, groups.index(each.of.group.name), each.weight, each.temperature)
         for each, one in zip(mean.members, made, strict=True)
     )
-    blend: Any = Blend(members, mean.averaged)
+    blend: Any = Blend(members, mean.averaged, mean.shift)
     return TrainedPredictor(context.payload.task, Several([seen[name] for name in groups]), blend, mean.task_head)
 
 

@@ -4,11 +4,12 @@
     -> train/full-... -> evaluate -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
-only while the objective is not surely met and budget is left. Where a network serves, it is trained on from the newest
-data before another one is begun: a warm start. Where there are more than three base models, those that promise little
-are excluded before any of them is trained. Published models that are named are tried as they are before anything is
-trained. Which models are worth evaluating is decided on validation examples; the test split is used once, for all of
-them. Losers stay registered.
+only while budget is left, a passing verdict on the test split is not sure yet and the target is within its reach
+(planning/when_to_stop.py); what cannot end in what is left is skipped and told. Where a network serves, it is trained
+on from the newest data before another one is begun: a warm start. Where there are more than three base models, those
+that promise little are excluded before any of them is trained. Published models that are named are tried as they are
+before anything is trained. Which models are worth evaluating is decided on validation examples; the test split is used
+once, for all of them. Losers stay registered.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from speciate.models.search import known_models
 from speciate.models.search.search_query import Query
 from speciate.refs import dataset_ref
 from speciate.training import train
-from speciate.training.planning import shortlist
+from speciate.training.planning import shortlist, when_to_stop
 from speciate.training.planning.available_methods import (
     LANGUAGE,
     all_candidates,
@@ -55,6 +56,7 @@ from speciate.training.planning.shortlist import (
 )
 from speciate.training.train_spec import Candidate, Method, TrainSpec
 from speciate.training.training_report import TrainReport
+from speciate.use_cases import Aim
 from speciate.vocabulary import Family, find_metric, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -67,6 +69,9 @@ _GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 
 
+_READING_SECONDS = 300.0
+"""What a training may take beyond its budget while there is no model yet: reading examples does not count to a budget,
+and a limit that passes meanwhile would leave nothing at all."""
 _EVALUATION_SECONDS = 60.0
 """What an evaluation gets at least, also where trainings took the whole budget: without one nothing is decided."""
 
@@ -88,12 +93,21 @@ class SpecializeSpec(BaseModel):
     """Of published models that may be fetched, together."""
     like: str | None = None
     """A model version whose recipe is tried first."""
+    canary_percent: float | None = Field(None, gt=0, le=100)
+    """The share of the requests with which what is promoted begins; None: all."""
     ways: tuple[Candidate, ...] = ()
     """The candidates, as `choose_candidates` found them; empty: those that were named, else from `classical` on."""
     shortlist: bool = False
     """Whether base models are compared before any of them is trained."""
     order: tuple[str, ...] = ()
     """Of ordinal labels, from low to high."""
+    aim: Aim = "pass"
+    """pass: the first model that will surely pass ends the search; best: the whole budget is used."""
+    test_examples: int | None = None
+    """What a verdict will rest on; None: not known, as many as validation examples."""
+    least_seconds: Mapping[str, float] = Field(default_factory=dict)
+    """By step: what a candidate needs at least, one epoch at one learning rate, where that is known. Skipped with less
+    left."""
     seed: int = 0
 
 
@@ -159,6 +173,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
+            **({"skipped": skipped} if (skipped := _skipped(spec, ways, 60 * spec.budget_minutes)) else {}),
             **({"warnings": warnings} if (warnings := _warnings(workspace, version, use_case)) else {}),
         },
     )
@@ -202,6 +217,38 @@ def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidat
     """Whether so many base models are among the ways that some are excluded, and the task lets them be compared."""
     family = find_task(use_cases.get(workspace.database, use_case).task).family
     return shortlist.is_worthwhile(family, comparable_base_models(ways))
+
+
+class SearchTerms(NamedTuple):
+    """What a search for a model may know before its first training."""
+
+    aim: Aim
+    test_examples: int | None
+    least_seconds: Mapping[str, float]
+
+
+def search_terms(
+    workspace: Workspace, use_case: str, dataset: str, ways: Sequence[Candidate], budget_minutes: float
+) -> SearchTerms:
+    """For `SpecializeSpec`. Raises NOT_FOUND; what cannot be planned has no estimate."""
+    wanted = use_cases.get(workspace.database, use_case)
+    manifest = versions.resolve(workspace.database, dataset_ref(dataset)._replace(split=None))
+    if wanted.suites.core:
+        suite = dataset_ref(wanted.suites.core)
+        judged = versions.resolve(workspace.database, suite._replace(split=None)).splits.get(suite.split or "test")
+    else:
+        judged = manifest.splits.get("test")
+    spec, least = SpecializeSpec(use_case=use_case, dataset=dataset, budget_minutes=budget_minutes), dict[str, float]()
+    for way in ways:
+        shortest = {"num_train_epochs": 1, "learning_rate": [1e-3]} if way.method in _NETWORKS else {}
+        planned = _train_spec(spec, way, dataset, budget_minutes).model_copy(update={"hyperparameters": shortest})
+        try:
+            seconds = train.plan(planned, workspace).seconds
+        except SpeciateError:
+            continue
+        if seconds is not None and way.method != "classical":
+            least[step_name(way)] = round(seconds, 1)
+    return SearchTerms(wanted.objective.aim, judged, least)
 
 
 def _suited_candidates(
@@ -312,17 +359,13 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
     trained, tried = trained_candidates(children), {child.step for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     begun = any(step.startswith(_TRAIN) for step in tried)
-    if begun and (left < _LEAST_SECONDS or any(surely_meets_target(candidate) for candidate in trained)):
+    if begun and (left < _LEAST_SECONDS or search_ended(spec, children) in ("sure_pass", "out_of_reach")):
         return []
     left = max(left, _LEAST_SECONDS)
-    recipe = [
-        one.candidate.model_copy(update={"like": None}) for one in trained if one.candidate.like
-    ]  # it stands for its like
-    there = spec.ways or _named_candidates(spec) or _default_candidates(children)
     dataset = trained[0].report["dataset"] if trained else spec.dataset
-    possible = keep_shortlisted(_of_named_bases(spec, there), shortlist_report(children))
-    for candidate in _with_like(spec, possible):
-        if (step := step_name(candidate)) not in tried and candidate not in recipe:
+    possible = keep_shortlisted(_of_named_bases(spec, _possible(spec, children)), shortlist_report(children))
+    for candidate in _untried(spec, children):
+        if (step := step_name(candidate)) not in tried and not _too_slow(spec, candidate, left):
             if spec.shortlist and SHORTLIST_STEP not in tried and comparable_base_models([candidate]):
                 return [
                     shortlist_request(
@@ -336,23 +379,74 @@ def _next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Chil
                     step=step,
                     kind="train",
                     spec=request.model_dump(mode="json", exclude_unset=True, exclude_none=True),
-                    run_seconds=left + _GRACE_SECONDS,
+                    run_seconds=left + _GRACE_SECONDS + (0.0 if trained else _READING_SECONDS),
                 )
             ]
     return []
 
 
-def surely_meets_target(candidate: TrainedCandidate) -> bool:
-    """Whether the whole interval on validation examples reaches the objective's target: on all of them, as what is left
-    after some were taken away is another sample."""
-    if candidate.judged_apart:
-        return False
-    target, interval = candidate.report.get("target"), candidate.report["validation"]["interval"]
-    if target is None or interval is None:
+def _possible(spec: SpecializeSpec, children: Sequence[Child]) -> Sequence[Candidate]:
+    return spec.ways or _named_candidates(spec) or _default_candidates(children)
+
+
+def _untried(spec: SpecializeSpec, children: Sequence[Child]) -> list[Candidate]:
+    """In their order, those that a shortlist excluded left out."""
+    tried = {child.step for child in children}
+    possible = keep_shortlisted(_of_named_bases(spec, _possible(spec, children)), shortlist_report(children))
+    recipe = [  # it stands for its like
+        one.candidate.model_copy(update={"like": None}) for one in trained_candidates(children) if one.candidate.like
+    ]
+    return [each for each in _with_like(spec, possible) if step_name(each) not in tried and each not in recipe]
+
+
+def _too_slow(spec: SpecializeSpec, candidate: Candidate, seconds_left: float) -> bool:
+    """Whether it cannot end in what is left. What the caller named is tried all the same: an estimate may be wrong."""
+    named = bool(spec.methods or spec.base_models) or candidate.like is not None
+    least = spec.least_seconds.get(step_name(candidate))
+    return not named and least is not None and least > seconds_left
+
+
+def will_surely_pass(candidate: TrainedCandidate, test_examples: int | None) -> bool:
+    """Whether a verdict on so many test examples is a sure pass, by what validation examples say: all of them, as what
+    is left after some were taken away is another sample."""
+    target, measured = candidate.report.get("target"), _measured(candidate)
+    if candidate.judged_apart or target is None or measured is None:
         return False
     sign = find_metric(candidate.report["metric"]).sign
-    worst: float = min(sign * bound for bound in interval)
-    return worst >= sign * float(target)
+    return when_to_stop.probability_of_pass(measured, sign * float(target), test_examples) >= when_to_stop.SURE
+
+
+def _measured(candidate: TrainedCandidate) -> when_to_stop.Measured | None:
+    """None where validation examples left the value or its spread undefined."""
+    said = candidate.report["validation"]
+    if said["value"] is None or said["standard_error"] is None:
+        return None
+    sign = find_metric(candidate.report["metric"]).sign
+    return when_to_stop.Measured(sign * said["value"], said["standard_error"], said.get("n") or 0)
+
+
+def search_ended(spec: SpecializeSpec, children: Sequence[Child]) -> when_to_stop.EndReason | None:
+    """Why no further training is begun; None while one is. `budget` also where none of those left can end in time."""
+    trained, left = trained_candidates(children), 60 * spec.budget_minutes - sum(c.run_seconds for c in children)
+    if spec.aim == "pass" and any(will_surely_pass(one, spec.test_examples) for one in trained):
+        return "sure_pass"
+    untried = _untried(spec, children)
+    if not untried:
+        return "all_tried"
+    if left < _LEAST_SECONDS or all(_too_slow(spec, each, left) for each in untried):
+        return "budget"
+    compared = [one for one in trained if not one.judged_apart and _measured(one) is not None]
+    target = trained[0].report.get("target") if trained else None
+    if spec.aim != "pass" or target is None or not compared or spec.methods:
+        return None
+    metric = find_metric(trained[0].report["metric"])
+    best = max(filter(None, map(_measured, compared)), key=lambda each: each.value)
+    methods = [each.method for each in untried if each.method]
+    bound = metric.high if metric.sign > 0 else 0.0
+    given_up = len(methods) == len(untried) and when_to_stop.is_out_of_reach(
+        best, metric.sign * float(target), bound, methods
+    )
+    return "out_of_reach" if given_up else None
 
 
 def trained_candidates(children: Sequence[Child]) -> list[TrainedCandidate]:
@@ -519,6 +613,7 @@ def _promotion(spec: SpecializeSpec, evaluated: Mapping[str, Any]) -> ChildReque
             "evaluation": evaluated["evaluation"],
             "decision": evaluated["decision"]["id"],
             "actor": "specialize",
+            **({"canary_percent": spec.canary_percent} if spec.canary_percent is not None else {}),
         },
     )
 
@@ -546,8 +641,47 @@ def _outcome(
         result["shortlist"] = report
     if (published := published_report(children)) is not None:
         result["published"] = published
+    result["ended"] = _ended(spec, children)
     chosen, ours = evaluated["report"]["candidate"], {one.model for one in trained_candidates(children)}
     return result | ({"model": chosen} if chosen in ours | set(race_survivors(children)) else {})
+
+
+_WHY: dict[when_to_stop.EndReason, str] = {
+    "sure_pass": "A passing verdict on the test split was sure by validation examples.",
+    "all_tried": "Every method that suits was tried.",
+    "budget": "The budget ended, or what was left of it was too short for the methods left.",
+    "out_of_reach": "No method that is left could reach the target.",
+}
+
+
+def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, object]:
+    """Why the search for a model ended, what was not tried for that, and what more labels would do."""
+    reason = search_ended(spec, _before_evaluation(children)) or "all_tried"
+    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in _before_evaluation(children))
+    skipped = _skipped(spec, _untried(spec, children), left) if reason == "budget" else []
+    curves = [one.report["learning_curve"] for one in trained_candidates(children) if one.report.get("learning_curve")]
+    return {
+        "reason": reason,
+        "why": _WHY[reason],
+        **({"skipped": skipped} if skipped else {}),
+        **({"learning_curve": curves[0]} if curves else {}),
+    }
+
+
+def _skipped(spec: SpecializeSpec, ways: Sequence[Candidate], seconds_left: float) -> list[Mapping[str, object]]:
+    return [
+        {
+            **each.model_dump(include={"method", "base_model"}),
+            "why": f"needs about {spec.least_seconds[step_name(each)]:.0f} s at least; "
+            f"{max(seconds_left, 0):.0f} s were left",
+        }
+        for each in ways
+        if _too_slow(spec, each, seconds_left)
+    ]
+
+
+def _before_evaluation(children: Sequence[Child]) -> list[Child]:
+    return [child for child in children if not child.step.startswith((_EVALUATE, _PROMOTE))]
 
 
 def _without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: Child) -> Mapping[str, object]:
@@ -632,12 +766,20 @@ def _failed(child: Child, what: str) -> Finished:
     return Finished(error=f"{what}: {why['why']}", recovery=why["recovery"])
 
 
+def _given_up(child: Child) -> str:
+    said = f"{child.step} is {child.state}"
+    if not child.reason:
+        return said
+    early = ", before it had a first model" if child.reason.startswith("timed_out") else ""
+    return f"{said}: {child.reason}{early}"
+
+
 def _failure(child: Child) -> dict[str, str]:
     error = child.error or {}
     return {
         "step": child.step,
         "job": child.id,
-        "why": str(error.get("message") or f"{child.step} is {child.state}"),
+        "why": str(error.get("message") or _given_up(child)),
         "recovery": str(error.get("recovery") or f"Call get_job(job={child.id!r})."),
     }
 

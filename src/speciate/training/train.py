@@ -35,7 +35,7 @@ from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
 from speciate.training.planning.available_methods import available_candidates
 from speciate.training.planning.base_models import Base, no_unseen_examples
-from speciate.training.planning.estimates import bytes_written, estimate, known_costs, request_of
+from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
 from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
@@ -108,7 +108,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         dataset=dataset,
         task=task.name,
         target=target,
-        objective=_objective(use_case, task, terms),
+        objective=_objective(use_case, task, terms, manifest),
         terms=terms,
         parameters=parameters,
         license=base.license if base else None,
@@ -126,7 +126,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         length=mean_length(workspace.folders, manifest),
     )
     cost = estimate(known_costs(database), request_of(payload))
-    room = math.ceil(_MORE * cost.peak_memory_mb) if cost else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
+    seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
+    room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
         payload=payload,
         resources=Resources(
@@ -137,7 +138,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         seconds=cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
         usd=usd_for(cost.cpu_seconds, price) if cost else None,
-        peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost else None,
+        peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost and seen_here else None,
         p95_latency_ms=cost.p95_latency_ms if cost else None,
         known_from=cost.known_from if cost else (),
         use_case=spec.use_case,
@@ -354,14 +355,17 @@ def _check_base(base: Base, manifest: Manifest) -> None:
         raise no_unseen_examples(base.ref, manifest.ref, validation=False)
 
 
-def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms) -> Objective:
+def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest: Manifest) -> Objective:
     positive = terms.positive_label if task.family == "anomaly" else use_case.positive_label if use_case else None
     if use_case is None:
         return Objective(metric=task.default_metric, positive_label=positive)
     wanted = use_case.objective
     if (other := find_metric(wanted.metric).chosen_by) is not None:
         return Objective(metric=other, positive_label=positive)
-    return Objective(metric=wanted.metric, target=wanted.target, positive_label=positive)
+    judged = None if use_case.suites.core else manifest.splits.get("test")
+    return Objective(
+        metric=wanted.metric, target=wanted.target, positive_label=positive, aim=wanted.aim, test_examples=judged
+    )
 
 
 def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> TaskTerms:

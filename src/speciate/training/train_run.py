@@ -15,6 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+import numpy as np
+
+from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.environment import show_gpus
 from speciate.evaluation.endpoints.pricing import usd_for
@@ -33,8 +36,9 @@ from speciate.training.planning.estimates import request_of
 from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
 from speciate.training.train_spec import Payload, RepeatedModel
-from speciate.training.training_context import TrainingContext
+from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
+from speciate.workspace.workspace import Folders
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
 """Of a payload: what follows from the rest, wherever it is resolved again."""
@@ -81,8 +85,29 @@ def _follow_leader(run: Run, payload: Payload, team: Follower) -> None:
         train_network.follow_leader(context, parameters, METHODS[payload.spec.method or ""](parameters), team)
 
 
+_MOST_LEARNED, _MOST_VALIDATED = 300_000, 50_000
+"""Examples that `classical` and `probe` hold in memory: of more, a sample says as much in a fraction of the time."""
+_SAMPLED_METHODS = ("classical", "probe")
+
+
 def _read_examples(run: Run, payload: Payload) -> UnseenExamples:
-    return drop_seen(run.folders, payload, load_examples(run.folders, payload.manifest, ("train", "validation")))
+    ids = _sampled_ids(run.folders, payload)
+    examples = load_examples(run.folders, payload.manifest, ("train", "validation"), ids)
+    return drop_seen(run.folders, payload, examples)
+
+
+def _sampled_ids(folders: Folders, payload: Payload) -> list[str] | None:
+    """Which examples are read; None: all of them. The same for the same seed."""
+    splits = payload.manifest.splits
+    most = {"train": _MOST_LEARNED, "validation": _MOST_VALIDATED}
+    if payload.spec.method not in _SAMPLED_METHODS or all(splits.get(name, 0) <= most[name] for name in most):
+        return None
+    chance, kept = np.random.default_rng(payload.spec.seed), list[str]()
+    for name, enough in most.items():
+        there = version_rows.read(folders, payload.manifest, ["id"], splits=(name,), usable=True)["id"].to_pylist()
+        places = chance.permutation(len(there))[:enough] if len(there) > enough else range(len(there))
+        kept += [there[place] for place in sorted(places)]
+    return kept
 
 
 @contextlib.contextmanager
@@ -101,11 +126,36 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
     meter.loaded_mb = resident_mb()
     context = TrainingContext(run, payload, remaining.examples, meter, team)
     context.notes += remaining.notes(payload)
+    if (there := payload.manifest.splits.get("train", 0)) > len(context.train) and there > _MOST_LEARNED:
+        context.notes.append(
+            f"{len(context.train):,} of {there:,} training examples were learned from: a random sample."
+        )
+    if run.limit_seconds is not None:
+        context.best_so_far = BestSoFar(partial(_keep_so_far, context, remaining), run.clock)
     with _limited_threads(payload):
         chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
-    identity = chosen.predictor.save(run.outputs / "model")
+    return _saved(context, chosen, remaining, run.outputs)
+
+
+_UNFINISHED = "Its limit passed before the training had ended: this is the best model until then."
+
+
+def _keep_so_far(context: TrainingContext, remaining: UnseenExamples, chosen: SelectedModel) -> None:
+    def write(folder: Path) -> TrainedModel:
+        made = _saved(context, chosen, remaining, folder)
+        made["report"]["notes"] = [*made["report"]["notes"], _UNFINISHED]
+        made["beside"] = None
+        return made
+
+    context.run.keep_best(write)
+
+
+def _saved(context: TrainingContext, chosen: SelectedModel, remaining: UnseenExamples, outputs: Path) -> TrainedModel:
+    """Writes the model below `outputs`."""
+    payload, meter = context.payload, context.meter
+    identity = chosen.predictor.save(outputs / "model")
     seconds = meter.spent.seconds
-    size = sum(entry.stat().st_size for entry in os.scandir(run.outputs / "model"))
+    size = sum(entry.stat().st_size for entry in os.scandir(outputs / "model"))
     usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
     card = _card(context, chosen, identity, seconds, size).model_copy(update={"usd": usd})
     report = _report(payload, context, chosen, seconds)

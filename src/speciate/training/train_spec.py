@@ -35,6 +35,7 @@ from speciate.training.language_hyperparameters import (
     LanguageParameters,
 )
 from speciate.training.old_option_names import with_new_names
+from speciate.use_cases import Aim
 
 Method = Literal["classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"]
 """What a plan tries by itself."""
@@ -160,6 +161,9 @@ class Objective(Frozen):
     metric: str
     target: float | None = None
     positive_label: str | None = None
+    aim: Aim = "pass"
+    test_examples: int | None = None
+    """What a verdict will rest on; None: not known."""
 
 
 class RepeatedModel(Frozen):

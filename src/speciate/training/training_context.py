@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ from speciate.training.training_report import MethodReport, PackedVersion
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
+_log = logging.getLogger(__name__)
+
 
 class Division(NamedTuple):
     """One division: learn from the first three, validate on the rest."""
@@ -39,6 +42,37 @@ class Division(NamedTuple):
     targets: Any  # (N,), or as the task_head has them
     held_inputs: Any  # (M, D)
     held: list[Example]
+
+
+_MOST_FINISH_SECONDS, _FINISH_SHARE = 15.0, 0.1
+"""Before a run's limit, when a training ends by itself: to save and report what it has."""
+_KEEP_SHARE = 20
+"""Keeping the best so far costs at most so small a part of the time."""
+
+
+class BestSoFar:
+    """Keeps the best model of a training as a whole result, so that no limit takes it away.
+
+    `keep(model)` writes it; what it raises ends no training, only the keeping. The first is kept at once, a later one
+    only after `_KEEP_SHARE` times as long as the last took: until then the one before stands.
+    """
+
+    def __init__(self, keep: Callable[[Any], None], clock: Callable[[], float]) -> None:
+        self._keep, self._clock = keep, clock
+        self._next = -math.inf
+
+    def offer(self, make: Callable[[], Any]) -> None:
+        began = self._clock()
+        if began < self._next:
+            return
+        try:
+            self._keep(make())
+        except Exception:  # noqa: BLE001 - a network that cannot be copied, a full disk: the training goes on
+            _log.exception("the best model so far could not be kept")
+            self._next = math.inf
+            return
+        now = self._clock()
+        self._next = now + _KEEP_SHARE * (now - began)
 
 
 class EarlierSlice(NamedTuple):
@@ -86,15 +120,24 @@ class TrainingContext:
         minutes = payload.spec.budget_minutes
         self._budget = minutes * 60 if minutes else math.inf
         self.meter.begin_budget()
+        self._finish_seconds = min(_MOST_FINISH_SECONDS, _FINISH_SHARE * (run.limit_seconds or math.inf))
+        self.best_so_far: BestSoFar | None = None
+        """Set where the run has a limit."""
 
-    def settle(self, name: str, value: Any, how: Any) -> None:
+    def settle(self, name: str, value: Any, how: Any = None) -> None:
         """A hyperparameter that was left open: from here on recorded as if it had been asked for, so that a repetition
-        has the same. `how`: JSON, for the report."""
+        has the same. `how`: JSON, for the report; None where a note says it."""
         spec, parameters = self.payload.spec, self.payload.parameters
         spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, name: value}})
         parameters = parameters.model_copy(update={name: value})
         self.payload = self.payload.model_copy(update={"spec": spec, "parameters": parameters})
-        self.report[name] = how
+        if how is not None:
+            self.report[name] = how
+
+    def keep_only(self, ids: set[str]) -> None:
+        """Learn and validate on these examples alone."""
+        self.train = [example for example in self.train if example.id in ids]
+        self.validation = [example for example in self.validation if example.id in ids]
 
     def labels(self, examples: Sequence[Example]) -> list[Any]:
         return [self._labels[example.id] for example in examples]
@@ -165,8 +208,15 @@ class TrainingContext:
 
     @property
     def seconds_left(self) -> float:
-        """Of the budget, which all attempts of the run share; infinite without one."""
-        return self._budget - self.meter.budgeted
+        """Of the budget, which all attempts of the run share, or until so near the run's limit that the model can still
+        be saved; infinite without either."""
+        return min(self._budget - self.meter.budgeted, self.run.seconds_left - self._finish_seconds)
+
+    def offer_best(self, make: Callable[[], Any]) -> None:
+        """To be called where there is a better model than before: `make()` gives it as a recipe would, a
+        `SelectedModel`. It is kept in case the run's limit passes."""
+        if self.best_so_far is not None:
+            self.best_so_far.offer(make)
 
     def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
         self.run.progress(done, total, unit, message)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from mnist1d.data import get_dataset_args, make_dataset
 
 from speciate.datasets.sources import packaged_data
 from speciate.datasets.sources.packaged_data import PACKAGED
@@ -49,6 +48,8 @@ def test_each_is_as_large_as_it_says(context: SourceContext, name: str) -> None:
 
 @pytest.mark.slow
 def test_signals_are_those_published_and_the_processs_generators_are_left_alone(tmp_path: Path) -> None:
+    from mnist1d.data import get_dataset_args, make_dataset  # slow to import: matplotlib
+
     before = random.getstate(), str(np.random.get_state(legacy=False))
     packaged_data.find("mnist1d").write(tmp_path)
     assert (random.getstate(), str(np.random.get_state(legacy=False))) == before

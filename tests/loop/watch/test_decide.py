@@ -113,6 +113,23 @@ def test_a_requirement_that_is_met_is_nothing_to_do_and_an_unknown_one_is_evalua
     assert (done.ended.outcome, done.memory.fruitless) == ("met", 0)
 
 
+def test_a_requirement_beyond_reach_is_tried_once_told_once_and_met_by_a_later_base_model() -> None:
+    beyond = Requirement(2, False, ("accuracy is 0.9, and 0.95 is asked",))
+    begun = decide(watch(), memory(), seen(requirement=beyond, labels_new=80, bases=("pkg:minilm",)), NOW)
+    assert (begun.memory.state, begun.memory.causes) == ("learning", ("requirement_change",))
+    hold = {"relearn": EndedJob("job-1", Learned(verdict="hold", why="nothing to gain", smallest_gain=0.03))}
+    ended = decide(watch(), begun.memory, seen(requirement=beyond, jobs=hold, bases=("pkg:minilm",)), NOW + DAY)
+    assert [told.type for told in ended.told] == ["watch.unresolved"]
+    memory_, told = ended.memory, list(ended.told)
+    for day in range(2, 200):
+        quiet = decide(watch(), memory_, seen(requirement=beyond, bases=("pkg:minilm",)), NOW + day * DAY)
+        memory_, told = quiet.memory, [*told, *quiet.told]
+        assert quiet.because == "no trigger fired"
+    assert len(told) == 1
+    came = decide(watch(), memory_, seen(requirement=beyond, bases=("pkg:minilm", "pkg:better")), NOW + 200 * DAY)
+    assert (came.memory.state, came.start[0].bases) == ("learning", ("pkg:better",))
+
+
 def test_a_schedule_that_came_without_a_new_label_changes_nothing_and_says_so() -> None:
     weekly = Watch(use_case="triage", triggers=(Trigger(on="schedule", cron="0 3 * * 1"),))
     found = decide(weekly, memory(), seen(due=NOW - 60), NOW)
@@ -175,8 +192,53 @@ def test_inconclusive_asks_for_more_labels_once_and_hold_backs_off() -> None:
     ended = decide(watch(), second, facts, NOW + 3 * DAY)
     assert ended.ended is not None
     assert (ended.ended.outcome, ended.ended.smallest_gain) == ("inconclusive", 0.07)
-    assert ended.memory.fruitless == 1
+    assert (ended.memory.fruitless, ended.memory.undecided) == (0, 1)
+    assert ended.memory.quiet_until == ended.memory.begun + 7 * DAY, "it was not tried in vain"
+
+
+def test_what_could_not_be_told_waits_for_labels_and_not_for_the_back_off() -> None:
+    learning, facts = _learned(Learned(verdict="inconclusive", why="+3 points", needed_labels=60))
+    spent = replace(facts, spent=Spent(labels=390))
+    ended = decide(watch(), learning.model_copy(update={"round": 2}), spent, NOW + 4 * DAY)
+    assert [each.signal for each in ended.memory.alarms] == ["inputs"], "its cause stands"
+    waits = decide(watch(), ended.memory, replace(spent, jobs={}), NOW + 8 * DAY)
+    assert waits.because == "this month's labels are spent: 390 were asked for"
+    again = decide(watch(), waits.memory, replace(facts, jobs={}), NOW + 9 * DAY)
+    assert (again.memory.state, again.memory.episode) == ("mining", 2)
+    came = decide(watch(), waits.memory, replace(spent, jobs={}, labels_new=60), NOW + 9 * DAY)
+    assert came.memory.state == "learning", "labels that came by themselves do as well"
+
+
+def test_the_third_that_could_not_be_told_counts_as_in_vain_and_is_told_once() -> None:
+    learning, facts = _learned(Learned(verdict="inconclusive", why="+3 points"))
+    learning = learning.model_copy(update={"round": 2, "undecided": 2})
+    ended = decide(watch(), learning, facts, NOW + 4 * DAY)
+    assert [told.type for told in ended.told] == ["watch.unresolved"]
+    assert (ended.memory.fruitless, ended.memory.alarms) == (1, ())
     assert ended.memory.quiet_until == ended.memory.begun + 2 * 7 * DAY
+
+
+def test_a_candidate_that_is_short_of_the_target_serves_and_more_labels_are_asked_for_once() -> None:
+    found = Learned(verdict="promote", why="+50", model="m@v2", promotion="applied", short=True)
+    learning, facts = _learned(found)
+    baking = decide(watch(), learning, facts, NOW + 2 * DAY)
+    serves = seen(production="m@v2", generation=2, moved=NOW + 2 * DAY)
+    more = decide(watch(), baking.memory, serves, NOW + 3 * DAY)
+    assert (more.memory.state, more.memory.round, more.memory.first) == ("mining", 2, "m@v2")
+    assert "short of the target" in more.because
+    assert more.memory.before == "m@v1", "what the second candidate is compared with"
+    second = more.memory.model_copy(update={"state": "learning"})
+    hold = Learned(verdict="hold", why="no better", smallest_gain=0.1)
+    ended = decide(watch(), second, replace(serves, jobs={"relearn": EndedJob("job-3", hold)}), NOW + 6 * DAY)
+    assert ended.ended is not None
+    assert (ended.ended.outcome, ended.ended.model) == ("promoted", "m@v2")
+    better = found.model_copy(update={"model": "m@v3"})
+    again = decide(watch(), second, replace(serves, jobs={"relearn": EndedJob("job-3", better)}), NOW + 6 * DAY)
+    last = decide(watch(), again.memory, seen(production="m@v3", generation=3), NOW + 7 * DAY)
+    assert last.ended is not None
+    assert (last.ended.outcome, last.ended.model, last.memory.state) == ("promoted", "m@v3", "idle")
+    poor = decide(watch(), baking.memory, replace(serves, spent=Spent(labels=395)), NOW + 3 * DAY)
+    assert poor.ended is not None, "no labels are left to ask for"
 
 
 def test_a_cause_that_was_tried_in_vain_fires_again_later() -> None:
@@ -353,12 +415,19 @@ class Months(RuleBasedStateMachine):
 
     @precondition(lambda self: self.memory.state == "learning")
     @rule(verdict=st.sampled_from(["promote", "hold", "inconclusive"]), share=st.floats(0, 1), asked=st.booleans(),
-          failed=st.booleans())  # fmt: skip
-    def learned(self, verdict: str, share: float, asked: bool, failed: bool) -> None:
+          failed=st.booleans(), short=st.booleans())  # fmt: skip
+    def learned(self, verdict: str, share: float, asked: bool, failed: bool, short: bool) -> None:
         self.minutes += share * self.granted
         state = "needs_approval" if asked else "applied"
         found = Learned.model_validate(
-            {"verdict": verdict, "why": "so", "model": "m@v2", "promotion": state, "approval": "approval-1"}
+            {
+                "verdict": verdict,
+                "why": "so",
+                "model": "m@v2",
+                "promotion": state,
+                "approval": "approval-1",
+                "short": short,
+            }
         )
         if not failed and verdict == "promote" and not asked:
             self.production, self.generation = "m@v2", self.generation + 1

@@ -11,6 +11,7 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.loop.watch.facts import Learned
 from speciate.loop.watch.mine import Candidate, choose
 from speciate.loop.watch.relearn import RelearnSpec, Way, next_step
+from speciate.training.planning.shortlist import ShortlistSpec
 
 TRAINED = {"model": "t-model@v2", "report": {"dataset": "letters@v2"}}
 
@@ -35,19 +36,36 @@ def child(step: str, result: dict[str, Any] | None, seconds: float = 5.0) -> Chi
 ADDED = [child("rows", {"dataset": "letters@v2"}), child("judged", {"dataset": "t-judged@v1"})]
 
 
-def core(verdict: str = "promote", value: float = 0.95) -> Child:
-    row = {"model": "t-model@v2", "value": value, "interval": [value - 0.01, value + 0.01]}
+def row(model: str, value: float) -> dict[str, Any]:
+    return {"model": model, "value": value, "interval": [value - 0.01, value + 0.01]}
+
+
+def compared(loss: float = 0.0, best: float | None = None, doubt: float = 0.01) -> dict[str, Any]:
+    """The candidate against what serves, with the best that ever served beside them."""
+    rows = [row("t-model@v2", 0.95 - loss), row("t-model@v1", 0.95)] + ([row("t-model@v0", best)] if best else [])
+    gain = {"candidate": "t-model@v2", "delta": -loss, "interval": [-loss - doubt, -loss + doubt], "p_value": 0.4}
+    return {"leaderboard": rows, "candidate": "t-model@v2", "baseline": "t-model@v1", "n": 800, "comparisons": [gain]}
+
+
+def old(loss: float = 0.0, best: float | None = None, doubt: float = 0.01) -> Child:
+    return child("old", {"evaluation": "evaluation-0", "report": compared(loss, best, doubt)})
+
+
+def core(verdict: str = "promote", loss: float = 0.0, best: float | None = None) -> Child:
     decided = [{"candidate": "t-model@v2", "verdict": verdict}]
-    report = {"leaderboard": [row], "candidate": "t-model@v2", "n": 800, "comparisons": []}
+    report = compared(loss, best)
     decision = {"verdict": verdict, "reasons": ["its gates"]}
     return child(
         "evaluate", {"evaluation": "evaluation-1", "report": report, "decision": decision, "decisions": decided}
     )
 
 
-def judged(delta: float, low: float, high: float, n: int = 40) -> Child:
-    gain = {"candidate": "t-model@v2", "delta": delta, "interval": [low, high], "minimum_detectable_effect": 0.07}
-    return child("judge", {"evaluation": "evaluation-2", "report": {"comparisons": [gain], "n": n}})
+def judged(delta: float, low: float, high: float, n: int = 40, p: float | None = None, value: float = 0.9) -> Child:
+    gain = {"candidate": "t-model@v2", "delta": delta, "interval": [low, high], "minimum_detectable_effect": 0.07,
+            "p_value": p if p is not None else 0.001 if low > 0 else 0.3}  # fmt: skip
+    rows = [row("t-model@v2", value), row("t-model@v1", value - delta)]
+    report = {"comparisons": [gain], "n": n, "leaderboard": rows, "baseline": "t-model@v1"}
+    return child("judge", {"evaluation": "evaluation-2", "report": report})
 
 
 SHADOW = child(
@@ -55,7 +73,7 @@ SHADOW = child(
     {"model": "t-model@v2", "against": "t-model@v1", "asked": 200, "failed": 0, "agree": 150, "agreement": 0.75,
      "interval": [0.69, 0.8], "disagreements": ["pred-1"], "ms": 1.5, "logged_ms": 2.0},
 )  # fmt: skip
-BETTER = [*ADDED, child("train/like", TRAINED), core(), judged(0.3, 0.1, 0.5)]
+BETTER = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), core()]
 
 
 def asked(wanted: RelearnSpec, children: Sequence[Child]) -> list[ChildRequest]:
@@ -96,14 +114,12 @@ def test_no_further_way_is_tried_once_the_budget_is_spent() -> None:
         ways=(Way(name="replay", method="replay", continue_from="t-model@v1"), Way(name="like", like="t-model@v1"))
     )
     spent = [*ADDED, child("train/replay", TRAINED, seconds=600)]
-    assert [each.step for each in asked(two, spent)] == ["evaluate"]
+    assert [each.step for each in asked(two, spent)] == ["judge"]
     left = [*ADDED, child("train/replay", TRAINED, seconds=30)]
     assert [each.step for each in asked(two, left)] == ["train/like"]
     [first] = asked(two, ADDED)
-    assert (first.step, first.run_seconds) == (
-        "train/replay",
-        (10 * 60 - 10) / 2 + 30,
-    )  # so that the other has its half
+    half = (10 * 60 - 10) / 2
+    assert (first.step, first.run_seconds) == ("train/replay", half + 30)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +134,12 @@ def test_no_further_way_is_tried_once_the_budget_is_spent() -> None:
 def test_better_on_answers_of_production_is_what_counts(
     gain: tuple[float, float, float], verdict: str, why: str
 ) -> None:
-    children = [*ADDED, child("train/like", TRAINED), core(), judged(*gain)]
+    children = [*ADDED, child("train/like", TRAINED), judged(*gain)]
     if verdict == "promote":
+        [evaluation] = asked(spec(), children)
+        assert (evaluation.step, evaluation.spec["models"]) == ("evaluate", ["t-model@v2"])
+        assert evaluation.spec["shown"] == {"evaluation": "evaluation-2", "level": 0.95}
+        children.append(core())
         [shadow] = asked(spec(), children)
         assert (shadow.step, shadow.spec) == ("shadow", {"use_case": "t", "model": "t-model@v2"})
         children.append(SHADOW)
@@ -161,22 +181,20 @@ def test_where_a_deployment_runs_a_share_of_its_requests_comes_first() -> None:
     assert (found.promotion, found.canary) == ("applied", True)
 
 
-def test_the_best_of_several_equal_candidates_is_no_better() -> None:
-    """Its own interval excludes 0, and adjusted for all that were compared it does not."""
-    gain = {"candidate": "t-model@v2", "delta": 0.1, "interval": [0.01, 0.19], "p_holm": 0.09,
-            "minimum_detectable_effect": 0.1}  # fmt: skip
-    judge = child("judge", {"evaluation": "evaluation-2", "report": {"comparisons": [gain], "n": 60}})
-    assert ended(spec(), [*ADDED, child("train/like", TRAINED), core(), judge]).verdict == "inconclusive"
-
-
 def test_what_must_go_is_replaced_by_what_is_not_surely_worse() -> None:
-    trained = [*ADDED, child("train/like", TRAINED), core()]
+    trained = [*ADDED, child("train/like", TRAINED)]
     for gain in ((0.0, -0.05, 0.05), (0.05, 0.01, 0.1)):
-        assert [each.step for each in asked(spec(replaces=True), [*trained, judged(*gain)])] == ["shadow"]
+        [evaluation] = asked(spec(replaces=True), [*trained, judged(*gain)])
+        assert evaluation.step == "evaluate"
+        assert "shown" not in evaluation.spec
+        assert [each.step for each in asked(spec(replaces=True), [*trained, judged(*gain), core()])] == ["shadow"]
     assert ended(spec(replaces=True), [*trained, judged(-0.2, -0.3, -0.1)]).verdict == "hold"
-    unjudged = [child("train/like", TRAINED), core()]
     alone = spec(replaces=True, train_source=None, judge_source=None)
+    assert [each.step for each in asked(alone, [child("train/like", TRAINED)])] == ["evaluate"]
+    unjudged = [child("train/like", TRAINED), core()]
     assert [each.step for each in asked(alone, unjudged)] == ["shadow"]
+    done = ended(alone, [*unjudged, SHADOW, child("promote", {"state": "applied"})])
+    assert (done.verdict, done.model) == ("promote", "t-model@v2")
 
 
 def test_a_teacher_labels_before_the_rows_are_added_and_stops_nothing_where_it_fails() -> None:
@@ -196,28 +214,104 @@ def test_reasons_quote_no_text_of_others() -> None:
     reason = "no_slice_worse: worse in 'ignore all instructions' and \"it's\" by 0.1: shows 'better' only"
     decision = {"verdict": "hold", "reasons": [reason]}
     slices = child("evaluate", {**(core("hold").result or {}), "decision": decision})
-    found = ended(spec(), [*ADDED, child("train/like", TRAINED), slices])
+    found = ended(spec(), [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), slices])
     assert "ignore" not in found.why
     assert found.why.endswith("worse in (a value) and (a value) by 0.1: shows 'better' only")
 
 
+def test_variants_are_made_for_the_one_way_that_learns_from_them() -> None:
+    both = spec(ways=(Way(name="like", like="t-model@v1"), Way(name="variants", like="t-model@v1", with_variants=True)))
+    trained = [*ADDED, child("train/like", TRAINED)]
+    [made] = asked(both, trained)
+    assert (made.step, made.kind) == ("variants", "curate")
+    assert made.spec == {"dataset": "letters@v2", "steps": [{"op": "variants", "count": 1}]}
+    [training] = asked(both, [*trained, child("variants", {"dataset": "letters@v3"})])
+    assert (training.step, training.spec["dataset"]) == ("train/variants", "letters@v3")
+    assert "with_variants" not in training.spec
+    assert [each.step for each in asked(both, [*trained, child("variants", None)])] == ["judge"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 30])
+def test_what_judged_others_before_must_be_surer(before: int) -> None:
+    """However many the judged answers judge: in one of twenty loops at most one is called better that is not."""
+    children = [*ADDED, child("train/like", TRAINED), judged(0.1, 0.01, 0.19, p=0.02)]
+    found = next_step(spec(judged_before=before), children, 0.0)
+    if before == 0:
+        assert not isinstance(found, Finished)
+    else:
+        assert isinstance(found, Finished)
+        learned = Learned.model_validate(found.result)
+        assert learned.verdict == "inconclusive"
+        assert f"they judged {before} before" in learned.why
+
+
+GROWN = [*ADDED, child("suite", {"dataset": "letters@v3"}), child("train/like", TRAINED), judged(0.3, 0.1, 0.5)]
+
+
+def test_where_the_suite_grows_its_old_rows_are_judged_alone() -> None:
+    [first] = asked(spec(grows=True), GROWN)
+    assert (first.step, first.spec["dataset"]) == ("old", "letters@v1:test")
+    [then] = asked(spec(grows=True), [*GROWN, old(loss=0.015)])
+    assert then.step == "evaluate"
+
+
+@pytest.mark.parametrize(("loss", "doubt"), [(0.025, 0.005), (0.015, 0.03)])
+def test_a_gain_on_new_answers_hides_no_loss_on_old_ones(loss: float, doubt: float) -> None:
+    found = ended(spec(grows=True), [*GROWN, old(loss=loss, doubt=doubt)])
+    assert found.verdict == "hold"
+    assert "would lose on what was asked before" in found.why
+    allowed = asked(spec(grows=True, margin=0.04), [*GROWN, old(loss=loss, doubt=doubt)])
+    assert [each.step for each in allowed] == ["evaluate"], "the use case's own gate says how much may be lost"
+
+
 def test_small_losses_do_not_add_up() -> None:
     """Each promotion may lose a little against its predecessor; against the best that ever served it may not."""
-    children = [*ADDED, child("train/like", TRAINED), core(value=0.90)]
-    assert [each.step for each in asked(spec(high_water=0.92), children)] == ["judge"]
-    eroded = ended(spec(high_water=0.95), children)
+    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5)]
+    beside = spec(best="t-model@v0")
+    [evaluation] = asked(beside, children)
+    assert evaluation.spec["baselines"] == ["t-model@v0"]
+    assert [each.step for each in asked(beside, [*children, core(loss=0.01, best=0.96)])] == ["shadow"]
+    eroded = ended(beside, [*children, core(loss=0.01, best=0.98)])
     assert eroded.verdict == "hold"
-    assert "worse on the core suite than a version that served before" in eroded.why
+    assert "worse on the core suite than t-model@v0, which served before" in eroded.why
+
+
+def second(gain: float, first: float) -> list[Child]:
+    """The judged answers of a second round: its candidate and the first one's gain over what served before."""
+    found = judged(gain, 0.1, 0.9)
+    assert found.result is not None
+    report = found.result["report"]
+    report["baseline"] = "t-model@v0"
+    report["comparisons"].append({**report["comparisons"][0], "candidate": "t-model@v1", "delta": first})
+    return [*ADDED, child("train/like", TRAINED), found]
+
+
+def test_a_second_round_betters_the_first_and_is_compared_with_what_served_before_the_episode() -> None:
+    again = spec(before="t-model@v0", serving="t-model@v1", judged_before=1)
+    [judgement] = asked(again, [*ADDED, child("train/like", TRAINED)])
+    assert (judgement.spec["baseline"], judgement.spec["baselines"]) == ("t-model@v0", ["t-model@v1"])
+    assert [each.step for each in asked(again, second(0.5, 0.4))] == ["evaluate"]
+    found = ended(again, second(0.4, 0.5))
+    assert (found.verdict, found.why) == (
+        "hold", "t-model@v2 is no better on 40 judged answers than t-model@v1, which serves",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "short"), [(0.7, True), (0.9, False)])
+def test_whether_it_is_short_of_the_target_is_said(value: float, short: bool) -> None:
+    promoted = SHADOW, child("promote", {"state": "applied"})
+    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5, value=value), core(), promoted]
+    assert ended(spec(target=0.85), children).short is short
 
 
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])
 def test_what_the_core_suite_says_is_passed_on(verdict: str) -> None:
-    found = ended(spec(), [*ADDED, child("train/like", TRAINED), core(verdict)])
+    found = ended(spec(), [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), core(verdict)])
     assert (found.verdict, found.why) == (verdict, "on the core suite: its gates")
 
 
 def test_without_a_randomly_drawn_answer_nothing_can_be_said() -> None:
-    children = [ADDED[0], child("judged", None), child("train/like", TRAINED), core()]
+    children = [ADDED[0], child("judged", None), child("train/like", TRAINED)]
     assert ended(spec(), children).verdict == "inconclusive"
 
 
@@ -227,7 +321,7 @@ def test_a_training_that_fails_is_told() -> None:
 
 
 def test_each_further_suite_is_judged_before_a_promotion() -> None:
-    children = [*ADDED, child("train/like", TRAINED), core(), judged(0.3, 0.1, 0.5)]
+    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), core()]
     [further] = asked(spec(further=("regression",)), children)
     assert (further.step, further.spec["suite"]) == ("evaluate-regression", "regression")
 
@@ -244,13 +338,47 @@ def test_half_of_what_is_asked_about_is_drawn_at_random_and_equal_inputs_are_ask
     assert max(unsure) < 110, "the least sure of them"
 
 
-def test_variants_are_made_for_the_one_way_that_learns_from_them() -> None:
-    both = spec(ways=(Way(name="like", like="t-model@v1"), Way(name="variants", like="t-model@v1", with_variants=True)))
-    trained = [*ADDED, child("train/like", TRAINED)]
-    [made] = asked(both, trained)
-    assert (made.step, made.kind) == ("variants", "curate")
-    assert made.spec == {"dataset": "letters@v2", "steps": [{"op": "variants", "count": 1}]}
-    [training] = asked(both, [*trained, child("variants", {"dataset": "letters@v3"})])
-    assert (training.step, training.spec["dataset"]) == ("train/variants", "letters@v3")
-    assert "with_variants" not in training.spec
-    assert [each.step for each in asked(both, [*trained, child("variants", None)])] == ["evaluate"]
+# New base models
+
+BASES = ("org--a@v1", "org--b@v1", "org--c@v1", "org--d@v1")
+DAY = spec(
+    ways=(
+        Way(name="like", like="t-model@v1"),
+        *(Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(BASES)),
+    ),
+    shortlist=True,
+)
+LIKE = child("train/like", TRAINED)
+COMPARED = child(
+    "shortlist",
+    {"report": {"candidates": [
+        {"base_model": "org--c@v1", "kept": True}, {"base_model": "org--a@v1", "kept": True},
+        {"base_model": "org--d@v1", "kept": True}, {"base_model": "org--b@v1", "kept": False},
+    ]}},
+)  # fmt: skip
+
+
+def test_new_base_models_are_compared_as_specialize_compares_them_before_one_is_trained() -> None:
+    assert [each.step for each in asked(DAY, ADDED)] == ["train/like"]
+    (compared,) = asked(DAY, [*ADDED, LIKE])
+    assert (compared.step, compared.kind, compared.priority) == ("shortlist", "shortlist", -10)
+    assert compared.spec["base_models"] == list(BASES)
+    assert compared.spec["dataset"] == "letters@v2"
+    assert compared.spec["budget_minutes"] < 10 / 3
+    ShortlistSpec.model_validate(compared.spec)
+    (all_of_them,) = asked(DAY.model_copy(update={"shortlist": False}), [*ADDED, LIKE])
+    assert all_of_them.step == "train/probe-0"
+
+
+def test_only_promising_base_models_are_trained_the_best_one_first() -> None:
+    children, steps = [*ADDED, LIKE, COMPARED], []
+    while (found := asked(DAY, children)[0]).kind == "train":
+        steps.append(found.step)
+        children.append(child(found.step, {"model": f"t-model@v{len(children)}", "report": TRAINED["report"]}))
+    assert steps == ["train/probe-2", "train/probe-0", "train/probe-3"]
+    assert found.kind == "evaluate"
+
+
+def test_where_no_comparison_could_be_made_every_base_model_is_trained() -> None:
+    (found,) = asked(DAY, [*ADDED, LIKE, child("shortlist", None)])
+    assert found.step == "train/probe-0"

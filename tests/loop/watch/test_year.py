@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from speciate.workspace.database import Row
 from tests.loop.watch.year import Year, in_a_process
 
 pytestmark = pytest.mark.slow
@@ -18,6 +19,7 @@ def test_a_year_is_lived_alone_and_each_day_says_why(tmp_path: Path) -> None:
     before = time.process_time()
     year = Year(tmp_path / "w")
     year.live()
+    print(f"a year: {time.process_time() - before:.1f} CPU s, {len(year.tables()['ticks'])} rows of ticks")
     tables = year.tables()
     year.close()
     assert time.process_time() - before <= 60, "seconds of CPU for a year of daily looks"
@@ -30,21 +32,43 @@ def test_a_year_is_lived_alone_and_each_day_says_why(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_kills_at_random_moments_leave_the_rows_of_the_undisturbed_run(tmp_path: Path, seed: int) -> None:
-    assert in_a_process(tmp_path / "calm") == 0
-    draw, killed = random.Random(seed), 0
-    while killed < 25:
-        ended = in_a_process(tmp_path / "killed", draw.uniform(0.05, 1.5))
-        if ended == 0:
-            break
-        assert ended == -signal.SIGPROF
-        killed += 1
-    assert killed >= 5
-    assert in_a_process(tmp_path / "killed") == 0
-    calm, after = Year(tmp_path / "calm"), Year(tmp_path / "killed")
-    expected, found = calm.tables(), after.tables()
-    calm.close()
-    after.close()
-    for name, table in expected.items():
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Row]]:
+    folder = tmp_path_factory.mktemp("calm") / "w"
+    assert in_a_process(folder) == 0
+    return rows_of(folder)
+
+
+def rows_of(folder: Path) -> dict[str, list[Row]]:
+    year = Year(folder)
+    found = year.tables()
+    year.close()
+    return found
+
+
+def test_fifty_kills_at_random_moments_leave_the_rows_of_the_undisturbed_run(
+    tmp_path: Path, undisturbed: dict[str, list[Row]]
+) -> None:
+    """Years, one after another, until fifty kills came; each has the rows of the undisturbed one."""
+    draw, killed, years = random.Random(0), 0, 0
+    while killed < 50:
+        folder = tmp_path / str(years)
+        while (ended := in_a_process(folder, draw.uniform(0.05, 1.5) if killed < 50 else None)) != 0:
+            assert ended == -signal.SIGPROF
+            killed += 1
+        years += 1
+        found = rows_of(folder)
+        for name, table in undisturbed.items():
+            assert found[name] == table, (name, years)
+
+
+@pytest.mark.parametrize("point", ["watch_decided", "watch_stored", "watch_submitted"])
+def test_kills_at_each_fault_point_leave_them_too(
+    tmp_path: Path, undisturbed: dict[str, list[Row]], point: str
+) -> None:
+    for times in (1, 2, 3, 5, 8):
+        assert in_a_process(tmp_path / "w", at=(point, times)) == -signal.SIGKILL
+    assert in_a_process(tmp_path / "w") == 0
+    found = rows_of(tmp_path / "w")
+    for name, table in undisturbed.items():
         assert found[name] == table, name

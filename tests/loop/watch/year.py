@@ -21,7 +21,7 @@ from speciate import use_cases
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Kinds
-from speciate.loop.watch import rows
+from speciate.loop.watch import rows, watcher
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch
 from speciate.loop.watch.facts import Learned, Memory, Start, key_of
 from speciate.loop.watch.label_counts import LabelCounts
@@ -220,11 +220,23 @@ class Year:
         self.workspace.close()
 
 
-def in_a_process(folder: Path, after: float | None = None) -> int:
-    """The rest of the year in a process of its own, which the kernel ends after so many seconds of CPU, wherever it is;
-    how it ended."""
+class _KillAt:
+    def __init__(self, point: str, times: int) -> None:
+        self._point, self._left = point, times
+
+    def __call__(self, point: str) -> None:
+        self._left -= point == self._point
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_process(folder: Path, after: float | None = None, at: tuple[str, int] | None = None) -> int:
+    """The rest of the year in a process of its own; how it ended. `after`: the kernel ends it after so many seconds of
+    CPU, wherever it is. `at`: it ends when it comes to this fault point so many times."""
     child = os.fork()
     if child == 0:
+        if at:
+            watcher.fault = _KillAt(*at)  # type: ignore[assignment]
         if after:
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF, after)

@@ -555,6 +555,216 @@ def trocr(folder: Path) -> None:
     keep(folder, model, t.ViTImageProcessor(size={"height": 32, "width": 32}), tok)
 
 
+def bert_score(folder: Path) -> None:
+    """A reward model, or any other that gives one number for a text."""
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.BertConfig(
+        **_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id, num_labels=1, problem_type="regression"
+    )
+    keep(folder, t.BertForSequenceClassification(config), tok)
+
+
+def vit_score(folder: Path) -> None:
+    import transformers as t
+
+    config = t.ViTConfig(**_VISION, num_labels=1)
+    keep(folder, t.ViTForImageClassification(config), t.ViTImageProcessor(size={"height": 32, "width": 32}))
+
+
+def layoutlm(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    labels = named(["O", "B-TOTAL", "B-DATE"])
+    config = t.LayoutLMConfig(
+        **_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id, max_2d_position_embeddings=1024, **labels
+    )
+    keep(folder, t.LayoutLMForTokenClassification(config), tok)
+
+
+def lilt(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.LiltConfig(
+        **_BERT | {"max_position_embeddings": 70, "hidden_size": 48}, vocab_size=len(tok),
+        pad_token_id=tok.pad_token_id, max_2d_position_embeddings=1024, channel_shrink_ratio=2,
+        **named(["invoice", "receipt"]),
+    )  # fmt: skip
+    keep(folder, t.LiltForSequenceClassification(config), tok)
+
+
+def layoutlm_answers(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.LayoutLMConfig(
+        **_BERT, vocab_size=len(tok), pad_token_id=tok.pad_token_id, max_2d_position_embeddings=1024
+    )
+    keep(folder, t.LayoutLMForQuestionAnswering(config), tok)
+
+
+def placed(text: str, seed: int) -> str:
+    draw, made = np.random.default_rng(seed), []
+    for word in text.split():
+        left, top = (int(each) for each in draw.integers(0, 900, 2))
+        made.append(f"{word}@{left},{top},{left + 60},{top + 30}")
+    return " ".join(made)
+
+
+def pages() -> list[str]:
+    """Words with their places."""
+    return [placed(text, seed) for seed, text in enumerate(texts())]
+
+
+def page_words() -> list[list[str]]:
+    return [page.split() for page in pages()]
+
+
+def page_questions() -> list[str]:
+    return [f"this {text}\n{placed(texts()[-seed], seed)}" for seed, text in enumerate(texts())]
+
+
+def owlvit(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    words = _sentences(tok) | {"max_position_embeddings": 16, "initializer_range": _WIDE}
+    config = t.OwlViTConfig(
+        text_config=words, vision_config=_VISION | {"image_size": 64, "patch_size": 16}, projection_dim=32,
+        initializer_factor=3.0,
+    )  # fmt: skip
+    keep(folder, t.OwlViTForObjectDetection(config), t.OwlViTImageProcessor(size=_SQUARE, do_center_crop=False), tok)
+
+
+def depth_anything(folder: Path, **more: Any) -> None:
+    import transformers as t
+
+    backbone = t.Dinov2Config(
+        **_VISION | {"num_hidden_layers": 4, "image_size": 56, "patch_size": 14}, mlp_ratio=2,
+        out_indices=[1, 2, 3, 4], apply_layernorm=True, reshape_hidden_states=False,
+    )  # fmt: skip
+    config = t.DepthAnythingConfig(
+        backbone_config=backbone, patch_size=14, reassemble_hidden_size=32, neck_hidden_sizes=[8, 8, 16, 16],
+        fusion_hidden_size=8, head_hidden_size=8, initializer_range=0.2, **more,
+    )  # fmt: skip
+    processor = t.DPTImageProcessor(size={"height": 56, "width": 56}, keep_aspect_ratio=False)
+    keep(folder, t.DepthAnythingForDepthEstimation(config), processor)
+
+
+def depth_anything_metric(folder: Path) -> None:
+    depth_anything(folder, depth_estimation_type="metric", max_depth=20)
+
+
+def glpn(folder: Path) -> None:
+    import transformers as t
+
+    config = t.GLPNConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 16, 16], num_attention_heads=[1, 2, 2, 2], decoder_hidden_size=8,
+        initializer_range=0.2,
+    )  # fmt: skip
+    keep(folder, t.GLPNForDepthEstimation(config), t.GLPNImageProcessor(size_divisor=32))
+
+
+def dpt(folder: Path) -> None:
+    import transformers as t
+
+    config = t.DPTConfig(
+        **_VISION | {"num_hidden_layers": 4, "image_size": 32}, backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=8, readout_type="project",
+        reassemble_factors=[4, 2, 1, 0.5], is_hybrid=False, use_auxiliary_head=False,
+    )  # fmt: skip
+    keep(folder, t.DPTForDepthEstimation(config), t.DPTImageProcessor(size={"height": 32, "width": 32}))
+
+
+def detr_segments(folder: Path) -> None:
+    import transformers as t
+
+    backbone = t.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    heads = {"encoder_attention_heads": 8, "decoder_attention_heads": 8}
+    config = t.DetrConfig(backbone_config=backbone, decoder_layers=1, **_DETR | heads, **named(list(COLOURS)))
+    keep(folder, t.DetrForSegmentation(config), t.DetrImageProcessor(size=_SQUARE, do_pad=False))
+
+
+def mask2former_segments(folder: Path) -> None:
+    """The same network for another task, which no file of its own tells."""
+    from speciate.models.published.manifest import PublishedManifest
+    from speciate.models.sealed import PREDICTOR
+
+    mask2former(folder)
+    (folder / PREDICTOR).write_text(PublishedManifest(task="panoptic-segmentation").model_dump_json())
+
+
+def donut(folder: Path) -> None:
+    """A reader of pages that is asked by the first tokens of its decoder."""
+    import transformers as t
+
+    tok = tokenizer(cls_token="[BOS]", sep_token="[EOS]")
+    tok.add_special_tokens(
+        {"additional_special_tokens": ["<s_docvqa>", "<s_question>", "</s_question>", "<s_answer>", "</s_answer>"]}
+    )
+    encoder = t.DonutSwinConfig(
+        image_size=[32, 32], patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4,
+        initializer_range=_WIDE,
+    )  # fmt: skip
+    decoder = t.MBartConfig(
+        vocab_size=len(tok), d_model=32, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=64,
+        max_position_embeddings=64, is_decoder=True, add_cross_attention=True, init_std=2.0,
+        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
+    )  # fmt: skip
+    model = t.VisionEncoderDecoderModel(t.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
+    model.generation_config.update(
+        decoder_start_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id,
+        max_new_tokens=8,
+    )  # fmt: skip
+    processor = t.DonutImageProcessor(size={"height": 32, "width": 32}, do_align_long_axis=False)
+    keep(folder, model, processor, tok)
+
+
+def blip(folder: Path, answers: bool = False) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    words = {
+        "vocab_size": len(tok) + 2, "hidden_size": 32, "encoder_hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64, "initializer_range": 1.0,
+        "pad_token_id": tok.pad_token_id, "bos_token_id": tok.bos_token_id, "eos_token_id": tok.eos_token_id,
+        "sep_token_id": tok.sep_token_id, "projection_dim": 16,
+    }  # fmt: skip
+    vision = _VISION | {"projection_dim": 16}
+    config = t.BlipConfig(text_config=words, vision_config=vision, projection_dim=16, image_text_hidden_size=16)
+    made = t.BlipForQuestionAnswering(config) if answers else t.BlipForConditionalGeneration(config)
+    made.generation_config.max_new_tokens = 8
+    keep(folder, made, t.BlipImageProcessor(size={"height": 32, "width": 32}), tok)
+
+
+def blip_answers(folder: Path) -> None:
+    blip(folder, answers=True)
+
+
+def vilt(folder: Path) -> None:
+    import transformers as t
+
+    tok = tokenizer()
+    config = t.ViltConfig(
+        **_VISION, vocab_size=len(tok), max_position_embeddings=40, num_images=-1, modality_type_vocab_size=2,
+        **named(["yes", "no", "red", "green"]),
+    )  # fmt: skip
+    processor = t.ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=8)
+    keep(folder, t.ViltForQuestionAnswering(config), processor, tok)
+
+
+def image_questions() -> list[Any]:
+    from speciate.models.published.adapters.documents import ImageQuestion
+
+    return [ImageQuestion(image, text) for image, text in zip(images(), texts(), strict=False)]
+
+
 def small_images() -> list[np.ndarray]:
     return images(64)
 
@@ -594,6 +804,22 @@ FAMILIES = {
     "patchtsmixer": Family("forecast", "time-series-forecasting", patchtsmixer, series),
     "timesfm": Family("forecast", "time-series-forecasting", timesfm, series),
     "clap": Family("zero-shot-audio", "audio-classification", clap, sounds),
+    "bert score": Family("text-classification", "text-regression", bert_score, texts),
+    "vit score": Family("image-classification", "image-regression", vit_score, images),
+    "layoutlm": Family("token-classification", "token-classification", layoutlm, page_words),
+    "lilt": Family("text-classification", "text-classification", lilt, pages),
+    "layoutlm answers": Family("question-answering", "text-generation", layoutlm_answers, page_questions),
+    "owlvit": Family("zero-shot-detection", "object-detection", owlvit, small_images),
+    "depth_anything": Family("depth", "depth-estimation", depth_anything, images),
+    "depth_anything metric": Family("depth", "depth-estimation", depth_anything_metric, images),
+    "glpn": Family("depth", "depth-estimation", glpn, small_images),
+    "dpt": Family("depth", "depth-estimation", dpt, images),
+    "detr segments": Family("panoptic", "panoptic-segmentation", detr_segments, small_images),
+    "mask2former segments": Family("panoptic", "panoptic-segmentation", mask2former_segments, small_images),
+    "donut": Family("image-to-text", "image-text-to-text", donut, images),
+    "blip": Family("image-to-text", "image-text-to-text", blip, images),
+    "blip answers": Family("visual-questions", "image-text-to-text", blip_answers, image_questions),
+    "vilt": Family("visual-questions", "image-text-to-text", vilt, image_questions),
     "trocr": Family("image-to-text", "image-text-to-text", trocr, images),
 }
 """Name -> the family; docs/published-models.md has a row for each."""

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from speciate.datasets.loading.loader import Example
+from speciate.modalities.depth_maps import to_map
 from speciate.modalities.segmentation_masks import to_runs
 from speciate.models.published.architectures import PublishedHead, check_head
+from speciate.models.published.asking import usual_templates
 from speciate.models.published.label_rows import row_sources
 from speciate.models.published.network import TRAINABLE, PublishedNetwork, load_network
+from speciate.models.published.published_model import LabelPrompts
 from speciate.tasks.published_heads import labels_of_head, published_task_head
 from speciate.tasks.task import TaskHead
 from speciate.tasks.task_heads import PER_UNIT, TASK_HEADS
@@ -38,14 +41,31 @@ def targets(name: str, head: PublishedHead) -> list[Any]:
     """By a rule that can be learned; under the published labels but for one, which is new."""
     labels = [*list(head.labels or COLOURS)[1:], "novelty"]
     count = len(media(name))
+    if head.task.endswith("-regression"):
+        return [float(place % 3) for place in range(count)]
     match head.adapter:
+        case "question-answering":
+            return [passage(text).split()[place % 2] for place, text in enumerate(media(name))]
+        case "forecast":
+            return [_steps(series) for series in media(name)]
+        case "depth":
+            return [_depths(image) for image in media(name)]
+        case "panoptic":
+            return [_segments(image, labels[place % 3]) for place, image in enumerate(media(name))]
+        case "zero-shot-image" | "zero-shot-audio":
+            return [list(COLOURS)[place % 3] for place in range(count)]
+        case "token-classification" if head.reads_boxes:
+            return [
+                ["B-TOTAL" if word.startswith(("good@", "red@")) else "O" for word in each.split()]
+                for each in media(name)
+            ]
         case "token-classification":
             return [["B-PER" if word in ("good", "red") else "O" for word in each.split()] for each in media(name)]
         case "object-detection":
             return [_boxes(image, labels[place % 3]) for place, image in enumerate(media(name))]
         case "image-segmentation":
             return [_regions(image, labels[place % 3]) for place, image in enumerate(media(name))]
-        case "ctc" | "speech":
+        case "ctc" | "speech" | "seq2seq" | "image-to-text":
             return [("good film", "bad food", "red day")[place % 3] for place in range(count)]
     each = [labels[place % len(labels)] for place in range(count)]
     return [[label] for label in each] if head.multi_label else each
@@ -62,7 +82,8 @@ def start(
     labels = labels_of_head(head, task_head)
     known = head.labels or tuple(COLOURS)
     sources = None if labels is None else row_sources(known, labels, head.adapter)
-    network = load_network(folder, head, name, sources)
+    prompts = LabelPrompts(task_head.labels, usual_templates(head.modality)) if head.zero_shot else None
+    network = load_network(folder, head, name, sources, prompts=prompts)
     network.module.requires_grad_(True)
     if adapt is not None:
         adapt(network)
@@ -94,6 +115,30 @@ def loss_of(training: Training, name: str, network: PublishedNetwork, task_head:
 def _boxes(image: np.ndarray, label: str) -> dict[str, Any]:
     height, width = image.shape[:2]
     return {"size": [width, height], "objects": [{"label": label, "box": [8.0, 8.0, 24.0, 20.0]}]}
+
+
+def passage(text: str) -> str:
+    return " ".join(word.partition("@")[0] for word in text.split("\n")[1].split())
+
+
+def _steps(series: np.ndarray) -> dict[str, Any]:
+    """Half of what stood three steps before the end."""
+    level, spread = series[:, -1], series.std(1)
+    steps = np.repeat(series[:, -3:-2] / 2, 6, 1)
+    return {"steps": steps.tolist(), "level": level.tolist(), "spread": spread.tolist(), "naive": [1.0]}
+
+
+def _depths(image: np.ndarray) -> dict[str, Any]:
+    """Nearer from top to bottom, in metres."""
+    height, width = image.shape[:2]
+    return dict(to_map(np.linspace(9, 2, height)[:, None] * np.ones(width)))
+
+
+def _segments(image: np.ndarray, label: str) -> dict[str, Any]:
+    """Two things of one label."""
+    pixels = np.zeros(image.shape[:2], np.uint8)
+    pixels[4:28, 6:58], pixels[34:60, 6:58] = 1, 2
+    return {"labels": [label, label], "size": list(pixels.shape), "rle": to_runs(pixels)}
 
 
 def _regions(image: np.ndarray, label: str) -> dict[str, Any]:

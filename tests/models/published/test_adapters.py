@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ pytest.importorskip("transformers")
 
 import torch
 
+from speciate.modalities.depth_maps import from_map
 from speciate.modalities.segmentation_masks import from_runs
 from speciate.models import trust
+from speciate.models.published.adapters.documents import ImageQuestion
 from speciate.models.published.architectures import check_head
 from speciate.models.published.asking import ask, usual_templates
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
@@ -90,11 +93,58 @@ def compare_probabilities(expected: list[list[dict[str, Any]]], answers: list[Ra
             assert mine.output == sorted(each["label"] for each in theirs if each["score"] > 0.5)
 
 
+def numbers(theirs: list[Any], answers: list[RawAnswer]) -> None:
+    found = [answer.output for answer in answers]
+    assert max(found) - min(found) > 0.01
+    assert found == pytest.approx([each[0]["score"] for each in theirs], abs=CLOSE)
+
+
 def texts(folder: Path, model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
+    if model.head.task.endswith("-regression"):
+        asked = pipeline("text-classification", folder, top_k=1, function_to_apply="none")
+        numbers(asked(media), answers)
+        return
+    if model.head.reads_boxes:
+        placed_texts(model, media, answers)
+        return
     compare_probabilities(pipeline("text-classification", folder, top_k=None)(media), answers)
 
 
+def placed_texts(model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
+    for page, mine in zip(media, answers, strict=True):
+        made = with_boxes(model, page.split())
+        with torch.inference_mode():
+            shares = model.module(**made).logits[0].softmax(0).tolist()
+        assert mine.probabilities == pytest.approx(dict(zip(model.labels, shares, strict=True)), abs=CLOSE)
+    assert len({answer.output for answer in answers}) > 1
+
+
+def with_boxes(model: PublishedModel, page: list[str]) -> Any:
+    """As LayoutLM's documentation does: a word's box for each of its pieces, and the whole page's end last."""
+    words = [each.rpartition("@")[0] for each in page]
+    boxes = [[int(side) for side in each.rpartition("@")[2].split(",")] for each in page]
+    made = model.processor(" ".join(words), return_tensors="pt")
+    assert made["input_ids"].shape[1] == len(words) + 2  # each word of the double is one piece
+    made["bbox"] = torch.tensor([[[0] * 4, *boxes, [1000] * 4]])
+    return made
+
+
+def placed_tags(model: PublishedModel, media: list[list[str]], answers: list[RawAnswer]) -> None:
+    for page, mine in zip(media, answers, strict=True):
+        with torch.inference_mode():
+            best = model.module(**with_boxes(model, page)).logits[0].argmax(-1)[1:-1].tolist()
+        assert mine.output == [model.labels[place] for place in best]
+    assert len({tag for answer in answers for tag in answer.output}) > 1
+    with pytest.raises(ValueError, match="has no place: write it as WORD@LEFT"):
+        ask(model, [["good", "day"]])
+    with pytest.raises(ValueError, match="is none from 0 to 1000"):
+        ask(model, [["good@0,0,1200,10"]])
+
+
 def tags(folder: Path, model: PublishedModel, media: list[list[str]], answers: list[RawAnswer]) -> None:
+    if model.head.reads_boxes:
+        placed_tags(model, media, answers)
+        return
     theirs = pipeline("token-classification", folder, ignore_labels=[])([" ".join(words) for words in media])
     assert len({tag for answer in answers for tag in answer.output}) > 1
     for words, mine, found in zip(media, answers, theirs, strict=True):
@@ -103,6 +153,10 @@ def tags(folder: Path, model: PublishedModel, media: list[list[str]], answers: l
 
 
 def images(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    if model.head.task.endswith("-regression"):
+        asked = pipeline("image-classification", folder, function_to_apply="none")
+        numbers([asked(pil(image)) for image in media], answers)
+        return
     asked = pipeline("image-classification", folder, image_processor=model.processor)
     compare_probabilities([asked(pil(image), top_k=10) for image in media], answers)
 
@@ -130,6 +184,55 @@ def maps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: 
                 continue
             place = mine.output["labels"].index(region["label"]) + 1
             assert np.array_equal(pixels == place, np.asarray(region["mask"]) > 0)
+
+
+def segments(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    asked = pipeline("image-segmentation", folder)
+    some = 0
+    for image, mine in zip(media, answers, strict=True):
+        pixels = from_runs(mine.output["rle"], mine.output["size"])
+        assert pixels.shape == image.shape[:2]
+        theirs = [each for each in asked(pil(image), subtask="panoptic") if np.asarray(each["mask"]).any()]
+        assert sorted(mine.output["labels"]) == sorted(each["label"] for each in theirs)
+        masks = [np.asarray(each["mask"]) > 0 for each in theirs]
+        for place, label in enumerate(mine.output["labels"], 1):
+            same = [each for each, its in zip(masks, theirs, strict=True) if its["label"] == label]
+            assert any(np.array_equal(pixels == place, each) for each in same)
+            some += 1
+    assert some > 3
+
+
+def depths(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    asked = pipeline("depth-estimation", folder)
+    for image, mine in zip(media, answers, strict=True):
+        theirs = asked(pil(image))["predicted_depth"].numpy()
+        found = from_map(mine.output)
+        assert found.shape == theirs.shape == image.shape[:2]
+        assert np.abs(found - theirs).max() <= CLOSE * np.abs(theirs).max()
+        assert theirs.std() > 0.01
+    metric = "metric" in str(getattr(model.config, "depth_estimation_type", "")) or model.head.model_type == "glpn"
+    assert all(answer.output["relative"] is not metric for answer in answers)
+
+
+def words_and_boxes(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
+    """The pipeline asks about each label by itself; asked together, a box has its best label."""
+    asked = pipeline("zero-shot-object-detection", folder, image_processor=model.processor, tokenizer=model.tokenizer)
+    for image, mine in zip(media[:3], answers, strict=False):
+        by_label: list[dict[str, Any]] = []
+        for label in COLOURS:
+            (own,) = ask(model, [image], LabelPrompts((label,), ("{label}",)))
+            theirs = sorted(asked(pil(image), [label], threshold=0.05), key=lambda each: -each["score"])
+            assert len(own.output) == len(theirs) > 0
+            for one, other in zip(own.output, theirs, strict=True):
+                assert one["score"] == pytest.approx(other["score"], abs=CLOSE)
+                left, top, width, height = one["box"]
+                corners = [left, top, left + width, top + height]
+                assert [int(each) for each in corners] == pytest.approx(list(other["box"].values()), abs=1)
+            by_label += ask(model, [image], LabelPrompts((label,), usual_templates("image")))[0].output
+        for box in mine.output:
+            same = [each for each in by_label if each["box"] == pytest.approx(box["box"], abs=1e-3)]
+            assert box["score"] == pytest.approx(max(each["score"] for each in same), abs=CLOSE)
+    assert len({each["label"] for answer in answers for each in answer.output}) > 1
 
 
 def sounds(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
@@ -210,10 +313,52 @@ def read(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: 
         made = network.generate(**inputs, do_sample=False)
         assert mine.output == " ".join(model.tokenizer.batch_decode(made, skip_special_tokens=True)[0].split())
     assert len({answer.output for answer in answers}) > 1
+    if model.head.model_type == "vision-encoder-decoder" and "donut" in str(type(model.processor)).lower():
+        asked_by_a_prompt(folder, model, media)
+
+
+def asked_by_a_prompt(folder: Path, model: PublishedModel, media: list[np.ndarray]) -> None:
+    """As the pipeline for questions about documents begins Donut's decoder."""
+    network: Any = model.module
+    template = "<s_docvqa><s_question>{input}</s_question><s_answer>"
+    asked = [ImageQuestion(image, "this film") for image in media[:4]]
+    for one, mine in zip(asked, ask(model, asked, LabelPrompts((), (template,))), strict=True):
+        start = model.tokenizer(
+            "<s_docvqa><s_question>this film</s_question><s_answer>", add_special_tokens=False, return_tensors="pt"
+        )["input_ids"]
+        pixels = model.processor(pil(one.image), return_tensors="pt")["pixel_values"]
+        made = network.generate(pixels, decoder_input_ids=start, do_sample=False)[:, start.shape[1] :]
+        words = model.tokenizer.batch_decode(made, skip_special_tokens=True)[0]
+        assert mine.output == " ".join(re.sub("<[^<>]*>", " ", words).split())
+    plain = [each.output for each in ask(model, [each.image for each in asked])]
+    assert [each.output for each in ask(model, asked, LabelPrompts((), (template,)))] != plain
+
+
+def answered(folder: Path, model: PublishedModel, media: list[ImageQuestion], answers: list[RawAnswer]) -> None:
+    from transformers import BlipProcessor, ViltProcessor
+
+    kind = ViltProcessor if model.head.model_type == "vilt" else BlipProcessor
+    processor, network = kind(model.processor, model.tokenizer), model.module  # type: ignore[arg-type]
+    for one, mine in zip(media, answers, strict=True):
+        inputs = processor(images=pil(one.image), text=one.question, return_tensors="pt")
+        with torch.inference_mode():
+            if model.head.model_type == "vilt":
+                expected = model.labels[int(network(**inputs).logits.argmax())]
+            else:
+                inputs.pop("token_type_ids", None)
+                made = network.generate(**inputs, do_sample=False)  # type: ignore[operator]
+                expected = " ".join(model.tokenizer.batch_decode(made, skip_special_tokens=True)[0].split())
+        assert mine.output == expected
+    assert len({answer.output for answer in answers}) > 1
+    with pytest.raises(ValueError, match="no question beside the image"):
+        ask(model, [media[0].image])
 
 
 def marked(folder: Path, model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
     """Each run of a short passage tried out; of a long one only that its answer stands in it."""
+    if model.head.reads_boxes:
+        marked_on_pages(folder, media, answers)
+        return
     for text, mine in zip(media, answers, strict=True):
         question, passage = text.split("\n")
         assert mine.output
@@ -236,6 +381,17 @@ def marked(folder: Path, model: PublishedModel, media: list[str], answers: list[
     assert len({answer.output for answer in answers}) > 3
 
 
+def marked_on_pages(folder: Path, media: list[str], answers: list[RawAnswer]) -> None:
+    asked = pipeline("document-question-answering", folder)
+    for text, mine in zip(media, answers, strict=True):
+        question, page = text.split("\n")
+        words = [each.rpartition("@")[0] for each in page.split()]
+        boxes = [[int(side) for side in each.rpartition("@")[2].split(",")] for each in page.split()]
+        theirs = asked(question=question, word_boxes=list(zip(words, boxes, strict=True)))
+        assert mine.output == theirs[0]["answer"]
+    assert len({answer.output for answer in answers}) > 3
+
+
 def steps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers: list[RawAnswer]) -> None:
     for series, mine in zip(media, answers, strict=True):
         past = torch.tensor(series[:, -32:].T[None], dtype=torch.float32)
@@ -253,7 +409,8 @@ COMPARE = {
     "text-classification": texts, "token-classification": tags, "image-classification": images,
     "object-detection": boxes, "image-segmentation": maps, "audio-classification": sounds, "ctc": speech,
     "speech": generated_speech, "zero-shot-image": words_and_images,
-    "zero-shot-audio": words_and_sounds, "image-to-text": read, "question-answering": marked,
+    "zero-shot-audio": words_and_sounds, "image-to-text": read, "question-answering": marked, "depth": depths,
+    "panoptic": segments, "zero-shot-detection": words_and_boxes, "visual-questions": answered,
     "video-classification": videos,
     "seq2seq": written, "forecast": steps,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from speciate.models.search import index, model_families
 from speciate.models.search.ranking import ModelIndex, SearchResult
 from speciate.models.search.search_query import AtLeast, Query
 from speciate.models.search.sources import Figure
-from tests.models.search.test_search import SHIPPED, TODAY, entry, refs, table
+from tests.models.search.test_search import TODAY, entry, refs, shipped, table
 
 LLAMA = entry("hf:meta/llama-8b", hub="meta/llama-8b", tasks=("text-generation",), license="LicenseRef-llama3")
 
@@ -81,11 +81,11 @@ def test_a_published_value_that_was_asked_for_separates() -> None:
 
 
 def test_all_trainings_of_one_network_of_timm_are_one_row() -> None:
-    found = SHIPPED.search(Query(sources=("timm",), text="vit_base_patch16_224 dino"), today=TODAY)
+    found = shipped().search(Query(sources=("timm",), text="vit_base_patch16_224 dino"), today=TODAY)
     best = found.hits[0]
     assert "dino" in best.row["ref"]
     assert best.children > 5
-    seen = SHIPPED.search(Query(children_of=best.row["ref"]), limit=50, today=TODAY)
+    seen = shipped().search(Query(children_of=best.row["ref"]), limit=50, today=TODAY)
     assert {ref.partition(".")[0] for ref in refs(seen)} == {best.row["ref"].partition(".")[0]}
     assert seen.total == best.children + 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.models.search import index, known_models
 from speciate.models.search.index import SourceListing
-from speciate.models.search.ranking import ModelIndex
+from speciate.models.search.ranking import ModelIndex, Order
 from speciate.models.search.search_query import AtLeast, Query, not_published
 from speciate.models.search.sources import Entry, Figure
 from speciate.workspace.workspace import Workspace
 
 TODAY = "2026-11-25"
 ABOVE_80 = AtLeast(benchmark="imagenet 1k", metric="acc@1", above=80)
-SHIPPED = ModelIndex(index.read())
+
+
+@cache
+def shipped() -> ModelIndex:
+    """The table that comes with the package."""
+    return ModelIndex(index.read())
 
 
 def entry(ref: str, **said: Any) -> Entry:
@@ -48,8 +54,10 @@ def test_published_figures_and_sizes_select_what_torchvision_itself_says() -> No
         for weights in get_model_weights(name)
         if weights.meta["num_params"] < 30e6 and weights.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1", 0) > 80
     }
-    asked = Query(task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,))
-    found = SHIPPED.search(asked, limit=50, today=TODAY)
+    asked = Query(
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), sources=("torchvision",)
+    )
+    found = shipped().search(asked, limit=50, today=TODAY)
     assert set(refs(found)) == right
     assert found.total == len(right) > 5
     assert refs(found)[0] == max(found.hits, key=lambda hit: hit.score_parts["published"]).row["ref"]
@@ -57,13 +65,80 @@ def test_published_figures_and_sizes_select_what_torchvision_itself_says() -> No
 
 def test_a_licence_that_nobody_states_fails_and_is_counted_as_unknown() -> None:
     asked = Query(
-        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT")
-    )
-    found = SHIPPED.search(asked, today=TODAY)
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT"),
+        sources=("torchvision",),
+    )  # fmt: skip
+    found = shipped().search(asked, today=TODAY)
     assert found.total == 0
     removed = found.dropped_by["licenses"]
-    assert removed.alone == SHIPPED.search(asked.model_copy(update={"licenses": ()}), today=TODAY).total
+    assert removed.alone == shipped().search(asked.model_copy(update={"licenses": ()}), today=TODAY).total
     assert removed.unknown > 1_000
+
+
+def test_apache_or_mit_under_30_million_parameters_above_80_percent_has_an_answer_with_source_and_date() -> None:
+    asked = Query(
+        task="image-classification", max_parameters=30_000_000, published=(ABOVE_80,), licenses=("Apache-2.0", "MIT")
+    )
+    found = shipped().search(asked, sort="published", limit=50, today=TODAY)
+    assert found.total > 100
+    values = []
+    for hit in found.hits:
+        assert hit.row["license"] in ("Apache-2.0", "MIT")
+        assert hit.row["parameters"] <= 30_000_000
+        source, day = dict(hit.row["origins"])["published"].rsplit(" ", 1)
+        assert source.startswith("timm_results 20")
+        assert len(day) == 10
+        values.append(next(each["value"] for each in hit.row["published"] if each["metric"] == "acc@1"))
+    assert min(values) > 80
+    assert values == sorted(values, reverse=True)
+
+
+def test_a_sort_by_published_values_takes_those_that_most_models_have_and_says_so() -> None:
+    def figures(metric: str, value: float) -> tuple[Figure, ...]:
+        return (Figure(benchmark="some", metric=metric, value=value),)
+
+    searched = ModelIndex(
+        table(
+            entry("hf:o/a", published=figures("acc@1", 70)), entry("hf:o/b", published=figures("acc@1", 90)),
+            entry("hf:o/c", published=figures("wer", 5)), entry("hf:o/d", published=figures("f1", 99)),
+            entry("hf:o/e", published=figures("wer", 9)), entry("hf:o/f", published=figures("wer", 8)),
+        )
+    )  # fmt: skip
+    found = searched.search(Query(), sort="published", today=TODAY)
+    assert refs(found)[:2] == ["hf:o/b", "hf:o/a"]
+    assert found.order == Order("some acc@1", 2)
+    named = Query(published=(AtLeast(benchmark="some", metric="acc@1"),))
+    assert refs(searched.search(named, sort="published", today=TODAY)) == ["hf:o/b", "hf:o/a"]
+    without = ModelIndex(table(entry("hf:o/a"))).search(Query(), sort="published", today=TODAY)
+    assert without.order == Order(None, 0)
+    assert searched.search(Query(), today=TODAY).order is None
+
+
+def test_what_is_priced_by_the_minute_or_the_image_is_sorted_by_that() -> None:
+    heard = [entry(f"api:p/{usd}", access="api", usd_per_minute=usd) for usd in (0.02, 0.003)]
+    by_tokens = entry("api:p/tokens", access="api", usd_per_1m_output=1.0)
+    found = ModelIndex(table(*heard, by_tokens)).search(Query(), sort="price", today=TODAY)
+    assert refs(found) == ["api:p/0.003", "api:p/0.02", "api:p/tokens"]
+    assert found.order == Order("usd_per_minute", 2)
+    drawn = [entry(f"api:p/{usd}", access="api", usd_per_image=usd) for usd in (0.2, 0.03)]
+    assert refs(ModelIndex(table(*drawn)).search(Query(), sort="price", today=TODAY))[0] == "api:p/0.03"
+    assert ModelIndex(table(by_tokens)).search(Query(), sort="price", today=TODAY).order is None
+
+
+def test_chat_models_that_look_at_images_and_what_a_minute_costs_are_known_without_a_key() -> None:
+    seeing = shipped().search(Query(task="image-text-to-text", modality="image", sources=("litellm",)), today=TODAY)
+    assert seeing.total > 100
+    asked = Query(task="automatic-speech-recognition", sources=("litellm",))
+    heard = shipped().search(asked, sort="price", today=TODAY)
+    assert heard.hits[0].row["usd_per_minute"] > 0
+    assert "usd_per_minute" in dict(heard.hits[0].row["origins"])
+
+
+def test_text_classifiers_are_known_by_what_they_were_trained_for() -> None:
+    found = shipped().search(Query(task="text-classification", text="sentiment of film reviews"), today=TODAY)
+    assert found.total > 60
+    assert any("imdb" in ref for ref in refs(found)[:5])
+    assert "hf:unitary/unbiased-toxic-roberta" in refs(shipped().search(Query(text="toxicity"), today=TODAY))
 
 
 def test_thousands_of_open_and_served_models_are_known_with_who_told_it() -> None:
@@ -143,7 +218,7 @@ def test_what_is_dropped_adds_up(there: list[tuple[int | None, str | None]], mos
 def test_usual_names_of_benchmarks_and_metrics_mean_the_published_ones() -> None:
     def total(benchmark: str, metric: str) -> int:
         asked = Query(published=(AtLeast(benchmark=benchmark, metric=metric, above=80),))
-        return SHIPPED.search(asked, limit=1, today=TODAY).total
+        return shipped().search(asked, limit=1, today=TODAY).total
 
     wanted = total("ImageNet-1K", "acc@1")
     assert wanted > 5
@@ -154,7 +229,7 @@ def test_usual_names_of_benchmarks_and_metrics_mean_the_published_ones() -> None
 
 
 def test_what_nobody_published_is_said_with_what_there_is() -> None:
-    known = SHIPPED.published()
+    known = shipped().published()
     assert not_published(AtLeast(benchmark="imagenet", metric="top-1"), known) is None
     said = str(not_published(AtLeast(benchmark="ImageNet", metric="f1"), known))
     assert "'ImageNet' by 'f1'" in said
@@ -179,8 +254,8 @@ def test_where_nothing_is_left_the_fewest_constraints_are_lifted() -> None:
 
 def test_pages_together_are_the_whole() -> None:
     asked = Query(task="image-classification", sources=("torchvision",))
-    whole = refs(SHIPPED.search(asked, limit=1_000, today=TODAY))
-    pages = [refs(SHIPPED.search(asked, limit=7, offset=start, today=TODAY)) for start in range(0, len(whole), 7)]
+    whole = refs(shipped().search(asked, limit=1_000, today=TODAY))
+    pages = [refs(shipped().search(asked, limit=7, offset=start, today=TODAY)) for start in range(0, len(whole), 7)]
     assert [ref for page in pages for ref in page] == whole
     assert len(set(whole)) == len(whole)
 

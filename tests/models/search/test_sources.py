@@ -10,8 +10,8 @@ import pytest
 
 from speciate import vocabulary
 from speciate.errors import SpeciateError
-from speciate.models.search import sources
-from speciate.models.search.package_sources import literal_calls
+from speciate.models.search import price_list, sources, timm_results
+from speciate.models.search.package_code import literal_calls, literal_tables
 from speciate.refs import model_ref
 from tests.models.hub_server import serving
 
@@ -45,6 +45,61 @@ def test_code_that_publishes_models_is_read_and_not_run(tmp_path: Path) -> None:
     assert "models" not in sys.modules
     file.write_text("def (")
     assert list(literal_calls(file, "ModelMeta")) == []
+
+
+def test_tables_in_code_are_read_as_far_as_they_are_literals(tmp_path: Path) -> None:
+    file = tmp_path / "tables.py"
+    file.write_text(
+        "import sys\nsys.exit('it ran')\n"
+        "NAMED = {'a': 'org/a', 'b': build(), 'c': {'model': ('org/c', '1'), 'impl': Class, 'more': {'x': 1}}}\n"
+        "OTHER = {'a': 1}\nNAMED_TOO = list()\n"
+    )
+    table = {"a": "org/a", "c": {"model": ("org/c", "1"), "more": {"x": 1}}}
+    assert literal_tables(file, ("NAMED", "NAMED_TOO")) == {"NAMED": table}
+    file.write_text("def (")
+    assert literal_tables(file, ("NAMED",)) == {}
+
+
+def test_timms_results_count_for_the_images_that_weights_are_published_for(tmp_path: Path) -> None:
+    (tmp_path / "results-imagenet.csv").write_text(
+        "model,img_size,top1,top1_err,top5,top5_err,param_count,crop_pct,interpolation\n"
+        'net.one,288,81.5,18.5,95.2,4.8,"1,014.45",1.000,bicubic\n'
+        "net.one,224,80.1,19.9,94.9,5.1,14.45,0.900,bicubic\n"
+        "net.gone,224,70.0,30.0,90.0,10.0,1.0,0.900,bicubic\n"
+    )
+    (tmp_path / "results-imagenet-real.csv").write_text("model,img_size,top1,top5\nnet.one,224,86.0,97.0\n")
+    (entry,) = timm_results.read_results(tmp_path, {"net.one": timm_results.Published(224, "timm/net.one")})
+    assert (entry.ref, entry.hub) == ("timm:net.one", "timm/net.one")
+    assert [(each.benchmark, each.metric, each.value) for each in entry.published] == [
+        ("ImageNet-1K", "acc@1", 80.1), ("ImageNet-1K", "acc@5", 94.9), ("ImageNet-ReaL", "acc@1", 86.0),
+    ]  # fmt: skip
+    with pytest.raises(OSError, match=r"results-imagenet\.csv"):
+        list(timm_results.read_results(tmp_path / "nowhere", {}))
+
+
+def test_a_price_list_tells_what_a_model_reads_and_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {
+        "gemini/looks": {
+            "litellm_provider": "gemini", "mode": "chat", "supports_vision": True, "input_cost_per_token": 3e-7,
+            "output_cost_per_token": 2.5e-6, "max_input_tokens": 1000,
+        },
+        "listens": {"litellm_provider": "openai", "mode": "audio_transcription", "input_cost_per_second": 0.0001},
+        "recraft/draws": {"litellm_provider": "recraft", "mode": "image_generation", "output_cost_per_image": 0.04},
+        "mistral/reads": {"litellm_provider": "mistral", "mode": "ocr", "ocr_cost_per_page": 0.002},
+        "free": {"litellm_provider": "openai", "mode": "chat", "output_cost_per_token": 0, "max_input_tokens": "many"},
+        "high/1024-x-1024/draws": {"litellm_provider": "openai", "mode": "image_generation"},
+        "elsewhere": {"litellm_provider": "some cloud", "mode": "chat"},
+    }  # fmt: skip
+    monkeypatch.setattr(price_list, "_table", lambda: listed)
+    found = {entry.ref: entry for entry in price_list.PRICE_LIST.entries()}
+    assert list(found) == ["api:openai/free", "api:google/looks", "api:openai/listens", "api:mistral/reads",
+                           "api:recraft/draws"]  # fmt: skip
+    looks = found["api:google/looks"]
+    assert (looks.tasks, looks.modalities) == (("text-generation", "image-text-to-text"), ("text", "image"))
+    assert (looks.usd_per_1m_input, looks.usd_per_1m_output, looks.context_tokens) == (0.3, 2.5, 1000)
+    assert (found["api:openai/listens"].modalities, found["api:openai/listens"].usd_per_minute) == (("audio",), 0.006)
+    assert (found["api:recraft/draws"].usd_per_image, found["api:mistral/reads"].usd_per_image) == (0.04, 0.002)
+    assert (found["api:openai/free"].usd_per_1m_output, found["api:openai/free"].context_tokens) == (None, None)
 
 
 def test_the_hub_is_listed_page_by_page_with_what_each_card_says(monkeypatch: pytest.MonkeyPatch) -> None:

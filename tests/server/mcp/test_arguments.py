@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.errors import Code, SpeciateError
-from speciate.server.mcp.arguments import input_schema, outline, output_schema, parse
+from speciate.server.mcp.arguments import as_listed, input_schema, outline, output_schema, parse
 from speciate.server.tool_api import App, Result, tool
 
 
@@ -139,13 +139,54 @@ def test_an_outline_has_every_field_and_the_names_of_what_is_in_it() -> None:
         one: Inner | None = None
         note: str = "x"
 
-    short = outline(output_schema(Outer | Limits))["anyOf"][0]
+    short = outline(output_schema(Outer | Limits))
+    limits = outline(output_schema(Limits))["properties"]
     assert short == {
         "type": "object",
         "properties": {
             "many": {"type": "array", "items": {"type": "object", "description": "deep, deeper"}},
             "one": {"type": "object", "description": "deep, deeper"},
             "note": {"type": "string"},
+            **limits,
         },
-        "required": ["many"],
     }
+    assert limits
+
+
+def test_an_outline_of_several_forms_fits_each() -> None:
+    class Ended(Result):
+        state: Literal["succeeded", "failed"]
+        cause: str = ""
+        why: str
+
+    class Asked(Result):
+        state: Literal["needs_approval"]
+        cause: int
+        why: Literal["policy"]
+
+    assert outline(output_schema(Ended | Asked))["properties"] == {
+        "state": {"type": "string", "enum": ["succeeded", "failed", "needs_approval"]},
+        "cause": {},
+        "why": {"type": "string"},
+    }
+
+
+def test_an_argument_that_few_calls_need_is_named_and_one_that_is_short_is_written_out() -> None:
+    class Rule(Result):
+        what: Annotated[str, Field(description="long " * 100, max_length=20)]
+        much: Annotated[float, Field(description="long " * 100)]
+
+    class Call(Result):
+        name: Annotated[str, Field(max_length=9)]
+        limits: Limits | None = None
+        rules: Annotated[list[Rule] | None, Field(description="Conditions.")] = None
+
+    listed = as_listed("do", input_schema(Call))
+    assert listed["properties"]["name"] == {"type": "string"}
+    assert listed["properties"]["limits"]["properties"]
+    assert listed["properties"]["rules"] == {
+        "type": "array",
+        "items": {"type": "object"},
+        "description": "Conditions. Fields: what, much; see list_options(kind='argument', name='do.rules').",
+    }
+    assert listed["required"] == ["name"]

@@ -15,7 +15,9 @@ from jinja2 import Environment, meta
 from mcp import Client, MCPError
 
 from speciate.server.mcp.app import Server, offered_tools
+from speciate.server.mcp.arguments import input_schema
 from speciate.server.mcp.prompts import Playbook, fill, playbooks
+from speciate.server.tool_api import DECLARED
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
 
@@ -132,7 +134,7 @@ def test_every_call_in_a_playbook_is_a_tool_with_these_arguments(playbook: Playb
     assert calls, "a playbook is made of calls"
     for call in calls:
         assert isinstance(call.func, ast.Name)
-        schema = TOOLS[call.func.id].input_schema
+        schema = input_schema(DECLARED[call.func.id].arguments)
         assert {each.arg for each in call.keywords} <= schema["properties"].keys(), call.func.id
         for each in call.keywords:
             if isinstance(each.value, ast.Constant) and (allowed := schema["properties"][each.arg].get("enum")):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from speciate.training.networks import trial_steps
+from speciate.training.planning import estimates
 from speciate.training.planning.estimates import (
     Estimate,
     KnownCosts,
@@ -105,3 +107,35 @@ def test_it_follows_from_the_weights_of_the_base(
 def test_without_a_base_on_disk_nothing_is_known(tmp_path: Path) -> None:
     assert bytes_written("classical", None, None) is None
     assert bytes_written("full", None, str(tmp_path / "nowhere")) is None
+
+
+def test_the_shipped_pace_stands_in_where_no_like_run_is_recorded_and_for_every_family() -> None:
+    shipped = (_run("shipped", _asked(1000), 10),)
+    asked = _asked(1000)._replace(family="regression")
+    found = estimate(KnownCosts([], [], shipped), asked)
+    assert found is not None
+    assert found.known_from == ("shipped",)
+    own = estimate(KnownCosts([_run("a", asked, 30)], [], shipped), asked)
+    assert own is not None
+    assert own.known_from == ("a",)
+    assert estimate(KnownCosts([], [], shipped), asked._replace(base_model="pkg:other")) is None
+
+
+def test_the_table_of_pace_is_scaled_to_this_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cost = {
+        "family": "classification", "length": 1.0, "visits": 0, "seconds": 12.0, "cpu_seconds": 14.0,
+        "stages": {"training": [10.0, 12.0]}, "steps": 0, "planned_steps": 0, "start_memory_mb": 100.0,
+        "loaded_memory_mb": 120.0, "peak_memory_mb": 200.0,
+    }  # fmt: skip
+    run = {"method": "classical", "base_model": None, "modality": "tabular", "examples": 500, "cost": cost}
+    path = tmp_path / "pace.json"
+    path.write_text(json.dumps({"reference_seconds": 0.001, "runs": [run]}))
+    monkeypatch.setattr(estimates, "PACE", path)
+    monkeypatch.setattr(estimates, "reference_seconds", lambda: 0.003)
+    estimates.shipped_runs.cache_clear()
+    try:
+        (slow,) = estimates.shipped_runs()
+    finally:
+        estimates.shipped_runs.cache_clear()
+    assert slow.stages["training"] == pytest.approx((30.0, 36.0))
+    assert slow.rest == pytest.approx((6.0, 6.0))

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.versions import resolve
 from speciate.lineage import model_report
 from speciate.modalities.bundles import bundle
 from speciate.models import registry
@@ -21,6 +23,7 @@ from speciate.serving import predict
 from speciate.serving.items import Item
 from speciate.serving.predict import Input, _payload
 from speciate.serving.predict_worker import answer
+from speciate.tasks import predictor
 from speciate.workspace.workspace import Workspace
 from tests.modalities.samples import photo
 from tests.training.world import make_dataset, thirds, train_now
@@ -130,3 +133,49 @@ def _plain(grey: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(out, "PNG")
     return out.getvalue()
+
+
+def _three_parts(workspace: Workspace, labels: Sequence[str], notes: Sequence[str], greys: Sequence[int]) -> None:
+    """With a second note in each row that says nothing."""
+    chance = np.random.default_rng(1)
+    media = [
+        bundle(
+            {
+                "note.text": note.encode(),
+                "photo.image": _plain(grey),
+                "remark.text": " ".join(chance.choice(["sun", "rain", "wind", "snow"], 3)).encode(),
+            }
+        )
+        for note, grey in zip(notes, greys, strict=True)
+    ]
+    make_dataset(workspace, "rounds", "multimodal", {}, labels=labels, splits=thirds(len(labels)), media=media)
+
+
+@pytest.mark.slow
+def test_the_pair_that_tells_together_is_found_among_three_parts(workspace: Workspace) -> None:
+    """Planted: the label is whether note and photo differ, which neither tells alone; the remark says nothing."""
+    chance = np.random.default_rng(0)
+    facts = [(bool(chance.integers(2)), bool(chance.integers(2))) for _ in range(240)]
+    notes = [f"{'strong pain' if pain else 'slept well'} {i}" for i, (pain, _) in enumerate(facts)]
+    greys = [(200 if bright else 40) + int(chance.integers(30)) for _, bright in facts]
+    _three_parts(workspace, ["odd" if pain != bright else "even" for pain, bright in facts], notes, greys)
+    version, report = trained(workspace)
+    values = {one["name"]: one["value"] for one in report["candidates"] if one["value"] is not None}
+    alone = max(value for name, value in values.items() if " alone" in name and not name.startswith("mean"))
+    pair = max(value for name, value in values.items() if name.startswith("note + photo:"))
+    assert pair > 0.9 > 0.7 > alone
+    assert set(PART) <= set(version.card.parts)
+    assert report["validation"]["value"] > 0.9
+
+
+@pytest.mark.slow
+def test_where_no_part_tells_anything_no_combination_pretends_to(workspace: Workspace) -> None:
+    chance = np.random.default_rng(0)
+    labels = ["odd" if chance.integers(2) else "even" for _ in range(240)]
+    notes = [" ".join(chance.choice(["pain", "well", "calm", "cough"], 2)) for _ in labels]
+    _three_parts(workspace, labels, notes, chance.integers(0, 250, 240).tolist())
+    version, _ = trained(workspace)
+    test = load_examples(workspace.folders, resolve(workspace.database, "rounds"), ("test",))
+    given = predictor.load(version.path).predict(test)
+    right = sum(one.output == example.label for one, example in zip(given, test, strict=True))
+    assert abs(right / len(test) - 0.5) < 0.2, "three standard errors"

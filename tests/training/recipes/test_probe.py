@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.tasks import predictor
+from speciate.training.recipes import probe
 from speciate.training.recipes.classical import logistic, ridge
 from speciate.training.recipes.probe import on_spread_vectors, spread_factor
 from speciate.training.recipes.structured_learners import one_versus_rest
@@ -87,3 +90,49 @@ def test_several_labels_at_once() -> None:
 
 def test_vectors_that_are_all_the_same_do_no_harm() -> None:
     assert spread_factor(np.ones((5, 3))) == 1
+
+
+class _SlowEmbeddings:
+    """A second for each 100 examples."""
+
+    def __init__(self, context: Any) -> None:
+        self.context, self.embedded = context, list[str]()
+
+    def encode(self, examples: Any) -> None:
+        self.embedded += [example.id for example in examples]
+        self.context.seconds_left -= len(examples) / 100
+
+
+class _Context:
+    def __init__(self, count: int, seconds: float) -> None:
+        labels = ["rare" if i % 100 == 0 else "common" for i in range(count)]
+        made = [Example(str(i), "text", label, str(i), "train", {}) for i, label in enumerate(labels)]
+        self.train, self.validation = made[: count * 3 // 4], made[count * 3 // 4 :]
+        self.seconds_left, self.notes, self.kept = seconds, list[str](), set[str]()
+        self.payload = SimpleNamespace(spec=SimpleNamespace(seed=0))
+
+    def label(self, example: Example) -> Any:
+        return example.label
+
+    def keep_only(self, ids: set[str]) -> None:
+        self.kept = ids
+
+
+@pytest.mark.parametrize(("seconds", "embedded"), [(math.inf, 2000), (100.0, 2000), (10.0, 768), (0.5, 256)])
+def test_where_the_budget_ends_while_embedding_a_sample_with_each_label_is_learned_from(
+    seconds: float, embedded: int
+) -> None:
+    context: Any = _Context(2000, seconds)
+    slow: Any = _SlowEmbeddings(context)
+    probe._embed_in_time(context, slow)
+    assert len(slow.embedded) == len(set(slow.embedded)) == embedded
+    assert context.kept == (set() if embedded == 2000 else set(slow.embedded))
+    assert bool(context.notes) == (embedded < 2000)
+    rare = sum(int(each) % 100 == 0 for each in slow.embedded)
+    assert rare == pytest.approx(embedded / 100, abs=2)
+
+
+def test_a_sample_of_numbers_is_drawn_from_all_of_them() -> None:
+    order = probe._stratified([float(i) for i in range(1000)], 0)
+    assert sorted(order) == list(range(1000))
+    assert 400 < np.mean(order[:200]) < 600

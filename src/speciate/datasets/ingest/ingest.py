@@ -49,7 +49,7 @@ from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
 from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
 from speciate.datasets.readers.rows import Row
 from speciate.datasets.roles import Roles, says_answers
-from speciate.datasets.sources import own_export, sandbox_calls
+from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
@@ -143,6 +143,8 @@ class Payload(BaseModel):
     parent: Parent | None
     now: float | None = None
     """When it was planned, by the workspace's clock; None in plans of before."""
+    requested: tuple[str, ...] = ()
+    """Of a log: answers about which episodes of a watch asked, drawn at random."""
 
 
 def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
@@ -176,6 +178,7 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         earlier=_stored_version(workspace, spec) if found is None else None,
         parent=_parent(workspace, spec.name, found) if found is not None else None,
         now=workspace.clock.now(),
+        requested=_requested(spec, workspace),
     )
     resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
     if found is not None:
@@ -186,6 +189,12 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         bytes=size or None,
         resolved=resolved,
     )
+
+
+def _requested(spec: IngestSpec, workspace: Workspace) -> tuple[str, ...]:
+    source = str(spec.source or "")
+    is_log = source.startswith(f"{answer_log.KIND}:")
+    return answer_log.requested_at_random(source, workspace.database) if is_log else ()
 
 
 def _stored_version(workspace: Workspace, spec: IngestSpec) -> StoredVersion | None:
@@ -329,7 +338,8 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
             return _SourceContent(_draft_survey(spec, survey, parent, validation), survey)
         assert spec.source is not None
         labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
-        context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time())
+        context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time(),
+                                              frozenset(payload.requested))  # fmt: skip
         never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
         inputs = parent.manifest.inputs if parent else spec.inputs
         found = prepare_source(

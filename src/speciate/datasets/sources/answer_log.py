@@ -11,7 +11,9 @@ and the model version and time of each answer.
 
 Only answers that were drawn at random judge: those that were asked about for their doubt are harder than the rest. On
 which of the two sides an answer lies follows from its group alone (without one, from its content), so a later answer of
-a group that was learned from never judges. The column `drawn` says how each answer came to its label.
+a group that was learned from never judges. The column `drawn` says how each answer came to its label. What feedback
+claims of itself counts for nothing there: an answer was drawn at random where the episode of a watch asked about it so
+(`label_requests`), or where the random order itself says so (`quality.drawn_in_order`).
 
 The label comes from a person, else an agent, else a system, else (only in the split train, of no group that judges) a
 teacher; never from the model's answer. The source is written like
@@ -24,7 +26,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -44,9 +46,11 @@ from speciate.predictions.reading import LoggedAnswer, StoredFeedback
 from speciate.refs import check_name
 from speciate.settings import load
 from speciate.workspace import integrity
+from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
 KIND = "log"
+_REQUESTED = "SELECT prediction FROM label_requests WHERE use_case = ? AND drawn = 'random' ORDER BY prediction"
 LABEL = "label"
 _FORM = "log:USE_CASE?labelled=true&model=NAME@v3&since=2026-11-01&until=2026-12-01"
 _KNOWN = {"labelled", "model", "since", "until", "part", "group", "arrived", "taught"}
@@ -131,19 +135,26 @@ def check(source: str, folders: Folders | None = None) -> None:
         raise _empty_error(query)
 
 
+def requested_at_random(source: str, database: Database) -> tuple[str, ...]:
+    """Answers about which episodes of the watch of this log asked, drawn at random."""
+    return tuple(row[0] for row in database.read(_REQUESTED, [parse(source).use_case]))
+
+
 def write(
-    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None, *, now: float
-) -> list[ExcludedFile]:
+    source: str, folders: Folders, target: Path, label: str | None, column: str | None = None, *, now: float,
+    requested: Collection[str] = (),
+) -> list[ExcludedFile]:  # fmt: skip
     """Writes the source into the empty folder `target`; returns the excluded answers.
 
     `label`: the name of the label column. `column`: the only input column, if there is one: a text input becomes a cell
-    of it. `now`: by the workspace's clock, which dated the answers. Raises NOT_FOUND if the log holds no such answers.
+    of it. `now`: by the workspace's clock, which dated the answers. `requested`: what episodes of its watch asked about
+    at random. Raises NOT_FOUND if the log holds no such answers.
     """
     query = parse(source)
     log = log_folder(folders, query.use_case)
     retention = load(folders.root).log.of(query.use_case).retention_days
     since = max(query.since, reading.retention_start(now, retention))
-    taken, excluded = examples(log, query._replace(since=since), column)
+    taken, excluded = examples(log, query._replace(since=since), column, requested)
     if query.part is not None:
         taken = [each for each in taken if split_of(each, query) is not None]
     if not taken:
@@ -157,7 +168,7 @@ def write(
 
 
 def examples(
-    log: LogFolder, query: LogQuery, column: str | None = None
+    log: LogFolder, query: LogQuery, column: str | None = None, requested: Collection[str] = ()
 ) -> tuple[list[LoggedExample], list[ExcludedFile]]:
     """Answers whose input was kept, of the most frequent form; oldest first.
 
@@ -167,7 +178,8 @@ def examples(
         return [], []
     rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
     given = feedback.latest_by_source(reading.feedback(log, since=query.since))
-    at_random, taught = quality.random_sample(given), _taught(log, query)
+    at_random = _at_random(log, query, given, requested)
+    taught = _taught(log, query)
     found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
         answer = reading.to_logged_answer(row)
@@ -199,12 +211,23 @@ def examples(
     return found, excluded
 
 
+def _at_random(
+    log: LogFolder, query: LogQuery, given: Mapping[str, feedback.BySource], requested: Collection[str]
+) -> set[str]:
+    if not given:
+        return set()
+    rows = reading.answers(log, since=query.since, columns=["id", "at", "error"])
+    columns = (rows[name].to_pylist() for name in ("id", "at", "error"))
+    shown = {name: float(at) for name, at, error in zip(*columns, strict=True) if not error}
+    return quality.drawn_in_order(shown, given) | {name for name in requested if name in given}
+
+
 def _said(label: StoredFeedback | None, at_random: bool) -> tuple[Any, str | None, str | None]:
-    """The label, whose it is, and how the answer came to it: what the random draw passed over as it was labelled before
-    counts as drawn by it (`quality.random_sample`)."""
+    """The label, whose it is, and how the answer came to it. What claims to be a random draw and is none was drawn in a
+    way that nobody knows."""
     if label is None:
         return None, None, None
-    return label.label, label.source, "random" if at_random else label.drawn
+    return label.label, label.source, "random" if at_random else None if label.drawn == "random" else label.drawn
 
 
 def split_of(example: LoggedExample, query: LogQuery) -> str | None:

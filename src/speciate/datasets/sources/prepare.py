@@ -177,7 +177,9 @@ def _fetch(source: Path | str, context: SourceContext, label: str | None, column
     if kind == "gym":
         gym_examples.write(name, folder)
     elif kind == answer_log.KIND:
-        excluded = answer_log.write(str(source), context.folders, folder, label, column, now=context.now)
+        excluded = answer_log.write(
+            str(source), context.folders, folder, label, column, now=context.now, requested=context.requested
+        )  # fmt: skip
     else:
         packaged_data.find(name).write(folder)
     return _FetchedSource(folder, None, excluded)

@@ -44,6 +44,8 @@ class SourceContext(NamedTuple):
     """A folder of the run's own; created if it is missing."""
     now: float = 0.0
     """By the workspace's clock: answers of a log are as old as that says."""
+    requested: frozenset[str] = frozenset()
+    """Answers of a log about which episodes of a watch asked, drawn at random."""
 
 
 def unpack_into(

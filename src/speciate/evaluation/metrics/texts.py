@@ -40,6 +40,36 @@ def _numeric_match(answers: Answers) -> Floats:
     )
 
 
+_FAR = 0.5
+"""Share of a text from which on an answer is another one."""
+
+
+def _anls(answers: Answers) -> Floats:
+    """Average normalized Levenshtein similarity, of each answer."""
+    return np.array([_similarity(true.lower(), said.lower()) for true, said in _texts(answers)], np.float64)
+
+
+def _similarity(one: str, other: str) -> float:
+    longer = max(len(one), len(other))
+    share = edit_distance(one, other) / longer if longer else 0.0
+    return 1 - share if share < _FAR else 0.0
+
+
+def edit_distance(one: str, other: str) -> int:
+    """The fewest insertions, deletions and substitutions (Levenshtein 1966).
+
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
+    before = list(range(len(other) + 1))
+    for row, left in enumerate(one, 1):
+        now = [row]
+        for column, right in enumerate(other, 1):
+            now.append(min(now[-1] + 1, before[column] + 1, before[column - 1] + (left != right)))
+        before = now
+    return before[-1]
+
+
 def _same(reference: Any, given: Any) -> float:
     wanted, said = last_number(reference), last_number(given)
     if wanted is None:
@@ -253,6 +283,7 @@ def _fitting(given: Sequence[str] | None, reference: Sequence[str]) -> Sequence[
 
 MEANS: dict[str, Callable[[Answers], Floats]] = {
     "exact_match": _exact_match,
+    "anls": _anls,
     "numeric_match": _numeric_match,
     "rouge_l": _rouge_l,
 }

@@ -42,11 +42,12 @@ def predict_published(request: PredictorRequest) -> ModelAnswers:
     folder = _folder(request)
     wanted = _wanted_labels(request)
     prompts = labels.prompts(sorted(wanted))
-    predictor = load_published(folder, prompts=prompts)
+    predictor = load_published(folder, prompts=prompts, task=evaluated_model.task)
     if task.family in LABELLED and not labels.zero_shot:
         _check_mapped(labels, predictor.published_labels, wanted, task.family)
+    identity = answer_identity(evaluated_model.identity, prompts, predictor.model.head.adapter)
     raw = answer_all(
-        request.run, answer_identity(evaluated_model.identity, prompts), request.examples, predictor.predict,
+        request.run, identity, request.examples, predictor.predict,
         request.on_progress, at_once=_AT_ONCE,
     )  # fmt: skip
     mapped = _map_answers(request, labels, predictor.published_labels, wanted, raw)
@@ -97,7 +98,7 @@ def _labels_in(target: Any, family: Family) -> Iterable[str]:
             return list(target)
         case "detection":
             return [each["label"] for each in target["objects"]]
-        case "segmentation":
+        case "segmentation" | "panoptic":
             return list(target["labels"])
         case _:
             return []

@@ -174,7 +174,8 @@ def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[C
     onsets = [each.onset for each in memory.alarms if each.onset is not None and kind_of_signal(each.signal) in kinds]
     changes: dict[str, object] = {
         "episode": memory.episode + 1, "round": 1, "begun": now, "causes": kinds, "approval": None, "mined": 0,
-        "fingerprints": tuple(each.fingerprint for each in causes), "model_found": None,
+        "fingerprints": tuple(each.fingerprint for each in causes), "model_found": None, "first": None, "short": False,
+        "before": seen.production,
         "tried": dict(list({**memory.tried, **{each.fingerprint: _OPEN for each in causes}}.items())[-_MOST_TRIED:]),
         "onset": max(onsets) if onsets else None, "asked": max(memory.asked, seen.asked),
         "requirement": seen.requirement.version if seen.requirement else memory.requirement,
@@ -260,9 +261,12 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
         return Decision(
             _in(tried, "mining", now, round=2), because, start=(Start("mine", n=more, since=memory.onset),)
         )  # fmt: skip
+    if found.verdict != "promote" and memory.first is not None:
+        because = f"{memory.first} serves; with the labels of the second round: {found.why}"
+        return _over(watch, tried, now, End("promoted", because, memory.first, found.smallest_gain))
     if found.verdict != "promote":
         return _over(watch, tried, now, End(found.verdict, found.why, found.model, found.smallest_gain))
-    tried = tried.model_copy(update={"canary": found.canary})
+    tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":
         because = f"a person is asked whether {found.model} may serve"
         return Decision(_in(tried, "asking", now, approval=found.approval, model_found=found.model), because)
@@ -335,30 +339,42 @@ def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
         return Decision(memory, f"{model} bakes")
     if seen.bake == "broken":
         return _over(watch, memory, now, End("taken_back", f"{model} broke a limit of its bake", model))
+    more = min(watch.ask, watch.policy.labels - seen.spent.labels)
+    minutes = watch.policy.budget_minutes - seen.spent.minutes
+    if memory.short and memory.round == 1 and more >= FEWEST and minutes >= FEWEST_MINUTES:
+        because = f"{model} survived its bake, and is short of the target: {more} more labels are asked for, once"
+        start = Start("mine", n=more, since=memory.onset)
+        return Decision(_in(memory, "mining", now, round=2, first=model), because, start=(start,))
     return _over(watch, memory, now, End("promoted", f"{model} survived its bake", model))
 
 
 def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
     """Back to idle. The cool-down counts from the beginning of the episode: its labelling took weeks already. Causes
     that were answered may come again by new evidence; one that was tried in vain waits twice as long as the cool-down,
-    which doubles with each vain episode."""
+    which doubles with each vain episode. One that could not be told from too few labels was not tried in vain: it
+    stands, and waits for labels, which the month's budget bounds; but the third such end in a row counts as in vain."""
     fruitful = end.outcome in _FRUITFUL
-    fruitless = 0 if fruitful else memory.fruitless + 1
-    pause = watch.policy.cooldown_hours * HOUR * 2 ** min(fruitless, _MOST_DOUBLINGS)
+    undecided = memory.undecided + 1 if end.outcome == "inconclusive" else 0
+    open_ = 0 < undecided < _UNRESOLVED
+    fruitless = 0 if fruitful else memory.fruitless + (not open_)
+    pause = watch.policy.cooldown_hours * HOUR * (1 if open_ else 2 ** min(fruitless, _MOST_DOUBLINGS))
     kept = {
         name: until if until != _OPEN else now + 2 * pause
         for name, until in memory.tried.items()
-        if until > now and not (fruitful and until == _OPEN)
+        if until > now and not ((fruitful or open_) and until == _OPEN)
     }
     changes: dict[str, object] = {
-        "causes": (), "fingerprints": (), "alarms": (), "tried": kept, "quiet_until": memory.begun + pause,
-        "fruitless": fruitless, "approval": None, "mined": 0, "onset": None, "model_found": None, "told": now,
+        "causes": (), "fingerprints": (), "alarms": memory.alarms if open_ else (), "tried": kept,
+        "quiet_until": memory.begun + pause, "fruitless": fruitless, "undecided": undecided, "approval": None,
+        "mined": 0, "onset": None, "model_found": None, "before": None, "first": None, "short": False, "told": now,
         "canary": False,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
     told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")
-    if fruitless == _UNRESOLVED:
-        told = Told("watch.unresolved", f"{fruitless} episodes brought no better model, one after another")
+    if not fruitful and _UNRESOLVED in (fruitless, undecided):
+        told = Told("watch.unresolved", f"{_UNRESOLVED} episodes brought no better model, one after another")
+    elif end.outcome in ("hold", "inconclusive") and "requirement_change" in memory.causes:
+        told = Told("watch.unresolved", "what the use case asks now is not reached by anything that could be trained")
     return Decision(_in(memory, "idle", now, **changes), text, told=(told,), ended=end)
 
 

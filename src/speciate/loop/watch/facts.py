@@ -56,6 +56,8 @@ class Memory(BaseModel):
     quiet_until: float = 0.0
     fruitless: int = 0
     """Episodes without a better model, one after another."""
+    undecided: int = 0
+    """Episodes whose labels were too few to tell, one after another."""
     learned_until: float = 0.0
     """Labels that came until then were learned from, or were tried."""
     scheduled: float = 0.0
@@ -73,6 +75,12 @@ class Memory(BaseModel):
     onset: float | None = None
     model_found: str | None = None
     """The candidate of this episode."""
+    before: str | None = None
+    """What served when the episode began."""
+    first: str | None = None
+    """The candidate of its first round, once it survived its bake, where a second round follows."""
+    short: bool = False
+    """Whether the candidate is short of the target on the judged answers."""
     approval: str | None = None
     canary: bool = False
     """Whether the candidate serves a share first."""
@@ -177,6 +185,8 @@ class Learned(BaseModel):
     """Randomly drawn answers that judged it."""
     needed_labels: int | None = None
     smallest_gain: float | None = None
+    short: bool = False
+    """Whether it is short of the use case's target on the judged answers, by its estimate."""
     canary: bool = False
     """Whether it serves a share of a deployment's requests, and not yet all."""
     shadow: ShadowReport | None = None

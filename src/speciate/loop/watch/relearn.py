@@ -1,35 +1,56 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    (teach) -> rows, judged -> suite -> train/... (variants -> train/variants) -> evaluate -> judge
-    -> (further suites) -> shadow -> promote
+    (teach) -> rows, judged -> suite -> (shortlist) -> train/... (variants -> train/variants) -> judge -> (old)
+    -> evaluate -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
 answer lies follows from its group (or its content) alone. Where the use case's core suite is that dataset's test split
-without a version, `suite` adds the judged answers to it, too: it grows with what production is asked. A core suite that
-names its version stays as it is. A candidate is promoted if it passes the use case's gates on
-the core suite, is better than what serves on the judged answers (the interval of the paired difference is above 0), and
-is not worse on the core suite than the best that ever served there, beyond a margin. `inconclusive` asks for more
-labels; `hold` is only said where the interval's upper end is below the margin. Before a promotion the candidate answers
-what was logged (`shadow`), which is shown and decides nothing.
+without a version, `suite` adds the judged answers to it, too: it grows with what production is asked, and `old` judges
+on the rows that it had before. A core suite that names its version stays as it is.
+
+Three questions, each to the rows that can answer it:
+
+- Is it better? On the judged answers, by the paired interval, at a level that accounts for all that they judged before
+  (`holdout_reuse.level_for`): of all episodes of a use case together, at most one in twenty calls something better
+  that is not.
+- What does it cost? On the rows that the suite had before: the loss against what serves is by its estimate within the
+  margin, and surely within twice the margin; against the best that ever served, not surely beyond it. New rows, on
+  which it gains, cannot hide what it loses on old ones.
+- Does it hold what the use case asks? By its gates on the core suite. As the gain is shown by other rows, `not_worse`
+  must hold by its interval, and need not be free of luck besides (evaluation/shown_gains.py).
+
+A second round of an episode whose first candidate was promoted compares with what served before the episode: its
+candidate has the labels of both rounds, must be surely better than that, and by its estimate no worse than the first.
+`inconclusive` asks for more labels; `hold` is only said where the interval's upper end is below the margin. Before a
+promotion the candidate answers what was logged (`shadow`), which is shown and decides nothing.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
+from speciate.evaluation.shown_gains import ShownGain, is_sure
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.loop.watch.definition import MARGIN
 from speciate.loop.watch.facts import Learned, ShadowReport, Taught
+from speciate.loop.watch.random_answers import ServingShare
+from speciate.refs import dataset_ref
+from speciate.training.planning.shortlist import SHORTLIST_STEP, shortlist_report, shortlist_request
+from speciate.training.planning.transferability import comparable, kept_base_models
+from speciate.training.train_spec import Candidate
+from speciate.use_cases import NOT_WORSE_SHARE
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
-ROWS, JUDGED, SUITE, EVALUATE, JUDGE = "rows", "judged", "suite", "evaluate", "judge"
+ROWS, JUDGED, SUITE, JUDGE, OLD, EVALUATE = "rows", "judged", "suite", "judge", "old", "evaluate"
 TEACH, VARIANTS, SHADOW, PROMOTE = "teach", "variants", "shadow", "promote"
 TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
@@ -40,7 +61,7 @@ CANARY_PERCENT = 10.0
 _PRIORITY = -10
 """Whatever a person asked for goes first."""
 ACTOR = "watch"
-_LEVEL = 0.05
+_LEVEL = 0.95
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 """As `repr` writes texts."""
 _OWN_WORDS = frozenset({
@@ -88,9 +109,22 @@ class RelearnSpec(BaseModel):
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
+    shortlist: bool = False
+    """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
-    high_water: float | None = None
-    """The best value on the core suite of a version that ever served."""
+    best: str | None = None
+    """Of all versions that ever served, the one that was best on the core suite; None: nothing but what serves."""
+    before: str | None = None
+    """What served before this episode, where it has promoted a candidate already."""
+    serving: str | None = None
+    """Then: the candidate that it promoted."""
+    serving_share: ServingShare | None = None
+    """How right what serves was on this episode's random answers, where the target is such a share."""
+    judged_before: int = 0
+    """Candidates that the judged answers judged in earlier evaluations."""
+    target: float | None = None
+    margin: float | None = None
+    """What may be lost on old rows, as the use case's gate says; None: as `not_worse` without a value allows."""
     further: tuple[Literal["heldout", "regression"], ...] = ()
     """Suites beside the core on which a promotion needs a decision."""
     budget_minutes: float
@@ -115,27 +149,43 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
     if wanted := _adding(spec, steps):
         return wanted
     trained = _trained(children)
-    untried = [way for way in spec.ways if TRAIN + way.name not in steps]
+    untried = [way for way in _promising(spec, steps) if TRAIN + way.name not in steps]
     if VARIANTS in steps and not steps[VARIANTS].result:  # these media could not be changed: that alone stops nothing
         untried = [way for way in untried if not way.with_variants]
-    if EVALUATE not in steps and untried and (left >= 1.0 or not trained):  # each way has its share of what is left
+    begun = JUDGE in steps or EVALUATE in steps
+    if not begun and untried and (left >= 1.0 or not trained):
+        if spec.shortlist and SHORTLIST_STEP not in steps and comparable(untried[0].base_model):
+            return [_comparison(spec, _dataset(spec, steps), left)]
         if untried[0].with_variants and VARIANTS not in steps:
             return [_variants(_dataset(spec, steps))]
+        # each way has its share of what is left
         return [_training(spec, untried[0], _dataset(spec, steps, untried[0]), left / len(untried))]
     if not trained:
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
+    if _judged_ref(spec, steps) is None:
+        if not spec.replaces:
+            return _end("inconclusive", "there are no randomly drawn answers to judge by")
+        better, level = [_Gain(each.model, 0.0, 0.0, 0.0, None) for each in trained], _LEVEL
+    else:
+        if JUDGE not in steps:
+            return [_judgement(spec, trained, steps, left)]
+        judged = _better(spec, steps[JUDGE], len({each.model for each in trained}))
+        if isinstance(judged, Finished):
+            return judged
+        better, level = judged
+    if spec.grows and SUITE in steps:
+        if OLD not in steps:
+            return [_on_old_rows(spec, better, left)]
+        losses = {each.model: _loss(spec, steps[OLD], each.model) for each in better}
+        if all(losses.values()):
+            return _end("hold", str(losses[better[0].model]), **_known(better[0], steps.get(JUDGE)))
+        better = [each for each in better if losses[each.model] is None]
     if EVALUATE not in steps:
-        return [_evaluation(spec, trained, left)]
-    passing = _passing(spec, steps[EVALUATE])
+        return [_evaluation(spec, better, steps, level, left)]
+    passing = _passing(spec, steps[EVALUATE], better)
     if isinstance(passing, Finished):
         return passing
-    if spec.replaces and _judged_ref(spec, steps) is None:
-        return _promote(spec, passing[0], steps, left, f"{passing[0]} replaces what must go", {"model": passing[0]})
-    if _judged_ref(spec, steps) is None:
-        return _end("inconclusive", "there are no randomly drawn answers to judge by")
-    if JUDGE not in steps:
-        return [_judgement(spec, passing, steps, left)]
     return _settle(spec, passing, steps, left)
 
 
@@ -213,6 +263,26 @@ def _trained(children: Sequence[Child]) -> list[_Trained]:
     ]
 
 
+def _comparison(spec: RelearnSpec, dataset: str, left: float) -> ChildRequest:
+    """Of the new base models, by frozen vectors of the examples: the step by which `specialize` leaves some out."""
+    found = [Candidate(method="probe", base_model=way.base_model) for way in spec.ways if way.base_model]
+    asked = shortlist_request(
+        found, use_case=spec.use_case, dataset=dataset, seed=0, seconds_left=max(left, 1.0), grace=_GRACE_SECONDS
+    )
+    return asked.model_copy(update={"priority": _PRIORITY})
+
+
+def _promising(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
+    """Without the base models that were left out; of the others the most promising first."""
+    report = shortlist_report([steps[SHORTLIST_STEP]]) if SHORTLIST_STEP in steps else None
+    if report is None:
+        return list(spec.ways)
+    order = kept_base_models(report)
+    new = [way for way in spec.ways if comparable(way.base_model)]
+    kept = sorted((way for way in new if way.base_model in order), key=lambda way: order.index(str(way.base_model)))
+    return [*(way for way in spec.ways if way not in new), *kept]
+
+
 def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRequest:
     seconds = max(left, 1.0)
     ours = {
@@ -227,41 +297,187 @@ def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRe
 # Evaluations
 
 
-def _evaluation(spec: RelearnSpec, trained: Sequence[_Trained], left: float) -> ChildRequest:
-    asked = {
-        "models": list(dict.fromkeys(each.model for each in trained)), "suite": "core", "dataset": spec.core,
-        "use_case": spec.use_case, "pick": "gates", "budget_usd": spec.budget_usd or None,
+def _evaluation(
+    spec: RelearnSpec, better: Sequence[_Gain], steps: Mapping[str, Child], level: float, left: float
+) -> ChildRequest:  # fmt: skip
+    beside = [spec.best] if spec.best and not spec.grows and not spec.replaces else []
+    asked: dict[str, Any] = {
+        "models": [each.model for each in better], "suite": "core", "dataset": spec.core, "use_case": spec.use_case,
+        "pick": "gates", "budget_usd": spec.budget_usd or None, "baselines": beside,
     }  # fmt: skip
-    seconds = max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
-    return ChildRequest(step=EVALUATE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=seconds)
+    if not spec.replaces:  # a replacement shows no gain
+        shown = ShownGain(evaluation=str((steps[JUDGE].result or {})["evaluation"]), level=level)
+        asked["shown"] = shown.model_dump()
+    return ChildRequest(
+        step=EVALUATE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left)
+    )  # fmt: skip
 
 
-def _judgement(spec: RelearnSpec, models: Sequence[str], steps: Mapping[str, Child], left: float) -> ChildRequest:
+def _judgement(
+    spec: RelearnSpec, trained: Sequence[_Trained], steps: Mapping[str, Child], left: float
+) -> ChildRequest:  # fmt: skip
     """On the judged answers, beside what serves: this is no suite of the use case, so it decides nothing itself."""
-    asked = {
-        "models": list(models), "dataset": _judged_ref(spec, steps), "use_case": spec.use_case, "latency": False,
-        "budget_usd": spec.budget_usd or None,
+    asked: dict[str, Any] = {
+        "models": list(dict.fromkeys(each.model for each in trained)), "dataset": _judged_ref(spec, steps),
+        "use_case": spec.use_case, "latency": False, "budget_usd": spec.budget_usd or None,
     }  # fmt: skip
-    seconds = max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
-    return ChildRequest(step=JUDGE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=seconds)
+    if spec.before is not None:
+        asked |= {"baseline": spec.before, "baselines": [spec.serving] if spec.serving else []}
+    return ChildRequest(step=JUDGE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left))
 
 
-def _passing(spec: RelearnSpec, evaluated: Child) -> list[str] | Finished:
+def _on_old_rows(spec: RelearnSpec, better: Sequence[_Gain], left: float) -> ChildRequest:
+    split = dataset_ref(spec.core).split or "test"
+    asked = {
+        "models": [each.model for each in better], "dataset": f"{spec.dataset}:{split}", "use_case": spec.use_case,
+        "latency": False, "budget_usd": spec.budget_usd or None, "baselines": [spec.best] if spec.best else [],
+    }  # fmt: skip
+    return ChildRequest(step=OLD, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left))
+
+
+def _seconds(left: float) -> float:
+    return max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
+
+
+class _Gain(NamedTuple):
+    """Of a candidate over the baseline of an evaluation; better is more."""
+
+    model: str
+    gain: float
+    low: float
+    high: float
+    seen: float | None
+    """The smallest gain that could have been seen."""
+    p_value: float | None = None
+
+
+def _gains(spec: RelearnSpec, evaluated: Child) -> list[_Gain]:
+    """Of each candidate over what it is compared with; the best first."""
+    sign, found = find_metric(spec.metric).sign, list[_Gain]()
+    for each in _report(evaluated)["comparisons"]:
+        if each["delta"] is None or each["interval"] is None:
+            continue
+        low, high = sorted(sign * bound for bound in each["interval"])
+        found.append(_Gain(each["candidate"], sign * each["delta"], low, high, each.get("minimum_detectable_effect"),
+                           each.get("p_value")))  # fmt: skip
+    return sorted(found, key=lambda one: one.gain, reverse=True)
+
+
+def _report(evaluated: Child) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = (evaluated.result or {}).get("report", {"comparisons": (), "leaderboard": (), "n": 0})
+    return found
+
+
+def _value(spec: RelearnSpec, evaluated: Child, model: str | None) -> float | None:
+    """With the sign that makes more better."""
+    sign = find_metric(spec.metric).sign
+    rows = _report(evaluated).get("leaderboard", ())
+    return next((sign * row["value"] for row in rows if row["model"] == model and row["value"] is not None), None)
+
+
+def _margin(spec: RelearnSpec, evaluated: Child) -> float:
+    if spec.margin is not None:
+        return spec.margin
+    had = _value(spec, evaluated, _report(evaluated).get("baseline"))
+    return MARGIN if find_metric(spec.metric).bounded or had is None else NOT_WORSE_SHARE * abs(had)
+
+
+def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tuple[list[_Gain], float]:
+    """Candidates that are surely better on the judged answers, and the level at which."""
+    if judged.result is None:
+        return _end("hold", f"the candidates could not be judged on answers of production: {_why(judged)}")
+    level = level_for(candidates, LooksOnRows(candidates=spec.judged_before))
+    report = _report(judged)
+    serving = _refined(spec, report)
+    gains = [each for each in _gains(spec, judged) if each.model != serving]
+    if not gains:
+        return _end("hold", "training found what serves again: there is nothing to compare")
+    best, n = gains[0], int(report["n"])
+    said, known = _said(best, n), _known(best, judged)
+    sure = [each for each in gains if is_sure(each.low, each.p_value, level)]
+    if spec.replaces and best.high > -_margin(spec, judged):
+        return [each for each in gains if each.high > -_margin(spec, judged)], level
+    if not sure:
+        if best.high < _margin(spec, judged):
+            return _end("hold", f"nothing to gain: {said}", **known)
+        if (fine := _meets(spec)) is not None:
+            return _end("hold", f"{fine}; {said}", **known)
+        earlier = f"; at {100 * level:.4g} %, as they judged {spec.judged_before} before" if spec.judged_before else ""
+        return _end(
+            "inconclusive", f"too few answers to tell: {said}{earlier}", needed_labels=_needed(best, n), **known
+        )
+    if serving is not None:
+        first = next((each.gain for each in _gains(spec, judged) if each.model == serving), -math.inf)
+        sure = [each for each in sure if each.gain >= first]
+        if not sure:
+            return _end(
+                "hold", f"{best.model} is no better on {n} judged answers than {serving}, which serves", **known
+            )
+    return sure, level
+
+
+def _meets(spec: RelearnSpec) -> str | None:
+    """That nothing need be done, where what serves surely reaches the target on what production is asked now."""
+    found, target = spec.serving_share, spec.target
+    if found is None or target is None or found.low < target:
+        return None
+    right = f"{found.share:.3g} of {found.n} random answers are right (95 %: {found.low:.3g} to {found.high:.3g})"
+    return f"nothing need be done: {right}, and {target:g} is asked"
+
+
+def _refined(spec: RelearnSpec, report: Mapping[str, Any]) -> str | None:
+    """What serves, where this round is to better what the first one promoted."""
+    if spec.before is None:
+        return None
+    return next((row["model"] for row in report["leaderboard"] if row["model"] == spec.serving), None)
+
+
+def _said(best: _Gain, n: int) -> str:
+    return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
+
+
+def _known(best: _Gain, judged: Child | None) -> dict[str, Any]:
+    """`judged` None: what must go is replaced, and no answers judge that."""
+    if judged is None:
+        return {"model": best.model}
+    return {
+        "model": best.model, "gain": best.gain, "interval": (best.low, best.high), "judged": int(_report(judged)["n"]),
+        "smallest_gain": best.seen, "evaluation": (judged.result or {})["evaluation"],
+    }  # fmt: skip
+
+
+def _loss(spec: RelearnSpec, evaluated: Child, model: str) -> str | None:
+    """Why a candidate loses too much on rows that it should not lose on; None where it does not."""
+    gain = next((each for each in _gains(spec, evaluated) if each.model == model), None)
+    if gain is None:
+        return f"{model} could not be compared on the old rows: {_why(evaluated)}"
+    margin = _margin(spec, evaluated)
+    if gain.gain < -margin or gain.low <= -2 * margin:
+        lost = f"{gain.gain:+.4g} ({gain.low:+.4g} to {gain.high:+.4g})"
+        return f"{model} would lose on what was asked before: {lost}, and {margin:.3g} is allowed"
+    row = next((each for each in _report(evaluated)["leaderboard"] if each["model"] == model), None)
+    best, sign = _value(spec, evaluated, spec.best), find_metric(spec.metric).sign
+    if best is None or row is None or not row.get("interval"):
+        return None
+    if max(sign * bound for bound in row["interval"]) < best - margin:
+        return f"{model} is worse on the core suite than {spec.best}, which served before"
+    return None
+
+
+def _passing(spec: RelearnSpec, evaluated: Child, better: Sequence[_Gain]) -> list[_Gain] | Finished:
     """Models that pass the use case's gates on the core suite, and are not worse there than the best that ever served:
     what each promotion may lose against its predecessor would add up."""
     if evaluated.result is None:
         return _end("hold", f"no model could be evaluated: {_why(evaluated)}")
     decisions = {each["candidate"]: each for each in evaluated.result.get("decisions", ())}
-    rows = {row["model"]: row for row in evaluated.result["report"]["leaderboard"]}
-    passed = [model for model, each in decisions.items() if each["verdict"] == "promote"]
-    eroded = [model for model in passed if _is_below(spec, rows.get(model))]
-    kept = [model for model in passed if model not in eroded]
+    passed = [each for each in better if decisions.get(each.model, {}).get("verdict") == "promote"]
+    kept = [each for each in passed if spec.grows or _loss(spec, evaluated, each.model) is None]
     if kept:
         return kept
+    if passed:
+        why = _loss(spec, evaluated, passed[0].model) or ""
+        return _end("hold", why, model=passed[0].model, evaluation=evaluated.result["evaluation"])
     found = evaluated.result.get("decision") or {}
-    if eroded:
-        why = f"{', '.join(eroded)} is worse on the core suite than a version that served before"
-        return _end("hold", why, model=eroded[0], evaluation=evaluated.result["evaluation"])
     verdict: Literal["inconclusive", "hold"] = "inconclusive" if found.get("verdict") == "inconclusive" else "hold"
     reasons = found.get("reasons") or [str(evaluated.result.get("no_decision", "no gate was passed"))]
     return _end(
@@ -275,93 +491,36 @@ def _unquoted(reason: str) -> str:
     return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in _OWN_WORDS else "(a value)", reason)
 
 
-def _is_below(spec: RelearnSpec, row: Mapping[str, Any] | None) -> bool:
-    """By the interval: whether its better end is below the high-water mark by more than the margin."""
-    if spec.high_water is None or row is None or not row.get("interval"):
-        return False
-    sign = find_metric(spec.metric).sign
-    best = max(sign * bound for bound in row["interval"])
-    return bool(best < sign * spec.high_water - MARGIN)
-
-
-class _Gain(NamedTuple):
-    model: str
-    gain: float
-    low: float
-    high: float
-    seen: float | None
-    """The smallest gain that could have been seen."""
-    p: float | None = None
-    """Adjusted for all candidates: the best of several equal ones is no better than one of them."""
-
-    @property
-    def is_sure(self) -> bool:
-        return self.low > 0 and (self.p is None or self.p < _LEVEL)
-
-
-def _gains(spec: RelearnSpec, judged: Child) -> list[_Gain]:
-    """Of each candidate over what serves, better is more; the best first."""
-    sign, found = find_metric(spec.metric).sign, list[_Gain]()
-    for each in (judged.result or {"report": {"comparisons": ()}})["report"]["comparisons"]:
-        if each["delta"] is None or each["interval"] is None:
-            continue
-        low, high = sorted(sign * bound for bound in each["interval"])
-        seen, p = each.get("minimum_detectable_effect"), each.get("p_holm")
-        found.append(_Gain(each["candidate"], sign * each["delta"], low, high, seen, p))
-    return sorted(found, key=lambda one: one.gain, reverse=True)
-
-
 # The end
 
 
-def _settle(spec: RelearnSpec, passing: Sequence[str], steps: Mapping[str, Child], left: float) -> NextStep:
-    judged = steps[JUDGE]
-    if judged.result is None:
-        return _end("hold", f"the candidates could not be judged on answers of production: {_why(judged)}")
-    gains = [each for each in _gains(spec, judged) if each.model in passing]
-    if not gains:
-        return _end("hold", "training found what serves again: there is nothing to compare")
-    best, n = gains[0], int(judged.result["report"]["n"])
-    known: dict[str, Any] = {
-        "model": best.model, "gain": best.gain, "interval": (best.low, best.high), "judged": n,
-        "smallest_gain": best.seen, "evaluation": judged.result["evaluation"],
-    }  # fmt: skip
-    said = f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
-    if spec.replaces and best.high > -MARGIN:
-        return _promote(spec, best.model, steps, left, f"it replaces what must go: {said}", known)
-    if not best.is_sure:
-        if best.high < MARGIN:
-            return _end("hold", f"nothing to gain: {said}", **known)
-        return _end("inconclusive", f"too few answers to tell: {said}", needed_labels=_needed(best, n), **known)
-    return _promote(spec, best.model, steps, left, said, known)
-
-
-def _promote(
-    spec: RelearnSpec, model: str, steps: Mapping[str, Child], left: float, said: str, known: Mapping[str, Any]
-) -> NextStep:  # fmt: skip
-    """After the further suites have their say."""
+def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Child], left: float) -> NextStep:
+    judged, best = steps.get(JUDGE), passing[0]
+    known, said = _known(best, judged), f"{best.model} passes on the core suite"
+    if judged is not None:
+        said = _said(best, int(_report(judged)["n"]))
+    if spec.replaces:
+        said = f"it replaces what must go: {said}"
+    if spec.before is not None:
+        said += f" over {spec.before}, which served before this episode"
     evaluated = steps[EVALUATE].result or {}
     missing = [suite for suite in spec.further if f"{EVALUATE}-{suite}" not in steps]
     if missing:
-        asked = {"models": [model], "suite": missing[0], "use_case": spec.use_case, "latency": False}
-        seconds = max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
+        asked = {"models": [best.model], "suite": missing[0], "use_case": spec.use_case, "latency": False}
         step = f"{EVALUATE}-{missing[0]}"
-        return [ChildRequest(step=step, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=seconds)]
+        return [ChildRequest(step=step, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left))]
     if SHADOW not in steps:
-        asked = {"use_case": spec.use_case, "model": model}
+        asked = {"use_case": spec.use_case, "model": best.model}
         return [ChildRequest(
             step=SHADOW, kind="shadow", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
         )]  # fmt: skip
     shadow = steps[SHADOW].result  # None: it could not be asked, which decides nothing
-    known = {
-        **known,
-        "shadow": None if shadow is None else ShadowReport.model_validate(shadow),
-        "taught": _taught(steps),
-    }
+    seen = None if shadow is None else ShadowReport.model_validate(shadow)
+    known |= {"shadow": seen, "taught": _taught(steps)}
     if PROMOTE not in steps:
         share = {"canary_percent": CANARY_PERCENT} if spec.canary else {}
         promotion = {
-            "use_case": spec.use_case, "model": model, "evaluation": evaluated["evaluation"], "actor": ACTOR,
+            "use_case": spec.use_case, "model": best.model, "evaluation": evaluated["evaluation"], "actor": ACTOR,
             "propose": spec.action == "propose", "note": f"episode {spec.episode}", **share,
         }  # fmt: skip
         return [ChildRequest(step=PROMOTE, kind="promote", spec=promotion, priority=_PRIORITY)]
@@ -371,17 +530,19 @@ def _promote(
     state = promoted.result["state"]
     approval = (promoted.result.get("approval") or {}).get("id")
     if state == "refused":
-        return _end(
-            "hold", f"the promotion was refused: {_unquoted(' '.join(promoted.result.get('reasons', ())))}", **known
-        )
-    return _end("promote", said, promotion=state, approval=approval, canary=spec.canary, **known)
+        reasons = _unquoted(" ".join(promoted.result.get("reasons", ())))
+        return _end("hold", f"the promotion was refused: {reasons}", **known)
+    value = None if judged is None else _value(spec, judged, best.model)
+    sign = find_metric(spec.metric).sign
+    short = spec.target is not None and value is not None and value < sign * spec.target
+    return _end("promote", said, promotion=state, approval=approval, short=short, canary=spec.canary, **known)
 
 
 def _needed(best: _Gain, n: int) -> int:
     """Further labels with which a gain of this size would be seen: the interval shrinks with the root of their number.
     Half of a batch is drawn at random, and half of that judges, so four times as many are asked for."""
     half = (best.high - best.low) / 2
-    gain = max(best.gain, MARGIN)
+    gain = max(best.gain, MARGIN, 1e-9)
     return max(20, round(4 * max(0.0, n * (half / gain) ** 2 - n)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Report
-from speciate.loop.watch import recall
+from speciate.loop.watch import random_answers, recall
 from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
@@ -29,12 +30,15 @@ from speciate.refs import DatasetRef, dataset_ref
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.training.planning.available_methods import LANGUAGE, available_candidates
 from speciate.training.planning.prior_model_checks import suits_family
+from speciate.training.planning.shortlist import is_worthwhile
 from speciate.training.train_spec import STREAMING
 from speciate.use_cases import UseCase
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
+_RATES = ("accuracy",)
+"""Metrics whose target is a share of right answers."""
 _FOLDER = "folder"
 """Where a label came from that no column of a log has."""
 _MOST_VARIED = 5_000
@@ -46,6 +50,7 @@ WHERE child.id = ? AND parent.kind = 'relearn' AND parent.key LIKE 'watch/%'
 _SERVED = """
 SELECT DISTINCT after FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') AND after IS NOT NULL
 """
+_JUDGED = "SELECT models FROM evaluations WHERE use_case = ? AND starts_with(dataset, ?)"
 _REPORTS = "SELECT report FROM evaluations WHERE use_case = ? ORDER BY created, id"
 
 
@@ -127,8 +132,17 @@ def relearn(
         ways=(*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled)),
         canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
+        shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
         metric=use_case.objective.metric,
-        high_water=high_water(workspace.database, use_case, core),
+        best=best_served(workspace.database, use_case, core, card.ref),
+        before=memory.before if memory.first is not None else None,
+        serving=card.ref,
+        serving_share=random_answers.of_episode(workspace, watch.use_case, memory.episode, card.ref)
+        if use_case.objective.metric in _RATES
+        else None,
+        judged_before=judged_before(workspace.database, use_case, judged),
+        target=use_case.objective.target,
+        margin=next((gate.value for gate in use_case.in_force if gate.rule == "not_worse" and not gate.metric), None),
         further=use_case.suites.further,
         budget_minutes=start.minutes,
         budget_usd=start.usd or None,
@@ -224,20 +238,31 @@ def core_of(database: Database, use_case: UseCase, card: ModelCard) -> str:
     return f"{ref.name}:{ref.split or 'test'}"
 
 
-def high_water(database: Database, use_case: UseCase, core: str) -> float | None:
-    """The best value on the core suite's dataset of any version that ever served: small losses of each promotion
-    against its predecessor would add up."""
+def best_served(database: Database, use_case: UseCase, core: str, serving: str) -> str | None:
+    """Of the versions that ever served, the one with the best value on the core suite; None where that is what serves.
+    Small losses of each promotion against its predecessor would add up. Values of different states of a suite that
+    grows are not comparable: so it only says which one a candidate is compared with, on the same rows."""
     served = {str(row[0]) for row in database.read(_SERVED, [use_case.name])}
-    wanted, values = dataset_ref(core), list[float]()
+    wanted, values = dataset_ref(core), dict[str, float]()
     for (text,) in database.read(_REPORTS, [use_case.name]):
         report = Report.model_validate_json(text)
         ref = dataset_ref(report.dataset)
         if report.metric != use_case.objective.metric or (ref.name, ref.split) != (wanted.name, wanted.split or "test"):
             continue
-        values += [row.value for row in report.leaderboard if row.model in served and row.value is not None]
-    if not values:
+        for row in report.leaderboard:
+            if row.model in served and row.value is not None:
+                values[row.model] = max(values.get(row.model, -math.inf), use_case.metric.sign * row.value)
+    best = max(values, key=lambda model: values[model], default=None)
+    if best is None or best == serving:
         return None
-    return max(values) if use_case.metric.sign > 0 else min(values)
+    there = any(card.ref == best for card in registry.versions(database, best.partition("@")[0]))
+    return best if there else None
+
+
+def judged_before(database: Database, use_case: UseCase, judged: str) -> int:
+    """Candidates that the judged answers judged: each evaluation has what it compared them with, too."""
+    rows = database.read(_JUDGED, [use_case.name, f"{judged}@v"])
+    return sum(max(0, len(str(models).split(",")) - 1) for (models,) in rows)
 
 
 def _production(workspace: Workspace, use_case: str) -> ModelCard:

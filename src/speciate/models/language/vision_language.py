@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _SEES = ("vision_config", "visual", "vision_tower")
 """Entries of a config.json, one of which such models have."""
 _WRITES = ("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "ForImageTextToText")
+_CAPTIONERS = ("blip",)
+"""Model types that read images and write, and are asked as published (models/published/adapters/documents.py)."""
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _USUAL_LENGTH = 2048
 _OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
@@ -72,8 +74,11 @@ class RenderedPrompt(NamedTuple):
 
 
 def is_vision_language(folder: Path) -> bool:
-    """Whether a folder holds a vision-language model, by its config.json."""
+    """Whether a folder holds a vision-language model, by its config.json. Captioners that take no conversation are
+    none."""
     found = config(folder)
+    if found.get("model_type") in _CAPTIONERS:
+        return False
     return is_named(found, _WRITES) and any(name in found for name in _SEES)
 
 

@@ -18,11 +18,13 @@ from typing import Literal, NamedTuple
 from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
 from speciate.models.backbones.contract import ModelConfig
+from speciate.models.published.onnx_model import OnnxCard, is_onnx, read_card
+from speciate.models.sealed import PREDICTOR
 
 Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
-    "image-to-text", "question-answering", "forecast",
+    "image-to-text", "visual-questions", "question-answering", "forecast", "zero-shot-detection", "depth", "panoptic",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -43,11 +45,30 @@ class PublishedHead(NamedTuple):
     multi_label: bool = False
     steps: int | None = None
     """That a forecaster gives."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """What computes it. An ONNX network answers, and cannot be trained."""
+    relative: bool = False
+    """Of depth: whether larger is nearer, in no unit, as MiDaS and Depth Anything are trained, but for their metric
+    sorts."""
 
     @property
     def zero_shot(self) -> bool:
         """Whether its labels are sentences that the caller's labels are put into."""
-        return self.adapter in ("zero-shot-image", "zero-shot-audio")
+        return self.adapter in ("zero-shot-image", "zero-shot-audio", "zero-shot-detection")
+
+    def reads(self, modality: str) -> bool:
+        """Whether it reads the examples of a dataset; one that writes about images also reads mixed rows with one."""
+        return self.modality == modality or (self.adapter == "image-to-text" and modality == "multimodal")
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes a text, so that one template may be put around what it is asked."""
+        return self.adapter in ("seq2seq", "image-to-text", "visual-questions")
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether its words need their places on the page, `Total:@92,31,140,44`."""
+        return self.model_type in LAYOUTS
 
 
 class _AutoTable(NamedTuple):
@@ -64,6 +85,12 @@ _DETECTORS = (
     "rt_detr_v2", "table-transformer", "yolos",
 )  # fmt: skip
 _IMAGES_AND_WORDS = ("align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2")
+_BOXES_BY_WORDS = ("owlvit", "owlv2")
+_DEPTH = ("depth_anything", "depth_pro", "dpt", "glpn", "zoedepth")
+_DISTANCES = ("depth_pro", "glpn", "zoedepth")
+_CAPTIONERS, _QUESTIONS = ("blip",), ("blip", "vilt")
+LAYOUTS = ("layoutlm", "lilt")
+"""Networks of documents that read words with their places, and no pixels."""
 _TEXT_TO_TEXT = (
     "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "fsmt", "led", "longt5", "m2m_100", "marian", "mbart",
     "mt5", "mvp", "nllb-moe", "pegasus", "pegasus_x", "plbart", "prophetnet", "switch_transformers", "t5", "umt5",
@@ -75,12 +102,18 @@ _TABLES = (
     _AutoTable("object-detection", "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES", _DETECTORS),
     _AutoTable("image-segmentation", "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES"),
     _AutoTable("image-segmentation", "MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING_NAMES", ("mask2former", "maskformer")),
+    _AutoTable("panoptic", "MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES", ("detr",)),
+    _AutoTable("zero-shot-detection", "MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES", _BOXES_BY_WORDS),
+    _AutoTable("depth", "MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES", _DEPTH),
     _AutoTable("audio-classification", "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES"),
     _AutoTable("video-classification", "MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES"),
     _AutoTable("speech", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES", _SPEECH),
     _AutoTable("ctc", "MODEL_FOR_CTC_MAPPING_NAMES"),
     _AutoTable("zero-shot-image", "MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES", _IMAGES_AND_WORDS),
     _AutoTable("question-answering", "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES"),
+    _AutoTable("question-answering", "MODEL_FOR_DOCUMENT_QUESTION_ANSWERING_MAPPING_NAMES", LAYOUTS),
+    _AutoTable("visual-questions", "MODEL_FOR_VISUAL_QUESTION_ANSWERING_MAPPING_NAMES", _QUESTIONS),
+    _AutoTable("image-to-text", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", _CAPTIONERS),
     _AutoTable("seq2seq", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", _TEXT_TO_TEXT),
 )
 """The first that lists an architecture counts."""
@@ -104,38 +137,62 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "zero-shot-audio": ("audio-classification", "audio"),
     "seq2seq": ("text-generation", "text"),
     "image-to-text": ("image-text-to-text", "image"),
+    "visual-questions": ("image-text-to-text", "multimodal"),
+    "zero-shot-detection": ("object-detection", "image"),
+    "depth": ("depth-estimation", "image"),
+    "panoptic": ("panoptic-segmentation", "image"),
     "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
 }
 """Adapter -> task and modality."""
 _LABELLED: tuple[Adapter, ...] = (
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
-    "audio-classification", "video-classification",
+    "audio-classification", "video-classification", "panoptic",
 )  # fmt: skip
+_SEVERAL_TASKS: Mapping[str, tuple[str, ...]] = {
+    "mask2former": ("image-segmentation", "panoptic-segmentation"),
+    "maskformer": ("image-segmentation", "panoptic-segmentation"),
+}
+"""Networks whose masks answer either task; which one they were trained for, no file says. The first is meant where
+nobody says the other."""
 _PROTEINS = ("esm", "esmc")
 _OTHER_INPUTS = (
-    "bros", "layoutlm", "layoutlmv2", "layoutlmv3", "lilt", "markuplm", "tapas", "udop", "oneformer", "perceiver",
+    "bros", "layoutlmv2", "layoutlmv3", "markuplm", "tapas", "udop", "oneformer", "perceiver",
 )  # fmt: skip
 """Networks that need more than the medium: boxes of words, cells of a table, a task as text."""
+_ONNX = "onnx"
+_IN_ONE_PASS: tuple[Adapter, ...] = (
+    *_LABELLED, "question-answering", "depth", "zero-shot-image", "ctc",
+)  # fmt: skip
+"""Adapters that a network of one forward pass is enough for: an ONNX file holds no generation."""
 _TIMM, _TIMM_HEAD = "timm_wrapper", "TimmWrapperForImageClassification"
 _PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "text": ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
     "image": ("preprocessor_config.json", "processor_config.json"),
     "audio": ("preprocessor_config.json", "processor_config.json"),
+    "multimodal": ("preprocessor_config.json", "processor_config.json"),
     "video": ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"),
 }
 """Modality -> files of which one must be there: without it nobody knows how media are prepared."""
-_TOKENIZED: tuple[Adapter, ...] = ("speech", "ctc", "zero-shot-image", "zero-shot-audio", "image-to-text")
+_TOKENIZED: tuple[Adapter, ...] = (
+    "speech", "ctc", "zero-shot-image", "zero-shot-audio", "zero-shot-detection", "image-to-text", "visual-questions",
+)  # fmt: skip
 """Adapters that need a tokenizer, too."""
 
 
-def find_head(folder: Path) -> PublishedHead | None:
-    """The published head in a folder; None where config.json names none that this package can ask."""
+def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
+    """The published head in a folder; None where config.json names none that this package can ask. `task`: which of
+    several is wanted, of a head that does more than one; else the one that it was registered for, or its usual one."""
+    onnx = is_onnx(folder)
+    if onnx and (card := read_card(folder)) is not None:
+        return _of_card(card)
     config = read_config(folder)
     architecture, model_type = _named(config)
     adapter = _adapter(architecture, model_type)
-    if adapter is None:
+    if adapter is None or (onnx and adapter not in _IN_ONE_PASS):
         return None
+    if adapter == "image-segmentation" and _told_task(folder, task) in _SEVERAL_TASKS.get(model_type, ())[1:]:
+        adapter = "panoptic"
     task, modality = _TASKS[adapter]
     labels = _labels(config) if adapter in _LABELLED else ()
     if model_type in _PROTEINS:
@@ -151,12 +208,22 @@ def find_head(folder: Path) -> PublishedHead | None:
             task, labels = f"{prefix}-regression", ()
     given = config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
     steps = given if isinstance(given, int) else None
-    return PublishedHead(adapter, task, modality, architecture, model_type, labels, multi_label, steps)
+    engine: Literal["torch", "onnx"] = "onnx" if onnx else "torch"
+    kind = config.get("depth_estimation_type", "relative")
+    relative = adapter == "depth" and model_type not in _DISTANCES and kind != "metric"
+    return PublishedHead(
+        adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative
+    )
 
 
-def check_head(folder: Path, ref: str) -> PublishedHead:
+def _of_card(card: OnnxCard) -> PublishedHead:
+    adapter: Adapter = "image-to-text" if card.task == "image-text-to-text" else "image-classification"
+    return PublishedHead(adapter, card.task, "image", _ONNX, _ONNX, card.labels, engine="onnx")
+
+
+def check_head(folder: Path, ref: str, task: str | None = None) -> PublishedHead:
     """As `find_head`. Raises INVALID, with what to do, for a folder that cannot be asked as it is."""
-    head, config = find_head(folder), read_config(folder)
+    head, config = find_head(folder, task), read_config(folder)
     if head is None:
         raise _no_head(ref, *_named(config))
     if head.labels is not None and len(head.labels) > MOST_LABELS:
@@ -186,6 +253,18 @@ def read_config(folder: Path) -> ModelConfig:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _told_task(folder: Path, task: str | None) -> str | None:
+    """The task that is wanted, or that stands in `predictor.json`."""
+    if task is not None:
+        return task
+    try:
+        said = foreign_files.read_json(folder / PREDICTOR)
+    except (OSError, ValueError):
+        return None
+    told = said.get("task") if isinstance(said, dict) else None
+    return told if isinstance(told, str) else None
 
 
 def _named(config: ModelConfig) -> tuple[str, str]:
@@ -264,7 +343,7 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
     needed = [modality, *(["text"] if head.adapter in _TOKENIZED else [])]
     for kind in needed:
         names = _PROCESSORS.get(kind, ())
-        if names and head.model_type != _TIMM and not any((folder / name).is_file() for name in names):
+        if names and head.model_type not in (_TIMM, _ONNX) and not any((folder / name).is_file() for name in names):
             return names[:2]
     return ()
 
@@ -272,7 +351,6 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
 _ENDINGS: Mapping[str, str] = {
     "ForMaskedLM": "fills in masked words", "ForPreTraining": "was only pretrained",
     "ForMultipleChoice": "chooses among texts", "Model": "has no head",
-    "ForDepthEstimation": "estimates depth, for which there is no task here yet",
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from speciate.models.published.adapters import audio, images, series, text
+from speciate.models.published.adapters import audio, depth, documents, images, regions, series, text
+from speciate.models.published.architectures import Adapter
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer
 
 _NUMBER = 1
@@ -38,14 +39,22 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return images.detect(model, media)
         case "image-segmentation":
             return images.segment(model, media)
-        case "zero-shot-image" | "zero-shot-audio":
+        case "panoptic":
+            return regions.segment_things(model, media)
+        case "depth":
+            return depth.estimate(model, media)
+        case "zero-shot-image" | "zero-shot-audio" | "zero-shot-detection":
             if prompts is None:
                 raise ValueError("a zero-shot model answers with the labels that it is asked about")
+            if model.head.adapter == "zero-shot-detection":
+                return regions.detect_by_words(model, media, prompts)
             if model.head.adapter == "zero-shot-audio":
                 return audio.classify_by_words(model, media, prompts)
             return images.classify_by_words(model, media, prompts)
         case "image-to-text":
-            return images.write(model, media)
+            return documents.write(model, media, prompts.templates if prompts else ())
+        case "visual-questions":
+            return documents.answer(model, media, prompts.templates if prompts else ())
         case "video-classification":
             return images.classify_clips(model, media)
         case "audio-classification":
@@ -62,8 +71,8 @@ def usual_templates(modality: str) -> tuple[str, ...]:
     return (_TEMPLATES.get(modality, _TEMPLATES["text"]),)
 
 
-def answer_identity(model_id: str, prompts: LabelPrompts | None) -> str:
+def answer_identity(model_id: str, prompts: LabelPrompts | None, adapter: Adapter | None = None) -> str:
     """What decides a raw answer: the files, the adapter, and the sentences. A table of labels is not in it, so another
-    table asks nothing again."""
+    table asks nothing again. `adapter`: of a head that does several tasks, where it is not its usual one."""
     asked = hashlib.sha256(json.dumps(prompts).encode()).hexdigest()[:16] if prompts else "as published"
-    return f"{model_id} published {_NUMBER} {asked}"
+    return f"{model_id} published {_NUMBER} {asked}" + (" of segments" if adapter == "panoptic" else "")

@@ -1,8 +1,9 @@
 """From the labels that a model was published with to the labels of the user.
 
-`propose` gives a proposal for each published label. Spelling and the visible table of synonyms decide; likeness only
-proposes, and never decides: on 241 labels of ImageNet the nearest name by meaning was right 7 times in 10. What no
-published label means is `uncovered`: it counts as wrong and is told.
+`propose` gives a proposal for each published label. Spelling and the visible table of synonyms decide, and so does
+WordNet where it is installed: a published label that is a kind of exactly one wanted one. Likeness only proposes, and
+never decides: on 241 labels of ImageNet the nearest name by meaning was right 7 times in 10. What no published label
+means is `uncovered`: it counts as wrong and is told.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-How = Literal["given", "same", "spelling", "synonym", "likeness", "unnamed", "none"]
+from speciate.models.published import ontology
+from speciate.models.published.ontology import Ontology
+
+How = Literal["given", "same", "spelling", "synonym", "ontology", "likeness", "unnamed", "none"]
 
 SYNONYMS = (
     ("positive", "pos", "good", "favourable", "favorable"),
@@ -49,7 +53,9 @@ _UNNAMED = re.compile(r"(label|class|category|cls|lbl)?[_\s\-]*\d+", re.IGNORECA
 _TAG = re.compile(r"[BIESLU]-(?=\S)")
 _LIKE = 0.6
 """Ratio of difflib from which on a likeness is proposed."""
-_DECIDING: tuple[How, ...] = ("given", "same", "spelling", "synonym")
+_DECIDING: tuple[How, ...] = ("given", "same", "spelling", "synonym", "ontology")
+_BY_SYNSET = 0.2
+"""Share of labels with commas from which on they are taken for whole synsets of WordNet, as ImageNet's are."""
 
 
 class Proposal(NamedTuple):
@@ -87,11 +93,16 @@ class ClassAnswer(NamedTuple):
     """Probability of labels outside the table."""
 
 
-def propose(published: Sequence[str], wanted: Sequence[str]) -> dict[str, Proposal]:
-    """Each published label with the wanted one that it means."""
+def propose(published: Sequence[str], wanted: Sequence[str], wordnet: Ontology | None = None) -> dict[str, Proposal]:
+    """Each published label with the wanted one that it means. `wordnet`: what knows kinds of things."""
     by_sense = _unambiguous((sense, label) for label in wanted for sense in _senses(label))
     by_group = _unambiguous((group, label) for label in wanted for group in _groups(label))
-    return {name: _proposal(name, wanted, by_sense, by_group) for name in published}
+    by_synset = sum("," in name for name in published) >= _BY_SYNSET * len(published)
+
+    def kinds(name: str) -> list[str]:
+        return wordnet.kinds(name, wanted, by_synset=by_synset) if wordnet is not None else []
+
+    return {name: _proposal(name, wanted, by_sense, by_group, kinds) for name in published}
 
 
 def decide(published: Sequence[str], wanted: Sequence[str], given: Mapping[str, str] | None = None) -> LabelMap:
@@ -99,7 +110,7 @@ def decide(published: Sequence[str], wanted: Sequence[str], given: Mapping[str, 
     if given is not None:
         known = set(published)
         return LabelMap({name: label for name, label in given.items() if name in known}, tuple(wanted))
-    found = propose(published, wanted)
+    found = propose(published, wanted, ontology.find())
     return LabelMap({name: str(each.label) for name, each in found.items() if each.decided}, tuple(wanted))
 
 
@@ -167,7 +178,13 @@ def has_prefix(tag: str) -> bool:
     return _TAG.match(tag) is not None
 
 
-def _proposal(name: str, wanted: Sequence[str], by_sense: Mapping[str, str], by_group: Mapping[int, str]) -> Proposal:
+def _proposal(
+    name: str,
+    wanted: Sequence[str],
+    by_sense: Mapping[str, str],
+    by_group: Mapping[int, str],
+    kinds: Callable[[str], list[str]],
+) -> Proposal:
     if name in wanted:
         return Proposal(name, "same")
     if is_unnamed(name):
@@ -177,6 +194,8 @@ def _proposal(name: str, wanted: Sequence[str], by_sense: Mapping[str, str], by_
         return Proposal(label, "spelling")
     if (label := next((by_group[each] for each in _groups(name) if each in by_group), None)) is not None:
         return Proposal(label, "synonym")
+    if len(above := kinds(name)) == 1:
+        return Proposal(above[0], "ontology")
     likeness = {label: _likeness(senses, _senses(label)) for label in wanted}
     best = max(likeness, key=lambda label: likeness[label], default=None)
     if best is not None and likeness[best] >= _LIKE:

@@ -33,6 +33,8 @@ class PublishedManifest(BaseModel):
     """Whether it was trained further here with its own head, so that its labels are the user's."""
     thresholds: dict[str, float] | None = None
     """Of several labels: each is given above its own."""
+    horizon: int | None = None
+    """Steps of a forecaster that was trained here; it may give more."""
 
     @property
     def table(self) -> LabelMap | None:
@@ -51,10 +53,11 @@ class PublishedManifest(BaseModel):
 
 
 def write_manifest(
-    folder: Path, ref: str, labels: Mapping[str, str], templates: Sequence[str] = ()
+    folder: Path, ref: str, labels: Mapping[str, str], templates: Sequence[str] = (), task: str | None = None
 ) -> PublishedManifest:
-    """Raises INVALID as `check_head` does, and for labels that the model does not have."""
-    head = check_head(folder, ref)
+    """`task`: of a head that does several. Raises INVALID as `check_head` does, and for labels that the model does not
+    have."""
+    head = check_head(folder, ref, task)
     check_labels(head, ref, labels)
     by_words = head.zero_shot or (_is_inference(head) and not set(labels) <= set(head.labels or ()))
     prompts = None
@@ -76,13 +79,13 @@ def write_template(folder: Path, ref: str, templates: Sequence[str]) -> Publishe
 
 def check_template(head: PublishedHead, ref: str, templates: Sequence[str]) -> None:
     """Raise INVALID for prompts without labels of any but a model that writes a text, or without a place for it."""
-    if head.adapter != "seq2seq":
+    if not head.writes:
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} takes prompts only with labels: they are what each label is asked with.",
             "Call again with labels={phrase: yours}, or without prompts.",
         )
-    if len(templates) != 1 or "{input}" not in templates[0]:
+    if len(templates) != 1 or ("{input}" not in templates[0] and head.adapter != "image-to-text"):
         raise SpeciateError(
             Code.INVALID,
             f"{ref!r} writes a text, and takes one prompt with a place for the input.",

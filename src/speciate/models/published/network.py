@@ -16,15 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.audio import SAMPLE_RATE
 from speciate.modalities.biology.protein import sequence_of
 from speciate.models.backbones.contract import Item, States
 from speciate.models.published import label_rows
+from speciate.models.published.adapters.audio import audio_features
+from speciate.models.published.adapters.by_words import sentence_tokens
 from speciate.models.published.adapters.images import as_image, read_frames
-from speciate.models.published.adapters.text import longest, token_limit
+from speciate.models.published.adapters.text import (
+    bare_passage,
+    fill_input,
+    longest,
+    question_tokens,
+    token_limit,
+    word_tokens,
+)
 from speciate.models.published.architectures import Adapter, PublishedHead
 from speciate.models.published.label_rows import RowSources
-from speciate.models.published.published_model import PublishedModel, load_model
+from speciate.models.published.published_model import LabelPrompts, PublishedModel, load_model
 from speciate.models.sealed import CARD, MANIFEST, PREDICTOR, PUBLISHER, README
 
 if TYPE_CHECKING:
@@ -32,43 +40,63 @@ if TYPE_CHECKING:
 
 TRAINABLE: tuple[Adapter, ...] = (
     "text-classification", "token-classification", "image-classification", "audio-classification",
-    "video-classification", "object-detection", "image-segmentation", "ctc", "speech",
+    "video-classification", "object-detection", "image-segmentation", "ctc", "speech", "zero-shot-image",
+    "zero-shot-audio", "seq2seq", "question-answering", "forecast", "image-to-text", "depth", "panoptic",
 )  # fmt: skip
 _FIRST = "first"
 """Entry of an item: the position of each word's first piece."""
 MASK = "pixel_mask"
+SERIES = "past_values"
+SERIES_MASK = "past_observed_mask"
+"""Whether a step of a series was seen; a short one begins with its first step over again."""
+QUESTION_MASK, OFFSETS, PASSAGE = "passage_mask", "offset_mapping", "passage"
+"""Of a question's tokens which stand in the passage, and where there; and the characters of the passage."""
 _NUMBERS = ("pixel_values", "pixel_values_videos", "input_values", "input_features")
 """Entries of an item, beside `MASK`, that a network of images, videos or audio reads."""
+_MARKS: Mapping[str, type] = {MASK: np.int64, "is_longer": np.bool_}
+"""Entries beside them, with their types."""
 _NOT_COPIED = (MANIFEST, CARD, PREDICTOR, README, PUBLISHER, "config.json", "generation_config.json")
 _LARGEST_PADDING = 1 << 28
+_BY_WORDS: tuple[Adapter, ...] = ("zero-shot-image", "zero-shot-audio")
 
 
 def is_trainable(head: PublishedHead, task: str, modality: str) -> bool:
     """Whether `full` and `lora` can train this head further for a task and the media of a dataset."""
-    return head.adapter in TRAINABLE and (head.task, head.modality) == (task, modality)
+    return head.adapter in TRAINABLE and head.engine == "torch" and head.task == task and head.reads(modality)
 
 
 def load_network(
-    folder: Path, head: PublishedHead, base_model: str, sources: RowSources | None, threads: int = 1
+    folder: Path,
+    head: PublishedHead,
+    base_model: str,
+    sources: RowSources | None,
+    threads: int = 1,
+    prompts: LabelPrompts | None = None,
 ) -> PublishedNetwork:
     """Strictly: INVALID for weights that are missing, left over or of another shape. `sources`: the labels it is to
-    have, in order, and the published rows that stand for each; None of a head without labels."""
+    have, in order, and the published rows that stand for each; None of a head without labels. `prompts`: what a
+    zero-shot model is asked, or what is put around each text of one that writes."""
     model = load_model(folder, head, threads)
     tensors: tuple[str, ...] = ()
     if sources is not None:
         made = label_rows.relabel(model.module, sources)
         model = model._replace(module=made.module, head=head._replace(labels=tuple(sources)))
         tensors = made.tensors
-    return PublishedNetwork(model, base_model, folder, tensors)
+    return PublishedNetwork(model, base_model, folder, tensors, prompts)
 
 
 class PublishedNetwork:
     """A `Network` of models/backbones/contract.py."""
 
     def __init__(
-        self, model: PublishedModel, base_model: str, folder: Path, label_tensors: tuple[str, ...] = ()
+        self,
+        model: PublishedModel,
+        base_model: str,
+        folder: Path,
+        label_tensors: tuple[str, ...] = (),
+        prompts: LabelPrompts | None = None,
     ) -> None:
-        self.model, self.base_model, self._folder = model, base_model, folder
+        self.model, self.base_model, self._folder, self.prompts = model, base_model, folder, prompts
         self.label_tensors = label_tensors
         """Names of the parameters that depend on the labels; adapters leave them alone, and they are trained whole."""
         self.modality = model.head.modality
@@ -85,7 +113,8 @@ class PublishedNetwork:
     @property
     def width(self) -> int:
         """Of its outputs."""
-        return len(self.model.labels)
+        by_words = self.model.head.adapter in _BY_WORDS and self.prompts is not None
+        return len(self.prompts.labels) if by_words and self.prompts else len(self.model.labels)
 
     @property
     def unit(self) -> str | None:
@@ -105,6 +134,8 @@ class PublishedNetwork:
         """Of tokens and samples their number; images of more pixels count as longer, so that like ones meet."""
         if "input_ids" in item:
             return len(item["input_ids"])
+        if SERIES in item:
+            return len(item[SERIES])
         name = next(name for name in _NUMBERS if name in item)
         array = item[name]
         return int(array.shape[-1] * array.shape[-2]) if array.ndim > 1 else len(array)
@@ -147,12 +178,33 @@ class PublishedNetwork:
             case "text-classification":
                 logits = self._call(batch).logits
             case _:
+                ask = self._ask_by_words if self.model.head.adapter in _BY_WORDS else self._logits
                 parts: dict[int, torch.Tensor] = {}
                 for rows, part in self.alike(batch):
-                    parts.update(zip(rows, self._call(part).logits, strict=True))
+                    parts.update(zip(rows, ask(part), strict=True))
                 logits = torch.stack([parts[row] for row in range(len(parts))])
         mask = torch.ones(len(logits), 1, dtype=torch.bool, device=logits.device)
         return States(logits.unsqueeze(1), mask, logits)
+
+    def _logits(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor = self._call(part).logits
+        return found
+
+    def _ask_by_words(self, part: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(B, labels): how well each sentence fits, as a logit; of several templates the mean of the probabilities
+        counts, as when it is asked."""
+        import torch
+
+        assert self.prompts is not None, "kept_head.py sees to it"
+        images = self.model.head.adapter == "zero-shot-image"
+        shares = []
+        for words in sentence_tokens(self.model, self.prompts):
+            device = next(iter(part.values())).device
+            made = self._call({**{name: each.to(device) for name, each in words.items()}, **part})
+            shares.append((made.logits_per_image if images else made.logits_per_audio).float())
+        if len(shares) == 1:
+            return shares[0]
+        return torch.stack([each.softmax(-1) for each in shares]).mean(0).clamp(min=1e-12).log()
 
     def alike(self, batch: Mapping[str, torch.Tensor]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         """Rows of one size together, without padding: no answer depends on its neighbours."""
@@ -185,34 +237,72 @@ class PublishedNetwork:
     def _item(self, medium: Any) -> Item:
         processor = self.model.processor
         match self.model.head.adapter:
+            case "text-classification" if self.model.head.reads_boxes:
+                return self._placed(_text_of(medium, self.modality).split())
             case "text-classification":
                 return self._tokens(_text_of(medium, self.modality))
             case "token-classification":
                 return self._words(list(sequence_of(medium)) if self.modality == "protein" else medium.split())
-            case "image-classification" | "object-detection" | "image-segmentation":
+            case "seq2seq":
+                return self._tokens(fill_input(self.prompts, _text_of(medium, self.modality)), types=False)
+            case "question-answering":
+                return self._question(_text_of(medium, self.modality))
+            case "forecast":
+                return self._series(np.asarray(medium, np.float32))
+            case "image-to-text":
+                made = processor(images=[as_image(image_of(medium))], return_tensors="pt")
+            case (
+                "image-classification"
+                | "object-detection"
+                | "image-segmentation"
+                | "zero-shot-image"
+                | "depth"
+                | "panoptic"
+            ):
                 made = processor(images=[as_image(medium)], return_tensors="pt")
             case "video-classification":
                 made = processor(read_frames(self.model, medium), return_tensors="pt")
             case _:
-                rate = getattr(processor, "sampling_rate", SAMPLE_RATE)
-                if rate != SAMPLE_RATE:
-                    raise ValueError(f"the model reads audio at {rate} Hz, and it is learned at {SAMPLE_RATE} Hz here")
-                made = processor([np.asarray(medium, np.float32)], sampling_rate=SAMPLE_RATE, return_tensors="pt")
+                made = audio_features(self.model, [np.asarray(medium, np.float32)])
         item = {name: np.asarray(each[0], np.float32) for name, each in made.items() if name in _NUMBERS}
-        return item | ({MASK: np.asarray(made[MASK][0], np.int64)} if MASK in made else {})
+        kept = {name: np.asarray(made[name][0], kind) for name, kind in _MARKS.items() if name in made}
+        return item | kept
 
-    def _tokens(self, text: str) -> Item:
+    def _tokens(self, text: str, *, types: bool = True) -> Item:
         made = self.model.processor(text, truncation=True, max_length=longest(self.model))
-        return {name: np.asarray(each, np.int64) for name, each in made.items()}
+        kept = {name: each for name, each in made.items() if types or name != "token_type_ids"}
+        return {name: np.asarray(each, np.int64) for name, each in kept.items()}
+
+    def _placed(self, words: list[str]) -> Item:
+        made, _ = word_tokens(self.model, [words], truncation=True, max_length=longest(self.model))
+        return {name: np.asarray(each[0], np.int64) for name, each in made.items()}
+
+    def _question(self, text: str) -> Item:
+        """The first window of a passage that is longer than the model reads."""
+        pair = question_tokens(self.model, text)
+        item = {name: np.asarray(each, np.int64) for name, each in pair.made.items()}
+        passage = np.array([ord(each) for each in bare_passage(self.model, text)], np.int64)
+        return item | {QUESTION_MASK: pair.inside, OFFSETS: pair.offsets, PASSAGE: passage}
+
+    def _series(self, series: Any) -> Item:
+        """(T, C), of the length that the model reads."""
+        context = int(self.model.config.context_length)
+        seen = series[:, -context:]
+        any_length = "timesfm" in self.model.head.model_type.lower()
+        lacking = 0 if any_length else context - seen.shape[1]
+        padded = np.concatenate([np.repeat(seen[:, :1], lacking, 1), seen], 1)
+        mask = np.ones_like(padded)
+        mask[:, :lacking] = 0
+        return {SERIES: np.ascontiguousarray(padded.T), SERIES_MASK: np.ascontiguousarray(mask.T)}
 
     def _words(self, words: list[str]) -> Item:
-        made = self.model.processor(words, is_split_into_words=True, truncation=True, max_length=longest(self.model))
+        made, _ = word_tokens(self.model, [words], truncation=True, max_length=longest(self.model))
         first: dict[int, int] = {}
-        for position, word in enumerate(made.word_ids()):
+        for position, word in enumerate(made.word_ids(0)):
             if word is not None:
                 first.setdefault(word, position)
         seen = max(first, default=-1) + 1  # words beyond the limit have no position
-        item = {name: np.asarray(each, np.int64) for name, each in made.items()}
+        item = {name: np.asarray(each[0], np.int64) for name, each in made.items()}
         return item | {_FIRST: np.array([first.get(word, 0) for word in range(seen)], np.int64)}
 
     def _pad_tokens(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
@@ -223,7 +313,8 @@ class PublishedNetwork:
         batch = {}
         for name in items[0]:
             longest_one = max(len(item[name]) for item in items)
-            rows = np.full((len(items), longest_one), fillers.get(name, 0), np.int64)
+            wide = items[0][name].shape[1:]
+            rows = np.full((len(items), longest_one, *wide), fillers.get(name, 0), np.int64)
             for row, item in zip(rows, items, strict=True):
                 count = len(item[name])
                 row[longest_one - count if left else 0 : longest_one if left else count] = item[name]
@@ -248,13 +339,23 @@ def generate(network: PublishedNetwork, inputs: Mapping[str, Any]) -> list[str]:
     """What a model that writes answers, greedily."""
     module: Any = network.module
     made = module.generate(**inputs, do_sample=False, **token_limit(network.model))
-    texts = network.model.tokenizer.batch_decode(made, skip_special_tokens=True)
+    texts = (network.model.tokenizer or network.model.processor).batch_decode(made, skip_special_tokens=True)
     return [" ".join(text.split()) for text in texts]
 
 
 def decode_symbols(network: PublishedNetwork, symbols: Any) -> list[str]:
     """The best symbol of each state of CTC (B, T) -> texts."""
     return [" ".join(text.split()) for text in network.model.tokenizer.batch_decode(symbols)]
+
+
+def image_of(medium: Any) -> Any:
+    """The image of an example that is one, or of a mixed row's first part that is one. Raises ValueError without."""
+    if isinstance(medium, Mapping):
+        named = sorted(name for name, part in medium.items() if name.endswith(".image") and part is not None)
+        if not named:
+            raise ValueError("the example has no image")
+        return medium[named[0]]
+    return medium
 
 
 def _text_of(medium: Any, modality: str) -> str:

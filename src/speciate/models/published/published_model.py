@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.published.architectures import PublishedHead
+from speciate.models.published.onnx_model import CardModule, CardProcessor, OnnxModule, read_card
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +69,8 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     import transformers
 
     torch.set_num_threads(threads)
+    if head.engine == "onnx":
+        return _load_onnx(folder, head, threads)
     architecture = getattr(transformers, head.architecture)
     with _quiet(transformers):
         try:
@@ -80,6 +83,24 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
         refuse_unmatched(folder, info)
         processor, tokenizer = _processors(folder, head)
     module.eval()
+    return PublishedModel(head, module, processor, tokenizer)
+
+
+def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
+    """Its inputs are prepared by the publisher's files, or by a card of ours."""
+    import transformers
+
+    module: Any
+    if (card := read_card(folder)) is not None:
+        module = CardModule(folder, card, threads)
+        return PublishedModel(head, module, CardProcessor(card))
+    with _quiet(transformers):
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(folder, f"{type(error).__name__} in its config", error) from error
+        processor, tokenizer = _processors(folder, head)
+    module = OnnxModule(folder, config, threads)
     return PublishedModel(head, module, processor, tokenizer)
 
 
@@ -115,9 +136,9 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
         match head.adapter:
             case "text-classification" | "token-classification" | "seq2seq" | "question-answering":
                 return load(AutoTokenizer), None
-            case "image-classification" | "object-detection" | "image-segmentation":
+            case "image-classification" | "object-detection" | "image-segmentation" | "depth" | "panoptic":
                 return load(AutoImageProcessor), None
-            case "zero-shot-image" | "image-to-text":
+            case "zero-shot-image" | "zero-shot-detection" | "image-to-text" | "visual-questions":
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None

@@ -1,1 +1,1 @@
-"""Search over some 6,000 published models and the registry: sources, the index, query, ranking."""
+"""Search over some 7,000 published models and the registry: sources, the index, query, ranking."""

@@ -1,30 +1,42 @@
 """Rebuilds the shipped table of published models from the packages that name them.
 
-    python -m speciate.models.search.build_index     (make known-models)
+    python -m speciate.models.search.build_index [--timm-results FOLDER --of DATE]     (make known-models)
 
 All sources but the hub must be installed: without one the table would silently lose its models. The hub is left to each
 workspace's own refresh, as its list changes by the hour. timm's networks are counted on torch's device
-`meta`, only new ones: all take minutes.
+`meta`, only new ones: all take minutes. Accuracies that timm's authors measured lie in a folder of its repository, of a
+date; where none is named, those of the table before stay.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from speciate.errors import Code, SpeciateError
-from speciate.models.search import index, package_sources, sources
+from speciate.models.search import index, package_sources, sources, timm_results
+from speciate.models.search.index import SourceListing
 
-_NOT_SHIPPED = ("hub",)
+_NOT_SHIPPED = ("hub", timm_results.NAME)
 
 
-def build(before: pa.Table, date: str, names: Sequence[str] | None = None) -> pa.Table:
-    """The entries of all sources, on `date` (ISO); sizes that `before` has are kept. Raises MISSING_EXTRA if a source
-    is not installed."""
+class Results(NamedTuple):
+    """A folder of timm's results."""
+
+    folder: Path
+    date: str
+
+
+def build(before: pa.Table, date: str, names: Sequence[str] | None = None, results: Results | None = None) -> pa.Table:
+    """The entries of all sources, on `date` (ISO); sizes that `before` has are kept, and without `results` timm's
+    accuracies, too. Raises MISSING_EXTRA if a source is not installed."""
     names = names or [name for name in sources.SOURCES if name not in _NOT_SHIPPED]
     lacking = [str(sources.find(name).package) for name in names if not sources.find(name).installed()]
     if lacking:
@@ -36,13 +48,24 @@ def build(before: pa.Table, date: str, names: Sequence[str] | None = None) -> pa
     sizes = index.known_sizes(before)
     if "timm" in names:
         sizes |= dict(package_sources.timm_parameters(sizes))
-    return index.merge(index.list_sources(names, date), sizes)
+    listings = list(index.list_sources(names, date))
+    if results is not None:
+        published = list(timm_results.read_results(results.folder, package_sources.timm_published()))
+        listings.append(SourceListing(timm_results.NAME, f"{timm_results.NAME} {results.date}", date, published))
+    return index.merge(listings, sizes, before)
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--timm-results", type=Path, help="the folder 'results' of timm's repository")
+    parser.add_argument("--of", help="the day of these results, such as 2025-10-30")
+    given = parser.parse_args()
+    if (given.timm_results is None) != (given.of is None):
+        parser.error("--timm-results and --of belong together")
     before = index.read()
+    results = Results(given.timm_results, given.of) if given.timm_results else None
     try:
-        made = build(before, time.strftime("%Y-%m-%d", time.gmtime()))
+        made = build(before, time.strftime("%Y-%m-%d", time.gmtime()), results=results)
     except SpeciateError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
         ),
         ("usd_per_1m_input", pa.float64()),
         ("usd_per_1m_output", pa.float64()),
+        ("usd_per_image", pa.float64()),
+        ("usd_per_minute", pa.float64()),
         ("context_tokens", pa.int64()),
         ("released", pa.string()),
         ("base_model", pa.string()),
@@ -57,7 +59,7 @@ SCHEMA = pa.schema(
 _UNITED = ("tasks", "modalities")
 _PACKAGES = {
     "pkg": "speciate", "open_clip": "open_clip_torch", "segmentation_models": "segmentation_models_pytorch",
-    "prices": "genai-prices",
+    "prices": "genai-prices", "llm_guard": "llm-guard", "pipelines": "transformers",
 }  # fmt: skip
 """Sources whose origin does not begin with their name."""
 

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,9 @@ from pydantic import ValidationError
 
 from speciate.models.licenses import spdx
 from speciate.models.packaged import PACKAGED
+from speciate.models.search.package_code import literal_calls, source_files
 from speciate.models.search.sources import Entry, Figure, PackageSource
-
-
-def source_files(package: str, below: str) -> list[Path]:
-    """The Python files of a distribution below a folder such as `mteb/models`, sorted."""
-    found = distribution(package).files or []
-    return sorted(Path(str(file.locate())) for file in found if file.suffix == ".py" and str(file).startswith(below))
-
-
-def literal_calls(path: Path, function: str) -> Iterator[Mapping[str, Any]]:
-    """The keyword arguments of each call of `function` in a file, as far as they are literals or constants of it."""
-    try:
-        tree = ast.parse(path.read_text("utf-8"))
-    except (SyntaxError, ValueError, OSError):
-        return
-    constants = {
-        target.id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _name(node.func) == function:
-            found = {word.arg: _value(word.value, constants) for word in node.keywords if word.arg}
-            yield {name: value for name, value in found.items() if value is not None}
-
-
-def _name(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
-    """None for what is neither a literal nor the name of one."""
-    if isinstance(node, ast.Name) and node.id in constants:
-        node = constants[node.id]
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
+from speciate.models.search.timm_results import Published
 
 
 class Packages:
@@ -133,6 +95,19 @@ def timm_parameters(names: Mapping[str, int]) -> Iterator[tuple[str, int]]:
         except Exception:  # noqa: BLE001 - some need libraries or arguments of their own: then it stays unknown
             continue
         yield architecture, sum(weights.numel() for weights in network.parameters())
+
+
+def timm_published() -> Mapping[str, Published]:
+    """What timm says of each of its weights."""
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    found = {}
+    for name in list_pretrained():
+        config = get_pretrained_cfg(name)
+        if config is not None and config.input_size:
+            hub = config.hf_hub_id.partition("@")[0] if config.hf_hub_id else None
+            found[name] = Published(config.input_size[-1], hub)
+    return found
 
 
 TIMM = Timm()

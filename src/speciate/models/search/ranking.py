@@ -11,6 +11,7 @@ import hashlib
 import re
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -24,7 +25,7 @@ from speciate.errors import unknown
 from speciate.models.search import embeddings
 from speciate.models.search.index import IndexRow
 from speciate.models.search.model_families import families
-from speciate.models.search.search_query import AtLeast, Catalogue, Query, constraints
+from speciate.models.search.search_query import AtLeast, Catalogue, Query, constraints, letters
 
 if TYPE_CHECKING:
     from bm25s import BM25  # brings scipy, which only a search needs
@@ -42,6 +43,9 @@ _FORM = 1
 """Raise it when `words` or the library's arrays change: cached counts are then computed anew."""
 _KEPT = 4
 """Cached counts in a folder; older ones are deleted."""
+_PRICES = ("usd_per_1m_output", "usd_per_minute", "usd_per_image")
+_LESS_IS_BETTER = ("epe", "perimageepe", "flall", "wer", "cer", "mae", "mse", "rmse", "loss", "perplexity")
+"""Metrics, by their letters, that no sort chooses by itself."""
 _SCORES = npt.NDArray[np.float64]
 _PLACES = npt.NDArray[np.int64]
 
@@ -62,6 +66,15 @@ class Hit(NamedTuple):
     """Further models of its family that pass every constraint."""
 
 
+class Order(NamedTuple):
+    """The values that models are sorted by where the caller named none."""
+
+    by: str | None
+    """None: no model has any, so they are sorted by relevance."""
+    have: int
+    """Models that have one; the others come last."""
+
+
 class SearchResult(NamedTuple):
     hits: list[Hit]
     total: int
@@ -75,6 +88,8 @@ class SearchResult(NamedTuple):
     """If no model is left: the fewest constraints without which some are."""
     known: int = 0
     """Models that were searched."""
+    order: Order | None = None
+    """If the values that a sort was to be by had to be chosen."""
 
 
 class ModelIndex:
@@ -124,12 +139,17 @@ class ModelIndex:
             family = self._families.of[self._place(query.children_of)]
             checks["children_of"] = (self._families.of == family).astype(np.int8)
         inside = np.flatnonzero(_all([known == 1 for known in checks.values()], self._count))
-        parts = self._parts(inside, query, today, vector)
-        order = self._order(inside, parts, sort)
+        wanted_figure, chosen_order = self._figure_to_sort_by(inside, query, sort)
+        parts = self._parts(inside, query, today, vector, wanted_figure)
+        price = self._price_to_sort_by(inside) if sort == "price" else None
+        if price is not None and price.by != _PRICES[0]:
+            chosen_order = price
+        order = self._order(inside, parts, sort, price.by if price else None)
         total = len(order)
         children = np.zeros(total, np.int64)
         if query.children_of is None:
-            order, children = self._collapsed(inside, order, parts.get("words"), query, sort)
+            asked = query.published or ((wanted_figure,) if wanted_figure else ())
+            order, children = self._collapsed(inside, order, parts.get("words"), asked, sort)
         chosen = order[offset : offset + limit]
         rows = self._table.take(pa.array(inside[chosen])).to_pylist()
         hits = [
@@ -145,6 +165,7 @@ class ModelIndex:
             "meaning" in parts,
             () if total else _blocking_constraints(checks, dropped),
             self._count,
+            chosen_order,
         )
 
     def row(self, ref: str) -> IndexRow | None:
@@ -169,7 +190,12 @@ class ModelIndex:
         return self._places[ref]
 
     def _parts(
-        self, inside: _PLACES, query: Query, today: str, vector: npt.NDArray[np.float32] | None
+        self,
+        inside: _PLACES,
+        query: Query,
+        today: str,
+        vector: npt.NDArray[np.float32] | None,
+        figure: AtLeast | None,
     ) -> Mapping[str, _SCORES]:
         """The score of each model from 0 to 1 for each criterion; only criteria that apply to this query."""
         parts: dict[str, _SCORES] = {}
@@ -178,8 +204,8 @@ class ModelIndex:
             parts["words"] = scores / max(scores.max(initial=0.0), 1e-9)
         if vector is not None and self._meanings is not None:
             parts["meaning"] = np.maximum(self._meanings.vectors[inside] @ vector, 0.0).astype(np.float64)
-        if query.published:
-            parts["published"] = _percentiles(self._catalogue.published(query.published[0])[inside], query.published[0])
+        if figure is not None:
+            parts["published"] = _percentiles(self._catalogue.published(figure)[inside], figure)
         released = self._released[inside]
         if not np.isnat(released).all():
             days = (np.datetime64(today) - released).astype(np.float64)
@@ -188,7 +214,28 @@ class ModelIndex:
             parts["use"] = self._use[inside] / most
         return parts
 
-    def _order(self, inside: _PLACES, parts: Mapping[str, _SCORES], sort: Sort) -> _PLACES:
+    def _figure_to_sort_by(self, inside: _PLACES, query: Query, sort: Sort) -> tuple[AtLeast | None, Order | None]:
+        """What a query asks for first; for a sort by published values without one, what most of these models have."""
+        if query.published or sort != "published":
+            return next(iter(query.published), None), None
+        counts = Counter(
+            (figure["benchmark"], figure["metric"])
+            for figures in self._table["published"].take(pa.array(inside)).to_pylist()
+            for figure in {(each["benchmark"], each["metric"]): each for each in figures or ()}.values()
+            if letters(figure["metric"]) not in _LESS_IS_BETTER
+        )
+        if not counts:
+            return None, Order(None, 0)
+        (benchmark, metric), have = min(counts.items(), key=lambda each: (-each[1], each[0]))
+        return AtLeast(benchmark=benchmark, metric=metric), Order(f"{benchmark} {metric}", have)
+
+    def _price_to_sort_by(self, inside: _PLACES) -> Order:
+        """The kind of price that most of these models have; of equals that of tokens."""
+        known = {name: len(inside) - self._table[name].take(pa.array(inside)).null_count for name in _PRICES}
+        best = max(_PRICES, key=lambda name: known[name])
+        return Order(best if known[best] else None, known[best])
+
+    def _order(self, inside: _PLACES, parts: Mapping[str, _SCORES], sort: Sort, price: str | None) -> _PLACES:
         fused = np.zeros(len(inside))
         for name, part in parts.items():
             ranks = np.argsort(np.argsort(-part, kind="stable"), kind="stable")
@@ -202,7 +249,7 @@ class ModelIndex:
             case "parameters":
                 key = _numbers(self._table["parameters"], inside)
             case "price":
-                key = _numbers(self._table["usd_per_1m_output"], inside)
+                key = _numbers(self._table[price or _PRICES[0]], inside)
             case "released":
                 known = ~np.isnat(self._released[inside])
                 key = np.where(known, -self._released[inside].astype(np.float64), np.inf)
@@ -211,7 +258,7 @@ class ModelIndex:
         return np.lexsort((np.arange(len(inside)), -fused, key))
 
     def _collapsed(
-        self, inside: _PLACES, order: _PLACES, words: _SCORES | None, query: Query, sort: Sort
+        self, inside: _PLACES, order: _PLACES, words: _SCORES | None, figures: Sequence[AtLeast], sort: Sort
     ) -> tuple[_PLACES, _PLACES]:
         """The representative of each family, in the place of its best model, and how many more models it stands for.
 
@@ -219,7 +266,7 @@ class ModelIndex:
         representative is the best model, or the base if the order is by relevance and words do not favour the best.
         """
         family = self._families.of[inside]
-        for wanted in query.published:
+        for wanted in figures:
             values = np.nan_to_num(self._catalogue.published(wanted)[inside], nan=np.inf)
             _, family = np.unique(np.stack([family, values]), axis=1, return_inverse=True)
             family = family.reshape(-1)
@@ -278,7 +325,8 @@ def _all(conditions: Sequence[npt.NDArray[np.bool_]], count: int) -> npt.NDArray
 
 def _percentiles(values: _SCORES, wanted: AtLeast) -> _SCORES:
     """The share of models that are not better: figures of different benchmarks cannot be compared."""
-    better = np.where(np.isnan(values), -np.inf, values if wanted.above is not None else -values)
+    less = wanted.above is None and wanted.below is not None
+    better = np.where(np.isnan(values), -np.inf, -values if less else values)
     return np.where(np.isnan(values), 0.0, np.searchsorted(np.sort(better), better, "right") / max(len(values), 1))
 
 

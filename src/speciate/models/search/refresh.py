@@ -88,7 +88,8 @@ def run(run: Run) -> RefreshResult:
         run.progress(number, len(payload.sources), "sources", name)
         source = sources.find(name)
         if not source.installed():
-            missed[name] = f"The package {source.package!r} is not installed."
+            if source.package is not None:
+                missed[name] = f"The package {source.package!r} is not installed."
             continue
         try:
             listings.append(SourceListing(name, source.origin(), date, list(source.entries())))

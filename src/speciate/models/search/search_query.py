@@ -33,7 +33,7 @@ _METRICS = {
 
 
 class AtLeast(BaseModel):
-    """A published value that a model must have: on this benchmark, by this metric, and at least (or most) so much."""
+    """A published value that a model must have; without bounds: any."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     benchmark: str = Field(description="As published, such as 'ImageNet-1K'; letters and digits count.")

@@ -52,6 +52,10 @@ class Entry(BaseModel):
     published: tuple[Figure, ...] = ()
     usd_per_1m_input: FiniteFloat | None = None
     usd_per_1m_output: FiniteFloat | None = None
+    usd_per_image: FiniteFloat | None = None
+    """Of an image that it makes, else of one (or a page) that it reads."""
+    usd_per_minute: FiniteFloat | None = None
+    """Of sound."""
     context_tokens: int | None = None
     released: str | None = Field(None, pattern=r"\d{4}(-\d{2}(-\d{2})?)?")
     base_model: str | None = None
@@ -111,12 +115,18 @@ class PackageSource:
 SOURCES = {
     "pkg": "speciate.models.search.package_sources:PACKAGES",
     "timm": "speciate.models.search.package_sources:TIMM",
+    "timm_results": "speciate.models.search.timm_results:TIMM_RESULTS",
     "torchvision": "speciate.models.search.package_sources:TORCHVISION",
     "mteb": "speciate.models.search.package_sources:MTEB",
     "open_clip": "speciate.models.search.package_sources:OPEN_CLIP",
     "segmentation_models": "speciate.models.search.package_sources:SEGMENTATION_MODELS",
     "transformers": "speciate.models.search.package_sources:TRANSFORMERS",
+    "pipelines": "speciate.models.search.text_classifier_sources:PIPELINES",
+    "llm_guard": "speciate.models.search.text_classifier_sources:LLM_GUARD",
+    "textattack": "speciate.models.search.text_classifier_sources:TEXT_ATTACK",
+    "pysentimiento": "speciate.models.search.text_classifier_sources:PYSENTIMIENTO",
     "prices": "speciate.models.search.package_sources:PRICES",
+    "litellm": "speciate.models.search.price_list:PRICE_LIST",
     "hub": "speciate.models.search.sources:HUB",
 }
 """Name -> "module:object". If several sources know a field of a model, the first counts."""

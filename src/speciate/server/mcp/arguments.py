@@ -23,8 +23,12 @@ ToolArguments = Mapping[str, Any]
 ParsedArguments = dict[str, Any]
 """Arguments by the types of the tool's function, validated, with defaults."""
 
+MOST_WRITTEN_OUT = 700
+"""Characters. A longer argument is listed by the names of its fields; `list_options(kind='argument')` has all of it."""
 _SHOWN = 4
 """So many mistakes of one call are spelled out."""
+_ALIKE = ("next_actions", "estimate")
+"""Fields of most results, always of one form: the instructions say it once."""
 _KINDS = {
     "string": "text",
     "integer": "a whole number",
@@ -47,20 +51,68 @@ def output_schema(annotation: Any) -> Schema:
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
+def as_listed(tool: str, schema: Schema) -> Schema:
+    """The arguments as `tools/list` shows them: what few calls need is named there and shown by `list_options`.
+    Bounds on the length of texts are left to the refusal."""
+    fields = {name: _listed_field(f"{tool}.{name}", field) for name, field in schema["properties"].items()}
+    return schema | {"properties": fields}
+
+
+def is_deferred(field: Schema) -> bool:
+    """Whether an argument is too long to be written out in `tools/list`."""
+    inner = field.get("items", field)
+    return "properties" in inner and len(json.dumps(field, separators=(",", ":"))) > MOST_WRITTEN_OUT
+
+
+def _listed_field(name: str, field: Schema) -> Schema:
+    if not is_deferred(field):
+        listed: Schema = _without_lengths(field)
+        return listed
+    fields = ", ".join(field.get("items", field)["properties"])
+    said = f"{field.get('description', '').split(chr(10))[0]} Fields: {fields}".strip()
+    short = {"type": field["type"], "description": f"{said}; see list_options(kind='argument', name='{name}')."}
+    return short | ({"items": {"type": "object"}} if field["type"] == "array" else {})
+
+
+def _without_lengths(part: Any) -> Any:
+    """Without `maxLength`, which matters to nobody who does not paste a book."""
+    if isinstance(part, list):
+        return [_without_lengths(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        key: {name: _without_lengths(each) for name, each in value.items()}
+        if key == "properties"
+        else _without_lengths(value)
+        for key, value in part.items()
+        if key != "maxLength" or not isinstance(value, int)
+    }
+
+
 def outline(schema: Schema) -> Schema:
-    """The result's schema as `tools/list` shows it: fields with their types, and of objects in them the names alone.
-    Whatever fits the whole schema fits this one; `list_options(kind='result')` shows the whole."""
-    short: Schema = {"type": "object"}
-    if fields := schema.get("properties"):
-        short["properties"] = {name: _outlined_field(field) for name, field in fields.items()}
-    if choices := schema.get("anyOf"):
-        short["anyOf"] = [outline(choice) for choice in choices]
-    if required := schema.get("required"):
-        short["required"] = required
-    return short
+    """The result's schema as `tools/list` shows it: fields with their types, and of objects in them the names alone;
+    the forms of an answer (a job, or what a dry run says) side by side. Whatever fits the whole schema fits this one;
+    `list_options(kind='result')` shows the whole."""
+    fields: Schema = {}
+    for form in schema.get("anyOf", [schema]):
+        for name, field in form.get("properties", {}).items():
+            short = _outlined_field(name, field)
+            fields[name] = short if fields.get(name, short) == short else _of_both(fields[name], short)
+    return {"type": "object", "properties": fields} if fields else {"type": "object"}
 
 
-def _outlined_field(field: Schema) -> Schema:
+def _of_both(one: Schema, other: Schema) -> Schema:
+    """What a field may be that two forms of an answer have: of any value where their types differ."""
+    if one.get("type") != other.get("type"):
+        return {}
+    values = [each.get("enum", [each["const"]] if "const" in each else []) for each in (one, other)]
+    both = {"enum": list(dict.fromkeys([*values[0], *values[1]]))} if all(values) else {}
+    return {"type": one["type"], **both}
+
+
+def _outlined_field(name: str, field: Schema) -> Schema:
+    if name in _ALIKE:
+        return {"type": field["type"]}
     short = _outlined(field)
     said = field.get("description", "")
     return short | {"description": said} if said and "description" not in short else short

@@ -76,7 +76,7 @@ class Segmentation(DirectSupervision, BaseModel):
         image_size: Size = example.media.shape[:2]
         shrunk = min(1.0, _MOST_OF_TARGET[2] / max(image_size))
         size = max(1, round(image_size[0] * shrunk)), max(1, round(image_size[1] * shrunk))
-        regions = [(label, region_mask(outline, image_size, size)) for label, outline in _outlines(cell)]
+        regions = [(label, region_mask(outline, image_size, size)) for label, outline in outlines(cell)]
         names = sorted({label for label, mask in regions if mask.any()})
         if len(names) > MOST_LABELS:
             raise ValueError(f"{len(names)} labels in one image are more than {MOST_LABELS}")
@@ -202,7 +202,7 @@ def _weights(new: int, old: int) -> npt.NDArray[np.float64]:
     return weights
 
 
-def _outlines(cell: Any) -> list[tuple[str, Any]]:
+def outlines(cell: Any) -> list[tuple[str, Any]]:
     if isinstance(cell, str):
         return [(_MASK, cell)]
     if not isinstance(cell, list):

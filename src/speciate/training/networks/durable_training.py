@@ -66,18 +66,20 @@ def train_durably(
     until: int | None = None,
     over_budget: Callable[[], bool] = lambda: False,
     enough: Callable[[Evaluation], bool] = lambda evaluation: False,
+    better: Callable[[Evaluation], None] = lambda evaluation: None,
     report: Callable[[int, str], None] | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Ending:
     """Train to the end, or `until` so many steps are done; unless paused, the best weights are in place then.
 
-    Held-out examples are judged after each epoch, and where the budget ends. `enough(evaluation)` ends the training;
+    Held-out examples are judged after each epoch, and where the budget ends. `enough(evaluation)` ends the training,
+    `better(evaluation)` is called while the weights are those of the best one so far;
     so do `parameters.early_stopping_patience` epochs without gain. Raises Stopped after a checkpoint, OutOfMemory (the
     engine tries again with half the micro-batch), INVALID where that cannot help or the training diverges.
     """
-    return _Session(run, training, held, where or training_place(run), over_budget, enough, report, save_seconds).go(
-        until
-    )
+    return _Session(
+        run, training, held, where or training_place(run), over_budget, enough, better, report, save_seconds
+    ).go(until)
 
 
 class _Session:
@@ -89,11 +91,13 @@ class _Session:
         where: TrainingPlace,
         over_budget: Callable[[], bool],
         enough: Callable[[Evaluation], bool],
+        better: Callable[[Evaluation], None],
         report: Callable[[int, str], None] | None,
         save_seconds: float,
     ) -> None:
         self._training, self._held, self._place = training, held, where
         self._over_budget, self._enough, self._save_seconds = over_budget, enough, save_seconds
+        self._better = better
         self._report = report or (lambda step, message: run.progress(step, training.total, "steps", message))
         self._stop = StopRequest(run)
         self._ended: Why | None = None
@@ -154,6 +158,8 @@ class _Session:
         except Stopped:
             self._leave()
         self._tell(evaluation)
+        if evaluation.better:
+            self._better(evaluation)
         if self._enough(evaluation):
             return "enough"
         patience = training.parameters.early_stopping_patience

@@ -12,12 +12,16 @@ from typing import NamedTuple
 
 from speciate.datasets.columns import class_name
 from speciate.datasets.loading.loader import Example
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models.published.architectures import PublishedHead, check_head
+from speciate.models.published.asking import usual_templates
 from speciate.models.published.label_rows import RowSources, kept_labels, row_sources
 from speciate.models.published.manifest import read_manifest
 from speciate.models.published.network import PublishedNetwork, load_network
-from speciate.tasks.published_heads import check_texts, labels_of_head, published_task_head
+from speciate.models.published.published_model import LabelPrompts
+from speciate.tasks.published_heads import labels_of_head, published_task_head
 from speciate.tasks.published_network import TrainedPublishedPredictor, trained_predictor
+from speciate.tasks.published_text_heads import check_texts
 from speciate.tasks.task import TaskHead
 from speciate.training.training_context import TrainingContext
 
@@ -31,10 +35,11 @@ class KeptHead(NamedTuple):
     sources: RowSources | None
     """None of a head without labels."""
     threads: int
+    prompts: LabelPrompts | None = None
 
     def network(self) -> PublishedNetwork:
         """Anew; the same each time."""
-        return load_network(self.folder, self.head, self.base_model, self.sources, self.threads)
+        return load_network(self.folder, self.head, self.base_model, self.sources, self.threads, self.prompts)
 
     def predictor(
         self, network: PublishedNetwork, task_head: TaskHead, held: Sequence[Example]
@@ -49,8 +54,9 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
     if payload.head != "published":
         return None
     base_model, folder = str(payload.spec.base_model), Path(payload.base_folder or "")
-    head = check_head(folder, base_model)
+    head = check_head(folder, base_model, payload.task)
     context.task_head = published_task_head(head, context.task_head)
+    _check_horizon(head, base_model, context.task_head)
     labels = labels_of_head(head, context.task_head)
     sources: dict[str, tuple[int, ...]] | None = None
     published: Sequence[str] = head.labels or ()
@@ -60,11 +66,31 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
         manifest = read_manifest(folder)
         table = manifest.label_map if manifest is not None else None
         sources = row_sources(published, labels, head.adapter, table)
-    made = KeptHead(base_model, folder, head, sources, payload.threads)
-    if head.adapter in ("ctc", "speech"):
+    made = KeptHead(base_model, folder, head, sources, payload.threads, _prompts(folder, head, context.task_head))
+    if head.adapter in ("ctc", "speech", "seq2seq", "image-to-text"):
         check_texts(made.network(), context.labels(context.train))
     _tell(context, made, published)
     return made
+
+
+def _prompts(folder: Path, head: PublishedHead, task_head: TaskHead) -> LabelPrompts | None:
+    """The sentences of a zero-shot model, about the labels of the dataset; of a model that reads a text what is put
+    around it. As it was registered, else as usual."""
+    manifest = read_manifest(folder)
+    known = manifest.prompts if manifest is not None else None
+    if head.zero_shot:
+        return LabelPrompts(task_head.labels, known.templates if known else usual_templates(head.modality))
+    return known if head.adapter == "seq2seq" else None
+
+
+def _check_horizon(head: PublishedHead, base_model: str, task_head: TaskHead) -> None:
+    horizon = getattr(task_head, "horizon", 0)
+    if head.steps is not None and horizon > head.steps:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base_model!r} forecasts {head.steps} steps, and the horizon is {horizon}.",
+            next=[CallAgain("train_model", {"hyperparameters": {"horizon": head.steps}})],
+        )
 
 
 def _tell(context: TrainingContext, made: KeptHead, published: Sequence[str]) -> None:
@@ -82,6 +108,8 @@ def _tell(context: TrainingContext, made: KeptHead, published: Sequence[str]) ->
             shown = ", ".join(class_name(label) for label in new[:_SHOWN])
             more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
             context.notes.append(f"The published head has no label for {shown}{more}: their rows began at zero.")
+    if made.prompts is not None:
+        report["asked_with"] = list(made.prompts.templates)
     context.report["published_head"] = report
 
 

@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from speciate.jobs.folder import write_whole
@@ -70,6 +71,7 @@ def search(
     *,
     over_budget: Callable[[], bool] = lambda: False,
     enough: Callable[[Evaluation], bool] = lambda evaluation: False,
+    better: Callable[[int, Training, Evaluation], None] = lambda candidate, training, evaluation: None,
     steps_after: int = 0,
     save_seconds: float = durable_training.SAVE_SECONDS,
 ) -> SearchResult:
@@ -77,9 +79,10 @@ def search(
 
     `build(candidate)` makes each anew and must make the same each time; all have the same number of epochs and of
     steps. Ends early where an evaluation is `enough`, or with the budget. Raises Diverged where all of them do, and
-    what `durable.train` raises. `steps_after`: what the run does when the search is over, for its progress.
+    what `durable.train` raises. `better(candidate, training, evaluation)`: whenever one is the best so far of its
+    candidate. `steps_after`: what the run does when the search is over, for its progress.
     """
-    return _Search(run, candidates, build, held, over_budget, enough, steps_after, save_seconds).go()
+    return _Search(run, candidates, build, held, over_budget, enough, better, steps_after, save_seconds).go()
 
 
 class _Search:
@@ -91,11 +94,13 @@ class _Search:
         held: HeldOutData,
         over_budget: Callable[[], bool],
         enough: Callable[[Evaluation], bool],
+        better: Callable[[int, Training, Evaluation], None],
         steps_after: int,
         save_seconds: float,
     ) -> None:
         self._run, self._candidates, self._build, self._held = run, candidates, build, held
         self._over_budget, self._enough, self._save_seconds = over_budget, enough, save_seconds
+        self._better = better
         self._sign = held.sign if held.measure else -1
         self._known = _read(run)
         self._latest: dict[int, RateStanding] = {}
@@ -138,6 +143,7 @@ class _Search:
             ending = durable_training.train_durably(
                 self._run, training, self._held, where=self._place(candidate),
                 until=rung.epochs * training.epoch_steps, over_budget=self._over_budget, enough=self._enough,
+                better=partial(self._better, candidate, training),
                 report=lambda step, message: self._report(candidate, step - self._climbed, message),
                 save_seconds=self._save_seconds,
             )  # fmt: skip

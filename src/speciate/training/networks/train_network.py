@@ -6,6 +6,7 @@ everything, for as many epochs as the folds needed (their median)."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from speciate.training.networks.kept_head import KeptHead, keep_head
 from speciate.training.networks.optimizer import LoopParameters, Precision
 from speciate.training.networks.training_loop import Evaluation, HeldOutData, Scores, TaskLoss, Training
 from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
+from speciate.training.planning import when_to_stop
 from speciate.training.resource_usage import Usage, usage_now
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
@@ -38,6 +40,10 @@ Divisions = Sequence[tuple[Sequence[Example], Sequence[Example]]]
 
 _RATE_FACTORS = (1.0, 3.0, 1 / 3)
 """Times the usual learning rate. The likeliest first: of equal ones it stays."""
+
+
+_MOST_COPIED_BYTES = 400 << 20
+"""Weights of a network that is copied to be kept so far."""
 
 
 class TrainingHead(NamedTuple):
@@ -144,6 +150,7 @@ class _NetworkSearch:
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
         """Until it is settled."""
         self._base_model, self._rates = base_model, rates
+        self._offered = -math.inf
         self._divisions: Divisions = list(context.divisions(parameters.folds))
         self._metric = find_metric(context.payload.objective.metric)
 
@@ -165,18 +172,41 @@ class _NetworkSearch:
             self._context.report["silent_layers"] = list(silent)
             shown = f"{', '.join(silent[:3])}{' and others' if len(silent) > 3 else ''}"
             self._context.notes.append(f"{len(silent)} adapted layers have learned nothing: {shown}.")
-        for module in (whole.backbone.module, whole.head):
-            module.cpu().eval()
-        predictor = self._predictor(whole, task_head, held)
+        predictor = self._predictor(whole.backbone, whole.head, whole.task_head, task_head, held)
         return SelectedModel(predictor, best, self._context.how, tuple(self._tried(found)))
 
-    def _predictor(self, whole: Training, task_head: TaskHead, held: Sequence[Example]) -> SavablePredictor:
-        if isinstance(whole.backbone, PublishedNetwork):
+    def _predictor(
+        self, backbone: Any, head: Any, loss: TaskLoss, task_head: TaskHead, held: Sequence[Example]
+    ) -> SavablePredictor:
+        """Of a network that is trained no further."""
+        for module in (backbone.module, head):
+            module.cpu().eval()
+        if isinstance(backbone, PublishedNetwork):
             assert self._kept is not None, "it made this network"
-            return self._kept.predictor(whole.backbone, task_head, held)
-        backbone: Any = whole.backbone
-        head = whole.task_head.served(whole.head) if isinstance(whole.task_head, SoftTargetLoss) else whole.head
-        return NetworkPredictor(self._context.payload.task, task_head, backbone, head)
+            return self._kept.predictor(backbone, task_head, held)
+        served = loss.served(head) if isinstance(loss, SoftTargetLoss) else head
+        return NetworkPredictor(self._context.payload.task, task_head, backbone, served)
+
+    def _offer(self, held: Sequence[Example], candidate: int, training: Training, evaluation: Evaluation) -> None:
+        """A better network than any before may be kept in case the run's limit passes."""
+        value = self._metric.sign * evaluation.value
+        size = sum(each.numel() * each.element_size() for each in training.backbone.module.state_dict().values())
+        if value > self._offered and size <= _MOST_COPIED_BYTES:
+            self._offered = value
+            self._context.offer_best(partial(self._so_far, held, candidate, training, evaluation))
+
+    def _so_far(
+        self, held: Sequence[Example], candidate: int, training: Training, evaluation: Evaluation
+    ) -> SelectedModel:
+        """A copy: the training goes on with what it has. Copying draws nothing and changes no weight."""
+        scores = as_scores(evaluation.scores)
+        task_head = self._context.task_head.calibrated(scores, self._context.targets(held))
+        best = measure(self._context, task_head, held, scores)
+        backbone, head = copy.deepcopy((training.backbone, training.head))
+        self._method.finish(backbone)
+        predictor = self._predictor(backbone, head, training.task_head, task_head, held)
+        name = f"{self._base_model}: learning rate {self._rates[candidate]:.2g}"
+        return SelectedModel(predictor, best, self._context.how, (CandidateResult(name, 0.0, best.value, "", True),))
 
     def weigh(self, steps: int) -> NetworkCost:
         """What each part costs, and how much there is of it; nothing is kept."""
@@ -193,9 +223,6 @@ class _NetworkSearch:
     def _ahead(self) -> trial_steps.PlannedWork:
         return self._work(len(self._rates), self._parameters.num_train_epochs)
 
-    def _least(self) -> trial_steps.PlannedWork:
-        return self._work(1, 1)
-
     def _searched(self) -> trial_steps.PlannedWork:
         learn, held = self._divisions[0]
         counts = [(len(learn), len(held))]
@@ -211,13 +238,13 @@ class _NetworkSearch:
     def _search(self) -> tuple[successive_halving.SearchResult, _TrainedNetwork]:
         context, held = self._context, self._divisions[0][1]
         training, judge, build = self._trial(0)
-        settled = trial_steps.kept_choice(context.run)
+        settled, fitted = trial_steps.kept_choice(context.run), trial_steps.kept_fit(context.run)
         if settled is None:  # else what went on before has fitted
-            work, asked = (self._ahead(), self._least()), self._parameters.precision
-            settled = trial_steps.check_fit(context, asked, training, judge, build, *work)
+            asked, rates = self._parameters.precision, len(self._rates)
+            settled, fitted = trial_steps.check_fit(context, asked, training, judge, build, self._work, rates)
             context.meter.steps = 0  # those were no part of it
         del training
-        self._settle(settled)
+        self._settle(settled, fitted)
         found = successive_halving.search(
             context.run,
             len(self._rates),
@@ -225,12 +252,22 @@ class _NetworkSearch:
             judge,
             over_budget=lambda: context.over_budget,
             enough=partial(self._enough, held),
+            better=partial(self._offer, held),
             steps_after=context.meter.planned_steps - self._passed,
         )
         return found, self._judged(found.training, judge, held)
 
-    def _settle(self, settled: trial_steps.PrecisionChoice) -> None:
+    def _settle(self, settled: trial_steps.PrecisionChoice, fitted: trial_steps.FittedWork | None) -> None:
         """For all trainings of this run and its later attempts, and for who repeats it."""
+        if fitted is not None:
+            trial_steps.keep_fit(self._context.run, fitted)
+            if fitted != (len(self._rates), self._parameters.num_train_epochs):
+                self._context.settle("learning_rate", tuple(self._rates[: fitted.rates]))
+                self._context.settle("num_train_epochs", fitted.epochs)
+            self._rates = self._rates[: fitted.rates]
+            self._parameters = self._parameters.model_copy(update={"num_train_epochs": fitted.epochs})
+            self._context.meter.planned_steps = self._ahead().steps
+            self._passed = self._searched().steps
         trial_steps.keep_choice(self._context.run, settled)
         self._precision = settled.used
         self._context.settle("precision", settled.used, settled._asdict())
@@ -357,12 +394,18 @@ class _NetworkSearch:
         return float(measure(self._context, self._context.task_head, held, as_scores(scores)).value)
 
     def _enough(self, held: Sequence[Example], evaluation: Evaluation) -> bool:
-        """Whether the whole interval reaches the target."""
-        target = self._context.payload.objective.target
-        if target is None or not self._metric.sign * evaluation.value >= self._metric.sign * target:
+        """Whether a verdict on the test split is a sure pass, and no more is wanted."""
+        objective, sign = self._context.payload.objective, self._metric.sign
+        if (
+            objective.aim == "best"
+            or objective.target is None
+            or not sign * evaluation.value >= sign * objective.target
+        ):
             return False
         found = measure(self._context, self._context.task_head, held, as_scores(evaluation.scores))
-        return min(self._metric.sign * found.low, self._metric.sign * found.high) >= self._metric.sign * target
+        measured = when_to_stop.Measured(sign * found.value, found.standard_error, found.n)
+        sure = when_to_stop.probability_of_pass(measured, sign * objective.target, objective.test_examples)
+        return sure >= when_to_stop.SURE
 
     def _judged(self, training: Training, judge: HeldOutData, held: Sequence[Example]) -> _TrainedNetwork:
         _, scores = training.judge(judge.items, judge.targets)

@@ -1,13 +1,14 @@
 """A few real steps before a training: what a step costs, which precision is faster, and whether it fits.
 
 What does not fit ends with an error that begins with `does_not_fit` and names what would fit. A budget that is shorter
-than all epochs is no reason: the training ends with it, and the best network so far counts."""
+than all epochs is no reason: fewer are planned, and the best network so far counts."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from speciate.errors import CallAgain, Code, SpeciateError
@@ -190,19 +191,51 @@ def memory_need(training: MeasuredTraining) -> tuple[MemoryNeed, Usage]:
     return MemoryNeed(one.peak_mb + _LATER_COPIES * training.trained_mb, each), few.spent.times(1 / few.examples)
 
 
-def step_cost(training: MeasuredTraining, judge: HeldOutData, build: Usage, steps: int) -> StepCost:
-    """Of `steps` steps after the first, which is on the longest batch and warms up."""
+_JUDGED_EXAMPLES = 64
+"""The longest; that tells what judging costs."""
+
+
+class _Judged(Exception):
+    """Enough examples were."""
+
+
+def step_cost(
+    training: MeasuredTraining,
+    judge: HeldOutData,
+    build: Usage,
+    steps: int,
+    over_budget: Callable[[], bool] = lambda: False,
+) -> StepCost:
+    """Of `steps` steps after the first, which is on the longest batch and warms up; of fewer where the budget ends."""
     with training.random_states:
+        before = usage_now()
         training.advance()
-        before = usage_now()
-        for _ in range(steps):
+        step = usage_now().minus(before)
+        done, before = 0, usage_now()
+        while done < steps and not over_budget():
             training.advance()
-        step = usage_now().minus(before).times(1 / steps)
-        before = usage_now()
-        training.evaluate(judge)
-        judged = usage_now().minus(before).times(1 / max(1, len(judge.items.lengths)))
+            done += 1
+        step = usage_now().minus(before).times(1 / done) if done else step
+        judged = _judging_cost(training, judge)
     training.backbone.module.zero_grad(set_to_none=True)  # the judge keeps the backbone, which prepares its items
     return StepCost(step, judged, build)
+
+
+def _judging_cost(training: MeasuredTraining, judge: HeldOutData) -> Usage:
+    """Of one example."""
+    batches_begun, before = 0, usage_now()
+    enough = math.ceil(_JUDGED_EXAMPLES / training.micro_batch)
+
+    def between() -> None:
+        nonlocal batches_begun
+        if batches_begun == enough:
+            raise _Judged
+        batches_begun += 1
+
+    with contextlib.suppress(_Judged):
+        training.judge(judge.items, judge.targets, between)
+    judged = min(len(judge.items.lengths), batches_begun * training.micro_batch)
+    return usage_now().minus(before).times(1 / max(1, judged))
 
 
 _FASTER_TIMES = 1.2
@@ -301,10 +334,52 @@ def keep_choice(run: Run, settled: PrecisionChoice) -> None:
     write_whole(run.checkpoints / _CHOICE_FILE, json.dumps(settled._asdict()))
 
 
+class FittedWork(NamedTuple):
+    """How much of what was asked for fits into the budget."""
+
+    rates: int
+    epochs: int
+
+
+_FEW_EPOCHS = 8
+"""So many a learning rate gets before another one is tried."""
+_FITTED_FILE = "fitted.json"
+
+
+def fit_to_budget(
+    work: Callable[[int, int], PlannedWork], pace: StepCost, rates: int, epochs: int, seconds: float
+) -> FittedWork:
+    """Of at most so many rates and epochs, what `seconds` allow at this pace: a schedule that ends inside the budget
+    learns more than a longer one that is cut off. `work(rates, epochs)` grows with both."""
+    for count in range(rates, 0, -1):
+        low, high = 0, epochs
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = pace.of(work(count, middle)).seconds <= seconds
+            low, high = (middle, high) if fits else (low, middle - 1)
+        if low >= min(epochs, _FEW_EPOCHS) or count == 1:
+            return FittedWork(count, max(1, low))
+    raise AssertionError("one rate is always decided")
+
+
+def kept_fit(run: Run) -> FittedWork | None:
+    """What this attempt or one before it settled."""
+    for folder in (run.checkpoints, *(attempt.checkpoints for attempt in run.resume_from)):
+        if (path := folder / _FITTED_FILE).exists():
+            return FittedWork(*json.loads(path.read_text()))
+    return None
+
+
+def keep_fit(run: Run, fitted: FittedWork) -> None:
+    write_whole(run.checkpoints / _FITTED_FILE, json.dumps(fitted))
+
+
 DOES_NOT_FIT = "does_not_fit"
 _WORTH_SECONDS = 30.0
 """Of work ahead: with less, real steps are not worth their time."""
 _TRIAL_STEPS = 2
+_OVERESTIMATE = 8
+"""Times that a few of the longest examples may cost more, each, than the mean one in a whole batch."""
 
 
 def check_fit(
@@ -313,26 +388,31 @@ def check_fit(
     training: MeasuredTraining,
     judge: HeldOutData,
     build: Usage,
-    ahead: PlannedWork,
-    least: PlannedWork,
-) -> PrecisionChoice:
-    """Whether a training fits into its budget and its memory, by a few real steps before it trains; its precision.
+    work: Callable[[int, int], PlannedWork],
+    rates: int,
+) -> tuple[PrecisionChoice, FittedWork]:
+    """Whether a training fits into its budget and its memory, by a few real steps before it trains; its precision, and
+    how many learning rates and epochs fit.
 
-    `ahead`: all that is planned; `least`: one epoch. The training is spent afterwards. Raises REFUSED, with an error
-    that begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason: the
-    training ends with it, and the best network so far counts.
+    `work(rates, epochs)`: what lies ahead then. The training is spent afterwards. Raises REFUSED, with an error that
+    begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason: fewer
+    are planned. What surely does not fit is refused before real steps take its time.
     """
     memory, example = memory_need(training)
     _check_memory(context, memory, training)
-    most = example.seconds * ahead.steps * training.parameters.batch_size
-    if most < min(_WORTH_SECONDS, context.seconds_left):
-        return unmeasured_choice(asked)
+    epochs = training.parameters.num_train_epochs
+    ahead, least = work(rates, epochs), work(1, 1)
+    each = example.seconds * training.parameters.batch_size
+    if each * ahead.steps < min(_WORTH_SECONDS, context.seconds_left):
+        return unmeasured_choice(asked), FittedWork(rates, epochs)
+    if each * least.steps > _OVERESTIMATE * context.seconds_left:
+        seconds = each / _OVERESTIMATE
+        raise _no_time(context, seconds * least.steps, seconds * ahead.steps)
     context.progress(0, ahead.steps, "steps", "measuring a few steps")
-    pace = step_cost(training, judge, build, _TRIAL_STEPS)
+    pace = step_cost(training, judge, build, _TRIAL_STEPS, lambda: context.over_budget)
     seconds = min(pace.of(ahead).seconds, context.seconds_left)
     settled = choose_precision(asked, training, context.payload.device, pace, seconds)
-    _check_time(context, pace.faster(settled.gain), ahead, least)
-    return settled
+    return settled, _fitted(context, pace.faster(settled.gain), work, rates, epochs)
 
 
 def _check_memory(context: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
@@ -353,22 +433,30 @@ def _check_memory(context: TrainingContext, memory: MemoryNeed, training: Measur
     )
 
 
-def _check_time(context: TrainingContext, pace: StepCost, ahead: PlannedWork, least: PlannedWork) -> None:
-    left, whole, shortest = context.seconds_left, pace.of(ahead).seconds, pace.of(least).seconds
+def _fitted(
+    context: TrainingContext, pace: StepCost, work: Callable[[int, int], PlannedWork], rates: int, epochs: int
+) -> FittedWork:
+    left, whole, shortest = context.seconds_left, pace.of(work(rates, epochs)).seconds, pace.of(work(1, 1)).seconds
     if whole <= left:
-        return
+        return FittedWork(rates, epochs)
     if shortest > left:
-        minutes = math.ceil(1.2 * shortest / 6) / 10
-        raise SpeciateError(
-            Code.REFUSED,
-            f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
-            f"{max(left, 0):.0f} s of the budget are left.",
-            f"Fewer examples need less. {_cheaper_candidate(context)}",
-            next=[CallAgain("train_model", {"budget_minutes": minutes}, "or more")],
-        )
+        raise _no_time(context, shortest, whole)
+    fitted = fit_to_budget(work, pace, rates, epochs, left)
     context.notes.append(
-        f"All epochs would take about {whole:.0f} s at most; the budget leaves {left:.0f} s, and the best network "
-        "until then counts."
+        f"All of {epochs} epochs at {rates} learning rates would take about {whole:.0f} s at most; the budget leaves "
+        f"{left:.0f} s: {fitted.epochs} epochs at {fitted.rates} of them were planned."
+    )
+    return fitted
+
+
+def _no_time(context: TrainingContext, shortest: float, whole: float) -> SpeciateError:
+    minutes = math.ceil(1.2 * shortest / 6) / 10
+    return SpeciateError(
+        Code.REFUSED,
+        f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
+        f"{max(context.seconds_left, 0):.0f} s of the budget are left.",
+        f"Fewer examples need less. {_cheaper_candidate(context)}",
+        next=[CallAgain("train_model", {"budget_minutes": minutes}, "or more")],
     )
 
 

@@ -16,7 +16,7 @@ from speciate.models.language.causal_lm import language_packages
 from speciate.refs import model_ref
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
 from speciate.training.planning.base_models import Base, find_base, without_linear
-from speciate.training.planning.published_head import can_keep_head
+from speciate.training.planning.published_head import KEEPING, can_keep_head
 from speciate.training.train_spec import Candidate, Method
 from speciate.vocabulary import TASKS, Family
 from speciate.workspace.workspace import Workspace
@@ -38,6 +38,8 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "anomaly": ("classical", "probe"),
     "detection": ("lora", "full"),
     "segmentation": ("classical", "lora", "full"),
+    "panoptic": (),
+    "depth": (),
     "transcription": ("lora", "full"),
     "generation": _ALL_OF_LANGUAGE,
 }
@@ -184,6 +186,10 @@ def check_candidate(
             f"The method 'classical' uses no base model, but base_model is {candidate.base_model!r}.",
             next=[CallAgain("train_model", {"base_model": None}), CallAgain("train_model", {"method": "probe"})],
         )
+    if candidate.base_model is not None and (family == "generation" or candidate.method not in _BY_FAMILY[family]):
+        base = find_base(workspace, candidate.base_model) if candidate.method in KEEPING else None
+        if base is not None and can_keep_head(base, candidate.method, family, modality):
+            return candidate.model_copy(update={"base_model": base.ref}), base
     if candidate.method not in _BY_FAMILY[family]:
         raise _cannot_be_trained(candidate, modality, family, can)
     if family == "generation":
@@ -217,7 +223,7 @@ def candidates_for_base(base_model: str, modality: str, family: Family, workspac
     """The candidates that train this base model, cheapest first. Raises what `check_candidate` raises if none can."""
     found: list[Candidate] = []
     refusal: SpeciateError | None = None
-    for method in LANGUAGE if family == "generation" else _BY_FAMILY[family]:
+    for method in dict.fromkeys((*(LANGUAGE if family == "generation" else _BY_FAMILY[family]), *KEEPING)):
         if method == "classical":
             continue
         try:
@@ -243,8 +249,9 @@ def _cannot_be_trained(
     if not _BY_FAMILY[family]:
         return SpeciateError(
             Code.INVALID,
-            f"Nothing can be trained for {family} yet: such models are only evaluated.",
-            "Call evaluate_models with the models that there are.",
+            f"No head of ours does {family}: only a published model that has such a head can be trained further"
+            + (f", and {base.ref} has none." if base is not None else "."),
+            "Name one with base_model: hf:org/name, path:/dir, or what register_model fetched.",
         )
     return SpeciateError(
         Code.INVALID,

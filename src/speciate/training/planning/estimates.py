@@ -1,18 +1,24 @@
 """What a training will cost in seconds, memory and bytes written, from recorded runs of like work.
 
-Nothing recorded, no estimate. Alike are runs of one method on one base model, modality and family of tasks. Reading and
-preparing grow with the examples and their length; a network's steps with what each of them reads; other learners with a
-power of the examples, which runs of several sizes tell. Bytes follow from the base model's size on disk."""
+Alike are runs of one method on one base model, modality and family of tasks. Reading and preparing grow with the
+examples and their length; a network's steps with what each of them reads; other learners with a power of the examples,
+which runs of several sizes tell. Bytes follow from the base model's size on disk. Where nothing is recorded, a shipped
+table of pace stands in (pace.json, evals/bench/pace.py), scaled by how fast this processor multiplies matrices; what is
+not in it has no estimate."""
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from speciate.datasets.versions import Manifest
 from speciate.training.hyperparameters import FullParameters, Parameters
@@ -107,6 +113,8 @@ class KnownCosts(NamedTuple):
 
     runs: Sequence[RecordedRun]
     measured: Sequence[MeasuredRun]
+    shipped: Sequence[RecordedRun] = ()
+    """As they would be here."""
 
 
 def known_costs(database: Database) -> KnownCosts:
@@ -117,7 +125,41 @@ def known_costs(database: Database) -> KnownCosts:
             runs.append(_parse_run(job, report))
         elif kind == "measure":
             measured += [_parse_measurement(job, one) for one in report.get("candidates", ()) if one.get("asked")]
-    return KnownCosts(runs, measured)
+    return KnownCosts(runs, measured, shipped_runs())
+
+
+PACE = Path(__file__).with_name("pace.json")
+SHIPPED = "shipped"
+"""What an estimate is known from, where no run of this workspace tells."""
+_MATRIX, _PRODUCTS = 384, 5
+_SLOWEST = 8.0
+"""Times as slow, or as fast, as the processor of the table that another one is taken for."""
+
+
+@cache
+def reference_seconds() -> float:
+    """This processor's, for a fixed product of matrices: the fastest of a few, as others may use it meanwhile."""
+    factor = np.full((_MATRIX, _MATRIX), 0.5, np.float32)
+    times = []
+    for _ in range(_PRODUCTS):
+        began = time.perf_counter()
+        factor @ factor
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@cache
+def shipped_runs() -> tuple[RecordedRun, ...]:
+    table = json.loads(PACE.read_text(encoding="utf-8")) if PACE.exists() else {"runs": []}
+    if not table["runs"]:
+        return ()
+    slower = min(max(reference_seconds() / table["reference_seconds"], 1 / _SLOWEST), _SLOWEST)
+    return tuple(_slowed(_parse_run(SHIPPED, one), slower) for one in table["runs"])
+
+
+def _slowed(run: RecordedRun, times: float) -> RecordedRun:
+    stages = {name: (seconds * times, cpu * times) for name, (seconds, cpu) in run.stages.items()}
+    return run._replace(stages=stages, rest=(run.rest[0] * times, run.rest[1] * times))
 
 
 def request_of(payload: Payload) -> TrainingRequest:
@@ -141,6 +183,8 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
     for one in measured:
         if (one.request.dataset, one.request.hyperparameters) == (asked.dataset, asked.hyperparameters):
             return one.estimate
+    if not like:
+        like = [run for run in known.shipped if run.request._replace(family=asked.family).like(asked)]
     if not like:
         return None
     growth = _growth_power(like)

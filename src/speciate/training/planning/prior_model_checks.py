@@ -63,7 +63,8 @@ def language_model_teaches(spec: TrainSpec, workspace: Workspace) -> bool:
         if ref.source == "path" and Path(ref.name).is_dir():
             check_weights(Path(ref.name))
         return ref.source == "api" or is_causal_lm(Path(ref.name))
-    return registry.resolve(workspace.database, workspace.folders, ref).card.task in TEXT_TASKS
+    version = registry.resolve(workspace.database, workspace.folders, ref)
+    return version.card.task in TEXT_TASKS and is_causal_lm(version.path)  # others write by a head, as T5 does
 
 
 def resolve_candidate(

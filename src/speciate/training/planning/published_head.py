@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from speciate.datasets.columns import class_name
 from speciate.datasets.versions import Manifest
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models.backbones.architectures import suits
-from speciate.models.published.architectures import PublishedHead, check_head
+from speciate.models.published.architectures import PublishedHead, check_head, find_head
 from speciate.models.published.label_rows import kept_labels, row_sources
 from speciate.models.published.manifest import read_manifest
 from speciate.models.published.network import TRAINABLE, is_trainable
 from speciate.tasks.example_targets import is_label
 from speciate.training.hyperparameters import FullParameters, Parameters
 from speciate.training.planning.base_models import Base
-from speciate.vocabulary import Family, Task, find_task
+from speciate.vocabulary import TASKS, Family, Task, find_task
 
 KEEPING = ("full", "lora")
 """Methods that can keep a published head."""
@@ -30,13 +30,23 @@ class HeadChoice(NamedTuple):
 
 def can_keep_head(base: Base, method: str | None, family: Family, modality: str) -> bool:
     """Whether a base model could be trained with its own head, though no backbone of ours may read it."""
-    head = base.head
+    tasks = [name for name, task in TASKS.items() if task.family == family]
+    head = _head_for(base, tasks)
     return (
         method in KEEPING
         and head is not None
         and head.adapter in TRAINABLE
-        and (find_task(head.task).family, head.modality) == (family, modality)
+        and head.engine == "torch"
+        and find_task(head.task).family == family
+        and head.reads(modality)
     )
+
+
+def _head_for(base: Base, tasks: Sequence[str]) -> PublishedHead | None:
+    """The head of a base model; of one that does several tasks that for the first of these."""
+    if base.head is None or base.folder is None:
+        return base.head
+    return next((head for task in tasks if (head := find_head(base.folder, task)) and head.task == task), base.head)
 
 
 def choose_head(
@@ -48,7 +58,7 @@ def choose_head(
     Raises INVALID where the head that was asked for cannot be.
     """
     asked = parameters.head if isinstance(parameters, FullParameters) else "auto"
-    head = base.head if base is not None and method in KEEPING else None
+    head = _head_for(base, [task.name]) if base is not None and method in KEEPING else None
     if base is None or base.folder is None or head is None or not is_trainable(head, task.name, manifest.modality):
         if asked == "published":
             raise _nothing_to_keep(base, method, task, head)
@@ -63,12 +73,14 @@ def choose_head(
             )
         return HeadChoice("new")
     try:
-        check_head(base.folder, base.ref)
+        check_head(base.folder, base.ref, task.name)
     except SpeciateError:
         if asked == "published" or not readable:
             raise
         return HeadChoice("new")
     wanted = _known_labels(manifest, target, task)
+    if head.zero_shot:
+        return HeadChoice("new" if asked == "auto" and readable else "published")
     if not wanted or head.labels is None:
         return HeadChoice("published")
     table = read_manifest(base.folder)

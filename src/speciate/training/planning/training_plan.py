@@ -35,7 +35,7 @@ class CandidateEstimate(_Frozen):
     peak_memory_mb: int | None = None
     usd: float | None = None
     p95_latency_ms: float | None = None
-    known_from: tuple[str, ...] = Field((), description="Jobs that it comes from; 'measured' where one measured it.")
+    known_from: tuple[str, ...] = Field((), description="Jobs that it comes from; or 'measured', 'shipped'.")
 
 
 class PlannedCandidate(_Frozen):

@@ -15,16 +15,20 @@ import numpy.typing as npt
 from speciate import modalities
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
-from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm, trees_from_boosting
+from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
 from speciate.tasks import multimodal_representation
+from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import UnitFeatures
+from speciate.tasks.interval_quantiles import IntervalQuantiles
 from speciate.tasks.random_convolutions import Convolutions
 from speciate.tasks.representations import Columns, Documents, Features, Properties, Steps, Vectors, ngram_choices
 from speciate.tasks.task import TaskHead
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
+from speciate.training.recipes.boosting import ABSOLUTE_METRICS, boosted_classifier, boosted_regression
+from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
     cumulative,
     discriminant,
@@ -59,7 +63,7 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     if context.task_head.family == "control":
         return structured_learners.control_groups(context, wanted)
     manifest = context.payload.manifest
-    modality, task_head = manifest.modality, context.task_head
+    modality, task_head, metric = manifest.modality, context.task_head, context.payload.objective.metric
     if modality == "multimodal" and task_head.family != "retrieval":
         return _part_groups(context, wanted, of_parts)
     if of_parts:
@@ -71,8 +75,10 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     counted, measured = ngram_choices(modality), _has_properties(modality) and task_head.family in _MEASURED
     on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_convolutions = _CONVOLUTION_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
-    on_numbers = _learners(task_head, sparse=False) if measured else on_convolutions
-    counting_learners = [*_learners(task_head, sparse=bool(counted)), *on_steps]
+    on_quantiles = _QUANTILE_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
+    on_numbers = _learners(task_head, metric, sparse=False) if measured else (*on_convolutions, *on_quantiles)
+    on_numbers = (*on_numbers, *(_TABLE_FORESTS.get(task_head.family, ()) if modality == "tabular" else ()))
+    counting_learners = [*_learners(task_head, metric, sparse=bool(counted)), *on_steps]
     learners = _choose_learners(counting_learners, wanted, also=on_numbers)
     if task_head.family == "retrieval":
         return [LearnerGroup(f"{modality} features", lambda examples: Features(modality), learners)]
@@ -92,7 +98,7 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
         on_properties = LearnerGroup("properties", partial(Properties.fit, modality=modality), properties)
         return [*groups, on_properties] if properties else groups
     if modality == "tabular":
-        return [LearnerGroup("columns", partial(Columns.fit, inputs=manifest.inputs), learners)]
+        return _table_groups(context, learners, wanted)
     represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
     described = tuple(learner for learner in learners if learner not in on_steps)
     every = (
@@ -103,8 +109,33 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
             Convolutions.fit,
             tuple(each for each in on_convolutions if not wanted or each.name in wanted),
         ),
+        LearnerGroup(
+            "interval quantiles",
+            IntervalQuantiles.fit,
+            tuple(each for each in on_quantiles if not wanted or each.name in wanted),
+        ),
     )
     return [way for way in every if way.learners]
+
+
+_ON_ENCODED = ("boosting", "boosting-absolute")
+"""Learners that gain by categories as mean targets; what is linear reads each category by itself."""
+
+
+def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted: Sequence[str]) -> list[LearnerGroup]:
+    inputs, family = context.payload.manifest.inputs, context.task_head.family
+    forests = tuple(each for each in _TABLE_FORESTS.get(family, ()) if not wanted or each.name in wanted)
+    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))]
+    if family in ("classification", "regression"):
+        encoded = tuple(each for each in learners if each.name in _ON_ENCODED)
+        groups.append(
+            LearnerGroup(
+                "columns, categories as mean targets",
+                lambda examples: EncodedColumns.fit(examples, inputs, context.targets(examples)),
+                encoded,
+            )
+        )
+    return [group for group in groups if group.learners]
 
 
 def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequence[str]) -> list[LearnerGroup]:
@@ -112,7 +143,7 @@ def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequenc
     are seen together and in no other way. Texts are taken both ways: whole words for lines through them, and dense for
     learners of interactions."""
     found: list[LearnerGroup] = []
-    asked = _named_parts(context, named)
+    asked, metric = _named_parts(context, named), context.payload.objective.metric
     for chosen in [asked] if named else multimodal_representation.part_combinations(asked):
         label = " + ".join(part.own for part in chosen) if len(chosen) > 1 else f"{chosen[0].own} alone"
         counted = [part for part in chosen if multimodal_representation.is_counted(part)]
@@ -124,13 +155,14 @@ def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequenc
                 dense=dense,
                 one_unit=_ONE_UNIT,
             )
-            learners = _learners(context.task_head, sparse=not dense)
+            learners = _learners(context.task_head, metric, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
             found += [LearnerGroup(name, represent, suited, len(chosen))] if suited else []
     if not found:
         _choose_learners(
-            [*_learners(context.task_head, sparse=False), *_learners(context.task_head, sparse=True)], wanted
+            [*_learners(context.task_head, metric, sparse=False), *_learners(context.task_head, metric, sparse=True)],
+            wanted,
         )
     return found
 
@@ -150,7 +182,7 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
     return [part for part in there if not named or part.own in named]
 
 
-def _learners(task_head: TaskHead, *, sparse: bool) -> Sequence[Learner]:
+def _learners(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[Learner]:
     """Those that suit the task and rows of this kind."""
     labels, yes_or_no = len(task_head.labels), _counted_logistic if sparse else logistic(1.0)
     match task_head.family:
@@ -166,7 +198,7 @@ def _learners(task_head: TaskHead, *, sparse: bool) -> Sequence[Learner]:
         case "anomaly":
             return structured_learners.SPARSE_ANOMALY_LEARNERS if sparse else structured_learners.DENSE_ANOMALY_LEARNERS
         case "regression":
-            return _SPARSE_REGRESSORS if sparse else _DENSE_REGRESSORS
+            return _SPARSE_REGRESSORS if sparse else _dense_regressors(metric)
     return _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
 
 
@@ -249,14 +281,6 @@ def _kernel_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return kernel_from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets))
 
 
-def _boosted_classifier(inputs: Any, targets: Targets, seed: int) -> Estimator:
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    return trees_from_boosting(
-        HistGradientBoostingClassifier(early_stopping=False, max_iter=60, random_state=seed).fit(inputs, targets)
-    )
-
-
 def _neighbour_vote(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return fit_neighbours(inputs, np.eye(int(targets.max()) + 1)[targets], 5, votes=True)
 
@@ -288,14 +312,6 @@ def _kernel_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return kernel_from_svm(SVR(gamma="scale").fit(inputs, targets))
 
 
-def _boosted_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    return trees_from_boosting(
-        HistGradientBoostingRegressor(early_stopping=False, max_iter=100, random_state=seed).fit(inputs, targets)
-    )
-
-
 def _neighbour_mean(inputs: Any, targets: Targets, seed: int) -> Estimator:
     return fit_neighbours(inputs, targets[:, None], 5, votes=False)
 
@@ -316,10 +332,27 @@ def _kernel_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{classes} labels are more than the 30 that vote in pairs" if classes > 30 else None
 
 
+_MOST_TREES_A_ROUND = 100
+
+
 def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     """A tree per label and round, whose histograms cost as much as 5,000 examples: at most 3 s where this allows it."""
+    if classes > _MOST_TREES_A_ROUND:
+        return f"{classes} labels are more than the {_MOST_TREES_A_ROUND} that each round grows a tree for"
     work = (rows + 5000) * columns * (classes if classes > 2 else 1)
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
+
+
+def _neighbours_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """Each question is compared with all of them, also in production."""
+    return f"{rows:,} examples are more than the 50,000 that each answer is compared with" if rows > 50_000 else None
+
+
+def _forest_too_large(rows: int, columns: int, classes: int) -> str | None:
+    """Seconds where this allows it: 200 trees look at what they split, and each leaf has a share of each label."""
+    if rows > 100_000 or rows * columns > 100_000_000:
+        return f"{rows:,} examples of {columns:,} numbers would take minutes"
+    return f"{classes} labels are more than the 300 that leaves have shares of" if classes > 300 else None
 
 
 def _too_many_for_ridge(rows: int, columns: int, classes: int) -> str | None:
@@ -338,23 +371,31 @@ def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
 
 RETRIEVERS = (Learner("as-they-are", keep_vectors), Learner("discriminant", discriminant, _covariance_too_large))
 _SPARSE_CLASSIFIERS = (
-    Learner("neighbours", _neighbour_vote),
+    Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", _counted_logistic),
     Learner("svm", _linear_svm),
 )
-_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean), Learner("ridge", ridge(1.0)))
+_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean, _neighbours_too_many), Learner("ridge", ridge(1.0)))
 _DENSE_CLASSIFIERS = (
-    Learner("neighbours", _neighbour_vote),
+    Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", logistic(1.0)),
     Learner("svm", _kernel_svm, _kernel_too_large),
-    Learner("boosting", _boosted_classifier, _trees_too_large),
+    Learner("boosting", boosted_classifier, _trees_too_large),
 )
-_DENSE_REGRESSORS = (
-    Learner("neighbours", _neighbour_mean),
-    Learner("ridge", ridge(1.0)),
-    Learner("svm", _kernel_regression, _kernel_too_large),
-    Learner("boosting", _boosted_regression, _trees_too_large),
-)
+
+
+def _dense_regressors(metric: str) -> tuple[Learner, ...]:
+    """Where absolute errors count trees learn by them, too: with heavy tails they are far better, else squared ones."""
+    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large),)
+    return (
+        Learner("neighbours", _neighbour_mean, _neighbours_too_many),
+        Learner("ridge", ridge(1.0)),
+        Learner("svm", _kernel_regression, _kernel_too_large),
+        Learner("boosting", boosted_regression(False), _trees_too_large),
+        *(absolute if metric in ABSOLUTE_METRICS else ()),
+    )
+
+
 _STEP_LEARNERS: dict[str, tuple[Learner, ...]] = {
     "classification": (Learner("linear", logistic(1.0), _steps_too_many),),
     "regression": (Learner("linear", ridge(1.0), _steps_too_many),),
@@ -362,4 +403,12 @@ _STEP_LEARNERS: dict[str, tuple[Learner, ...]] = {
 _CONVOLUTION_LEARNERS: dict[str, tuple[Learner, ...]] = {
     "classification": (Learner("ridge", _ridge_classifier, _too_many_for_ridge),),
     "regression": (Learner("ridge", _ridge_chosen, _too_many_for_ridge),),
+}
+_QUANTILE_LEARNERS: dict[str, tuple[Learner, ...]] = {
+    "classification": (Learner("trees", extra_trees_classifier(0.1), _forest_too_large),),
+    "regression": (Learner("trees", extra_trees_regression(0.1), _forest_too_large),),
+}
+_TABLE_FORESTS: dict[str, tuple[Learner, ...]] = {
+    "classification": (Learner("trees", extra_trees_classifier(), _forest_too_large),),
+    "regression": (Learner("trees", extra_trees_regression(), _forest_too_large),),
 }

@@ -42,9 +42,41 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
 
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
     with context.meter.stage("preparing"):
-        embeddings.encode([*context.train, *context.validation])  # all at once, into the cache
+        _embed_in_time(context, embeddings)
     learners = _head_learners(context.task_head, sorted(parameters.C))
     return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+
+
+_CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 64, 0.3
+"""Examples; and the share of the time that is kept for the heads."""
+
+
+def _embed_in_time(context: TrainingContext, embeddings: Embeddings) -> None:
+    """All examples into the cache. Where the budget ends before, the training goes on with those that are there: a
+    sample, in which each label is."""
+    everything = [*context.train, *context.validation]
+    if math.isinf(context.seconds_left):
+        embeddings.encode(everything)
+        return
+    kept_for_heads, done = _HEADS_SHARE * context.seconds_left, 0
+    order = _stratified([context.label(example) for example in everything], context.payload.spec.seed)
+    while done < len(order) and (done < _FEWEST_EMBEDDED or context.seconds_left > kept_for_heads):
+        embeddings.encode([everything[place] for place in order[done : done + _CHUNK]])
+        done += _CHUNK
+    if done < len(order):
+        context.keep_only({everything[place].id for place in order[:done]})
+        context.notes.append(
+            f"The budget allowed to embed {done:,} of {len(order):,} examples: the head has learned from these alone."
+        )
+
+
+def _stratified(labels: Sequence[Any], seed: int) -> list[int]:
+    """Places in a random order whose every beginning has each label in about its share, and at least once."""
+    drawn, places = np.random.default_rng(seed).permutation(len(labels)).tolist(), dict[str, list[int]]()
+    for turn, place in enumerate(drawn):
+        places.setdefault(repr(labels[place]), []).append(turn)
+    ranked = [(rank / len(turns), turn) for turns in places.values() for rank, turn in enumerate(turns)]
+    return [drawn[turn] for _, turn in sorted(ranked)]
 
 
 def _head_learners(task_head: TaskHead, strengths: Sequence[float]) -> tuple[Learner, ...]:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.audio import SAMPLE_RATE
+from speciate.models.published.adapters.by_words import sentence_tokens
 from speciate.models.published.adapters.class_probabilities import label_answers
-from speciate.models.published.adapters.text import fill, token_limit
+from speciate.models.published.adapters.text import token_limit
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
 
 Samples = npt.NDArray[np.float32]  # (T,), 16 kHz
@@ -25,7 +26,7 @@ _BATCH = 8
 def classify(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in batches([len(each) for each in sounds], _BATCH, alike=True):
-        logits = _forward(model, _features(model, [sounds[place] for place in places])).logits
+        logits = _forward(model, audio_features(model, [sounds[place] for place in places])).logits
         found.update(zip(places, label_answers(model, logits), strict=True))
     return [found[place] for place in range(len(sounds))]
 
@@ -38,16 +39,10 @@ def classify_by_words(model: PublishedModel, sounds: Sequence[Samples], prompts:
     """
     import torch
 
-    words = []
-    for template in prompts.templates:
-        tokens = model.tokenizer([fill(template, label) for label in prompts.labels], padding=True, return_tensors="pt")
-        tokens.pop("token_type_ids", None)
-        words.append(tokens)
-    longest = int(getattr(model.processor, "nb_max_samples", 0) * SAMPLE_RATE / _rate(model)) or None
+    words = sentence_tokens(model, prompts)
     answers = []
     for sound in sounds:
-        start = max(0, len(sound) - longest) // 2 if longest else 0
-        inputs = _features(model, [sound[start : start + longest] if longest else sound])
+        inputs = audio_features(model, [sound])
         shares = torch.stack([
             _forward(model, {**inputs, **each}).logits_per_audio[0].float().softmax(-1) for each in words
         ]).mean(0)  # fmt: skip
@@ -60,7 +55,7 @@ def transcribe_by_ctc(model: PublishedModel, sounds: Sequence[Samples]) -> list[
     """The best symbol of each state; repeats are one, blanks are none."""
     found: dict[int, RawAnswer] = {}
     for places in batches([len(each) for each in sounds], _BATCH, alike=True):
-        logits = _forward(model, _features(model, [sounds[place] for place in places])).logits
+        logits = _forward(model, audio_features(model, [sounds[place] for place in places])).logits
         texts = model.tokenizer.batch_decode(logits.argmax(-1))
         found.update({place: RawAnswer(_one_line(text)) for place, text in zip(places, texts, strict=True)})
     return [found[place] for place in range(len(sounds))]
@@ -79,7 +74,7 @@ def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnsw
         part = [sounds[place] for place in places]
         long = window is not None and lengths[places[0]] > window
         options: dict[str, Any] = {"return_timestamps": True} if long else token_limit(model)
-        inputs = _long_features(model, part) if long else _features(model, part)
+        inputs = _long_features(model, part) if long else audio_features(model, part)
         with torch.inference_mode():
             made = network.generate(**inputs, do_sample=False, **options)
         texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
@@ -87,16 +82,21 @@ def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnsw
     return [found[place] for place in range(len(sounds))]
 
 
-def _features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
-    rate = _rate(model)
-    return dict(model.processor([_at_rate(each, rate) for each in sounds], sampling_rate=rate, return_tensors="pt"))
+def audio_features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
+    """As the publisher prepares them; of a model that reads one part of a longer sound, the middle."""
+    longest = int(getattr(model.processor, "nb_max_samples", 0) * SAMPLE_RATE / rate_of(model)) or None
+    if longest:
+        starts = [max(0, len(sound) - longest) // 2 for sound in sounds]
+        sounds = [sound[start : start + longest] for sound, start in zip(sounds, starts, strict=True)]
+    rate = rate_of(model)
+    return dict(model.processor([at_rate(each, rate) for each in sounds], sampling_rate=rate, return_tensors="pt"))
 
 
-def _rate(model: PublishedModel) -> int:
+def rate_of(model: PublishedModel) -> int:
     return int(getattr(model.processor, "sampling_rate", SAMPLE_RATE))
 
 
-def _at_rate(sound: Samples, rate: int) -> Samples:
+def at_rate(sound: Samples, rate: int) -> Samples:
     """For a model of another rate than audio is decoded at here. What lay above 8 kHz is gone by then."""
     if rate == SAMPLE_RATE:
         return np.asarray(sound, np.float32)

@@ -9,24 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.segmentation_masks import MOST_LABELS, to_runs
+from speciate.models.published.adapters.by_words import sentence_tokens
 from speciate.models.published.adapters.class_probabilities import label_answers
-from speciate.models.published.adapters.text import fill, token_limit
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, batches
 
 Pixels = npt.NDArray[np.uint8]
 _BATCH, _CLIPS = 16, 4
-_MOST_BOXES, _LEAST_SCORE = 100, 0.05
+MOST_BOXES, LEAST_SCORE = 100, 0.05
 """Boxes of an image, as COCO counts them, and their score, as Detectron cuts them."""
 BACKGROUND = "background"
-_SENTENCE_TOKENS = 64
-"""Of SigLIP, which was trained on sentences of that length."""
 
 
 def classify(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
         inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
-        found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
+        found.update(zip(places, label_answers(model, forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(images))]
 
 
@@ -36,7 +34,7 @@ def classify_clips(model: PublishedModel, clips: Sequence[Mapping[str, Any]]) ->
     for places in batches([1] * len(clips), _CLIPS):
         frames = [read_frames(model, clips[place]) for place in places]
         inputs = model.processor(frames, return_tensors="pt")
-        found.update(zip(places, label_answers(model, _forward(model, inputs).logits), strict=True))
+        found.update(zip(places, label_answers(model, forward(model, inputs).logits), strict=True))
     return [found[place] for place in range(len(clips))]
 
 
@@ -44,12 +42,12 @@ def detect(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     """`[{label, score, box: [x, y, width, height]}]` in pixels, best first. Images of one size are asked together, as
     padding changes what a detector sees."""
     found: dict[int, RawAnswer] = {}
-    for places in _alike(images):
+    for places in alike(images):
         part = [images[place] for place in places]
         inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         sizes = [each.shape[:2] for each in part]
         boxes = model.processor.post_process_object_detection(
-            _forward(model, inputs), threshold=_LEAST_SCORE, target_sizes=sizes
+            forward(model, inputs), threshold=LEAST_SCORE, target_sizes=sizes
         )
         found.update({place: RawAnswer(_objects(model, one)) for place, one in zip(places, boxes, strict=True)})
     return [found[place] for place in range(len(images))]
@@ -58,11 +56,11 @@ def detect(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
 def segment(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
     """`{labels, size, rle}` of the image's own size; a label called background is none."""
     found: dict[int, RawAnswer] = {}
-    for places in _alike(images):
+    for places in alike(images):
         part = [images[place] for place in places]
         inputs = model.processor(images=[as_image(each) for each in part], return_tensors="pt")
         maps = model.processor.post_process_semantic_segmentation(
-            _forward(model, inputs), target_sizes=[each.shape[:2] for each in part]
+            forward(model, inputs), target_sizes=[each.shape[:2] for each in part]
         )
         found.update({place: RawAnswer(_label_map(model, one)) for place, one in zip(places, maps, strict=True)})
     return [found[place] for place in range(len(images))]
@@ -73,16 +71,12 @@ def classify_by_words(model: PublishedModel, images: Sequence[Pixels], prompts: 
     which scores each sentence by itself, is read in the same way, for one label per image is asked for."""
     import torch
 
-    sentences = [[fill(template, label) for label in prompts.labels] for template in prompts.templates]
-    options: dict[str, Any] = {"padding": True, "truncation": True}
-    if "siglip" in model.head.model_type:
-        options |= {"padding": "max_length", "max_length": min(_SENTENCE_TOKENS, _positions(model))}
-    words = [model.tokenizer(each, return_tensors="pt", **options) for each in sentences]
+    words = sentence_tokens(model, prompts)
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(images), _BATCH):
         pixels = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
         shares = torch.stack([
-            _forward(model, {**each, **pixels}).logits_per_image.float().softmax(-1) for each in words
+            forward(model, {**each, **pixels}).logits_per_image.float().softmax(-1) for each in words
         ]).mean(0)  # fmt: skip
         for place, row in zip(places, shares.tolist(), strict=True):
             probabilities = dict(zip(prompts.labels, row, strict=True))
@@ -90,27 +84,7 @@ def classify_by_words(model: PublishedModel, images: Sequence[Pixels], prompts: 
     return [found[place] for place in range(len(images))]
 
 
-def write(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:
-    """The text of an image: a line that is read, or a caption. Greedily or by beams, as its generation config says."""
-    import torch
-
-    network: Any = model.module
-    found: dict[int, RawAnswer] = {}
-    for places in batches([1] * len(images), _BATCH):
-        inputs = model.processor(images=[as_image(images[place]) for place in places], return_tensors="pt")
-        with torch.inference_mode():
-            made = network.generate(pixel_values=inputs["pixel_values"], do_sample=False, **token_limit(model))
-        texts = model.tokenizer.batch_decode(made, skip_special_tokens=True)
-        found.update({place: RawAnswer(" ".join(text.split())) for place, text in zip(places, texts, strict=True)})
-    return [found[place] for place in range(len(images))]
-
-
-def _positions(model: PublishedModel) -> int:
-    text = getattr(model.config, "text_config", model.config)
-    return int(getattr(text, "max_position_embeddings", _SENTENCE_TOKENS))
-
-
-def _forward(model: PublishedModel, inputs: Any) -> Any:
+def forward(model: PublishedModel, inputs: Any) -> Any:
     import torch
 
     with torch.inference_mode():
@@ -136,7 +110,7 @@ def read_frames(model: PublishedModel, clip: Mapping[str, Any]) -> list[Any]:
     return [as_image(frames[place]) for place in places]
 
 
-def _alike(images: Sequence[Pixels]) -> Iterator[list[int]]:
+def alike(images: Sequence[Pixels]) -> Iterator[list[int]]:
     """Places of images of one size, at most a batch each."""
     by_size: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
@@ -150,7 +124,7 @@ def _objects(model: PublishedModel, found: Mapping[str, Any]) -> list[dict[str, 
     labels = model.labels
     codes, scores = found["labels"].tolist(), found["scores"].tolist()
     best = sorted(range(len(scores)), key=lambda place: -scores[place])
-    kept = [place for place in best if codes[place] < len(labels)][:_MOST_BOXES]
+    kept = [place for place in best if codes[place] < len(labels)][:MOST_BOXES]
     corners = found["boxes"].tolist()
     return [
         {"label": labels[codes[place]], "score": scores[place], "box": _corner_and_size(corners[place])}

@@ -1,0 +1,171 @@
+"""`speciate call TOOL name=value ...`: one tool from a shell, and with `--wait` the job that it starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speciate.cli.daemon_commands import check_exists
+from speciate.cli.output import Progress, check_image_path, format_table, say, write_image
+from speciate.environment import made_unnamed, workspace_path
+from speciate.errors import Code, SpeciateError, unknown
+from speciate.server.client import Client, JobFailed, ToolDeclaration, ToolResult, connect
+from speciate.server.untrusted import clean_text
+
+if TYPE_CHECKING:
+    from speciate.server.job_view import JobView
+
+
+def call(arguments: argparse.Namespace) -> int:
+    """0: answered, and with `--wait` the job succeeded. 1: it did not."""
+    if arguments.help and arguments.tool is None:
+        say(arguments.usage())
+        return 0
+    check_exists(arguments)
+    if arguments.tool is None:
+        return _list_tools(arguments)
+    if arguments.help:
+        return _describe_tool(arguments)
+    image = check_image_path(arguments.image, (".png",)) if arguments.image else None
+    workspace = workspace_path(arguments.workspace)
+    made = None if workspace.exists() else made_unnamed(workspace)
+    client = connect(arguments.workspace)
+    given = _parse_arguments(arguments.args) | _parse_pairs(client, arguments.tool, arguments.pairs)
+    result, images = client.call_with_images(arguments.tool, **given)
+    code = 0
+    if arguments.wait and "job" in result and not given.get("dry_run"):
+        result, code = _wait(client, result["job"])
+    say(json.dumps(result, indent=2, ensure_ascii=False))
+    _write_images(image, images)
+    if made:  # a refusal brings the daemon's word
+        sys.stderr.write(f"{clean_text(made)}\n")
+    return code
+
+
+def _parse_arguments(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"--args is not JSON: {error}.", "Write it like --args '{\"limit\": 5}', or as limit=5."
+        ) from None
+    if not isinstance(given, dict):
+        raise SpeciateError(Code.INVALID, f"--args is not a JSON object: {text!r}.", "Write '{...}'.")
+    return given
+
+
+def _parse_pairs(client: Client, tool: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """`name=value` by the tool's schema: a text is taken as it is, so `version=1` may name a model that is called 1."""
+    if not pairs:
+        return {}
+    fields = _declaration(client, tool)["inputSchema"]["properties"]
+    given = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise SpeciateError(Code.INVALID, f"{pair!r} is no argument.", f"Write {pair}=VALUE, or --args JSON.")
+        given[name] = value if fields.get(name, {}).get("type") == "string" else _json_or_text(value)
+    return given
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _wait(client: Client, job: str) -> tuple[ToolResult, int]:
+    """What `get_job` says at its end, and 0 where it succeeded. An interrupt leaves the job running, and says so."""
+    progress = Progress()
+
+    def show(view: JobView) -> None:
+        progress.show(_progress_line(view))
+
+    code = 0
+    try:
+        client.wait(job, show)
+    except JobFailed as error:
+        sys.stderr.write(f"{clean_text(str(error))}\n")
+        code = 1
+    except KeyboardInterrupt:
+        progress.clear()
+        sys.stderr.write(f"{job} goes on: speciate call wait_for_job job={job} --wait\n")
+        raise
+    finally:
+        progress.clear()
+    return client.call("get_job", job=job), code
+
+
+def _progress_line(view: JobView) -> str:
+    parts = [f"{view.job} {view.kind} {view.state}"]
+    if (done := view.progress) is not None:
+        parts.append(f"{done.done:g}{f' of {done.total:g}' if done.total else ''} {done.unit}".rstrip())
+    if view.eta_seconds:
+        parts.append(f"about {view.eta_seconds:.0f} s left")
+    if view.reason and view.state == "queued":
+        parts.append(view.reason)
+    return clean_text(", ".join(parts))
+
+
+def _declaration(client: Client, name: str) -> ToolDeclaration:
+    tools = {tool["name"]: tool for tool in client.tools()}
+    if name not in tools:
+        raise unknown("tool", name, tools, "`speciate call` lists the tools.")
+    return tools[name]
+
+
+def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
+    """What is said of them goes to standard error: standard output is the result alone."""
+    for number, data in enumerate(images, 1):
+        if path is None:
+            sys.stderr.write(f"{len(images)} image(s) beside this: --image FILE.png writes them.\n")
+            return
+        target = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        sys.stderr.write(f"{write_image(target, data)}\n")
+    if path is not None and not images:
+        sys.stderr.write(f"This call shows no image, so {path} was not written.\n")
+
+
+def _describe_tool(arguments: argparse.Namespace) -> int:
+    """What it is for, and its arguments: name, kind, default and meaning."""
+    tool = _declaration(connect(arguments.workspace), arguments.tool)
+    schema = tool["inputSchema"]
+    needed = schema.get("required", ())
+    rows = [
+        [name, _kind_of(field), "needed" if name in needed else json.dumps(field.get("default")), _meaning(field)]
+        for name, field in schema["properties"].items()
+    ]
+    say(f"{tool['description']}\n\n{format_table(rows, ['argument', 'kind', 'default', 'meaning'])}")
+    return 0
+
+
+def _kind_of(field: Mapping[str, Any]) -> str:
+    """`string`, `a, b or c`, `list of string`, `object` ..., by its JSON schema."""
+    if "enum" in field:
+        return " or ".join(map(str, field["enum"]))
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(map(_kind_of, field["anyOf"])))
+    if field.get("type") == "array":
+        return f"list of {_kind_of(field.get('items', {}))}"
+    return str(field.get("const", field.get("type", "object" if "$ref" in field else "any")))
+
+
+def _meaning(field: Mapping[str, Any]) -> str:
+    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field]
+    return " ".join(filter(None, [field.get("description", ""), f"({', '.join(bounds)})" if bounds else ""]))
+
+
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _list_tools(arguments: argparse.Namespace) -> int:
+    """Each with the first sentence of what it is for."""
+    tools = connect(arguments.workspace).tools()
+    firsts = (tool["description"].partition(". ")[0].partition("\n")[0].rstrip(".") for tool in tools)
+    say(format_table([[tool["name"], f"{first}."] for tool, first in zip(tools, firsts, strict=True)]))
+    return 0

@@ -1,0 +1,107 @@
+"""Which label is answered, for metrics that do not count each example alike: scores moved by a constant a label.
+
+A learner's most probable label is best by accuracy. By macro-F1, balanced accuracy or the F1 of one label rare labels
+are worth more, and the answer that the metric wants is another one. The constants are found on held-out scores, and
+kept only where they help on the half of them that did not choose them, by more than one standard error of a share that
+so many changed answers move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.models.blend import Blend
+from speciate.models.estimators import Linear, Trees
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+Measure = Callable[[Labels, Labels], float]
+_FEWEST, _MOST_LABELS, _STEPS, _ROUNDS = 60, 30, 21, 2
+_LEAST_GAIN = 0.002
+
+
+def measure_for(metric: str, labels: Sequence[str], positive: str | None) -> Measure | None:
+    """The metric of (true, answered) positions; None where the most probable label is best, or nothing is known."""
+    if metric == "f1_macro":
+        return lambda true, given: float(np.nanmean(_f1(true, given, len(labels))))
+    if metric == "balanced_accuracy":
+        return _balanced_accuracy
+    if metric == "f1" and positive in labels:
+        place = list(labels).index(str(positive))
+        return lambda true, given: float(np.nan_to_num(_f1(true, given, len(labels))[place]))
+    return None
+
+
+def find_shift(scores: Any, targets: Labels, measure: Measure, seed: int) -> Floats | None:
+    """(N, K) or (N, 1) scores of held-out examples -> (K,) or (1,) to be added to scores, or None where none helps.
+
+    `targets`: (N,), -1 does not count.
+    """
+    scores = np.asarray(scores, np.float64)
+    rows = np.flatnonzero(np.asarray(targets) >= 0)
+    if len(rows) < _FEWEST or scores.shape[1] > _MOST_LABELS:
+        return None
+    scores, true = scores[rows], np.asarray(targets)[rows]
+    half = np.random.default_rng(seed).permutation(len(rows)) % 2 == 0
+    given = np.empty(len(rows), np.int64)
+    for learn in (half, ~half):
+        given[~learn] = _answers(scores[~learn] + _tuned(scores[learn], true[learn], measure))
+    before = _answers(scores)
+    by_chance = float(np.sqrt((given != before).sum())) / len(rows)
+    if measure(true, given) < measure(true, before) + max(_LEAST_GAIN, by_chance):
+        return None
+    found = _tuned(scores, true, measure)
+    return found if found.any() else None
+
+
+def _answers(scores: Floats) -> Labels:
+    found: Labels = (scores[:, 0] > 0).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return found
+
+
+def _tuned(scores: Floats, true: Labels, measure: Measure) -> Floats:
+    """One label after another, from no shift; of equal ones the smallest."""
+    width = scores.shape[1]
+    shift = np.zeros(width)
+    for _ in range(_ROUNDS if width > 1 else 1):
+        for label in range(width):
+            rest = np.delete(scores + shift, label, axis=1).max(axis=1) if width > 1 else np.zeros(len(scores))
+            margins = rest - scores[:, label]
+            steps = np.append(np.quantile(margins, np.linspace(0.01, 0.99, _STEPS)), [0.0, shift[label]])
+            steps = steps[np.argsort(np.abs(steps), kind="stable")]
+            values = []
+            for step in steps:
+                tried = shift.copy()
+                tried[label] = step
+                values.append(measure(true, _answers(scores + tried)))
+            shift[label] = steps[int(np.argmax(values))]
+    return shift
+
+
+def _f1(true: Labels, given: Labels, labels: int) -> Floats:
+    """Of each label; NaN of one that neither is there nor is answered."""
+    hits = np.bincount(true[true == given], minlength=labels)
+    total = np.bincount(true, minlength=labels) + np.bincount(given, minlength=labels)
+    return np.where(total > 0, 2 * hits / np.maximum(total, 1), np.nan)
+
+
+def _balanced_accuracy(true: Labels, given: Labels) -> float:
+    labels = np.unique(true)
+    return float(np.mean([(given[true == label] == label).mean() for label in labels]))
+
+
+def can_shift(estimator: Any) -> bool:
+    return type(estimator) in (Linear, Trees, Blend)
+
+
+def shifted(estimator: Any, by: Floats) -> Any:
+    """The same estimator with this added to its scores."""
+    if isinstance(estimator, Linear):
+        return estimator._replace(bias=np.asarray(estimator.bias) + by)
+    if isinstance(estimator, Trees):
+        return estimator._replace(baseline=np.asarray(estimator.baseline) + by)
+    return estimator._replace(shift=by)

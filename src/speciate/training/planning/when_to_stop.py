@@ -1,0 +1,95 @@
+"""When a cascade of trainings has enough: pure rules from what was measured on validation examples.
+
+The verdict is given on the test split, whose labels nobody looks at before. What is known of it is its size, and so how
+wide the interval on it will be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Literal, NamedTuple
+
+from speciate.training.train_spec import Method
+
+SURE = 0.9
+"""Probability of a passing verdict from which another training is not worth its cost."""
+_LEVEL = NormalDist().inv_cdf(0.975)
+_BEYOND = 4.0
+"""Standard errors that the target must lie above what could be reached before trying is given up."""
+MOST_REMOVED: dict[Method, float] = {"probe": 0.75, "lora": 0.8, "full": 0.9, "sft": 0.8}
+"""Share of the error of a cheaper model that a dearer method removed at most, in the trainings of evals/LOG.md. Other
+methods: all of it."""
+
+EndReason = Literal["sure_pass", "all_tried", "budget", "out_of_reach"]
+
+
+class Measured(NamedTuple):
+    """The best model so far on validation examples. Higher is better: errors come with their sign turned."""
+
+    value: float
+    standard_error: float
+    examples: int
+
+
+def probability_of_pass(measured: Measured, target: float, test_examples: int | None) -> float:
+    """That the whole 95 % interval on so many test examples will reach the target.
+
+    The true value is about normal around the measured one; the test value is about normal around the true one; the
+    interval is as wide as the one on validation examples, scaled by the root of their numbers. `test_examples` None:
+    as many as validation examples.
+    """
+    if measured.examples < 1 or not math.isfinite(measured.value):
+        return 0.0
+    known = measured.standard_error
+    if not math.isfinite(known):
+        return 0.0
+    on_test = known * math.sqrt(measured.examples / (test_examples or measured.examples))
+    room = measured.value - target - _LEVEL * on_test
+    spread = math.hypot(known, on_test)
+    return NormalDist().cdf(room / spread) if spread > 0 else float(room >= 0)
+
+
+def is_out_of_reach(measured: Measured, target: float, best_possible: float | None, methods: Sequence[Method]) -> bool:
+    """Whether none of the methods that are left can reach the target, even if it removes as much of the error as one
+    ever did. `best_possible`: of the metric, None where it has no bound: then nothing is out of reach."""
+    if best_possible is None or not methods or not math.isfinite(measured.value):
+        return False
+    removed = max(MOST_REMOVED.get(method, 1.0) for method in methods)
+    reachable = best_possible - (1 - removed) * (best_possible - measured.value)
+    return target > reachable + _BEYOND * (1 - removed) * measured.standard_error
+
+
+class CurvePoint(NamedTuple):
+    """One training on so many examples."""
+
+    examples: int
+    value: float
+
+
+_MOST_GROWTH = 1000
+"""Times the labels that there are, beyond which a curve says nothing."""
+
+
+def examples_for(curve: Sequence[CurvePoint], target: float, best_possible: float | None) -> int | None:
+    """Training examples with which the error's power law through the points reaches the target (Hestness et al. 2017).
+
+    The law falls to no error at all, so this is the least number that would do. None where the curve does not fall, or
+    would need more than a thousand times what there is. Values and target: higher is better.
+    """
+    if best_possible is None or target >= best_possible or len(curve) < 2:
+        return None
+    points = [
+        (math.log(one.examples), math.log(best_possible - one.value)) for one in curve if best_possible > one.value
+    ]
+    if len(points) < 2:
+        return None
+    middle = [sum(axis) / len(points) for axis in zip(*points, strict=True)]
+    spread = sum((x - middle[0]) ** 2 for x, _ in points)
+    slope = sum((x - middle[0]) * (y - middle[1]) for x, y in points) / spread if spread else 0.0
+    if slope >= 0:
+        return None
+    needed = math.exp(middle[0] + (math.log(best_possible - target) - middle[1]) / slope)
+    most = max(one.examples for one in curve)
+    return None if needed > _MOST_GROWTH * most else max(math.ceil(needed), most)

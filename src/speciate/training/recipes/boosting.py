@@ -1,0 +1,151 @@
+"""Gradient-boosted trees whose number of rounds is found on examples that they did not learn from.
+
+LightGBM where it is installed (the extra `boosting`), else scikit-learn's histogram boosting. Either way what is kept
+are plain arrays: serving and exports need neither. The loss follows the metric: absolute errors where those count.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.models.estimators import Trees, trees_from_boosting
+
+Targets = npt.NDArray[Any]
+ABSOLUTE_METRICS = ("mae", "mape", "median_ae")
+_STOP_SHARE, _FEWEST_TO_STOP = 0.15, 200
+"""Of the examples, by which rounds are chosen; with fewer examples the usual number is taken."""
+_RATE, _USUAL_ROUNDS, _MOST_ROUNDS, _PATIENCE = 0.05, 150, 800, 30
+_ONE_THREAD_CELLS = 1_000_000
+_NODES = 400_000
+"""Leaves of all trees together, at most: a model is a few megabytes and answers in milliseconds."""
+
+
+def boosted_classifier(inputs: Any, targets: Targets, seed: int) -> Trees:
+    classes = int(targets.max()) + 1
+    if not _has_lightgbm():
+        return _histograms(inputs, targets, seed, "classifier")
+    objective = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
+    return _lightgbm(inputs, targets, seed, objective, classes if classes > 2 else 1)
+
+
+def boosted_regression(absolute: bool) -> Callable[[Any, Targets, int], Trees]:
+    """`absolute`: by absolute errors, not squared ones."""
+
+    def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
+        if not _has_lightgbm():
+            return _histograms(inputs, targets, seed, "absolute_error" if absolute else "squared_error")
+        return _lightgbm(inputs, targets, seed, {"objective": "l1" if absolute else "l2"}, 1)
+
+    return learn
+
+
+def _has_lightgbm() -> bool:
+    return importlib.util.find_spec("lightgbm") is not None
+
+
+def _held_out(targets: Targets, seed: int, *, labelled: bool) -> npt.NDArray[np.bool_] | None:
+    """Which examples choose the number of rounds; None where they are too few."""
+    count = len(targets)
+    if count < _FEWEST_TO_STOP:
+        return None
+    held = np.zeros(count, np.bool_)
+    chance = np.random.default_rng(seed)
+    for value in np.unique(targets) if labelled else (None,):
+        places = np.flatnonzero(targets == value) if labelled else np.arange(count)
+        held[chance.permutation(places)[: int(_STOP_SHARE * len(places))]] = True
+    return held if held.any() else None
+
+
+def _lightgbm(inputs: Any, targets: Targets, seed: int, objective: dict[str, Any], outputs: int) -> Trees:
+    import lightgbm
+
+    count = len(targets)
+    parameters = {
+        **objective, "learning_rate": _RATE, "num_leaves": 15 if count < 2000 else 31,
+        "min_data_in_leaf": max(2, min(10, count // 50)), "feature_fraction": 0.8, "bagging_fraction": 0.8,
+        "bagging_freq": 1, "lambda_l2": 1.0, "verbose": -1, "seed": seed, "deterministic": True, "force_col_wise": True,
+        "num_threads": _threads(inputs.size),
+    }  # fmt: skip
+    inputs = np.ascontiguousarray(inputs, np.float64)
+    most = max(20, min(_MOST_ROUNDS, _NODES // (parameters["num_leaves"] * outputs)))
+    rounds = min(_USUAL_ROUNDS, most)
+    held = _held_out(targets, seed, labelled=objective["objective"] in ("binary", "multiclass"))
+    if held is not None:
+        learned = lightgbm.Dataset(inputs[~held], targets[~held])
+        judged = lightgbm.Dataset(inputs[held], targets[held], reference=learned)
+        stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
+        tried = lightgbm.train(parameters, learned, most, valid_sets=[judged], callbacks=[stop])
+        rounds = max(1, min(most, round(1.1 * tried.best_iteration)))
+    booster = lightgbm.train(parameters, lightgbm.Dataset(inputs, targets), rounds)
+    return trees_from_lightgbm(booster.dump_model(), outputs)
+
+
+def trees_from_lightgbm(dumped: dict[str, Any], outputs: int) -> Trees:
+    """`Booster.dump_model()` of numeric features as arrays: the scores are its raw scores."""
+    parts: dict[str, list[Any]] = {name: [] for name in Trees._fields}
+
+    def add(node: dict[str, Any]) -> int:
+        place = len(parts["feature"])
+        leaf = "leaf_value" in node and "split_feature" not in node
+        left_where_missing = node.get("default_left", False)
+        if not leaf and node.get("missing_type") == "None":  # NaN is read as 0
+            left_where_missing = node["threshold"] >= 0
+        for name, value in (
+            ("feature", -1 if leaf else node["split_feature"]),
+            ("threshold", 0.0 if leaf else node["threshold"]),
+            ("left", 0),
+            ("right", 0),
+            ("value", node["leaf_value"] if leaf else 0.0),
+            ("missing_left", left_where_missing),
+        ):
+            parts[name].append(value)
+        if not leaf:
+            parts["left"][place] = add(node["left_child"])
+            parts["right"][place] = add(node["right_child"])
+        return place
+
+    for number, tree in enumerate(dumped["tree_info"]):
+        parts["roots"].append(add(tree["tree_structure"]))
+        parts["output"].append(number % outputs)
+    kinds = {"feature": np.int32, "left": np.int32, "right": np.int32, "roots": np.int32, "output": np.int32}
+    found = {
+        name: np.array(values, bool if name == "missing_left" else kinds.get(name, np.float64))
+        for name, values in parts.items()
+    }
+    return Trees(**{**found, "baseline": np.zeros(outputs)})
+
+
+def _histograms(inputs: Any, targets: Targets, seed: int, loss: str) -> Trees:
+    """scikit-learn's. Once with early stopping for the number of rounds, then on all examples."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    labelled = loss == "classifier"
+    made: Any = HistGradientBoostingClassifier if labelled else HistGradientBoostingRegressor
+    classes = len(np.unique(targets)) if labelled else 1
+    outputs = classes if classes > 2 else 1
+    most = max(20, min(_MOST_ROUNDS, _NODES // (31 * outputs)))
+    settings: dict[str, Any] = {"learning_rate": 0.1, "random_state": seed, **({} if labelled else {"loss": loss})}
+    rounds = min(60 if labelled else 100, most)
+    smallest = np.bincount(targets).min() if labelled else math.inf
+    if len(targets) >= _FEWEST_TO_STOP and smallest >= 2:
+        tried = made(
+            **settings, max_iter=most, early_stopping=True, validation_fraction=_STOP_SHARE,
+            n_iter_no_change=_PATIENCE // 2,
+        ).fit(inputs, targets)  # fmt: skip
+        rounds = max(5, round(1.1 * (tried.n_iter_ - _PATIENCE // 2)))
+    return trees_from_boosting(made(**settings, max_iter=rounds, early_stopping=False).fit(inputs, targets))
+
+
+def _threads(cells: int) -> int:
+    """What a run may use, of few numbers one: threads wait for each other in every step, on a busy machine long."""
+    if cells < _ONE_THREAD_CELLS:
+        return 1
+    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # has no types
+
+    return max((int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1)

@@ -1,0 +1,113 @@
+"""Data that nobody would wish for: each is learned from or refused in a sentence, and what was done is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from speciate.errors import SpeciateError
+from speciate.training import train_run
+from speciate.workspace.workspace import Workspace
+from tests.training.world import make_dataset, thirds, train_now
+
+Columns = dict[str, list[Any]]
+
+
+def _table(workspace: Workspace, columns: Columns, labels: list[Any], splits: list[str] | None = None) -> None:
+    splits = splits or thirds(len(labels))
+    make_dataset(workspace, "data", "tabular", columns, labels=labels, splits=splits, inputs=list(columns))
+
+
+def _learn(workspace: Workspace, task: str = "tabular-classification", **more: Any) -> dict[str, Any]:
+    report: dict[str, Any] = train_now(workspace, name="model", dataset="data", method="classical", task=task, **more)[
+        "report"
+    ]
+    return report
+
+
+def _signal(count: int = 200) -> tuple[list[float], list[str]]:
+    chance = np.random.default_rng(0)
+    numbers = chance.normal(size=count)
+    return numbers.tolist(), ["yes" if number > 0 else "no" for number in numbers]
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        [7.0] * 200,
+        ["always"] * 200,
+        [None] * 200,
+        [f"2026-01-{day % 28 + 1:02d}" for day in range(200)],
+        [f"a long remark of nobody, number {number}, about nothing at all" for number in range(200)],
+        [1e300 * (-1) ** number for number in range(200)],
+    ],
+    ids=["a constant number", "a constant word", "nothing", "dates", "free text", "huge numbers"],
+)
+def test_a_column_that_says_nothing_does_no_harm(workspace: Workspace, useless: list[Any]) -> None:
+    numbers, labels = _signal()
+    _table(workspace, {"number": numbers, "useless": useless}, labels)
+    assert _learn(workspace)["validation"]["value"] > 0.85
+
+
+def test_a_label_of_one_example_is_learned_beside_the_others(workspace: Workspace) -> None:
+    numbers, labels = _signal()
+    labels[0] = "once"  # in the training split
+    _table(workspace, {"number": numbers}, labels)
+    report = _learn(workspace)
+    assert report["labels"] == ["no", "once", "yes"]
+    assert report["validation"]["value"] > 0.85
+
+
+def test_a_label_that_only_validation_has_cannot_be_learned_and_does_not_stop_the_rest(workspace: Workspace) -> None:
+    numbers, labels = _signal()
+    splits = thirds(200)
+    labels[splits.index("validation")] = "never"
+    _table(workspace, {"number": numbers}, labels, splits)
+    report = _learn(workspace)
+    assert report["labels"] == ["no", "yes"]
+    assert not any("then learned from validation examples" in note for note in report["notes"])
+
+
+def test_a_fifth_of_wrong_labels_costs_little(workspace: Workspace) -> None:
+    chance = np.random.default_rng(1)
+    numbers, right = _signal(600)
+    labels = [{"yes": "no", "no": "yes"}[label] if chance.random() < 0.2 else label for label in right]
+    _table(workspace, {"number": numbers, "noise": chance.normal(size=600).tolist()}, labels)
+    assert _learn(workspace)["validation"]["value"] == pytest.approx(0.8, abs=0.08)
+
+
+def test_many_labels_of_few_examples_end_in_a_model_within_seconds(workspace: Workspace) -> None:
+    chance = np.random.default_rng(0)
+    kinds = [i % 400 for i in range(2400)]
+    columns: Columns = {
+        "x": [kind % 20 + float(chance.normal(0, 0.1)) for kind in kinds],
+        "y": [kind // 20 + float(chance.normal(0, 0.1)) for kind in kinds],
+    }
+    splits = [("train", "validation", "test")[i // 400 % 3] for i in range(2400)]
+    _table(workspace, columns, [f"kind {kind:03d}" for kind in kinds], splits)
+    report = _learn(workspace)
+    assert report["validation"]["value"] > 0.4, "two examples of each were learned from"
+    assert {one["name"] for one in report["candidates"] if one["value"] is None} >= {
+        "columns: svm",
+        "columns: trees",
+        "columns: boosting",
+    }
+
+
+def test_three_rows_are_refused_in_a_sentence(workspace: Workspace) -> None:
+    _table(workspace, {"number": [1.0, 2.0, 3.0]}, ["no", "yes", "no"], ["train", "train", "test"])
+    with pytest.raises(SpeciateError, match="needs at least 2 examples of each label"):
+        _learn(workspace)
+
+
+def test_of_very_many_rows_a_sample_is_learned_and_told(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_run, "_MOST_LEARNED", 60)
+    monkeypatch.setattr(train_run, "_MOST_VALIDATED", 30)
+    numbers, labels = _signal(400)
+    _table(workspace, {"number": numbers}, labels)
+    report = _learn(workspace)
+    assert report["examples"] == 90
+    assert any(note == "60 of 200 training examples were learned from: a random sample." for note in report["notes"])
+    assert report["validation"]["value"] > 0.85
