@@ -299,8 +299,9 @@ def test_a_second_round_betters_the_first_and_is_compared_with_what_served_befor
 
 @pytest.mark.parametrize(("value", "short"), [(0.7, True), (0.9, False)])
 def test_whether_it_is_short_of_the_target_is_said(value: float, short: bool) -> None:
-    promoted = SHADOW, child("promote", {"state": "applied"})
-    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5, value=value), core(), promoted]
+    promoted = child("promote", {"state": "applied"})
+    better = judged(0.3, 0.1, 0.5, value=value)
+    children = [*ADDED, child("train/like", TRAINED), better, core(), SHADOW, promoted]
     assert ended(spec(target=0.85), children).short is short
 
 
