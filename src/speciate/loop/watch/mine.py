@@ -245,7 +245,7 @@ class _Mining:
     def _check(self) -> Check:
         payload, log = self._payload, self._log
         if payload.modality is None or not payload.suites:
-            return dict.fromkeys
+            return _not_checked
         modality = payload.modality
         if find(modality).sketching is None:
             self._notes.append(f"{modality} has no sketches: only equal inputs are told from the suites' rows.")
@@ -268,6 +268,10 @@ class _Mining:
             }
 
         return check
+
+
+def _not_checked(names: list[str]) -> Mapping[str, bool | None]:
+    return dict.fromkeys(names)
 
 
 def _wrong(output: str | None, said: Mapping[str, reading.StoredFeedback]) -> float | None:
