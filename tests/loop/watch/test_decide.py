@@ -170,6 +170,11 @@ def test_labels_are_waited_for_and_begin_late_with_what_came_or_end_with_a_reaso
     assert "only 59 of 100 labels came within 21 days" in ended.ended.because
 
 
+def test_what_a_purge_took_is_not_waited_for() -> None:
+    found = decide(watch(), _labelling(), seen(labels_of_episode=40, requested=50), NOW + DAY)
+    assert (found.memory.state, found.because) == ("learning", "40 of 50 labels came")
+
+
 def test_few_answers_to_ask_about_end_an_episode() -> None:
     begun = decide(watch(), memory(), seen(windows=(SHIFT,)), NOW).memory
     found = decide(watch(), begun, seen(jobs={"mine": EndedJob("j", Mined(asked=3, pool=3))}), NOW)

@@ -279,7 +279,8 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
 
 
 def _labelling(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
-    came, asked = seen.labels_of_episode, max(1, memory.mined)
+    standing = memory.mined if seen.requested is None else min(memory.mined, seen.requested)
+    came, asked = seen.labels_of_episode, max(1, standing)
     late = now - memory.since >= PATIENCE_SECONDS
     least = max(min(FEWEST, watch.ask), round(LEAST * asked))
     if came >= ENOUGH * asked or (late and came >= least):

@@ -253,6 +253,8 @@ class Seen:
     labels_of_episode: int = 0
     labels_drawn: int = 0
     """Of `labels_of_episode`, those drawn at random."""
+    requested: int | None = None
+    """Answers that the episode waits for: a purge takes some. None: all that it asked about."""
     requirement: Requirement | None = None
     provider: int = 0
     """Number of the newest event of a changed endpoint that the use case leans on."""

@@ -186,6 +186,8 @@ class Gatherer:
             labels_new=labels.new,
             labels_of_episode=labels.of_episode,
             labels_drawn=labels.drawn,
+            requested=sum(each.episode == memory.episode for each in requests.values())
+            if memory.state == "labelling" else None,
             requirement=self._requirement(memory, alias, definition) if definition else None,
             provider=self._provider(definition, around),
             bases=self._bases(watch, alias, definition, now),
