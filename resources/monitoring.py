@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from speciate import use_cases
-from speciate.loop.gaps import Gap, gaps_of_use_case, write_gap_page
+from speciate.loop.gaps import Gaps, gaps_of_use_case, write_gap_page
 from speciate.loop.monitor import MonitorOutcome, Signal, outcomes
 from speciate.promotion import aliases
 from speciate.server.tool_api import App, NextAction, Result, resource
 
 
-class GapsView(Result):
-    use_case: str | None = None
-    evaluation: str
-    dataset: str
-    model: str
-    metric: str
-    n: int
-    failed: float
-    groups: int
-    sampled: int
-    notes: tuple[str, ...]
+class GapsView(Gaps, Result):
     page: str | None = None
-    untrusted: tuple[Gap, ...]
     next_actions: tuple[NextAction, ...] = ()
 
 
@@ -51,9 +40,9 @@ class DriftView(Result):
 def gaps(app: App, name: str, page: bool = False) -> GapsView:
     """Where what serves fails more than elsewhere, and what would help most; page: also as a file for people."""
     found = gaps_of_use_case(app.workspace, app.pool, name)
-    asked = next((each for each in found.gaps if each.answers), None)
+    asked = next((each for each in found.untrusted if each.answers), None)
     return GapsView(
-        **found.model_dump(exclude={"gaps"}), untrusted=found.gaps,
+        **dict(found),
         page=str(write_gap_page(app.workspace, app.pool, found)) if page else None,
         next_actions=() if asked is None else (
             NextAction(tool="record_feedback", arguments={"prediction": asked.answers[0], "source": "agent"}),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from speciate.loop.watch import news
 from speciate.loop.watch import report as reports
+from speciate.loop.watch.aim import AimedGap
+from speciate.loop.watch.facts import ShadowReport, Taught
 from speciate.loop.watch.rows import Episode
 from speciate.server.tool_api import App, Result, resource
 
@@ -24,6 +27,15 @@ class EpisodeLine(Result):
         return cls(**found._asdict())
 
 
+class DigestView(Result):
+    """Of the base models that were published in a month."""
+
+    month: str
+    new: int
+    suits: int
+    refs: tuple[str, ...]
+
+
 class WatchView(Result):
     use_case: str
     state: str
@@ -41,6 +53,7 @@ class WatchView(Result):
     labels_answered: int = 0
     fruitless: int
     episodes: tuple[EpisodeLine, ...]
+    digest: DigestView | None = None
 
 
 class TriggerView(Result):
@@ -59,12 +72,19 @@ class EpisodeView(Result):
     minutes: float
     usd: float
     labels_asked: int
+    near_suites: int = 0
+    """Answers that nobody was asked about, for they are near-copies of a suite's rows."""
+    gaps: tuple[AimedGap, ...] = ()
+    """Where it fails: what was asked about first. speciate://use-cases/NAME/gaps?page=true has the contact sheets."""
+    shadow: ShadowReport | None = None
+    """How the candidate answered what was logged; it decided nothing."""
+    taught: Taught | None = None
 
 
 @resource("speciate://use-cases/{name}/watch")
 def watch(app: App, name: str) -> WatchView:
     """How the watch of a use case stands: state and reason, budget left, labels asked and answered, last episodes."""
-    found = reports.report(app.workspace, name)
+    found, digest = reports.report(app.workspace, name), news.last_digest(app.workspace.database, name)
     return WatchView(
         use_case=found.use_case, state=found.state, because=found.because, since=found.since,
         next_look=found.next_look, action=found.action, triggers=found.triggers, alarms=found.alarms,
@@ -72,6 +92,7 @@ def watch(app: App, name: str) -> WatchView:
         cool_down_until=found.cool_down_until, labels_asked=found.labels_asked,
         labels_answered=found.labels_answered, fruitless=found.fruitless,
         episodes=tuple(EpisodeLine.of(each) for each in found.episodes),
+        digest=DigestView(**digest._asdict()) if digest else None,
     )  # fmt: skip
 
 
@@ -82,5 +103,6 @@ def watch_episode(app: App, name: str, number: int) -> EpisodeView:
     return EpisodeView(
         episode=EpisodeLine.of(found.episode),
         triggers=tuple(TriggerView(**{**each._asdict(), "evidence": dict(each.evidence)}) for each in found.triggers),
-        minutes=found.minutes, usd=found.usd, labels_asked=found.labels_asked,
+        minutes=found.minutes, usd=found.usd, labels_asked=found.labels_asked, near_suites=found.near_suites,
+        gaps=found.gaps, shadow=found.shadow, taught=found.taught,
     )  # fmt: skip

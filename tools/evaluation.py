@@ -14,8 +14,9 @@ from speciate.evaluation.pages.page import write_page
 from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
 from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, Row, Verdicts
-from speciate.loop.gaps import Gap, find_gaps
+from speciate.loop.gap_analysis import Gap
 from speciate.loop.gaps import Gaps as FoundGaps
+from speciate.loop.gaps import find_gaps
 from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (  # fmt: skip
@@ -163,7 +164,7 @@ class EvaluationView(Result):
             unscored=_unscored(found.unscored),
             notes=report.notes,
             wrong=worst["wrong"] if worst else None,
-            gaps=Gaps(model=gaps.model, n=gaps.n, failed=gaps.failed, groups=gaps.groups, untrusted=gaps.gaps)
+            gaps=Gaps(model=gaps.model, n=gaps.n, failed=gaps.failed, groups=gaps.groups, untrusted=gaps.untrusted)
             if gaps
             else None,
             page=page,

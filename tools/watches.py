@@ -8,13 +8,12 @@ from pydantic import Field
 
 from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
-from speciate.loop.watch import rows
+from speciate.loop.watch import circles, rows
 from speciate.loop.watch.definition import Policy, Trigger, Watch, check
 from speciate.loop.watch.report import WatchReport, report
-from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases
 from speciate.server.tool_api import App, IdempotencyKey, NextAction, Result, once, tool
-from speciate.workspace.database import Database, Transaction
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 
@@ -68,7 +67,7 @@ def watch_use_case(
     check(watch, workspace.clock.now())
     if enabled:
         _check_served(workspace, use_case)
-        _check_no_circle(workspace.database, use_case)
+        _check_no_circle(workspace, use_case)
 
     def step(tx: Transaction) -> _Stored:
         rows.define(tx, watch, enabled=enabled, by=app.caller.client, asked=enabled and watch.has("now"))
@@ -88,43 +87,14 @@ def _check_served(workspace: Workspace, use_case: str) -> None:
         )
 
 
-_TAUGHT = """
-SELECT DISTINCT aliases.use_case, model_versions.card FROM aliases
-JOIN model_versions ON model_versions.name = split_part(aliases.model, '@v', 1)
-    AND CAST(model_versions.version AS VARCHAR) = split_part(aliases.model, '@v', 2)
-WHERE aliases.alias = 'production'
-"""
-
-
-def _check_no_circle(database: Database, use_case: str) -> None:
+def _check_no_circle(workspace: Workspace, use_case: str) -> None:
     """Refuse a watch whose incumbent or teacher is what another watch trains, which again leans on this one: each would
     take the other's promotions for news."""
-    leans = _leanings(database)
-    trail, left = [use_case], [use_case]
-    while left:
-        for other in leans.get(left.pop(), ()):
-            if other == use_case:
-                raise SpeciateError(
-                    Code.INVALID,
-                    f"The watches of {', '.join(map(repr, trail))} would feed one another: what one promotes is what "
-                    "another learns from or is compared with.",
-                    next=[Call("watch_use_case", {"use_case": trail[-1], "triggers": [], "enabled": False})],
-                )
-            if other not in trail:
-                trail.append(other)
-                left.append(other)
-
-
-def _leanings(database: Database) -> dict[str, set[str]]:
-    """Use case -> others whose models it leans on: as its incumbent, or as teachers of what serves."""
-    found: dict[str, set[str]] = {}
-    known = use_cases.in_force(database)
-    for name, definition in known.items():
-        incumbent = (definition.incumbent or "").partition("@")[0]
-        found[name] = {incumbent.removesuffix("-model")} & known.keys() - {name}
-    for name, text in database.read(_TAUGHT):
-        teachers = {
-            each.partition("@")[0].removesuffix("-model") for each in ModelCard.model_validate_json(text).teachers
-        }
-        found.setdefault(name, set()).update(teachers & known.keys() - {name})
-    return found
+    found = circles.circle(circles.leanings(workspace.database, workspace.settings.watch.teachers), use_case)
+    if found:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The watches of {', '.join(map(repr, found))} would feed one another: what one promotes is what "
+            "another learns from or is compared with.",
+            next=[Call("watch_use_case", {"use_case": found[-1], "triggers": [], "enabled": False})],
+        )

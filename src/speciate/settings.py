@@ -183,6 +183,9 @@ class WatchCaps(BaseModel):
     """Dollars for calls of models that others serve, within the consents."""
     labels: int = Field(500, ge=0)
     """Labels that people are asked for."""
+    teachers: Mapping[str, str] = Field(default_factory=dict)
+    """Use case -> a model version of this workspace that labels what people did not, with this as a person's consent.
+    Only what it is right about often enough teaches, and nothing of it judges."""
 
 
 class Trust(BaseModel):

@@ -14,7 +14,7 @@ from speciate.jobs.executors import Ended
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, Resources, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
-from speciate.jobs.schedule import PATIENCE_SECONDS, choose, never_fits, start_within_space, waiting
+from speciate.jobs.schedule import PATIENCE_SECONDS, choose, make_way, never_fits, start_within_space, waiting
 from speciate.jobs.transitions import MAX_LOSSES
 from speciate.refs import JobId
 from speciate.settings import Capacity, Disk, Settings
@@ -47,6 +47,28 @@ def test_a_backoff_is_waited_for() -> None:
     job = queued("later").model_copy(update={"not_before": 10.0})
     assert choose([job], [], CAPACITY, 9.9) == []
     assert names(choose([job], [], CAPACITY, 10.0)) == ["later"]
+
+
+def test_what_runs_in_the_background_makes_way_for_what_somebody_waits_for() -> None:
+    """A watch's training has all cores: a person's job does not wait for its end."""
+    live = [
+        queued("watch-old", 2, priority=-10),
+        queued("watch-new", 2, priority=-10).model_copy(update={"started": 5.0}),
+    ]
+    asked = queued("asked", 2, created=10.0)
+    assert choose([asked], live, CAPACITY, 20.0) == []
+    assert make_way([asked], [], live, CAPACITY, 12.0) == [], "short runs end by themselves"
+    assert names(make_way([asked], [], live, CAPACITY, 20.0)) == ["watch-new"]
+    stopping = [live[0], live[1].model_copy(update={"request": "hold"})]
+    assert make_way([asked], [], stopping, CAPACITY, 20.0) == [], "once is enough"
+    assert names(make_way([queued("large", 4, created=10.0)], [], live, CAPACITY, 20.0)) == ["watch-new", "watch-old"]
+
+
+def test_nothing_makes_way_in_vain_or_for_another_in_the_background() -> None:
+    live = [queued("watch", 2, priority=-10), queued("person", 2)]
+    assert make_way([queued("large", 4)], [], live, CAPACITY, 20.0) == []
+    assert make_way([queued("other", 2, priority=-10)], [], live, CAPACITY, 20.0) == []
+    assert make_way([queued("gpu", 0.1, gpu=1)], [], [queued("w", 4, priority=-10)], CAPACITY, 20.0)
 
 
 def test_named_slots_are_shared() -> None:

@@ -171,6 +171,8 @@ def test_models_that_saw_it_are_named_with_those_that_were_made_from_them(worksp
         {"model": first, "dataset": f"{ref}:train", "serves": []},
         {"model": second, "dataset": "another@v1", "serves": ["u@production"]},
     ]
+    told = workspace.database.read("SELECT data FROM events WHERE type = 'model.recalled' ORDER BY seq")
+    assert [json.loads(data)["model"] for (data,) in told] == [first, second]  # a watch replaces what serves
 
 
 def test_exports_below_the_workspace_go_and_others_are_told_of(workspace: Workspace) -> None:

@@ -34,7 +34,15 @@ def test_answers_about_forgotten_examples_go_and_their_words_with_them(workspace
     [other] = note(log, texts("note 3"), output="as in note 1, perhaps")
     log.feedback({"prediction": same, "label": "x", "source": "human"})
     log.feedback({"prediction": other, "label": "not note 0", "source": "human"})
+    for name in (same, other):
+        workspace.database.transact(
+            lambda tx, name=name: tx.execute(  # type: ignore[misc]  # bound now
+                "INSERT INTO label_requests VALUES ('triage', 1, ?, 'random', 1.0)", [name]
+            )
+        )
     erased, _ = _purge(workspace)
+    asked = workspace.database.read("SELECT prediction FROM label_requests")
+    assert asked == [(other,)], "nobody waits for a label of what went"
     assert erased["logged_answers"] == {"triage": 3}
     [left] = map(reading.to_logged_answer, reading.answers(log.folder).to_pylist())
     assert left.id == other
@@ -58,7 +66,7 @@ def test_files_and_rows_are_found_by_what_they_are(workspace: Workspace) -> None
     gone, stays = note(log, numbers, AnsweringModel("m@v1", 1, "tabular"))
     sha256 = hashlib.sha256(PICTURE).hexdigest()
     found = purge_logs(workspace.folders, {sha256}, [], [{"age": 61.0, "dose": 2.5, "label": "yes"}])
-    assert found == {"triage": 2}
+    assert found == {"triage": {picture, gone}}
     left = reading.answers(log.folder, columns=["id"])["id"].to_pylist()
     assert picture not in left
     assert gone not in left

@@ -60,6 +60,8 @@ KINDS = {
     "erase": "speciate.privacy.erase:KIND",
     "gc": "speciate.privacy.gc:KIND",
     "mine": "speciate.loop.watch.mine:KIND",
+    "teach": "speciate.loop.watch.teach:KIND",
+    "shadow": "speciate.loop.watch.shadow:KIND",
     "relearn": "speciate.loop.watch.relearn:KIND",
 }
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""

@@ -18,7 +18,16 @@ from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSp
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
-from speciate.jobs.schedule import USUAL_BYTES, choose, is_due, never_fits, never_fits_disk, start_within_space, waiting
+from speciate.jobs.schedule import (
+    USUAL_BYTES,
+    choose,
+    is_due,
+    make_way,
+    never_fits,
+    never_fits_disk,
+    start_within_space,
+    waiting,
+)
 from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity, safety
@@ -356,8 +365,14 @@ class Reconciler:
         self._held = rooming.held | unpaid
         chosen = choose(rooming.start, live, self._capacity, now)
         self._asked = (rooming.start, chosen, live)
+        for job in make_way(rooming.start, chosen, live, self._capacity, now):
+            self._guard(job, lambda job=job: self._yield(job))  # type: ignore[misc]
         for job in chosen:
             self._guard(job, lambda job=job: self._claim(job))  # type: ignore[misc]
+
+    def _yield(self, job: Job) -> None:
+        """What nobody waits for stops at a checkpoint; it resumes when there is room."""
+        self._tell(job, NoRoom("Stopped at a checkpoint for a job that somebody waits for; it resumes by itself."))
 
     def _with_money(self, planned: list[Job]) -> tuple[list[Job], dict[str, str]]:
         """Those whose share of what people allowed is free, and why others wait. In the order in which they start: who

@@ -15,6 +15,8 @@ from speciate.settings import Capacity
 from speciate.workspace.disk_space import DiskSpace, format_bytes
 
 PATIENCE_SECONDS = 60.0
+COURTESY_SECONDS = 5.0
+"""So long a job that somebody waits for lets runs in the background be."""
 _MOST_NAMED = 3
 _CLOCK_SECONDS = 5.0
 """By which a clock is slewed back without having been set."""
@@ -99,6 +101,43 @@ def choose(queued: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: 
         for name, amount in needs.items():
             free[name] = free.get(name, 0.0) - amount
     return chosen
+
+
+def make_way(
+    queued: Sequence[Job], chosen: Sequence[Job], live: Sequence[Job], capacity: Capacity, now: float
+) -> list[Job]:  # fmt: skip
+    """Runs in the background (priority below 0) that stop at a checkpoint, so that what somebody waits for can start:
+    the fewest, the last begun first. Only for jobs that have waited some seconds, as short runs end by themselves, and
+    where stopping is enough."""
+    started = {job.id for job in chosen}
+    free = _free(capacity, (job.resources for job in (*live, *chosen)))
+    leaving = [job for job in live if job.priority < 0 and job.request]
+    for job in leaving:
+        _give_back(free, job)
+    found: list[Job] = []
+    for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
+        if job.priority < 0 or job.id in started or not is_due(job, now) or 0 <= now - job.created < COURTESY_SECONDS:
+            continue
+        needs = {name: amount for name, amount in _pool(job.resources).items() if amount > 0}
+        left = [each for each in live if each.priority < 0 and not each.request and each not in found]
+        there, stops = dict(free), list[Job]()
+        for each in sorted(left, key=lambda one: (one.priority, -(one.started or 0.0), one.id)):
+            if all(there.get(name, 0.0) >= amount for name, amount in needs.items()):
+                break
+            if any(needs.get(name) and amount > 0 for name, amount in _pool(each.resources).items()):
+                _give_back(there, each)
+                stops.append(each)
+        if all(there.get(name, 0.0) >= amount for name, amount in needs.items()):
+            found += stops
+            free = there
+            for name, amount in needs.items():
+                free[name] = free.get(name, 0.0) - amount
+    return found
+
+
+def _give_back(free: dict[str, float], job: Job) -> None:
+    for name, amount in _pool(job.resources).items():
+        free[name] = free.get(name, 0.0) + amount
 
 
 USUAL_BYTES = 64 << 20

@@ -88,7 +88,8 @@ class Overdue:
 
 @dataclass(frozen=True)
 class NoRoom:
-    """The disk is nearly full: whoever writes stops at a checkpoint, and resumes when there is room."""
+    """The disk is nearly full, or somebody waits for what a run in the background holds: it stops at a checkpoint, and
+    resumes when there is room."""
 
     reason: str
 

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.evaluation.multiple_comparisons import holm
 from speciate.loop.drift.permutation import Rows, Values
@@ -48,7 +49,12 @@ class Group(NamedTuple):
     """Examples of it in the training data; None where nobody knows."""
 
 
-class Gap(NamedTuple):
+class Gap(BaseModel):
+    """A group with how often the model fails in it. `column` and `value` are text of others. `compare` fills it up to
+    `gain`; what of it lies in the log, and examples, come from whoever reads these."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     kind: Kind
     column: str
     value: str
@@ -58,18 +64,33 @@ class Gap(NamedTuple):
     rate: float
     interval: tuple[float, float]
     """Wilson's, of 95 %, for itself alone."""
-    rest: float
-    """The rate of all other examples."""
+    rest: float = Field(description="The rate of all other examples.")
     p: float
-    p_holm: float
+    p_holm: float = Field(description="Adjusted for all groups that were compared.")
     share: float
     """Of all examples."""
-    trained: int | None
-    needed: int | None
-    """Further training examples until it fails as seldom as the rest, by the learning curve; at most ten times what it
-    has. None where it fails no more often, or nobody knows what it has."""
-    gain: float
-    """What 100 more of it would take from the rate of all, by the learning curve."""
+    trained: int | None = Field(None, description="Training examples of the group; null: unknown.")
+    needed: int | None = Field(None, description="More until it fails as seldom as the rest, by a learning curve.")
+    """At most ten times what it has. None where it fails no more often, or nobody knows what it has."""
+    gain: float = Field(description="Of 100 more, on the rate of all, by a learning curve.")
+    mine: int | None = Field(None, description="Answers in the log's sample that look like it; null: cannot be told.")
+    mine_share: float | None = None
+    answers: tuple[str, ...] = Field((), description="Some of them, to ask about.")
+    examples: tuple[str, ...] = Field((), description="Evaluated examples on which it failed.")
+
+    @property
+    def surely(self) -> bool:
+        return self.p_holm < 1 - _LEVEL and self.rate > self.rest
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.column}/{self.value}"
+
+    @property
+    def title(self) -> str:
+        if self.kind == "cluster":
+            return f"cluster {self.value}"
+        return self.value if self.kind == "class" else f"{self.column}: {self.value}"
 
 
 def compare(failed: Values, groups: Sequence[Group], units: npt.NDArray[np.int64] | None = None) -> list[Gap]:
@@ -92,8 +113,9 @@ def _gap(failed: Values, group: Group, p: float, adjusted: float, codes: npt.NDA
     rate, other, share = float(own.mean()), float(rest.mean()), len(own) / len(failed)
     low, high = wilson_interval(min(1.0, rate), _effective(own, codes[group.members]), _LEVEL)
     return Gap(
-        group.kind, group.column, group.value, len(own), float(own.sum()), rate, (low, high), other, p, adjusted, share,
-        group.trained, needed(rate, other, group.trained), gain(rate, share, group.trained),
+        kind=group.kind, column=group.column, value=group.value, n=len(own), failed=float(own.sum()), rate=rate,
+        interval=(low, high), rest=other, p=p, p_holm=adjusted, share=share, trained=group.trained,
+        needed=needed(rate, other, group.trained), gain=gain(rate, share, group.trained),
     )  # fmt: skip
 
 

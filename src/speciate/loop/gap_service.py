@@ -44,7 +44,6 @@ _MOST_DESCRIBED = 600
 """Test examples, and training examples, that are described for clusters."""
 _SHOWN = 6
 """Failed examples that are named of a group."""
-_MINED = 12
 _WORST_SHARE = 0.8
 """Of errors without a bound: a fifth counts as failed."""
 
@@ -64,6 +63,8 @@ class GapRequest(BaseModel):
     """Its id; '' where monitoring used another extractor, so that its vectors have no distance to ours."""
     count: int = 12
     """Groups to return."""
+    answers: int = 12
+    """Logged answers that are named of a group, at most."""
 
 
 class _Production(NamedTuple):
@@ -86,8 +87,11 @@ def find_gaps(payload: Mapping[str, object]) -> ServiceAnswer:
     members = {(each.kind, each.column, each.value): each.members for each in groups}
     production = _production(request, clusters)
     listed = [
-        _shown(gap, [names[place] for place in np.flatnonzero(members[gap.kind, gap.column, gap.value])], failed)
-        | _mined(gap, production)
+        _mined(
+            _shown(gap, [names[place] for place in np.flatnonzero(members[gap.kind, gap.column, gap.value])], failed),
+            production,
+            request.answers,
+        ).model_dump(mode="json")
         for gap in found[: request.count]
     ]
     return {
@@ -223,24 +227,26 @@ def _production(request: GapRequest, clusters: Clusters | None) -> _Production |
     return _Production(ids, labels, own)
 
 
-def _mined(gap: Gap, production: _Production | None) -> dict[str, Any]:
-    """Answers of production that look like the group, in the random order of ids: those it may be asked about."""
+def _mined(gap: Gap, production: _Production | None, most: int) -> Gap:
+    """With answers of production that look like the group, in the random order of ids: those it may be asked about."""
     if production is None or gap.kind not in ("class", "cluster"):
-        return {"mine": None, "mine_share": None, "answers": []}
+        return gap
     if gap.kind == "cluster":
         if not any(each >= 0 for each in production.cluster):
-            return {"mine": None, "mine_share": None, "answers": []}
+            return gap
         alike = [name for name, each in zip(production.ids, production.cluster, strict=True) if each == int(gap.value)]
     else:
         digest = hashlib.sha256(gap.value.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
         alike = [name for name, each in zip(production.ids, production.label, strict=True) if each == digest]
     order = sorted(alike, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return {"mine": len(alike), "mine_share": len(alike) / len(production.ids), "answers": order[:_MINED]}
+    share = len(alike) / len(production.ids)
+    return gap.model_copy(update={"mine": len(alike), "mine_share": share, "answers": tuple(order[:most])})
 
 
-def _shown(gap: Gap, members: Sequence[str], failed: Mapping[str, float]) -> dict[str, Any]:
+def _shown(gap: Gap, members: Sequence[str], failed: Mapping[str, float]) -> Gap:
     worst = sorted(members, key=lambda name: (-failed[name], name))[:_SHOWN]
-    return gap._asdict() | {
+    changes: dict[str, object] = {
         "value": stored_answers.label_text(gap.value), "column": stored_answers.label_text(gap.column),
-        "examples": [name for name in worst if failed[name] > 0],
+        "examples": tuple(name for name in worst if failed[name] > 0),
     }  # fmt: skip
+    return gap.model_copy(update=changes)

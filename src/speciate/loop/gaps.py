@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from speciate import use_cases
 from speciate.datasets.similarity import extractors
+from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.pages.page import POLICY, environment, folder_of
-from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.describe_evaluation import Inspection, manifest_of
+from speciate.evaluation.reports.report import Report, find_report
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import CALL_SECONDS, Pool
-from speciate.loop.gap_analysis import EXPONENT, Kind
+from speciate.loop.gap_analysis import EXPONENT, Gap
 from speciate.loop.gap_service import GapRequest
 from speciate.predictions.log_files import log_folder
 from speciate.promotion import aliases
@@ -33,52 +35,14 @@ _EVALUATION = """
 SELECT id FROM evaluations WHERE contains(',' || models || ',', ',' || ? || ',') AND (? IS NULL OR use_case = ?)
 ORDER BY created DESC LIMIT 1
 """
-_COUNT = 12
+_COUNT, _ANSWERS = 12, 12
 
 
-class _Frozen(BaseModel):
+class Gaps(BaseModel):
+    """What gap analysis found, and what callers are shown."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Gap(_Frozen):
-    """A group in which the model fails. `column` and `value` are text of others."""
-
-    kind: Kind
-    column: str
-    value: str
-    n: int
-    failed: float
-    rate: float
-    interval: tuple[float, float]
-    rest: float = Field(description="The rate of all other examples.")
-    p: float
-    p_holm: float = Field(description="Adjusted for all groups that were compared.")
-    share: float
-    trained: int | None = Field(None, description="Training examples of the group; null: unknown.")
-    needed: int | None = Field(None, description="More until it fails as seldom as the rest, by a learning curve.")
-    gain: float = Field(description="Of 100 more, on the rate of all, by a learning curve.")
-    mine: int | None = Field(None, description="Answers in the log's sample that look like it; null: cannot be told.")
-    mine_share: float | None = None
-    answers: tuple[str, ...] = Field((), description="Some of them, to ask about.")
-    examples: tuple[str, ...] = Field((), description="Evaluated examples on which it failed.")
-
-    @property
-    def surely(self) -> bool:
-        return self.p_holm < 0.05
-
-    @property
-    def key(self) -> str:
-        return f"{self.kind}/{self.column}/{self.value}"
-
-    @property
-    def title(self) -> str:
-        if self.kind == "cluster":
-            return f"cluster {self.value}"
-        return self.value if self.kind == "class" else f"{self.column}: {self.value}"
-
-
-class Gaps(_Frozen):
-    use_case: str | None
+    use_case: str | None = None
     evaluation: str
     dataset: str
     model: str
@@ -88,17 +52,23 @@ class Gaps(_Frozen):
     groups: int
     sampled: int
     """Answers of production that were looked through."""
-    gaps: tuple[Gap, ...]
     notes: tuple[str, ...]
+    untrusted: tuple[Gap, ...]
+    """The groups, most to gain first; what may be chance after these."""
 
     @property
     def sure(self) -> tuple[Gap, ...]:
         """Those that are no chance finding."""
-        return tuple(each for each in self.gaps if each.surely)
+        return tuple(each for each in self.untrusted if each.surely)
 
 
 def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: int = _COUNT) -> Gaps:
     """Of what serves, by its newest evaluation. Raises NOT_FOUND where nothing serves or it was never evaluated."""
+    return ask(pool, request_of_use_case(workspace, use_case, count=count))
+
+
+def request_of_use_case(workspace: Workspace, use_case: str, *, count: int = _COUNT, answers: int = _ANSWERS) -> Wanted:
+    """What `ask` needs and only the catalog knows. Raises NOT_FOUND as `gaps_of_use_case` does."""
     model = use_cases.serving(workspace.database, use_cases.get(workspace.database, use_case).name)
     if model is None:
         raise SpeciateError(
@@ -112,7 +82,8 @@ def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: 
             Code.NOT_FOUND, f"{model}, which serves {use_case!r}, was never evaluated here.",
             next=[Call("evaluate_models", {"models": [model], "use_case": use_case}, "then ask again")],
         )  # fmt: skip
-    return find_gaps(workspace, pool, str(row[0]), model=model, count=count)
+    report = find_report(workspace.database, str(row[0]))
+    return _wanted(workspace, report, str(row[0]), model, manifest_of(workspace, report), count, answers)
 
 
 def find_gaps(
@@ -122,20 +93,44 @@ def find_gaps(
     inspected = Inspection(workspace, pool, evaluation)
     report = inspected.report
     named = report.row(model or inspected.candidate).model
-    log, alias = _log(workspace, report.use_case, named)
+    return ask(pool, _wanted(workspace, report, evaluation, named, inspected.manifest, count, _ANSWERS))
+
+
+class Wanted(BaseModel):
+    """A gap analysis that is to be made, in the daemon or in a job."""
+
+    model_config = ConfigDict(frozen=True)
+    request: GapRequest
+    use_case: str | None
+    dataset: str
+
+
+def _wanted(
+    workspace: Workspace, report: Report, evaluation: str, model: str, manifest: Manifest | None, count: int,
+    answers: int,
+) -> Wanted:  # fmt: skip
+    log, generation = _log(workspace, report.use_case, model)
     request = GapRequest(
-        root=workspace.folders.root, evaluation=evaluation, model=named, metric=report.metric,
-        manifest=inspected.manifest, watched=log, generation=alias,
-        descriptor=_descriptor(inspected), count=count,
+        root=workspace.folders.root, evaluation=evaluation, model=model, metric=report.metric, manifest=manifest,
+        watched=log, generation=generation,
+        descriptor=extractors.Descriptor(manifest.modality).id if manifest is not None else "", count=count,
+        answers=answers,
     )  # fmt: skip
-    readable = frozenset({log}) if log else frozenset[Path]()
+    return Wanted(request=request, use_case=report.use_case, dataset=report.dataset)
+
+
+def ask(pool: Pool, wanted: Wanted) -> Gaps:
+    """Raises UNAVAILABLE where it takes longer than 30 seconds."""
+    request = wanted.request
+    readable = frozenset({request.watched}) if request.watched else frozenset[Path]()
     answer = pool.ask(
         _SERVICE, request.model_dump(mode="json"), _SECONDS, readable=readable, patience=CALL_SECONDS
     )  # fmt: skip
     return Gaps(
-        use_case=report.use_case, evaluation=evaluation, dataset=report.dataset, model=named, metric=report.metric,
-        n=answer["n"], failed=answer["failed"], groups=answer["groups"], sampled=answer["sampled"],
-        gaps=tuple(Gap.model_validate(each) for each in answer["gaps"]), notes=tuple(answer["notes"]),
+        use_case=wanted.use_case, evaluation=request.evaluation, dataset=wanted.dataset, model=request.model,
+        metric=request.metric, n=answer["n"], failed=answer["failed"], groups=answer["groups"],
+        sampled=answer["sampled"], untrusted=tuple(Gap.model_validate(each) for each in answer["gaps"]),
+        notes=tuple(answer["notes"]),
     )  # fmt: skip
 
 
@@ -148,19 +143,14 @@ def _log(workspace: Workspace, use_case: str | None, model: str) -> tuple[Path |
     return (folder if (folder / "samples").is_dir() else None), alias.generation
 
 
-def _descriptor(inspected: Inspection) -> str:
-    manifest = inspected.manifest
-    return extractors.Descriptor(manifest.modality).id if manifest is not None else ""
-
-
 def write_gap_page(workspace: Workspace, pool: Pool, found: Gaps) -> Path:
     """As one HTML file below the workspace's exports, named by its content, with a contact sheet of each group."""
     inspected = Inspection(workspace, pool, found.evaluation)
     thumbnails: dict[str, Sequence[str]] = {}
     if inspected.has_thumbnails:
-        drawn = inspected.thumbnails([name for gap in found.gaps for name in gap.examples])
+        drawn = inspected.thumbnails([name for gap in found.untrusted for name in gap.examples])
         urls = {name: f"data:image/png;base64,{base64.b64encode(data).decode()}" for name, data in drawn.items()}
-        thumbnails = {gap.key: [urls[name] for name in gap.examples if name in urls] for gap in found.gaps}
+        thumbnails = {gap.key: [urls[name] for name in gap.examples if name in urls] for gap in found.untrusted}
     text = render(found, thumbnails)
     folder = folder_of(workspace.folders, found.evaluation)
     path = folder / f"gaps-{hashlib.sha256(text.encode()).hexdigest()[:12]}.html"

@@ -305,8 +305,8 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     if event.type == "bake.broken":
         return "bake", f"{use_case}: {named.get('model')} breaks its limits and was left serving; get_status.", named
     if event.type in _WATCH:
-        number = data.get("episode")
-        return "watch", f"{use_case}: {_WATCH[event.type].format(episode=number)} speciate watch show {use_case}", named
+        counts = {name: data[name] if isinstance(data.get(name), int) else 0 for name in ("episode", "new", "suits")}
+        return "watch", f"{use_case}: {_WATCH[event.type].format(**counts)} speciate watch show {use_case}", named
     if event.type == "disk.low":
         return "disk", "The disk is nearly full: runs stopped at a checkpoint and wait; get_status says what to do.", {}
     if event.type == "disk.enough":
@@ -320,6 +320,7 @@ _WATCH = {  # at most one a day beside the question for labels; that an episode 
     "watch.unresolved": "episode {episode} of its watch ended with nothing better in sight: it tries less often now.",
     "watch.budget": "its watch has used up this month.",
     "watch.disagreement": "those who label do not agree.",
+    "watch.digest": "{new} new base models were published last month, {suits} of them suit it.",
 }
 _NAMES = ("approval", "action", "kind", "before", "after", "model", "alias", "audit")
 

@@ -25,9 +25,9 @@ from speciate.workspace.database import Event
 
 STAGES = ("data", "queue", "train", "evaluate", "person", "deploy", "idle")
 _OF_KIND = {
-    **dict.fromkeys(("ingest", "curate", "label", "embed", "mine"), "data"),
+    **dict.fromkeys(("ingest", "curate", "label", "embed", "mine", "teach"), "data"),
     **dict.fromkeys(("train", "measure", "shortlist", "merge", "fetch"), "train"),
-    **dict.fromkeys(("evaluate", "fingerprint", "monitor"), "evaluate"),
+    **dict.fromkeys(("evaluate", "fingerprint", "monitor", "shadow"), "evaluate"),
 }
 """Kind of job -> the stage while it runs; others do not count."""
 _ORDER = ("person", "train", "evaluate", "data", "queue", "deploy")

@@ -74,20 +74,20 @@ def next_in_queue(
         unsure = [each for each in left if each.confidence is not None]
         # twice as many: the random half may take the first of them
         by_doubt = [
-            QueuedAnswer(each.id, "uncertain") for each in heapq.nsmallest(2 * count, unsure, key=_uncertainty_order)
+            QueuedAnswer(each.id, "uncertain") for each in heapq.nsmallest(2 * count, unsure, key=uncertainty_order)
         ]
-    return _interleave(by_chance, by_doubt, count)
+    return interleave(by_chance, by_doubt, count)
 
 
 def _random_order(candidate: UnlabelledAnswer) -> float:
     return random_place(candidate.id)
 
 
-def _uncertainty_order(candidate: UnlabelledAnswer) -> tuple[float, str]:
+def uncertainty_order(candidate: UnlabelledAnswer) -> tuple[float, str]:
     return candidate.confidence or 0.0, candidate.id[::-1]  # an id begins with the time and ends with chance
 
 
-def _interleave(first: Sequence[QueuedAnswer], second: Sequence[QueuedAnswer], count: int) -> list[QueuedAnswer]:
+def interleave(first: Sequence[QueuedAnswer], second: Sequence[QueuedAnswer], count: int) -> list[QueuedAnswer]:
     """One of each, without what came already. An answer that both would draw counts as drawn by chance: the place in
     the random order is what makes the random half fair."""
     random_ids = {each.id for each in first[: (count + 1) // 2]}

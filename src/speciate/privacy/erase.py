@@ -45,6 +45,8 @@ _IDS = "SELECT name, version, id FROM dataset_versions ORDER BY name, version"
 _REPORT = "SELECT report FROM dataset_versions WHERE name = ? AND version = ?"
 _SWAP = "UPDATE dataset_versions SET id = ?, lanes = ?, manifest = ?, report = ? WHERE name = ? AND version = ?"
 _SERVING = "SELECT model, use_case || '@' || alias FROM aliases ORDER BY use_case, alias"
+_FORGET_REQUESTS = "DELETE FROM label_requests WHERE prediction IN (SELECT unnest(?::VARCHAR[]))"
+"""Whom a watch asked about what went: nobody waits for a label that cannot come."""
 _FORGET_PLAN = "DELETE FROM job_plans WHERE job = ?"
 
 
@@ -97,6 +99,8 @@ class EraseOutput(BaseModel):
     evaluations: list[str]
     logged: dict[str, int] = {}
     """Use case -> answers that went from its log."""
+    answers: list[str] = []
+    """Ids of these."""
     obsolete: list[str]
     unreadable: list[str]
     since: float
@@ -139,7 +143,7 @@ def run(run: Run) -> None:
     purged = purge_datasets.purge(run.folders, versions, payload.target, run.progress)
     answers, damaged = _purge_evaluations(run.folders, purged)
     names = set().union(*purged.keys.values())
-    logged = purge_logs.purge_logs(run.folders, names, purged.texts, purged.cells) if purged.keys["id"] else {}
+    gone = purge_logs.purge_logs(run.folders, names, purged.texts, purged.cells) if purged.keys["id"] else {}
     output = EraseOutput(
         versions=[
             ErasedVersion(
@@ -154,7 +158,8 @@ def run(run: Run) -> None:
         seen=payload.seen,
         texts=sorted({*purged.texts, *(value for values in purged.keys.values() for value in values)}),
         evaluations=answers,
-        logged=logged,
+        logged={use_case: len(ids) for use_case, ids in gone.items()},
+        answers=sorted(set().union(*gone.values())),
         obsolete=purged.obsolete,
         unreadable=[*purged.unreadable, *damaged],
         since=payload.since,
@@ -236,11 +241,14 @@ def commit(tx: Transaction, job: Job, collected: CollectedErase) -> EraseAgain |
         tx.execute(_FORGET_PLAN, [other.id])  # a retry resolves the versions as they are now
     purge_catalog.redact_catalog(tx, erased.texts)
     suites.forget(tx, erased.texts)
+    tx.execute(_FORGET_REQUESTS, [erased.answers])
     for name in names:
         tx.event(f"dataset:{name}", "dataset.purged", {"job": job.parent or job.id})
     exports = [other for other in ended if other.kind == "export" and other.named]
     inside, outside = _exports_inside_and_outside(Folders(root), exports)
     trained = models_that_saw(tx, [each.ref for each in erased.versions if each.learned])
+    for model in trained:  # a watch with the trigger `recall` replaces what serves
+        tx.event(f"model:{model.model}", "model.recalled", {"model": model.model, "job": job.parent or job.id})
     inputs = _input_blobs(Folders(root), ended)
     return {
         "versions": {each.ref: each.rows for each in erased.versions if each.rows},

@@ -30,8 +30,14 @@ _DOCUMENTS = {
     "approvals": ("id", ("arguments", "evidence")),
     "answers": ("key", ("answer",)),
     "events": ("seq", ("data",)),
+    "watch_outbox": ("rowid", ("spec",)),
+    "watch_triggers": ("rowid", ("cause", "evidence")),
+    "watch_ticks": ("rowid", ("because",)),
+    "episodes": ("rowid", ("because",)),
 }
-"""Table -> what tells its rows apart, and its columns that may quote a user's data. `reason` is a sentence."""
+"""Table -> what tells its rows apart, and its columns that may quote a user's data."""
+_SENTENCES = ("reason", "because", "cause")
+"""Columns that hold a sentence, and no JSON."""
 _NAMES = """
 SELECT name FROM dataset_versions UNION SELECT name FROM model_versions UNION SELECT name FROM use_cases
 """
@@ -91,7 +97,7 @@ def _redact_row(
 
 
 def _redact_cell(cell: str, eraser: TextRedactor, column: str) -> str:
-    if column == "reason":
+    if column in _SENTENCES:
         return eraser.text(cell)
     before = json.loads(cell)
     after = eraser.document(before)

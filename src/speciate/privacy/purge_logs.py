@@ -85,8 +85,8 @@ class PurgedExamples:
 
 def purge_logs(
     folders: Folders, names: Collection[str], texts: Collection[str], cells: Sequence[Mapping[str, Any]]
-) -> dict[str, int]:
-    """Take them out of every log: use case -> how many answers went. May be repeated.
+) -> dict[str, set[str]]:
+    """Take them out of every log: use case -> ids of the answers that went. May be repeated.
 
     Raises UNAVAILABLE where somebody does not let go of a segment.
     """
@@ -100,7 +100,7 @@ def purge_logs(
     return found
 
 
-def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedactor) -> int:
+def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedactor) -> set[str]:
     _close_segments(folder)
     with folder.maintained(wait=True):
         maintenance.seal_segments(folder)
@@ -121,7 +121,7 @@ def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedacto
         for sha256 in files - {each for named in listed for each in named or ()}:
             folder.medium(sha256).unlink(missing_ok=True)
         shutil.rmtree(folder.watched, ignore_errors=True)  # vectors, samples and contact sheets of what went
-    return len(gone)
+    return gone
 
 
 def _close_segments(folder: LogFolder) -> None:

@@ -97,6 +97,9 @@ def stand_in(alarms: Callable[[MonitorSpec], bool]) -> Kind[Any, Any, Any]:
 class Loop:
     """A workspace with a use case that serves, and everything that a daemon would do for it."""
 
+    name = USE_CASE
+    """Of the use case."""
+
     def __init__(self, app: App, clock: ManualClock) -> None:
         self.app, self.clock = app, clock
         self.watcher = Watcher(app.workspace, app.engine)
@@ -164,7 +167,7 @@ class Loop:
     def look(self) -> Decision:
         """One pass of everything, and the end of the jobs that it began: no day passes while they run."""
         self.bakes.look(now=True)
-        decision = self.watcher.look()[USE_CASE]
+        decision = self.watcher.look()[self.name]
         for _ in range(100):
             jobs = [job for job in self.app.engine.list(limit=200) if job.state not in ENDED]
             if not jobs:

@@ -18,6 +18,7 @@ from speciate.loop.watch.facts import (
     Learned,
     Memory,
     Mined,
+    Promoted,
     Requirement,
     Seen,
     Signal,
@@ -169,6 +170,11 @@ def test_labels_are_waited_for_and_begin_late_with_what_came_or_end_with_a_reaso
     assert "only 59 of 100 labels came within 21 days" in ended.ended.because
 
 
+def test_what_a_purge_took_is_not_waited_for() -> None:
+    found = decide(watch(), _labelling(), seen(labels_of_episode=40, requested=50), NOW + DAY)
+    assert (found.memory.state, found.because) == ("learning", "40 of 50 labels came")
+
+
 def test_few_answers_to_ask_about_end_an_episode() -> None:
     begun = decide(watch(), memory(), seen(windows=(SHIFT,)), NOW).memory
     found = decide(watch(), begun, seen(jobs={"mine": EndedJob("j", Mined(asked=3, pool=3))}), NOW)
@@ -247,6 +253,46 @@ def test_a_cause_that_was_tried_in_vain_fires_again_later() -> None:
     assert decide(watch(), ended, alarm, NOW + 15 * DAY).because == "no trigger fired"
     later = decide(watch(), ended, alarm, NOW + 31 * DAY)
     assert later.memory.state == "mining"
+
+
+def _with_a_share() -> Memory:
+    """Where a deployment runs: the candidate serves a share of its requests."""
+    share = Learned(verdict="promote", why="+30", model="m@v2", promotion="applied", canary=True)
+    learning, facts = _learned(share)
+    return decide(watch(), learning, facts, NOW + 2 * DAY).memory
+
+
+def test_a_canary_that_survives_is_given_all_requests() -> None:
+    stands = seen(canary="m@v2")
+    waits = decide(watch(), _with_a_share(), stands, NOW + 3 * DAY)
+    assert (waits.memory.state, waits.because) == ("baking", "m@v2 bakes with a share of the requests")
+    held = decide(watch(), waits.memory, replace(stands, canary_bake="survived"), NOW + 4 * DAY)
+    assert [(each.step, each.model) for each in held.start] == [("promote", "m@v2")]
+    applied = replace(stands, jobs={"promote": EndedJob("job-3", Promoted(state="applied"))})
+    served = decide(watch(), held.memory, applied, NOW + 4 * DAY)
+    moved = seen(production="m@v2", generation=2, moved=NOW + 4 * DAY, bake="provisional")
+    baking = decide(watch(), served.memory, moved, NOW + 5 * DAY)
+    assert (baking.memory.state, baking.because) == ("baking", "m@v2 bakes")
+    ended = decide(watch(), baking.memory, replace(moved, bake="survived"), NOW + 9 * DAY)
+    assert ended.ended is not None
+    assert (ended.ended.outcome, ended.memory.canary) == ("promoted", False)
+
+
+def test_all_requests_may_need_a_person_again() -> None:
+    wants = EndedJob("job-3", Promoted(state="needs_approval", approval="approval-8"))
+    asking = decide(watch(), _with_a_share(), seen(canary="m@v2", jobs={"promote": wants}), NOW + 4 * DAY)
+    assert (asking.memory.state, asking.memory.approval) == ("asking", "approval-8")
+    refused = EndedJob("job-3", Promoted(state="refused"), "it was refused")
+    held = decide(watch(), _with_a_share(), seen(canary="m@v2", jobs={"promote": refused}), NOW + 4 * DAY)
+    assert held.ended is not None
+    assert held.ended.outcome == "hold"
+
+
+@pytest.mark.parametrize("facts", [{"canary": None}, {"canary": "m@v2", "canary_bake": "broken"}])
+def test_a_canary_that_is_taken_back_ends_the_episode(facts: dict[str, object]) -> None:
+    ended = decide(watch(), _with_a_share(), seen(**facts), NOW + 3 * DAY)
+    assert ended.ended is not None
+    assert ended.ended.outcome == "taken_back"
 
 
 def test_a_promotion_is_asked_for_baked_and_survives() -> None:

@@ -68,6 +68,14 @@ def judged(delta: float, low: float, high: float, n: int = 40, p: float | None =
     return child("judge", {"evaluation": "evaluation-2", "report": report})
 
 
+SHADOW = child(
+    "shadow",
+    {"model": "t-model@v2", "against": "t-model@v1", "asked": 200, "failed": 0, "agree": 150, "agreement": 0.75,
+     "interval": [0.69, 0.8], "disagreements": ["pred-1"], "ms": 1.5, "logged_ms": 2.0},
+)  # fmt: skip
+BETTER = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), core()]
+
+
 def asked(wanted: RelearnSpec, children: Sequence[Child]) -> list[ChildRequest]:
     found = next_step(wanted, children, 0.0)
     assert not isinstance(found, Finished), found
@@ -109,6 +117,9 @@ def test_no_further_way_is_tried_once_the_budget_is_spent() -> None:
     assert [each.step for each in asked(two, spent)] == ["judge"]
     left = [*ADDED, child("train/replay", TRAINED, seconds=30)]
     assert [each.step for each in asked(two, left)] == ["train/like"]
+    [first] = asked(two, ADDED)
+    half = (10 * 60 - 10) / 2
+    assert (first.step, first.run_seconds) == ("train/replay", half + 30)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +140,9 @@ def test_better_on_answers_of_production_is_what_counts(
         assert (evaluation.step, evaluation.spec["models"]) == ("evaluate", ["t-model@v2"])
         assert evaluation.spec["shown"] == {"evaluation": "evaluation-2", "level": 0.95}
         children.append(core())
+        [shadow] = asked(spec(), children)
+        assert (shadow.step, shadow.spec) == ("shadow", {"use_case": "t", "model": "t-model@v2"})
+        children.append(SHADOW)
         [promotion] = asked(spec(), children)
         assert promotion.spec == {
             "use_case": "t", "model": "t-model@v2", "evaluation": "evaluation-1", "actor": "watch", "propose": False,
@@ -141,15 +155,80 @@ def test_better_on_answers_of_production_is_what_counts(
     assert found.smallest_gain == 0.07
     if verdict == "promote":
         assert (found.promotion, found.approval) == ("needs_approval", "approval-9")
+        assert found.shadow is not None
+        assert found.shadow.disagreements == ("pred-1",)
     if verdict == "inconclusive":
         assert found.needed_labels is not None
         assert found.needed_labels >= 20
 
 
 def test_a_watch_that_proposes_asks_a_person_under_every_policy() -> None:
-    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), core()]
-    [promotion] = asked(spec(action="propose"), children)
+    [promotion] = asked(spec(action="propose"), [*BETTER, SHADOW])
     assert promotion.spec["propose"] is True
+
+
+def test_what_logged_inputs_say_decides_nothing() -> None:
+    differs = SHADOW.model_copy(update={"result": {**(SHADOW.result or {}), "agree": 0, "agreement": 0.0}})
+    for shadow in (SHADOW, differs, child("shadow", None)):
+        [promotion] = asked(spec(), [*BETTER, shadow])
+        assert promotion.step == "promote"
+
+
+def test_where_a_deployment_runs_a_share_of_its_requests_comes_first() -> None:
+    [promotion] = asked(spec(canary=True), [*BETTER, SHADOW])
+    assert promotion.spec["canary_percent"] == 10
+    found = ended(spec(canary=True), [*BETTER, SHADOW, child("promote", {"state": "applied"})])
+    assert (found.promotion, found.canary) == ("applied", True)
+
+
+def test_what_must_go_is_replaced_by_what_is_not_surely_worse() -> None:
+    trained = [*ADDED, child("train/like", TRAINED)]
+    for gain in ((0.0, -0.05, 0.05), (0.05, 0.01, 0.1)):
+        [evaluation] = asked(spec(replaces=True), [*trained, judged(*gain)])
+        assert evaluation.step == "evaluate"
+        assert "shown" not in evaluation.spec
+        assert [each.step for each in asked(spec(replaces=True), [*trained, judged(*gain), core()])] == ["shadow"]
+    assert ended(spec(replaces=True), [*trained, judged(-0.2, -0.3, -0.1)]).verdict == "hold"
+    alone = spec(replaces=True, train_source=None, judge_source=None)
+    assert [each.step for each in asked(alone, [child("train/like", TRAINED)])] == ["evaluate"]
+    unjudged = [child("train/like", TRAINED), core()]
+    assert [each.step for each in asked(alone, unjudged)] == ["shadow"]
+    done = ended(alone, [*unjudged, SHADOW, child("promote", {"state": "applied"})])
+    assert (done.verdict, done.model) == ("promote", "t-model@v2")
+
+
+def test_a_teacher_labels_before_the_rows_are_added_and_stops_nothing_where_it_fails() -> None:
+    wanted = spec(teach={"use_case": "t", "teacher": "oracle@v1", "since": 0.0, "until": 9.0})
+    assert [each.step for each in asked(wanted, [])] == ["teach", "judged"]
+    taught = {"teacher": "oracle@v1", "checked": 40, "agreement": 0.9, "interval": [0.8, 0.96], "trusted": True,
+              "because": "", "labels": 80, "source": "job-teach"}  # fmt: skip
+    [rows] = asked(wanted, [child("teach", taught), ADDED[1]])
+    assert rows.spec["source"] == "log:t?part=train&taught=job-teach"
+    distrusted = {**taught, "trusted": False, "labels": 0, "source": None}
+    for teacher in (child("teach", distrusted), child("teach", None)):
+        [rows] = asked(wanted, [teacher, ADDED[1]])
+        assert rows.spec["source"] == "log:t?part=train"
+
+
+def test_reasons_quote_no_text_of_others() -> None:
+    reason = "no_slice_worse: worse in 'ignore all instructions' and \"it's\" by 0.1: shows 'better' only"
+    decision = {"verdict": "hold", "reasons": [reason]}
+    slices = child("evaluate", {**(core("hold").result or {}), "decision": decision})
+    found = ended(spec(), [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5), slices])
+    assert "ignore" not in found.why
+    assert found.why.endswith("worse in (a value) and (a value) by 0.1: shows 'better' only")
+
+
+def test_variants_are_made_for_the_one_way_that_learns_from_them() -> None:
+    both = spec(ways=(Way(name="like", like="t-model@v1"), Way(name="variants", like="t-model@v1", with_variants=True)))
+    trained = [*ADDED, child("train/like", TRAINED)]
+    [made] = asked(both, trained)
+    assert (made.step, made.kind) == ("variants", "curate")
+    assert made.spec == {"dataset": "letters@v2", "steps": [{"op": "variants", "count": 1}]}
+    [training] = asked(both, [*trained, child("variants", {"dataset": "letters@v3"})])
+    assert (training.step, training.spec["dataset"]) == ("train/variants", "letters@v3")
+    assert "with_variants" not in training.spec
+    assert [each.step for each in asked(both, [*trained, child("variants", None)])] == ["judge"]
 
 
 @pytest.mark.parametrize("before", [0, 1, 30])
@@ -191,7 +270,7 @@ def test_small_losses_do_not_add_up() -> None:
     beside = spec(best="t-model@v0")
     [evaluation] = asked(beside, children)
     assert evaluation.spec["baselines"] == ["t-model@v0"]
-    assert [each.step for each in asked(beside, [*children, core(loss=0.01, best=0.96)])] == ["promote"]
+    assert [each.step for each in asked(beside, [*children, core(loss=0.01, best=0.96)])] == ["shadow"]
     eroded = ended(beside, [*children, core(loss=0.01, best=0.98)])
     assert eroded.verdict == "hold"
     assert "worse on the core suite than t-model@v0, which served before" in eroded.why
@@ -221,7 +300,8 @@ def test_a_second_round_betters_the_first_and_is_compared_with_what_served_befor
 @pytest.mark.parametrize(("value", "short"), [(0.7, True), (0.9, False)])
 def test_whether_it_is_short_of_the_target_is_said(value: float, short: bool) -> None:
     promoted = child("promote", {"state": "applied"})
-    children = [*ADDED, child("train/like", TRAINED), judged(0.3, 0.1, 0.5, value=value), core(), promoted]
+    better = judged(0.3, 0.1, 0.5, value=value)
+    children = [*ADDED, child("train/like", TRAINED), better, core(), SHADOW, promoted]
     assert ended(spec(target=0.85), children).short is short
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,17 +17,20 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.loop import ledger, status
 from speciate.loop.notifications import notice_of
-from speciate.loop.watch import report, rows
+from speciate.loop.watch import news, recall, report, rows
+from speciate.loop.watch.decide import decide
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
 from speciate.loop.watch.facts import Seen
-from speciate.loop.watch.seen import Surroundings, due, last_time
+from speciate.loop.watch.seen import Gatherer, Surroundings, due, last_time
+from speciate.models.model_card import ModelCard
+from speciate.models.search.refresh import NewModel
 from speciate.promotion import aliases
 from speciate.resources.watches import watch as watch_resource
 from speciate.resources.watches import watch_episode
 from speciate.server.tool_api import App
 from speciate.settings import Notify, WatchCaps
 from speciate.tools.watches import watch_use_case
-from speciate.use_cases import Definition, Objective
+from speciate.use_cases import Definition, Objective, UseCase, UseCaseLimits
 from speciate.workspace.workspace import Workspace
 from tests.loop.watch.year import START, USE_CASE, Year
 
@@ -96,6 +101,78 @@ def test_watches_that_would_feed_one_another_are_refused(app: App) -> None:
         serve(app.workspace, name)
     with pytest.raises(SpeciateError, match="would feed one another"):
         watch_use_case(app, "first", SHIFT)
+
+
+def test_a_circle_that_comes_about_later_keeps_an_episode_from_beginning(app: App, year: Year) -> None:
+    define(app.workspace, "first")
+    define(app.workspace, "second", incumbent="first-model@v1")
+    for name in ("first", "second"):
+        serve(app.workspace, name)
+    watch_use_case(app, "first", NOW)
+    caps = WatchCaps(teachers={"first": "second-model@v1"})
+    year.workspace.settings = year.workspace.settings.model_copy(update={"watch": caps})
+    gatherer = Gatherer(year.workspace)
+    standing = rows.find(app.workspace.database, "first")
+    seen = gatherer.seen(standing, gatherer.around([standing], year.clock.time), year.clock.time)
+    assert seen.circle == ("first", "second")
+    decision = decide(standing.watch, standing.memory, replace(seen, bake="survived"), year.clock.time)
+    assert decision.because == "the watches of first, second would feed one another"
+    assert not decision.start
+
+
+@pytest.mark.parametrize("why", ["purge", "licence"])
+def test_what_must_go_is_recalled(app: App, year: Year, why: str) -> None:
+    define(app.workspace, "first")
+    card = ModelCard(
+        name="first-model", version=1, task="text-classification", modality="text", method="classical", license="MIT"
+    )
+    insert = "INSERT INTO model_versions VALUES (?, ?, ?, ?, NULL, ?)"
+    values = ["first-model", 1, "x1", card.model_dump_json(), 1.0]
+    app.workspace.database.transact(lambda tx: tx.execute(insert, values))
+    serve(app.workspace, "first")
+    watch_use_case(app, "first", [Trigger(on="recall")])
+    standing = rows.find(app.workspace.database, "first")
+
+    def recalled() -> str | None:
+        gatherer = Gatherer(year.workspace)
+        return gatherer.seen(standing, gatherer.around([standing], year.clock.time), year.clock.time).recalled
+
+    assert recalled() is None
+    if why == "purge":
+        event = {"model": "first-model@v1", "job": "job-9"}
+        app.workspace.database.transact(lambda tx: tx.event("model:first-model@v1", "model.recalled", event))
+        assert recalled() == recall.PURGE
+    else:
+        wanted = Definition(
+            name="first", task="text-classification", objective=Objective(metric="accuracy"),
+            limits=UseCaseLimits(licenses=("Apache-2.0",)),
+        )  # fmt: skip
+        app.workspace.database.transact(lambda tx: use_cases.define(tx, wanted, policy="auto"))
+        assert recalled() == recall.LICENCE
+
+
+def test_new_base_models_are_told_once_a_month_by_what_suits(app: App, year: Year) -> None:
+    small = UseCase(
+        name="t", task="text-classification", objective=Objective(metric="accuracy"), version=1, created=0.0,
+        limits=UseCaseLimits(licenses=("MIT",), max_parameters=100),
+    )  # fmt: skip
+    models: list[NewModel] = [
+        {"ref": "hf:a/fits", "modalities": ["text"], "license": "MIT", "parameters": 50},
+        {"ref": "hf:a/large", "modalities": ["text"], "license": "MIT", "parameters": 5000},
+        {"ref": "hf:a/of-images", "modalities": ["image"], "license": "MIT", "parameters": 50},
+        {"ref": "hf:a/unlicensed", "modalities": ["text"], "license": None, "parameters": 50},
+        {"ref": "api:p/served", "modalities": ["text"], "license": "MIT", "parameters": 50},
+    ]
+    found = news.digest("2026-10", models, small, "text")
+    assert (found.new, found.suits, found.refs) == (5, 1, ("hf:a/fits",))
+    month, begin, end = news.month_before(datetime(2026, 1, 15, tzinfo=UTC).timestamp())
+    assert (month, end - begin) == ("2025-12", 31 * DAY)
+    database = app.workspace.database
+    assert news.untold(database, ["t"], "2026-10") == ["t"]
+    database.transact(lambda tx: news.tell(tx, "t", found))
+    assert news.untold(database, ["t"], "2026-10") == []
+    assert news.untold(database, ["t"], "2026-11") == ["t"]
+    assert news.last_digest(database, "t") == found
 
 
 def test_a_watch_says_how_it_stands_and_a_repeat_by_a_key_begins_nothing_more(app: App, year: Year) -> None:

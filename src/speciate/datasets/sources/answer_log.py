@@ -7,6 +7,7 @@ and the model version and time of each answer.
     log:triage?since=2026-11-01&until=2026-12-01
     log:triage?labelled=true&part=train  what may be learned from, in the splits train and validation
     log:triage?labelled=true&part=judge  what may judge, in the split test; `group=COLUMN` names the groups of both
+    log:triage?labelled=true&part=train&taught=JOB   with what a teacher labelled in that job (loop/watch/teach.py)
 
 Only answers that were drawn at random judge: those that were asked about for their doubt are harder than the rest. On
 which of the two sides an answer lies follows from its group alone (without one, from its content), so a later answer of
@@ -14,7 +15,8 @@ a group that was learned from never judges. The column `drawn` says how each ans
 claims of itself counts for nothing there: an answer was drawn at random where the episode of a watch asked about it so
 (`label_requests`), or where the random order itself says so (`quality.drawn_in_order`).
 
-The label comes from a person, else an agent, else a system; never from the model's answer. The source is written like
+The label comes from a person, else an agent, else a system, else (only in the split train, of no group that judges) a
+teacher; never from the model's answer. The source is written like
 our own export (own_export.py), which says which columns a model may see: the answer is not among them.
 """
 
@@ -43,6 +45,7 @@ from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.predictions.reading import LoggedAnswer, StoredFeedback
 from speciate.refs import check_name
 from speciate.settings import load
+from speciate.workspace import integrity
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
@@ -50,7 +53,9 @@ KIND = "log"
 _REQUESTED = "SELECT prediction FROM label_requests WHERE use_case = ? AND drawn = 'random' ORDER BY prediction"
 LABEL = "label"
 _FORM = "log:USE_CASE?labelled=true&model=NAME@v3&since=2026-11-01&until=2026-12-01"
-_KNOWN = {"labelled", "model", "since", "until", "part", "group", "arrived"}
+_KNOWN = {"labelled", "model", "since", "until", "part", "group", "arrived", "taught"}
+TEACHER = "model"
+"""The label source of what a teacher labelled."""
 _MARKED = ("prediction", "predicted", "predicted_by", "predicted_at", "confidence", "label_source", "drawn")
 """The origin of a row: columns beside its inputs."""
 
@@ -71,6 +76,8 @@ class LogQuery(NamedTuple):
     """Column of the rows that names their groups."""
     arrived: str | None = None
     """What the column of this name says of each row: in which episode it came."""
+    taught: str | None = None
+    """The job in which a teacher labelled some."""
 
 
 class LoggedExample(NamedTuple):
@@ -100,7 +107,25 @@ def parse(source: str) -> LogQuery:
         cast(Part | None, fields.get("part")),
         fields.get("group"),
         fields.get("arrived"),
+        fields.get("taught"),
     )
+
+
+def taught_file(log: LogFolder, job: str) -> Path:
+    """Where the labels lie that a teacher gave in a job. A purge of answers removes the folder."""
+    return log.watched / "taught" / f"{check_name('job', job)}.parquet"
+
+
+def _taught(log: LogFolder, query: LogQuery) -> dict[str, Any]:
+    """Prediction -> the teacher's label. A part that judges has none."""
+    if query.taught is None or query.part != "train":
+        return {}
+    try:
+        table = integrity.read_table(taught_file(log, query.taught), "With it, labels of a teacher are lost.", "")
+    except FileNotFoundError:  # purged since: then it taught nothing
+        return {}
+    return {name: json.loads(label) for name, label in zip(*table.select(["prediction", "label"]).to_pydict().values(),
+                                                           strict=True)}  # fmt: skip
 
 
 def check(source: str, folders: Folders | None = None) -> None:
@@ -154,11 +179,13 @@ def examples(
     rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
     given = feedback.latest_by_source(reading.feedback(log, since=query.since))
     at_random = _at_random(log, query, given, requested)
+    taught = _taught(log, query)
     found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
         answer = reading.to_logged_answer(row)
         label = feedback.prevailing_label(given.get(answer.id, {}))
-        if answer.at >= query.until or (query.labelled and label is None):
+        by_teacher = label is None and answer.id in taught
+        if answer.at >= query.until or (query.labelled and label is None and not by_teacher):
             continue
         if answer.error:
             excluded.append(ExcludedFile(answer.id, "It could not be answered."))
@@ -168,6 +195,8 @@ def examples(
             )
         elif "parts" in answer.input:
             excluded.append(ExcludedFile(answer.id, "It is a mixed row; those are not taken from a log yet."))
+        elif by_teacher:
+            found.append(LoggedExample(answer, taught[answer.id], TEACHER))
         else:
             found.append(LoggedExample(answer, *_said(label, answer.id in at_random)))
     forms = Counter(_form(each, column) for each in found)
@@ -209,6 +238,8 @@ def split_of(example: LoggedExample, query: LogQuery) -> str | None:
     content = kept["data"]["sha256"] if "data" in kept else kept
     side = _side(content if group is None else group)
     drawn = example.drawn == "random"
+    if example.label_source == TEACHER:  # what it labels wrongly chooses no model, and no group of it ever judges
+        return "train" if query.part == "train" and side >= VALIDATES else None
     if query.part == "judge":
         return "test" if drawn and side < JUDGES else None
     if side < JUDGES and (drawn or group is not None):

@@ -178,7 +178,7 @@ class Inspection:
         self.candidate = next(
             iter([self.report.candidate] if self.report.candidate in others else others), self.baseline
         )
-        self.manifest = _manifest(workspace, self.report)
+        self.manifest = manifest_of(workspace, self.report)
         """Of the evaluated dataset; None where it was deleted since."""
 
     @property
@@ -248,7 +248,7 @@ class Inspection:
             return {}
 
 
-def _manifest(workspace: Workspace, report: Report) -> Manifest | None:
+def manifest_of(workspace: Workspace, report: Report) -> Manifest | None:
     """None where the dataset was deleted since."""
     try:
         return resolve(workspace.database, dataset_ref(report.dataset)._replace(split=None))

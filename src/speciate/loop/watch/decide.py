@@ -25,6 +25,7 @@ from speciate.loop.watch.facts import (
     Memory,
     Mined,
     Outcome,
+    Promoted,
     Seen,
     Start,
     State,
@@ -139,12 +140,15 @@ def _begin(watch: Watch, memory: Memory, seen: Seen, now: float, due: tuple[Caus
 def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...]) -> str | None:
     """Why nothing is begun though something fired."""
     urgent = any(each.kind in ("now", "recall") for each in causes)
+    recalled = any(each.kind == "recall" for each in causes)
     if seen.production is None:
         return "nothing is in production yet: specialize makes the first model"
-    if seen.bake == "provisional":
+    if seen.bake == "provisional" and not recalled:  # what must go need not be known well
         return f"{seen.production} still bakes: its successor would be compared with an unknown"
     if seen.question is not None:
         return f"a question waits for a person: {seen.question}"
+    if seen.circle:
+        return f"the watches of {', '.join(seen.circle)} would feed one another"
     if now < memory.quiet_until and not urgent:
         return f"cool-down until {_day(memory.quiet_until)}"
     if seen.busy is not None:
@@ -229,6 +233,8 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
     if isinstance(outcome, Mined):
         if outcome.asked < min(FEWEST, watch.ask):
             because = f"only {outcome.asked} answers could be asked about, of {outcome.pool} since it began"
+            if outcome.near_suites:
+                because += f"; {outcome.near_suites} are near-copies of rows of the suites"
             return _over(watch, memory, now, End("no_labels", because))
         text = f"{outcome.asked} answers wait for a label"
         return Decision(
@@ -260,17 +266,21 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
         return _over(watch, tried, now, End("promoted", because, memory.first, found.smallest_gain))
     if found.verdict != "promote":
         return _over(watch, tried, now, End(found.verdict, found.why, found.model, found.smallest_gain))
-    tried = tried.model_copy(update={"short": found.short})
+    tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":
         because = f"a person is asked whether {found.model} may serve"
         return Decision(_in(tried, "asking", now, approval=found.approval, model_found=found.model), because)
+    if found.promotion == "applied" and found.canary:
+        because = f"{found.model} serves a share of the requests, and bakes"
+        return Decision(_in(tried, "baking", now, model_found=found.model), because)
     if found.promotion == "applied":
         return Decision(_in(tried, "baking", now, model_found=found.model), f"{found.model} serves, and bakes")
     return _over(watch, tried, now, End("hold", found.why, found.model, found.smallest_gain))
 
 
 def _labelling(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
-    came, asked = seen.labels_of_episode, max(1, memory.mined)
+    standing = memory.mined if seen.requested is None else min(memory.mined, seen.requested)
+    came, asked = seen.labels_of_episode, max(1, standing)
     late = now - memory.since >= PATIENCE_SECONDS
     least = max(min(FEWEST, watch.ask), round(LEAST * asked))
     if came >= ENOUGH * asked or (late and came >= least):
@@ -295,8 +305,33 @@ def _asking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return Decision(memory, f"waits for a person: {memory.approval}")
 
 
+def _baking_canary(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+    """Until it survived with its share, then all requests are asked for, which may need a person again."""
+    model = memory.model_found
+    job = seen.jobs.get("promote")
+    if job is not None:
+        found = job.outcome if isinstance(job.outcome, Promoted) else None
+        if found is None or found.state == "refused":
+            return _over(watch, memory, now, End("hold", f"{model} was not given all requests: {job.why}", model))
+        served = memory.model_copy(update={"canary": False})
+        if found.state == "needs_approval":
+            because = f"a person is asked whether {model} may serve all requests"
+            return Decision(_in(served, "asking", now, approval=found.approval), because)
+        return Decision(_in(served, "baking", now), f"{model} serves, and bakes")
+    if seen.canary != model:
+        return _over(watch, memory, now, End("taken_back", f"{model} serves no share of the requests any more", model))
+    if seen.canary_bake == "broken":
+        return _over(watch, memory, now, End("taken_back", f"{model} broke a limit with its share", model))
+    if seen.canary_bake == "survived":
+        because = f"{model} survived with its share: all requests are asked for"
+        return Decision(memory, because, start=(Start("promote", model=model),))
+    return Decision(memory, f"{model} bakes with a share of the requests")
+
+
 def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     model = memory.model_found
+    if memory.canary and seen.production != model:
+        return _baking_canary(watch, memory, seen, now)
     if seen.production != model:
         if model in seen.taken_back:
             return _over(watch, memory, now, End("taken_back", f"the bake took {model} back", model))
@@ -333,6 +368,7 @@ def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
         "causes": (), "fingerprints": (), "alarms": memory.alarms if open_ else (), "tried": kept,
         "quiet_until": memory.begun + pause, "fruitless": fruitless, "undecided": undecided, "approval": None,
         "mined": 0, "onset": None, "model_found": None, "before": None, "first": None, "short": False, "told": now,
+        "canary": False,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
     told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.loop.watch.definition import TriggerKind
 
 State = Literal["idle", "mining", "labelling", "checking", "learning", "asking", "baking"]
-StepName = Literal["mine", "check", "relearn"]
+StepName = Literal["mine", "check", "relearn", "promote"]
 Outcome = Literal["promoted", "hold", "inconclusive", "taken_back", "denied", "no_labels", "met", "failed", "stopped"]
 
 Evidence = Mapping[str, float | str | list[str] | None]
@@ -82,6 +82,8 @@ class Memory(BaseModel):
     short: bool = False
     """Whether the candidate is short of the target on the judged answers."""
     approval: str | None = None
+    canary: bool = False
+    """Whether the candidate serves a share first."""
     told: float = 0.0
     """When the last notice was given."""
 
@@ -113,6 +115,8 @@ class Mined(BaseModel):
     """Answers that people are asked about."""
     pool: int
     """Answers that could have been chosen."""
+    near_suites: int = 0
+    """Answers that were passed over, for they are near-copies of rows of a suite."""
 
 
 class Checked(BaseModel):
@@ -121,6 +125,46 @@ class Checked(BaseModel):
     model_config = ConfigDict(frozen=True)
     meets: bool | None
     failing: tuple[str, ...] = ()
+
+
+class Taught(BaseModel):
+    """Result of the kind `teach`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    teacher: str
+    checked: int
+    """Labels of people that it was held to."""
+    agreement: float | None
+    interval: tuple[float, float] | None
+    """Wilson's, of 95 %."""
+    trusted: bool
+    because: str
+    labels: int = 0
+    """That it gave; none where it is not trusted."""
+    source: str | None = None
+    """The job under which the log has them."""
+
+
+class ShadowReport(BaseModel):
+    """Numbers and ids: what was asked and answered lies in the log."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    model: str
+    against: str | None
+    """The version whose logged answers it is held to."""
+    asked: int
+    failed: int
+    """Inputs that it could not answer, and that were answered."""
+    agree: int
+    agreement: float | None
+    interval: tuple[float, float] | None
+    """Wilson's, of 95 %."""
+    disagreements: tuple[str, ...]
+    """Answers on which they differ, those first of which the candidate is most sure."""
+    ms: float | None
+    """Of one input, the median over chunks of 16 asked together, once it is loaded."""
+    logged_ms: float | None
+    """The median of what was logged: of requests of any size, so not to be compared to the last digit."""
 
 
 class Learned(BaseModel):
@@ -143,6 +187,20 @@ class Learned(BaseModel):
     smallest_gain: float | None = None
     short: bool = False
     """Whether it is short of the use case's target on the judged answers, by its estimate."""
+    canary: bool = False
+    """Whether it serves a share of a deployment's requests, and not yet all."""
+    shadow: ShadowReport | None = None
+    """What it answered to logged inputs."""
+    taught: Taught | None = None
+    """What a teacher labelled of what it learned from."""
+
+
+class Promoted(BaseModel):
+    """Result of `promote`, after a canary survived."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    state: Literal["applied", "needs_approval", "refused"]
+    approval: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +208,7 @@ class EndedJob:
     """A job of the running episode that has ended."""
 
     job: str
-    outcome: Mined | Checked | Learned | None
+    outcome: Mined | Checked | Learned | Promoted | None
     """None where it failed."""
     why: str = ""
     """Where it failed, in our own words."""
@@ -183,6 +241,9 @@ class Seen:
     bake: Literal["provisional", "survived", "broken"] = "survived"
     taken_back: tuple[str, ...] = ()
     """Versions that the bake took out of production, newest first."""
+    canary: str | None = None
+    """The version that serves a share beside production."""
+    canary_bake: Literal["provisional", "survived", "broken"] = "provisional"
     question: str | None = None
     """A pending approval of this use case."""
     windows: tuple[Window, ...] = ()
@@ -192,6 +253,8 @@ class Seen:
     labels_of_episode: int = 0
     labels_drawn: int = 0
     """Of `labels_of_episode`, those drawn at random."""
+    requested: int | None = None
+    """Answers that the episode waits for: a purge takes some. None: all that it asked about."""
     requirement: Requirement | None = None
     provider: int = 0
     """Number of the newest event of a changed endpoint that the use case leans on."""
@@ -211,6 +274,8 @@ class Seen:
     spent: Spent = Spent()
     usual_minutes: float = 10.0
     """Of an episode of this watch, by those before."""
+    circle: tuple[str, ...] = ()
+    """Use cases that lean on one another with this one."""
     busy: str | None = None
     """Another watch's episode that trains now."""
     due: float | None = None
@@ -246,6 +311,8 @@ class Start:
     usd: float = 0.0
     bases: tuple[str, ...] = ()
     """Of `relearn`: base models to try besides."""
+    model: str | None = None
+    """Of `promote`."""
     fresh: bool = True
     """Of `relearn`: whether it begins with the labels that came."""
 

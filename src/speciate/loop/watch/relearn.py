@@ -1,6 +1,7 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    rows, judged -> suite -> (shortlist) -> train/... -> judge -> (old) -> evaluate -> (further suites) -> promote
+    (teach) -> rows, judged -> suite -> (shortlist) -> train/... (variants -> train/variants) -> judge -> (old)
+    -> evaluate -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -21,12 +22,14 @@ Three questions, each to the rows that can answer it:
 
 A second round of an episode whose first candidate was promoted compares with what served before the episode: its
 candidate has the labels of both rounds, must be surely better than that, and by its estimate no worse than the first.
-`inconclusive` asks for more labels; `hold` is only said where the interval's upper end is below the margin.
+`inconclusive` asks for more labels; `hold` is only said where the interval's upper end is below the margin. Before a
+promotion the candidate answers what was logged (`shadow`), which is shown and decides nothing.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -37,7 +40,7 @@ from speciate.evaluation.shown_gains import ShownGain, is_sure
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.loop.watch.definition import MARGIN
-from speciate.loop.watch.facts import Learned
+from speciate.loop.watch.facts import Learned, ShadowReport, Taught
 from speciate.loop.watch.random_answers import ServingShare
 from speciate.refs import dataset_ref
 from speciate.training.planning.shortlist import SHORTLIST_STEP, shortlist_report, shortlist_request
@@ -47,15 +50,25 @@ from speciate.use_cases import NOT_WORSE_SHARE
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
-ROWS, JUDGED, SUITE, JUDGE, OLD, EVALUATE, PROMOTE = (
-    "rows", "judged", "suite", "judge", "old", "evaluate", "promote",
-)  # fmt: skip
+ROWS, JUDGED, SUITE, JUDGE, OLD, EVALUATE = "rows", "judged", "suite", "judge", "old", "evaluate"
+TEACH, VARIANTS, SHADOW, PROMOTE = "teach", "variants", "shadow", "promote"
 TRAIN = "train/"
 _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
+_SHADOW_SECONDS = 600.0
+CANARY_PERCENT = 10.0
+"""Of the requests of a deployment, before all of them."""
 _PRIORITY = -10
 """Whatever a person asked for goes first."""
-_ACTOR = "watch"
+ACTOR = "watch"
+_LEVEL = 0.95
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+"""As `repr` writes texts."""
+_OWN_WORDS = frozenset({
+    "better", "not_worse", "better_if_dearer", "reaches", "at_most", "unseen", "no_slice_worse", "license", "offline",
+    "arrived", "split", "train", "test", "core", "heldout", "regression",
+})  # fmt: skip
+"""Of gates and suites: what else a reason quotes is a value of somebody's data."""
 
 
 class Way(BaseModel):
@@ -68,9 +81,11 @@ class Way(BaseModel):
     base_model: str | None = None
     continue_from: str | None = None
     like: str | None = None
+    with_variants: bool = False
+    """Whether it learns from a version whose training rows have variants beside them."""
 
     def train_spec(self) -> Mapping[str, object]:
-        return self.model_dump(exclude={"name"}, exclude_none=True)
+        return self.model_dump(exclude={"name", "with_variants"}, exclude_none=True)
 
 
 class RelearnSpec(BaseModel):
@@ -89,6 +104,8 @@ class RelearnSpec(BaseModel):
     train_source: str | None
     """`log:...`: labelled answers to learn from; None: it learns from the dataset as it is."""
     judge_source: str | None
+    teach: Mapping[str, Any] | None = None
+    """Of the kind `teach`; None where no person named a teacher."""
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
@@ -113,6 +130,10 @@ class RelearnSpec(BaseModel):
     budget_minutes: float
     budget_usd: float | None = None
     action: Literal["propose", "auto"]
+    canary: bool = False
+    """Whether a deployment runs: then a share of its requests comes first."""
+    replaces: bool = False
+    """Whether what serves must go (a recall): a candidate need not be better, only not surely worse by the margin."""
 
 
 def plan(spec: RelearnSpec, workspace: Workspace) -> Plan:
@@ -129,27 +150,36 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return wanted
     trained = _trained(children)
     untried = [way for way in _promising(spec, steps) if TRAIN + way.name not in steps]
-    if JUDGE not in steps and untried and (left >= 1.0 or not trained):
+    if VARIANTS in steps and not steps[VARIANTS].result:  # these media could not be changed: that alone stops nothing
+        untried = [way for way in untried if not way.with_variants]
+    begun = JUDGE in steps or EVALUATE in steps
+    if not begun and untried and (left >= 1.0 or not trained):
         if spec.shortlist and SHORTLIST_STEP not in steps and comparable(untried[0].base_model):
             return [_comparison(spec, _dataset(spec, steps), left)]
-        return [_training(spec, untried[0], _dataset(spec, steps), left)]
+        if untried[0].with_variants and VARIANTS not in steps:
+            return [_variants(_dataset(spec, steps))]
+        # each way has its share of what is left
+        return [_training(spec, untried[0], _dataset(spec, steps, untried[0]), left / len(untried))]
     if not trained:
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
     if _judged_ref(spec, steps) is None:
-        return _end("inconclusive", "there are no randomly drawn answers to judge by")
-    if JUDGE not in steps:
-        return [_judgement(spec, trained, steps, left)]
-    judged = _better(spec, steps[JUDGE], len({each.model for each in trained}))
-    if isinstance(judged, Finished):
-        return judged
-    better, level = judged
+        if not spec.replaces:
+            return _end("inconclusive", "there are no randomly drawn answers to judge by")
+        better, level = [_Gain(each.model, 0.0, 0.0, 0.0, None) for each in trained], _LEVEL
+    else:
+        if JUDGE not in steps:
+            return [_judgement(spec, trained, steps, left)]
+        judged = _better(spec, steps[JUDGE], len({each.model for each in trained}))
+        if isinstance(judged, Finished):
+            return judged
+        better, level = judged
     if spec.grows and SUITE in steps:
         if OLD not in steps:
             return [_on_old_rows(spec, better, left)]
         losses = {each.model: _loss(spec, steps[OLD], each.model) for each in better}
         if all(losses.values()):
-            return _end("hold", str(losses[better[0].model]), **_known(better[0], steps[JUDGE]))
+            return _end("hold", str(losses[better[0].model]), **_known(better[0], steps.get(JUDGE)))
         better = [each for each in better if losses[each.model] is None]
     if EVALUATE not in steps:
         return [_evaluation(spec, better, steps, level, left)]
@@ -165,8 +195,15 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
 def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]:
     """Rows and judged answers at once, where there are labels: neither needs the other; then those of the suite."""
     wanted = []
-    if spec.train_source is not None and ROWS not in steps:
-        rows = {"name": spec.dataset, "source": spec.train_source, "add": True}
+    if spec.train_source is not None and spec.teach is not None and TEACH not in steps:
+        asked = dict(spec.teach)
+        wanted.append(ChildRequest(
+            step=TEACH, kind="teach", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
+        ))  # fmt: skip
+    elif spec.train_source is not None and ROWS not in steps:
+        taught = _taught(steps)
+        source = spec.train_source + (f"&taught={taught.source}" if taught and taught.source else "")
+        rows = {"name": spec.dataset, "source": source, "add": True}
         wanted.append(ChildRequest(step=ROWS, kind="ingest", spec=rows, priority=_PRIORITY))
     if spec.judge_source is not None and JUDGED not in steps:
         judged: dict[str, Any] = {"name": spec.judged, "source": spec.judge_source}
@@ -182,7 +219,22 @@ def _adding(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[ChildRequest]
     return wanted
 
 
-def _dataset(spec: RelearnSpec, steps: Mapping[str, Child]) -> str:
+def _taught(steps: Mapping[str, Child]) -> Taught | None:
+    """None where no teacher was asked, or it could not be: that alone stops nothing."""
+    asked = steps.get(TEACH)
+    return Taught.model_validate(asked.result) if asked is not None and asked.result else None
+
+
+def _variants(dataset: str) -> ChildRequest:
+    """Of training rows alone, in their groups: never in a suite (datasets/operations/variants.py)."""
+    wanted = {"dataset": dataset, "steps": [{"op": "variants", "count": 1}]}
+    return ChildRequest(step=VARIANTS, kind="curate", spec=wanted, priority=_PRIORITY)
+
+
+def _dataset(spec: RelearnSpec, steps: Mapping[str, Child], way: Way | None = None) -> str:
+    made = steps.get(VARIANTS)
+    if way is not None and way.with_variants and made is not None and made.result:
+        return str(made.result["dataset"])
     added = [steps[step] for step in (SUITE, ROWS) if step in steps]
     return next((str(each.result["dataset"]) for each in added if each.result), spec.dataset)
 
@@ -248,12 +300,14 @@ def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRe
 def _evaluation(
     spec: RelearnSpec, better: Sequence[_Gain], steps: Mapping[str, Child], level: float, left: float
 ) -> ChildRequest:  # fmt: skip
-    shown = ShownGain(evaluation=str((steps[JUDGE].result or {})["evaluation"]), level=level)
-    beside = [spec.best] if spec.best and not spec.grows else []
-    asked = {
+    beside = [spec.best] if spec.best and not spec.grows and not spec.replaces else []
+    asked: dict[str, Any] = {
         "models": [each.model for each in better], "suite": "core", "dataset": spec.core, "use_case": spec.use_case,
-        "pick": "gates", "budget_usd": spec.budget_usd or None, "shown": shown.model_dump(), "baselines": beside,
+        "pick": "gates", "budget_usd": spec.budget_usd or None, "baselines": beside,
     }  # fmt: skip
+    if not spec.replaces:  # a replacement shows no gain
+        shown = ShownGain(evaluation=str((steps[JUDGE].result or {})["evaluation"]), level=level)
+        asked["shown"] = shown.model_dump()
     return ChildRequest(
         step=EVALUATE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left)
     )  # fmt: skip
@@ -341,6 +395,8 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
     best, n = gains[0], int(report["n"])
     said, known = _said(best, n), _known(best, judged)
     sure = [each for each in gains if is_sure(each.low, each.p_value, level)]
+    if spec.replaces and best.high > -_margin(spec, judged):
+        return [each for each in gains if each.high > -_margin(spec, judged)], level
     if not sure:
         if best.high < _margin(spec, judged):
             return _end("hold", f"nothing to gain: {said}", **known)
@@ -380,7 +436,10 @@ def _said(best: _Gain, n: int) -> str:
     return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
 
 
-def _known(best: _Gain, judged: Child) -> Mapping[str, object]:
+def _known(best: _Gain, judged: Child | None) -> Mapping[str, object]:
+    """`judged` None: what must go is replaced, and no answers judge that."""
+    if judged is None:
+        return {"model": best.model}
     return {
         "model": best.model, "gain": best.gain, "interval": (best.low, best.high), "judged": int(_report(judged)["n"]),
         "smallest_gain": best.seen, "evaluation": (judged.result or {})["evaluation"],
@@ -422,17 +481,26 @@ def _passing(spec: RelearnSpec, evaluated: Child, better: Sequence[_Gain]) -> li
     verdict: Literal["inconclusive", "hold"] = "inconclusive" if found.get("verdict") == "inconclusive" else "hold"
     reasons = found.get("reasons") or [str(evaluated.result.get("no_decision", "no gate was passed"))]
     return _end(
-        verdict, f"on the core suite: {reasons[0]}", model=evaluated.result["report"].get("candidate"),
+        verdict, f"on the core suite: {_unquoted(reasons[0])}", model=evaluated.result["report"].get("candidate"),
         evaluation=evaluated.result["evaluation"],
     )  # fmt: skip
+
+
+def _unquoted(reason: str) -> str:
+    """Without what it quotes: values of slices are text of others, and a reason of a watch holds none."""
+    return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in _OWN_WORDS else "(a value)", reason)
 
 
 # The end
 
 
 def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Child], left: float) -> NextStep:
-    judged, best = steps[JUDGE], passing[0]
-    known, said = _known(best, judged), _said(best, int(_report(judged)["n"]))
+    judged, best = steps.get(JUDGE), passing[0]
+    known, said = _known(best, judged), f"{best.model} passes on the core suite"
+    if judged is not None:
+        said = _said(best, int(_report(judged)["n"]))
+    if spec.replaces:
+        said = f"it replaces what must go: {said}"
     if spec.before is not None:
         said += f" over {spec.before}, which served before this episode"
     evaluated = steps[EVALUATE].result or {}
@@ -441,10 +509,19 @@ def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Chi
         asked = {"models": [best.model], "suite": missing[0], "use_case": spec.use_case, "latency": False}
         step = f"{EVALUATE}-{missing[0]}"
         return [ChildRequest(step=step, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left))]
+    if SHADOW not in steps:
+        asked = {"use_case": spec.use_case, "model": best.model}
+        return [ChildRequest(
+            step=SHADOW, kind="shadow", spec=asked, priority=_PRIORITY, run_seconds=_SHADOW_SECONDS
+        )]  # fmt: skip
+    shadow = steps[SHADOW].result  # None: it could not be asked, which decides nothing
+    seen = None if shadow is None else ShadowReport.model_validate(shadow)
+    known |= {"shadow": seen, "taught": _taught(steps)}
     if PROMOTE not in steps:
+        share = {"canary_percent": CANARY_PERCENT} if spec.canary else {}
         promotion = {
-            "use_case": spec.use_case, "model": best.model, "evaluation": evaluated["evaluation"], "actor": _ACTOR,
-            "propose": spec.action == "propose", "note": f"episode {spec.episode}",
+            "use_case": spec.use_case, "model": best.model, "evaluation": evaluated["evaluation"], "actor": ACTOR,
+            "propose": spec.action == "propose", "note": f"episode {spec.episode}", **share,
         }  # fmt: skip
         return [ChildRequest(step=PROMOTE, kind="promote", spec=promotion, priority=_PRIORITY)]
     promoted = steps[PROMOTE]
@@ -453,10 +530,12 @@ def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Chi
     state = promoted.result["state"]
     approval = (promoted.result.get("approval") or {}).get("id")
     if state == "refused":
-        return _end("hold", f"the promotion was refused: {' '.join(promoted.result.get('reasons', ()))}", **known)
-    value, sign = _value(spec, judged, best.model), find_metric(spec.metric).sign
+        reasons = _unquoted(" ".join(promoted.result.get("reasons", ())))
+        return _end("hold", f"the promotion was refused: {reasons}", **known)
+    value = None if judged is None else _value(spec, judged, best.model)
+    sign = find_metric(spec.metric).sign
     short = spec.target is not None and value is not None and value < sign * spec.target
-    return _end("promote", said, promotion=state, approval=approval, short=short, **known)
+    return _end("promote", said, promotion=state, approval=approval, short=short, canary=spec.canary, **known)
 
 
 def _needed(best: _Gain, n: int) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypedDict
 
+from speciate.jobs import rows as job_rows
 from speciate.loop.watch import rows
+from speciate.loop.watch.aim import AimedGap
 from speciate.loop.watch.definition import WINDOW_SECONDS, next_time
-from speciate.loop.watch.facts import Spent
+from speciate.loop.watch.facts import Learned, Memory, ShadowReport, Spent, Taught, key_of
 from speciate.loop.watch.label_counts import LabelCounts
+from speciate.loop.watch.mine import MineOutcome
 from speciate.loop.watch.rows import Episode, Recorded, Standing, Tick
 from speciate.loop.watch.seen import Gatherer
 from speciate.loop.watch.watcher import LOOK_SECONDS
+from speciate.refs import id_from_key
+from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
 _DAY = 86_400.0
@@ -53,6 +58,12 @@ class EpisodeReport(NamedTuple):
     minutes: float
     usd: float
     labels_asked: int
+    near_suites: int
+    """Answers that nobody was asked about, for they are near-copies of a suite's rows."""
+    gaps: tuple[AimedGap, ...]
+    """Where it fails, by the analysis before people were asked."""
+    shadow: ShadowReport | None
+    taught: Taught | None
 
 
 class TickDocument(TypedDict):
@@ -160,7 +171,24 @@ def episode_report(workspace: Workspace, use_case: str, number: int) -> EpisodeR
     minutes, usd = database.read(_SPENT_ON, [f"watch/{use_case}/{number}/%"])[0]
     asked: int = database.read(_ASKED, [use_case, number])[0][0]
     triggers = tuple(rows.triggers(database, use_case, number))
-    return EpisodeReport(found, triggers, round(minutes, 2), round(usd, 6), asked)
+    mined = [
+        MineOutcome.model_validate({**each, "chosen": ()}) for each in _results(database, use_case, number, "mine")
+    ]
+    learned = [Learned.model_validate(each) for each in _results(database, use_case, number, "relearn")]
+    last = learned[-1] if learned else None
+    return EpisodeReport(
+        found, triggers, round(minutes, 2), round(usd, 6), asked, sum(each.near_suites for each in mined),
+        tuple(gap for each in mined for gap in each.gaps), last.shadow if last else None, last.taught if last else None,
+    )  # fmt: skip
+
+
+def _results(database: Database, use_case: str, number: int, step: str) -> list[dict[str, object]]:
+    """Of the ended jobs of a step, round by round."""
+    begin = Memory(episode=number)
+    keys = [key_of(use_case, begin.model_copy(update={"round": each}), step) for each in (1, 2)]
+    names = [id_from_key("job", key) for key in keys]
+    jobs = job_rows.by_id(database, names)
+    return [dict(jobs[name].result or {}) for name in names if name in jobs and jobs[name].result]
 
 
 def document(found: WatchReport) -> WatchDocument:

@@ -21,6 +21,8 @@ from speciate.evaluation.reports.report import Report
 from speciate.governance import approvals
 from speciate.jobs import rows as job_rows
 from speciate.jobs.job import ENDED, Job, State
+from speciate.loop.watch import recall
+from speciate.loop.watch.circles import circle, leanings
 from speciate.loop.watch.definition import Trigger, Watch
 from speciate.loop.watch.facts import (
     Checked,
@@ -28,6 +30,7 @@ from speciate.loop.watch.facts import (
     Learned,
     Memory,
     Mined,
+    Promoted,
     Requirement,
     Seen,
     Signal,
@@ -37,17 +40,20 @@ from speciate.loop.watch.facts import (
     monitor_key,
 )
 from speciate.loop.watch.label_counts import LabelReader
+from speciate.loop.watch.recall import Recalled
 from speciate.loop.watch.rows import LabelRequest, Standing
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases, bake
 from speciate.promotion.aliases import Alias
 from speciate.refs import id_from_key
 from speciate.training.planning.available_methods import all_candidates
 from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric, find_task
+from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-_STEPS = ("mine", "check", "relearn")
+_STEPS = ("mine", "check", "relearn", "promote")
 _BASES_SECONDS = 86_400.0
 _MOST_WINDOWS = 60
 """Monitoring jobs that one look reads: after a year without a daemon the rest follows with the next looks."""
@@ -97,12 +103,18 @@ class Surroundings(NamedTuple):
     """Of watches that wait for labels."""
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
+    canaries: Mapping[str, Alias] = {}
+    circles: Mapping[str, tuple[str, ...]] = {}
+    """Use case -> those that lean on one another with it."""
+    recalls: Mapping[str, Recalled] = {}
+    """Use case -> why what serves must go, where a watch asks for that."""
 
     def about(self, use_case: str) -> tuple[object, ...]:
         """What an idle watch of this use case can see here."""
         return (
             self.production.get(use_case), self.definitions.get(use_case), self.histories.get(use_case),
-            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes),
+            self.questions.get(use_case), self.spent.get(use_case), tuple(self.changes), self.recalls.get(use_case),
+            self.circles.get(use_case),
         )  # fmt: skip
 
 
@@ -130,9 +142,13 @@ class Gatherer:
         pending = approvals.list_approvals(database, now, approvals.PENDING)
         leaning = [each.memory.provider for each in standing if each.watch.has("provider_change")]
         changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
+        production = {each.use_case: each for each in aliases.everywhere(database)}
+        definitions = use_cases.in_force(database)
+        leans = leanings(database, self.workspace.settings.watch.teachers)
+        recalling = [each.watch.use_case for each in standing if each.watch.has("recall")]
         return Surroundings(
-            production={each.use_case: each for each in aliases.everywhere(database)},
-            definitions=use_cases.in_force(database),
+            production=production,
+            definitions=definitions,
             histories=bake.bake_histories(database, names),
             questions={str(each.arguments["use_case"]): each.id for each in pending if "use_case" in each.arguments},
             spent={
@@ -142,12 +158,17 @@ class Gatherer:
             learning=tuple(each.watch.use_case for each in standing if each.memory.state == "learning"),
             requests=requests,
             changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
+            canaries={each.use_case: each for each in aliases.everywhere(database, aliases.CANARY)},
+            circles={name: tuple(found) for name in names if (found := circle(leans, name))},
+            recalls=recall.everyone(
+                self.workspace, {name: production[name].model for name in recalling if name in production}, definitions
+            ),
         )  # fmt: skip
 
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
         watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
         alias, definition = around.production.get(name), around.definitions.get(name)
-        history = around.histories[name]
+        history, canary = around.histories[name], around.canaries.get(name)
         requests = around.requests.get(name, {})
         labels = self.labels.counts(name, memory.learned_until, requests, memory.episode)
         busy = next((other for other in around.learning if other != name), None)
@@ -158,18 +179,23 @@ class Gatherer:
             bake=bake.bake_state(history, alias) if alias else "survived",
             taken_back=tuple(row[0] for row in self.workspace.database.read(_TAKEN, [name, bake.ACTOR]))
             if memory.state == "baking" else (),
+            canary=canary.model if canary else None,
+            canary_bake=bake.bake_state(history, canary) if canary else "provisional",
             question=around.questions.get(name),
             windows=self._windows(name, memory, alias),
             labels_new=labels.new,
             labels_of_episode=labels.of_episode,
             labels_drawn=labels.drawn,
+            requested=sum(each.episode == memory.episode for each in requests.values())
+            if memory.state == "labelling" else None,
             requirement=self._requirement(memory, alias, definition) if definition else None,
             provider=self._provider(definition, around),
             bases=self._bases(watch, alias, definition, now),
             alpha=labels.alpha,
             doubly_labelled=labels.doubly,
-            recalled=self._recalled(watch, alias, definition),
+            recalled=around.recalls[name].why if name in around.recalls else None,
             asked=standing.asked or 0.0,
+            circle=around.circles.get(name, ()),
             jobs=self._jobs(name, memory),
             approval=self._approval(memory, now),
             spent=around.spent.get(name, Spent()),
@@ -194,7 +220,7 @@ class Gatherer:
         return tuple(found)
 
     def _jobs(self, name: str, memory: Memory) -> dict[str, EndedJob]:
-        if memory.state not in ("mining", "checking", "learning"):
+        if memory.state not in ("mining", "checking", "learning") and not (memory.state == "baking" and memory.canary):
             return {}
         keys = {step: key_of(name, memory, step) for step in _STEPS}
         jobs = job_rows.by_id(self.workspace.database, [id_from_key("job", key) for key in keys.values()])
@@ -212,6 +238,10 @@ class Gatherer:
             return EndedJob(job.id, None, f"{job.id} {job.shown_state}")
         if step == "mine":
             return EndedJob(job.id, Mined.model_validate(job.result))
+        if step == "promote":
+            asked = (job.result.get("approval") or {}).get("id")
+            found = Promoted(state=job.result["state"], approval=asked)
+            return EndedJob(job.id, found, "it was refused" if found.state == "refused" else "")
         if step == "relearn":
             return EndedJob(job.id, Learned.model_validate(job.result))
         definition = use_cases.get(self.workspace.database, str(job.use_case))
@@ -248,6 +278,13 @@ class Gatherer:
         own = endpoint.identity if endpoint else None
         return max((number for number, identity in around.changes if identity == own), default=0)
 
+    def _allowed(self, base: str, definition: UseCase) -> bool:
+        try:
+            card = registry.resolve(self.workspace.database, self.workspace.folders, base).card
+        except SpeciateError:  # a network that begins with random weights, say, is no version
+            return True
+        return _within(card, definition)
+
     def _bases(
         self, watch: Watch, alias: Alias | None, definition: UseCase | None, now: float
     ) -> tuple[str, ...] | None:  # fmt: skip
@@ -257,26 +294,27 @@ class Gatherer:
             return None
         known = self._known_bases.get(definition.name)
         if known is None or now - known[0] >= _BASES_SECONDS or now < known[0]:
-            modality = self._modality(alias.model)
+            modality = find_modality(self.workspace.database, alias.model)
             family = find_task(definition.task).family
             found = all_candidates(self.workspace, modality, family) if modality else []
-            bases = tuple(dict.fromkeys(each.base_model for each in found if each.base_model))
+            named = dict.fromkeys(each.base_model for each in found if each.base_model)
+            bases = tuple(each for each in named if self._allowed(each, definition))
             known = self._known_bases[definition.name] = now, bases
         return known[1]
 
-    def _modality(self, model: str) -> str | None:
-        cards = registry.versions(self.workspace.database, model.partition("@")[0])
-        return next((each.modality for each in cards if each.ref == model), None)
 
-    def _recalled(self, watch: Watch, alias: Alias | None, definition: UseCase | None) -> str | None:
-        """Whether the licence of what serves is none of those that the use case allows now."""
-        if alias is None or definition is None or not definition.limits.licenses or not watch.has("recall"):
-            return None
-        versions = registry.versions(self.workspace.database, alias.model.partition("@")[0])
-        card = next((each for each in versions if each.ref == alias.model), None)
-        if card is None or card.license is None or card.license in definition.limits.licenses:
-            return None
-        return "the licence of what serves is not among those that the use case allows"
+def _within(card: ModelCard, definition: UseCase) -> bool:
+    """By licence and size, as far as the card says them: what it does not say is checked by whoever trains."""
+    limits = definition.limits
+    licensed = not limits.licenses or card.license is None or card.license in limits.licenses
+    return licensed and (
+        limits.max_parameters is None or card.parameters is None or card.parameters <= limits.max_parameters
+    )
+
+
+def find_modality(database: Database, model: str) -> str | None:
+    cards = registry.versions(database, model.partition("@")[0])
+    return next((each.modality for each in cards if each.ref == model), None)
 
 
 def month_start(now: float) -> float:

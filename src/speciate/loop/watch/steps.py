@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,31 +10,43 @@ from urllib.parse import quote
 
 from speciate import use_cases
 from speciate.datasets import versions
+from speciate.datasets.operations.variants import AUGMENTATIONS
 from speciate.datasets.sources.answer_log import LABEL
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Report
-from speciate.loop.watch import random_answers
+from speciate.loop.watch import random_answers, recall
 from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
-from speciate.loop.watch.relearn import RelearnSpec, Way
+from speciate.loop.watch.recall import Recalled
+from speciate.loop.watch.relearn import ACTOR, RelearnSpec, Way
 from speciate.loop.watch.rows import Send
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT, ModelCard
+from speciate.models.published.manifest import has_trained_head
 from speciate.refs import DatasetRef, dataset_ref
+from speciate.serving.deployment_folder import deployment_folder
+from speciate.training.planning.available_methods import LANGUAGE, available_candidates
+from speciate.training.planning.prior_model_checks import suits_family
 from speciate.training.planning.shortlist import is_worthwhile
+from speciate.training.train_spec import STREAMING
 from speciate.use_cases import UseCase
-from speciate.vocabulary import find_task
+from speciate.vocabulary import Family, find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-_NETWORKS = ("lora", "full", "replay", "der", "lwf", "ewc")
 _RATES = ("accuracy",)
 """Metrics whose target is a share of right answers."""
 _FOLDER = "folder"
 """Where a label came from that no column of a log has."""
+_MOST_VARIED = 5_000
+"""Training rows: with more, a copy of each teaches little."""
+_BY_WATCH = """
+SELECT 1 FROM jobs child JOIN jobs parent ON child.parent = parent.id
+WHERE child.id = ? AND parent.kind = 'relearn' AND parent.key LIKE 'watch/%'
+"""
 _SERVED = """
 SELECT DISTINCT after FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') AND after IS NOT NULL
 """
@@ -51,8 +64,16 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     key = key_of(watch.use_case, memory, start.step)
     if start.step == "mine":
         since = memory.moved if start.since is None else start.since
-        mine = MineSpec(use_case=watch.use_case, episode=memory.episode, n=start.n, since=since)
+        mine = MineSpec(
+            use_case=watch.use_case, episode=memory.episode, n=start.n, since=since, suites=suites(workspace, watch)
+        )  # fmt: skip
         return Send(key, "mine", mine.model_dump(mode="json"))
+    if start.step == "promote":
+        promotion = {
+            "use_case": watch.use_case, "model": start.model, "actor": ACTOR,
+            "propose": watch.policy.action == "propose", "note": f"episode {memory.episode}, after its canary",
+        }  # fmt: skip
+        return Send(key, "promote", promotion)
     use_case = use_cases.get(workspace.database, watch.use_case)
     card = _production(workspace, watch.use_case)
     core = core_of(workspace.database, use_case, card)
@@ -62,13 +83,36 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     return Send(key, "relearn", relearn(workspace, watch, memory, start, now, use_case, card, core))
 
 
+def _teach(workspace: Workspace, watch: Watch, memory: Memory, now: float) -> Mapping[str, object] | None:
+    """None where no person named a teacher for the use case."""
+    teacher = workspace.settings.watch.teachers.get(watch.use_case)
+    if teacher is None:
+        return None
+    since = memory.moved if memory.onset is None else memory.onset
+    return {"use_case": watch.use_case, "teacher": teacher, "since": since, "until": now}
+
+
+def suites(workspace: Workspace, watch: Watch) -> tuple[str, ...]:
+    """What judges, beside the suites that the use case names: near-copies of it are not asked about."""
+    judged = judged_name(watch.use_case)
+    found = [f"{judged}:test"] if judged in versions.names(workspace.database) else []
+    use_case = use_cases.get(workspace.database, watch.use_case)
+    if use_case.suites.core is None:
+        with contextlib.suppress(SpeciateError):  # trained elsewhere, and never evaluated: nothing is held out
+            card = _base(workspace, _production(workspace, watch.use_case))
+            found.append(core_of(workspace.database, use_case, card))
+    return tuple(found)
+
+
 def relearn(
     workspace: Workspace, watch: Watch, memory: Memory, start: Start, now: float, use_case: UseCase, card: ModelCard,
     core: str,
 ) -> Mapping[str, object]:  # fmt: skip
     """The spec of `relearn`."""
     base = _base(workspace, card)
-    manifest = versions.newest(workspace.database, dataset_ref(str(base.dataset)).name)
+    purged = recall.purged_models(workspace.database)
+    recalled = recall.find(workspace, card.ref, use_case, purged) if "recall" in memory.causes else None
+    manifest = newest_without_variants(workspace.database, dataset_ref(str(base.dataset)).name)
     judged = judged_name(watch.use_case)
     group = group_column(workspace.database, manifest)
     source = _source(watch.use_case, memory, group, now) if start.fresh else None
@@ -82,9 +126,12 @@ def relearn(
         judged_inputs=tuple(manifest.inputs),
         judged_label=_label(manifest),
         train_source=source and source + "&part=train",
+        teach=_teach(workspace, watch, memory, now),
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
-        ways=ways(workspace, base, start.bases),
+        ways=(*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled)),
+        canary=deployment_folder(workspace.folders, watch.use_case).alive(),
+        replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
         metric=use_case.objective.metric,
         best=best_served(workspace.database, use_case, core, card.ref),
@@ -104,15 +151,81 @@ def relearn(
     return spec.model_dump(mode="json")
 
 
-def ways(workspace: Workspace, card: ModelCard, bases: tuple[str, ...]) -> tuple[Way, ...]:
+def ways(
+    workspace: Workspace, card: ModelCard, bases: tuple[str, ...], recalled: Recalled | None = None
+) -> tuple[Way, ...]:  # fmt: skip
     """From scratch by the same recipe on all rows, which loses nothing of the old; where a network serves, also trained
-    on with replay, which is cheaper where training is dear; and new base models, as frozen vectors."""
-    found = [Way(name="like", like=card.ref)]
-    version = registry.resolve(workspace.database, workspace.folders, card.ref)
-    if card.method in _NETWORKS and model_folder.has_backbone(version.path):
-        found.insert(0, Way(name="replay", method="replay", continue_from=card.ref))
-    found += [Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(bases)]
-    return tuple(found)
+    on from where it is, which is cheaper where training is dear; and new base models, as frozen vectors.
+
+    Of what is recalled nothing is trained on further; where its base is at fault, the recipe is not repeated either,
+    but the methods without a base model and those bases that are allowed are tried.
+    """
+    family = find_task(str(card.task)).family
+    probes = [Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(bases)]
+    if recalled is not None and recalled.made_from:
+        found = [Way(name=each.method, method=each.method) for each in available_candidates(card.modality, family)
+                 if each.base_model is None]  # fmt: skip
+        return (*found, *probes)
+    scratch = Way(name="like", like=_root(workspace, card).ref)
+    if recalled is not None:
+        return (scratch, *probes)
+    warm = _warm(workspace, card, family)
+    return (*([warm] if warm else ()), scratch, *probes)
+
+
+def _with_variants(
+    workspace: Workspace, card: ModelCard, manifest: Manifest, recalled: Recalled | None
+) -> list[Way]:  # fmt: skip
+    """Where there are few training rows, of media whose small changes surely keep what an example is of."""
+    few = manifest.splits.get("train", manifest.rows) <= _MOST_VARIED
+    if recalled is not None or not few or manifest.inputs or manifest.modality not in AUGMENTATIONS:
+        return []
+    return [Way(name="variants", like=_root(workspace, card).ref, with_variants=True)]
+
+
+def newest_without_variants(database: Database, name: str) -> Manifest:
+    """The newest version but for those that an episode made of the one before, to train on variants: the next episode
+    makes its own."""
+    found = versions.version(database, name)
+    while (before := _varied_from(database, found)) is not None:
+        found = versions.version(database, before)
+    return found.manifest
+
+
+def _varied_from(database: Database, found: versions.Version) -> str | None:
+    made = [step.get("op") for step in found.operation.get("steps", ())]
+    if made != ["variants"] or found.job is None or not database.read_one(_BY_WATCH, [found.job]):
+        return None
+    return next(iter(found.parents), None)
+
+
+def _warm(workspace: Workspace, card: ModelCard, family: Family) -> Way | None:
+    """With replay where the task lets answers be replayed; a language model learns on as a base model."""
+    if card.method in LANGUAGE:
+        return Way(name="warm", method=card.method, base_model=card.ref)
+    if card.method == STREAMING:
+        return Way(name="warm", method=STREAMING, continue_from=card.ref)
+    path = registry.resolve(workspace.database, workspace.folders, card.ref).path
+    if not (model_folder.has_backbone(path) or has_trained_head(path)) or card.method == "probe":
+        return None
+    if suits_family("replay", family):
+        return Way(name="replay", method="replay", continue_from=card.ref)
+    return Way(name="warm", method="lora" if card.method == "lora" else "full", continue_from=card.ref)
+
+
+def _root(workspace: Workspace, card: ModelCard) -> ModelCard:
+    """The version of its line that was trained from scratch: what was trained on would only be trained on again."""
+    seen = {card.ref}
+    while (before := (card.recipe.get("spec") or {}).get("continue_from")) is not None:
+        try:
+            earlier = registry.resolve(workspace.database, workspace.folders, str(before)).card
+        except SpeciateError:  # deleted since: its recipe cannot be repeated
+            return card
+        if earlier.ref in seen or earlier.dataset is None:
+            return card
+        seen.add(earlier.ref)
+        card = earlier
+    return card
 
 
 def core_of(database: Database, use_case: UseCase, card: ModelCard) -> str:

@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from speciate import use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs.engine import Engine
-from speciate.loop.watch import rows
+from speciate.loop.watch import news, rows
 from speciate.loop.watch.decide import decide
 from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch, next_time
 from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
 from speciate.loop.watch.rows import Send, Standing
-from speciate.loop.watch.seen import Gatherer, Surroundings
+from speciate.loop.watch.seen import Gatherer, Surroundings, find_modality
 from speciate.loop.watch.steps import send_of
+from speciate.promotion import aliases
 from speciate.workspace.workspace import Workspace
 
 LOOK_SECONDS = 60.0
@@ -62,8 +64,11 @@ class Watcher:
     """`start` it once; `look` is one pass, for tests."""
 
     def __init__(
-        self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None, sender: Sender = send_of
+        self, workspace: Workspace, engine: Engine, gatherer: Gathers | None = None, sender: Sender = send_of,
+        *, refreshes: bool = False,
     ) -> None:  # fmt: skip
+        """`refreshes`: whether the index of published models is asked for anew each week, which needs a network."""
+        self._refreshes, self._told_month, self._refreshed = refreshes, "", ""
         self._workspace, self._engine = workspace, engine
         self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
         self._rests: dict[str, _Rest] = {}
@@ -94,6 +99,7 @@ class Watcher:
         if not standing:
             return {}
         self._monitor(standing, now)
+        self._tell_news(standing, now)
         around = self._around_now(standing, now)
         found: dict[str, Decision] = {}
         same = [each.watch.use_case for each in standing if self._is_at_rest(each, around, now)]
@@ -203,6 +209,31 @@ class Watcher:
                 self._engine.submit("monitor", spec, key=key, priority=_PRIORITY)
             except SpeciateError as error:
                 _log.warning("%s could not begin: %s", key, error.message)
+
+    def _tell_news(self, standing: Sequence[Standing], now: float) -> None:
+        """Once a week a refresh, once a month a digest, for those that ask for new base models."""
+        asking = [each.watch.use_case for each in standing if each.watch.has("new_base_model")]
+        if not asking:
+            return
+        database = self._workspace.database
+        key = news.refresh_key(now)
+        if self._refreshes and self._refreshed != key and "refresh" in self._engine.kinds.names():
+            try:
+                self._engine.submit("refresh", {}, key=key, priority=_PRIORITY)
+                self._refreshed = key
+            except SpeciateError as error:
+                _log.warning("the index of published models could not be refreshed: %s", error.message)
+        month, begin, end = news.month_before(now)
+        if self._told_month == month:
+            return
+        self._told_month = month
+        models = news.published(database, begin, end)
+        definitions, production = use_cases.in_force(database), {e.use_case: e for e in aliases.everywhere(database)}
+        for name in news.untold(database, asking, month) if models else ():
+            if name in definitions and name in production:
+                modality = find_modality(database, production[name].model)
+                found = news.digest(month, models, definitions[name], modality or "")
+                database.transact(lambda tx, name=name, found=found: news.tell(tx, name, found))  # type: ignore[misc]  # bound now
 
     def _keep(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):

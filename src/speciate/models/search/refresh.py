@@ -25,6 +25,8 @@ from speciate.workspace.blobs import write_durably
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
+_MOST_NEW = 500
+
 
 class RefreshSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,8 +55,20 @@ def plan(spec: RefreshSpec, workspace: Workspace) -> Plan[RefreshPayload]:
     )
 
 
+class NewModel(TypedDict):
+    """A model that the table before did not have."""
+
+    ref: str
+    modalities: list[str]
+    license: str | None
+    parameters: int | None
+
+
 class RefreshResult(TypedDict):
     models: int
+    new: NotRequired[list[NewModel]]
+    """The most fetched first, at most 500; not in results of earlier versions."""
+    new_count: NotRequired[int]
     asked: list[str]
     """Sources."""
     missed: dict[str, str]
@@ -86,10 +100,27 @@ def run(run: Run) -> RefreshResult:
     listed = sorted(each.source for each in listings)
     made = index.merge(listings, sizes, before)
     index.write(made, run.folder.outputs / index.SHIPPED.name)
-    result: RefreshResult = {"models": made.num_rows, "asked": listed, "missed": missed}
+    new = new_models(before, made)
+    result: RefreshResult = {
+        "models": made.num_rows, "asked": listed, "missed": missed, "new": new[:_MOST_NEW], "new_count": len(new),
+    }  # fmt: skip
     if payload.vectors:
         result["embedded"] = _embed(run, made)
     return result
+
+
+def new_models(before: pa.Table, after: pa.Table) -> list[NewModel]:
+    """Rows of `after` whose ref `before` has not, the most fetched first."""
+    known = set(before["ref"].to_pylist())
+    rows = after.select(["ref", "modalities", "license", "parameters", "downloads"]).to_pylist()
+    fresh = sorted(
+        (row for row in rows if row["ref"] not in known), key=lambda row: (-(row["downloads"] or 0), row["ref"])
+    )
+    return [
+        {"ref": row["ref"], "modalities": list(row["modalities"] or ()), "license": row["license"],
+         "parameters": row["parameters"]}
+        for row in fresh
+    ]  # fmt: skip
 
 
 def _embed(run: Run, table: pa.Table) -> int:
