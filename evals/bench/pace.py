@@ -2,7 +2,7 @@
 
 Writes src/speciate/training/planning/pace.json, from which a first run is estimated, where no like run is recorded yet
 (planning/estimates.py). Each line is a real training of a row of docs/training.md on its small data, with few epochs;
-beside it stands how long this processor takes for a fixed product of matrices, so that another one is compared.
+beside it stands how long this processor takes to sort the same numbers, so that another one is compared.
 
     PYTHONPATH=. python evals/bench/pace.py [--only MODALITY ...]
 """
@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.data import run_job
-from tests.training.problems import BASES, PROBLEMS
-from tests.training.test_table import NONE, ROWS, Row
-
 from speciate.training.planning.estimates import PACE, reference_seconds
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Workspace
+from tests.data import run_job
+from tests.training.problems import BASES, PROBLEMS
+from tests.training.test_table import NONE, ROWS, Row
 
 _EPOCHS = 2
 
