@@ -3,8 +3,8 @@
 Alike are runs of one method on one base model, modality and family of tasks. Reading and preparing grow with the
 examples and their length; a network's steps with what each of them reads; other learners with a power of the examples,
 which runs of several sizes tell. Bytes follow from the base model's size on disk. Where nothing is recorded, a shipped
-table of pace stands in (pace.json, evals/bench/pace.py), scaled by how fast this processor sorts numbers; what is not in
-it has no estimate."""
+table of pace stands in (pace.json, evals/bench/pace.py), scaled by how fast this processor sorts numbers; what is not
+in it has no estimate."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def reference_seconds() -> float:
     times = []
     for _ in range(_SORTS):
         began = time.thread_time()
-        np.sort(numbers)
+        np.sort(numbers, kind="stable")  # without vector instructions, which not every processor has
         times.append(time.thread_time() - began)
     return max(min(times), 1e-6)
 
