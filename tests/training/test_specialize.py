@@ -332,6 +332,20 @@ def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None
         specialize.plan(SPEC, workspace)
 
 
+def test_the_search_knows_the_test_split_and_the_plan_tells_what_cannot_fit(workspace: Workspace) -> None:
+    texts, labels = {"text": [f"text {i}" for i in range(20)]}, ["a", "b"] * 10
+    splits = ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
+    make_dataset(workspace, "reviews", "text", texts, labels=labels, splits=splits, inputs=["text"])
+    define(workspace, "taste", "text-classification")
+    ways = (Candidate(method="classical"), Candidate(method="full", base_model="new:bert"))
+    terms = specialize.search_terms(workspace, "taste", "reviews", ways, 1.0)
+    assert (terms.aim, terms.test_examples) == ("pass", 6)
+    slow = SPEC.model_copy(update={"ways": ways, "least_seconds": {"train/full-new-bert": 200.0}})
+    (skipped,) = specialize.plan(slow, workspace).resolved["skipped"]
+    assert skipped["base_model"] == "new:bert"
+    assert "skipped" not in specialize.plan(slow.model_copy(update={"budget_minutes": 5}), workspace).resolved
+
+
 @pytest.mark.parametrize("incumbent", ["column:rulez", "nothing@v3"])
 def test_an_incumbent_that_is_not_there_is_refused_before_training(workspace: Workspace, incumbent: str) -> None:
     texts = {"text": [f"text {i}" for i in range(20)], "rules": ["a"] * 20}

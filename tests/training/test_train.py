@@ -230,7 +230,7 @@ def test_the_plan_says_what_words_came_to_mean(workspace: Workspace) -> None:
     assert plan.resolved["dataset"] == "reviews@v1"
     assert plan.resolved["metric"] == "accuracy"
     assert plan.preload == "classical"
-    assert plan.seconds is None  # nothing recorded yet: nothing said
+    assert plan.known_from == ("shipped",)  # nothing recorded yet
 
 
 def _spec(**changes: Any) -> TrainSpec:

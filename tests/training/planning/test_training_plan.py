@@ -42,7 +42,8 @@ def test_candidates_come_from_cheap_to_dear_with_what_the_target_needs(workspace
     _dataset(workspace)
     plan = plan_training(workspace, "notes", use_case="sorting")
     assert plan.candidates[0].method == "classical"
-    assert plan.candidates[0].estimate.seconds is None
+    assert plan.candidates[0].estimate.known_from == ("shipped",), "no run of this workspace tells yet"
+    assert plan.candidates[0].estimate.peak_memory_mb is None
     assert plan.needed_test_examples is not None
     assert plan.test_examples == 100
 
@@ -131,7 +132,8 @@ def test_a_dry_run_tells_what_is_known(workspace: Workspace) -> None:
         app, "sorter", "notes", "classical", resources=RequestedResources(cpu=1, memory_mb=800), dry_run=True
     )
     assert isinstance(dry, DryRun)
-    assert dry.estimate.seconds is None
+    assert dry.estimate.known_from == ("shipped",)
+    assert dry.estimate.seconds is not None
     assert dry.estimate.peak_memory_mb == 800
 
 

@@ -3,8 +3,8 @@
 Alike are runs of one method on one base model, modality and family of tasks. Reading and preparing grow with the
 examples and their length; a network's steps with what each of them reads; other learners with a power of the examples,
 which runs of several sizes tell. Bytes follow from the base model's size on disk. Where nothing is recorded, a shipped
-table of pace stands in (pace.json, evals/bench/pace.py), scaled by how fast this processor multiplies matrices; what is
-not in it has no estimate."""
+table of pace stands in (pace.json, evals/bench/pace.py), scaled by how fast this processor sorts numbers; what is not
+in it has no estimate."""
 
 from __future__ import annotations
 
@@ -131,21 +131,22 @@ def known_costs(database: Database) -> KnownCosts:
 PACE = Path(__file__).with_name("pace.json")
 SHIPPED = "shipped"
 """What an estimate is known from, where no run of this workspace tells."""
-_MATRIX, _PRODUCTS = 384, 5
+_NUMBERS, _SORTS = 300_000, 5
 _SLOWEST = 8.0
 """Times as slow, or as fast, as the processor of the table that another one is taken for."""
 
 
 @cache
 def reference_seconds() -> float:
-    """This processor's, for a fixed product of matrices: the fastest of a few, as others may use it meanwhile."""
-    factor = np.full((_MATRIX, _MATRIX), 0.5, np.float32)
+    """This processor's, for sorting the same numbers: the fastest of a few, in time of one thread, which waiting for
+    other processes does not lengthen."""
+    numbers = np.random.default_rng(0).random(_NUMBERS)
     times = []
-    for _ in range(_PRODUCTS):
-        began = time.perf_counter()
-        factor @ factor
-        times.append(time.perf_counter() - began)
-    return min(times)
+    for _ in range(_SORTS):
+        began = time.thread_time()
+        np.sort(numbers, kind="stable")  # without vector instructions, which not every processor has
+        times.append(time.thread_time() - began)
+    return max(min(times), 1e-6)
 
 
 @cache
