@@ -825,7 +825,8 @@ ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "approve": PersonAction(DecideRequest, _decide(approve=True), _about_approval("approve")),
     "deny": PersonAction(DecideRequest, _decide(approve=False), _about_approval("deny")),
     "open": OpenAction(
-        OpenRequest, _open,
+        OpenRequest,
+        _open,
         "looks; one that decides is opened on a terminal, may do what tools may, and answers approvals as `approve` "
         "does: by a signature, where a key is enrolled",
     ),

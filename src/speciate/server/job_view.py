@@ -359,8 +359,7 @@ def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None
 
 
 def read_curves(engine: Engine, job: Job) -> list[MetricsLine]:
-    """What the job, or that child which learned last, measured while it trained: some of the lines, the last included.
-    """
+    """What the job, or that child which learned last, measured while it trained: some lines, the last included."""
     for each in (job, *reversed(engine.children(job.id))):
         if lines := _metric_lines(engine.folder(each).path):
             return _thin_out(lines, _POINTS)

@@ -123,7 +123,8 @@ def state_class(state: str) -> str:
 
 FILTERS = {
     "duration": duration, "ago": ago, "bytes": count_bytes, "ms": ms, "words": words, "short": short, "cell": cell,
-    "pretty": pretty, "sentence": sentence, "state_class": state_class, "as_whisker": as_whisker, "number": formatting.format_number,
+    "pretty": pretty, "sentence": sentence, "state_class": state_class, "as_whisker": as_whisker,
+    "number": formatting.format_number,
     "difference": formatting.format_difference, "interval": formatting.format_interval, "usd": formatting.format_usd,
     "count": formatting.format_count, "percent": formatting.format_percent, "minute": formatting.format_minute,
     "answer": formatting.format_answer, "p_value": formatting.format_p_value,

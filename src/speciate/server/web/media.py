@@ -84,9 +84,9 @@ class Media:
     def _draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
         request = ThumbnailRequest(root=self._folders.root, manifest=manifest, ids=tuple(ids))
         try:
-            drawn: Mapping[str, str] = self._pool.ask(
-                _DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS
-            )["pictures"]
+            drawn: Mapping[str, str] = self._pool.ask(_DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS)[
+                "pictures"
+            ]
             for example, data in drawn.items():
                 self._keep((manifest.id, example), base64.b64decode(data))
         finally:

@@ -22,9 +22,7 @@ _STATES = ("pending", "approved", "denied", "expired", "void", "all")
 
 def listed(visit: Visit) -> Mapping[str, object]:
     state = visit.one_of("state", _STATES, "all")
-    found = list_approvals(
-        visit.app, state=None if state == "all" else state, limit=_PAGE, cursor=visit.asked("after")
-    )
+    found = list_approvals(visit.app, state=None if state == "all" else state, limit=_PAGE, cursor=visit.asked("after"))
     return {
         "title": "Approvals", "approvals": found.approvals, "next": found.next_cursor, "note": found.note,
         "state_": state, "states": _STATES,
@@ -115,4 +113,3 @@ def _shown(visit: Visit) -> rows.Approval:
             next=[Call("list_approvals")],
         )
     return found
-

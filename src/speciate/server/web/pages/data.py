@@ -120,9 +120,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     after = visit.asked("after")
     conditions = [*where, *([f"id > {_text(after)}"] if after else [])]
     sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"
-    page = query(
-        visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True
-    )
+    page = query(visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True)
     tiles = [_tile(row, as_text) for row in page.rows[:TILES]]
     usable = [tile.id for tile in tiles if tile.quality == "ok"]
     if not as_text:

@@ -28,8 +28,13 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         (gate.gate.value for gate in (report.decision.gates if report.decision else ()) if gate.gate.rule == "reaches"),
         None,
     )
+    decision = report.decision
+    said = {each.reason for each in decision.gates} if decision else set()
+    reasons = [each for each in decision.reasons if each not in said] if decision else []
     return {
         "title": f"Evaluation {name}",
+        "reasons": reasons,
+        "notes": [each for each in report.notes if each not in said and each not in reasons],
         "id": name,
         "report": report,
         "created": found.created,
@@ -41,7 +46,7 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         "difference_scale": charts.Scale.of(
             end for one in comparisons for end in (0.0, one.delta, *(one.interval or ()))
         ),
-        "gates": [(describe_gate(each.gate), each) for each in (report.decision.gates if report.decision else ())],
+        "gates": [(describe_gate(each.gate), each) for each in (decision.gates if decision else ())],
         "dataset": report.dataset.partition(":")[0],
         "manifest": found.manifest,
     }
@@ -113,5 +118,3 @@ def report(visit: Visit, asked_for: str | None) -> Response:
     """The evaluation as one file, which can be sent to somebody. It brings its own policy, and asks for nothing."""
     text = render_page(gather(visit.app.workspace, visit.app.pool, visit.path["id"]))
     return HTMLResponse(text, headers={"content-security-policy": f"{POLICY}; sandbox; frame-ancestors 'none'"})
-
-

@@ -263,4 +263,3 @@ def wants(case: UseCase) -> list[str]:
     if limits.max_memory_mb is not None:
         found.append(f"at most {limits.max_memory_mb:g} MB")
     return [*found, *(["works offline"] if limits.offline else []), *limits.licenses]
-
