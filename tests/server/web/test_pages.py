@@ -147,8 +147,8 @@ def test_events_name_the_parts_that_show_them() -> None:
 
 
 def test_the_shade_of_a_cell_tells_rare_mistakes() -> None:
-    assert evaluations._shade(0.01, right=False) > evaluations._shade(0.01, right=True)
-    assert {evaluations._shade(share, right=True) for share in (0.0, 1.0)} == {0, 9}
+    assert evaluations._shade(0.3, right=False) > evaluations._shade(0.3, right=True)
+    assert {evaluations._shade(share, right=True) for share in (0.0, 1.0)} == {0, 3}
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:

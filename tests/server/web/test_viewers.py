@@ -54,7 +54,7 @@ def _own_folder(tmp_path: Path) -> object:
 def test_every_modality_has_a_view_and_its_files(workspace: Workspace, sample: Sample) -> None:
     manifest = seen(workspace, sample)
     view = _view(workspace, manifest)
-    assert view["view"] in {"image", "sound", "film", "text", "row", "series", "mesh", "volume", "structure", "parts"}
+    assert view["view"] in {"image", "sound", "video", "text", "row", "series", "mesh", "volume", "structure", "parts"}
     for part in FILE_OF.get(view["view"], ()):
         data = _file(workspace, manifest, part)
         assert len(data) > 40, part
@@ -75,7 +75,7 @@ def test_sound_is_written_as_models_hear_it(workspace: Workspace) -> None:
 
 
 def test_a_film_is_written_anew_and_can_be_sought_in(workspace: Workspace) -> None:
-    data = _file(workspace, seen(workspace, _sample("video")), "film.mp4")
+    data = _file(workspace, seen(workspace, _sample("video")), "video.mp4")
     assert data[4:8] == b"ftyp"
     assert data.index(b"moov") < data.index(b"mdat"), "what seeks comes first"
 
@@ -103,7 +103,7 @@ def test_meshes_volumes_and_structures_are_plain_arrays(workspace: Workspace) ->
 
 def test_a_file_that_a_view_has_not_is_refused(workspace: Workspace) -> None:
     manifest = seen(workspace, _sample("image"))
-    for part in ("sound.wav", "mesh.bin", "volume.bin", "structure.bin", "film.mp4", "spectrogram.png"):
+    for part in ("sound.wav", "mesh.bin", "volume.bin", "structure.bin", "video.mp4", "spectrogram.png"):
         with pytest.raises(SpeciateError):
             _file(workspace, manifest, part)
 

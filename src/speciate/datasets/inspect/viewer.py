@@ -1,7 +1,7 @@
 """One example for the eye: what kind of view it needs, and its bytes, written anew from the decoded medium.
 
 Both functions run in a service process. A reader of what they write meets no format of the sender: images are PNG,
-sounds PCM in WAV, films H.264 in MP4, and meshes, volumes and structures plain arrays.
+sounds PCM in WAV, videos H.264 in MP4, and meshes, volumes and structures plain arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LONGEST_SIDE = 1600
 _MOST_VOXELS = 16_000_000
 _MOST_TRIANGLES, _MOST_POINTS = 500_000, 500_000
 _MOST_CHANNELS, _MOST_STEPS = 24, 800
-_FILM_SIDE, _FILM_FRAMES, _FILM_SECONDS = 640, 3_000, 300.0
+_VIDEO_SIDE, _VIDEO_FRAMES, _VIDEO_SECONDS = 640, 3_000, 300.0
 _SPECTROGRAM = 1200, 192
 """Pixels."""
 Floats = npt.NDArray[np.float32]
@@ -57,7 +57,7 @@ class ViewRequest(BaseModel):
 
 
 class View(TypedDict, total=False):
-    """What a page shows of an example. `view` is one of: image, sound, film, text, row, series, mesh, volume,
+    """What a page shows of an example. `view` is one of: image, sound, video, text, row, series, mesh, volume,
     structure, parts, nothing."""
 
     view: str
@@ -67,7 +67,7 @@ class View(TypedDict, total=False):
     cells: list[list[Any]]
     """Of a row: column, cell."""
     size: list[int]
-    """Pixels of an image or film, voxels of a volume, or vertices and triangles."""
+    """Pixels of an image or video, voxels of a volume, or vertices and triangles."""
     seconds: float
     names: list[str]
     channels: list[list[float]]
@@ -92,8 +92,8 @@ def write_file(payload: Mapping[str, object]) -> FileAnswer:
     """The service: the file of a view. `payload`: a ViewRequest with `part`. INVALID where the view has none such."""
     request = ViewRequest.model_validate(payload)
     modality, media = request.manifest.modality, None
-    if request.part == "film.mp4" and not request.of:
-        data = _film(request)
+    if request.part == "video.mp4" and not request.of:
+        data = _video_file(request)
     else:
         media, why = _medium(request)
         if why is not None:
@@ -126,7 +126,7 @@ def _view(modality: str, media: Any) -> View:
         case "audio":
             return {"view": "sound", "seconds": round(len(media) / SAMPLE_RATE, 2)}
         case "video":
-            return {"view": "film", "size": [media["frames"].shape[2], media["frames"].shape[1]]}
+            return {"view": "video", "size": [media["frames"].shape[2], media["frames"].shape[1]]}
         case "text":
             return _text(readable_text(media))
         case "tabular":
@@ -237,13 +237,13 @@ def _of(modality: str, wanted: str, media: Any) -> Any:
     return media
 
 
-def _film(request: ViewRequest) -> bytes:
+def _video_file(request: ViewRequest) -> bytes:
     """Its frames as MP4, as far as they are shown: without sound."""
     data, start, stop = _bytes_of(request)
     try:
-        return _encode_film(data, start, stop)
+        return _encode_video(data, start, stop)
     except DecodeError as error:
-        raise SpeciateError(Code.INVALID, "The film cannot be shown.", foreign=error.detail) from None
+        raise SpeciateError(Code.INVALID, "The video cannot be shown.", foreign=error.detail) from None
 
 
 def _bytes_of(request: ViewRequest) -> tuple[bytes, float, float]:
@@ -251,7 +251,7 @@ def _bytes_of(request: ViewRequest) -> tuple[bytes, float, float]:
     folders = Folders(request.root)
     table = version_rows.read(folders, request.manifest, ids=[request.id])
     if not table.num_rows or request.manifest.inputs or request.manifest.modality != "video":
-        raise SpeciateError(Code.INVALID, "There is no film of it.")
+        raise SpeciateError(Code.INVALID, "There is no video of it.")
     row = {name: table[name][0].as_py() for name in (CONTENT, START, STOP) if name in table.column_names}
     with PackReader(packs(folders, request.manifest)) as reader:
         if not row[CONTENT] or row[CONTENT] not in reader:
@@ -259,18 +259,18 @@ def _bytes_of(request: ViewRequest) -> tuple[bytes, float, float]:
         return reader.get(row[CONTENT]), row.get(START) or 0.0, row.get(STOP) or float("inf")
 
 
-def _encode_film(data: bytes, start: float, stop: float) -> bytes:
+def _encode_video(data: bytes, start: float, stop: float) -> bytes:
     import av
 
     buffer = io.BytesIO()
     faststart = {"movflags": "faststart"}
     with packets.open_video(data) as video, av.open(buffer, "w", format="mp4", options=faststart) as out:
-        scale = min(1.0, _FILM_SIDE / max(video.width, video.height))
+        scale = min(1.0, _VIDEO_SIDE / max(video.width, video.height))
         width, height = (max(2, int(side * scale) // 2 * 2) for side in (video.width, video.height))
-        film = out.add_stream("libx264", rate=Fraction(25), options={"preset": "veryfast", "crf": "24"})
-        film.width, film.height, film.pix_fmt = width, height, "yuv420p"
-        film.codec_context.time_base, film.gop_size = Fraction(1, 1000), 25
-        film.thread_count = 1
+        stream = out.add_stream("libx264", rate=Fraction(25), options={"preset": "veryfast", "crf": "24"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base, stream.gop_size = Fraction(1, 1000), 25
+        stream.thread_count = 1
         shown = 0
         if start > 0:
             video.container.seek(int(start / video.stream.time_base), stream=video.stream)
@@ -278,16 +278,16 @@ def _encode_film(data: bytes, start: float, stop: float) -> bytes:
             if frame.time is None or frame.time < start:
                 continue
             at = frame.time - start
-            if frame.time >= stop or at > _FILM_SECONDS or shown >= _FILM_FRAMES:
+            if frame.time >= stop or at > _VIDEO_SECONDS or shown >= _VIDEO_FRAMES:
                 break
             pixels = frame.to_ndarray(format="rgb24")
             if video.rotation:
                 pixels = np.ascontiguousarray(np.rot90(pixels, video.rotation // 90))
             again = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(width, height, "yuv420p")
             again.pts, again.time_base = round(1000 * at), Fraction(1, 1000)
-            out.mux(film.encode(again))
+            out.mux(stream.encode(again))
             shown += 1
-        out.mux(film.encode(None))
+        out.mux(stream.encode(None))
     return buffer.getvalue()
 
 
@@ -341,4 +341,4 @@ FILES = {
     "image.png": _image, "sound.wav": _sound, "spectrogram.png": _spectrogram, "mesh.bin": _mesh,
     "volume.bin": _volume, "structure.bin": _structure,
 }  # fmt: skip
-FILM = "film.mp4"
+VIDEO = "video.mp4"

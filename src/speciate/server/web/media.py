@@ -52,7 +52,7 @@ class Media:
         self._kept: OrderedDict[Name, bytes] = OrderedDict()
         self._bytes = 0
         self._coming: dict[Name, Future[Any]] = {}
-        self._workers = ThreadPoolExecutor(pool.size, "page-media")
+        self._workers = ThreadPoolExecutor(max(1, pool.size), "page-media")
 
     def close(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -100,7 +100,7 @@ class Media:
         return self._pool.ask(_DESCRIBE, request.model_dump(mode="json"), patience=CALL_SECONDS)
 
     def file(self, manifest: Manifest, example: str, part: str, of: str) -> bytes:
-        """A file of a view. A browser asks for a film in many ranges, at once: it is written for the first."""
+        """A file of a view. A browser asks for a video in many ranges, at once: it is written for the first."""
         name = (manifest.id, example, of, part)
         with self._lock:
             found, coming = self._kept.get(name), self._coming.get(name)
@@ -167,7 +167,7 @@ def thumbnail(visit: Visit, asked_for: str | None) -> Response:
 
 def view(visit: Visit, asked_for: str | None) -> Response:
     part = visit.path["part"]
-    if part not in viewer.FILES and part != viewer.FILM:
+    if part not in viewer.FILES and part != viewer.VIDEO:
         raise SpeciateError(Code.NOT_FOUND, "There is no such file of an example.")
     data = visit.parts.media.file(manifest_of(visit), visit.path["id"], part, visit.asked("of") or "")
     return _response(data, _TYPES[part[part.rindex(".") :]][0], asked_for)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ def errors(visit: Visit) -> Mapping[str, object]:
 
 
 def _matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the share of its row in each cell, as a step of ten for its shade."""
+    """With the share of its row in each cell, as a step for its shade."""
     rows = []
     for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
         total = sum(counts) or 1
@@ -83,8 +84,8 @@ def _matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shade(share: float, right: bool) -> int:
-    """0 to 9. Mistakes are rare, so theirs are darker than their share."""
-    return min(9, round(9 * (share if right else share**0.5)))
+    """0 to 3. Mistakes are rare, so theirs are darker than their share."""
+    return math.ceil(3 * (share if right else share**0.5)) if share else 0
 
 
 def grid(visit: Visit) -> Mapping[str, object]:

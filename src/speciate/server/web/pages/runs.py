@@ -80,12 +80,12 @@ def draw(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Line], str]
             if not points:
                 continue
             role = "baseline" if name in _HELD or place == 1 else "candidate" if place == 0 else "other"
+            best = min(points, key=lambda p: p[1]) if "loss" in name else max(points, key=lambda p: p[1])
+            newest.append(f"{name.replace('_', ' ')} {points[-1][1]:.4g}, best {best[1]:.4g} at {best[0]:.0f}")
             if len(points) > 60 and role == "candidate":
                 drawn.append(Line(name, role, points, thin=True))
                 points = _smooth(points)
             drawn.append(Line(name, role, points))
-            best = min(points, key=lambda p: p[1]) if "loss" in name else max(points, key=lambda p: p[1])
-            newest.append(f"{name.replace('_', ' ')} {points[-1][1]:.4g}, best {best[1]:.4g} at {best[0]:.0f}")
         if drawn:
             charts.append((title, drawn, " · ".join(newest)))
     return charts

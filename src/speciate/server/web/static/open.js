@@ -2,7 +2,7 @@
 const key = location.hash.slice(1);
 history.replaceState(null, "", "/open");
 const said = document.getElementById("said");
-if (!key) said.textContent = "This link has no key. Run speciate open on a terminal; it prints a new one.";
+if (!key) said.textContent = "This link has no key. Run speciate open for a new one.";
 else
   fetch("/open", { method: "POST", body: key, headers: { "content-type": "text/plain" } }).then(async (answer) => {
     const text = await answer.text();
