@@ -1,4 +1,4 @@
-"""Screenshots of the pages, light, dark and narrow, of the demo's own workspace: `make screenshots`, after `make demo`.
+"""Screenshots of the pages, light, dark and narrow, of the demo's workspace: `make screenshots`, after `make demo`.
 
 Needs Chromium and the extra `browser`. Each file is at most 150 kB. A page with an error in its console, with a violation
 of its policy, or one that scrolls sideways ends the script.
@@ -28,7 +28,9 @@ _MOST_BYTES = 150_000
 _TALLEST = 1500
 """Pixels: what is below shows more of the same."""
 _WATCH = "document.addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.violatedDirective))"
-_WAITS = "[...document.querySelectorAll('.waits')].some((e) => /Reading the answers|Counting|Looking/.test(e.textContent))"
+_WAITS = (
+    "[...document.querySelectorAll('.waits')].some((e) => /Reading the answers|Counting|Looking/.test(e.textContent))"
+)
 
 
 class Look(NamedTuple):
@@ -124,9 +126,10 @@ def _shoot(page: Any, address: str, target: Path) -> None:
         sys.exit(f"{address} scrolls sideways.")
     with Image.open(io.BytesIO(page.screenshot(full_page=True))) as shot:
         image = shot.convert("RGB").crop((0, 0, shot.width, min(shot.height, _TALLEST)))
-    for colours in (256, 128, 64):
+    octree = Image.Quantize.FASTOCTREE  # keeps the few pixels of a colour that means something
+    for drawn in (image, *(image.quantize(count, octree, dither=Image.Dither.NONE) for count in (256, 128, 64))):
         buffer = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        drawn.save(buffer, "PNG", optimize=True)
         if buffer.tell() <= _MOST_BYTES:
             break
     else:

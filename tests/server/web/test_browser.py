@@ -1,5 +1,5 @@
-"""The pages in a real browser: look at a decision, approve it with a passphrase, see what serves, roll back, label; every
-medium seen, moved and heard. With no violation of the policy and no error in the console.
+"""The pages in a real browser: look at a decision, approve it with a passphrase, see what serves, roll back, label;
+every medium seen, moved and heard. With no violation of the policy and no error in the console.
 
 Needs Chromium and the extra `browser`; without them these tests say so and are skipped.
 """
@@ -29,12 +29,21 @@ from tests.server.web.sights import one_of_each, seen
 from tests.serving.world import MODEL, USE_CASE, move, scaled, trained, version
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed: no playwright")
-_CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)  # fmt: skip
+_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+_CHROMIUM = next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed here (on Debian: apt install chromium)"),
 ]
 _WATCH = "document.addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.violatedDirective))"
+_LIT = """(view) => {
+  const drawn = view.querySelector("canvas"), copy = new OffscreenCanvas(drawn.width, drawn.height);
+  const g = copy.getContext("2d");
+  g.drawImage(drawn, 0, 0);
+  return g.getImageData(0, 0, drawn.width, drawn.height).data.some((value, i) => i % 4 === 3 && value > 0);
+}"""
+"""Whether a canvas shows anything."""
+_AXE = "axe.run().then((r) => r.violations.map((v) => `${v.impact} ${v.id} ${v.nodes[0].html}`))"
 _PATIENCE_SECONDS = 40.0
 _ASKED = 14
 
@@ -65,9 +74,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         workspace.close()
         enrolled = enroll(daemons.workspace, "--name", "jane")
         assert enrolled.status == 0, enrolled.text
-        with connect(daemons.workspace) as client:
-            texts = [{"text": f"a {'good' if n % 3 else 'bad'} film {n}"} for n in range(_ASKED)]
-            client.call("predict", use_case=USE_CASE, inputs=texts)
+        texts = [{"text": f"a {'good' if n % 3 else 'bad'} film {n}"} for n in range(_ASKED)]
+        connect(daemons.workspace).call("predict", use_case=USE_CASE, inputs=texts)
         yield World(daemons, approval, sights)
         daemons.close()
 
@@ -202,9 +210,7 @@ def test_every_page_is_without_violations_and_reachable_by_keys(world: World, ta
             page = tab.go(path)
             tab.until(lambda: not page.query_selector(".waits > .soft"), f"the parts of {path}")  # noqa: B023 - at once
             page.evaluate(script)
-            told = page.evaluate(
-                "axe.run().then((r) => r.violations.map((v) => `${v.impact} ${v.id} ${v.nodes[0].html}`))"
-            )
+            told = page.evaluate(_AXE)
             found += [f"{theme} {path}: {each}" for each in told if each.split()[0] in ("serious", "critical")]
     assert found == []
     page = tab.go("/runs")
@@ -255,10 +261,7 @@ def _turn(tab: Tab, view: Any, kind: str) -> None:
         levels = (view.get_attribute("data-drawn") or "").split(",")[3:]
         assert levels != (before or "").split(",")[3:], "window and level"
     else:
-        lit = view.evaluate(
-            "(e) => { const c = e.querySelector('canvas'), o = new OffscreenCanvas(c.width, c.height), g = o.getContext('2d');"
-            " g.drawImage(c, 0, 0); return g.getImageData(0, 0, c.width, c.height).data.some((v, i) => i % 4 === 3 && v > 0); }"
-        )
+        lit = view.evaluate(_LIT)
         assert lit, f"{kind} has pixels"
 
 

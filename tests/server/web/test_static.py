@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -59,3 +61,12 @@ def test_the_package_brings_templates_and_static_files() -> None:
     root = STATIC.parent
     brought = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
     assert brought >= {path for folder in (STATIC, TEMPLATES) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_daemon_loads_nothing_of_the_pages_before_somebody_opens_them() -> None:
+    program = (
+        "import sys, speciate.server.service, speciate.tools\n"
+        "print([name for name in sys.modules if name.startswith(('speciate.server.web', 'jinja2', 'markupsafe'))])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

@@ -262,9 +262,9 @@ def _bytes_of(request: ViewRequest) -> tuple[bytes, float, float]:
 def _encode_video(data: bytes, start: float, stop: float) -> bytes:
     import av
 
-    buffer = io.BytesIO()
-    faststart = {"movflags": "faststart"}
-    with packets.open_video(data) as video, av.open(buffer, "w", format="mp4", options=faststart) as out:
+    target = Path.cwd() / "encoded.mp4"  # a file: what a reader seeks by is moved to its front once all is written
+    front = {"movflags": "faststart"}
+    with packets.open_video(data) as video, av.open(str(target), "w", format="mp4", options=front) as out:
         scale = min(1.0, _VIDEO_SIDE / max(video.width, video.height))
         width, height = (max(2, int(side * scale) // 2 * 2) for side in (video.width, video.height))
         stream = out.add_stream("libx264", rate=Fraction(25), options={"preset": "veryfast", "crf": "24"})
@@ -288,7 +288,9 @@ def _encode_video(data: bytes, start: float, stop: float) -> bytes:
             out.mux(stream.encode(again))
             shown += 1
         out.mux(stream.encode(None))
-    return buffer.getvalue()
+    encoded = target.read_bytes()
+    target.unlink()
+    return encoded
 
 
 def _mesh(modality: str, media: Any) -> bytes:
