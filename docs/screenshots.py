@@ -1,7 +1,7 @@
-"""Screenshots of the pages, light, dark and narrow, of the demo's workspace: `make screenshots`, after `make demo`.
+"""Screenshots of the pages in the demo's workspace, light, dark and narrow: `make screenshots`, after `make demo`.
 
-Needs Chromium and the extra `browser`. Each file is at most 150 kB. A page with an error in its console, with a violation
-of its policy, or one that scrolls sideways ends the script.
+Needs Chromium and the extra `browser`. Each file is at most 150 kB. A page with an error in its console, with a
+violation of its policy, or one that scrolls sideways ends the script.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ _LONGEST_FORM = 64 << 10
 _STATUS = {
     Code.NOT_FOUND: 404, Code.INVALID: 400, Code.CONFLICT: 409, Code.REFUSED: 403, Code.UNAVAILABLE: 503,
 }  # fmt: skip
+_WAITING = "SELECT count(*) FROM approvals WHERE state = 'pending' AND expires > ?"
 _KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 _log = logging.getLogger(__name__)
 
@@ -162,7 +163,10 @@ class Site:
         return await anyio.to_thread.run_sync(self._refused, self._visit(request, {}), missing)
 
     def _render(self, template: str, visit: Visit, shown: Mapping[str, object], status: int = 200) -> Response:
-        frame = {"visit": visit, "csrf": visit.session.csrf, "release": __version__, "now": visit.now}
+        waiting = visit.database.read(_WAITING, [visit.now])[0][0]
+        frame = {
+            "visit": visit, "csrf": visit.session.csrf, "release": __version__, "now": visit.now, "badge": waiting,
+        }  # fmt: skip
         return HTMLResponse(environment().get_template(template).render(**frame, **shown), status)
 
     # What is no page
