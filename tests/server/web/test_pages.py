@@ -53,6 +53,13 @@ def test_what_is_not_there_is_said_plainly(served: Served, path: str, status: in
     assert "<main" in answer.html
 
 
+def test_a_part_that_fails_says_so_in_its_place(served: Served) -> None:
+    part = served.reader().get("/part/data/none/v1/histograms")
+    assert part.status == 200
+    assert "This part cannot be shown. There is no dataset" in part.text
+    assert "<nav" not in part.html
+
+
 def test_names_that_are_markup_are_text(served: Served) -> None:
     definition = Definition(
         name="plain", task="image-classification", objective=Objective(metric="accuracy", target=0.9),
@@ -155,7 +162,7 @@ def test_every_template_is_used_and_every_page_has_one() -> None:
     known = set(environment().list_templates())
     used = {each.template for each in READS}
     assert used <= known
-    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "open.html"}
+    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html"}
     assert known - used == helpers
 
 

@@ -88,9 +88,12 @@ class Site:
         try:
             return self._render(page.template, visit, page.show(visit))
         except SpeciateError as error:
-            return self._refused(visit, error)
+            refused = error
         except Exception as error:  # noqa: BLE001 - the log has it whole, the reader its kind
-            return self._refused(visit, self._explain(error))
+            refused = self._explain(error)
+        if page.template.startswith("part_"):  # in its place, while the rest of the page stands
+            return self._render("part_error.html", visit, {"error": refused})
+        return self._refused(visit, refused)
 
     def _sender(self, page: Send) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
