@@ -118,9 +118,16 @@ class Tab(NamedTuple):
     def until(self, found: Callable[[], object], what: str) -> None:
         """The policy refuses a wait that evaluates in the page."""
         latest = time.monotonic() + _PATIENCE_SECONDS
-        while not found():
+        while not self.look(found):
             assert time.monotonic() < latest, f"{what}: {self.page.inner_text('body')[:2000]}"
             self.page.wait_for_timeout(100)
+
+    def look(self, found: Callable[[], object]) -> object:
+        """None while one page takes the place of another."""
+        try:
+            return found()
+        except playwright.Error:
+            return None
 
 
 @pytest.fixture
@@ -172,18 +179,18 @@ def _label_ten(world: World, tab: Tab) -> None:
     page = tab.go(f"/use-cases/{USE_CASE}/queue?strategy=random")
 
     def at() -> str:
-        found = page.query_selector("#queue")
-        return (found.get_attribute("data-prediction") or "") if found else ""
+        found = tab.look(lambda: page.get_attribute("#queue", "data-prediction", timeout=2_000))
+        return str(found or "")
 
-    def press(key: str) -> None:
+    def press(key: str, wanted: str = "") -> None:
+        page.wait_for_load_state("load")  # the script that hears keys has run then
         before = at()
         page.keyboard.press(key)
-        tab.until(lambda: at() not in ("", before), f"another answer after {key}")
+        tab.until(lambda: at() == wanted if wanted else at() not in ("", before), f"another answer after {key}")
 
     first = at()
     press("1")
-    page.keyboard.press("u")
-    tab.until(lambda: at() == first, "the label was taken back")
+    press("u", first)
     press("s")
     for number in range(10):
         press("12"[number % 2])
