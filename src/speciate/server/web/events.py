@@ -20,8 +20,8 @@ from speciate.server.tool_api import App
 from speciate.workspace.database import Event
 
 LOOK_SECONDS, BEAT_SECONDS = 0.5, 15.0
-MOST_STREAMS = 4
-"""Of one session."""
+MOST_STREAMS = 24
+"""Of one session: a browser has six at most, and those of pages that were left end half a second later."""
 _FILES = ("progress", "log", "metrics.jsonl")
 
 
