@@ -247,6 +247,15 @@ def test_every_medium_is_seen_moved_and_heard(world: World, tab: Tab) -> None:
     assert {"image", "audio", "video", "mesh", "point-cloud", "nifti", "dicom", "structure"} <= set(world.sights)
 
 
+def test_an_open_page_says_that_its_daemon_is_gone(world: World, tab: Tab) -> None:
+    page = tab.go("/runs")
+    page.wait_for_load_state("load")
+    assert not page.is_visible("#notice")
+    world.daemons.kill()
+    tab.until(lambda: page.is_visible("#notice"), "the notice")
+    tab.problems.clear()  # that nothing answered
+
+
 def _turn(tab: Tab, view: Any, kind: str) -> None:
     """By an arrow key: what is drawn is another."""
     view.scroll_into_view_if_needed()

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from speciate import use_cases
-from speciate.server.web import charts, formats
+from speciate.server.web import charts, formats, site
 from speciate.server.web.charts import Bin, Line, Place, Whisker
 from speciate.server.web.events import parts_of
 from speciate.server.web.pages import data, evaluations, runs
@@ -58,6 +58,14 @@ def test_a_part_that_fails_says_so_in_its_place(served: Served) -> None:
     assert part.status == 200
     assert "This part cannot be shown. There is no dataset" in part.text
     assert "<nav" not in part.html
+
+
+def test_what_comes_later_can_be_read_without_javascript() -> None:
+    for name in ("use_case.html", "dataset.html", "example.html", "evaluation.html"):
+        text = (site.STATIC.parent / "templates" / name).read_text()
+        later = re.findall(r'hx-get="(/part/[^\n]*?)" hx-trigger="load"', text)
+        assert later
+        assert re.findall(r'<noscript><a class="link" href="(/part/[^\n]*?)">Show it', text) == later
 
 
 def test_names_that_are_markup_are_text(served: Served) -> None:
