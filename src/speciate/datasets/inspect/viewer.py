@@ -273,14 +273,14 @@ def _encode_video(data: bytes, start: float, stop: float) -> bytes:
         stream.thread_count = 1
         shown = 0
         if start > 0:
-            video.container.seek(int(start / video.stream.time_base), stream=video.stream)
+            video.container.seek(int(start / video.tick), stream=video.stream)
         for frame in video.container.decode(video.stream):
             if frame.time is None or frame.time < start:
                 continue
             at = frame.time - start
             if frame.time >= stop or at > _VIDEO_SECONDS or shown >= _VIDEO_FRAMES:
                 break
-            pixels = frame.to_ndarray(format="rgb24")
+            pixels: npt.NDArray[Any] = frame.to_ndarray(format="rgb24")
             if video.rotation:
                 pixels = np.ascontiguousarray(np.rot90(pixels, video.rotation // 90))
             again = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(width, height, "yuv420p")
@@ -327,7 +327,7 @@ def _volume(modality: str, media: Any) -> bytes:
     else:
         dark, bright = np.percentile(voxels, (1.0, 99.5))
         centre, width = float(dark + bright) / 2, float(bright - dark)
-    scaled = np.rint((voxels - low) / max(high - low, 1e-9) * 65_535).astype("<u2")
+    scaled: npt.NDArray[np.uint16] = np.rint((voxels - low) / max(high - low, 1e-9) * 65_535).astype("<u2")
     head = struct.pack("<3I7f", *voxels.shape, *(each * every for each in spacing), low, high, centre, max(width, 1e-6))
     return head + scaled.tobytes()
 
