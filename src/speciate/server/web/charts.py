@@ -182,7 +182,7 @@ class Bin(NamedTuple):
     """A bar of a histogram. `low`, `high`: of its values; both None for a class, which `name` names."""
 
     name: str
-    count: int
+    rows: int
     href: str
     low: float | None = None
     high: float | None = None
@@ -191,19 +191,19 @@ class Bin(NamedTuple):
 def histogram(bins: Sequence[Bin], label: str) -> Markup:
     """Bars that are links to the rows they stand for."""
     width, height, bottom = 300, 84, 16
-    most = max((each.count for each in bins), default=0) or 1
+    most = max((each.rows for each in bins), default=0) or 1
     wide = width / max(1, len(bins))
     parts = list[Markup]()
     for place, each in enumerate(bins):
-        tall = (height - bottom - 4) * each.count / most
-        tall = max(tall, 1.5) if each.count else 0.0
+        tall = (height - bottom - 4) * each.rows / most
+        tall = max(tall, 1.5) if each.rows else 0.0
         left, top = place * wide, height - bottom - tall
         shape = [
             _tag("rect", x=left, y=0.0, width=wide, height=float(height - bottom), class_="hit"),
             _tag("rect", x=left + 0.5, y=top, width=max(1.0, wide - 1.5), height=tall, rx=1.5),
-            _tag("title", f"{each.name}: {each.count:,}"),
+            _tag("title", f"{each.name}: {each.rows:,}"),
         ]
-        parts.append(_tag("a", _join(shape), href=each.href, aria_label=f"{each.name}: {each.count:,}"))
+        parts.append(_tag("a", _join(shape), href=each.href, aria_label=f"{each.name}: {each.rows:,}"))
     first, last = bins[0], bins[-1]
     if first.low is not None and last.high is not None:
         parts += [

@@ -7,6 +7,7 @@ question that it asked, and checks it as it does the command line's. A page that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, cast
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.governance import approvals as rows
@@ -17,12 +18,15 @@ from speciate.server.web.visit import Visit, field
 from speciate.tools.promotion import list_approvals
 
 _PAGE = 50
+_State = Literal["pending", "approved", "denied", "expired", "void"]
 _STATES = ("pending", "approved", "denied", "expired", "void", "all")
 
 
 def listed(visit: Visit) -> Mapping[str, object]:
     state = visit.one_of("state", _STATES, "all")
-    found = list_approvals(visit.app, state=None if state == "all" else state, limit=_PAGE, cursor=visit.asked("after"))
+    found = list_approvals(
+        visit.app, state=None if state == "all" else cast(_State, state), limit=_PAGE, cursor=visit.asked("after")
+    )
     return {
         "title": "Approvals", "approvals": found.approvals, "next": found.next_cursor, "note": found.note,
         "state_": state, "states": _STATES,

@@ -14,10 +14,11 @@ from speciate.datasets.inspect.query import query
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.server.tool_api import JobStarted
 from speciate.server.web.charts import Bin
 from speciate.server.web.media import manifest_of
 from speciate.server.web.visit import Visit
-from speciate.tools.datasets import JobStarted, find_similar
+from speciate.tools.datasets import find_similar
 
 TILES = 48
 _HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"

@@ -10,9 +10,9 @@ from starlette.responses import HTMLResponse, Response
 
 from speciate.evaluation.pages.page import POLICY, render_page
 from speciate.evaluation.pages.page_data import describe_gate, gather
+from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
-from speciate.server.web import charts
 from speciate.server.web.pages.data import AS_TEXT, TILES, Tile
 from speciate.server.web.pages.use_case import board
 from speciate.server.web.visit import Visit
@@ -44,9 +44,7 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         "baseline": found.baseline,
         "candidate": found.candidate,
         "comparisons": comparisons,
-        "difference_scale": charts.Scale.of(
-            end for one in comparisons for end in (0.0, one.delta, *(one.interval or ()))
-        ),
+        "difference_scale": Scale.of(end for one in comparisons for end in (0.0, one.delta, *(one.interval or ()))),
         "gates": [(describe_gate(each.gate), each) for each in (decision.gates if decision else ())],
         "dataset": report.dataset.partition(":")[0],
         "manifest": found.manifest,
@@ -62,7 +60,7 @@ def errors(visit: Visit) -> Mapping[str, object]:
     calibration = found.ask("error_analysis:calibration", models=found.pair)["models"]
     every = [one for cut in slices["columns"] for one in cut["slices"]]
     alone = len(found.pair) == 1
-    scale = charts.Scale.of(end for one in every for end in (0.0, one["delta"], *(one["interval"] or ())))
+    scale = Scale.of(end for one in every for end in (0.0, one["delta"], *(one["interval"] or ())))
     return {
         "title": "", "id": visit.path["id"], "slices": slices, "alone": alone, "scale": scale,
         "confusion": [_matrix(each) for each in confusion], "calibration": [each for each in calibration if each["n"]],
@@ -94,8 +92,9 @@ def grid(visit: Visit) -> Mapping[str, object]:
     found = Inspection(visit.app.workspace, visit.app.pool, name, visit.asked("baseline"))
     show = visit.one_of("show", SHOWN, "all")
     truth, answered, after = visit.asked("truth"), visit.asked("answered"), visit.asked("after")
-    more: dict[str, Any] = {"show": show, "truth": truth, "answered": answered, "after": after or "", "count": TILES}
-    page = found.ask("answer_rows:judged_page", **more)
+    page = found.ask(
+        "answer_rows:judged_page", show=show, truth=truth, answered=answered, after=after or "", count=TILES
+    )
     manifest = found.manifest
     pictures = manifest is not None and manifest.modality not in AS_TEXT
     tiles = [

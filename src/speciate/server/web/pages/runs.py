@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import ENDED
@@ -28,7 +28,7 @@ def listed(visit: Visit) -> Mapping[str, object]:
     state = visit.one_of("state", ("all", *states), "all")
     use_case, kind = visit.asked("use_case"), visit.asked("kind")
     found = list_jobs(
-        visit.app, state=None if state == "all" else state, kind=kind, use_case=use_case, limit=_PAGE,
+        visit.app, state=None if state == "all" else cast(StateName, state), kind=kind, use_case=use_case, limit=_PAGE,
         cursor=visit.asked("after"),
     )  # fmt: skip
     return {
@@ -111,5 +111,6 @@ def control(visit: Visit) -> str:
         raise SpeciateError(Code.INVALID, "A run is paused, cancelled, resumed or retried.", "Load the page again.")
     attempt = field(visit, "attempt")
     job = visit.path["job"]
-    control_job(visit.app, job, action, int(attempt) if attempt.isdigit() else None)
+    asked = cast(Literal["pause", "cancel", "resume", "retry"], action)
+    control_job(visit.app, job, asked, int(attempt) if attempt.isdigit() else None)
     return f"/runs/{job}"

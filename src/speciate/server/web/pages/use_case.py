@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
 from speciate.evaluation.reports.report import Report, Row, find_report, pareto
 from speciate.governance import approval_keys, approvals, audit
@@ -51,7 +52,7 @@ class Board(NamedTuple):
     id: str
     report: Report
     lines: tuple[LeaderLine, ...]
-    scale: charts.Scale
+    scale: Scale
     places: tuple[Place, ...]
     across: str
     left_out: int
