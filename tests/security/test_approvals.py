@@ -111,7 +111,7 @@ def test_every_action_says_whether_it_needs_a_person_and_why_not() -> None:
 
 NOBODYS = {
     "status", "stop", "drain", "resume", "inventory", "question", "version", "backup", "refresh",
-    "fingerprint", "approval", "consent",
+    "fingerprint", "approval", "consent", "open",
     "consents", "keys", "audit", "ledger", "trail", "promotion", "slot start", "slot stop", "slots", "labels", "trace",
     "watch", "watches", "why", "watch switch",
 }  # fmt: skip

@@ -19,6 +19,7 @@ COMMANDS = {
     "install": "speciate.cli.install_command:install",
     "serve": "speciate.cli.daemon_commands:serve",
     "call": "speciate.cli.call_command:call",
+    "open": "speciate.cli.page_commands:open_pages",
     "status": "speciate.cli.workspace_commands:status",
     "stop": "speciate.cli.daemon_commands:stop",
     "doctor": "speciate.cli.doctor:doctor",
@@ -264,6 +265,9 @@ def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser])
 
 
 def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    pages = command("open", "pages for people in a browser: look, compare, decide, label")
+    pages.add_argument("--decide", action="store_true", help="also to decide, for half an hour (asks on the terminal)")
+    pages.add_argument("--no-browser", action="store_true", help="only print the link")
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))
     policy.add_argument("--use-case", metavar="NAME", help="of this one alone")

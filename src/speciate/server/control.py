@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciate import __version__, use_cases
 from speciate.datasets import consent
@@ -61,6 +61,9 @@ _LONGEST_NAME = 100
 _DRAW = "speciate.lineage.chart:draw"
 _JOBS = "SELECT if(state = 'dead', 'failed', state) AS shown, count(*) FROM jobs GROUP BY shown ORDER BY shown"
 
+
+OpenPages = Callable[[Literal["look", "decide"], Account, Sequence[Mapping[str, Any]]], str]
+"""(level, account, sealed keys) -> a link that begins one session of the pages."""
 
 Answer = Mapping[str, Any]
 """One JSON object for the command line; its keys depend on the action."""
@@ -167,6 +170,8 @@ class ControlContext:
     started: float
     """When the daemon began, by the workspace's clock."""
     count_clients: Callable[[], int]
+    open_pages: OpenPages | None = None
+    """None in a process that serves none."""
 
 
 class Person(NamedTuple):
@@ -210,6 +215,16 @@ class ApprovalRequest(Request):
 class DecideRequest(ApprovalRequest):
     hash: str | None = None
     """Of the approval as it was shown; without it nothing is decided."""
+
+
+class OpenRequest(Request):
+    """`keys`: the person's approval keys as their files have them, sealed; only a session that decides gets them."""
+
+    level: Literal["look", "decide"] = "look"
+    keys: list[dict[str, Any]] = Field([], max_length=20)
+    uid: int
+    groups: list[int]
+    """The account's, by the kernel."""
 
 
 class ConsentRequest(Request):
@@ -329,8 +344,9 @@ def perform(context: ControlContext, request: Hello, caller: Account | None = No
 
 
 def _perform(context: ControlContext, request: Hello, caller: Account | None) -> Answer:
-    action, name = _find_action(str(request.get("action"))), (caller or own_account()).name
-    typed = _parse(action, {**request, "by": name})
+    account = caller or own_account()
+    action, name = _find_action(str(request.get("action"))), account.name
+    typed = _parse(action, {**request, "by": name, "uid": account.uid, "groups": sorted(account.groups)})
     if isinstance(action, OpenAction):
         return action.run(context, typed)
     authority = authorization.authority_of(context.workspace)
@@ -469,6 +485,13 @@ def _decide(approve: bool) -> Callable[[ControlContext, DecideRequest, Person], 
         return {"state": made.approval.state, "result": made.result, "reason": made.reason}
 
     return decide
+
+
+def _open(context: ControlContext, request: OpenRequest) -> Answer:
+    if context.open_pages is None:
+        raise SpeciateError(Code.UNAVAILABLE, "This process serves no pages.", "Open them with the daemon.")
+    account = Account(request.uid, frozenset(request.groups))
+    return {"url": context.open_pages(request.level, account, request.keys if request.level == "decide" else [])}
 
 
 def _consent(context: ControlContext, request: ConsentRequest) -> Answer:
@@ -801,6 +824,12 @@ ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "approval": OpenAction(ApprovalRequest, _approval, _READS),
     "approve": PersonAction(DecideRequest, _decide(approve=True), _about_approval("approve")),
     "deny": PersonAction(DecideRequest, _decide(approve=False), _about_approval("deny")),
+    "open": OpenAction(
+        OpenRequest,
+        _open,
+        "looks; one that decides is opened on a terminal, may do what tools may, and answers approvals as `approve` "
+        "does: by a signature, where a key is enrolled",
+    ),
     "consent": OpenAction(ConsentRequest, _consent, _READS),
     "consents": OpenAction(Request, _consents, _READS),
     "allow": PersonAction(AllowRequest, _allow, _about_consent),

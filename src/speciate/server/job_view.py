@@ -358,6 +358,14 @@ def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None
     return None
 
 
+def read_curves(engine: Engine, job: Job) -> list[MetricsLine]:
+    """What the job, or that child which learned last, measured while it trained: some lines, the last included."""
+    for each in (job, *reversed(engine.children(job.id))):
+        if lines := _metric_lines(engine.folder(each).path):
+            return _thin_out(lines, _POINTS)
+    return []
+
+
 def _metric_lines(folder: Path) -> list[MetricsLine]:
     """Of the training in this run that wrote last."""
     found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)

@@ -8,17 +8,19 @@ owner.
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.abc
@@ -44,7 +46,7 @@ from speciate.predictions.maintenance import LogMaintenance
 from speciate.server import control
 from speciate.server.mcp import app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, Hello, encode, refusal
-from speciate.server.tool_api import Caller
+from speciate.server.tool_api import App, Caller
 from speciate.serving.deployment_folder import all_deployments
 from speciate.serving.deployments import DeploymentKeeper
 from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
@@ -54,6 +56,9 @@ from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
 from speciate.workspace.lock import Lock
 from speciate.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from speciate.server.web.listener import Pages
 
 _TICK_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
@@ -161,8 +166,10 @@ class Service:
         self._stay, self._group, self._watcher = stay, group, watcher
         self.workspace, self.engine, self.keeper = workspace, engine, keeper
         self._context = control.ControlContext(
-            workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients)
+            workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients), self._open_pages
         )
+        self._pages: Pages | None = None
+        self._making_pages = threading.Lock()
         self.draining = False
         self._lock = lock
         self._server = app.build(workspace, engine, pool, fixtures)
@@ -206,7 +213,21 @@ class Service:
 
     def close(self) -> None:
         """Write what is only counted so far; the catalog must still be open."""
+        with self._making_pages:
+            if self._pages is not None:
+                self._pages.close()
         self._server.calls.close()
+
+    def _open_pages(
+        self, level: Literal["look", "decide"], account: unix_sockets.Account, keys: Sequence[Mapping[str, Any]]
+    ) -> str:
+        """A link. The first one loads the pages, which nobody else waits for. In a worker thread."""
+        with self._making_pages:
+            if self._pages is None:
+                listener = importlib.import_module("speciate.server.web.listener")
+                app = App(self.workspace, self.engine, self._context.pool)
+                self._pages = listener.Pages(app, self._context)
+        return self._pages.open(level, account, keys)
 
     def _heard(self, events: Sequence[Event]) -> None:
         self._forgotten |= any(event.type == "data.forgotten" for event in events)
@@ -336,6 +357,8 @@ class Service:
                 _log.info("leaving: something was forgotten, and only a catalog that nobody has open can be rewritten")
                 self.leave()
             now = self.workspace.clock.monotonic()
+            if self._pages is not None:
+                self._last_busy = max(self._last_busy, self._pages.last_used)
             busy = bool(self._stay or self._clients) or not self.keeper.idle
             if busy or not await anyio.to_thread.run_sync(self._nothing_waits):
                 self._last_busy = now

@@ -161,6 +161,10 @@ class Wanted(TypedDict, total=False):
     labels: int
     column: str
     but: Sequence[str]
+    show: str
+    truth: str | None
+    answered: str | None
+    after: str
 
 
 class Inspection:

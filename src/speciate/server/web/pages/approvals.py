@@ -1,0 +1,119 @@
+"""Approvals: what waits, one with its evidence, and a person's answer: the same signed one as on the command line.
+
+The key is opened in the browser's tab by the passphrase, which never leaves it. The daemon gets a signature of the
+question that it asked, and checks it as it does the command line's. A page that shows an older hash decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, cast
+
+from speciate.errors import Call, Code, SpeciateError
+from speciate.governance import approvals as rows
+from speciate.governance import authorization
+from speciate.governance.approval_signatures import Question, statement
+from speciate.promotion import aliases
+from speciate.server.web.visit import Visit, field
+from speciate.tools.promotion import list_approvals
+
+_PAGE = 50
+_State = Literal["pending", "approved", "denied", "expired", "void"]
+_STATES = ("pending", "approved", "denied", "expired", "void", "all")
+
+
+def listed(visit: Visit) -> Mapping[str, object]:
+    state = visit.one_of("state", _STATES, "all")
+    found = list_approvals(
+        visit.app, state=None if state == "all" else cast(_State, state), limit=_PAGE, cursor=visit.asked("after")
+    )
+    return {
+        "title": "Approvals", "approvals": found.approvals, "next": found.next_cursor, "note": found.note,
+        "state_": state, "states": _STATES,
+    }  # fmt: skip
+
+
+def approval(visit: Visit) -> Mapping[str, object]:
+    found = rows.get(visit.database, visit.path["id"])
+    arguments = {name: value for name, value in found.arguments.items() if name != "note"}
+    use_case = arguments.get("use_case")
+    alias = aliases.read(visit.database, use_case) if isinstance(use_case, str) else None
+    authority = authorization.authority_of(visit.app.workspace)
+    return {
+        "title": f"Approval {found.id}",
+        "approval": found,
+        "state_": found.state_at(visit.now),
+        "arguments": arguments,
+        "note": found.arguments.get("note") or "",
+        "evidence": found.evidence,
+        "interval": found.evidence.get("interval"),
+        "serving": alias.model if alias else None,
+        "signed": authority.required,
+        "worth": authority.sentence(),
+        "problems": authority.problems,
+        "my_keys": [key for key in visit.session.keys if key.get("public") in _publics(authority)],
+        "enrolled": sorted(key.name for key in authority.keys.values()),
+    }
+
+
+def _publics(authority: authorization.Authority) -> set[str]:
+    return {key.public for key in authority.keys.values()}
+
+
+def question(visit: Visit) -> Mapping[str, object]:
+    """The bytes to be signed for this answer, and the person's sealed keys; nothing is decided by asking.
+
+    Raises CONFLICT where the approval is not the one that was shown, or was answered.
+    """
+    action, shown = _answer(visit), _shown(visit)
+    about = {"action": action, "id": shown.id, "hash": shown.hash}
+    asked = visit.perform("question", about=about)
+    told = Question(**asked["question"])
+    message = statement(asked["workspace"], told, asked["head"], asked["challenge"], asked["until"])
+    usable = {each["public"]: each["fingerprint"] for each in asked["keys"]}
+    keys = [
+        {**key, "fingerprint": usable[str(key.get("public"))]}
+        for key in visit.session.keys
+        if str(key.get("public")) in usable
+    ]
+    return {"message": message.hex(), "challenge": asked["challenge"], "keys": keys, "required": bool(usable)}
+
+
+def answer(visit: Visit) -> Mapping[str, object]:
+    """Approve or deny, as `speciate approve` does."""
+    action, shown = _answer(visit), _shown(visit)
+    fields: dict[str, object] = {"id": shown.id, "hash": shown.hash}
+    if signature := visit.form.get("signature"):
+        fields["signed"] = {
+            "challenge": field(visit, "challenge"), "key": field(visit, "key"), "signature": signature,
+        }  # fmt: skip
+    elif not authorization.authority_of(visit.app.workspace).required and field(visit, "typed") != "yes":
+        raise SpeciateError(Code.REFUSED, "Without an enrolled key an answer is a typed yes.", "Type yes.")
+    made = visit.perform(action, **fields)
+    use_case = shown.arguments.get("use_case")
+    return {
+        "state": made["state"], "reason": made["reason"],
+        "next": f"/use-cases/{use_case}/production" if made["result"] and use_case else f"/approvals/{shown.id}",
+    }  # fmt: skip
+
+
+def _answer(visit: Visit) -> str:
+    action = field(visit, "answer")
+    if action not in ("approve", "deny"):
+        raise SpeciateError(Code.INVALID, "The answer is approve or deny.", "Load the page again.")
+    return action
+
+
+def _shown(visit: Visit) -> rows.Approval:
+    """The approval, if the page showed it as it is."""
+    found = rows.get(visit.database, visit.path["id"])
+    if field(visit, "hash") != found.hash:
+        raise SpeciateError(Code.CONFLICT, "What was shown is not what would be decided.", "Load the page again.")
+    if (state := found.state_at(visit.now)) != rows.PENDING:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"This approval is {state}{f', by {found.decided_by}' if found.decided_by else ''}: each is answered once.",
+            "Load the page again.",
+            next=[Call("list_approvals")],
+        )
+    return found

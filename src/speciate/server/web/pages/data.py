@@ -1,0 +1,242 @@
+"""Datasets: the list, a version with its histograms, the grid of its examples, and one example with its viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from speciate.datasets import versions
+from speciate.datasets.columns import FIXED
+from speciate.datasets.inspect import describe as describing
+from speciate.datasets.inspect.histograms import HistogramRequest
+from speciate.datasets.inspect.query import query
+from speciate.datasets.versions import Manifest, Version
+from speciate.errors import Code, SpeciateError
+from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.server.tool_api import JobStarted
+from speciate.server.web.charts import Bin
+from speciate.server.web.media import manifest_of
+from speciate.server.web.visit import Visit
+from speciate.tools.datasets import find_similar
+
+TILES = 48
+_HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
+AS_TEXT = ("text", "tabular")
+"""Modalities whose examples are read, not looked at."""
+_NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "int", "float", "double", "decimal", "bool")
+_EVALUATIONS = """
+SELECT id, use_case, created FROM evaluations WHERE dataset = ? OR dataset LIKE ? ORDER BY created DESC LIMIT 10
+"""
+
+
+def listed(visit: Visit) -> Mapping[str, object]:
+    names = versions.names(visit.database)
+    return {
+        "title": "Data",
+        "datasets": [(found, describing.quality(found)) for found in describing.newest_versions(visit.database, names)],
+    }
+
+
+def version(visit: Visit) -> Mapping[str, object]:
+    found = versions.version(visit.database, f"{visit.path['name']}@v{visit.path['version']}")
+    manifest = found.manifest
+    other = visit.asked("compare")
+    return {
+        "title": manifest.ref,
+        "found": found,
+        "manifest": manifest,
+        "quality": describing.quality(found),
+        "usable": describing.usable(found),
+        "history": versions.history(visit.database, manifest.name, 30),
+        "tags": versions.tags(visit.database, manifest.name),
+        "audit": found.report.get("split"),
+        "warnings": found.report.get("warnings", ()),
+        "difference": _difference(visit, found, other) if other else None,
+        "compare": other,
+        "evaluations": visit.database.read(_EVALUATIONS, [manifest.ref, f"{manifest.ref}:%"]),
+    }
+
+
+def _difference(visit: Visit, found: Version, other: str) -> describing.Difference:
+    old = versions.resolve(visit.database, f"{found.manifest.name}@v{other.removeprefix('v')}")
+    return describing.ask_for_difference(visit.app.pool, visit.app.workspace.folders, old, found.manifest)
+
+
+class Column(NamedTuple):
+    name: str
+    bins: tuple[Bin, ...]
+    missing: int
+    others: int
+
+
+def histograms(visit: Visit) -> Mapping[str, object]:
+    """Asked for apart: the sandbox reads the rows."""
+    manifest = manifest_of(visit)
+    request = HistogramRequest(root=visit.app.workspace.folders.root, manifest=manifest)
+    found = visit.app.pool.ask(_HISTOGRAMS, request.model_dump(mode="json"))
+    grid = f"/data/{manifest.name}/v{manifest.version}/examples"
+    return {
+        "title": manifest.ref, "left_out": found["left_out"],
+        "columns": [
+            Column(each["column"], tuple(_bin(grid, each["column"], bar) for bar in each["bars"]), each["missing"],
+                   each["others"])
+            for each in found["columns"]
+        ],
+    }  # fmt: skip
+
+
+def _bin(grid: str, column: str, bar: Mapping[str, Any]) -> Bin:
+    if "value" in bar:
+        value = str(bar["value"])
+        where = {"column": column, "is": value} if column not in ("label", "split") else {column: value}
+        return Bin(value, bar["count"], grid + _encoded(where))
+    low, high = bar["low"], bar["high"]
+    where = {"column": column, "from": repr(low), "to": repr(high)}
+    return Bin(f"{low:.4g} to {high:.4g}", bar["count"], grid + _encoded(where), low, high)
+
+
+def _encoded(where: Mapping[str, str]) -> str:
+    return f"?{urlencode(where)}"
+
+
+class Tile(NamedTuple):
+    """An example in a grid. `preview`: its cells, where it is read."""
+
+    id: str
+    label: str | None
+    split: str | None
+    quality: str
+    preview: str | None
+    answers: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
+    """Of models in an evaluation: a short name and what it said."""
+
+
+def grid(visit: Visit) -> Mapping[str, object]:
+    manifest = manifest_of(visit)
+    where, shown = _condition(visit, manifest)
+    as_text = manifest.modality in AS_TEXT
+    preview = [name for name in manifest.inputs if name not in FIXED][:3] if as_text else []
+    chosen = ", ".join(["id", "label", "split", "quality", *map(_quoted, preview)])
+    after = visit.asked("after")
+    conditions = [*where, *([f"id > {_text(after)}"] if after else [])]
+    sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"
+    page = query(visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True)
+    tiles = [_tile(row, as_text) for row in page.rows[:TILES]]
+    usable = [tile.id for tile in tiles if tile.quality == "ok"]
+    if not as_text:
+        visit.parts.media.draw(manifest, usable)
+    return {
+        "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles, "pictures": not as_text,
+        "next": tiles[-1].id if len(page.rows) > TILES else None, "shown": shown, "after": after,
+        "label": visit.asked("label"), "split": visit.asked("split"), "quality": visit.asked("quality") or "ok",
+        "words": visit.asked("q"), "evaluation": None,
+        "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
+    }  # fmt: skip
+
+
+def _condition(visit: Visit, manifest: Manifest) -> tuple[list[str], list[tuple[str, str]]]:
+    """SQL conditions, and each in words with the parameters that it came from."""
+    quality = visit.one_of("quality", ("ok", "partial", "refused", "error", "any"), "ok")
+    found = [] if quality == "any" else [f"quality = {_text(quality)}"]
+    shown = list[tuple[str, str]]()
+    for name in ("label", "split"):
+        if value := visit.asked(name):
+            found.append(f"CAST({name} AS VARCHAR) = {_text(value)}")
+            shown.append((name, f"{name} is {value}"))
+    if column := visit.asked("column"):
+        if column not in manifest.columns and column not in ("label", "quality"):
+            raise SpeciateError(Code.NOT_FOUND, f"{manifest.ref} has no column {column!r}.", "Follow a link.")
+        low, high, value = visit.number("from"), visit.number("to"), visit.asked("is")
+        if value is not None:
+            found.append(f"CAST({_quoted(column)} AS VARCHAR) = {_text(value)}")
+            shown.append(("column is", f"{column} is {value}"))
+        elif low is not None and high is not None:
+            found.append(f"CAST({_quoted(column)} AS DOUBLE) BETWEEN {low!r} AND {high!r}")
+            shown.append(("column from to", f"{column} from {low:.4g} to {high:.4g}"))
+    if words := visit.asked("q"):
+        texts = [name for name in manifest.inputs if not _is_number(manifest.columns.get(name, ""))]
+        places = [*texts[:6], "label", "source", "id"]
+        likes = [f"CAST({_quoted(name)} AS VARCHAR) ILIKE {_text(f'%{_like(words)}%')} ESCAPE '\\'" for name in places]
+        found.append(f"({' OR '.join(likes)})")
+        shown.append(("q", f"contains “{words}”"))
+    return found, shown
+
+
+def _is_number(kind: str) -> bool:
+    return any(word in kind for word in _NUMBERS)
+
+
+def _like(words: str) -> str:
+    return words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _text(value: str) -> str:
+    """As a literal of SQL."""
+    return "'" + value.replace("'", "''").replace("\0", "") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _tile(row: Sequence[Any], as_text: bool) -> Tile:
+    name, label, split, quality, *cells = row
+    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] if as_text else None
+    return Tile(name, None if label is None else str(label), split, quality, text)
+
+
+def example(visit: Visit) -> Mapping[str, object]:
+    """`?in=DATASET@v3`, and where it was judged `&evaluation=ID`."""
+    ref, name = visit.asked("in"), visit.path["id"]
+    if ref is None:
+        raise SpeciateError(
+            Code.INVALID, "An example is shown in a version of a dataset.", "Open it from the grid of its dataset."
+        )
+    manifest = versions.resolve(visit.database, ref.partition(":")[0])
+    page = query(
+        visit.app.pool, visit.app.workspace.folders, manifest, limit=1, whole=True,
+        sql=f"SELECT * FROM examples WHERE id = {_text(name)}",
+    )  # fmt: skip
+    if not page.rows:
+        raise SpeciateError(Code.NOT_FOUND, f"There is no such example in {manifest.ref}.", "Open its grid.")
+    cells = dict(zip(page.columns, page.rows[0], strict=True))
+    evaluation = visit.asked("evaluation")
+    return {
+        "title": f"Example {name[:24]}",
+        "manifest": manifest,
+        "id": name,
+        "cells": cells,
+        "view": visit.parts.media.describe(manifest, name),
+        "base": f"/media/{manifest.name}/v{manifest.version}/{name}",
+        "answers": _answers(visit, evaluation, name) if evaluation else None,
+        "evaluation": evaluation,
+        "evaluations": visit.database.read(_EVALUATIONS, [manifest.ref, f"{manifest.ref}:%"]),
+    }
+
+
+def _answers(visit: Visit, evaluation: str, name: str) -> Mapping[str, Any]:
+    found = Inspection(visit.app.workspace, visit.app.pool, evaluation, None)
+    told = found.ask("answer_rows:answers_to_one", after=name)
+    order = [row.model for row in found.report.leaderboard]
+    known = sorted(told["answers"].items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
+    return {"truth": told["truth"], "given": known, "candidate": found.candidate, "baseline": found.baseline}
+
+
+def near(visit: Visit) -> Mapping[str, object]:
+    """The nearest other examples; none where finding them would take a job."""
+    ref = visit.asked("in") or ""
+    manifest = versions.resolve(visit.database, ref.partition(":")[0])
+    found, *_ = find_similar(visit.app, manifest.ref, id=visit.path["id"], k=6)
+    if isinstance(found, JobStarted):
+        return {"title": "", "tiles": [], "job": found.job, "manifest": manifest, "pictures": False}
+    pictures = manifest.modality not in AS_TEXT
+    places = {column: at for at, column in enumerate(found.columns)}
+    rows = {row[places["id"]]: row for row in found.untrusted.rows} if "id" in places else {}
+    tiles = [
+        (each.id, each.distance, rows[each.id][places["label"]] if each.id in rows and "label" in places else None)
+        for each in found.neighbours if each.id != visit.path["id"]
+    ]  # fmt: skip
+    if pictures:
+        visit.parts.media.draw(manifest, [name for name, *_ in tiles])
+    return {"title": "", "tiles": tiles, "job": None, "manifest": manifest, "pictures": pictures}

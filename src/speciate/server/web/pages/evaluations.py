@@ -1,0 +1,120 @@
+"""An evaluation: its decision, leaderboard, comparisons, slices and confusion, and the grid of what it judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import HTMLResponse, Response
+
+from speciate.evaluation.pages.page import POLICY, render_page
+from speciate.evaluation.pages.page_data import describe_gate, gather
+from speciate.evaluation.pages.svg_charts import Scale
+from speciate.evaluation.reports.answer_rows import SHOWN
+from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
+from speciate.server.web.pages.data import AS_TEXT, TILES, Tile
+from speciate.server.web.pages.use_case import board
+from speciate.server.web.visit import Visit
+
+_PAIRS, _LABELS = 12, 12
+
+
+def evaluation(visit: Visit) -> Mapping[str, object]:
+    name = visit.path["id"]
+    found = Inspection(visit.app.workspace, visit.app.pool, name, visit.asked("baseline"))
+    report = found.report
+    comparisons = against_baseline(report, found.baseline)
+    target = next(
+        (gate.gate.value for gate in (report.decision.gates if report.decision else ()) if gate.gate.rule == "reaches"),
+        None,
+    )
+    decision = report.decision
+    said = {each.reason for each in decision.gates} if decision else set()
+    reasons = [each for each in decision.reasons if each not in said] if decision else []
+    return {
+        "title": f"Evaluation {name}",
+        "reasons": reasons,
+        "notes": [each for each in report.notes if each not in said and each not in reasons],
+        "id": name,
+        "report": report,
+        "created": found.created,
+        "board": board(visit, name, target),
+        "target": target,
+        "baseline": found.baseline,
+        "candidate": found.candidate,
+        "comparisons": comparisons,
+        "difference_scale": Scale.of(end for one in comparisons for end in (0.0, one.delta, *(one.interval or ()))),
+        "gates": [(describe_gate(each.gate), each) for each in (decision.gates if decision else ())],
+        "dataset": report.dataset.partition(":")[0],
+        "manifest": found.manifest,
+    }
+
+
+def errors(visit: Visit) -> Mapping[str, object]:
+    """Slices, confusion and calibration: asked for apart, for the sandbox reads the rows."""
+    found = Inspection(visit.app.workspace, visit.app.pool, visit.path["id"], visit.asked("baseline"))
+    answers = [row.model.removeprefix("column:") for row in found.report.leaderboard if row.model.startswith("column:")]
+    slices = found.ask("slice_metrics:slices_by_columns", but=answers)
+    confusion = found.ask("error_analysis:confusion", models=found.pair[:1], pairs=_PAIRS, labels=_LABELS)["models"]
+    calibration = found.ask("error_analysis:calibration", models=found.pair)["models"]
+    every = [one for cut in slices["columns"] for one in cut["slices"]]
+    alone = len(found.pair) == 1
+    scale = Scale.of(end for one in every for end in (0.0, one["delta"], *(one["interval"] or ())))
+    return {
+        "title": "", "id": visit.path["id"], "slices": slices, "alone": alone, "scale": scale,
+        "confusion": [_matrix(each) for each in confusion], "calibration": [each for each in calibration if each["n"]],
+        "candidate": found.candidate, "baseline": found.baseline,
+    }  # fmt: skip
+
+
+def _matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the share of its row in each cell, as a step for its shade."""
+    rows = []
+    for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
+        total = sum(counts) or 1
+        cells = [
+            {"count": count, "answer": answer, "right": at == place, "shade": _shade(count / total, at == place)}
+            for at, (answer, count) in enumerate(zip(found["labels"], counts, strict=True))
+        ]
+        rows.append({"label": label, "cells": cells, "total": sum(counts)})
+    return {**found, "rows": rows}
+
+
+def _shade(share: float, right: bool) -> int:
+    """0 to 3. Mistakes are rare, so theirs are darker than their share."""
+    return math.ceil(3 * (share if right else share**0.5)) if share else 0
+
+
+def grid(visit: Visit) -> Mapping[str, object]:
+    """What was judged, with both models' answers: where they differ, where both err, by the cells of the table."""
+    name = visit.path["id"]
+    found = Inspection(visit.app.workspace, visit.app.pool, name, visit.asked("baseline"))
+    show = visit.one_of("show", SHOWN, "all")
+    truth, answered, after = visit.asked("truth"), visit.asked("answered"), visit.asked("after")
+    page = found.ask(
+        "answer_rows:judged_page", show=show, truth=truth, answered=answered, after=after or "", count=TILES
+    )
+    manifest = found.manifest
+    pictures = manifest is not None and manifest.modality not in AS_TEXT
+    tiles = [
+        Tile(each["id"], each["truth"], None, "ok", each["preview"] if not pictures else None,
+             (("candidate", each["candidate"]), ("baseline", each["baseline"])))
+        for each in page["examples"]
+    ]  # fmt: skip
+    if pictures and manifest is not None:
+        visit.parts.media.draw(manifest, [tile.id for tile in tiles])
+    shown = [(key, f"{words} {value}") for key, words, value in
+             (("truth", "label is", truth), ("answered", "answered", answered)) if value]  # fmt: skip
+    return {
+        "title": f"What {name} judged", "manifest": manifest, "tiles": tiles, "pictures": pictures,
+        "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": truth, "split": None,
+        "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"],
+        "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],
+    }  # fmt: skip
+
+
+def report(visit: Visit, asked_for: str | None) -> Response:
+    """The evaluation as one file, which can be sent to somebody. It brings its own policy, and asks for nothing."""
+    text = render_page(gather(visit.app.workspace, visit.app.pool, visit.path["id"]))
+    return HTMLResponse(text, headers={"content-security-policy": f"{POLICY}; sandbox; frame-ancestors 'none'"})

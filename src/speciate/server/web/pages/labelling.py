@@ -1,0 +1,148 @@
+"""The queue of answers to label, one at a time, by keys.
+
+Feedback is only ever added to the log, so a label waits here for a moment before it is added: until the next one, or
+some seconds. `u` takes back the one that waits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from speciate import use_cases
+from speciate.errors import Code, SpeciateError
+from speciate.predictions.label_queue import LabelItem, next_labels
+from speciate.server.control import ControlContext, perform
+from speciate.server.web.sessions import PageAccount
+from speciate.server.web.visit import Visit, field
+from speciate.serving.record_feedback import known_answers
+
+HOLD_SECONDS = 8.0
+_AHEAD = 20
+"""Answers that are looked at, so that skipped ones leave others."""
+_MOST_SKIPPED = 200
+_STRATEGIES = ("mixed", "random", "uncertain", "disagreement")
+_DIGITS = 9
+_log = logging.getLogger(__name__)
+
+
+class HeldLabel(NamedTuple):
+    account: PageAccount
+    use_case: str
+    prediction: str
+    label: Any
+    drawn: str
+
+
+class HeldLabels:
+    """One label of each session that is not added yet. Thread-safe."""
+
+    def __init__(self, control: ControlContext) -> None:
+        self._control, self._lock = control, threading.Lock()
+        self._held: dict[str, tuple[HeldLabel, threading.Timer]] = {}
+
+    def hold(self, session: str, label: HeldLabel) -> None:
+        """Add the one before it, and keep this one for a moment."""
+        self.add(session)
+        timer = threading.Timer(HOLD_SECONDS, self.add, [session])
+        timer.daemon = True
+        with self._lock:
+            self._held[session] = label, timer
+        timer.start()
+
+    def waiting(self, session: str) -> HeldLabel | None:
+        with self._lock:
+            return self._held[session][0] if session in self._held else None
+
+    def take_back(self, session: str) -> HeldLabel | None:
+        """The one that waits, which is not added any more."""
+        with self._lock:
+            label, timer = self._held.pop(session, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return label
+
+    def add(self, session: str) -> None:
+        """Add the one that waits."""
+        if (label := self.take_back(session)) is None:
+            return
+        try:
+            perform(
+                self._control,
+                {"action": "labels", "use_case": label.use_case, "prediction": label.prediction, "label": label.label,
+                 "drawn": label.drawn},
+                label.account,
+            )  # fmt: skip
+        except SpeciateError as error:
+            _log.warning("a label of %s was not added: %s", label.prediction, error)
+
+    def close(self) -> None:
+        for session in list(self._held):
+            self.add(session)
+
+
+def queue(visit: Visit) -> Mapping[str, object]:
+    """The next answer. `?skip=` names those that were passed over, `?at=` one that is asked for."""
+    name = visit.path["name"]
+    case = use_cases.get(visit.database, name)
+    strategy = visit.one_of("strategy", _STRATEGIES, "mixed")
+    skipped = [each for each in visit.query.get("skip", "").split(",") if each][-_MOST_SKIPPED:]
+    held = visit.parts.labels.waiting(visit.session.csrf)
+    left_out = {*skipped, *([held.prediction] if held else [])}
+    count = min(_MOST_SKIPPED + _AHEAD, _AHEAD + len(left_out))
+    found = next_labels(visit.app.workspace, name, strategy=strategy, count=count)  # type: ignore[arg-type]  # one_of
+    items = [item for item in found.items if item.prediction not in left_out]
+    item = items[0] if items else None
+    known = known_answers(visit.app.workspace.folders, item.model) if item else None
+    return {
+        "title": f"Label answers of {name}", "case": case, "item": item, "input": _cells(item) if item else [],
+        "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
+        "waiting": max(0, found.waiting - (1 if held else 0)), "agreement": found.agreement, "strategy": strategy,
+        "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
+        "said": list(item.said.items()) if item else [],
+    }  # fmt: skip
+
+
+def _cells(item: LabelItem) -> list[tuple[str, Any]]:
+    """What was asked, by column; a bare input has no name."""
+    given = item.input
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return [("", given)]
+    return list(given.items()) if isinstance(given, dict) else [("", given)]
+
+
+def label(visit: Visit) -> Mapping[str, object]:
+    """Keep a label for a moment, then add it. One that no class has is added at once, if it was said to be new."""
+    name, prediction = visit.path["name"], field(visit, "prediction")
+    given: Any = field(visit, "label")
+    if visit.form.get("numeric") == "yes":
+        try:
+            given = float(given)
+        except ValueError:
+            raise SpeciateError(Code.INVALID, "This model answers numbers.", "Type a number.") from None
+    use_cases.get(visit.database, name)
+    drawn = field(visit, "drawn")
+    model = field(visit, "model")
+    known = known_answers(visit.app.workspace.folders, model)
+    if known.classes and known.family != "regression" and given not in known.classes:
+        visit.parts.labels.add(visit.session.csrf)
+        made = visit.perform(
+            "labels", use_case=name, prediction=prediction, label=given, drawn=drawn,
+            new_class=visit.form.get("new_class") == "yes",
+        )  # fmt: skip
+        return {"recorded": made.get("recorded"), "unknown": made.get("unknown")}
+    held = HeldLabel(visit.session.account, name, prediction, given, drawn)
+    visit.parts.labels.hold(visit.session.csrf, held)
+    return {"recorded": prediction}
+
+
+def undo(visit: Visit) -> Mapping[str, object]:
+    """Take back the label that was given last, if it is not added yet."""
+    taken = visit.parts.labels.take_back(visit.session.csrf)
+    return {"undone": taken.prediction if taken else None}

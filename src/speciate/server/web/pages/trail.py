@@ -1,0 +1,48 @@
+"""The audit with its head checked, and the settings, which pages show and never change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from speciate.governance import approval_keys, authorization
+from speciate.governance import audit as rows
+from speciate.server.web.visit import Visit
+from speciate.settings import Settings
+
+_PAGE = 100
+_TERMINAL = {
+    "policy": "speciate policy auto | person", "policies": "speciate policy person --use-case NAME",
+    "private_hosts": "speciate hosts add HOST", "roots": "edit settings.toml, then: speciate policy --confirm",
+    "cage": "edit settings.toml, then: speciate policy --confirm",
+    "trust": "edit settings.toml, then: speciate policy --confirm",
+}  # fmt: skip
+
+
+def audit(visit: Visit) -> Mapping[str, object]:
+    use_case = visit.asked("use_case")
+    found = rows.newest(visit.database, use_case, _PAGE)
+    verdict = rows.verify(visit.database)
+    return {
+        "title": "Audit", "use_case": use_case, "verdict": verdict, "page": _PAGE,
+        "rows": [(row, approval_keys.evidence_of(row)) for row in found],
+    }  # fmt: skip
+
+
+def settings(visit: Visit) -> Mapping[str, object]:
+    authority = authorization.authority_of(visit.app.workspace)
+    in_force = authority.settings()
+    return {
+        "title": "Settings", "settings": _shown(in_force), "worth": authority.sentence(),
+        "problems": authority.problems, "keys": sorted(authority.keys.values(), key=lambda key: key.name),
+        "folder": str(visit.app.workspace.folders.root), "terminal": _TERMINAL,
+    }  # fmt: skip
+
+
+def _shown(in_force: Settings) -> list[tuple[str, Any, bool]]:
+    """Name, value, and whether it is the default."""
+    default = Settings()
+    return [
+        (name, value, value == getattr(default, name, None) or value == default.model_dump(mode="json")[name])
+        for name, value in in_force.model_dump(mode="json").items()
+    ]

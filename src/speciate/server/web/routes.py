@@ -1,0 +1,80 @@
+"""Every address of the pages, in three tables: what shows a page, what sends bytes, and what changes something.
+
+A write needs a session that decides; no other route changes anything. `tests/server/web/test_attacks.py` tries each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from starlette.responses import Response
+
+from speciate.server.web import media
+from speciate.server.web.pages import approvals, data, evaluations, home, labelling, models, runs, trail, use_case
+from speciate.server.web.visit import Visit
+
+
+class Read(NamedTuple):
+    path: str
+    template: str
+    show: Callable[[Visit], Mapping[str, object]]
+    """What the template shows. Raises SpeciateError."""
+
+
+class Send(NamedTuple):
+    path: str
+    send: Callable[[Visit, str | None], Response]
+    """The second argument: the Range that was asked for."""
+
+
+class Write(NamedTuple):
+    path: str
+    do: Callable[[Visit], str | Mapping[str, object]]
+    """Where the browser goes next, or, for a script of ours, an answer."""
+    answers: bool = False
+    """Whether a script asks, which wants a refusal as JSON."""
+
+
+READS = (
+    Read("/", "home.html", home.home),
+    Read("/use-cases/{name}", "use_case.html", use_case.use_case),
+    Read("/use-cases/{name}/production", "production.html", use_case.production),
+    Read("/use-cases/{name}/queue", "queue.html", labelling.queue),
+    Read("/runs", "runs.html", runs.listed),
+    Read("/runs/{job}", "run.html", runs.run),
+    Read("/data", "data.html", data.listed),
+    Read("/data/{name}/v{version:int}", "dataset.html", data.version),
+    Read("/data/{name}/v{version:int}/examples", "grid.html", data.grid),
+    Read("/examples/{id}", "example.html", data.example),
+    Read("/evaluations/{id}", "evaluation.html", evaluations.evaluation),
+    Read("/evaluations/{id}/examples", "grid.html", evaluations.grid),
+    Read("/models", "models.html", models.listed),
+    Read("/models/{name}/v{version:int}", "model.html", models.model),
+    Read("/approvals", "approvals.html", approvals.listed),
+    Read("/approvals/{id}", "approval.html", approvals.approval),
+    Read("/audit", "audit.html", trail.audit),
+    Read("/settings", "settings.html", trail.settings),
+    Read("/part/badge", "part_badge.html", home.badge),
+    Read("/part/home", "part_home.html", home.home),
+    Read("/part/runs", "part_runs.html", runs.listed),
+    Read("/part/runs/{job}", "part_run.html", runs.run),
+    Read("/part/use-cases/{name}/differences", "part_differences.html", use_case.differences),
+    Read("/part/data/{name}/v{version:int}/histograms", "part_histograms.html", data.histograms),
+    Read("/part/evaluations/{id}/errors", "part_errors.html", evaluations.errors),
+    Read("/part/examples/{id}/near", "part_near.html", data.near),
+)
+SENDS = (
+    Send("/media/{name}/v{version:int}/{id}/thumb.png", media.thumbnail),
+    Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
+    Send("/evaluations/{id}/report", evaluations.report),
+)
+WRITES = (
+    Write("/approvals/{id}/question", approvals.question, answers=True),
+    Write("/approvals/{id}/answer", approvals.answer, answers=True),
+    Write("/runs/{job}/control", runs.control),
+    Write("/use-cases/{name}/rollback", use_case.rollback),
+    Write("/use-cases/{name}/label", labelling.label, answers=True),
+    Write("/use-cases/{name}/undo", labelling.undo, answers=True),
+    Write("/use-cases/{name}/watch", use_case.switch_watch),
+)

@@ -1,0 +1,242 @@
+"""The pages as one application: each route of the table behind the guard, answered by a template.
+
+A page is a function of a `Visit` that returns what its template shows; it runs in a worker thread. A write is one that
+returns where to go. Text of every template is escaped, and loses characters of control and direction.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import unicodedata
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import anyio.to_thread
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from speciate import __version__
+from speciate.errors import Code, SpeciateError
+from speciate.server.control import ControlContext
+from speciate.server.tool_api import App, Caller
+from speciate.server.web import charts, events, formats
+from speciate.server.web.guard import Guard, cookie_name, cookie_of
+from speciate.server.web.routes import READS, SENDS, WRITES, Read, Send, Write
+from speciate.server.web.sessions import Session, Sessions
+from speciate.server.web.visit import Parts, Visit
+from speciate.workspace import filesystem
+
+STATIC = Path(__file__).parent / "static"
+_LONGEST_FORM = 64 << 10
+_STATUS = {
+    Code.NOT_FOUND: 404, Code.INVALID: 400, Code.CONFLICT: 409, Code.REFUSED: 403, Code.UNAVAILABLE: 503,
+}  # fmt: skip
+_WAITING = "SELECT count(*) FROM approvals WHERE state = 'pending' AND expires > ?"
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
+_log = logging.getLogger(__name__)
+
+
+class Site:
+    """What all requests share."""
+
+    def __init__(self, app: App, control: ControlContext, parts: Parts, sessions: Sessions, port: int) -> None:
+        self.app, self.control, self.parts, self.sessions, self.port = app, control, parts, sessions, port
+        self.changes = events.Changes(app)
+
+    def application(self, note: Callable[[], None]) -> Starlette:
+        """`note` hears of each request that is let through."""
+        routes = [
+            Route("/open", self._open, methods=["GET", "POST"]),
+            Route("/leave", self._leave, methods=["POST"]),
+            Route("/events", self._events, methods=["GET"]),
+            Route("/favicon.ico", _icon, methods=["GET"]),
+            *(Route(each.path, self._reader(each), methods=["GET"]) for each in READS),
+            *(Route(each.path, self._sender(each), methods=["GET"]) for each in SENDS),
+            *(Route(each.path, self._writer(each), methods=["POST"]) for each in WRITES),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ]
+        guard = Middleware(Guard, sessions=self.sessions, port=self.port, note=note)
+        return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: self._lost})
+
+    def _visit(self, request: Request, form: Mapping[str, str]) -> Visit:
+        session: Session = request.scope["session"]
+        caller = Caller(None, session.account.name, "web")
+        address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return Visit(
+            replace(self.app, caller=caller), self.control, self.parts, session, self.sessions.decides_for(session),
+            request.path_params, dict(request.query_params), form, address,
+        )  # fmt: skip
+
+    def _reader(self, page: Read) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            visit = self._visit(request, {})
+            return await anyio.to_thread.run_sync(self._read, page, visit, abandon_on_cancel=True)
+
+        return answer
+
+    def _read(self, page: Read, visit: Visit) -> Response:
+        try:
+            return self._render(page.template, visit, page.show(visit))
+        except SpeciateError as error:
+            refused = error
+        except Exception as error:  # noqa: BLE001 - the log has it whole, the reader its kind
+            refused = self._explain(error)
+        if page.template.startswith("part_"):  # in its place, while the rest of the page stands
+            return self._render("part_error.html", visit, {"error": refused})
+        return self._refused(visit, refused)
+
+    def _sender(self, page: Send) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            visit, asked_for = self._visit(request, {}), request.headers.get("range")
+            return await anyio.to_thread.run_sync(self._sent, page, visit, asked_for, abandon_on_cancel=True)
+
+        return answer
+
+    def _sent(self, page: Send, visit: Visit, asked_for: str | None) -> Response:
+        try:
+            return page.send(visit, asked_for)
+        except SpeciateError as error:
+            return PlainTextResponse(error.message, _STATUS.get(error.code, 500))
+        except Exception as error:  # noqa: BLE001 - as above
+            return PlainTextResponse(self._explain(error).message, 500)
+
+    def _writer(self, page: Write) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            form = await _form(request)
+            visit = self._visit(request, {} if form is None else form)
+            if form is None or not visit.session.knows(form.get("csrf")):
+                return PlainTextResponse("The form is not of this session. Load the page again.", 403)
+            if not visit.decides:
+                return self._only_looks(visit, request)
+            return await anyio.to_thread.run_sync(self._write, page, visit)
+
+        return answer
+
+    def _write(self, page: Write, visit: Visit) -> Response:
+        try:
+            done = page.do(visit)
+        except SpeciateError as error:
+            if page.answers:
+                return JSONResponse({"error": f"{error.message} {error.recovery}"}, _STATUS.get(error.code, 500))
+            return self._refused(visit, error)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._refused(visit, self._explain(error))
+        return RedirectResponse(done, 303) if isinstance(done, str) else JSONResponse(dict(done))
+
+    def _only_looks(self, visit: Visit, request: Request) -> Response:
+        refused = SpeciateError(
+            Code.REFUSED,
+            "This session only looks.",
+            "On a terminal, run `speciate open --decide`; such a session decides for half an hour.",
+        )
+        if request.headers.get("accept", "").startswith("application/json"):
+            return JSONResponse({"error": str(refused)}, 403)
+        return self._refused(visit, refused)
+
+    def _explain(self, error: Exception) -> SpeciateError:
+        if (refusal := filesystem.explain(error, self.app.workspace.folders.root)) is not None:
+            return refusal
+        _log.exception("a page failed")
+        return SpeciateError(
+            Code.INTERNAL,
+            f"The page failed inside speciate ({type(error).__name__}); this is a defect.",
+            "The traceback is in daemon.log of the workspace.",
+        )
+
+    def _refused(self, visit: Visit, error: SpeciateError) -> Response:
+        status = _STATUS.get(error.code, 500)
+        return self._render("error.html", visit, {"error": error, "status": status}, status)
+
+    async def _lost(self, request: Request, error: Exception) -> Response:
+        """No route: the guard has let it through, so there is a session."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if request.scope.get("session") is None or status != 404:
+            return PlainTextResponse("This is not here.", status)
+        missing = SpeciateError(Code.NOT_FOUND, "There is no such page.", "The pages are on the left.")
+        return await anyio.to_thread.run_sync(self._refused, self._visit(request, {}), missing)
+
+    def _render(self, template: str, visit: Visit, shown: Mapping[str, object], status: int = 200) -> Response:
+        waiting = visit.database.read(_WAITING, [visit.now])[0][0]
+        frame = {
+            "visit": visit, "csrf": visit.session.csrf, "release": __version__, "now": visit.now, "badge": waiting,
+        }  # fmt: skip
+        return HTMLResponse(environment().get_template(template).render(**frame, **shown), status)
+
+    # What is no page
+
+    async def _open(self, request: Request) -> Response:
+        """GET shows the script that spends the key, and spends nothing: previews and prefetches ask, too."""
+        if request.method == "GET":
+            return HTMLResponse(environment().get_template("open.html").render())
+        key = (await request.body())[:200].decode(errors="replace")
+        cookie = self.sessions.begin(key)
+        if cookie is None:
+            return PlainTextResponse("This link was used, or is older than a minute. Run speciate open again.", 403)
+        answer = PlainTextResponse("/")
+        answer.set_cookie(cookie_name(self.port), cookie, httponly=True, samesite="strict", max_age=12 * 3600)
+        return answer
+
+    async def _leave(self, request: Request) -> Response:
+        """End the session. It needs no level: it only takes away."""
+        form = await _form(request)
+        session: Session = request.scope["session"]
+        if form is None or not session.knows(form.get("csrf")):
+            return PlainTextResponse("The form is not of this session.", 403)
+        self.sessions.end(cookie_of(request.headers, self.port))
+        return PlainTextResponse("You are signed out here.")
+
+    async def _events(self, request: Request) -> Response:
+        return self.changes.stream(request)
+
+
+async def _icon(request: Request) -> Response:
+    return Response((STATIC / "icon.svg").read_bytes(), media_type="image/svg+xml")
+
+
+async def _form(request: Request) -> dict[str, str] | None:
+    """Of a POST; None for one that is too long, or no form."""
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    length = request.headers.get("content-length", "")
+    if kind != "application/x-www-form-urlencoded" or not length.isdigit() or int(length) > _LONGEST_FORM:
+        return None
+    async with request.form(max_fields=100) as form:
+        return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+@functools.cache
+def environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("speciate.server.web"), autoescape=True, undefined=StrictUndefined,
+        finalize=_without_controls, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+    )  # fmt: skip
+    made.filters |= {**formats.FILTERS, "path": _path, "query": _query}
+    made.globals |= {**charts.CHARTS, "nav": formats.NAV}
+    return made
+
+
+def _without_controls(value: Any) -> Any:
+    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
+    if hasattr(value, "__html__"):
+        return value
+    return "".join(c for c in str(value) if c in _KEPT or not unicodedata.category(c).startswith("C"))
+
+
+def _path(name: object) -> str:
+    """One part of a path."""
+    return quote(str(name), safe="@:")
+
+
+def _query(parameters: Mapping[str, object]) -> str:
+    """`?a=1&b=2` of what is not None or empty."""
+    given = {name: value for name, value in parameters.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else "?"

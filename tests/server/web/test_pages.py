@@ -1,0 +1,184 @@
+"""What pages say, read without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from speciate import use_cases
+from speciate.server.web import charts, formats, site
+from speciate.server.web.charts import Bin, Line, Place, Whisker
+from speciate.server.web.events import parts_of
+from speciate.server.web.pages import data, evaluations, runs
+from speciate.server.web.routes import READS
+from speciate.server.web.site import environment
+from speciate.use_cases import Definition, Objective
+from speciate.workspace.database import Event
+from tests.server.web.conftest import Served
+
+NASTY = "<script>alert(1)</script>\"'&\u202e"
+
+
+def test_the_first_page_shows_what_waits_what_serves_and_what_ran(served: Served) -> None:
+    reader = served.reader()
+    served.app.engine.submit("greet", {"name": "ada"})
+    page = reader.get("/")
+    assert "Let m@v2 serve digits?" in page.text
+    assert re.search(r"digits .*m@v1", page.text)
+    assert "greet" in page.text
+    assert "looks only" in page.text
+    assert reader.get("/part/badge").text == "1"
+
+
+def test_pages_without_data_say_what_to_do(served: Served) -> None:
+    reader = served.reader()
+    assert "No dataset yet" in reader.get("/data").text
+    assert "No model yet" in reader.get("/models").text
+    assert "No evaluation yet" in reader.get("/use-cases/digits").text
+    assert "Nothing waits" in reader.get("/use-cases/digits/queue").text
+    assert "Nothing watches it" in reader.get("/use-cases/digits/production").text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/use-cases/nobody", 404), ("/runs/job-x", 404), ("/data/none/v1", 404), ("/approvals/approval-x", 404),
+     ("/evaluations/evaluation-x", 404), ("/models/none/v1", 404), ("/examples/x", 400), ("/runs?state=odd", 400),
+     ("/nothing", 404), ("/data/x/v1/examples?q=" + 500 * "a", 404)],
+)  # fmt: skip
+def test_what_is_not_there_is_said_plainly(served: Served, path: str, status: int) -> None:
+    answer = served.reader().get(path)
+    assert answer.status == status
+    assert "<main" in answer.html
+
+
+def test_a_part_that_fails_says_so_in_its_place(served: Served) -> None:
+    part = served.reader().get("/part/data/none/v1/histograms")
+    assert part.status == 200
+    assert "This part cannot be shown. There is no dataset" in part.text
+    assert "<nav" not in part.html
+
+
+def test_what_comes_later_can_be_read_without_javascript() -> None:
+    for name in ("use_case.html", "dataset.html", "example.html", "evaluation.html"):
+        text = (site.STATIC.parent / "templates" / name).read_text()
+        later = re.findall(r'hx-get="(/part/[^\n]*?)" hx-trigger="load"', text)
+        assert later
+        assert re.findall(r'<noscript><a class="link" href="(/part/[^\n]*?)">Show it', text) == later
+
+
+def test_names_that_are_markup_are_text(served: Served) -> None:
+    definition = Definition(
+        name="plain", task="image-classification", objective=Objective(metric="accuracy", target=0.9),
+        description=NASTY,
+    )  # fmt: skip
+    served.workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    page = served.reader().get("/use-cases/plain")
+    assert "<script>alert" not in page.html
+    assert "&lt;script&gt;alert(1)" in page.html
+    assert "\u202e" not in page.html
+    tile = data.Tile(NASTY, NASTY, None, "ok", NASTY, (("candidate", {"text": NASTY, "confidence": 1, "right": True}),))
+    module = environment().get_template("tiles.html").module
+    manifest = type("Manifest", (), {"name": NASTY, "version": 1, "ref": NASTY})()
+    drawn = str(module.tile(manifest, tile.id, tile.label, tile.preview, tile.answers, NASTY))  # type: ignore[attr-defined]
+    assert "<script" not in drawn
+    assert "\u202e" not in drawn
+    assert "<script" not in charts.histogram([Bin(NASTY, 1, "/" + NASTY, 0.0, 1.0)], NASTY)
+    assert "<script" not in charts.pareto([Place(NASTY, 1, 1, "candidate", False)], NASTY)
+
+
+def test_a_run_is_stopped_only_as_it_was_shown(served: Served) -> None:
+    reader = served.reader("decide")
+    job = served.app.engine.submit("wait", {"name": "for ever"}).id
+    page = reader.get(f"/runs/{job}")
+    assert "Cancel" in page.text
+    fields = {"csrf": page.csrf, "action": "cancel", "attempt": "7"}
+    assert reader.post(f"/runs/{job}/control", fields).status == 409
+    shown = str(served.app.engine.get(job).attempt)
+    assert reader.post(f"/runs/{job}/control", fields | {"attempt": shown}).status == 303
+    assert served.app.engine.get(job).state in ("cancelled", "cancelling")
+    assert reader.post(f"/runs/{job}/control", fields | {"action": "delete"}).status == 400
+
+
+def test_the_audit_is_shown_with_its_check(served: Served) -> None:
+    page = served.reader().get("/audit")
+    assert "1 rows, each bound to the one before it" in page.text
+    assert "nothing → m@v1" in page.text
+    served.workspace.database.transact(lambda tx: tx.execute("UPDATE audit SET actor = 'eve'"))
+    assert "was changed after it was written" in served.reader().get("/audit").text
+
+
+def test_settings_are_read_and_never_written(served: Served) -> None:
+    page = served.reader("decide").get("/settings")
+    assert "policy" in page.text
+    assert "speciate policy auto | person" in page.text
+    assert page.html.count("<form") == 1, "to sign out"
+
+
+def test_curves_keep_the_last_and_the_best_value() -> None:
+    lines = [{"step": n, "loss": 1 / (n + 1), "held_value": 0.5 + 0.1 * (n == 70)} for n in range(100)]
+    (title, drawn, newest), (held, measured, best) = runs.draw(lines)
+    assert (title, held) == ("Loss", "On held-out examples")
+    assert [line.thin for line in drawn] == [True, False]
+    assert drawn[-1].points[-1][0] == 99
+    assert newest == "loss 0.01, best 0.01 at 99"
+    assert best == "held value 0.5, best 0.6 at 70"
+    assert len(measured) == 1
+    assert runs.draw([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}]) == []
+
+
+def test_conditions_of_a_grid_are_sql_that_says_only_that(served: Served) -> None:
+    assert data._text("o'neil\0") == "'o''neil'"
+    assert data._quoted('a"b') == '"a""b"'
+    assert data._like("50%_\\") == "50\\%\\_\\\\"
+
+
+def test_numbers_and_times_are_read_easily() -> None:
+    told = [formats.duration(seconds) for seconds in (None, 0.31, 41, 158, 9480, 200_000)]
+    assert told == ["–", "0.3 s", "41 s", "2 min 38 s", "2 h 38 min", "2 d 7 h"]
+    assert [formats.ago(100.0 - s, 100.0) for s in (0, 30, 600)] == ["now", "30 s ago", "10 min ago"]
+    assert formats.ago(400.0, 100.0) == "in 5 min"
+    assert [formats.count_bytes(n) for n in (5, 12_731_140, 271e9)] == ["5 B", "12.7 MB", "271 GB"]
+    assert formats.short("a" * 60, 20) == "a" * 9 + "…" + "a" * 10
+    assert formats.sentence("it was slow") == "It was slow."
+
+
+def test_charts_have_words_for_those_who_do_not_see_them() -> None:
+    drawn = charts.lines([Line("loss", "candidate", [(0, 1.0), (1, float("nan")), (2, 0.5)])], "Loss")
+    assert 'role="img"' in drawn
+    assert 'aria-label="Loss"' in drawn
+    assert "nan" not in drawn
+    assert charts.lines([], "Loss") == ""
+    scale = charts.whisker_scale([Whisker(None, None)])
+    assert "circle" not in charts.whisker(Whisker(None, None), scale, "candidate")
+    assert 'width="0.0%"' in charts.bar(float("nan"))
+
+
+def test_events_name_the_parts_that_show_them() -> None:
+    assert parts_of(Event(1, 0.0, "job-a", "job.started", {})) == ["runs", "job:job-a"]
+    assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status"]
+    assert parts_of(Event(1, 0.0, "use_case:x", "alias.moved", {})) == ["status"]
+
+
+def test_the_shade_of_a_cell_tells_rare_mistakes() -> None:
+    assert evaluations._shade(0.3, right=False) > evaluations._shade(0.3, right=True)
+    assert {evaluations._shade(share, right=True) for share in (0.0, 1.0)} == {0, 3}
+
+
+def test_every_template_is_used_and_every_page_has_one() -> None:
+    known = set(environment().list_templates())
+    used = {each.template for each in READS}
+    assert used <= known
+    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html"}
+    assert known - used == helpers
+
+
+def test_a_label_waits_for_a_moment_and_can_be_taken_back(served: Served) -> None:
+    reader = served.reader("decide")
+    csrf = reader.get("/").csrf
+    fields = {"csrf": csrf, "prediction": "pred-x", "label": "7", "drawn": "random", "model": "m@v1"}
+    assert json.loads(reader.post("/use-cases/digits/label", fields).body) == {"recorded": "pred-x"}
+    undone = json.loads(reader.post("/use-cases/digits/undo", {"csrf": csrf}).body)
+    assert undone == {"undone": "pred-x"}
+    assert json.loads(reader.post("/use-cases/digits/undo", {"csrf": csrf}).body) == {"undone": None}
