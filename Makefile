@@ -116,6 +116,11 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
+.PHONY: images
+images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: half an hour
+	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
+	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
+
 .PHONY: drift
 drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
 	$(BIN)/python evals/drift.py shift

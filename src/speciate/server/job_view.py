@@ -338,6 +338,7 @@ _DRAW = "speciate.training.networks.training_log:serve_curves"
 _ROWS, _POINTS = 24, 600
 _LONGEST = 16 * 1024 * 1024  # bytes of the file's end that are read
 _DIGITS = 5
+_SAMPLES, _LARGEST_SAMPLES = "samples.png", 4 * 1024 * 1024
 
 
 class LearningPlot(NamedTuple):
@@ -355,6 +356,16 @@ def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None
             drawn = pool.ask(_DRAW, {"lines": _thin_out(lines, _POINTS)})["png"]
             curves = LearningCurves(job=each.id, columns=columns, rows=rows, lines=len(lines))
             return LearningPlot(curves, base64.b64decode(drawn))
+    return None
+
+
+def training_samples(engine: Engine, job: Job) -> bytes | None:
+    """What the model draws by now, as a PNG, of a training on images and captions: of the job, or of that child which
+    drew last."""
+    for each in (job, *reversed(engine.children(job.id))):
+        path = engine.folder(each).outputs / _SAMPLES
+        if path.is_file() and path.stat().st_size <= _LARGEST_SAMPLES:
+            return path.read_bytes()
     return None
 
 
