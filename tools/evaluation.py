@@ -216,6 +216,9 @@ def _calibration(found: list[dict[str, Any]] | None) -> tuple[Calibration, ...] 
     )
 
 
+_NAMED_SCORERS = ("package:", "likeness:")
+
+
 @tool()
 def evaluate_models(
     app: App,
@@ -234,7 +237,8 @@ def evaluate_models(
     use_case: str | None = None,
     metrics: list[str] | None = None,
     scorer: Annotated[
-        str | None, Field(description="'FILE.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_score'.")
+        str | None,
+        Field(description="FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score."),
     ] = None,
     judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
@@ -265,7 +269,7 @@ def evaluate_models(
         suite=suite,
         use_case=use_case,
         metrics=metrics or [],
-        scorer=scorer if scorer is None or scorer.startswith("package:") else check_function(app, scorer),
+        scorer=scorer if scorer is None or scorer.startswith(_NAMED_SCORERS) else check_function(app, scorer),
         judge=_judge(app, judge) if judge else None,
         prompt=(prompt or Prompt()).model_dump(mode="json"),
         label_maps=check_refs_of_keys(app, label_maps or {}),

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from speciate.server.job_view import JobLine, JobView, job_line, job_view, learning_curves, wait_until
+from speciate.server.job_view import (
+    JobLine,
+    JobView,
+    job_line,
+    job_view,
+    learning_curves,
+    training_samples,
+    wait_until,
+)
 from speciate.server.tool_api import App, Cursor, Limit, Result, ToolImage, tool
 
 JobRef = Annotated[str, Field(description="Id of a job.")]
@@ -52,7 +60,9 @@ def get_job(
     curves = learning_curves(app.engine, app.pool, found) if metrics else None
     if curves is None:
         return (shown,)
-    return shown.model_copy(update={"learning": curves.curves}), ToolImage(curves.png)
+    samples = training_samples(app.engine, found)
+    shown, drawn = shown.model_copy(update={"learning": curves.curves}), ToolImage(curves.png)
+    return (shown, drawn, ToolImage(samples)) if samples else (shown, drawn)
 
 
 @tool(read_only=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.image_answers import image_bytes, is_image_answer, stored_image
 from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Feedback, Selection, Source, make_feedback
 from speciate.server.roots import check_readable, check_refs, check_writable
@@ -18,6 +21,7 @@ from speciate.server.tool_api import (
     IdempotencyKey,
     JobStarted,
     Result,
+    ToolImage,
     make_sparse_spec,
     once,
     start_job,
@@ -29,6 +33,8 @@ from speciate.serving.batch_predict import PredictSpec
 from speciate.serving.predict import Input, ask_deployment
 from speciate.serving.record_feedback import add_feedback
 
+_MOST_SHOWN, _LARGEST_SHOWN = 8, 1024
+"""Images beside a result, and pixels of a side."""
 _LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
 
 
@@ -137,7 +143,7 @@ def predict(
     budget_usd: Annotated[float | None, Field(gt=0)] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
-) -> Predictions | JobStarted | DryRun:
+) -> Predictions | JobStarted | DryRun | tuple[Predictions, *tuple[ToolImage, ...]]:
     """Run inputs through a model, or through a use case's production model: a few at once, all of a dataset or file by
     a job. To compare models, call evaluate_models."""
     ref = predicting.requested_model(model, use_case)
@@ -170,14 +176,30 @@ def predict(
         app.workspace, app.pool, ref, inputs, lambda path: check_readable(app, path),
         partial(ask_deployment, app.workspace.folders),
     )  # fmt: skip
-    return Predictions(
+    shown = Predictions(
         predictions=tuple(
             Prediction(
                 id=item.id, prediction=item.prediction, confidence=item.confidence, error=item.error,
-                untrusted=Output(output=item.output, error_text=item.error_text),
+                untrusted=Output(output=_without_bytes(item.output), error_text=item.error_text),
             )
             for item in answer.predictions
         ),
         model=answer.model,
         latency_ms=round(answer.latency_ms, 1),
     )  # fmt: skip
+    images = _drawn([item.output for item in answer.predictions])
+    return (shown, *images) if images else shown
+
+
+def _without_bytes(output: Any) -> Any:
+    """An image by its size and hash: it stands beside the result. Any other answer as it is."""
+    if not is_image_answer(output):
+        return output
+    data = image_bytes(output)
+    return stored_image(output, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _drawn(outputs: Sequence[Any]) -> list[ToolImage]:
+    """The first images among the answers that a client can be shown."""
+    small = [each for each in outputs if is_image_answer(each) and max(each["width"], each["height"]) <= _LARGEST_SHOWN]
+    return [ToolImage(image_bytes(each)) for each in small[:_MOST_SHOWN]]

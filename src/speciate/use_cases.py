@@ -75,15 +75,15 @@ class Gate(_Frozen):
     reaches: value or better, by the interval. not_worse, better: than the incumbent, by the paired interval, allowing a
     margin or asking for a gain of `value`. better_if_dearer: as better, where the candidate costs more. at_most: one of
     p95_latency_ms, usd_per_1k, parameters, memory_mb. license, offline: from the model's card. unseen: nothing that it
-    is judged by was in its training data; always in force; if_unknown: of a published model a
-    person is asked (default), or it is refused or accepted. no_slice_worse: as not_worse, for each value of `column`.
-    fresh_rows: on rows that judged other models before, all of it also holds at a stricter level; always in force.
-    free_method: where nothing is in use, the nearest neighbour is not surely better; always in force.
+    is judged by was in its training data; always in force; if_unknown: of a published model a person is asked
+    (default), or it is refused or accepted. no_slice_worse: as not_worse, for each value of `column`. consent: `column`
+    of the training data says yes. fresh_rows: on rows that judged others before, all holds at a stricter level; always
+    in force. free_method: with nothing in use, the nearest neighbour is not surely better; always in force.
     """
 
     rule: Literal[
         "reaches", "not_worse", "better", "better_if_dearer", "at_most", "license", "offline", "unseen",
-        "no_slice_worse", "fresh_rows", "free_method",
+        "no_slice_worse", "fresh_rows", "free_method", "consent",
     ]  # fmt: skip
     metric: str | None = None
     value: float | None = None
@@ -296,14 +296,17 @@ def _check_target(metric: Metric, target: float | None) -> None:
         )
 
 
+WITH_COLUMN = ("no_slice_worse", "consent")
+"""Gates about a column: of the rows that models are judged on, and of those that they learned from."""
 _MEASURES = ("p95_latency_ms", "usd_per_1k", "parameters", "memory_mb")
 
 
 def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
-    if (gate.rule == "no_slice_worse") != (gate.column is not None):
+    if (gate.rule in WITH_COLUMN) != (gate.column is not None):
         raise SpeciateError(
             Code.INVALID,
-            f"The gate {gate.rule!r} has column={gate.column!r}: 'no_slice_worse' needs one, no other gate takes one.",
+            f"The gate {gate.rule!r} has column={gate.column!r}: {' and '.join(map(repr, WITH_COLUMN))} need "
+            "one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
         )
     if gate.if_unknown is not None and gate.rule != "unseen":
@@ -312,7 +315,7 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             f"The gate {gate.rule!r} has if_unknown={gate.if_unknown!r}, which only 'unseen' takes.",
             "Call again with {'rule': 'unseen', 'if_unknown': 'ask'}, or without it.",
         )
-    if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method"):
+    if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method", "consent"):
         return
     if gate.rule == "at_most" and gate.metric not in _MEASURES:
         raise unknown("measure", str(gate.metric), _MEASURES, "A gate 'at_most' takes one of them as metric.")

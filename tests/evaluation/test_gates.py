@@ -467,5 +467,5 @@ def test_a_gate_on_a_column_that_is_not_there_is_refused(flowers: Workspace) -> 
     world.define(flowers, gates=[{"rule": "no_slice_worse", "column": "sight"}])
     with pytest.raises(SpeciateError, match="did you mean 'site'"):
         world.evaluate_models(flowers, models=["points"], use_case="flowering")
-    with pytest.raises(SpeciateError, match="needs one"):
+    with pytest.raises(SpeciateError, match="need one"):
         world.define(flowers, gates=[{"rule": "no_slice_worse"}])

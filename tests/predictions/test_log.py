@@ -103,6 +103,22 @@ def test_a_file_is_kept_once_by_its_hash(tmp_path: Path, clock: ManualClock) -> 
     own.close()
 
 
+def test_a_drawn_image_is_kept_as_a_file_and_never_redacted(tmp_path: Path, clock: ManualClock) -> None:
+    own = log(tmp_path, clock, media_mb=0.01)
+    drawn = {"mime": "image/png", "data": base64.b64encode(b"\x89PNG of ours").decode(), "width": 8, "height": 6}
+    large = {**drawn, "data": base64.b64encode(bytes(20_000)).decode()}
+    [small_id], [large_id] = (note(own, texts("a red square"), output=each) for each in (drawn, large))
+    found, dropped = reading.find(own.folder, small_id), reading.find(own.folder, large_id)
+    assert found is not None
+    assert (found.output["width"], found.output["height"], found.redacted) == (8, 6, 0)
+    assert own.folder.medium(found.output["sha256"]).read_bytes() == b"\x89PNG of ours"
+    assert list(reading.output_files(found.output)) == [found.output["sha256"]]
+    assert dropped is not None
+    assert dropped.output is None
+    assert dropped.left_out == ("output: larger than 0.01 MB",)
+    own.close()
+
+
 def test_a_full_disk_stops_no_answer_and_the_gap_is_told(
     tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ ENABLES = {
     "chem": "datasets of molecules",
     "robots": "recordings of robots: LeRobot, MCAP",
     "simulators": "environments in which policies are evaluated",
+    "images": "images drawn from texts, and pipelines trained to draw",
     "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
     "curate": "curate_dataset with label errors, outliers and diverse samples",
     "hub": "datasets and models of the Hugging Face hub: hf:org/name",

@@ -48,6 +48,8 @@ def usual_columns(family: Family, modality: str) -> tuple[str, ...]:
             return _TRANSCRIPTS
         case "generation":
             return (*_ANSWERS, *_CAPTIONS) if modality in ("image", "multimodal") else _ANSWERS
+        case "image-generation":
+            return (*_CAPTIONS, "prompt")
     return ()
 
 

@@ -74,6 +74,8 @@ class ModelEntry(NamedTuple):
     """The model names that an endpoint reported."""
     label_coverage: LabelCoverage | None = None
     """Of a published model."""
+    without_consent: dict[str, int] | None = None
+    """By the columns that gates ask for: training rows that do not say yes."""
 
 
 class MetricScores(NamedTuple):
@@ -214,6 +216,7 @@ def _row(entry: ModelEntry, main: Metric, scored: dict[str, MetricScores], clust
         seen=entry.seen,
         nearly_seen=entry.nearly_seen,
         training_data=evaluated_model.statement,
+        without_consent=entry.without_consent,
         coverage=round(1 - entry.errors / (n * len(entry.repeats)), 6) if n else 0.0,
         uncovered=covered.uncovered if entry.label_coverage else None,
         ceiling=covered.ceiling,
@@ -355,7 +358,7 @@ def _slice_gains(
     by_name = {entry.evaluated_model.name: entry for entry in entries}
     found: dict[tuple[str, str, str], Sequence[SliceGain]] = {}
     for gate in question.gates:
-        if gate.column is None:
+        if gate.rule != "no_slice_worse":
             continue
         metric = find_metric(gate.metric or question.metrics[0].name)
         for name in _challengers(question, entries):

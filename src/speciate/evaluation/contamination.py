@@ -77,6 +77,22 @@ def compare_statement(
     return stated.model_copy(update={"shared": shared}), tuple(here.values())
 
 
+_YES = ("yes", "true", "1", "given", "granted")
+
+
+def count_without_consent(folders: Folders, learned: Sequence[Manifest], column: str) -> int:
+    """Rows of the training and validation splits of these versions whose cell does not say yes. Of a version without
+    the column that is every row: nobody asked."""
+    lacking = 0
+    for version in learned:
+        there = column in version_rows.stored_columns(folders, version)
+        wanted = ["id", *([column] if there else [])]
+        rows = version_rows.read(folders, version, wanted, splits=("train", "validation"), usable=True)
+        cells = rows[column].to_pylist() if there else [None] * rows.num_rows
+        lacking += sum(str(cell).strip().lower() not in _YES for cell in cells)
+    return lacking
+
+
 def find_seen(
     folders: Folders, manifest: Manifest, ids: Collection[str], learned: Sequence[Manifest], splits: Collection[str]
 ) -> set[str]:

@@ -44,7 +44,7 @@ from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
 from speciate.evaluation.reports.report import Report, Role, Suite, number
-from speciate.evaluation.scorers import scorer
+from speciate.evaluation.scorers import likeness, scorer
 from speciate.evaluation.shown_gains import ShownGain
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -76,6 +76,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "forecasting": ("mase", "forecast_mae"),
     "control": ("action_mae", "action_mse"),
     "generation": ("exact_match", "chrf"),
+    "image-generation": ("frechet_distance",),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.parquet")
@@ -167,7 +168,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         check_sandbox(workspace.settings.cage, code=True)
     settled = label_plans.settle_models(models, task, manifest, target, spec.label_maps, spec.prompts)
     models = [_with_statement(workspace, each, manifest) for each in settled.models]
-    scoring = Scoring(ref=spec.scorer, metric=scorer.find_scorer(spec.scorer).metric()) if spec.scorer else None
+    scoring = _scoring(workspace, spec.scorer, task)
     extra = [each.metric for each in (scoring, judge) if each]
     metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
     evaluation_checks.check_environments(manifest, metrics)
@@ -256,6 +257,11 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **cost.resolved,
         },
     )
+
+
+def _scoring(workspace: Workspace, asked: str | None, task: Task) -> Scoring | None:
+    ref = likeness.settle(workspace, asked, task)
+    return Scoring(ref=ref, metric=scorer.find_scorer(ref).metric()) if ref else None
 
 
 def _with_statement(workspace: Workspace, model: EvaluatedModel, manifest: Manifest) -> EvaluatedModel:

@@ -163,7 +163,7 @@ def _check_neighbours(
 
 def _check_inputs(manifest: Manifest, task: Task, models: list[EvaluatedModel]) -> None:
     for evaluated_model in models:
-        if evaluated_model.modality not in (None, manifest.modality):
+        if evaluated_model.modality not in (None, task.reads or manifest.modality):
             raise SpeciateError(
                 Code.INVALID,
                 f"{evaluated_model.name} reads {evaluated_model.modality}; {manifest.ref} holds {manifest.modality}.",
@@ -200,7 +200,9 @@ def _check_positive(manifest: Manifest, use_case: UseCase | None) -> None:
 def _check_slices(manifest: Manifest, use_case: UseCase | None) -> None:
     """The columns that gates look into must be there."""
     for gate in use_case.in_force if use_case else ():
-        if gate.column is not None and gate.column not in (*manifest.columns, "label"):
+        if gate.column is None or gate.rule == "consent":
+            continue
+        if gate.column not in (*manifest.columns, "label"):
             raise unknown(
                 "column",
                 gate.column,

@@ -497,6 +497,16 @@ def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
     return _GateAnswer("fail", "needs a network")
 
 
+def _consent(gate: Gate, evidence: Evidence) -> _GateAnswer:
+    lacking = (evidence.candidate.without_consent or {}).get(str(gate.column))
+    if lacking is None:
+        return _GateAnswer("fail", f"the data that it learned from are not here: who consented by {gate.column!r} is "
+                           "not known")  # fmt: skip
+    if lacking:
+        return _GateAnswer("fail", f"{lacking} rows that it learned from do not say yes in {gate.column!r}")
+    return _GateAnswer("pass", f"every row of this workspace that it learned from says yes in {gate.column!r}")
+
+
 def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
     row = evidence.candidate
     if row.seen is None and row.training_data is not None:
@@ -554,7 +564,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
 _RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
     "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen,
-    "no_slice_worse": _no_slice_worse,
+    "no_slice_worse": _no_slice_worse, "consent": _consent,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.evaluation import answer_cache, evaluation_files, judged_rows, near_looks, suites
 from speciate.evaluation.compare_models import ExtraScores, ModelEntry, Question, build, with_scores
-from speciate.evaluation.contamination import find_nearly_seen, find_seen
+from speciate.evaluation.contamination import count_without_consent, find_nearly_seen, find_seen
 from speciate.evaluation.decisions import with_telling_inputs
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.judges.judge import JudgeCase, judge_answers
@@ -36,7 +36,8 @@ from speciate.tasks.example_targets import evaluation_examples, is_label, settle
 from speciate.tasks.families.anomaly import ANOMALY, NORMAL
 from speciate.tasks.families.ordinal import rank_labels
 from speciate.tasks.task import TaskExample, TaskTerms
-from speciate.vocabulary import Family, Metric, find_metric
+from speciate.use_cases import Gate
+from speciate.vocabulary import Family, Metric, find_metric, find_task
 
 _WITH_LABELS: tuple[Family, ...] = ("classification", "ordinal", "anomaly")
 _LEARNED = ("train", "validation")
@@ -70,7 +71,8 @@ def run(run: Run) -> EvaluationOutput:
         )
         for model_answers in all_answers
     ]
-    if payload.use_case and payload.no_decision is None and _all_alike(examples):
+    told_apart = find_task(payload.task).reads is not None
+    if payload.use_case and payload.no_decision is None and not told_apart and _all_alike(examples):
         why = f"all {len(examples)} rows of {payload.shown} are the same example, so that nothing tells models apart"
         payload = payload.model_copy(update={"no_decision": why})
     telling = _telling(payload, suite)
@@ -289,6 +291,8 @@ class _Contamination(NamedTuple):
 
     exactly: int | None
     nearly: int | None
+    without_consent: dict[str, int] | None = None
+    """By the columns that gates ask for; None without such a gate, or where its data are not known."""
 
 
 def _contamination(
@@ -299,7 +303,13 @@ def _contamination(
         return _stated_contamination(run, payload, evaluated_model, ids)
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
-    return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly))
+    columns = [gate.column for gate in _gates(payload) if gate.rule == "consent" and gate.column]
+    lacking = {each: count_without_consent(run.folders, evaluated_model.learned_from, each) for each in columns}
+    return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly), lacking or None)
+
+
+def _gates(payload: EvaluationPayload) -> tuple[Gate, ...]:
+    return payload.use_case.gates_on(payload.suite) if payload.use_case else ()
 
 
 def _stated_contamination(
@@ -340,6 +350,7 @@ def _entry(
         all(answer.probabilities is None for answer in every),
         model_answers.served,
         model_answers.coverage,
+        contamination.without_consent,
     )
 
 
@@ -400,8 +411,7 @@ def _splits(payload: EvaluationPayload) -> set[str] | None:
 
 def _slices(payload: EvaluationPayload, examples: Sequence[Example], references: Sequence[Any]) -> dict[str, list[str]]:
     """Each example's value of the columns that gates slice by."""
-    gates = payload.use_case.gates_on(payload.suite) if payload.use_case else ()
-    columns = {gate.column for gate in gates if gate.column is not None}
+    columns = {gate.column for gate in _gates(payload) if gate.column is not None and gate.rule == "no_slice_worse"}
     return {
         column: [
             str(reference if column == "label" else example.columns.get(column))
@@ -460,6 +470,8 @@ def _contents(run: Run, payload: EvaluationPayload, examples: Sequence[Example])
         for name in (CONTENT, FINGERPRINT)
         if name in stored and (keys := judged_rows.contents(table, name))
     ]
+    if find_task(payload.task).reads is not None:  # an example is what is to be answered: many share a caption
+        return [[f"{key} {more}" for key, more in zip(keys, read, strict=True)] for keys in known]
     decoded = [media_digest(example.media) for example in examples]
     return [[f"{key} {more}" for key, more in zip(keys, read, strict=True)] for keys in (*known, decoded)]
 

@@ -140,7 +140,7 @@ def columns_read(manifest: Manifest, task: str, use_case: UseCase | None, role: 
     """The columns beside reference and group that a judgement needs: gates slice by them, or scores read them. A
     scorer of the user's may read all but the input."""
     gates = use_case.gates_on(role) if use_case else ()
-    found = {gate.column for gate in gates if gate.column is not None} - {"label"}
+    found = {gate.column for gate in gates if gate.column is not None and gate.rule != "consent"} - {"label"}
     if task == preference.PREFERENCE:
         found.add(preference.REJECTED)
     if find_task(task).family == "control":

@@ -234,6 +234,19 @@ def of_chat(plain: bool) -> str:
     )  # fmt: skip
 
 
+def of_diffusers(steps: int, guidance: float) -> str:
+    """From a text to an image, by the folder of a pipeline."""
+    return "\n".join(
+        (
+            "from diffusers import DDIMScheduler, StableDiffusionPipeline",
+            "",
+            'draw = StableDiffusionPipeline.from_pretrained(".", safety_checker=None, requires_safety_checker=False)',
+            "draw.scheduler = DDIMScheduler.from_config(draw.scheduler.config, clip_sample=False)",
+            f'draw("a text", num_inference_steps={steps}, guidance_scale={guidance}).images[0].save("drawn.png")',
+        )
+    )
+
+
 def _row(card: ModelCard) -> str:
     row = _quoted(dict.fromkeys(card.inputs or ("column",), 0))
     return f"[{row}]  # each column by its name; None where it is missing"

@@ -18,9 +18,11 @@ from speciate.exports import model_program, snippets
 from speciate.exports.transformers_heads import HeadedModel, with_head
 from speciate.models import model_folder, sealed, trust
 from speciate.models.backbones.architectures import rebuild
+from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import read_manifest
 from speciate.tasks import network_predictor
+from speciate.tasks.image_generator import load_sampling
 from speciate.tasks.language_predictor import saved_language_settings
 from speciate.tasks.predictor import TrainedPredictor, load
 from speciate.tasks.representations import Embeddings
@@ -50,6 +52,8 @@ class WrittenFolder(NamedTuple):
 
 def form_of(folder: Path) -> Form:
     """Read from settings alone, without torch; what proves not to fit a head of transformers leaves as `sealed`."""
+    if pipeline_folder.is_pipeline(folder):
+        return "published"
     if model_folder.has_backbone(folder):
         if model_folder.is_export(folder):
             return "sealed"
@@ -81,6 +85,8 @@ def _may_fit(folder: Path, settings: Mapping[str, Any]) -> bool:
 def write(folder: Path, target: Path, card: ModelCard, *, fit: bool = True) -> WrittenFolder:
     """Fill the empty folder `target` from one whose hashes were checked. `fit` False: with no head of transformers."""
     form = form_of(folder)
+    if pipeline_folder.is_pipeline(folder):
+        return _diffusers_pipeline(folder, target)
     if form == "transformers" and not (folder / sealed.PREDICTOR).is_file():
         return _encoder(folder, target, card.labels)
     if form == "transformers" and fit:
@@ -161,6 +167,21 @@ def _published(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
     return WrittenFolder(
         "published", _names(target), "text-generation", snippets.of_chat(asked.form.template == "plain"),
         ("torch", "transformers"), None, (note,),
+    )  # fmt: skip
+
+
+def _diffusers_pipeline(folder: Path, target: Path) -> WrittenFolder:
+    """With a folder for each part, as diffusers saves it; `predictor.json` says how images were drawn here."""
+    for name in sorted(json.loads((folder / sealed.MANIFEST).read_text())):
+        place = target / pipeline_folder.nested_name(sealed.PUBLISHER if name == sealed.README else name)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / name, place)
+    sampling = load_sampling(folder)
+    note = "diffusers loads the folder; its scheduler DDIM draws as images were drawn here, by other seeds."
+    names = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    return WrittenFolder(
+        "published", tuple(names), None, snippets.of_diffusers(sampling.steps, sampling.guidance),
+        ("diffusers", "torch", "transformers"), None, (note,),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
 from speciate.models import licenses, model_folder, registry, sealed, training_statement, trust
 from speciate.models.backbones.architectures import modality_of
+from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
 from speciate.models.published import manifest
 from speciate.models.published.architectures import check_head, find_head
@@ -108,7 +109,7 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         if not folder.is_dir():
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
         model_folder.check_weights(folder)
-        trust.choose(_names(folder))
+        trust.choose(trust.entries(folder))
         if spec.labels is not None:
             manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
         elif spec.prompts:
@@ -152,11 +153,6 @@ def _has_key(host: str) -> bool:
         return False
 
 
-def _names(folder: Path) -> list[str]:
-    """Names of its entries; a subfolder's name ends in `/`, so that it is not taken for a file."""
-    return [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
-
-
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
@@ -182,7 +178,7 @@ def run(run: Run) -> Mapping[str, object]:
         trust.check(folder)
         scanned = trust.scan(folder)
         for name in chosen.files:
-            os.link(folder / name, staged / name)
+            os.link(folder / name, staged / pipeline_folder.flat_name(name))
         details = found.details
         where = Source(
             source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
@@ -265,11 +261,16 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
     if head is not None and (spec.labels is not None or task is None):
         task = head.task
+    draws = pipeline_folder.is_pipeline(staged)
+    if draws:
+        pipeline_folder.check_pipeline(staged, spec.source)
+        task = pipeline_folder.TEXT_TO_IMAGE
     reads_images = task == IMAGE_TEXT
+    modality = modality_of(spec.name, staged) or (head.modality if head else None)
     return ModelCard(
         name=spec.name,
         task=task,
-        modality="multimodal" if reads_images else modality_of(spec.name, staged) or (head.modality if head else None),
+        modality="multimodal" if reads_images else "text" if draws else modality,
         parts=_IMAGE_TEXT_PARTS if reads_images else (),
         method=PUBLISHED,
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),

@@ -16,6 +16,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone, BackboneSettings, Rebuild
+from speciate.models.diffusion import pipeline_folder
 
 NETWORK = "model.onnx"
 SETTINGS, WEIGHTS = "backbone.json", "backbone.safetensors"
@@ -94,6 +95,7 @@ def weight_files(folder: Path) -> list[Path]:
     found = [folder / WEIGHTS] if has_backbone(folder) else sorted(folder.glob("model*.safetensors"))
     if not found and (folder / NETWORK).is_file():
         return [folder / NETWORK]
+    found = found or pipeline_folder.weight_files(folder)
     if not found:
         raise SpeciateError(
             Code.NOT_FOUND,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
+from speciate.models.diffusion import pipeline_folder
 
 _ALLOWED = re.compile(
     r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model"
@@ -75,7 +76,9 @@ def choose(names: Iterable[str]) -> Choice:
     """Which files of a published model are taken, by their names alone. Raises REFUSED without weights among them."""
     names = sorted(names)
     network = NETWORK if NETWORK in names and not any(name.endswith(".safetensors") for name in names) else None
-    excluded = {name: why for name in names if name != network and (why := _why_not(name)) is not None}
+    allowed = {name for name in names if pipeline_folder.INDEX in names and pipeline_folder.is_part_file(name)}
+    allowed |= {network} if network else set()
+    excluded = {name: why for name in names if name not in allowed and (why := _why_not(name)) is not None}
     taken = tuple(name for name in names if name not in excluded)
     if len(names) > foreign_files.MOST_FILES:
         raise _refused(f"It has {len(names):,} files, more than {foreign_files.MOST_FILES:,}.")
@@ -132,14 +135,29 @@ def take(folder: Path, target: Path) -> Choice:
     Raises REFUSED as `choose`, `check` and foreign_files.py do.
     """
     foreign_files.check_folder(folder)
-    chosen = choose(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-    foreign_files.copy(folder, chosen.files, target)
+    chosen = choose(entries(folder))
+    foreign_files.copy(folder, [name for name in chosen.files if "/" not in name], target)
+    for name in (name for name in chosen.files if "/" in name):
+        part, _, file = name.partition("/")
+        foreign_files.check_folder(folder / part)
+        foreign_files.copy(folder / part, [file], target)
+        (target / file).rename(target / pipeline_folder.flat_name(name))
     if (folder / _POOLING / _SETTINGS).is_file():
         (target / _POOLING).mkdir()
         foreign_files.copy(folder / _POOLING, (_SETTINGS,), target / _POOLING)
         _check_file(target / _POOLING / _SETTINGS)
     check(target)
     return chosen
+
+
+def entries(folder: Path) -> list[str]:
+    """Names of what lies in a folder: a subfolder's ends in `/`, so that it is not taken for a file. Of a text-to-image
+    pipeline those of its parts, too, as `PART/FILE`."""
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
+    if not pipeline_folder.is_pipeline(folder):
+        return names
+    parts = {f"{name}/" for name in pipeline_folder.PARTS}
+    return [name for name in names if name not in parts] + pipeline_folder.part_files(folder)
 
 
 def check(folder: Path) -> None:

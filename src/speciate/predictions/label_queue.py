@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from speciate import use_cases
+from speciate.modalities.image_answers import is_stored_image
 from speciate.predictions import reading
 from speciate.predictions.feedback import (
     SOURCES,
@@ -27,7 +28,17 @@ from speciate.predictions.feedback import (
     prevailing_label,
 )
 from speciate.predictions.log_files import LogFolder, log_folder
-from speciate.predictions.quality import Agreement, AnswerOutput, Quality, agreement, estimate_quality, random_place
+from speciate.predictions.quality import (
+    Agreement,
+    AnswerOutput,
+    AskedAnswer,
+    Preference,
+    Quality,
+    agreement,
+    estimate_preferences,
+    estimate_quality,
+    random_place,
+)
 from speciate.predictions.reading import LogContents, LoggedAnswer, StoredFeedback
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
@@ -110,9 +121,11 @@ class LabelItem(NamedTuple):
     input: Any
     output: Any
     files: tuple[str, ...]
-    """Of the input, where they lie in the workspace."""
+    """Of the input, and of an answer that is an image, where they lie in the workspace."""
     said: Mapping[str, Any]
     """Source -> the label or score that it gave."""
+    beside: tuple[str, ...] = ()
+    """Of an image: answers of other versions to the same text. Scores of both say which one is preferred."""
 
 
 class LabelQueue(NamedTuple):
@@ -131,6 +144,7 @@ class LogSummary(NamedTuple):
     """Source -> how many of the answers it judged."""
     quality: tuple[Quality, ...]
     agreement: Agreement
+    preferences: tuple[Preference, ...] = ()
 
 
 class _FeedbackSoFar(NamedTuple):
@@ -158,12 +172,33 @@ def next_labels(
         drawn = _requested_first(requests(workspace.database, use_case), candidates, drawn, found.latest, count)
     waiting = sum(source not in found.latest.get(each.id, {}) for each in candidates)
     answers = reading.find_many(log, [each.id for each in drawn])
+    drawn_images = any(is_stored_image(each.output) for each in answers.values())
+    beside = _answers_beside(log, found.since, answers) if drawn_images else {}
     items = [
         _label_item(workspace, use_case, answers[each.id], each.drawn, found.latest.get(each.id, {}))
         for each in drawn
         if each.id in answers
     ]
+    items = [each._replace(beside=beside.get(each.prediction, ())) for each in items]
     return LabelQueue(use_case, waiting, tuple(items), agreement(found.given))
+
+
+_MOST_BESIDE = 4
+
+
+def _answers_beside(log: LogFolder, since: float, drawn: Mapping[str, LoggedAnswer]) -> Mapping[str, tuple[str, ...]]:
+    """Id of a drawn image -> the latest answers of other versions to the same text."""
+    asked = reading.answers(log, since=since, columns=["id", "model", "input", "error"]).to_pylist()
+    by_question: dict[str, list[tuple[str, str]]] = {}
+    for row in reversed(asked):
+        if row["input"] and not row["error"]:
+            by_question.setdefault(row["input"], []).append((row["id"], row["model"]))
+    own = {row["id"]: row["input"] for row in asked if row["id"] in drawn}
+    return {
+        name: tuple(other for other, model in by_question.get(own[name], ()) if model != each.model)[:_MOST_BESIDE]
+        for name, each in drawn.items()
+        if is_stored_image(each.output) and own.get(name)
+    }
 
 
 def requests(database: Database, use_case: str) -> dict[str, Selection]:
@@ -192,12 +227,20 @@ def summarize_log(workspace: Workspace, use_case: str) -> LogSummary:
             log, since=found.since, columns=["id", "model", "output"], of=found.latest
         ).to_pylist()
     ]
+    asked = [
+        AskedAnswer(row["id"], row["model"], row["input"])
+        for row in reading.answers(
+            log, since=found.since, columns=["id", "model", "input"], of=found.latest
+        ).to_pylist()
+        if row["input"]
+    ]
     counts: dict[str, int] = {source: sum(source in each for each in found.latest.values()) for source in SOURCES}
     quality = tuple(estimate_quality(answers, found.latest))
     sample = workspace.settings.log.of(use_case).sample
     return LogSummary(
-        use_case, reading.contents(log, since=found.since), sample, counts, quality, agreement(found.given)
-    )
+        use_case, reading.contents(log, since=found.since), sample, counts, quality, agreement(found.given),
+        tuple(estimate_preferences(asked, found.latest)),
+    )  # fmt: skip
 
 
 def _read_feedback(workspace: Workspace, use_case: str) -> _FeedbackSoFar:
@@ -221,7 +264,8 @@ def _label_item(
 ) -> LabelItem:
     log = log_folder(workspace.folders, use_case)
     files = [
-        log.medium(each).relative_to(workspace.folders.root).as_posix() for each in reading.input_files(answer.input)
+        log.medium(each).relative_to(workspace.folders.root).as_posix()
+        for each in (*reading.input_files(answer.input), *reading.output_files(answer.output))
     ]
     told = {source: each.score if each.label is None else each.label for source, each in given.items()}
     return LabelItem(answer.id, drawn, answer.model, answer.confidence, answer.at, answer.input, answer.output,

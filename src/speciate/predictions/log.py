@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.modalities import find
+from speciate.modalities.image_answers import image_bytes, is_image_answer, stored_image
 from speciate.predictions import prediction_ids
 from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, KeptInput, LogFolder, LogRecord, encode
 from speciate.predictions.pii_redaction import Redaction
@@ -125,7 +126,9 @@ class AnswerLog:
         kept = kept_input.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
             kept_input.left_out.append("input: not kept")
-        output = self._redaction(prediction["output"])
+        answered, left_out = self._kept_image(prediction["output"])
+        kept_input.left_out += left_out
+        output = self._redaction(answered)
         record = {
             "k": ANSWER_LINE, "id": identifier, "at": parsed.at if parsed else self._clock.now(), "model": about.model,
             "generation": about.generation, "modality": about.modality, "input": kept, "output": output.value,
@@ -141,6 +144,15 @@ class AnswerLog:
         if kept_input.left_out:
             record["left_out"] = kept_input.left_out
         return record
+
+    def _kept_image(self, output: Any) -> tuple[Any, list[str]]:
+        """A drawn image as a file by its hash, and what was left out; any other answer as it is."""
+        if not is_image_answer(output):
+            return output, []
+        data = image_bytes(output)
+        if len(data) > self.settings.media_mb * _MB:
+            return None, [f"output: larger than {self.settings.media_mb:g} MB"]
+        return stored_image(output, self.medium(data), len(data)), []
 
     def medium(self, data: bytes) -> str:
         """Keep a file; its sha256. Raises OSError where it cannot be written."""

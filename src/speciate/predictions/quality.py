@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -46,6 +47,60 @@ class Quality(NamedTuple):
     low: float | None
     high: float | None
     """Of 95 %; None where one value alone says nothing of how they vary."""
+
+
+class AskedAnswer(NamedTuple):
+    """An answer with what it answers."""
+
+    id: str
+    model: str
+    question: str
+    """The input as it is logged; equal texts are one question."""
+
+
+class Preference(NamedTuple):
+    """How often answers of one version were preferred to another's to the same question, by the scores that one source
+    gave both. One question counts once."""
+
+    model: str
+    over: str
+    wins: int
+    losses: int
+    ties: int
+    share: float | None
+    """Of wins among the questions that decide; None without any."""
+    low: float | None
+    high: float | None
+    """Of 95 %."""
+
+
+def estimate_preferences(
+    answers: Iterable[AskedAnswer], given: Mapping[str, BySource], *, level: float = 0.95
+) -> list[Preference]:
+    """Of each two versions whose answers to a question the same source scored. `given`: of `latest_by_source`."""
+    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for each in answers:
+        for source, said in given.get(each.id, {}).items():
+            if said.score is not None:
+                scores.setdefault((each.question, source), {}).setdefault(each.model, []).append(said.score)
+    decided: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for (question, _), by_model in scores.items():
+        for one, other in itertools.combinations(sorted(by_model), 2):
+            gain = statistics.fmean(by_model[other]) - statistics.fmean(by_model[one])
+            verdict = 0 if math.isclose(gain, 0, abs_tol=1e-9) else 1 if gain > 0 else -1
+            decided.setdefault((other, one), {}).setdefault(question, []).append(verdict)
+    return [_preference(model, over, found.values(), level) for (model, over), found in sorted(decided.items())]
+
+
+def _preference(model: str, over: str, questions: Iterable[Sequence[int]], level: float) -> Preference:
+    """Where sources differ on a question, it is a tie."""
+    verdicts = [sum(each) for each in questions]
+    wins, losses = sum(each > 0 for each in verdicts), sum(each < 0 for each in verdicts)
+    ties = len(verdicts) - wins - losses
+    if not wins + losses:
+        return Preference(model, over, 0, 0, ties, None, None, None)
+    share = wins / (wins + losses)
+    return Preference(model, over, wins, losses, ties, share, *wilson_interval(share, wins + losses, level))
 
 
 def estimate_quality(

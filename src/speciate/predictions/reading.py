@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from speciate.modalities.image_answers import is_stored_image
 from speciate.predictions import prediction_ids
 from speciate.predictions.log_files import (
     ANSWER_LINE,
@@ -300,7 +301,8 @@ def _answer_row(record: LogRecord) -> AnswerRow:
         "modality": record["modality"], "input": _json(record["input"]), "output": _json(record["output"]),
         "confidence": None if record["confidence"] is None else float(record["confidence"]), "error": record["error"],
         "ms": float(record["ms"]), "given": record.get("given"), "redacted": record.get("redacted", 0),
-        "left_out": _json(record.get("left_out")), "media": sorted(input_files(record["input"])),
+        "left_out": _json(record.get("left_out")),
+        "media": sorted({*input_files(record["input"]), *output_files(record["output"])}),
     }  # fmt: skip
 
 
@@ -320,6 +322,12 @@ def input_files(kept: Any) -> Iterator[str]:
             yield data["sha256"]
         for cell in (kept.get("parts") or {}).values() if isinstance(kept.get("parts"), dict) else ():
             yield from input_files(cell)
+
+
+def output_files(output: Any) -> Iterator[str]:
+    """sha256 of the file that an answer is, where it is an image."""
+    if is_stored_image(output):
+        yield str(output["sha256"])
 
 
 def _json(value: Any) -> str | None:

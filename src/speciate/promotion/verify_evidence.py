@@ -543,9 +543,15 @@ def _free_method(gate: Document, document: Document) -> set[str]:
     return {"pass", "fail", "inconclusive"} if gain is not None and gain[1] < 0 else {"pass", "inconclusive"}
 
 
+def _consent(gate: Document, document: Document) -> set[str]:
+    lacking = (_row(document, document["decision"]["candidate"]).get("without_consent") or {}).get(gate["column"])
+    return {"pass"} if lacking == 0 else {"fail"}
+
+
 _OUTCOMES = {
     "reaches": _reaches, "not_worse": _not_worse, "better": _better, "better_if_dearer": _better_if_dearer,
     "at_most": _at_most, "license": _license, "offline": _offline, "unseen": _unseen, "free_method": _free_method,
+    "consent": _consent,
 }  # fmt: skip
 """`no_slice_worse` and `fresh_rows` rest on intervals that no report keeps."""
 
@@ -581,6 +587,8 @@ def figures(gate: Document, document: Document) -> str:
         return f"the licence is {row['control']['license']}"
     if rule == "offline":
         return "it runs here" if row["control"]["offline"] else "others serve it"
+    if rule == "consent":
+        return f"{(row.get('without_consent') or {}).get(gate['column'])} of its training rows do not say yes"
     if rule == "unseen":
         return f"{row['seen']} of the rows were learned from, {row['nearly_seen']} nearly so"
     known = [each["model"] for each in document["report"]["leaderboard"] if each["model"].startswith("nearest:")]

@@ -230,7 +230,7 @@ class ToolMethods:
             verdict, the last is put forward.
         dataset: Its test split unless another is named.
         suite: Of the use case.
-        scorer: 'FILE.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_score'.
+        scorer: FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score.
         judge: A model that judges answers, as a metric.
         prompt: How public models are asked.
         label_maps: {model: {published label: your label}}; dry_run proposes.

@@ -338,6 +338,7 @@ _DRAW = "speciate.training.networks.training_log:serve_curves"
 _ROWS, _POINTS = 24, 600
 _LONGEST = 16 * 1024 * 1024  # bytes of the file's end that are read
 _DIGITS = 5
+_SAMPLES, _LARGEST_SAMPLES = "samples.png", 4 * 1024 * 1024
 
 
 class LearningPlot(NamedTuple):
@@ -364,6 +365,16 @@ def read_curves(engine: Engine, job: Job) -> list[MetricsLine]:
         if lines := _metric_lines(engine.folder(each).path):
             return _thin_out(lines, _POINTS)
     return []
+
+
+def training_samples(engine: Engine, job: Job) -> bytes | None:
+    """What the model draws by now, as a PNG, of a training on images and captions: of the job, or of that child which
+    drew last."""
+    for each in (job, *reversed(engine.children(job.id))):
+        path = engine.folder(each).outputs / _SAMPLES
+        if path.is_file() and path.stat().st_size <= _LARGEST_SAMPLES:
+            return path.read_bytes()
+    return None
 
 
 def _metric_lines(folder: Path) -> list[MetricsLine]:

@@ -22,6 +22,7 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.sources import reasoning_gym
 from speciate.errors import Call, unknown
 from speciate.evaluation import metric_libraries
+from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.server.mcp.arguments import input_schema, is_deferred, output_schema
 from speciate.server.tool_api import DECLARED
 from speciate.tasks.families import preference
@@ -54,8 +55,9 @@ _LIBRARIES = {
     "ewc": ("torch", "train"),
     "slda": ("torch", "train"),
     "distill": ("torch", "train"),
+    TEXT_TO_IMAGE: ("diffusers", "images"),
 }
-"""Method -> the library that it imports and the extra that brings it."""
+"""Method, or that task -> the library that it imports and the extra that brings it."""
 
 
 class Option(NamedTuple):
@@ -120,11 +122,12 @@ def _methods(task: Task | None) -> list[Option]:
             continue
         bases = dict.fromkeys(way.base_model for way in can or () if way.method == known and way.base_model)
         writes = task is not None and name in LANGUAGE_PARAMETERS and _is_learned_by(task, name)
+        draws = task is not None and task.name == TEXT_TO_IMAGE and name == "lora"
         others = can if can and task and task.name != preference.PREFERENCE else ()
-        if can is None or writes or any(way.method == known for way in others):
+        if can is None or writes or draws or any(way.method == known for way in others):
             what = METHOD_DESCRIPTIONS[name] + (f" Base models: {', '.join(bases)}." if bases else "")
             form = parameters_of(name, task.name) if task else parameters
-            lacking = _needs("sft" if issubclass(form, LanguageParameters) else name)
+            lacking = _needs("sft" if issubclass(form, LanguageParameters) else TEXT_TO_IMAGE if draws else name)
             found.append(Option(name, what, form.model_json_schema(), lacking))
     return found
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from types import UnionType
 from typing import (
     Annotated,
     Any,
@@ -197,7 +200,12 @@ def _arguments(function: Callable[..., Any], hints: Mapping[str, Any]) -> type[B
 
 
 def _without_images(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
+    """Of `tuple[Result, *tuple[ToolImage, ...]]` its first part; of a union those parts that are no tuples."""
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0]
+    if isinstance(annotation, UnionType):
+        return reduce(operator.or_, (each for each in get_args(annotation) if get_origin(each) is not tuple))
+    return annotation
 
 
 JSON = "application/json"

@@ -291,7 +291,7 @@ def _task(model: EvaluatedModel, manifest: Manifest) -> Task:
             "Name a registered model, USE_CASE@production, ensemble:A+B, or api:PROVIDER/MODEL.",
         )
     task = _known_task(model.task or _USUAL, model.name)
-    if model.source == "model" and not task.suits(manifest.modality):
+    if model.source == "model" and not task.suits(manifest.modality) and task.reads != manifest.modality:
         raise SpeciateError(
             Code.INVALID,
             f"{model.name} is made for {task.name!r}, and {manifest.ref} holds {manifest.modality}.",

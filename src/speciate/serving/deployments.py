@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ from speciate.faults import fault
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.models import registry
+from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
@@ -49,6 +50,7 @@ from speciate.serving.deployment_folder import (
 )
 from speciate.serving.items import Item
 from speciate.settings import Serving
+from speciate.tasks.example_targets import usual_target
 from speciate.workspace.database import Event, Transaction
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
@@ -453,7 +455,7 @@ def target_of(workspace: Workspace, pool: Pool, folder: DeploymentFolder, alias:
         labels=card.labels,
         columns=_columns(workspace, card),
         bytes=card.bytes or 0,
-        warmup=_warmup(workspace, pool, folder, card.dataset),
+        warmup=_warmup(workspace, pool, folder, card),
         slowest_ms=use_cases.get(workspace.database, alias.use_case).limits.p95_latency_ms,
     )
 
@@ -475,14 +477,17 @@ def _json_type(kind: str) -> str:
     return "integer" if kind.endswith("INT") or kind in ("INTEGER", "UINTEGER") else "string"
 
 
-def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset: str | None) -> str | None:
+def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, card: ModelCard) -> str | None:
     """A file with examples, in the cache, so that it goes when something is forgotten. None where the dataset is gone,
     or none of it can be asked as it lies."""
-    if dataset is None:
+    if card.dataset is None:
         return None
     try:
-        manifest = versions.resolve(workspace.database, dataset)
-        payload = {"root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json")}
+        manifest = versions.resolve(workspace.database, card.dataset)
+        payload = {
+            "root": str(workspace.folders.root), "manifest": manifest.model_dump(mode="json"),
+            "captions": _caption_column(card, manifest),
+        }  # fmt: skip
         text = pool.ask_for_file(_GATHER, payload, lambda path, _: path.read_text(), _GATHER_SECONDS)
     except SpeciateError:
         return None
@@ -494,9 +499,19 @@ def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, dataset:
     return str(path)
 
 
+def _caption_column(card: ModelCard, manifest: Manifest) -> str | None:
+    """What a model reads that draws images; None of every other one."""
+    if card.task != TEXT_TO_IMAGE:
+        return None
+    column = card.recipe.get("target") or usual_target(manifest, TEXT_TO_IMAGE)
+    return str(column) if column in manifest.columns else "label"
+
+
 class WarmupRequest(TypedDict):
     root: str
     manifest: Mapping[str, Any]
+    captions: NotRequired[str | None]
+    """The column whose texts are asked, where these are."""
 
 
 class WarmupFile(TypedDict):
@@ -510,9 +525,19 @@ def gather_examples(payload: WarmupRequest) -> WarmupFile:
     the version's own sandboxed process does.
     """
     folders, manifest = Folders(Path(payload["root"])), Manifest.model_validate(payload["manifest"])
-    items = _rows(folders, manifest) if manifest.inputs else _files(folders, manifest)
+    captions = payload.get("captions")
+    if captions is not None:
+        items = _texts(folders, manifest, captions)
+    else:
+        items = _rows(folders, manifest) if manifest.inputs else _files(folders, manifest)
     Path("warmup.json").write_text(json.dumps(items))
     return {"file": "warmup.json"}
+
+
+def _texts(folders: Folders, manifest: Manifest, column: str) -> list[Item]:
+    table = version_rows.read(folders, manifest, [column], usable=True)
+    cells = table.take(_spread(table.num_rows))[column].to_pylist()
+    return [{"id": str(place), "text": str(cell)} for place, cell in enumerate(cells) if cell]
 
 
 def _rows(folders: Folders, manifest: Manifest) -> list[Item]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speciate import __version__
+from speciate.modalities.image_answers import MIME
 from speciate.modalities.multimodal import part_name
 from speciate.predictions.feedback import SOURCES
 from speciate.serving import chat
@@ -119,6 +120,17 @@ def output_schema(target: Target | None) -> Schema:
             return {"type": "number"}
         case "generation" | "transcription":
             return {"type": "string"}
+        case "image-generation":
+            return {
+                "type": "object",
+                "required": ["mime", "data", "width", "height"],
+                "properties": {
+                    "mime": {"const": MIME},
+                    "data": {"type": "string", "contentEncoding": "base64"},
+                    "width": {"type": "integer"},
+                    "height": {"type": "integer"},
+                },
+            }
         case _:
             return {}
 

@@ -10,6 +10,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.datasets.targets import natural_target, usual_columns
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.tasks.families import preference
 from speciate.tasks.families.forecasting import usual_horizon
 from speciate.tasks.task import TaskExample, TaskTerms
@@ -87,6 +88,22 @@ def evaluation_examples(
     task_head = TASK_HEADS[find_task(task).family]
     made = (_make(task_head.evaluation_example, example, manifest, target, task, terms) for example in examples)
     return [one for one in made if one is not None]
+
+
+def captions_as_media(examples: Sequence[Example], manifest: Manifest, target: str | None) -> list[Example]:
+    """Examples of images as a model sees them that draws images: by their captions. An example without one stays as it
+    is, and so does every example of texts."""
+    if manifest.modality not in TASKS[TEXT_TO_IMAGE].modalities:
+        return list(examples)
+    column = target or usual_target(manifest, TEXT_TO_IMAGE)
+    of_label = is_label(manifest, column)
+    captions = [
+        _full_label(each, manifest, TEXT_TO_IMAGE) if of_label else each.columns.get(column or "") for each in examples
+    ]
+    return [
+        each._replace(media=caption) if isinstance(caption, str) and caption.strip() else each
+        for each, caption in zip(examples, captions, strict=True)
+    ]
 
 
 def training_examples(

@@ -16,10 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models import blend, estimators, sealed
+from speciate.models.diffusion.pipeline_folder import is_pipeline
 from speciate.models.estimators import Estimator
 from speciate.models.language.causal_lm import is_causal_lm, packaged_weights
 from speciate.models.language.vision_language import is_vision_language
-from speciate.tasks import language_predictor, network_predictor, published_predictor, vision_language_predictor
+from speciate.tasks import (
+    image_generator,
+    language_predictor,
+    network_predictor,
+    published_predictor,
+    vision_language_predictor,
+)
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.control import StepStates
 from speciate.tasks.families.forecasting import Lags
@@ -129,6 +136,8 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
             "Call evaluate_models, or train_model(method='sft', ...) and ask the model that it makes.",
         )
     sealed.check(path)
+    if is_pipeline(path):
+        return image_generator.load_generator(path, threads)
     if not (path / MANIFEST).is_file() and is_causal_lm(path):
         return language_predictor.load_language_model(path, threads)
     if not (path / MANIFEST).is_file() and is_vision_language(path):

@@ -226,6 +226,17 @@ class ForwardLoss(Protocol):
         ...
 
 
+@runtime_checkable
+class HeldOutErrors(Protocol):
+    """A `ForwardLoss` that judges held-out examples otherwise than it learns: without chance, and an error for each."""
+
+    def held_out_errors(
+        self, network: Any, batch: Mapping[str, torch.Tensor], targets: Any
+    ) -> Sequence[npt.NDArray[Any]]:
+        """(1,) of each example of the batch."""
+        ...
+
+
 def predict_examples(task_head: TaskHead, scores: Any, examples: Sequence[Example]) -> list[Prediction]:
     """Predictions for these examples, in their own units."""
     predictions = task_head.predictions(scores)

@@ -13,6 +13,7 @@ from speciate.tasks.families.depth import Depth
 from speciate.tasks.families.detection import Detection
 from speciate.tasks.families.forecasting import Forecasting
 from speciate.tasks.families.generation import Generation
+from speciate.tasks.families.image_generation import ImageGeneration
 from speciate.tasks.families.multi_label import MultiLabel
 from speciate.tasks.families.ordinal import Ordinal
 from speciate.tasks.families.panoptic import Panoptic
@@ -39,6 +40,7 @@ TASK_HEADS: dict[Family, Any] = {
     "forecasting": Forecasting,
     "control": Control,
     "generation": Generation,
+    "image-generation": ImageGeneration,
 }
 PER_UNIT: tuple[Family, ...] = ("tokens",)
 """Families that label each word or residue, so that a backbone must give one state for each."""

@@ -104,6 +104,18 @@ class LoraParameters(FullParameters):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
 
 
+class PipelineParameters(LoraParameters):
+    """Options of `lora` where images are drawn from texts: of the adapters, and of drawing."""
+
+    num_inference_steps: int = Field(25, ge=1, le=1000, description="Steps of DDIM by which an image is drawn.")
+    guidance_scale: float = Field(
+        5.0, ge=1, le=50, description="How far an image is led away from the empty caption; 1: not at all."
+    )
+    sample_prompts: tuple[Annotated[str, Field(min_length=1, max_length=300)], ...] = Field(
+        (), max_length=16, description="Texts that are drawn while it trains; default: captions of the dataset."
+    )
+
+
 class ContinualParameters(FullParameters):
     """Options of continual learning: a network is trained on with a new version."""
 

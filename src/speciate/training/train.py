@@ -358,7 +358,8 @@ def _check_base(base: Base, manifest: Manifest) -> None:
 def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest: Manifest) -> Objective:
     positive = terms.positive_label if task.family == "anomaly" else use_case.positive_label if use_case else None
     if use_case is None:
-        return Objective(metric=task.default_metric, positive_label=positive)
+        usual = find_metric(task.default_metric).chosen_by or task.default_metric
+        return Objective(metric=usual, positive_label=positive)
     wanted = use_case.objective
     if (other := find_metric(wanted.metric).chosen_by) is not None:
         return Objective(metric=other, positive_label=positive)

@@ -38,6 +38,7 @@ from speciate.training.resource_usage import CostMeter, resident_mb
 from speciate.training.train_spec import Payload, RepeatedModel
 from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
+from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
@@ -171,13 +172,13 @@ def _card(context: TrainingContext, chosen: SelectedModel, identity: str, second
         name=spec.name,
         id=identity,
         task=payload.task,
-        modality=payload.manifest.modality,
+        modality=find_task(payload.task).reads or payload.manifest.modality,
         method=spec.method or "",
         base_model=spec.base_model,
         dataset=payload.dataset,
         teachers=tuple(teacher.model for teacher in payload.teachers),
         use_case=spec.use_case,
-        inputs=payload.manifest.inputs,
+        inputs=() if find_task(payload.task).reads else payload.manifest.inputs,
         **_parts_read(context, chosen),
         labels=chosen.predictor.labels,
         parameters=chosen.predictor.parameters,

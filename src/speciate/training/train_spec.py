@@ -10,6 +10,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, f
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
+from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import (
     MOST_SEED,
@@ -22,6 +23,7 @@ from speciate.training.hyperparameters import (
     LoraParameters,
     LwfParameters,
     Parameters,
+    PipelineParameters,
     ProbeParameters,
     ReplayParameters,
     SldaParameters,
@@ -87,7 +89,9 @@ METHOD_DESCRIPTIONS: dict[str, str] = {
 
 
 def parameters_of(method: str, task: str) -> type[AnyParameters]:
-    """The options of a method; some methods have others where the task is to write text."""
+    """The options of a method; some methods have others where the task is to write text or to draw images."""
+    if method == "lora" and task == TEXT_TO_IMAGE:
+        return PipelineParameters
     forms = LANGUAGE_VARIANTS if task in TEXT_TASKS else VISION_VARIANTS if task == VISION_TASK else {}
     written = forms.get(method)
     return written or PARAMETERS[method]

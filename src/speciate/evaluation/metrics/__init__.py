@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from speciate.evaluation.metrics import boxes, class_labels, numbers, pixels, segments, texts, vectors
+from speciate.evaluation.metrics import boxes, class_labels, images, numbers, pixels, segments, texts, vectors
 from speciate.evaluation.metrics.metric import Answers, Statistic, judged, label_answers, number_answers
 from speciate.evaluation.statistics import Codes, Floats
 from speciate.vocabulary import Metric
@@ -27,10 +27,15 @@ __all__ = [
 ]  # fmt: skip
 
 _MEANS: dict[str, Callable[[Answers], Floats]] = (
-    class_labels.MEANS | numbers.MEANS | texts.MEANS | vectors.MEANS | pixels.MEANS | segments.MEANS
+    class_labels.MEANS | numbers.MEANS | texts.MEANS | vectors.MEANS | pixels.MEANS | segments.MEANS | images.MEANS
 )
 _STATISTICS: dict[str, Callable[[Answers], Statistic]] = (
-    class_labels.STATISTICS | numbers.STATISTICS | texts.STATISTICS | vectors.STATISTICS | segments.STATISTICS
+    class_labels.STATISTICS
+    | numbers.STATISTICS
+    | texts.STATISTICS
+    | vectors.STATISTICS
+    | segments.STATISTICS
+    | images.STATISTICS
 )
 _CORPORA: dict[str, Callable[[Answers, Codes], Callable[[Floats], Floats]]] = (
     class_labels.CORPORA | numbers.CORPORA | boxes.CORPORA

@@ -30,6 +30,7 @@ from speciate.evaluation.reports.thumbnails import ThumbnailRequest
 from speciate.jobs.job import StoredSpec
 from speciate.jobs.pool import Pool, ServiceAnswer
 from speciate.refs import dataset_ref
+from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
 Part = Literal["confusion", "calibration", "disagreements", "metrics", "all_models", "gaps"]
@@ -100,8 +101,15 @@ def describe(
         worst,
         found.ask("error_analysis:disagreements", count=errors or _DISAGREEMENTS) if "disagreements" in show else None,
         found.ask("error_analysis:unscored") if found.has_unscored else None,
-        found.contact_sheet(captions(worst["examples"])) if worst and found.has_thumbnails else None,
+        _sheet(found, worst["examples"]) if worst and found.has_thumbnails else None,
     )
+
+
+def _sheet(found: Inspection, examples: Sequence[Mapping[str, Any]]) -> bytes | None:
+    """Where images are the answers, those of the models beside the real ones; else the examples."""
+    if "image-generation" in find_metric(found.report.metric).families:
+        return found.side_by_side([one["id"] for one in examples])
+    return found.contact_sheet(captions(examples))
 
 
 def captions(examples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -238,6 +246,16 @@ class Inspection:
         ids = list(captions)[:_MOST_ON_A_SHEET]
         result = self._draw("draw_sheet", ids=ids, captions=[captions[name] for name in ids])
         return base64.b64decode(result["png"]) if result else None
+
+    def side_by_side(self, ids: Sequence[str]) -> bytes | None:
+        """What the models of the leaderboard drew for these examples, a row for each, the real image first."""
+        models = [row.model for row in sorted(self.report.leaderboard, key=lambda row: row.model != self.candidate)]
+        payload = {"folder": str(self._folder), "models": models, "ids": list(ids)}
+        try:
+            found = self._pool.ask("speciate.evaluation.reports.drawn_images:draw_side_by_side", payload)
+        except SpeciateError:
+            return None
+        return base64.b64decode(found["png"])
 
     def _draw(self, service: str, ids: Sequence[str], captions: Sequence[str] = ()) -> ServiceAnswer:
         """Empty if media cannot be drawn any more; the rows have the rest."""

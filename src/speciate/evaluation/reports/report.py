@@ -78,6 +78,9 @@ class Row(_Frozen):
     training_data: TrainingStatement | None = Field(
         None, description="What is said of what a published model learned from."
     )
+    without_consent: dict[str, int] | None = Field(
+        None, description="By column of consent: training rows that do not say yes."
+    )
     coverage: float = Field(description="Share of the examples that were answered.")
     uncovered: tuple[str, ...] | None = Field(
         None, description="Labels that no label of a published model means: these count as wrong."

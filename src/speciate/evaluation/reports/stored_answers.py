@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from speciate.modalities.image_answers import shorten_cell
 from speciate.vocabulary import Family, find_metric
 from speciate.workspace import integrity
 
@@ -62,7 +63,10 @@ def read_examples(request: StoredRequest) -> dict[str, Example]:
     table = integrity.read_table(request.folder / "examples.parquet", LOST, RECOVERY)
     inputs = [name for name in request.inputs if name in table.column_names]
     rows = table.select([*_OWN, *(name for name in inputs if name not in _OWN)]).to_pylist()
-    return {row["example"]: row | {"preview": row["preview"] or _cells(row, inputs)} for row in rows}
+    return {
+        row["example"]: row | {"truth": shorten_cell(row["truth"]), "preview": row["preview"] or _cells(row, inputs)}
+        for row in rows
+    }
 
 
 def read_answers(folder: Path, models: Sequence[str] | None = None) -> list[Answer]:
@@ -73,7 +77,7 @@ def read_answers(folder: Path, models: Sequence[str] | None = None) -> list[Answ
     chosen = [("model", "in", list(models))] if models is not None else None
     table: pa.Table = pq.read_table(path, columns=[name for name in _ANSWER if name in known], filters=chosen)
     rows: list[Answer] = table.to_pylist()
-    return rows
+    return [row if row["output"] is None else {**row, "output": shorten_cell(row["output"])} for row in rows]
 
 
 def by_example(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

@@ -3,6 +3,7 @@
 | `path/to/file.py:FUNCTION` | a user's own, in a sandbox |
 | `package:NAME` | of an installed package (entry point group `speciate.scorers`), trusted as it was installed |
 | `code_passes` | runs the program that was answered against the example's column `tests`, in a sandbox |
+| `likeness:MODEL` | how like a drawn image is to its text, by a registered CLIP-like model |
 | `gym_score` | what the task of reasoning-gym that made the example gives for the answer, in a sandbox |
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.evaluation.scorers import sandboxed_scorers
+from speciate.evaluation.scorers import likeness, sandboxed_scorers
 from speciate.evaluation.scorers.sandboxed_scorers import Better, ScorerError, ScoreResult, check_scores
 from speciate.sandbox import SandboxPolicy
 from speciate.vocabulary import LOWER
@@ -30,7 +31,7 @@ BUILT_IN: dict[str, tuple[str, Better]] = {
 }
 """Those that come with this package: name -> "module:function", and what is better."""
 _PACKAGE = "package:"
-_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'code_passes' or 'gym_score'."
+_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'likeness:MODEL', 'code_passes' or 'gym_score'."
 
 
 class Scorer(NamedTuple):
@@ -43,6 +44,7 @@ class Scorer(NamedTuple):
     def metric(self, entry: str | None = None) -> str:
         """What the scores are called; `entry`: the name that the function gives them, where it is not its own."""
         own = self.signature.partition("@")[0].rpartition(":")[2]
+        entry = None if entry == self.signature else entry
         more = "" if entry in (None, own) else f"/{''.join(c if c.isalnum() else '_' for c in str(entry))}"
         return self.signature + more + (LOWER if self.better == "lower" else "")
 
@@ -54,6 +56,8 @@ def find_scorer(ref: str, policy: SandboxPolicy = "required") -> Scorer:
     if ref == sandboxed_scorers.GYM_SCORE:
         sandboxed_scorers.check_gym()
         return Scorer(ref, "higher", partial(sandboxed_scorers.score_gym, policy=policy))
+    if ref.startswith(likeness.PREFIX):
+        return Scorer(likeness.metric_of(ref), "higher", partial(likeness.score_images, ref))
     if ref.startswith(_PACKAGE):
         return _installed(ref.removeprefix(_PACKAGE))
     path, _, function = ref.rpartition(":")
@@ -66,7 +70,7 @@ def find_scorer(ref: str, policy: SandboxPolicy = "required") -> Scorer:
 
 def is_sandboxed(ref: str | None) -> bool:
     """Whether what it runs was written by others, or by a model: not a package's function, which is installed."""
-    return ref is not None and not ref.startswith(_PACKAGE)
+    return ref is not None and not ref.startswith((_PACKAGE, likeness.PREFIX))
 
 
 def _score_by_user(

@@ -160,6 +160,8 @@ class _Session:
         self._tell(evaluation)
         if evaluation.better:
             self._better(evaluation)
+        if self._held.show is not None:
+            self._held.show(training)
         if self._enough(evaluation):
             return "enough"
         patience = training.parameters.early_stopping_patience

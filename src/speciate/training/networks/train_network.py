@@ -18,7 +18,6 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import architectures
 from speciate.models.backbones.contract import Backbone, Network
-from speciate.models.published.network import PublishedNetwork
 from speciate.tasks.network_predictor import NetworkPredictor, as_scores, warm_start
 from speciate.tasks.task import SavablePredictor, TaskHead
 from speciate.tasks.task_heads import PER_UNIT
@@ -28,6 +27,7 @@ from speciate.training.networks import durable_training, successive_halving, tri
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.data_parallel import Follower
 from speciate.training.networks.kept_head import KeptHead, keep_head
+from speciate.training.networks.kept_pipeline import KeptPipeline, keep_pipeline
 from speciate.training.networks.optimizer import LoopParameters, Precision
 from speciate.training.networks.training_loop import Evaluation, HeldOutData, Scores, TaskLoss, Training
 from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
@@ -133,7 +133,9 @@ def _make_search(context: TrainingContext, parameters: FullParameters, method: N
     assert base_model is not None, "the plan fills in the base model"
     usual = method.usual_rate(base_model)
     rates = parameters.learning_rate or tuple(usual * times for times in _RATE_FACTORS)
-    return _NetworkSearch(context, parameters, method, base_model, rates, keep_head(context))
+    draws = context.task_head.family == "image-generation"
+    kept = keep_pipeline(context) if draws else keep_head(context)
+    return _NetworkSearch(context, parameters, method, base_model, rates, kept)
 
 
 class _NetworkSearch:
@@ -144,7 +146,7 @@ class _NetworkSearch:
         method: NetworkMethod,
         base_model: str,
         rates: Sequence[float],
-        kept: KeptHead | None = None,
+        kept: KeptHead | KeptPipeline | None = None,
     ) -> None:
         self._context, self._parameters, self._method, self._kept = context, parameters, method, kept
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
@@ -181,8 +183,7 @@ class _NetworkSearch:
         """Of a network that is trained no further."""
         for module in (backbone.module, head):
             module.cpu().eval()
-        if isinstance(backbone, PublishedNetwork):
-            assert self._kept is not None, "it made this network"
+        if self._kept is not None:
             return self._kept.predictor(backbone, task_head, held)
         served = loss.served(head) if isinstance(loss, SoftTargetLoss) else head
         return NetworkPredictor(self._context.payload.task, task_head, backbone, served)
@@ -361,7 +362,7 @@ class _NetworkSearch:
         import torch
 
         assert self._kept is not None, "build() sees to it"
-        network = self._kept.network()
+        network: Any = self._kept.network()
         self._method.adapt(network)
         torch.manual_seed(seed)
         head: Any = torch.nn.Identity()
@@ -387,8 +388,14 @@ class _NetworkSearch:
         with self._context.meter.stage("preparing"):
             items = self._items(training.backbone, held)
         targets = held_out_targets(training.task_head, self._context.targets(held))
-        judge = HeldOutData(items, targets, partial(self._value, held), self._metric.sign)
+        judge = HeldOutData(items, targets, partial(self._value, held), self._metric.sign, self._show)
         return training, judge, usage_now().minus(before)
+
+    def _show(self, training: Training) -> None:
+        """What a pipeline draws by now."""
+        if isinstance(self._kept, KeptPipeline):
+            network: Any = training.backbone
+            self._kept.draw(network, training.step)
 
     def _value(self, held: Sequence[Example], scores: Scores) -> float:
         return float(measure(self._context, self._context.task_head, held, as_scores(scores)).value)

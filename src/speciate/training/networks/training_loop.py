@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models.backbones.contract import Network, States
-from speciate.tasks.task import ForwardLoss, WeightedLoss, WholeBatchLoss
+from speciate.tasks.task import ForwardLoss, HeldOutErrors, WeightedLoss, WholeBatchLoss
 from speciate.training.networks import batches, optimizer
 from speciate.training.networks.batches import Items
 from speciate.training.networks.data_parallel import (
@@ -74,6 +74,8 @@ class HeldOutData(NamedTuple):
     measure: Callable[[Scores], float] | None = None
     sign: int = 1
     """-1 where less is better."""
+    show: Callable[[Training], None] | None = None
+    """Called after each judgement: what the weights can do by then may be drawn. Changes nothing of the training."""
 
 
 class Evaluation(NamedTuple):
@@ -252,6 +254,9 @@ class Training:
     ) -> tuple[float, int, Sequence[npt.NDArray[Any]]]:
         """Mean loss, over how many it is one, and the scores of each."""
         wanted = pick_rows(targets, part)
+        if isinstance(self.task_head, HeldOutErrors):
+            errors = self.task_head.held_out_errors(self.backbone, self._collated(items, part), wanted)
+            return float(np.mean(errors)), len(errors), errors
         if isinstance(self.task_head, ForwardLoss):
             batch = self._collated(items, part)
             own, count = self.task_head.forward_loss(self.backbone, batch, wanted)

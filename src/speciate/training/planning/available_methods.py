@@ -9,6 +9,7 @@ from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.models import model_folder, packaged, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
+from speciate.models.diffusion import pipeline_folder
 from speciate.models.encoders import base_models, by_frames
 from speciate.models.fetch import PUBLISHED
 from speciate.models.language import causal_lm, vision_language
@@ -42,11 +43,14 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "depth": (),
     "transcription": ("lora", "full"),
     "generation": _ALL_OF_LANGUAGE,
+    "image-generation": ("lora",),
 }
 
 
 def available_candidates(modality: str, family: Family = "classification") -> list[Candidate]:
     """What can be trained now on this modality with what is installed, cheapest first."""
+    if family == "image-generation":
+        return []  # no package brings a pipeline
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
     found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = names(modality)
@@ -83,6 +87,8 @@ def unavailable_candidates(modality: str, family: Family = "classification") -> 
         found.append((Candidate(method="classical"), "Only voxels are labelled one by one, not pixels."))
     if family == "generation":
         return [*found, *_unavailable_language(modality)]
+    if family == "image-generation":
+        return [(Candidate(method="lora"), _why_no_pipeline())]
     bases_known = base_models(modality)
     if not bases_known:
         found.append((Candidate(method="probe"), f"No packaged model reads {modality}; train one, or name path:/dir."))
@@ -143,6 +149,40 @@ def _check_language_model(candidate: Candidate, modality: str, workspace: Worksp
     return candidate.model_copy(update={"base_model": base.ref}), base
 
 
+def _why_no_pipeline() -> str:
+    for library in ("torch", "peft", "diffusers"):
+        if not _is_installed(library):
+            return f"Not installed. Run: {pipeline_folder.INSTALL}"
+    return "It needs a base_model, a pipeline as diffusers saves it: no package brings one."
+
+
+def _check_pipeline(candidate: Candidate, workspace: Workspace) -> tuple[Candidate, Base]:
+    """A training of what draws images. MISSING_EXTRA without diffusers, INVALID where the base model is no pipeline."""
+    for library in ("torch", "peft", "diffusers"):
+        if not _is_installed(library):
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"Training on images and captions needs the library {library!r}, which is not installed.",
+                f"Run: {pipeline_folder.INSTALL}",
+            )
+    if candidate.base_model is None:
+        raise SpeciateError(
+            Code.INVALID,
+            "Images are learned on top of a published pipeline, and base_model names none: no package brings one.",
+            "Call again with base_model='path:/dir', a folder as diffusers' save_pretrained writes it, or "
+            "register_model(source='hf:ORG/NAME') first and name that.",
+        )
+    base = find_base(workspace, candidate.base_model)
+    if base.folder is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} has fresh weights, and a pipeline is trained on from what it knows.",
+            "Call again with base_model='path:/dir' or a registered pipeline.",
+        )
+    pipeline_folder.check_pipeline(base.folder, base.ref)
+    return candidate.model_copy(update={"base_model": base.ref}), base
+
+
 def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
     """A training of a model that sees and writes. INVALID where it is none, or the method learns from texts alone."""
     if candidate.method not in VISION_VARIANTS:
@@ -186,12 +226,20 @@ def check_candidate(
             f"The method 'classical' uses no base model, but base_model is {candidate.base_model!r}.",
             next=[CallAgain("train_model", {"base_model": None}), CallAgain("train_model", {"method": "probe"})],
         )
+    if family == "image-generation" and candidate.method != "lora":
+        raise SpeciateError(
+            Code.INVALID,
+            f"{candidate.method!r} does not learn to draw images; 'lora' does, on a published pipeline.",
+            next=[CallAgain("train_model", {"method": "lora", "base_model": candidate.base_model})],
+        )
     if candidate.base_model is not None and (family == "generation" or candidate.method not in _BY_FAMILY[family]):
         base = find_base(workspace, candidate.base_model) if candidate.method in KEEPING else None
         if base is not None and can_keep_head(base, candidate.method, family, modality):
             return candidate.model_copy(update={"base_model": base.ref}), base
     if candidate.method not in _BY_FAMILY[family]:
         raise _cannot_be_trained(candidate, modality, family, can)
+    if family == "image-generation":
+        return _check_pipeline(candidate, workspace)
     if family == "generation":
         return _check_language_model(candidate, modality, workspace)
     if candidate.method == "classical":
@@ -309,8 +357,9 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
     for name in registry.names(workspace.database):
         card = registry.versions(workspace.database, name)[-1]
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
+        draws = family == "image-generation" and card.task == pipeline_folder.TEXT_TO_IMAGE
         if card.method != PUBLISHED or not (
-            sees or suits(card.modality, modality) or by_frames(card.modality, modality)
+            sees or draws or suits(card.modality, modality) or by_frames(card.modality, modality)
         ):
             continue
         try:
