@@ -59,7 +59,7 @@ published-weights: install  ## real published weights from packages: speech and 
 speech-tuned: install  ## Whisper tiny before and after minutes of fine-tuning, heard in a voice it has not learned from
 	$(BIN)/python evals/demo/speech_tuned.py
 
-base-model-day: install  ## twenty new base models: is the best found at a twentieth of the cost; a quarter of an hour
+base-model-day: install  ## twenty new base models at once: is the best found at a twentieth of the cost of training them
 	$(BIN)/python evals/base_model_day.py draws
 	PYTHONPATH=. $(BIN)/python evals/base_model_call.py
 
