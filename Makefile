@@ -131,6 +131,13 @@ drift: install   ## two hundred quiet years of the detectors, and how soon they 
 	$(BIN)/python evals/drift.py quality
 	$(BIN)/python evals/drift.py all
 
+.PHONY: loop-figures
+loop-figures: install   ## how the loop decides, what an idle watch costs, and a fleet of a thousand: ten minutes
+	$(BIN)/python evals/loop_decisions.py false
+	$(BIN)/python evals/loop_decisions.py digits 40
+	$(BIN)/python evals/bench/watch_idle.py
+	$(BIN)/python evals/fleet.py
+
 fuzz: install    ## ten thousand damaged files through the tools
 	$(BIN)/python evals/fuzz.py
 
