@@ -26,6 +26,7 @@ from speciate.modalities.image_answers import is_image_answer
 from speciate.predictions import reading
 from speciate.predictions.label_queue import next_labels
 from speciate.predictions.log_files import log_folder
+from speciate.promotion import aliases
 from speciate.server.tool_api import App, JobStarted
 from speciate.serving.deployments import gather_examples
 from speciate.serving.predict import Input
@@ -36,7 +37,7 @@ from speciate.tools.exports import export_model
 from speciate.tools.jobs import get_job
 from speciate.tools.models import register_model
 from speciate.tools.predictions import predict
-from speciate.tools.promotion import promote_model
+from speciate.tools.promotion import Promotion, promote_model
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
@@ -150,8 +151,7 @@ def test_from_a_folder_to_production(app: App, tmp_path: Path, monkeypatch: pyte
     written = result(app, predict(app, model=model, dataset="shapes:test", path=str(answers)))
     assert written["report"]["failed"] == 0, written
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    first = rows[0]["predicted"] if "predicted" in rows[0] else rows[0]["prediction"]
-    assert is_image_answer(json.loads(first) if isinstance(first, str) else first)
+    assert all(is_image_answer(row["output"]) for row in rows)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -183,9 +183,15 @@ def test_from_a_folder_to_production(app: App, tmp_path: Path, monkeypatch: pyte
     assert theirs("a red square", num_inference_steps=2).images[0].size == (doubles.SIDE, doubles.SIDE)
     assert (tmp_path / "away" / "unet" / "config.json").is_file()
 
-    if judged["decision"]["verdict"] != "promote":
-        return
-    assert promote_model(app, use_case="drawing", model=model).state == "applied"
+    assert judged["decision"]["verdict"] == "hold"  # random weights, and near-copies across the splits
+    refused = promote_model(app, use_case="drawing", model=model)
+    assert isinstance(refused, Promotion)
+    assert refused.state == "refused"
+    app.workspace.database.transact(
+        lambda tx: aliases.move(
+            tx, use_case="drawing", model=model, expected=None, action="promote", actor="test", evidence={}
+        )
+    )
     production, *_ = ask(app, use_case="drawing")
     logged = reading.find(log_folder(app.workspace.folders, "drawing"), production.predictions[0].prediction)
     assert logged is not None
