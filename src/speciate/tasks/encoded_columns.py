@@ -83,7 +83,8 @@ def _as_columns(targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
         return targets.astype(np.float64).reshape(len(targets), -1)
-    return (targets[:, None] == np.arange(1, int(targets.max()) + 1)).astype(np.float64)
+    found: npt.NDArray[np.float64] = (targets[:, None] == np.arange(1, int(targets.max()) + 1)).astype(np.float64)
+    return found
 
 
 def _is_categorical(examples: Sequence[Example], name: str) -> bool:

@@ -237,7 +237,7 @@ def _boxes_around(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         top, bottom, left, right = down[0], down[-1] + 1, across[0], across[-1] + 1
         row[:] = (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
     height, width = masks.shape[1:]
-    return made / np.array([width, height, width, height], np.float32)
+    return (made / np.array([width, height, width, height], np.float32)).astype(np.float32)
 
 
 def _boxes(found: Mapping[str, Any], labels: int) -> npt.NDArray[np.float64]:

@@ -120,7 +120,8 @@ def _steps(network: PublishedNetwork, part: Batch) -> torch.Tensor:
         flat = past.transpose(1, 2).reshape(rows * channels, -1)
         options = {"freq": [0] * len(flat)} if hasattr(module.config, "freq_size") else {}
         made = module(past_values=list(flat), **options).mean_predictions
-        return made.reshape(rows, channels, -1)
+        told: torch.Tensor = made.reshape(rows, channels, -1)
+        return told
     if (reads := int(module.config.num_input_channels)) != channels:
         if reads != 1:
             raise ValueError(f"the series has {channels} channels, and the model reads {reads}")

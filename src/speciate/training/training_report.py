@@ -70,5 +70,7 @@ class TrainReport(TypedDict, total=False):
     left_out: int | None
     usd: float
     repetition: Repetition
+    learning_curve: Mapping[str, object]
+    """`points` of (examples, value), and how many `examples_for_target`; where the target was missed."""
     replay: dict[str, object]
     """Of continual learning: what was drawn from earlier versions."""

@@ -63,7 +63,8 @@ def largest_distance(
         spread = measured.std(1, keepdims=True)
         centred = measured - measured.mean(1, keepdims=True)
         found: Values = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
-        return np.round(np.max(found, axis=0), 9)
+        rounded: Values = np.round(np.max(found, axis=0), 9)
+        return rounded
 
     return _test(measure, largest, m, n, rng, times)
 

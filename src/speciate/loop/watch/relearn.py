@@ -436,7 +436,7 @@ def _said(best: _Gain, n: int) -> str:
     return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
 
 
-def _known(best: _Gain, judged: Child | None) -> Mapping[str, object]:
+def _known(best: _Gain, judged: Child | None) -> dict[str, object]:
     """`judged` None: what must go is replaced, and no answers judge that."""
     if judged is None:
         return {"model": best.model}

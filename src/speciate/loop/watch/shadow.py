@@ -117,9 +117,9 @@ def item_of(log: LogFolder, answer: LoggedAnswer) -> Item | None:
     """As it was asked; None for a mixed row, or where its file is gone."""
     kept = answer.input or {}
     if "text" in kept:
-        return {"id": answer.id, "text": kept["text"]}
+        return {"id": answer.id, "text": str(kept["text"])}
     if "row" in kept:
-        return {"id": answer.id, "row": kept["row"]}
+        return {"id": answer.id, "row": dict(kept["row"])}
     if "data" not in kept:
         return None
     try:

@@ -163,7 +163,7 @@ def ways(
     family = find_task(str(card.task)).family
     probes = [Way(name=f"probe-{place}", method="probe", base_model=base) for place, base in enumerate(bases)]
     if recalled is not None and recalled.made_from:
-        found = [Way(name=each.method, method=each.method) for each in available_candidates(card.modality, family)
+        found = [Way(name=each.method, method=each.method) for each in available_candidates(str(card.modality), family)
                  if each.base_model is None]  # fmt: skip
         return (*found, *probes)
     scratch = Way(name="like", like=_root(workspace, card).ref)

@@ -130,7 +130,7 @@ def load_pipeline(folder: Path, ref: str, threads: int = 1) -> Pipeline:
     log.set_verbosity_error()
     log.disable_progress_bar()
     scheduler: Any = DDIMScheduler
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with nested_view(folder) as place:
         try:
             unet = _load_part(UNet2DConditionModel, place, "unet", torch_dtype=torch.float32)

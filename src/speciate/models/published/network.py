@@ -197,7 +197,7 @@ class PublishedNetwork:
 
         assert self.prompts is not None, "kept_head.py sees to it"
         images = self.model.head.adapter == "zero-shot-image"
-        shares = []
+        shares: list[torch.Tensor] = []
         for words in sentence_tokens(self.model, self.prompts):
             device = next(iter(part.values())).device
             made = self._call({**{name: each.to(device) for name, each in words.items()}, **part})
@@ -265,7 +265,7 @@ class PublishedNetwork:
             case _:
                 made = audio_features(self.model, [np.asarray(medium, np.float32)])
         item = {name: np.asarray(each[0], np.float32) for name, each in made.items() if name in _NUMBERS}
-        kept = {name: np.asarray(made[name][0], kind) for name, kind in _MARKS.items() if name in made}
+        kept: Item = {name: np.asarray(made[name][0], kind) for name, kind in _MARKS.items() if name in made}
         return item | kept
 
     def _tokens(self, text: str, *, types: bool = True) -> Item:

@@ -124,7 +124,7 @@ class _Outputs(SimpleNamespace):
 def _open(file: Path, threads: int) -> tuple[Any, int]:
     """A session and its number of weights. Raises MISSING_EXTRA, or INVALID for a file that is not self-contained."""
     check_installed("onnx", "onnxruntime")
-    import onnx  # type: ignore[import-untyped]  # has no types
+    import onnx
     import onnxruntime  # type: ignore[import-untyped]  # has no types
 
     with foreign_files.open_file(file) as opened:

@@ -67,7 +67,11 @@ def _earlier_results(before: pa.Table) -> list[SourceListing]:
             published = tuple(Figure(**each) for each in row["published"])
             entry = Entry(ref=row["ref"], what=row["what"], access="weights", published=published, hub=row["hub"])
             found.setdefault(told, []).append(entry)
-    return [SourceListing(timm_results.NAME, *told.split(", "), entries) for told, entries in sorted(found.items())]
+    listings = []
+    for told, entries in sorted(found.items()):
+        origin, date = told.split(", ")
+        listings.append(SourceListing(timm_results.NAME, origin, date, entries))
+    return listings
 
 
 def main() -> int:
