@@ -82,7 +82,7 @@ def _medians(maps: Distances) -> Distances:
     """Over the first axis; of a place that no map knows that of all."""
     known = np.isfinite(maps)
     whole = float(np.median(maps[known])) if known.any() else 1.0
-    filled = np.where(known.any(0)[None], maps, whole)
+    filled = np.where(known.any(axis=0, keepdims=True), maps, whole)
     found: Distances = np.nanmedian(filled, axis=0)
     return found
 
