@@ -62,7 +62,8 @@ class EncodedColumns:
         for place, example in enumerate(examples):
             if (known := self._learned.get(example.id)) is not None:
                 found[place] = known
-        return np.hstack([self._plain.encode(examples), found])
+        rows: npt.NDArray[np.float64] = np.hstack([self._plain.encode(examples), found])
+        return rows
 
     def settings(self) -> RepresentationSettings:
         return {
@@ -82,9 +83,8 @@ def _as_columns(targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """(N, K): of labels the share of each but the first, of numbers themselves."""
     targets = np.asarray(targets)
     if targets.dtype.kind not in "iu":
-        return targets.astype(np.float64).reshape(len(targets), -1)
-    found: npt.NDArray[np.float64] = (targets[:, None] == np.arange(1, int(targets.max()) + 1)).astype(np.float64)
-    return found
+        return np.asarray(targets, np.float64).reshape(len(targets), -1)
+    return np.asarray(targets[:, None] == np.arange(1, int(targets.max()) + 1), np.float64)
 
 
 def _is_categorical(examples: Sequence[Example], name: str) -> bool:

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 ON_ALL_FOLDS = "out-of-fold on training and validation"
+_OVER_BUDGET = "the budget had ended"
 _FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
 _FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
@@ -174,6 +175,9 @@ def select_best(
     tried: list[CandidateResult] = []
     every: list[_EvaluatedLearner] = []
     for group in groups:
+        if best and context.over_budget:  # not even prepared for
+            tried += [CandidateResult(f"{group.name}: {each.name}", 0.0, None, _OVER_BUDGET) for each in group.learners]
+            continue
         context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
         try:
             with context.meter.stage("preparing"):
@@ -188,7 +192,7 @@ def select_best(
             context.checkpoint()
             name, started = f"{group.name}: {learner.name}", time.monotonic()
             context.progress(len(tried), total, "candidates", name)
-            reason = "the budget had ended" if best and context.over_budget else _refusal(learner, parts, context)
+            reason = _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context)
             if reason:
                 tried.append(CandidateResult(name, 0.0, None, reason))
                 _log.info("%s: not tried: %s", name, reason)

@@ -46,6 +46,15 @@ class Repetition(TypedDict):
     environment: Mapping[str, Sequence[object]]
 
 
+class LearningCurve(TypedDict):
+    """The chosen learner's value when it learns from parts of the training examples."""
+
+    points: list[list[float]]
+    """[examples, value]."""
+    examples_for_target: int | None
+    """How many would do, at least; None where the curve does not say."""
+
+
 class TrainReport(TypedDict, total=False):
     """With the keys of a `MethodReport` beside these."""
 
@@ -70,7 +79,7 @@ class TrainReport(TypedDict, total=False):
     left_out: int | None
     usd: float
     repetition: Repetition
-    learning_curve: Mapping[str, object]
-    """`points` of (examples, value), and how many `examples_for_target`; where the target was missed."""
+    learning_curve: LearningCurve
+    """Where the target was missed."""
     replay: dict[str, object]
     """Of continual learning: what was drawn from earlier versions."""
