@@ -26,6 +26,7 @@ from speciate.workspace.filesystem import FilesystemCheck, check_folder
 
 ENABLES = {
     "classical": "train_model and specialize with classical methods, predict with them",
+    "boosting": "boosted trees of LightGBM among the classical methods",
     "train": "methods that use pretrained models: probe and what is above it",
     "audio": "datasets of audio",
     "video": "datasets of videos",
@@ -48,6 +49,7 @@ ENABLES = {
     "endpoints": "prices of models that others serve",
     "metrics": "metrics of texts that were written or transcribed",
     "demo": "the progress bars of `make demo`, which installs its data itself",
+    "browser": "tests of the pages in a browser, and their screenshots",
     "dev": "working on speciate itself",
     "all": "everything",
 }
