@@ -37,7 +37,7 @@ from speciate.tools.exports import export_model
 from speciate.tools.jobs import get_job
 from speciate.tools.models import register_model
 from speciate.tools.predictions import predict
-from speciate.tools.promotion import Promotion, promote_model
+from speciate.tools.promotion import promote_model
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
@@ -184,9 +184,8 @@ def test_from_a_folder_to_production(app: App, tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "away" / "unet" / "config.json").is_file()
 
     assert judged["decision"]["verdict"] == "hold"  # random weights, and near-copies across the splits
-    refused = promote_model(app, use_case="drawing", model=model)
-    assert isinstance(refused, Promotion)
-    assert refused.state == "refused"
+    with pytest.raises(SpeciateError):
+        promote_model(app, use_case="drawing", model=model)
     app.workspace.database.transact(
         lambda tx: aliases.move(
             tx, use_case="drawing", model=model, expected=None, action="promote", actor="test", evidence={}
