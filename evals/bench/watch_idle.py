@@ -23,7 +23,8 @@ from speciate.loop.watch.definition import Policy, Trigger, TriggerKind, Watch
 from speciate.loop.watch.watcher import Watcher
 from speciate.predictions import prediction_ids, reading
 from speciate.predictions.log import AnsweringModel, AnswerLog
-from speciate.predictions.log_files import ANSWERS, FEEDBACK, LogFolder, log_folder, write_part
+from speciate.predictions.log_files import ANSWERS, FEEDBACK, LogFolder, log_folder
+from speciate.predictions.maintenance import write_part
 from speciate.promotion import aliases, bake
 from speciate.settings import Log, Settings
 from speciate.use_cases import Definition, Objective
