@@ -36,7 +36,8 @@ def test_a_refresh_adds_what_the_hub_lists_and_keeps_the_rest(
     with serving({"org/one": {}, "org/two": {}}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         result = perform(workspace, refresh.KIND, {"sources": ["hub", "pkg"]})
-    assert result == {"models": before + 2, "asked": ["hub", "pkg"], "missed": {}}
+    assert (result["models"], result["asked"], result["missed"]) == (before + 2, ["hub", "pkg"], {})
+    assert {each["ref"] for each in result["new"]} == {"hf:org/one", "hf:org/two"}
     assert set(found(workspace, sources=("hub",))) == {"hf:org/one", "hf:org/two"}
     assert found(workspace, text="minilm", sources=("pkg",))
 

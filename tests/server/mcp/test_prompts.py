@@ -69,7 +69,7 @@ def test_a_prompt_carries_the_state_that_it_is_about(server: Server, era: str, n
     assert [each.resource.uri for each in held] == [
         each.replace("{use_case}", "smears") for each in ALL[name].about + ALL[name].about_if_known
     ]
-    assert json.loads(held[0].resource.text)["objective"] == {"metric": "accuracy", "target": 0.9}
+    assert json.loads(held[0].resource.text)["objective"] == {"metric": "accuracy", "target": 0.9, "aim": "pass"}
     assert "smears" in text.text
 
 

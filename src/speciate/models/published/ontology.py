@@ -32,8 +32,8 @@ class Ontology:
     """WordNet's nouns in a folder. Raises OSError where its files cannot be read."""
 
     def __init__(self, folder: Path) -> None:
-        self._index, self._data = (folder / _INDEX).open("rb"), (folder / _DATA).open("rb")
-        self._size = (folder / _INDEX).stat().st_size
+        self._index, self._data = folder / _INDEX, folder / _DATA
+        self._size = self._index.stat().st_size
         self._known: dict[int, _Synset] = {}
 
     def kinds(self, label: str, wanted: Sequence[str], *, by_synset: bool = False) -> list[str]:
@@ -65,29 +65,13 @@ class Ontology:
             yield from map(int, parts[-int(parts[2]) :])
 
     def _line(self, word: str) -> str | None:
-        wanted, low, high = word.encode(), 0, self._size
-        while low < high:  # of the lines that begin in [low, high)
-            middle = (low + high) // 2
-            self._index.seek(max(middle - 1, 0))
-            if middle:
-                self._index.readline(_LONGEST_LINE)  # to the next line's beginning
-            begin = self._index.tell()
-            line = self._index.readline(_LONGEST_LINE)
-            if begin >= high or not line:
-                high = middle
-                continue
-            key = line.split(b" ", 1)[0] if not line.startswith(b" ") else b""  # its licence stands first
-            if key == wanted:
-                return line.decode("latin-1")
-            if key < wanted:
-                low = begin + len(line)
-            else:
-                high = middle
-        return None
+        with self._index.open("rb") as index:
+            return _find_line(index, word.encode(), self._size)
 
     def _synset(self, number: int) -> _Synset:
         if number not in self._known:
-            self._known[number] = _read_synset(self._data, number)
+            with self._data.open("rb") as data:
+                self._known[number] = _read_synset(data, number)
         return self._known[number]
 
     def _words_above(self, number: int) -> set[str]:
@@ -98,6 +82,29 @@ class Ontology:
                 seen.add(one)
                 left += self._synset(one).above
         return {word for one in seen for word in self._synset(one).words}
+
+
+def _find_line(index: BinaryIO, wanted: bytes, size: int) -> str | None:
+    """The line of a word, by bisection of the sorted file."""
+    low, high = 0, size
+    while low < high:  # of the lines that begin in [low, high)
+        middle = (low + high) // 2
+        index.seek(max(middle - 1, 0))
+        if middle:
+            index.readline(_LONGEST_LINE)  # to the next line's beginning
+        begin = index.tell()
+        line = index.readline(_LONGEST_LINE)
+        if begin >= high or not line:
+            high = middle
+            continue
+        key = line.split(b" ", 1)[0] if not line.startswith(b" ") else b""  # its licence stands first
+        if key == wanted:
+            return line.decode("latin-1")
+        if key < wanted:
+            low = begin + len(line)
+        else:
+            high = middle
+    return None
 
 
 def _read_synset(data: BinaryIO, number: int) -> _Synset:
