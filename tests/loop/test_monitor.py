@@ -54,7 +54,7 @@ def test_inputs_of_another_kind_are_found_with_their_onset_and_once(production: 
     found = []
     for week in range(7):
         make = sentence if week < 3 else other_sentence
-        production.ask({"text": f"{make(chance)} {_INJECTION if week == 5 else ''}"} for _ in range(60))
+        production.ask({"text": f"{make(chance)} {_INJECTION}"} for _ in range(60))
         found.append(production.end_week(week))
     assert [each.use for each in found] == ["reference", *["tested"] * 6]
     assert [each.n for each in found] == [60] * 7

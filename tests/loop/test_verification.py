@@ -143,7 +143,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "an evaluation's scores": Kind(lambda kept: kept.evaluation / "scores.parquet", None),
     "answers that were kept": Kind(
-        lambda kept: next(kept.workspace.folders.predictions.glob("*/*.parquet")),
+        lambda kept: next(kept.workspace.folders.predictions.glob("somebody/*.parquet")),
         lambda kept: answer_cache.paid(kept.workspace.folders, "job-asking"),
     ),
     "logged answers": Kind(_log_part, lambda kept: reading.answers(kept.log)),
