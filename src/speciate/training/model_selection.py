@@ -158,11 +158,17 @@ def _standing(sign: int, value: float) -> float:
 
 
 def select_best(
-    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, *, ensemble: bool = False
+    context: TrainingContext,
+    groups: Sequence[LearnerGroup],
+    folds: int,
+    *,
+    ensemble: bool = False,
+    refit: bool = True,
 ) -> SelectedModel:
     """Try every learner on every representation until the budget ends, and keep the best.
 
-    `ensemble`: or a weighted mean of several, where that is better on the same held-out examples.
+    `ensemble`: or a weighted mean of several, where that is better on the same held-out examples. `refit`: the winner
+    learns once more, from the held-out examples, too; not where they judge what a further training forgets.
 
     Among equals the earlier one wins: groups and learners are listed from cheap to expensive. Between groups that see
     different parts of mixed rows, few validation examples do not decide alone: see `_decide_between`. Raises INVALID
@@ -223,7 +229,7 @@ def select_best(
             best = mean_of
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=decided is not None)
+    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
 
 
 def _finish(
@@ -234,6 +240,7 @@ def _finish(
     sign: int,
     *,
     compared: bool,
+    refit: bool,
 ) -> SelectedModel:
     """What the winner is worth and what it becomes. `compared`: out of fold already."""
     with context.meter.stage("training"):
@@ -243,7 +250,7 @@ def _finish(
     surer = None if compared else _confirmed(context, best, folds, sign)
     _note_learning_curve(context, best, sign)
     taken = sum(one.seconds for one in tried if one.name in {each.name for each in _singles(best)})
-    final = _refitted(context, best, taken) or final
+    final = (_refitted(context, best, taken) if refit else None) or final
     return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
 
 

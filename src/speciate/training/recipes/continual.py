@@ -344,6 +344,7 @@ def _fit_first(context: TrainingContext, parameters: SldaParameters) -> Selected
         context,
         [LearnerGroup(base_model, lambda examples: embeddings, (Learner(_SLDA_NAME, learn),))],
         parameters.folds,
+        refit=False,
     )
 
 
