@@ -133,7 +133,9 @@ def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answ
 def test_a_public_model_that_is_better_is_not_replaced(flowers: Workspace, served: Answering) -> None:
     world.make_dataset(flowers, "few", splits={"train": 6, "validation": 4, "test": 2})
     weak = world.train_model(flowers, "weak", dataset="few", hyperparameters={"candidates": ["boosting"]})
-    world.define(flowers, incumbent="oracle", objective={"metric": "accuracy"})
+    world.define(
+        flowers, incumbent="oracle", objective={"metric": "accuracy"}, gates=[{"rule": "not_worse", "value": 0.0}]
+    )
     result = world.evaluate_models(flowers, models=[weak], use_case="flowering", latency=False)
     compared = result["report"]["comparisons"][0]
     assert compared["interval"][1] < 0
