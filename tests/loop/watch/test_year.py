@@ -66,8 +66,13 @@ def test_fifty_kills_at_random_moments_leave_the_rows_of_the_undisturbed_run(
 def test_kills_at_each_fault_point_leave_them_too(
     tmp_path: Path, undisturbed: dict[str, list[Row]], point: str
 ) -> None:
-    for times in (1, 2, 3, 5, 8):
-        assert in_a_process(tmp_path / "w", at=(point, times)) == -signal.SIGKILL
+    ends = []
+    for times in (1, 2, 3, 5, 8):  # the point is passed less often in what is left of the year
+        ends.append(in_a_process(tmp_path / "w", at=(point, times)))
+        if ends[-1] == 0:
+            break
+    assert ends.count(-signal.SIGKILL) >= 3
+    assert set(ends) <= {-signal.SIGKILL, 0}
     assert in_a_process(tmp_path / "w") == 0
     found = rows_of(tmp_path / "w")
     for name, table in undisturbed.items():
