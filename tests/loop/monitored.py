@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from speciate.predictions import feedback
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.promotion import aliases
+from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.loop.test_thirty_days import AtOnce
@@ -53,6 +55,14 @@ def promoted(workspace: Workspace) -> None:
     wanted = use_cases.Definition.model_validate({**known, "objective": {"metric": "accuracy", "target": 0.9}})
     workspace.database.transact(lambda tx: use_cases.define(tx, wanted))
     move(workspace, version.ref)
+
+
+def promoted_root(folder: Path) -> Path:
+    """A closed workspace in this folder with a model in production, to be copied."""
+    workspace = Workspace(folder / "workspace", ManualClock(), Settings(policy="auto"))
+    promoted(workspace)
+    workspace.close()
+    return folder / "workspace"
 
 
 class Production:

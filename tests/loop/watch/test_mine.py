@@ -18,22 +18,16 @@ from speciate.loop.watch.aim import AskedAnswer, Vectors
 from speciate.loop.watch.mine import Candidate, choose, choose_apart
 from speciate.modalities import find
 from speciate.predictions.quality import random_place
-from speciate.settings import Settings
-from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.data import copied
-from tests.loop.monitored import Production, other_sentence, promoted, sentence
+from tests.loop.monitored import Production, other_sentence, promoted_root, sentence
 from tests.serving.world import USE_CASE
 from tests.training.world import make_dataset
 
 
 @pytest.fixture(scope="module")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("mined") / "workspace"
-    workspace = Workspace(root, ManualClock(), Settings(policy="auto"))
-    promoted(workspace)
-    workspace.close()
-    return root
+    return promoted_root(tmp_path_factory.mktemp("mined"))
 
 
 @pytest.fixture

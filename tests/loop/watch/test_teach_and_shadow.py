@@ -14,11 +14,10 @@ from speciate.loop.watch.facts import ShadowReport, Taught
 from speciate.loop.watch.teach import LEAST, TeachSpec, plan
 from speciate.predictions.log_files import log_folder
 from speciate.privacy import purge_logs
-from speciate.settings import Settings, WatchCaps
-from speciate.workspace.workspace import Workspace
+from speciate.settings import WatchCaps
 from tests.conftest import ManualClock
 from tests.data import copied
-from tests.loop.monitored import Production, promoted
+from tests.loop.monitored import Production, promoted_root
 from tests.serving.world import MODEL, USE_CASE
 
 TEACHER = f"{MODEL}@v1"
@@ -26,11 +25,7 @@ TEACHER = f"{MODEL}@v1"
 
 @pytest.fixture(scope="module")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("taught") / "workspace"
-    workspace = Workspace(root, ManualClock(), Settings(policy="auto"))
-    promoted(workspace)
-    workspace.close()
-    return root
+    return promoted_root(tmp_path_factory.mktemp("taught"))
 
 
 @pytest.fixture

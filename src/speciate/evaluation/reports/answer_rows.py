@@ -29,7 +29,7 @@ is."""
 
 class PageRequest(StoredRequest):
     show: str = "differ"
-    truth: str | None = None
+    label: str | None = None
     answered: str | None = None
     """By the candidate."""
     after: str = ""
@@ -46,7 +46,7 @@ class GivenAnswer(TypedDict):
 
 class JudgedExample(TypedDict):
     id: str
-    truth: str
+    label: str
     preview: str | None
     candidate: GivenAnswer | None
     baseline: GivenAnswer | None
@@ -60,7 +60,7 @@ class JudgedPage(TypedDict):
 
 
 class AnswersToOne(TypedDict):
-    truth: str | None
+    label: str | None
     """None: the example is not among the judged ones."""
     answers: dict[str, GivenAnswer]
     """By model."""
@@ -100,12 +100,12 @@ def answers_to_one(payload: Mapping[str, object]) -> AnswersToOne:
     request = PageRequest.model_validate(payload)
     example = read_examples(request).get(request.after)
     if example is None:
-        return {"truth": None, "answers": {}}
+        return {"label": None, "answers": {}}
     labels, answers = has_labels(request.metric), dict[str, GivenAnswer]()
     for answer in read_answers(request.folder):
         if answer["example"] == request.after and answer["model"] not in answers:
             answers[answer["model"]] = _given(answer, example, labels)
-    return {"truth": str(example["truth"]), "answers": answers}
+    return {"label": str(example["truth"]), "answers": answers}
 
 
 def _first(given: Sequence[Answer] | None) -> Answer | None:
@@ -114,7 +114,7 @@ def _first(given: Sequence[Answer] | None) -> Answer | None:
 
 def _is_wanted(pair: _Pair, request: PageRequest) -> bool:
     """As the cells of the confusion table count."""
-    if request.truth is not None and label_text(str(pair.example["truth"])) != request.truth:
+    if request.label is not None and label_text(str(pair.example["truth"])) != request.label:
         return False
     if request.answered is None:
         return True
@@ -150,7 +150,7 @@ def _given(answer: Answer, example: Example, labels: bool) -> GivenAnswer:
 def _view(pair: _Pair, labels: bool) -> JudgedExample:
     example: Mapping[str, Any] = pair.example
     return {
-        "id": example["example"], "truth": str(example["truth"]), "preview": example["preview"],
+        "id": example["example"], "label": str(example["truth"]), "preview": example["preview"],
         "candidate": _given(pair.candidate, example, labels) if pair.candidate else None,
         "baseline": _given(pair.baseline, example, labels) if pair.baseline else None,
     }  # fmt: skip

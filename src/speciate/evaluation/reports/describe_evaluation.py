@@ -170,7 +170,7 @@ class Wanted(TypedDict, total=False):
     column: str
     but: Sequence[str]
     show: str
-    truth: str | None
+    label: str | None
     answered: str | None
     after: str
 

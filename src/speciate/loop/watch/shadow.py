@@ -54,27 +54,31 @@ class ShadowSpec(BaseModel):
     n: int = Field(SAMPLE, gt=0, le=5_000)
 
 
-class ShadowPayload(BaseModel):
+class AskedPayload(BaseModel):
+    """A model that is asked about logged inputs, and how it reads them."""
+
     model_config = ConfigDict(frozen=True)
     log: Path
-    model: str
     model_folder: Path
     modality: str | None
     inputs: tuple[str, ...]
     parts: tuple[str, ...]
     ignored_parts: tuple[str, ...]
-    serving: str | None
-    generation: int
     since: float
     n: int
     cage: SandboxPolicy
 
     def about(self) -> ModelInputs:
-        """How the candidate reads inputs."""
         return {
             "model": str(self.model_folder), "modality": self.modality, "inputs": list(self.inputs),
             "parts": list(self.parts), "ignored_parts": list(self.ignored_parts),
         }  # fmt: skip
+
+
+class ShadowPayload(AskedPayload):
+    model: str
+    serving: str | None
+    generation: int
 
 
 def plan(spec: ShadowSpec, workspace: Workspace) -> Plan[ShadowPayload]:

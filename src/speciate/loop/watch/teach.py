@@ -24,7 +24,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
 from speciate.loop.watch.facts import Taught
-from speciate.loop.watch.shadow import ask_all, item_of
+from speciate.loop.watch.shadow import AskedPayload, ask_all, item_of
 from speciate.models import registry
 from speciate.predictions import reading
 from speciate.predictions.feedback import latest_by_source, matches_label, prevailing_label
@@ -32,9 +32,8 @@ from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.predictions.prediction_ids import hash_to_unit
 from speciate.predictions.quality import wilson_interval
 from speciate.predictions.reading import LoggedAnswer
-from speciate.sandbox import SandboxPolicy
 from speciate.sandbox import check as check_sandbox
-from speciate.serving.items import ItemPrediction, ModelInputs
+from speciate.serving.items import ItemPrediction
 from speciate.settings import Settings
 from speciate.use_cases import get as use_case_of
 from speciate.workspace import integrity
@@ -57,25 +56,9 @@ class TeachSpec(BaseModel):
     """Labels that came until then, and answers before."""
 
 
-class TeachPayload(BaseModel):
-    model_config = ConfigDict(frozen=True)
-    log: Path
+class TeachPayload(AskedPayload):
     teacher: str
-    model_folder: Path
-    modality: str | None
-    inputs: tuple[str, ...]
-    parts: tuple[str, ...]
-    ignored_parts: tuple[str, ...]
-    n: int
-    since: float
     until: float
-    cage: SandboxPolicy
-
-    def about(self) -> ModelInputs:
-        return {
-            "model": str(self.model_folder), "modality": self.modality, "inputs": list(self.inputs),
-            "parts": list(self.parts), "ignored_parts": list(self.ignored_parts),
-        }  # fmt: skip
 
 
 def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload]:

@@ -220,7 +220,7 @@ def _answers(visit: Visit, evaluation: str, name: str) -> Mapping[str, Any]:
     told = found.ask("answer_rows:answers_to_one", after=name)
     order = [row.model for row in found.report.leaderboard]
     known = sorted(told["answers"].items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
-    return {"truth": told["truth"], "given": known, "candidate": found.candidate, "baseline": found.baseline}
+    return {"label": told["label"], "given": known, "candidate": found.candidate, "baseline": found.baseline}
 
 
 def near(visit: Visit) -> Mapping[str, object]:

@@ -91,24 +91,24 @@ def grid(visit: Visit) -> Mapping[str, object]:
     name = visit.path["id"]
     found = Inspection(visit.app.workspace, visit.app.pool, name, visit.asked("baseline"))
     show = visit.one_of("show", SHOWN, "all")
-    truth, answered, after = visit.asked("truth"), visit.asked("answered"), visit.asked("after")
+    label, answered, after = visit.asked("label"), visit.asked("answered"), visit.asked("after")
     page = found.ask(
-        "answer_rows:judged_page", show=show, truth=truth, answered=answered, after=after or "", count=TILES
+        "answer_rows:judged_page", show=show, label=label, answered=answered, after=after or "", count=TILES
     )
     manifest = found.manifest
     pictures = manifest is not None and manifest.modality not in AS_TEXT
     tiles = [
-        Tile(each["id"], each["truth"], None, "ok", each["preview"] if not pictures else None,
+        Tile(each["id"], each["label"], None, "ok", each["preview"] if not pictures else None,
              (("candidate", each["candidate"]), ("baseline", each["baseline"])))
         for each in page["examples"]
     ]  # fmt: skip
     if pictures and manifest is not None:
         visit.parts.media.draw(manifest, [tile.id for tile in tiles])
     shown = [(key, f"{words} {value}") for key, words, value in
-             (("truth", "label is", truth), ("answered", "answered", answered)) if value]  # fmt: skip
+             (("label", "label is", label), ("answered", "answered", answered)) if value]  # fmt: skip
     return {
         "title": f"What {name} judged", "manifest": manifest, "tiles": tiles, "pictures": pictures,
-        "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": truth, "split": None,
+        "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": label, "split": None,
         "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"],
         "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],
     }  # fmt: skip

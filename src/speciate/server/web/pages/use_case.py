@@ -116,7 +116,7 @@ def role_of(report: Report, model: str) -> str:
 
 
 def model_path(model: str) -> str | None:
-    """The page of a registered version; None for what is none."""
+    """The page of a registered version; None where it is not registered."""
     name, at, version = model.partition("@v")
     plain = at and version.isdigit() and ":" not in name and "+" not in name and "/" not in name
     return f"/models/{name}/v{version}" if plain else None
