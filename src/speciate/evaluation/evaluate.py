@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import splits
-from speciate.datasets.versions import Manifest, version
+from speciate.datasets.versions import Manifest, Version, version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import (
     answer_cache,
@@ -41,7 +41,7 @@ from speciate.evaluation.evaluated_models import (
 )
 from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
-from speciate.evaluation.judges.judge_plan import Judging
+from speciate.evaluation.judges.judge_plan import Judge, Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
 from speciate.evaluation.reports.report import Report, Role, Suite, number
 from speciate.evaluation.scorers import likeness, scorer
@@ -53,6 +53,7 @@ from speciate.models.endpoints import Endpoint
 from speciate.refs import DatasetRef, id_from_key
 from speciate.sandbox import check as check_sandbox
 from speciate.tasks.example_targets import is_label
+from speciate.tasks.task import TaskTerms
 from speciate.use_cases import NEAREST, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of
 from speciate.workspace.database import Transaction
@@ -121,117 +122,55 @@ class EvaluateSpec(BaseModel):
     """Where else a gain is shown; of a candidate whose gain is, `not_worse` need not be free of luck on these rows."""
 
 
+class _Compared(NamedTuple):
+    """The models of one evaluation, by what each is in it."""
+
+    named: list[EvaluatedModel]
+    """Those that the call names."""
+    baseline: EvaluatedModel
+    incumbent: EvaluatedModel
+    candidate: EvaluatedModel | None
+    """None: the gates choose."""
+    roles: dict[str, Role]
+    every: list[EvaluatedModel]
+
+
+class _Scored(NamedTuple):
+    """What the answers are scored by."""
+
+    task: Task
+    target: str | None
+    """The column that holds it."""
+    terms: TaskTerms
+    judge: Judge | None
+    scoring: Scoring | None
+    metrics: list[Metric]
+    label_set: tuple[str, ...]
+    """Empty where the target is no label."""
+
+
+class _Resolved(NamedTuple):
+    """An evaluation that was asked for, with everything that it names read and checked."""
+
+    dataset: Version
+    ref: DatasetRef
+    chosen: suite_choice.SuiteChoice
+    use_case: UseCase | None
+    compared: _Compared
+    scored: _Scored
+    settled: label_plans.SettledModels
+    models: list[EvaluatedModel]
+    """As they are asked: with their labels settled, and what others state about their data."""
+    cost: cost_check.CostCheck
+    examples: int
+
+
 def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     """Resolve and check everything that the worker needs."""
-    database = workspace.database
-    use_case = get(database, spec.use_case) if spec.use_case else None
-    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite, spec.scorer)
-    ref, role = chosen.ref, chosen.role
-    dataset = version(database, ref._replace(split=None))
-    manifest = dataset.manifest
-    ref = ref._replace(version=manifest.version)
-    evaluation_checks.check_split(manifest, ref)
-
-    def evaluated_model(name: str) -> EvaluatedModel:
-        return find_model(workspace, name, tuple(manifest.columns), use_case.task if use_case else None)
-
-    named = [evaluated_model(name) for name in spec.models]
-    incumbent = find_incumbent(workspace, use_case, tuple(manifest.columns)) if use_case else named[0]
-    baseline = evaluated_model(spec.baseline) if spec.baseline else incumbent
-    beside = [
-        evaluated_model(name)
-        for name in (*spec.baselines, *_free_method(use_case, manifest, ref, role, baseline, named))
-    ]
-    asked = [each for each in named if each.name not in {one.name for one in beside}]
-    roles = assign_roles(
-        asked, beside, baseline, incumbent.name if use_case else None, explicit=spec.baseline is not None,
-        serving=[name for (name,) in database.read(_SERVING)],
-    )  # fmt: skip
-    last = last_candidate(asked, roles) if spec.pick == "last" else None
-    candidate = evaluated_model(spec.candidate) if spec.candidate else last
-    if candidate is not None:
-        roles.setdefault(candidate.name, "candidate" if candidate.source in CANDIDATES else "baseline")
-    by_name = {each.name: each for each in (baseline, *named, *beside, *([candidate] if candidate else []))}
-    models = list(by_name.values())
-    task = evaluation_checks.task_of(manifest, use_case, models)
-    evaluation_checks.check_models(manifest, ref.split, task, models, named if use_case else ())
-    target = evaluation_checks.target_of(manifest, use_case, task, models)
-    terms = evaluation_checks.common_terms(
-        task, use_case, manifest.labels if is_label(manifest, target) else (), models
-    )
-    evaluation_checks.check_target(manifest, target, task)
-    evaluation_checks.check_use_case(manifest, use_case)
-    judge = (
-        judge_plan.resolve_judge(workspace, spec.judge, manifest, task.family, models, baseline) if spec.judge else None
-    )
-    if scorer.is_sandboxed(spec.scorer) or any(each.source == "code" for each in models):
-        check_sandbox(workspace.settings.cage, code=True)
-    settled = label_plans.settle_models(models, task, manifest, target, spec.label_maps, spec.prompts)
-    models = [_with_statement(workspace, each, manifest) for each in settled.models]
-    scoring = _scoring(workspace, spec.scorer, task)
-    extra = [each.metric for each in (scoring, judge) if each]
-    metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
-    evaluation_checks.check_environments(manifest, metrics)
-    examples = manifest.splits[ref.split or ""]
-    calls = cost_check.PlannedCalls(
-        manifest,
-        task.family,
-        tuple(manifest.labels) if is_label(manifest, target) else (),
-        spec.prompt,
-        examples,
-        spec.repeats,
-        _timed_calls(spec, use_case),
-    )
-    verdicts = judge_plan.planned_verdicts(judge, calls, len(models)) if judge else None
-    cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
-    unseen = is_label(manifest, target) and task.family != "generation"
-    column = suites.reference_column(manifest, task.family, target)
-    suite = suites.read_suite(
-        workspace.folders, manifest, ref.split, task.family, column, by_name,
-        suites.columns_read(manifest, task.name, use_case, role, spec.scorer),
-    )  # fmt: skip
-    change = suites.suite_change(database, chosen.line, suite) if chosen.line else None
-    waiting = suites.under_way(database, manifest, ref.split, suite.rows)
-    earlier = suites.looks(database, suite.rows, _candidates(roles), waiting)
-    no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
-        database, use_case, role, ref
-    )
-    about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
-    payload = EvaluationPayload(
-        dataset=manifest,
-        split=ref.split,
-        models=tuple(models),
-        task=task.name,
-        metrics=tuple(metric.name for metric in metrics),
-        target_column=target,
-        positive_label=terms.positive_label,
-        terms=terms,
-        baseline=baseline.name,
-        candidate=candidate.name if candidate else None,
-        use_case=use_case,
-        no_decision=no_decision,
-        suite=role,
-        unseen=tuple(splits.warnings_of_report(dataset.report, [ref.split])) if ref.split and unseen else (),
-        earlier=earlier,
-        elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
-        suite_id=judged_rows.suite_id(suite.rows),
-        known_jobs=tuple(sorted({each.evaluation for each in waiting})),
-        suite_change=change,
-        reference_column=suite.target,
-        roles=roles,
-        gain_shown=shown_gains.of(database, spec.shown, use_case) if spec.shown and use_case else (),
-        remarks=(*chosen.remarks, *about_suite),
-        latency=spec.latency,
-        seed=spec.seed,
-        prompt=spec.prompt,
-        scoring=scoring,
-        judge=judge,
-        repeats=spec.repeats,
-        budget_usd=spec.budget_usd,
-        usd_per_core_hour=usd_per_core_hour(workspace.settings),
-        allowances=cost.allowances,
-        private_hosts=tuple(workspace.settings.private_hosts),
-    )
+    resolved = _resolve(spec, workspace)
+    payload = _payload(spec, resolved, workspace)
+    manifest, models, cost, examples = resolved.dataset.manifest, resolved.models, resolved.cost, resolved.examples
+    candidate, earlier = resolved.compared.candidate, payload.earlier
     return Plan(
         payload=payload.model_dump(mode="json"),
         secrets=cost.secrets,
@@ -245,17 +184,164 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         use_case=spec.use_case,
         preload=_preload(models),
         resolved={
-            "dataset": str(ref),
+            "dataset": str(resolved.ref),
             "examples": examples,
-            "models": list(by_name),
-            "baseline": baseline.name,
+            "models": [each.name for each in models],
+            "baseline": payload.baseline,
             "candidate": candidate.name if candidate else "chosen by the gates",
             "metrics": list(payload.metrics),
-            **settled.resolved,
+            **resolved.settled.resolved,
             **({"suite": list(payload.remarks)} if payload.remarks else {}),
             **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
         },
+    )
+
+
+def _resolve(spec: EvaluateSpec, workspace: Workspace) -> _Resolved:
+    database = workspace.database
+    use_case = get(database, spec.use_case) if spec.use_case else None
+    chosen = suite_choice.choose(workspace, use_case, spec.dataset, spec.suite, spec.scorer)
+    dataset = version(database, chosen.ref._replace(split=None))
+    manifest = dataset.manifest
+    ref = chosen.ref._replace(version=manifest.version)
+    evaluation_checks.check_split(manifest, ref)
+    compared = _compared(spec, workspace, use_case, manifest, ref, chosen.role)
+    scored = _scored(spec, workspace, use_case, manifest, ref, compared)
+    settled = label_plans.settle_models(
+        compared.every, scored.task, manifest, scored.target, spec.label_maps, spec.prompts
+    )
+    models = [_with_statement(workspace, each, manifest) for each in settled.models]
+    examples = manifest.splits[ref.split or ""]
+    calls = cost_check.PlannedCalls(
+        manifest,
+        scored.task.family,
+        scored.label_set,
+        spec.prompt,
+        examples,
+        spec.repeats,
+        _timed_calls(spec, use_case),
+    )
+    verdicts = judge_plan.planned_verdicts(scored.judge, calls, len(models)) if scored.judge else None
+    cost = cost_check.check_cost(workspace, calls, models, spec.budget_usd, verdicts)
+    return _Resolved(dataset, ref, chosen, use_case, compared, scored, settled, models, cost, examples)
+
+
+def _compared(
+    spec: EvaluateSpec,
+    workspace: Workspace,
+    use_case: UseCase | None,
+    manifest: Manifest,
+    ref: DatasetRef,
+    suite: Suite,
+) -> _Compared:
+    """Every model that the call or the use case names, found once."""
+    columns = tuple(manifest.columns)
+
+    def find(name: str) -> EvaluatedModel:
+        return find_model(workspace, name, columns, use_case.task if use_case else None)
+
+    named = [find(name) for name in spec.models]
+    incumbent = find_incumbent(workspace, use_case, columns) if use_case else named[0]
+    baseline = find(spec.baseline) if spec.baseline else incumbent
+    free = _free_method(use_case, manifest, ref, suite, baseline, named)
+    beside = [find(name) for name in (*spec.baselines, *free)]
+    asked = [each for each in named if each.name not in {one.name for one in beside}]
+    roles = assign_roles(
+        asked, beside, baseline, incumbent.name if use_case else None, explicit=spec.baseline is not None,
+        serving=[name for (name,) in workspace.database.read(_SERVING)],
+    )  # fmt: skip
+    last = last_candidate(asked, roles) if spec.pick == "last" else None
+    candidate = find(spec.candidate) if spec.candidate else last
+    if candidate is not None:
+        roles.setdefault(candidate.name, "candidate" if candidate.source in CANDIDATES else "baseline")
+    every = {each.name: each for each in (baseline, *named, *beside, *([candidate] if candidate else []))}
+    return _Compared(named, baseline, incumbent, candidate, roles, list(every.values()))
+
+
+def _scored(
+    spec: EvaluateSpec,
+    workspace: Workspace,
+    use_case: UseCase | None,
+    manifest: Manifest,
+    ref: DatasetRef,
+    compared: _Compared,
+) -> _Scored:
+    """Task, target, judge and metrics, each checked against the data and the models."""
+    models = compared.every
+    task = evaluation_checks.task_of(manifest, use_case, models)
+    evaluation_checks.check_models(manifest, ref.split, task, models, compared.named if use_case else ())
+    target = evaluation_checks.target_of(manifest, use_case, task, models)
+    label_set = tuple(manifest.labels) if is_label(manifest, target) else ()
+    terms = evaluation_checks.common_terms(task, use_case, label_set, models)
+    evaluation_checks.check_target(manifest, target, task)
+    evaluation_checks.check_use_case(manifest, use_case)
+    judge = (
+        judge_plan.resolve_judge(workspace, spec.judge, manifest, task.family, models, compared.baseline)
+        if spec.judge
+        else None
+    )
+    if scorer.is_sandboxed(spec.scorer) or any(each.source == "code" for each in models):
+        check_sandbox(workspace.settings.cage, code=True)
+    scoring = _scoring(workspace, spec.scorer, task)
+    extra = [each.metric for each in (scoring, judge) if each]
+    metrics = _metrics(spec, use_case, task, terms.positive_label, extra)
+    evaluation_checks.check_environments(manifest, metrics)
+    return _Scored(task, target, terms, judge, scoring, metrics, label_set)
+
+
+def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> EvaluationPayload:
+    """What the worker gets: with the suite's rows as they are now, and how often they were looked at."""
+    database, settings = workspace.database, workspace.settings
+    manifest, ref, use_case, scored = resolved.dataset.manifest, resolved.ref, resolved.use_case, resolved.scored
+    baseline, incumbent, roles = resolved.compared.baseline, resolved.compared.incumbent, resolved.compared.roles
+    task, role, stands_on = scored.task, resolved.chosen.role, resolved.chosen.line
+    column = suites.reference_column(manifest, task.family, scored.target)
+    suite = suites.read_suite(
+        workspace.folders, manifest, ref.split, task.family, column, [each.name for each in resolved.models],
+        suites.columns_read(manifest, task.name, use_case, role, spec.scorer),
+    )  # fmt: skip
+    change = suites.suite_change(database, stands_on, suite) if stands_on else None
+    waiting = suites.under_way(database, manifest, ref.split, suite.rows)
+    no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
+        database, use_case, role, ref
+    )
+    about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
+    unseen = is_label(manifest, scored.target) and task.family != "generation"
+    return EvaluationPayload(
+        dataset=manifest,
+        split=ref.split,
+        models=tuple(resolved.models),
+        task=task.name,
+        metrics=tuple(metric.name for metric in scored.metrics),
+        target_column=scored.target,
+        positive_label=scored.terms.positive_label,
+        terms=scored.terms,
+        baseline=baseline.name,
+        candidate=resolved.compared.candidate.name if resolved.compared.candidate else None,
+        use_case=use_case,
+        no_decision=no_decision,
+        suite=role,
+        unseen=tuple(splits.warnings_of_report(resolved.dataset.report, [ref.split])) if ref.split and unseen else (),
+        earlier=suites.looks(database, suite.rows, _candidates(roles), waiting),
+        elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
+        suite_id=judged_rows.suite_id(suite.rows),
+        known_jobs=tuple(sorted({each.evaluation for each in waiting})),
+        suite_change=change,
+        reference_column=suite.target,
+        roles=roles,
+        gain_shown=shown_gains.of(database, spec.shown, use_case) if spec.shown and use_case else (),
+        remarks=(*resolved.chosen.remarks, *about_suite),
+        latency=spec.latency,
+        seed=spec.seed,
+        prompt=spec.prompt,
+        scoring=scored.scoring,
+        judge=scored.judge,
+        repeats=spec.repeats,
+        budget_usd=spec.budget_usd,
+        usd_per_core_hour=usd_per_core_hour(settings),
+        allowances=resolved.cost.allowances,
+        private_hosts=tuple(settings.private_hosts),
     )
 
 

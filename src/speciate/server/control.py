@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from speciate import __version__, use_cases
 from speciate.datasets import consent
@@ -44,6 +44,33 @@ from speciate.predictions import label_queue
 from speciate.predictions.feedback import make_feedback
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec, objections
+from speciate.server.control_messages import (
+    AllowRequest,
+    ApprovalRequest,
+    AuditRequest,
+    BackupRequest,
+    ConsentRequest,
+    DecideRequest,
+    EnrollRequest,
+    FingerprintRequest,
+    HostRequest,
+    LabelsRequest,
+    ModelRequest,
+    OpenRequest,
+    OverrideRequest,
+    PolicyRequest,
+    PromotionRequest,
+    QuestionRequest,
+    RefreshRequest,
+    Request,
+    RevokeRequest,
+    StartDeploymentRequest,
+    SwitchRequest,
+    TraceRequest,
+    TrailRequest,
+    UseCaseRequest,
+    WhyRequest,
+)
 from speciate.server.protocol import Hello
 from speciate.server.untrusted import clean_text
 from speciate.serving import deployments, record_feedback
@@ -69,96 +96,6 @@ Answer = Mapping[str, Any]
 """One JSON object for the command line; its keys depend on the action."""
 
 
-class DeploymentDocument(TypedDict):
-    """`deployments.DeploymentView` as JSON."""
-
-    use_case: str
-    state: str
-    serving: str | None
-    url: str | None
-    canary: str | None
-    loading: str | None
-    refused: str | None
-    overloaded: int
-    problem: str | None
-    wanted: str | None
-    token: str
-
-
-class AuditRowDocument(TypedDict):
-    """`audit.Row` as JSON, with its evidence parsed."""
-
-    seq: int
-    stamp: float
-    actor: str
-    action: str
-    use_case: str
-    before: str | None
-    after: str | None
-    evidence: Mapping[str, Any]
-
-
-class ConsentDocument(TypedDict):
-    """`consent.Consent` as JSON."""
-
-    dataset: str
-    host: str
-    usd_cap: float
-    spent_usd: float
-    granted: float
-    expires: float | None
-    by: str
-
-
-class AgreementDocument(TypedDict):
-    """`label_queue.Agreement` as JSON."""
-
-    alpha: float | None
-    low: float | None
-    high: float | None
-    answers: int
-    labellers: int
-
-
-class QualityDocument(TypedDict):
-    """`label_queue.Quality` as JSON."""
-
-    model: str
-    measure: str
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-    drawn: str
-
-
-class LabelItemDocument(TypedDict):
-    """`label_queue.LabelItem` as JSON."""
-
-    prediction: str
-    drawn: str
-    model: str
-    confidence: float | None
-    at: float
-    input: Any
-    output: Any
-    files: Sequence[str]
-    said: Mapping[str, Any]
-    """Source -> the label or score that it gave."""
-
-
-class LabelsDocument(TypedDict):
-    """The next answers to label."""
-
-    waiting: int
-    items: Sequence[LabelItemDocument]
-    agreement: AgreementDocument
-    quality: Sequence[QualityDocument]
-    missed: int
-    root: str
-    """The workspace's folder, to which `files` are relative."""
-
-
 @dataclass(frozen=True)
 class ControlContext:
     """The parts of the daemon that actions use."""
@@ -181,151 +118,6 @@ class Person(NamedTuple):
     """The account, by the kernel."""
     proof: Proof
     """For the evidence of the row: the signature, and a name that the client claimed where it is another one."""
-
-
-class Request(BaseModel):
-    """The fields of one action. What else the hello of a connection holds is ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class PolicyRequest(Request):
-    policy: str
-    use_case: str | None = None
-    """None: the workspace's own policy."""
-
-
-class HostRequest(Request):
-    add: bool
-    host: str
-
-
-class ModelRequest(Request):
-    model: str
-
-
-class BackupRequest(Request):
-    target: Path
-
-
-class ApprovalRequest(Request):
-    id: str
-
-
-class DecideRequest(ApprovalRequest):
-    hash: str | None = None
-    """Of the approval as it was shown; without it nothing is decided."""
-
-
-class OpenRequest(Request):
-    """`keys`: the person's approval keys as their files have them, sealed; only a session that decides gets them."""
-
-    level: Literal["look", "decide"] = "look"
-    keys: list[dict[str, Any]] = Field([], max_length=20)
-    uid: int
-    groups: list[int]
-    """The account's, by the kernel."""
-
-
-class ConsentRequest(Request):
-    dataset: str
-    host: str
-
-
-class AllowRequest(ConsentRequest):
-    usd: float
-    days: float | None = None
-
-
-class RefreshRequest(Request):
-    sources: list[str]
-    vectors: bool = False
-
-
-class FingerprintRequest(Request):
-    model: str | None = None
-    """None: every endpoint that is registered."""
-    dataset: str | None = None
-    usd: float | None = None
-
-
-class UseCaseRequest(Request):
-    use_case: str
-
-
-class WhyRequest(UseCaseRequest):
-    days: float = 7.0
-
-
-class SwitchRequest(UseCaseRequest):
-    enabled: bool
-    by: str
-    """The account, by the kernel."""
-
-
-class StartDeploymentRequest(UseCaseRequest):
-    options: dict[str, int | float | None]
-    """Of the settings' `serving`; None: as they are there."""
-
-
-class AuditRequest(Request):
-    head: str | None = None
-    """The hash of a row, or its beginning, as a person kept it elsewhere."""
-    kept: Any = None
-    """The caller's own head outside the workspace."""
-
-
-class TrailRequest(Request):
-    use_case: str | None = None
-    most: int = 50
-
-
-class PromotionRequest(UseCaseRequest):
-    model: str
-    canary_percent: float | None = None
-
-
-class OverrideRequest(PromotionRequest):
-    reason: str
-    serving: str | None = None
-    """With `objections`: what the person saw."""
-    objections: list[str] = []
-
-
-class EnrollRequest(Request):
-    name: str
-    kind: str
-    public: str
-
-
-class RevokeRequest(Request):
-    key: str
-    """Its name, or how its fingerprint begins."""
-
-
-class QuestionRequest(Request):
-    about: Hello
-    """The action with its own fields."""
-
-
-class LabelsRequest(UseCaseRequest):
-    """The next answers to label; or, with `prediction`, one label to store."""
-
-    strategy: label_queue.Strategy = "mixed"
-    count: int = 10
-    prediction: str | None = None
-    label: Any = None
-    drawn: str | None = None
-    new_class: bool = False
-    by: str
-    """The account, by the kernel."""
-
-
-class TraceRequest(Request):
-    ref: str
-    example: str | None = None
-    group: str | None = None
-    picture: Literal["svg", "png"] | None = None
 
 
 def perform(context: ControlContext, request: Hello, caller: Account | None = None) -> Answer:
