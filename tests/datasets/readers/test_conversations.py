@@ -44,6 +44,18 @@ def test_a_single_turn_of_the_assistant_is_an_answer(tmp_path: Path) -> None:
     assert table["chosen"].to_pylist() == ["hi"]
 
 
+def test_one_message_of_the_assistant_is_an_answer_and_no_other_object_is(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "x"}
+    rows = [{"a": SAID[1], "b": asked, "c": {"role": "assistant"}}, {"a": None, "b": asked, "c": None}]
+    table = conversations_as_text(_lines(tmp_path / "pairs.jsonl", *rows))
+    assert table.to_pylist() == [
+        {"a": "hi", "b": asked, "c": {"role": "assistant"}},
+        {"a": None, "b": asked, "c": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    assert conversations_as_text(read_parquet(tmp_path / "pairs.parquet", ()))["a"].to_pylist() == ["hi", None]
+
+
 def test_contents_in_parts_and_other_names_of_roles_are_understood() -> None:
     parts = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
     assert [each.role for each in conversation(as_text(parts))] == ["user", "assistant"]

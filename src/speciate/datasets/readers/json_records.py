@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from speciate.datasets.readers.coco import images, is_coco
+from speciate.datasets.readers.label_studio import is_label_studio, labelled_tasks
 from speciate.datasets.readers.rows import (
     Row,
     from_rows,
@@ -43,7 +44,8 @@ def read_jsonl(path: Path, text: Sequence[str]) -> pa.Table:
 
 
 def read_json(path: Path, text: Sequence[str]) -> pa.Table:
-    """A list of objects, or an object that holds one list of objects, a list per column, a value per key, or COCO."""
+    """A list of objects, or an object that holds one list of objects, a list per column, a value per key,
+    COCO, or the tasks of Label Studio."""
     try:
         data = read_text(path)
         if len(data) > _LONGEST:
@@ -58,7 +60,10 @@ def read_json(path: Path, text: Sequence[str]) -> pa.Table:
         return with_bad_rows(from_rows(annotated.rows), annotated.reasons)
     rows: list[Row] = []
     bad: list[str] = []
-    for number, value in enumerate(_records(found, path), 1):
+    records = _records(found, path)
+    if is_label_studio(records):
+        records, bad = labelled_tasks(records)
+    for number, value in enumerate(records, 1):
         try:
             rows.append(as_row(value))
         except ValueError as error:

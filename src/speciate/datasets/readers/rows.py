@@ -42,7 +42,8 @@ _MARKS = {
 }  # fmt: skip
 """In this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
 _WEB_PAGE = re.compile(rb"(?i)\s*<(?:!doctype html|html)\b")
-_SPOKEN = ({"role", "content"}, {"from", "value"})
+_ONE = {"role", "content"}
+_SPOKEN = (_ONE, {"from", "value"})
 
 Row = dict[str, Any]
 """A row of a user's table as it was read: column -> cell, both of any kind that the file's format has."""
@@ -212,16 +213,21 @@ def conversations_as_text(table: pa.Table) -> pa.Table:
     """The table with columns of messages as texts; all others as they are."""
     for place, field in enumerate(table.schema):
         if _holds_messages(field.type):
-            cells = [_without_empty_fields(cell) for cell in table.column(place).to_pylist()]
-            table = table.set_column(place, field.name, pa.array(map(as_text, cells), pa.string()))
+            cells = [
+                cell if isinstance(cell, dict) else _without_empty_fields(cell)
+                for cell in table.column(place).to_pylist()
+            ]
+            table = table.set_column(place, field.name, array([as_text(cell) for cell in cells]))
     return table
 
 
 def as_text(cell: Any) -> Any:
-    """A list of messages as its text, any other cell as it is.
+    """A list of messages as its text, one message of an assistant as its content, any other cell as it is.
 
     A malformed conversation stays as it was written: admitting the text reports the fault.
     """
+    if isinstance(cell, dict) and cell.keys() == _ONE and cell["role"] == ASSISTANT:
+        cell = [cell]
     if not is_listed(cell):
         return cell
     try:
@@ -234,6 +240,8 @@ def as_text(cell: Any) -> Any:
 
 
 def _holds_messages(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return {field.name for field in kind} == _ONE
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
         return False
     names = {field.name for field in kind.value_type}
