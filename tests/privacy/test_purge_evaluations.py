@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from speciate.privacy.purge_evaluations import purge_examples
+from speciate.evaluation import answer_cache
+from speciate.privacy.purge_evaluations import purge_cached_answers, purge_examples
+from speciate.workspace.workspace import Folders
 
 
 def _write(folder: Path) -> None:
@@ -67,3 +70,32 @@ def test_pages_that_showed_them_are_deleted_and_others_stay(tmp_path: Path) -> N
     assert purge_examples(folder, {"a"}, ["rare"])
     assert not pages["evaluation-1"].exists()
     assert pages["evaluation-2"].exists()
+
+
+def test_a_cached_file_that_is_damaged_goes_and_the_others_are_purged(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folder = folders.predictions / "model"
+    folder.mkdir(parents=True)
+    (folder / "a.parquet").write_bytes(b"PAR1 torn")
+    whole = pa.table({"key": ["1", "2"], "content": ["a", "b"], "output": ["rare", "good"]})
+    pq.write_table(whole, folder / "b.parquet")
+    assert purge_cached_answers(folders, {"a"}, ["rare"])
+    assert [path.name for path in folder.iterdir()] == ["b.parquet"]
+    assert pq.read_table(folder / "b.parquet")["content"].to_pylist() == ["b"]
+
+
+def test_a_full_disk_ends_the_purge_instead_of_passing_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = Folders(tmp_path)
+    folder = folders.predictions / "model"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"key": ["1"], "content": ["a"]}), folder / "a.parquet")
+
+    def full(table: pa.Table, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(answer_cache, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        purge_cached_answers(folders, {"a"}, [])
+    assert (folder / "a.parquet").exists()

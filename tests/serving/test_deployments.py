@@ -338,3 +338,24 @@ def test_of_windows_there_are_none(workspace: Workspace, tmp_path: Path, monkeyp
     columns = {"_start": [0.0], "_stop": [1.0]}
     manifest = make_dataset(workspace, "clips", "image", columns, labels=["a"], splits=["train"], media=media)
     assert gathered(workspace, manifest, tmp_path, monkeypatch) == []
+
+
+def test_a_promotion_that_found_a_full_disk_is_told_at_the_next_look(
+    workspace: Workspace, keeper: DeploymentKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.look()
+    promoted_now, want, full = USE_CASES[0], DeploymentFolder.want, [True]
+
+    def wants(folder: DeploymentFolder, given: Wanted) -> None:
+        if full:
+            full.clear()
+            raise OSError(28, "No space left on device")
+        want(folder, given)
+
+    monkeypatch.setattr(DeploymentFolder, "want", wants)
+    about: dict[str, Any] = {"use_case": promoted_now, "model": "words@v2", "actor": "ada", "evidence": {}}
+    workspace.database.transact(lambda tx: aliases.move(tx, action="promote", expected="words@v1", **about))
+    keeper.look()
+    assert [each.model for each in [wanted(workspace, promoted_now).target] if each] == ["words@v1"]
+    keeper.look()
+    assert [each.model for each in [wanted(workspace, promoted_now).target] if each] == ["words@v2"]

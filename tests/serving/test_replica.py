@@ -41,7 +41,7 @@ def make() -> Iterator[Made]:
     def deployment(process: FakeProcess, **more: Any) -> Replica:
         settings: dict[str, Any] = {
             "restart": lambda: FakeProcess(process.target), "batching": Batching(4, 0.0), "queue": 100,
-            "told": lambda inputs, seconds: None,
+            "heard": lambda inputs, seconds: None,
         }  # fmt: skip
         made.append(Replica(process, **(settings | more)))
         return made[-1]
@@ -169,7 +169,7 @@ def test_a_request_larger_than_the_queue_is_answered_where_nobody_waits(make: Ma
 def test_an_input_that_ends_the_process_spoils_only_itself(make: Made) -> None:
     gate, heard = threading.Event(), []
     process = FakeProcess(target(1), gate=gate)
-    deployment = make(process, told=lambda inputs, seconds: heard.append(inputs))
+    deployment = make(process, heard=lambda inputs, seconds: heard.append(inputs))
     first = ask(deployment, "a")
     assert process.busy.wait(30)
     together = ask(deployment, "b", POISON, "c")
@@ -381,3 +381,21 @@ def test_a_version_reads_no_other_file_of_the_workspace(workspace: Workspace, fi
     runner._about["model"] = str(there)  # as somebody who took the process over would
     with pytest.raises(TrialFailed, match="PermissionError"):
         try_version(runner, RUNNER_ITEMS, 120)
+
+
+def test_requests_do_not_hurry_the_next_attempt_to_start(make: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "_RESTART_SECONDS", (60.0, 60.0))
+    tried = threading.Semaphore(0)
+
+    def fails() -> FakeProcess:
+        tried.release()
+        raise ProcessDied
+
+    deployment = make(FakeProcess(target(1)), restart=fails)
+    (first,) = ask(deployment, POISON)
+    assert tried.acquire(timeout=30)
+    for _ in range(20):
+        ask(deployment, "hello", seconds=0.0)
+    assert not tried.acquire(timeout=0.5)
+    deployment.retire(0)
+    assert first.exception(30)

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.content_hash import pack_lanes, unpack_lanes
@@ -32,7 +31,7 @@ from speciate.jobs.run import Run
 from speciate.models.model_card import ModelCard
 from speciate.privacy import purge_catalog, purge_datasets, purge_logs, references
 from speciate.privacy.purge_datasets import PurgeResult, Target
-from speciate.privacy.purge_evaluations import purge_cached_answers, purge_examples
+from speciate.privacy.purge_evaluations import UNREADABLE, check_damage, purge_cached_answers, purge_examples
 from speciate.privacy.references import PURGE_KINDS, JobReference
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.database import Transaction
@@ -175,12 +174,10 @@ def _purge_evaluations(folders: Folders, purged: PurgeResult) -> tuple[list[str]
         try:
             if purge_examples(path, purged.keys["id"], purged.labels):
                 found.append(path.name)
-        except (pa.ArrowException, OSError, KeyError, SpeciateError):
+        except UNREADABLE as error:
+            check_damage(error)
             damaged.append(path.relative_to(folders.root).as_posix())
-    try:
-        purge_cached_answers(folders, purged.keys["id"], purged.labels)
-    except (pa.ArrowException, OSError, KeyError, SpeciateError):
-        damaged.append(folders.predictions.relative_to(folders.root).as_posix())
+    purge_cached_answers(folders, purged.keys["id"], purged.labels)
     return found, damaged
 
 

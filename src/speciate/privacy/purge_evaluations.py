@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.errors import SpeciateError
 from speciate.evaluation import answer_cache
 from speciate.evaluation.evaluate import FILES
 from speciate.evaluation.pages.page import delete_pages
@@ -16,6 +17,8 @@ from speciate.workspace.workspace import Folders
 
 PURGED = "[purged]"
 _LOST = "Nobody can tell which examples it holds."
+UNREADABLE = (pa.ArrowException, OSError, KeyError, SpeciateError)
+"""What a table that is damaged raises; see `check_damage`."""
 
 
 def purge_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) -> bool:
@@ -34,8 +37,23 @@ def purge_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) ->
 
 
 def purge_cached_answers(folders: Folders, ids: Collection[str], labels: Sequence[str]) -> bool:
-    """The same in the answers that are kept for later evaluations."""
-    return _drop_rows(answer_cache.sealed(folders), "content", ids, labels)
+    """The same in the answers that are kept for later evaluations. A damaged file of them goes: no evaluation can read
+    it, and nobody can say what it holds."""
+    found = False
+    for path in answer_cache.sealed(folders):
+        try:
+            found |= _drop_rows([path], "content", ids, labels)
+        except UNREADABLE as error:
+            check_damage(error)
+            path.unlink()
+    return found
+
+
+def check_damage(error: Exception) -> None:
+    """Raises what is no damage of the file: a full disk, say, which must end the purge, so that it is tried again.
+    Arrow's own OSError of a torn file has no number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _drop_rows(paths: Sequence[Path], column: str, ids: Collection[str], labels: Sequence[str]) -> bool:

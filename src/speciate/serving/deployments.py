@@ -195,10 +195,14 @@ class DeploymentKeeper:
         wanted = folder.wanted()
         if wanted is None:
             return
-        watched.told = key  # also where that fails: it would fail again
+        try:
+            target = self._target(folder, alias, wanted.target)
+        except SpeciateError:
+            watched.told = key  # such a version is refused again; a full disk (OSError) may have room at the next look
+            raise
         changed = wanted.model_copy(
             update={
-                "target": self._target(folder, alias, wanted.target),
+                "target": target,
                 "canary": self._canary(folder, canary, wanted.canary),
                 "percent": (canary.percent or 0.0) if canary else 0.0,
             }
@@ -207,6 +211,7 @@ class DeploymentKeeper:
             fault("promotion_before_want")
             folder.want(changed)
             fault("promotion_wanted")
+        watched.told = key
 
     def _target(self, folder: DeploymentFolder, alias: Alias, before: Target | None) -> Target:
         if before and before.key == (alias.generation, alias.model):

@@ -184,6 +184,8 @@ def predict(
     """
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
+    alias = aliases.read(workspace.database, ref.name) if ref.alias == "production" else None
+    generation = alias.generation if alias and alias.model == version.ref else 0
     began = time.monotonic()
     _check_not_table(model, version.card, inputs)
     payload = _payload(
@@ -204,7 +206,8 @@ def predict(
         )  # fmt: skip
         served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
-            served = _log_predictions(workspace, ref.name, version, payload["items"], served, latency_ms)
+            about = AnsweringModel(version.ref, generation, version.card.modality or "")
+            served = _log_predictions(workspace, ref.name, about, payload["items"], served, latency_ms)
             _count(workspace, ref, version.ref, outcome_of(served.predictions, finished.seconds))
     predictions, name = _shorten_errors([Prediction.of(item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
@@ -250,13 +253,11 @@ def _ask_pool(
 def _log_predictions(
     workspace: Workspace,
     use_case: str,
-    version: ModelVersion,
+    about: AnsweringModel,
     items: list[Item],
     served: ServedAnswers,
     ms: float,
 ) -> ServedAnswers:
-    alias = aliases.read(workspace.database, use_case)
-    about = AnsweringModel(version.ref, alias.generation if alias else 0, version.card.modality or "")
     ids = log_answers(workspace, use_case, about, items, served.predictions, ms)
     numbered = zip(served.predictions, ids, strict=True)
     return served._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])

@@ -269,15 +269,25 @@ class Replica:
                 self._process = self._restart()
             except Exception:  # noqa: BLE001 - the next attempt may succeed
                 _log.exception("%s could not be started again", self.target.model)
-                with self._change:
-                    self._drop_late()
-                    if self._abandoned or (self._retired and not self._waiting):
-                        return
-                    self._change.wait(gap)
+                if not self._rest(gap):
+                    return
                 gap = min(2 * gap, longest)
             else:
                 self._heard(0, time.monotonic() - began)
                 return
+
+    def _rest(self, seconds: float) -> bool:
+        """Whether the next attempt is due, after so long: what is submitted meanwhile wakes nobody sooner. False: it is
+        not wanted any more."""
+        due = time.monotonic() + seconds
+        with self._change:
+            while True:
+                self._drop_late()
+                if self._abandoned or (self._retired and not self._waiting):
+                    return False
+                if (left := due - time.monotonic()) <= 0:
+                    return True
+                self._change.wait(left)
 
 
 class _ListenerNote:

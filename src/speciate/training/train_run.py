@@ -127,7 +127,8 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
     meter.loaded_mb = resident_mb()
     context = TrainingContext(run, payload, remaining.examples, meter, team)
     context.notes += remaining.notes(payload)
-    if (there := payload.manifest.splits.get("train", 0)) > len(context.train) and there > _MOST_LEARNED:
+    there = payload.manifest.splits.get("train", 0)
+    if payload.spec.method in _SAMPLED_METHODS and there > _MOST_LEARNED:
         context.notes.append(
             f"{len(context.train):,} of {there:,} training examples were learned from: a random sample."
         )

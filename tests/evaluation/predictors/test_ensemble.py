@@ -5,7 +5,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.predictors.answering import Answer
-from speciate.evaluation.predictors.by_source import combine_answers, combine_costs
+from speciate.evaluation.predictors.by_source import combine_answers, combine_costs, combine_repeats
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
@@ -40,3 +40,8 @@ def test_members_that_read_different_columns_are_refused(flowers: Workspace) -> 
     slim = world.train_model(flowers, "slim-points", dataset="slim")
     with pytest.raises(SpeciateError, match="read different columns: x; x, y"):
         world.evaluate_models(flowers, models=[f"ensemble:points+{slim}", "points"])
+
+
+def test_a_member_that_answers_alike_each_time_does_not_cut_the_repeats_of_the_others() -> None:
+    local, api = [[Answer(1.0)]], [[Answer(1.0)], [Answer(2.0)], [Answer(3.0)]]
+    assert [each.output for (each,) in combine_repeats([local, api])] == [1.0, 1.5, 2.0]

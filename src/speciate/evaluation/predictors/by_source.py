@@ -207,14 +207,7 @@ def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorR
         for member in request.evaluated_model.members
         for answers in measure_costs([ask_member(request._replace(evaluated_model=member))], request.task)
     ]
-    times = min(len(model_answers.repeats) for model_answers in all_answers)
-    repeats = tuple(
-        [
-            combine_answers(answers)
-            for answers in zip(*(model_answers.repeats[time] for model_answers in all_answers), strict=True)
-        ]
-        for time in range(times)
-    )
+    repeats = combine_repeats([model_answers.repeats for model_answers in all_answers])
     served = tuple(name for model_answers in all_answers for name in model_answers.served)
     notes = tuple(note for model_answers in all_answers for note in model_answers.notes)
     return ModelAnswers(
@@ -223,6 +216,15 @@ def predict_ensemble(request: PredictorRequest, ask_member: Callable[[PredictorR
         combine_costs([model_answers.cost for model_answers in all_answers]),
         served,
         notes,
+    )
+
+
+def combine_repeats(members: Sequence[Sequence[Sequence[Answer]]]) -> tuple[list[Answer], ...]:
+    """`members`: of each model its repeats, one where it answers alike each time, which then counts in every repeat."""
+    times = max(map(len, members))
+    return tuple(
+        [combine_answers(answers) for answers in zip(*(each[time % len(each)] for each in members), strict=True)]
+        for time in range(times)
     )
 
 
