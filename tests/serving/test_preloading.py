@@ -180,7 +180,7 @@ answer = Services().answer
 asked, item = json.loads(sys.argv[1]), {"id": "0", "text": "a fine film"}
 loaded = answer({"service": "speciate.serving.predict_worker:load", "payload": asked})
 modules = set(sys.modules)
-payload = asked | {"modality": "text", "inputs": ["text"], "items": [item]}
+payload = asked | {"modality": "text", "inputs": ["text"], "parts": [], "items": [item]}
 given = answer({"service": "speciate.serving.predict_worker:answer", "payload": payload})
 print(json.dumps({
     "loaded": loaded, "answer": given, "networks": "transformers.modeling_utils" in modules,
