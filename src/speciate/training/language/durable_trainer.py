@@ -33,8 +33,6 @@ from speciate.training.resource_usage import retried_smaller, usage_now
 from speciate.training.training_context import TrainingContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 
