@@ -121,6 +121,12 @@ def test_a_link_is_spent_once_and_not_by_looking_at_it(served: Served) -> None:
     assert "SameSite=strict" in _cookie(served)
 
 
+def test_nobody_fills_the_memory_with_a_key(served: Served) -> None:
+    link = served.link()
+    assert Reader(link).ask("POST", "/open", body=b"k" * 50_000).status == 413
+    assert Reader(link).sign_in().get("/").status == 200
+
+
 def _cookie(served: Served) -> str:
     reader = Reader(served.link())
     answer: Answer = reader.ask("POST", "/open", body=reader._key.encode())

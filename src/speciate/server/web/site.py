@@ -37,6 +37,7 @@ from speciate.server.web.visit import Parts, Visit
 from speciate.workspace import filesystem
 
 STATIC = Path(__file__).parent / "static"
+_LONGEST_KEY = 200
 _LONGEST_FORM = 64 << 10
 _STATUS = {
     Code.NOT_FOUND: 404, Code.INVALID: 400, Code.CONFLICT: 409, Code.REFUSED: 403, Code.UNAVAILABLE: 503,
@@ -178,8 +179,12 @@ class Site:
         """GET shows the script that spends the key, and spends nothing: previews and prefetches ask, too."""
         if request.method == "GET":
             return HTMLResponse(environment().get_template("open.html").render())
-        key = (await request.body())[:200].decode(errors="replace")
-        cookie = self.sessions.begin(key)
+        key = bytearray()
+        async for part in request.stream():  # whoever asks has no session yet
+            key += part
+            if len(key) > _LONGEST_KEY:
+                return PlainTextResponse("No key is as long as this.", 413)
+        cookie = self.sessions.begin(key.decode(errors="replace"))
         if cookie is None:
             return PlainTextResponse("This link was used, or is older than a minute. Run speciate open again.", 403)
         answer = PlainTextResponse("/")
