@@ -114,6 +114,12 @@ def test_the_next_call_is_the_one_that_brings_the_model_nearer(
     assert [step.tool for step in next_steps("digits", production, clock, jobs, waiting, rejected)] == tools
 
 
+def test_a_version_that_broke_its_bake_is_rolled_back_by_the_next_call_as_it_stands() -> None:
+    (step,) = next_steps("digits", "m@v2", _ANSWERED, _NO_JOBS, [], None, broken=True)
+    assert step.tool == "rollback_model"
+    assert step.arguments["expected_current"] == "m@v2"
+
+
 def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> None:
     world.define(workspace)
     world.judge(workspace, "m@v1")

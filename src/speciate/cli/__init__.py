@@ -153,6 +153,7 @@ def _add_install(command: Callable[[str, str], argparse.ArgumentParser]) -> None
         "client", nargs="?", choices=("claude", "claude-desktop", "vscode", "cursor", "codex", "gemini")
     )
     install.add_argument("--project", action="store_true", help="for this folder, to share, instead of for you")
+    install.add_argument("--tools", choices=("all", "core"), default="all", help="core: show the client fewer tools")
     what = install.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="only print what to add, change nothing")
     what.add_argument("--remove", action="store_true", help="take it back")
@@ -164,6 +165,7 @@ def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
     how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
     how.add_argument("--uninstall", action="store_true", help="take that back")
+    serve.add_argument("--tools", choices=("all", "core"), default="all", help="core: the usual way in fewer tools")
     serve.add_argument("--system", action="store_true", help="as root: with --install, under a user of its own")
     serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
 

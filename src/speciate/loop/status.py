@@ -270,6 +270,7 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
             _rejected(known, name, pointers),
             canary,
             low=low,
+            broken=bool(production and "previous" in pointers and bake_state(trail, production) == "broken"),
         ),
         watch=known.watches.get(name),
     )
@@ -296,14 +297,18 @@ def next_steps(
     canary: Canary | None = None,
     *,
     low: bool = False,
+    broken: bool = False,
 ) -> list[Step]:
     """What brings a use case nearer to its model: wait for what runs, then for people, then start something.
 
     `rejected` is the newest evaluation where it brought no model into production.
-    `low`: whether runs wait for room on the disk.
+    `low`: whether runs wait for room on the disk. `broken`: whether what serves broke its bake, after another version.
     """
     if jobs.running and low:
         return [Step("manage_data", {"action": "gc"}), Step("wait_for_job", {"job": jobs.running[-1]})]
+    if broken:
+        reason = "it broke a limit of its bake"
+        return [Step("rollback_model", {"use_case": use_case, "expected_current": production, "reason": reason})]
     if jobs.running:
         return [Step("wait_for_job", {"job": jobs.running[-1]})]
     if jobs.paused:

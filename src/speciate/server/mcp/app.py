@@ -85,6 +85,14 @@ Approvals are given by a person, never by a tool.
 _log = logging.getLogger(__name__)
 
 
+CORE = frozenset({
+    "control_job", "create_dataset", "add_examples", "curate_dataset", "define_use_case", "describe_dataset",
+    "describe_evaluation", "describe_model", "evaluate_models", "get_status", "list_approvals", "list_options",
+    "plan_training", "predict", "preview_dataset", "promote_model", "query_dataset", "rollback_model", "search_models",
+    "specialize", "wait_for_job",
+})  # fmt: skip
+"""The usual way from data to production, for clients that show few tools (`speciate serve --tools core`)."""
+
 CallTool = Callable[[str, ToolArguments, Context[Any, Any]], Awaitable[CallToolResult]]
 
 
@@ -130,7 +138,7 @@ def _as_tool(ready: _PreparedTool) -> Tool:
     declaration = ready.declaration
     return Tool(
         name=declaration.name,
-        description=declaration.description,
+        description=" ".join(declaration.description.split()),
         input_schema=as_listed(declaration.name, ready.arguments),
         output_schema=outline(ready.results),
         annotations=ToolAnnotations(
@@ -174,6 +182,7 @@ class Server:
         self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
+        library.choose_listed_tools(self.mcp, lambda caller, tool: caller.tools == "all" or tool in CORE)
         self.add(*declarations(speciate.tools, "__tool__"))
 
     @property
