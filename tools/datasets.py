@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,8 @@ class LabelsFile(Result):
     column: Annotated[str | None, Field(description="Label; null: join columns only.")] = None
 
 
+_ROWS, _MOST_ROWS = 20, 500
+_LIMIT = re.compile(r"\blimit\s+(\d{1,9})(?:\s+offset\s+\d+)?\s*;?\s*$", re.IGNORECASE)
 _COLUMNS_SHOWN = 60
 _LABELS_SHOWN = 50
 _LABELS_IN_LIST = 10
@@ -232,7 +235,9 @@ def query_dataset(
     ],
     sql: Sql = None,
     where: Where = None,
-    limit: Limit = 20,
+    limit: Annotated[
+        int | None, Field(ge=1, le=500, description="Page size; default: the LIMIT of sql, else 20.")
+    ] = None,
     cursor: Cursor = None,
 ) -> QueryResult:
     """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
@@ -240,6 +245,7 @@ def query_dataset(
     A range adds the columns `change` and `label_before`. To see media, call preview_dataset; for counts,
     describe_dataset.
     """
+    limit = limit or _limit_of(sql)
     if dataset.startswith(LOG):
         folder, since = answer_lookup.log_location(app.workspace, dataset.removeprefix(LOG))
         page = query.query_log(app.pool, folder, since, sql=sql, where=where, limit=limit, cursor=cursor)
@@ -253,6 +259,12 @@ def query_dataset(
         sql=sql, where=where, split=wanted.ref.split, limit=limit, cursor=cursor,
     )  # fmt: skip
     return QueryResult(columns=tuple(page.columns), untrusted=ForeignRows(rows=page.rows), next_cursor=page.next_cursor)
+
+
+def _limit_of(sql: str | None) -> int:
+    """So many rows as the statement asks for, within what a page may hold."""
+    found = _LIMIT.search(sql or "")
+    return min(max(int(found[1]), 1), _MOST_ROWS) if found else _ROWS
 
 
 @tool(read_only=True)

@@ -19,6 +19,7 @@ COMMANDS = {
     "install": "speciate.cli.install_command:install",
     "serve": "speciate.cli.daemon_commands:serve",
     "call": "speciate.cli.call_command:call",
+    "completion": "speciate.cli.completion_command:completion",
     "open": "speciate.cli.page_commands:open_pages",
     "status": "speciate.cli.workspace_commands:status",
     "stop": "speciate.cli.daemon_commands:stop",
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_call(commands, shared)
     command("status", "what the daemon of the workspace does")
     command("stop", "end the daemon; runs continue and are adopted by the next one")
-    command("doctor", "check this machine, the installation and the workspace's disk")
+    _add_doctor(command)
+    _add_completion(command, parser)
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
     command("resume", "resume the jobs that are paused because the workspace is a copy of another one")
@@ -145,6 +147,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_answer_commands(command)
     _add_watch(command)
     return parser
+
+
+def _add_doctor(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    doctor = command("doctor", "check this machine, the installation and the workspace's disk")
+    doctor.add_argument("--fix", action="store_true", help="mend what can be mended; says what, then asks")
+    doctor.add_argument("--yes", action="store_true", help="with --fix: without asking")
+
+
+def _add_completion(command: Callable[[str, str], argparse.ArgumentParser], parser: argparse.ArgumentParser) -> None:
+    shell = command("completion", "print what completes commands, tools and arguments in a shell")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    shell.set_defaults(commands=parser)
 
 
 def _add_install(command: Callable[[str, str], argparse.ArgumentParser]) -> None:

@@ -145,6 +145,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
             *alerts(room),
             *_catalog_alerts(workspace),
             *_broken_bakes(found),
+            *_questions_of_the_workspace(known.pending),
             *model_report.provider_alerts(database),
             *notifications.alerts(workspace),
             *(f"Not as a person decided it: {problem}" for problem in authorization.authority_of(workspace).problems),
@@ -188,6 +189,12 @@ def _watch_status(workspace: Workspace, standing: Standing, said: Mapping[str, s
         counts = LabelReader(workspace).counts(name, memory.learned_until, requests, memory.episode)
         waiting = max(0, memory.mined - counts.of_episode)
     return WatchStatus(memory.state, said.get(name, "it was not looked at yet"), memory.since, waiting)
+
+
+def _questions_of_the_workspace(pending: Sequence[Approval]) -> list[str]:
+    """Approvals that belong to no use case, such as of a purge: the others stand with theirs."""
+    own = [f"{each.id} ({each.action})" for each in pending if not each.arguments.get("use_case")]
+    return [f"A person is asked about {', '.join(own)}: list_approvals(state='pending')."] if own else []
 
 
 def _broken_bakes(found: Sequence[UseCaseStatus]) -> list[str]:

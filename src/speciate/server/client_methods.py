@@ -651,7 +651,7 @@ class ToolMethods:
         dataset: `name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.
         sql: One SELECT over examples (id split label group_key quality reason source, your columns).
         where: SQL condition.
-        limit: Page size.
+        limit: Page size; default: the LIMIT of sql, else 20.
         cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.datasets", "query_dataset", locals())
