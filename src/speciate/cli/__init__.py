@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_install(command)
     _add_serve(command)
     _add_call(commands, shared)
-    command("status", "what the daemon of the workspace does")
+    command("status", "what the daemon of the workspace does").add_argument(
+        "--json", action="store_true", help="also on a terminal; elsewhere always"
+    )
     command("stop", "end the daemon; runs continue and are adopted by the next one")
     _add_doctor(command)
     _add_completion(command, parser)
