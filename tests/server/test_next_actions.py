@@ -65,7 +65,9 @@ def test_a_dataset_that_is_being_made_is_named_with_its_job(workspace: Workspace
 
 
 def test_a_version_that_is_being_made_is_named_with_its_job(workspace: Workspace) -> None:
-    make_dataset(workspace, "films", "text", {"text": ["a", "b"]}, labels=["x", "y"], inputs=["text"])
+    make_dataset(
+        workspace, "films", "text", {"text": ["a", "b"]}, labels=["x", "y"], splits=["train", "test"], inputs=["text"]
+    )
     pool = Pool(workspace.folders, workspace.settings, size=1)
     app = App(workspace, Engine(workspace), pool)
     with pytest.raises(SpeciateError, match="no version 2; the newest is v1"):

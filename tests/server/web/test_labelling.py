@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from speciate import use_cases
+from speciate.jobs.pool import Pool
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
@@ -21,7 +23,20 @@ from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
 from speciate.settings import Log
 from speciate.use_cases import Definition, Objective
+from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
 from tests.server.web.conftest import Served
+
+
+@pytest.fixture
+def served(workspace: Workspace) -> Iterator[Served]:
+    """With a process that decodes."""
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    served = Served(workspace, replace(make_app(workspace), pool=pool))
+    yield served
+    served.pages.close()
+    pool.close()
+
 
 BOX = {"label": "car", "score": 0.8, "box": [8, 4, 20, 10]}
 

@@ -136,8 +136,14 @@ def _asked(visit: Visit, use_case: str, answer: LabelItem | LoggedAnswer) -> tup
 
 
 def _view(visit: Visit, use_case: str, item: LabelItem) -> Mapping[str, Any] | None:
-    found = _asked(visit, use_case, item)
-    return visit.parts.media.describe_file(*found) if found else None
+    """None, too, where no process is free to decode it: the question can be answered without."""
+    if (found := _asked(visit, use_case, item)) is None:
+        return None
+    try:
+        return visit.parts.media.describe_file(*found)
+    except SpeciateError as error:
+        _log.warning("what %s was asked is not shown: %s", item.prediction, error.message)
+        return None
 
 
 def asked_file(visit: Visit, asked_for: str | None) -> Response:
