@@ -1,6 +1,6 @@
 """`speciate doctor --fix`: what can be mended without a choice that is a person's. It says all first.
 
-Only what holds nothing: folders that are filled again by themselves, a socket whose daemon is gone, a folder of sockets
+Only what nothing rests on: the folders of the cache and of exports, a socket whose daemon is gone, a folder of sockets
 that is open to others, a daemon of another version. A lock is none: the kernel frees it with its process.
 """
 
@@ -20,7 +20,7 @@ from speciate.errors import SpeciateError
 from speciate.server.dial import NoDaemon
 from speciate.workspace.lock import is_held
 
-_FILLED_AGAIN = ("cache", "exports")
+_MADE_AGAIN = ("cache", "exports")
 _DATA = ("blobs", "packs", "datasets", "models", "runs")
 
 
@@ -71,8 +71,8 @@ def fix(workspace: Path, *, sure: bool, terminal: bool) -> int:
 def _folders(workspace: Path) -> list[Repair]:
     if not (workspace / "catalog.duckdb").exists():
         return []
-    missing = [workspace / name for name in _FILLED_AGAIN if not (workspace / name).is_dir()]
-    return [Repair(f"make {folder}, which is filled again by itself", folder.mkdir) for folder in missing]
+    missing = [workspace / name for name in _MADE_AGAIN if not (workspace / name).is_dir()]
+    return [Repair(f"make {folder} again, empty: nothing rests on what was in it", folder.mkdir) for folder in missing]
 
 
 def _runtime() -> list[Repair]:

@@ -37,8 +37,11 @@ def _join(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False) -> Markup:
-    told = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
+def _svg(
+    parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False, role: str = "img"
+) -> Markup:
+    """`role`: `group` where there are links in it, which an image has none of."""
+    told = {"role": role, "aria_label": label} if label else {"aria_hidden": "true"}
     size = {"width": None if wide else width, "height": None if wide else height}
     return _tag(
         "svg", _join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told
@@ -62,7 +65,7 @@ def lineage(graph: Graph, start: Sequence[str]) -> Markup:
         inside = _tag("a", drawn, href=href) if href and name not in start else drawn
         boxes.append(_tag("g", inside, class_=f"node {box.node.kind}{' start' if name in start else ''}"))
     told = f"{len(layout.boxes)} things that {', '.join(start)} came from or led to; the same as text is below"
-    return _svg([*lines, *boxes], layout.width, layout.height, told)
+    return _svg([*lines, *boxes], layout.width, layout.height, told, role="group")
 
 
 def _page_of(node: Node) -> str | None:
