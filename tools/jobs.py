@@ -9,7 +9,7 @@ from pydantic import Field
 from speciate.server.job_view import (
     JobLine,
     JobView,
-    job_line,
+    job_lines,
     job_view,
     learning_curves,
     training_samples,
@@ -43,7 +43,7 @@ def list_jobs(
 ) -> JobList:
     """List jobs, newest first. For progress, result and log of one, call get_job; for a use case, get_status."""
     jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
-    shown = tuple(job_line(app.engine, job) for job in jobs[:limit])
+    shown = job_lines(app.engine, jobs[:limit])
     return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
 
 
