@@ -62,20 +62,20 @@ class NeedsApproval(Result):
 @tool(destructive=True, idempotent=True)
 def manage_data(
     app: App,
-    action: Action,
+    action: Annotated[Action, Field(description="purge: rows, in every version and export.")],
     ref: Annotated[
         str | None, Field(description="Dataset or model; `name@v3` one version. Clash: `model:NAME`.")
     ] = None,
     group: Annotated[str | None, Field(description="purge: value of group_key in dataset ref.")] = None,
     example: Annotated[str | None, Field(description="purge: id in dataset ref.")] = None,
-    tag: str | None = None,
+    tag: Annotated[str | None, Field(description="A name, used as `dataset@TAG`.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> TagResult | JobStarted | NeedsApproval | DryRun:
     """Tag versions, delete unused ones, purge examples everywhere, or free disk space (gc).
 
     A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so does the
-    first gc in a workspace.
+    first gc in a workspace. To leave rows out of one dataset, call curate_dataset.
     """
     _check_given(action, ref=ref, group=group, example=example, tag=tag)
     if action == "gc":

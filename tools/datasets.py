@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,8 @@ class LabelsFile(Result):
     column: Annotated[str | None, Field(description="Label; null: join columns only.")] = None
 
 
+_ROWS, _MOST_ROWS = 20, 500
+_LIMIT = re.compile(r"\blimit\s+(\d{1,9})(?:\s+offset\s+\d+)?\s*;?\s*$", re.IGNORECASE)
 _COLUMNS_SHOWN = 60
 _LABELS_SHOWN = 50
 _LABELS_IN_LIST = 10
@@ -131,12 +134,12 @@ class QueryResult(Result):
 @tool()
 def create_dataset(
     app: App,
-    name: str,
+    name: Annotated[str, Field(description="New, or of a dataset that gets its next version.")],
     source: Source = None,
     rows: Rows | None = None,
     modality: Annotated[str, Field(description="list_options(kind='modality')")] = "auto",
     label: Annotated[str | None, Field(description="Column, or 'folder'.")] = None,
-    labels: LabelsFile | None = None,
+    labels: Annotated[LabelsFile | None, Field(description="A table of labels, apart from the files.")] = None,
     inputs: Annotated[list[str] | None, Field(description="Columns that a model may see.")] = None,
     group_by: GroupBy = None,
     reader: Reader = None,
@@ -145,7 +148,7 @@ def create_dataset(
 ) -> JobStarted | DryRun:
     """Make a dataset (or its next version) from files or rows; starts a job. Afterwards call describe_dataset.
 
-    To add to one, call add_examples.
+    To add to one, call add_examples; to clean or split it, curate_dataset.
     """
     origin = _source(app, source, rows, labels, reader)
     if origin["source"] and labels is None and reader is None and modality != "time-series":
@@ -161,16 +164,17 @@ def create_dataset(
 def add_examples(
     app: App,
     dataset: DatasetText,
-    source: Source = None,
+    source: Annotated[str | None, Field(description="As of create_dataset.")] = None,
     rows: Rows | None = None,
-    labels: LabelsFile | None = None,
+    labels: Annotated[LabelsFile | None, Field(description="As of create_dataset.")] = None,
     reader: Reader = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
     """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
 
-    Examples that exist already are skipped; old examples keep their split.
+    Examples that exist already are skipped; old examples keep their split. For a new dataset, call create_dataset; to
+    change labels, label_examples.
     """
     spec = make_spec(IngestSpec, **_source(app, source, rows, labels, reader), name=dataset, add=True)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
@@ -198,13 +202,13 @@ def _source(
 def describe_dataset(
     app: App,
     dataset: DatasetText | None = None,
-    compare_to: DatasetText | None = None,
+    compare_to: Annotated[str | None, Field(description="An older version: what was added, removed, changed.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> tuple[DatasetView | DatasetList, *tuple[ToolImage, ...]]:
     """Describe a dataset: splits, labels, quality, columns, history, a chart. Without `dataset`: a list of all.
 
-    For rows, call query_dataset.
+    For rows, call query_dataset; for media, preview_dataset.
     """
     database = app.workspace.database
     if dataset is None:
@@ -231,13 +235,17 @@ def query_dataset(
     ],
     sql: Sql = None,
     where: Where = None,
-    limit: Limit = 20,
+    limit: Annotated[
+        int | None, Field(ge=1, le=500, description="Page size; default: the LIMIT of sql, else 20.")
+    ] = None,
     cursor: Cursor = None,
 ) -> QueryResult:
     """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-    A range adds the columns `change` and `label_before`. To see media, call preview_dataset.
+    A range adds the columns `change` and `label_before`. To see media, call preview_dataset; for counts,
+    describe_dataset.
     """
+    limit = limit or _limit_of(sql)
     if dataset.startswith(LOG):
         folder, since = answer_lookup.log_location(app.workspace, dataset.removeprefix(LOG))
         page = query.query_log(app.pool, folder, since, sql=sql, where=where, limit=limit, cursor=cursor)
@@ -253,13 +261,19 @@ def query_dataset(
     return QueryResult(columns=tuple(page.columns), untrusted=ForeignRows(rows=page.rows), next_cursor=page.next_cursor)
 
 
+def _limit_of(sql: str | None) -> int:
+    """So many rows as the statement asks for, within what a page may hold."""
+    found = _LIMIT.search(sql or "")
+    return min(max(int(found[1]), 1), _MOST_ROWS) if found else _ROWS
+
+
 @tool(read_only=True)
 def preview_dataset(
     app: App,
     dataset: DatasetText,
     where: Where = None,
-    ids: Annotated[list[str] | None, Field(max_length=36)] = None,
-    count: Annotated[int, Field(ge=1, le=36)] = 12,
+    ids: Annotated[list[str] | None, Field(max_length=36, description="These examples.")] = None,
+    count: Annotated[int, Field(ge=1, le=36, description="How many, the first ones.")] = 12,
 ) -> tuple[QueryResult, ToolImage]:
     """Show examples as one image, with their rows in reading order. For rows alone, call query_dataset.
 
@@ -336,7 +350,10 @@ def curate_dataset(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Make the next version of a dataset by operations; starts a job. To change single labels call label_examples."""
+    """Make the next version of a dataset by operations (filter, split, deduplicate ...); starts a job.
+
+    For labels of single examples, call label_examples; for new rows, add_examples.
+    """
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset.partition("@")[0]}),)
     spec = make_spec(CurateSpec, dataset=dataset, steps=[_with_checked_model(app, step) for step in steps])
     return start_job(app, CURATE, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
@@ -367,14 +384,15 @@ class SimilarExamples(Result):
 def find_similar(
     app: App,
     dataset: DatasetText,
-    id: str | None = None,  # noqa: A002 - the argument's name
-    text: Annotated[str | None, Field(max_length=20_000)] = None,
+    id: Annotated[str | None, Field(description="An example; or text.")] = None,  # noqa: A002 - the argument's name
+    text: Annotated[str | None, Field(max_length=20_000, description="Words; for images, a caption.")] = None,
     extractor: Annotated[str | None, Field(description="list_options(kind='extractor')")] = None,
-    k: Annotated[int, Field(ge=1, le=100)] = 10,
+    k: Annotated[int, Field(ge=1, le=100, description="How many.")] = 10,
 ) -> tuple[SimilarExamples | JobStarted, *tuple[ToolImage, ...]]:
-    """Find the usable examples nearest to an example or a text, with an image; a job if embedding takes long.
+    """Find the usable examples nearest to an example or a text, with an image.
 
-    For rows by condition, call query_dataset.
+    If embedding takes long, a job does it, and the last of next_actions is this call. For rows by condition, call
+    query_dataset.
     """
     manifest = versions.resolve(app.workspace.database, dataset)
     neighbours = NeighbourQuery(id, text, extractor, dataset_ref(dataset).split, k)

@@ -234,8 +234,8 @@ def evaluate_models(
     ],
     dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
-    use_case: str | None = None,
-    metrics: list[str] | None = None,
+    use_case: Annotated[str | None, Field(description="Adds its incumbent, gates and a decision.")] = None,
+    metrics: Annotated[list[str] | None, Field(description="Beside the task's: list_options(kind='metric').")] = None,
     scorer: Annotated[
         str | None,
         Field(description="FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score."),
@@ -249,7 +249,7 @@ def evaluate_models(
         dict[str, list[str]] | None, Field(description="{model: ['a photo of a {label}']}, of zero-shot models.")
     ] = None,
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
-    latency: bool = True,
+    latency: Annotated[bool, Field(description="Measure it, one example at a time.")] = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
     baselines: Annotated[
         list[str] | None, Field(max_length=20, description="Shown beside: no verdict, no wider intervals.")
@@ -257,9 +257,10 @@ def evaluate_models(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Compare models on examples that they have not seen. With use_case also against its incumbent, and a decision.
+    """Compare models on examples that they have not seen; starts a job.
 
-    To read the result, call describe_evaluation.
+    With use_case also against its incumbent, with a decision that promote_model takes. To train first, call specialize;
+    to read the result, describe_evaluation.
     """
     spec = make_spec(
         EvaluateSpec,
@@ -299,15 +300,18 @@ def _judge(app: App, judge: Judging) -> dict[str, Any]:
 @tool(read_only=True)
 def describe_evaluation(
     app: App,
-    evaluation: str,
+    evaluation: Annotated[str, Field(description="Id, as in the result of the job.")],
     baseline: Annotated[str | None, Field(description="Default: the incumbent.")] = None,
     slice_by: Annotated[str | None, Field(description="A column of the dataset, or 'label'.")] = None,
     errors: Annotated[int, Field(ge=0, le=50, description="How many of the worst examples to show.")] = 0,
     show: Annotated[list[Part], Field(description="More than the best 10 models and their main metric.")] = [],  # noqa: B006 - never changed
-    picture: bool = False,
+    picture: Annotated[bool, Field(description="With the leaderboard as an image.")] = False,
     page: Annotated[bool, Field(description="Also as an HTML file for people; its path.")] = False,
 ) -> tuple[EvaluationView, *tuple[ToolImage, ...]]:
-    """Leaderboard, paired comparisons with intervals, Pareto front, costs and the decision of one evaluation."""
+    """Show leaderboard, paired comparisons with intervals, Pareto front, costs and decision of one evaluation.
+
+    To make one, call evaluate_models; describe_model lists those of a model.
+    """
     found = describe(
         app.workspace, app.pool, evaluation, baseline=baseline, slice_by=slice_by, errors=errors, show=show
     )  # fmt: skip

@@ -48,7 +48,10 @@ def export_dataset(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites."""
+    """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites.
+
+    To look at rows here, call query_dataset.
+    """
     spec = make_sparse_spec(
         ExportSpec,
         dataset=dataset,
@@ -66,8 +69,10 @@ def export_model(
     app: App,
     model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")],
     path: Annotated[str | None, Field(description="New folder; for safetensors and onnx.")] = None,
-    format: Literal["safetensors", "onnx", "openvino"] = "safetensors",  # noqa: A002 - the tool's argument
-    quantize: Quantize = "none",
+    format: Annotated[  # noqa: A002 - the tool's argument
+        Literal["safetensors", "onnx", "openvino"], Field(description="openvino: a version here only.")
+    ] = "safetensors",
+    quantize: Annotated[Quantize, Field(description="Only of a version here.")] = "none",
     tolerance: Annotated[
         float | None, Field(ge=0, description="Of the metric, for int8; default: 0.02 or 5 %.")
     ] = None,
@@ -78,7 +83,7 @@ def export_model(
 
     safetensors: in transformers' format if possible, and register_model(source='path:...') takes it back; onnx: one
     graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer faster, if
-    it passes gates against its parent.
+    it passes gates against its parent. To serve a use case, call promote_model.
     """
     if (path is None and format == "safetensors") or (path is not None and format == "openvino"):
         raise SpeciateError(
@@ -115,7 +120,7 @@ class Evidence(Result):
 @tool()
 def export_evidence(
     app: App,
-    use_case: str,
+    use_case: Annotated[str, Field(description="Whose decision.")],
     path: Annotated[str, Field(description="New folder.")],
     evaluation: Annotated[str | None, Field(description="Default: what production rests on.")] = None,
     rows: Annotated[bool, Field(description="Also ids, references and groups of judged rows, in a file.")] = False,
@@ -124,6 +129,7 @@ def export_evidence(
     """Write one signed bundle of what a decision rests on, and a script that strangers check it with, offline.
 
     Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never overwrites.
+    To read a decision, call describe_evaluation.
     """
     request = make_spec(
         EvidenceRequest, use_case=use_case, path=check_writable(app, path), evaluation=evaluation, rows=rows

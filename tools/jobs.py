@@ -9,7 +9,7 @@ from pydantic import Field
 from speciate.server.job_view import (
     JobLine,
     JobView,
-    job_line,
+    job_lines,
     job_view,
     learning_curves,
     training_samples,
@@ -17,7 +17,7 @@ from speciate.server.job_view import (
 )
 from speciate.server.tool_api import App, Cursor, Limit, Result, ToolImage, tool
 
-JobRef = Annotated[str, Field(description="Id of a job.")]
+JobRef = Annotated[str, Field(description="Id, as 'job-...'.")]
 StateName = Literal["waiting", "queued", "starting", "running", "paused", "succeeded", "failed", "cancelled", "dead"]
 
 
@@ -35,15 +35,15 @@ class ControlResult(Result):
 @tool(read_only=True)
 def list_jobs(
     app: App,
-    state: StateName | None = None,
-    kind: str | None = None,
-    use_case: str | None = None,
+    state: Annotated[StateName | None, Field(description="Only these.")] = None,
+    kind: Annotated[str | None, Field(description="Such as ingest, curate, train, evaluate, specialize.")] = None,
+    use_case: Annotated[str | None, Field(description="Only jobs for it.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> JobList:
-    """List jobs, newest first. For progress, result and log of one, call get_job."""
+    """List jobs, newest first. For progress, result and log of one, call get_job; for a use case, get_status."""
     jobs = app.engine.list(state=state, kind=kind, use_case=use_case, limit=limit + 1, before=cursor)
-    shown = tuple(job_line(app.engine, job) for job in jobs[:limit])
+    shown = job_lines(app.engine, jobs[:limit])
     return JobList(jobs=shown, next_cursor=shown[-1].job if len(jobs) > limit else None)
 
 
@@ -51,7 +51,7 @@ def list_jobs(
 def get_job(
     app: App,
     job: JobRef,
-    log_lines: Annotated[int, Field(ge=0, le=1000)] = 20,
+    log_lines: Annotated[int, Field(ge=0, le=1000, description="The last ones.")] = 20,
     metrics: Annotated[bool, Field(description="With the learning curves, also as a plot.")] = False,
 ) -> tuple[JobView, *tuple[ToolImage, ...]]:
     """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
@@ -72,7 +72,7 @@ def wait_for_job(
     until: Annotated[
         Literal["end", "change"], Field(description="change: the next state, child or checkpoint.")
     ] = "end",
-    timeout_seconds: Annotated[float, Field(ge=0, le=45)] = 30,
+    timeout_seconds: Annotated[float, Field(ge=0, le=45, description="Then the answer is the state so far.")] = 30,
 ) -> JobView:
     """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job."""
     return job_view(app.engine, wait_until(app, job, until, timeout_seconds), log_lines=5)
@@ -83,10 +83,14 @@ def control_job(
     app: App,
     job: JobRef,
     action: Annotated[
-        Literal["cancel", "pause", "resume", "retry"], Field(description="cancel and pause keep a checkpoint.")
+        Literal["cancel", "pause", "resume", "retry"],
+        Field(description="cancel and pause keep a checkpoint; resume continues; retry what failed."),
     ],
     expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
 ) -> ControlResult:
-    """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job."""
+    """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job.
+
+    To take back what a job promoted, call rollback_model.
+    """
     changed = app.engine.control(job, action, expected_attempt)
     return ControlResult(job=changed.id, state=changed.shown_state, request=changed.request)

@@ -25,6 +25,7 @@ from speciate.server.next_actions import after_model, search_children, search_no
 from speciate.server.roots import check_readable
 from speciate.server.tool_api import (
     App,
+    Cursor,
     DryRun,
     DryRunFlag,
     Estimate,
@@ -91,22 +92,29 @@ class FoundModels(Result):
 def search_models(
     app: App,
     query: Annotated[str, Field(max_length=500, description="For criteria without an argument.")] = "",
-    task: str | None = None,
-    modality: str | None = None,
+    task: Annotated[str | None, Field(description="list_options(kind='task').")] = None,
+    modality: Annotated[str | None, Field(description="What it takes: image, text ...")] = None,
     sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
     licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
-    max_parameters: Annotated[int | None, Field(gt=0)] = None,
-    max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0)] = None,
-    published: Annotated[list[AtLeast] | None, Field(max_length=5, description="Required values.")] = None,
+    max_parameters: Annotated[int | None, Field(gt=0, description="As 30000000; unknown sizes are left out.")] = None,
+    max_usd_per_1m_tokens: Annotated[
+        float | None, Field(ge=0, description="The dearer of input and output; open weights pass.")
+    ] = None,
+    published: Annotated[
+        list[AtLeast] | None,
+        Field(max_length=5, description="Values that it must have: [{benchmark, metric, above?, below?}]."),
+    ] = None,
     installed: Annotated[bool, Field(description="Only what can be used now.")] = False,
-    released_after: Annotated[str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] = None,
+    released_after: Annotated[
+        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2026, 2026-07 or 2026-07-28.")
+    ] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
     children_of: Annotated[str | None, Field(description="A row's ref: it and its children.")] = None,
-    sort: Sort = "relevance",
-    limit: Annotated[int, Field(ge=1, le=50)] = 20,
-    cursor: str | None = None,
+    sort: Annotated[Sort, Field(description="published: by the first value of that argument.")] = "relevance",
+    limit: Annotated[int, Field(ge=1, le=50, description="Page size.")] = 20,
+    cursor: Cursor = None,
 ) -> FoundModels:
-    """Search about 7,000 open and hosted models and your own. Works offline.
+    """Search about 7,000 open and hosted models and your own. Works offline, and fetches nothing.
 
     For how good they are on your data, call specialize or evaluate_models.
     """
@@ -297,9 +305,9 @@ def describe_model(
         str, Field(description="name, name@v3, USE_CASE@production, pkg:NAME, a ref of search_models; a prediction.")
     ],
 ) -> ModelDescription:
-    """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
+    """Show a model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
 
-    For a published model (hf:, timm:), the facts that search_models has.
+    For a published model (hf:, timm:), the facts that search_models has. For its figures, call describe_evaluation.
     """
     traced = trace.trace_answer(app.workspace, model) if trace.is_answer(model) else None
     model = trace.model_of_answer(app.workspace, model) if traced else model
@@ -381,7 +389,10 @@ def register_model(
     app: App,
     name: Annotated[str, Field(description="The model gets the next version of this name.")],
     source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
-    endpoint: Endpoint | None = None,
+    endpoint: Annotated[
+        Endpoint | None,
+        Field(description="Where others serve it. secret names a key that a person stored, never is one."),
+    ] = None,
     task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
     weights_license: Annotated[str | None, Field(max_length=64, description="If another than the code's.")] = None,

@@ -30,13 +30,13 @@ class Options(Result):
 @tool(read_only=True)
 def list_options(
     app: App,
-    kind: Kind,
+    kind: Annotated[Kind, Field(description="argument, result: of tools.")],
     name: Annotated[str | None, Field(description="This one alone, with the schema of its parameters.")] = None,
     task: Annotated[str | None, Field(description="Only options that suit this task.")] = None,
 ) -> Options:
-    """List the tasks, metrics, methods and other options; by name one with its parameters.
+    """List the tasks, metrics, methods and other values that arguments take; by name one with its parameters.
 
-    For datasets, call describe_dataset.
+    For datasets, call describe_dataset; for models, search_models.
     """
     found = option_catalog.list_options(kind, name, task)
     return Options(

@@ -62,7 +62,7 @@ _DRAWN = "SELECT drawn FROM label_requests WHERE prediction = ?"
 def record_feedback(
     app: App,
     prediction: Annotated[str, Field(description="Of predict or a deployment.", max_length=64)],
-    source: Source,
+    source: Annotated[Source, Field(description="Who says so.")],
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
     drawn: Annotated[Selection | None, Field(description="As the label queue says.")] = None,
@@ -131,8 +131,16 @@ class Predictions(Result):
 @tool()
 def predict(
     app: App,
-    inputs: Annotated[list[Input] | None, Field(min_length=1, max_length=256)] = None,
-    model: str | None = None,
+    inputs: Annotated[
+        list[Input] | None,
+        Field(
+            min_length=1,
+            max_length=256,
+            description="Each one of {text}, {row: {column: value}}, {path}, {data: base64, mime}, "
+            "{example: id, dataset}; with id, if given.",
+        ),
+    ] = None,
+    model: Annotated[str | None, Field(description="As of describe_model; or use_case.")] = None,
     use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
     dataset: Annotated[str | None, Field(description="All its rows, or NAME:test; starts a job.")] = None,
     source: Annotated[
@@ -140,7 +148,7 @@ def predict(
     ] = None,
     path: Annotated[str | None, Field(description="Of the job: new .csv, .jsonl or .parquet.")] = None,
     save_as: Annotated[str | None, Field(description="Instead: dataset for rows with answers.")] = None,
-    budget_usd: Annotated[float | None, Field(gt=0)] = None,
+    budget_usd: Annotated[float | None, Field(gt=0, description="Of the job: a hard stop.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Predictions | JobStarted | DryRun | tuple[Predictions, *tuple[ToolImage, ...]]:

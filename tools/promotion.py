@@ -77,21 +77,21 @@ class Promotion(Result):
 @tool(idempotent=True)
 def promote_model(
     app: App,
-    use_case: str,
-    model: str,
-    evaluation: str | None = None,
+    use_case: Annotated[str, Field(description="Which it will serve.")],
+    model: Annotated[str, Field(description="name or name@v3, as evaluated.")],
+    evaluation: Annotated[str | None, Field(description="Id of that with the decision.")] = None,
     expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
     canary_percent: Annotated[
         float, Field(gt=0, le=100, description="Share of a deployment's requests, beside production; 100: all.")
     ] = 100,
-    note: Annotated[str, Field(max_length=500)] = "",
+    note: Annotated[str, Field(max_length=500, description="To the person who approves.")] = "",
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Promotion | DryRun:
     """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
     Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides on a
-    terminal. The bake watches it, and rolls it back if it breaks limits.
+    terminal. The bake watches it, and rolls it back if it breaks limits; rollback_model does so now.
     """
     spec = make_spec(
         PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
@@ -119,13 +119,19 @@ def _with_outcome(checked: DryRun, found: promote.PromotionResult) -> DryRun:
 @tool(destructive=True, idempotent=True)
 def rollback_model(
     app: App,
-    use_case: str,
-    expected_current: Annotated[str, Field(description="Version believed to serve; a canary's ends the canary.")],
-    reason: Annotated[str, Field(max_length=500)],
+    use_case: Annotated[str, Field(description="Which it serves.")],
+    reason: Annotated[str, Field(max_length=500, description="Why, for the audit.")],
+    expected_current: Annotated[
+        str | None,
+        Field(description="Version believed to serve; a canary's ends it. Default: what was promoted last."),
+    ] = None,
     to: Annotated[str | None, Field(description="Default: the version before.")] = None,
     idempotency_key: IdempotencyKey = None,
 ) -> RolledBack:
-    """Serve a version again that served before. For a better model instead, call specialize."""
+    """Serve a version again that served before, at once. For a better model instead, call specialize.
+
+    A repeat without expected_current moves nothing.
+    """
     arguments = {"use_case": use_case, "expected_current": expected_current, "reason": reason, "to": to}
 
     def step(tx: Transaction) -> RolledBack:
@@ -138,11 +144,16 @@ def rollback_model(
 @tool(read_only=True)
 def list_approvals(
     app: App,
-    state: Literal["pending", "approved", "denied", "expired", "void"] | None = None,
+    state: Annotated[
+        Literal["pending", "approved", "denied", "expired", "void"] | None, Field(description="Only these.")
+    ] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Approvals:
-    """List pending and past approvals. No tool approves: a person runs `speciate approve ID` on a terminal."""
+    """List pending and past approvals, with their evidence. To ask for one, call promote_model or manage_data.
+
+    No tool approves: a person runs `speciate approve ID` on a terminal.
+    """
     now = app.workspace.clock.now()
     page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
     return Approvals(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -119,8 +119,13 @@ class StatusView(Result):
 
 
 @tool(read_only=True)
-def get_status(app: App, use_case: str | None = None) -> StatusView:
-    """Use cases, their clocks, running jobs and pending approvals. For one job, call get_job."""
+def get_status(
+    app: App, use_case: Annotated[str | None, Field(description="That one alone; default: all.")] = None
+) -> StatusView:
+    """Show use cases with clock, production and next call, running jobs, pending approvals, disk: where to begin.
+
+    For one job, call get_job; for datasets, describe_dataset.
+    """
     found = status(app.workspace, use_case)
     return StatusView(
         workspace=str(app.workspace.folders.root),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,8 @@ BaseModel = Annotated[
     Field(description="pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours."),
 ]
 Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all jobs together.")]
+TaskName = Annotated[str | None, Field(description="Default: the use case's, else what the labels look like.")]
+UseCaseOfTraining = Annotated[str | None, Field(description="Whose task, target column and limits hold.")]
 
 
 class TrainingPlan(Result):
@@ -60,10 +62,10 @@ class TrainingPlan(Result):
 def plan_training(
     app: App,
     dataset: DatasetName,
-    use_case: str | None = None,
-    task: str | None = None,
+    use_case: UseCaseOfTraining = None,
+    task: TaskName = None,
     base_model: BaseModel = None,
-    method: Method | None = None,
+    method: Annotated[Method | None, Field(description="Only this one.")] = None,
     budget_minutes: Minutes | None = None,
     measure: Annotated[
         bool, Field(description="Start a job that measures real steps on a sample, if no similar run is known.")
@@ -72,7 +74,7 @@ def plan_training(
 ) -> TrainingPlan | JobStarted:
     """List the methods that can be trained on a dataset, with time estimates, and why others cannot.
 
-    To train, call specialize or train_model."""
+    Trains nothing: to train, call specialize or train_model."""
     if measure:
         spec = make_sparse_spec(
             MeasureSpec,
@@ -122,13 +124,17 @@ def train_model(
     app: App,
     name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
     dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
-    method: Method | PriorModelMethod | None = None,
+    method: Annotated[
+        Literal[Method, PriorModelMethod] | None, Field(description="list_options(kind='method')")
+    ] = None,
     base_model: BaseModel = None,
-    use_case: str | None = None,
-    task: str | None = None,
+    use_case: UseCaseOfTraining = None,
+    task: TaskName = None,
     target: Annotated[str | None, Field(description="Column to learn; default: the label.")] = None,
-    hyperparameters: dict[str, Any] | None = None,
-    seed: Annotated[int | None, Field(ge=0, le=MOST_SEED)] = None,
+    hyperparameters: Annotated[
+        dict[str, Any] | None, Field(description="Of the method: list_options(kind='method', name=METHOD).")
+    ] = None,
+    seed: Annotated[int | None, Field(ge=0, le=MOST_SEED, description="Of all that is drawn.")] = None,
     budget_minutes: Minutes | None = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
     resources: Annotated[RequestedResources | None, Field(description="What it may use.")] = None,
@@ -143,7 +149,10 @@ def train_model(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Train one method on a dataset as a job: name, dataset and method, or like. To try several, call specialize."""
+    """Train one method on a dataset as a job: name, dataset and method, or like. To try several, call specialize.
+
+    Compares nothing: then call evaluate_models.
+    """
     spec = make_sparse_spec(
         TrainSpec,
         name=name,
@@ -170,24 +179,24 @@ def train_model(
 @tool()
 def specialize(
     app: App,
-    use_case: str,
+    use_case: Annotated[str, Field(description="Of define_use_case.")],
     dataset: DatasetName,
     budget_minutes: Minutes,
     budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
-    base_models: list[str] | None = None,
+    base_models: Annotated[list[str] | None, Field(description="Refs; default: chosen by size and modality.")] = None,
     published: Annotated[
         list[str] | None, Field(description="To try as they are: hf:org/name, or 'search'.", max_length=40)
     ] = None,
     methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
     order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
     like: Annotated[str | None, Field(description="A version whose recipe is tried first.")] = None,
-    canary_percent: Annotated[float, Field(gt=0, le=100)] = 100,
+    canary_percent: Annotated[float, Field(gt=0, le=100, description="As of promote_model.")] = 100,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Train cheap methods first, compare the best with production, promote it if it passes every gate.
+    """Train cheap methods first, compare the best with production, promote it if it passes every gate; one job.
 
-    For one training alone, call train_model.
+    Needs define_use_case and a dataset with a test split. For one training alone, call train_model.
     """
     bases = [check_refs(app, base) or base for base in base_models or ()]
     found = choose_candidates(app.workspace, use_case, dataset, bases, methods or ())
@@ -259,7 +268,10 @@ def merge_models(
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Make one model of several of one base and task by their weights, without training. Then call evaluate_models."""
+    """Make one model of several of one base and task by their weights, without training; starts a job.
+
+    Then call evaluate_models, which also takes the mean of answers: 'ensemble:A+B'.
+    """
     spec = make_sparse_spec(
         MergeSpec,
         name=name,

@@ -47,23 +47,29 @@ class UseCaseDefined(Result):
 @tool(idempotent=True)
 def define_use_case(
     app: App,
-    name: str,
+    name: Annotated[str, Field(description="As in NAME@production.")],
     task: Annotated[str, Field(description="list_options(kind='task').")],
-    objective: Objective,
-    target_column: str | None = None,
+    objective: Annotated[Objective, Field(description="What counts, and how much is enough.")],
+    target_column: Annotated[str | None, Field(description="Default: the dataset's label.")] = None,
     positive_label: Annotated[str | None, Field(description="For recall, precision, f1.")] = None,
-    limits: UseCaseLimits | None = None,
+    limits: Annotated[
+        UseCaseLimits | None,
+        Field(
+            description="Caps: p95_latency_ms (one example, warm), usd_per_1k examples, max_parameters, max_memory_mb, "
+            "licenses [SPDX ids], offline."
+        ),
+    ] = None,
     incumbent: Annotated[
         str | None, Field(description="What is used today: a model, or 'column:NAME' with the answers of that system.")
     ] = None,
     gates: Annotated[list[Gate] | None, Field(description="Beside those of objective and limits.")] = None,
     suites: Suites | None = None,
-    description: Annotated[str, Field(max_length=2000)] = "",
+    description: Annotated[str, Field(max_length=2000, description="For people.")] = "",
     idempotency_key: IdempotencyKey = None,
 ) -> UseCaseDefined:
     """Say what a model must do; starts the clock. Calling it again with changes makes the next version.
 
-    Then create_dataset and specialize.
+    Loosening what is in force needs a person. Then create_dataset and specialize; get_status shows what there is.
     """
     definition = Definition(
         name=name,

@@ -51,15 +51,24 @@ class _Stored(Result):
 @tool(idempotent=True)
 def watch_use_case(
     app: App,
-    use_case: str,
-    triggers: Annotated[list[Trigger], Field(max_length=20)],
+    use_case: Annotated[str, Field(description="With a model in production.")],
+    triggers: Annotated[
+        list[Trigger],
+        Field(
+            max_length=20,
+            description="[{on: new_labels, n}, {on: schedule, cron, zone}, {on: data_shift}]; on: now, "
+            "quality_regression, limit_breach, requirement_change, new_base_model, provider_change, "
+            "label_disagreement, recall.",
+        ),
+    ],
     policy: Policy | None = None,
     enabled: Annotated[bool, Field(description="false pauses it.")] = True,
     idempotency_key: IdempotencyKey = None,
 ) -> WatchSet:
     """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
 
-    Replaces the watch that it had. `now` begins one episode. Then get_status; labels by record_feedback.
+    Replaces the watch that it had. `now` begins one episode. For one run without a watch, call specialize. Then
+    get_status; labels by record_feedback.
     """
     watch = Watch(use_case=use_case, triggers=tuple(triggers), policy=policy or Policy())
     workspace = app.workspace

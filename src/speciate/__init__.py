@@ -13,15 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from speciate.server.async_client import connect_async
     from speciate.server.client import connect
+    from speciate.server.load_model import load
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "connect"]
+__all__ = ["__version__", "connect", "connect_async", "load"]
+_PLACES = {
+    "connect": "speciate.server.client",
+    "connect_async": "speciate.server.async_client",
+    "load": "speciate.server.load_model",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "connect":
-        return importlib.import_module("speciate.server.client").connect
+    if place := _PLACES.get(name):
+        return getattr(importlib.import_module(place), name)
     raise AttributeError(f"module 'speciate' has no attribute {name!r}")
 
 

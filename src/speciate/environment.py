@@ -54,7 +54,12 @@ def runtime_folder() -> Path:
     if os.path.isabs(base):
         with contextlib.suppress(OSError, SpeciateError):
             return _check_private(Path(base) / "speciate")
-    return _check_private(Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}")
+    return _check_private(fallback_runtime_folder())
+
+
+def fallback_runtime_folder() -> Path:
+    """Where $XDG_RUNTIME_DIR cannot be used."""
+    return Path(tempfile.gettempdir()) / f"speciate-{os.getuid()}"
 
 
 def _check_private(folder: Path) -> Path:

@@ -330,7 +330,10 @@ def test_a_person_lists_a_host_on_this_machine_and_takes_it_away(daemons: Daemon
     assert json.loads(run(daemons, *register).stdout)["needs"] == []
     assert run(daemons, "audit", "verify").returncode == 0
     _, status = type_into(daemons, "hosts", "remove", "127.0.0.1:8000", answer="")
-    assert (status, run(daemons, "hosts", "list").stdout) == (0, "")
+    assert (status, run(daemons, "hosts", "list").stdout) == (
+        0,
+        "No private host is allowed: speciate hosts add HOST allows one.\n",
+    )
 
 
 def test_a_person_signs_a_model_and_everybody_may_verify_it(daemons: Daemons, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from speciate import use_cases
 from speciate.errors import SpeciateError
 from speciate.governance import approvals
+from speciate.governance.approvals import Approval
 from speciate.loop.ledger import ledger
-from speciate.loop.status import Canary, Jobs, Step, alerts, next_steps, status
+from speciate.loop.status import Canary, Jobs, Step, _questions_of_the_workspace, alerts, next_steps, status
 from speciate.loop.time_to_model import TimeToModel
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.disk_space import GB, DiskSpace
@@ -112,6 +113,21 @@ def test_the_next_call_is_the_one_that_brings_the_model_nearer(
     tools: list[str],
 ) -> None:
     assert [step.tool for step in next_steps("digits", production, clock, jobs, waiting, rejected)] == tools
+
+
+def test_a_question_of_no_use_case_is_an_alert() -> None:
+    asked = [Approval(f"approval-{name}", name, arguments, {}, "", "pending", 0, 1) for name, arguments in
+             (("purge", {"ref": "scans"}), ("promote", {"use_case": "digits", "model": "m@v1"}))]  # fmt: skip
+    (told,) = _questions_of_the_workspace(asked)
+    assert "approval-purge (purge)" in told
+    assert "approval-promote" not in told
+    assert _questions_of_the_workspace(asked[1:]) == []
+
+
+def test_a_version_that_broke_its_bake_is_rolled_back_by_the_next_call_as_it_stands() -> None:
+    (step,) = next_steps("digits", "m@v2", _ANSWERED, _NO_JOBS, [], None, broken=True)
+    assert step.tool == "rollback_model"
+    assert step.arguments["expected_current"] == "m@v2"
 
 
 def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> None:

@@ -41,7 +41,7 @@ def share(workspace: Workspace) -> float | None:
     return canary.percent if canary else None
 
 
-def back(workspace: Workspace, expected: str) -> RollbackResult:
+def back(workspace: Workspace, expected: str | None) -> RollbackResult:
     return workspace.database.transact(
         lambda tx: roll_back(tx, "digits", expected=expected, to=None, reason="worse", actor="ada")
     )
@@ -49,6 +49,14 @@ def back(workspace: Workspace, expected: str) -> RollbackResult:
 
 def sound(workspace: Workspace) -> bool:
     return audit.verify(workspace.database).problems == ()
+
+
+def test_beside_a_canary_a_rollback_says_which_of_the_two(two: Workspace) -> None:
+    world.ask_promotion(two, "m@v2", percent=5)
+    with pytest.raises(SpeciateError, match="which one shall go") as caught:
+        back(two, None)
+    assert [each.arguments["expected_current"] for each in caught.value.next] == ["m@v2", "m@v1"]
+    assert pointers(two) == {"production": "m@v1", "canary": "m@v2"}
 
 
 def test_a_canary_stands_beside_production_with_its_share(two: Workspace) -> None:

@@ -21,7 +21,7 @@ def _two_in_a_row(workspace: Workspace) -> None:
     world.ask_promotion(workspace, "m@v2")
 
 
-def _back(workspace: Workspace, expected: str, to: str | None = None) -> RollbackResult:
+def _back(workspace: Workspace, expected: str | None, to: str | None = None) -> RollbackResult:
     return workspace.database.transact(
         lambda tx: roll_back(tx, "digits", expected=expected, to=to, reason="worse on Mondays", actor="ada")
     )
@@ -40,6 +40,19 @@ def test_a_wrong_belief_is_a_conflict(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError) as caught:
         _back(workspace, "m@v1")
     assert caught.value.code is Code.CONFLICT
+
+
+def test_without_a_belief_the_newest_promotion_is_taken_back_and_a_repeat_moves_nothing(workspace: Workspace) -> None:
+    _two_in_a_row(workspace)
+    world.judge(workspace, "m@v3", baseline="m@v2")
+    world.ask_promotion(workspace, "m@v3")
+    assert _back(workspace, None).after == "m@v2"
+    with pytest.raises(SpeciateError, match="was rolled back to 'm@v2' already") as caught:
+        _back(workspace, None)
+    assert caught.value.code is Code.CONFLICT
+    (further,) = caught.value.next
+    assert further.arguments["expected_current"] == "m@v2"
+    assert _back(workspace, "m@v2").after == "m@v1"
 
 
 @pytest.mark.parametrize("to", [None, "m@v2"])

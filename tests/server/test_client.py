@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,23 @@ def test_a_person_at_python_gets_types_waits_and_tables(daemons: Daemons, tmp_pa
     assert "connect" in dir(speciate)
 
 
+def test_an_asynchronous_program_calls_the_same_methods_at_once(daemons: Daemons) -> None:
+    client = speciate.connect_async(daemons.workspace)
+
+    async def talk() -> None:
+        started = await client.create_dataset(name="few", rows=[{"text": "a"}, {"text": "b"}])
+        ended, status = await asyncio.gather(client.wait(started), client.get_status())
+        assert ended.state == "succeeded"
+        assert status.use_cases == ()
+        with pytest.raises(ToolError):
+            await client.describe_dataset(dataset="none")
+
+    asyncio.run(talk())
+    assert {"get_status", "wait", "table"} <= set(dir(client))
+    with pytest.raises(AttributeError, match="no 'workspace'"):
+        _ = client.workspace  # type: ignore[attr-defined]  # that is what is tested
+
+
 def test_what_is_no_job_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(SpeciateError, match="SimpleNamespace is no job"):
         speciate.connect(tmp_path).wait(SimpleNamespace())
@@ -64,3 +82,4 @@ def test_the_methods_are_those_of_the_tools() -> None:
     """Written by `make docs`."""
     made = runpy.run_path(str(ROOT / "docs/client_methods.py"))
     assert made["TARGET"].read_text() == made["client_methods"](), "make docs"
+    assert made["ASYNC_TARGET"].read_text() == made["async_types"](), "make docs"

@@ -18,7 +18,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.pool import Pool
 from speciate.jobs.transitions import NeedsFailed, decide
-from speciate.server.job_view import job_line, job_view, learning_curves, log_after, wait_until
+from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, wait_until
 from speciate.server.tool_api import App
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -156,7 +156,7 @@ def test_a_composite_shows_what_its_running_child_does(
     assert shown.untrusted.message == "train/two: C=1"
     assert shown.progress is not None
     assert (shown.progress.done, shown.progress.total, shown.run_seconds) == (3, 4, 7.0)
-    assert job_line(app.engine, job).run_seconds == 7.0
+    assert job_lines(app.engine, [job])[0].run_seconds == 7.0
 
 
 def test_what_a_library_said_of_a_failure_is_foreign(app: App) -> None:

@@ -28,7 +28,7 @@ from speciate.server.next_actions import TOOL_OF_KIND, after_dataset, after_mode
 from speciate.server.tool_api import App, DryRun, JobStarted
 from speciate.serving.predict import Input
 from speciate.settings import Settings
-from speciate.tools.datasets import create_dataset, describe_dataset
+from speciate.tools.datasets import _limit_of, add_examples, create_dataset, curate_dataset, describe_dataset
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.models import describe_model
 from speciate.tools.predictions import Predictions, predict
@@ -62,6 +62,35 @@ def test_a_dataset_that_is_being_made_is_named_with_its_job(workspace: Workspace
     with pytest.raises(SpeciateError, match="There is no dataset 'film';"):
         describe_dataset(app, "film")
     pool.close()
+
+
+def test_a_version_that_is_being_made_is_named_with_its_job(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "films", "text", {"text": ["a", "b"]}, labels=["x", "y"], splits=["train", "test"], inputs=["text"]
+    )
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    app = App(workspace, Engine(workspace), pool)
+    with pytest.raises(SpeciateError, match="no version 2; the newest is v1"):
+        describe_dataset(app, "films@v2")
+    for started in (
+        add_examples(app, "films", rows=[{"text": "c", "label": "x"}]),
+        curate_dataset(app, "films@v1", [{"op": "filter", "where": "label = 'x'"}]),
+    ):
+        assert isinstance(started, JobStarted)
+        with pytest.raises(SpeciateError, match=f"no version 2 yet; .* {started.job} .* is making the next") as caught:
+            describe_dataset(app, "films@v2")
+        assert f"wait_for_job(job='{started.job}')" in caught.value.recovery
+        app.engine.control(started.job, "cancel")
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [(None, 20), ("SELECT 1", 20), ("SELECT id FROM examples LIMIT 55", 55), ("SELECT 1 limit 9000;", 500),
+     ("SELECT 1 LIMIT 30 OFFSET 5", 30), ("SELECT 1 LIMIT 0", 1), ("SELECT 'limit 7' AS x", 20)],
+)  # fmt: skip
+def test_a_page_holds_as_many_rows_as_the_statement_asks_for(sql: str | None, rows: int) -> None:
+    assert _limit_of(sql) == rows
 
 
 def test_what_a_made_dataset_leads_to(workspace: Workspace, tmp_path: Path) -> None:

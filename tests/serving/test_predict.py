@@ -21,6 +21,7 @@ from speciate.refs import model_ref
 from speciate.serving import predict as predicting
 from speciate.serving import preloading
 from speciate.serving.items import Item
+from speciate.serving.local_model import open_model
 from speciate.serving.predict import (
     Answer,
     Input,
@@ -98,6 +99,26 @@ def _ask(workspace: Workspace, pool: Pool, *inputs: Input, model: str = "reviews
     if model != "empty@production":  # an answer has seconds, however busy the machine is
         preloading.preloader_of(pool).begin(registry.resolve(workspace.database, workspace.folders, model)).join(300)
     return predict(workspace, pool, model, inputs)
+
+
+def test_a_version_answers_in_this_process_as_it_does_in_the_pool(
+    shared: Workspace, warm: Pool, tmp_path: Path
+) -> None:
+    model = open_model(registry.resolve(shared.database, shared.folders, MODEL).path)
+    film = tmp_path / "film.txt"
+    film.write_text(BAD)
+    here = model.predict([GOOD, {"text": BAD}, film, BAD.encode(), {"words": GOOD}, tmp_path / "none"])
+    there = _ask(shared, warm, Input(text=GOOD), Input(row={"text": BAD}), model=MODEL).predictions
+    assert [(each.output, each.confidence) for each in here[:2]] == [(each.output, each.confidence) for each in there]
+    assert [each.output for each in here[2:4]] == ["bad", "bad"]
+    assert "The row has no 'text'" in str(here[4].error)
+    assert "cannot be read" in str(here[5].error)
+    assert model(GOOD) == "good"
+    with pytest.raises(SpeciateError, match="The row has no 'text'"):
+        model({"words": GOOD})
+    assert repr(model) == f"<LocalModel {MODEL}: text-classification of text>"
+    with pytest.raises(SpeciateError, match="holds no model"):
+        open_model(tmp_path)
 
 
 def test_production_answers_in_every_form_of_input(shared: Workspace, warm: Pool) -> None:

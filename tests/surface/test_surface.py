@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp_types import Tool
 
-from speciate.server.mcp.app import INSTRUCTIONS, offered_tools
+from speciate.server.mcp.app import CORE, INSTRUCTIONS, offered_tools
 from speciate.server.mcp.arguments import input_schema, is_deferred
 from speciate.server.option_catalog import list_options
 from speciate.server.tool_api import DECLARED
 
 HERE = Path(__file__).parent
 MOST_TOKENS = 8_800
+MOST_TOKENS_OF_CORE = 5_500
 MOST_TOKENS_WITH_RESULTS = 14_000
 """As hosts load `tools/list`: names, descriptions, schemas of arguments and results, annotations."""
 TOOLS = {tool.name: tool for tool in offered_tools()}
@@ -53,6 +55,30 @@ def test_each_tool_is_as_its_golden_file_says(pytestconfig: pytest.Config) -> No
 
 def test_all_tools_together_cost_less_than_their_budget() -> None:
     assert sum(tokens(tool) for tool in TOOLS.values()) < MOST_TOKENS
+
+
+def test_the_core_tools_cost_less_than_theirs() -> None:
+    assert not CORE - TOOLS.keys()
+    assert sum(tokens(TOOLS[name]) for name in CORE) < MOST_TOKENS_OF_CORE
+
+
+def test_every_argument_is_described() -> None:
+    bare = [
+        f"{tool.name}.{name}"
+        for tool in TOOLS.values()
+        for name, field in tool.input_schema["properties"].items()
+        if not field.get("description")
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_every_tool_names_another_one_and_what_for(name: str) -> None:
+    """`For rows, call query_dataset`: what this tool is not for, and which one is."""
+    others = "|".join(TOOLS.keys() - {name})
+    assert re.search(
+        rf"\b(for|to|then|without|afterwards|needs)\b[^.;]*\b({others})\b", TOOLS[name].description or "", re.I
+    )
 
 
 def test_all_tools_as_hosts_load_them_cost_less_than_that() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "install": "speciate.cli.install_command:install",
     "serve": "speciate.cli.daemon_commands:serve",
     "call": "speciate.cli.call_command:call",
+    "completion": "speciate.cli.completion_command:completion",
     "open": "speciate.cli.page_commands:open_pages",
     "status": "speciate.cli.workspace_commands:status",
     "stop": "speciate.cli.daemon_commands:stop",
@@ -107,9 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_install(command)
     _add_serve(command)
     _add_call(commands, shared)
-    command("status", "what the daemon of the workspace does")
+    command("status", "what the daemon of the workspace does").add_argument(
+        "--json", action="store_true", help="also on a terminal; elsewhere always"
+    )
     command("stop", "end the daemon; runs continue and are adopted by the next one")
-    command("doctor", "check this machine, the installation and the workspace's disk")
+    _add_doctor(command)
+    _add_completion(command, parser)
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
     command("resume", "resume the jobs that are paused because the workspace is a copy of another one")
@@ -147,12 +151,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_doctor(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    doctor = command("doctor", "check this machine, the installation and the workspace's disk")
+    doctor.add_argument("--fix", action="store_true", help="mend what can be mended; says what, then asks")
+    doctor.add_argument("--yes", action="store_true", help="with --fix: without asking")
+
+
+def _add_completion(command: Callable[[str, str], argparse.ArgumentParser], parser: argparse.ArgumentParser) -> None:
+    shell = command("completion", "print what completes commands, tools and arguments in a shell")
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"))
+    shell.set_defaults(commands=parser)
+
+
 def _add_install(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     install = command("install", "make this server known to an agent or editor, with its skill; alone: which know it")
     install.add_argument(
         "client", nargs="?", choices=("claude", "claude-desktop", "vscode", "cursor", "codex", "gemini")
     )
     install.add_argument("--project", action="store_true", help="for this folder, to share, instead of for you")
+    install.add_argument("--tools", choices=("all", "core"), default="all", help="core: show the client fewer tools")
     what = install.add_mutually_exclusive_group()
     what.add_argument("--print", action="store_true", help="only print what to add, change nothing")
     what.add_argument("--remove", action="store_true", help="take it back")
@@ -164,6 +181,7 @@ def _add_serve(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     how.add_argument("--http", type=_port, metavar="PORT", help="serve streamable HTTP on 127.0.0.1 instead; 0: any")
     how.add_argument("--install", action="store_true", help="let the system start the daemon at login")
     how.add_argument("--uninstall", action="store_true", help="take that back")
+    serve.add_argument("--tools", choices=("all", "core"), default="all", help="core: the usual way in fewer tools")
     serve.add_argument("--system", action="store_true", help="as root: with --install, under a user of its own")
     serve.add_argument("--fixture", action="append", default=[], help=argparse.SUPPRESS)
 

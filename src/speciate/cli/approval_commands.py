@@ -125,8 +125,8 @@ def promote(arguments: argparse.Namespace) -> int:
 def hosts(arguments: argparse.Namespace) -> int:
     """Those at private addresses that may be asked. Taking one away needs no typed yes."""
     if arguments.action == "list":
-        for host in _private_hosts(arguments):
-            say_clean(host)
+        found = _private_hosts(arguments)
+        say_clean("\n".join(found) if found else "No private host is allowed: speciate hosts add HOST allows one.")
         return 0
     host, add = check_host(arguments.host or ""), arguments.action == "add"
 
@@ -242,8 +242,8 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    for row in ask_daemon(arguments, "trail", start=True, use_case=arguments.use_case, most=arguments.last)["rows"]:
-        say_clean(format_audit_row(row))
+    rows = ask_daemon(arguments, "trail", start=True, use_case=arguments.use_case, most=arguments.last)["rows"]
+    say_clean("\n".join(map(format_audit_row, rows)) if rows else "Nothing stands in the trail yet.")
     return 0
 
 

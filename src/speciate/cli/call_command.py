@@ -137,7 +137,12 @@ def _describe_tool(arguments: argparse.Namespace) -> int:
     schema = tool["inputSchema"]
     needed = schema.get("required", ())
     rows = [
-        [name, _kind_of(field), "needed" if name in needed else json.dumps(field.get("default")), _meaning(field)]
+        [
+            name,
+            _kind_of(field),
+            "needed" if name in needed else json.dumps(field["default"]) if "default" in field else "",
+            _meaning(field),
+        ]
         for name, field in schema["properties"].items()
     ]
     say(f"{tool['description']}\n\n{format_table(rows, ['argument', 'kind', 'default', 'meaning'])}")

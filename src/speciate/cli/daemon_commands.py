@@ -38,7 +38,7 @@ def serve(arguments: argparse.Namespace) -> int:
         return _serve_http(arguments)
     fixtures = [os.path.abspath(path) for path in arguments.fixture]
     try:
-        return Shim(workspace_path(arguments.workspace), fixtures=fixtures).run()
+        return Shim(workspace_path(arguments.workspace), fixtures=fixtures, tools=arguments.tools).run()
     except BrokenPipeError:
         return 0  # the client is gone
 

@@ -47,8 +47,8 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    for each in _list_deployments(arguments):
-        say(_deployment_text(each))
+    found = "\n".join(map(_deployment_text, _list_deployments(arguments)))
+    say(found or "Nothing is deployed: speciate deployment start USE_CASE serves its production version over HTTP.")
     return 0
 
 

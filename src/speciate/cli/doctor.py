@@ -1,4 +1,5 @@
-"""`speciate doctor`: what this installation, kernel and disk can do, and what to do about the rest. Changes nothing."""
+"""`speciate doctor`: what this installation, kernel and disk can do, and what to do about the rest. Changes nothing
+without `--fix`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from speciate import __version__
-from speciate.cli import install_command, user_service
+from speciate.cli import install_command, repairs, user_service
 from speciate.cli.daemon_commands import ask_daemon_of
 from speciate.cli.output import format_table, say
 from speciate.environment import runtime_folder, workspace_path
@@ -57,13 +58,19 @@ ENABLES = {
 _PACKAGE = "speciate"
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
 _NAMED = re.compile(r"([\w.-]+)\s*(?:\[([\w\s,-]+)\])?")
+_FOR_DEVELOPERS = ("dev", "demo", "browser", "all", "domains")
 _SHOWN = 5
 _CORE = ("mcp", "duckdb", "pyarrow", "numpy", "pillow", "sandlock")
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print every section; 1 where something needed is missing, else 0."""
+    """Print every section; 1 where something needed is missing, else 0. With `--fix`, what can be mended instead."""
     workspace = workspace_path(arguments.workspace)
+    if arguments.fix:
+        status = repairs.fix(workspace, sure=arguments.yes, terminal=sys.stdin.isatty())
+        if missing := [check.name for check in extras() if not check.ok and check.name not in _FOR_DEVELOPERS]:
+            say(f"For what is not installed, as far as you want it: pip install 'speciate[{','.join(missing)}]'")
+        return status
     sections = {
         f"speciate {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}": core(),
         "Extras": extras(),

@@ -118,7 +118,7 @@ def install(arguments: argparse.Namespace) -> int:
         raise SpeciateError(
             Code.INVALID, f"{client.title} has no configuration for one folder.", f"speciate install {arguments.client}"
         )
-    entry = _entry(arguments.workspace)
+    entry = _entry(arguments.workspace, arguments.tools)
     if arguments.print:
         say(snippet(client, entry))
         return 0
@@ -148,7 +148,7 @@ def state(home: Path) -> dict[str, bool]:
 # The entry
 
 
-def _entry(workspace: str | None) -> Entry:
+def _entry(workspace: str | None, tools: str = "all") -> Entry:
     """By its absolute path: clients start servers with another PATH than a terminal has."""
     if "archive-v0" in Path(sys.prefix).parts:
         raise SpeciateError(
@@ -157,7 +157,12 @@ def _entry(workspace: str | None) -> Entry:
             "Install it where it stays (uv tool install speciate, or pip install), then repeat this.",
         )
     program = Path(sys.executable).parent / NAME
-    serve = ("serve", *(("--workspace", str(workspace_path(workspace).resolve())) if workspace else ()))
+    serve: tuple[str, ...] = (
+        "serve",
+        *(("--workspace", str(workspace_path(workspace).resolve())) if workspace else ()),
+    )
+    if tools != "all":
+        serve += ("--tools", tools)
     if program.exists():
         return Entry(str(program), serve)
     return Entry(sys.executable, ("-m", NAME, *serve))

@@ -146,8 +146,8 @@ def _set_secret(arguments: argparse.Namespace) -> int:
 
 
 def _list_secrets(arguments: argparse.Namespace) -> int:
-    if rows := [[key.name, ", ".join(key.hosts), _minute(key.stamp)] for key in secrets.list_secrets()]:
-        say(format_table(rows))
+    rows = [[key.name, ", ".join(key.hosts), _minute(key.stamp)] for key in secrets.list_secrets()]
+    say(format_table(rows) if rows else "No key is stored: speciate secret set NAME --host HOST stores one.")
     return 0
 
 

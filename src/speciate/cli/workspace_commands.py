@@ -6,15 +6,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
+from datetime import timedelta
 from pathlib import Path
 
-from speciate.cli.daemon_commands import ask_daemon, check_exists
+from speciate.cli.daemon_commands import DaemonResult, ask_daemon, check_exists
 from speciate.cli.output import say
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.recovery import recover_jobs
 from speciate.server.dial import NoDaemon
+from speciate.server.untrusted import clean_text
 from speciate.workspace import catalog_identity
 from speciate.workspace.filesystem import require_local
 from speciate.workspace.lock import Lock, LockHeldError
@@ -67,11 +70,32 @@ def _lock_workspace(root: Path) -> Lock:
         ) from None
 
 
+def status_text(found: DaemonResult) -> str:
+    """The daemon's status for a person."""
+    jobs = ", ".join(f"{count} {state}" for state, count in found["jobs"].items()) or "none yet"
+    clients = f"{found['clients']} client{'' if found['clients'] == 1 else 's'}"
+    lines = [
+        f"{found['workspace']}: the daemon {found['version']} (process {found['pid']}) has run for "
+        f"{timedelta(seconds=round(found['running_seconds']))}, with {clients}.",
+        f"Jobs: {jobs}.",
+        f"Policy: {found['policy']}. Newest backup: {found['newest_backup'] or 'none yet'}.",
+        *(f"Policy of {name}: {policy}." for name, policy in found["policies"].items()),
+        found["approvals"],
+        *(f"Not as a person decided it: {problem}" for problem in found["problems"]),
+    ]
+    if found["paused_as_copied"]:
+        lines.append(f"A copy: {found['paused_as_copied']} jobs are paused until `speciate resume`.")
+    return "\n".join(lines)
+
+
 def status(arguments: argparse.Namespace) -> int:
-    """What the daemon does; starts none. Raises REFUSED, as a call would, if the catalog is gone."""
+    """What the daemon does: sentences on a terminal, else JSON; starts none. Raises REFUSED, as a call would, if the
+    catalog is gone."""
     check_exists(arguments)
     try:
-        shown = json.dumps(ask_daemon(arguments, "status"), indent=2)
+        found = ask_daemon(arguments, "status")
+        plain = sys.stdout.isatty() and not arguments.json
+        shown = clean_text(status_text(found)) if plain else json.dumps(found, indent=2)
     except NoDaemon as none:
         with contextlib.suppress(OSError):  # another user's folder, of which nothing can be told
             if refused := catalog_identity.missing_catalog_error(workspace_path(arguments.workspace)):

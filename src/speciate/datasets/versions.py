@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import Call, Code, SpeciateError, unknown
-from speciate.jobs.job import State
+from speciate.jobs.job import ENDED, State
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.workspace import tombstones
 from speciate.workspace.database import Database, Transaction
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = "version, manifest, parents, operation, report, job, created"
 _MAKING = "SELECT id, state FROM jobs WHERE kind = 'ingest' AND spec ->> '$.name' = ? ORDER BY created DESC LIMIT 1"
+_NEXT = f"""
+SELECT id, kind FROM jobs
+WHERE kind IN ('ingest', 'curate', 'label') AND state NOT IN ({", ".join(f"'{state}'" for state in sorted(ENDED))})
+AND split_part(coalesce(spec ->> '$.dataset', spec ->> '$.name'), '@', 1) = ? ORDER BY created DESC LIMIT 1
+"""
 _NEWEST = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _VERSION = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? AND version = ?"
 _TAGGED = "SELECT version FROM dataset_tags WHERE name = ? AND tag = ?"
@@ -261,6 +266,13 @@ def _no_version(database: Database, ref: DatasetRef) -> SpeciateError:
             return _not_yet(ref.name, *job)
         return unknown(
             "dataset", ref.name, names(database), next=[Call("describe_dataset", {}, "for all, or create_dataset")]
+        )
+    if making := database.read_one(_NEXT, [ref.name]):
+        return SpeciateError(
+            Code.NOT_FOUND,
+            f"Dataset {ref.name!r} has no version {ref.version} yet; the newest is v{row[0]}, and {making[0]} "
+            f"({making[1]}) is making the next.",
+            next=[Call("wait_for_job", {"job": making[0]}, ", then this again")],
         )
     return SpeciateError(
         Code.NOT_FOUND,

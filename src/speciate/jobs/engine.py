@@ -218,9 +218,9 @@ class Engine:
         order = f"created DESC, id DESC LIMIT {int(limit)}"
         return rows.select(self.workspace.database, " AND ".join(where), parameters, order)
 
-    def children(self, job: str) -> Sequence[Job]:
+    def children(self, *jobs: str) -> Sequence[Job]:
         """In the order in which they were made."""
-        return rows.children_of(self.workspace.database, [job])
+        return rows.children_of(self.workspace.database, [*jobs]) if jobs else ()
 
     def wait(self, job: str, *, until: str = "end", timeout: float) -> Job:
         """Block until the job ends (`until='end'`) or it or a child changes ('change'), at most `timeout` seconds."""

@@ -16,7 +16,9 @@ from speciate.lineage.graph import Edge, Graph, Node
 
 MOST = 60
 """Nodes of a chart; for more, read the text."""
-_WIDE, _HIGH, _ACROSS, _DOWN, _MARGIN = 184, 40, 44, 14, 16
+WIDE, HIGH = 184, 40
+"""Pixels of a box."""
+_ACROSS, _DOWN, _MARGIN = 44, 14, 16
 _LONGEST = 28
 _COLOURS = {
     "dataset": "#d6e9f8", "model": "#d9f2d9", "base": "#eef7e4", "job": "#f1f1f1", "code": "#e8e4f3",
@@ -66,10 +68,10 @@ def lay_out(graph: Graph, start: Sequence[str], most: int = MOST) -> Layout:
     for layer, names in sorted(layers.items()):
         names.sort(key=lambda name: (_mean(place[each][1] for each in steps.get(name, []) if each in place), name))
         for row, name in enumerate(names):
-            place[name] = (_MARGIN + layer * (_WIDE + _ACROSS), _MARGIN + row * (_HIGH + _DOWN))
+            place[name] = (_MARGIN + layer * (WIDE + _ACROSS), _MARGIN + row * (HIGH + _DOWN))
     boxes = {name: Box(node, *place[name]) for name, node in shown.nodes.items()}
-    right = max((x for x, _ in place.values()), default=0) + _WIDE + _MARGIN
-    below = max((y for _, y in place.values()), default=0) + _HIGH + _MARGIN
+    right = max((x for x, _ in place.values()), default=0) + WIDE + _MARGIN
+    below = max((y for _, y in place.values()), default=0) + HIGH + _MARGIN
     lines = tuple(Line(edge, tuple(_points(way, place))) for edge, way in ways.items())
     return Layout(boxes, lines, right, below, len(graph.nodes) - len(boxes))
 
@@ -84,9 +86,9 @@ def _points(way: Sequence[str], place: Mapping[str, Point]) -> Iterator[Point]:
     for number, name in enumerate(way):
         x, y = place[name]
         if number > 0:
-            yield x, y + _HIGH // 2
+            yield x, y + HIGH // 2
         if number < len(way) - 1:
-            yield x + _WIDE, y + _HIGH // 2
+            yield x + WIDE, y + HIGH // 2
 
 
 def svg(graph: Graph, start: Sequence[str]) -> str:
@@ -100,27 +102,32 @@ def svg(graph: Graph, start: Sequence[str]) -> str:
         '<path d="M0,0 L7,3 L0,6 z" fill="#777"/></marker></defs>',
     ]
     for edge, points in layout.lines:
-        (x, y), path = points[0], [f"M{points[0][0]},{points[0][1]}"]
-        for right, below in points[1:]:
-            bend = (right - x) // 2
-            path.append(f"C{x + bend},{y} {right - bend},{below} {right},{below}")
-            x, y = right, below
         lines.append(
-            f'<path d="{" ".join(path)}" fill="none" stroke="#777" marker-end="url(#tip)">'
+            f'<path d="{curve(points)}" fill="none" stroke="#777" marker-end="url(#tip)">'
             f"<title>{escape(edge.how)}</title></path>"
         )
     for name, box in layout.boxes.items():
         heavy = ' stroke-width="2.5"' if name in start else ""
         facts = "; ".join(f"{key} {value}" for key, value in box.node.facts.items())
         lines.append(
-            f'<g><title>{escape(f"{name} {facts}".strip())}</title><rect x="{box.x}" y="{box.y}" width="{_WIDE}" '
-            f'height="{_HIGH}" rx="5" fill="{_COLOURS[box.node.kind]}" stroke="#555"{heavy}/>'
-            f'<text x="{box.x + 8}" y="{box.y + 15}" fill="#666">{escape(_node_label(box.node))}</text>'
-            f'<text x="{box.x + 8}" y="{box.y + 31}">{escape(_short(box.node.name))}</text></g>'
+            f'<g><title>{escape(f"{name} {facts}".strip())}</title><rect x="{box.x}" y="{box.y}" width="{WIDE}" '
+            f'height="{HIGH}" rx="5" fill="{_COLOURS[box.node.kind]}" stroke="#555"{heavy}/>'
+            f'<text x="{box.x + 8}" y="{box.y + 15}" fill="#666">{escape(node_label(box.node))}</text>'
+            f'<text x="{box.x + 8}" y="{box.y + 31}">{escape(short_name(box.node.name))}</text></g>'
         )
     if layout.left_out:
         lines.append(f'<text x="{_MARGIN}" y="14" fill="#a00">and {layout.left_out} more</text>')
     return "\n".join([*lines, "</svg>", ""])
+
+
+def curve(points: Sequence[Point]) -> str:
+    """The `d` of a path through the points, level at each."""
+    (x, y), path = points[0], [f"M{points[0][0]},{points[0][1]}"]
+    for right, below in points[1:]:
+        bend = (right - x) // 2
+        path.append(f"C{x + bend},{y} {right - bend},{below} {right},{below}")
+        x, y = right, below
+    return " ".join(path)
 
 
 class DrawRequest(TypedDict):
@@ -151,10 +158,10 @@ def draw(payload: DrawRequest) -> DrawnFile:
         x, y = points[-1]
         pen.polygon([(x, y), (x - 6, y - 3), (x - 6, y + 3)], fill="#777777")
     for name, box in layout.boxes.items():
-        frame = [(box.x, box.y), (box.x + _WIDE, box.y + _HIGH)]
+        frame = [(box.x, box.y), (box.x + WIDE, box.y + HIGH)]
         pen.rectangle(frame, fill=_COLOURS[box.node.kind], outline="#555555", width=3 if name in start else 1)
-        pen.text((box.x + 7, box.y + 5), _ascii(_node_label(box.node)), fill="#666666")
-        pen.text((box.x + 7, box.y + 21), _ascii(_short(box.node.name)), fill="black")
+        pen.text((box.x + 7, box.y + 5), _ascii(node_label(box.node)), fill="#666666")
+        pen.text((box.x + 7, box.y + 21), _ascii(short_name(box.node.name)), fill="black")
     if layout.left_out:
         pen.text((_MARGIN, 4), f"and {layout.left_out} more", fill="#aa0000")
     image.save("lineage.png")
@@ -195,12 +202,12 @@ def _mean(values: Iterable[float]) -> float:
     return sum(listed) / len(listed) if listed else 0.0
 
 
-def _node_label(node: Node) -> str:
+def node_label(node: Node) -> str:
     first = next((str(value) for value in node.facts.values() if isinstance(value, str | int)), None)
-    return _short(node.kind if first is None else f"{node.kind}: {first}")
+    return short_name(node.kind if first is None else f"{node.kind}: {first}")
 
 
-def _short(text: str) -> str:
+def short_name(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 11]}...{text[-8:]}"
 
 

@@ -145,6 +145,7 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
             *alerts(room),
             *_catalog_alerts(workspace),
             *_broken_bakes(found),
+            *_questions_of_the_workspace(known.pending),
             *model_report.provider_alerts(database),
             *notifications.alerts(workspace),
             *(f"Not as a person decided it: {problem}" for problem in authorization.authority_of(workspace).problems),
@@ -188,6 +189,12 @@ def _watch_status(workspace: Workspace, standing: Standing, said: Mapping[str, s
         counts = LabelReader(workspace).counts(name, memory.learned_until, requests, memory.episode)
         waiting = max(0, memory.mined - counts.of_episode)
     return WatchStatus(memory.state, said.get(name, "it was not looked at yet"), memory.since, waiting)
+
+
+def _questions_of_the_workspace(pending: Sequence[Approval]) -> list[str]:
+    """Approvals that belong to no use case, such as of a purge: the others stand with theirs."""
+    own = [f"{each.id} ({each.action})" for each in pending if not each.arguments.get("use_case")]
+    return [f"A person is asked about {', '.join(own)}: list_approvals(state='pending')."] if own else []
 
 
 def _broken_bakes(found: Sequence[UseCaseStatus]) -> list[str]:
@@ -270,6 +277,7 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
             _rejected(known, name, pointers),
             canary,
             low=low,
+            broken=bool(production and "previous" in pointers and bake_state(trail, production) == "broken"),
         ),
         watch=known.watches.get(name),
     )
@@ -296,14 +304,18 @@ def next_steps(
     canary: Canary | None = None,
     *,
     low: bool = False,
+    broken: bool = False,
 ) -> list[Step]:
     """What brings a use case nearer to its model: wait for what runs, then for people, then start something.
 
     `rejected` is the newest evaluation where it brought no model into production.
-    `low`: whether runs wait for room on the disk.
+    `low`: whether runs wait for room on the disk. `broken`: whether what serves broke its bake, after another version.
     """
     if jobs.running and low:
         return [Step("manage_data", {"action": "gc"}), Step("wait_for_job", {"job": jobs.running[-1]})]
+    if broken:
+        reason = "it broke a limit of its bake"
+        return [Step("rollback_model", {"use_case": use_case, "expected_current": production, "reason": reason})]
     if jobs.running:
         return [Step("wait_for_job", {"job": jobs.running[-1]})]
     if jobs.paused:

@@ -1,5 +1,5 @@
-"""Audio from WAV, FLAC, OGG and MP3 files, and from tracks of M4A, MP4, MOV, Matroska, WebM and AVI (audio_tracks.py),
-decoded to float32 (T,): one channel, 16 kHz, full scale is 1.
+"""Audio from WAV, FLAC, OGG and MP3 files, and from tracks of M4A, MP4, MOV, Matroska, WebM and AVI, decoded
+to float32 (T,): one channel, 16 kHz, full scale is 1.
 
 Channels are averaged. The header may declare at most two hours. A silent file decodes, but is no example. `log_mel` is
 the spectrogram that learners see. libsndfile accepts a WAV, OGG or MP3 file that ends early as a shorter one, so

@@ -1,4 +1,4 @@
-"""Plain text: UTF-8 files of one text each, or a column of a table. A text may be a conversation (messages.py)."""
+"""Plain text: UTF-8 files of one text each, or a column of a table. A text may be a conversation."""
 
 from __future__ import annotations
 

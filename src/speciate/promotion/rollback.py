@@ -22,6 +22,9 @@ SELECT action FROM audit WHERE use_case = ? AND before = ? AND action IN ('promo
 ORDER BY seq DESC LIMIT 1
 """
 """How a version that served and serves no more was last replaced."""
+_NEWEST_MOVE = """
+SELECT action FROM audit WHERE use_case = ? AND action IN ('promote', 'rollback') ORDER BY seq DESC LIMIT 1
+"""
 
 
 class RollbackResult(NamedTuple):
@@ -35,21 +38,25 @@ def roll_back(
     tx: Transaction,
     use_case: str,
     *,
-    expected: str,
+    expected: str | None,
     to: str | None,
     reason: str,
     actor: str,
     evidence: audit.Evidence | None = None,
 ) -> RollbackResult:
-    """Move `production` from `expected` to `to` (default: `last_good`), or end the canary where `expected` is
-    it. A canary beside `production` is over in both cases: what it was compared with serves no more. Promotions of
-    `expected` that wait for a person are void: their evidence is from before.
+    """Move `production` from `expected` to `to` (default: `last_good`), or end the canary where `expected` is it.
 
-    Raises CONFLICT where another version serves, NOT_FOUND where there is nothing to go back to, and REFUSED for a
-    version that never served this use case, or was itself rolled back when it last did.
+    `expected` None is the version that the newest promotion brought, so that a repeat moves nothing further. A canary
+    beside `production` is over in both cases: what it was compared with serves no more. Promotions of `expected` that
+    wait for a person are void: their evidence is from before.
+
+    Raises CONFLICT where another version serves, or where None could mean two things; NOT_FOUND where there is nothing
+    to go back to, and REFUSED for a version that never served this use case, or was itself rolled back then.
     """
     current, canary = aliases.read(tx, use_case), aliases.read(tx, use_case, aliases.CANARY)
     shown = {**(evidence or {}), "reason": reason}
+    if expected is None and current:
+        expected = _only_meaning(tx, use_case, current.model, canary.model if canary else None, reason)
     if current and canary and expected == canary.model != current.model and to in (None, current.model):
         ended = aliases.end_canary(tx, use_case=use_case, actor=actor, evidence=shown)
         approvals.withdraw(tx, "promote", use_case, canary.model, actor)
@@ -73,6 +80,27 @@ def roll_back(
     )  # fmt: skip
     approvals.withdraw(tx, "promote", use_case, current.model, actor)
     return RollbackResult(current.model, target, moved.audit.hash)
+
+
+def _only_meaning(tx: Transaction, use_case: str, current: str, canary: str | None, reason: str) -> str:
+    """The version that a rollback without one means. Raises CONFLICT beside a canary and after a rollback."""
+    call = {"use_case": use_case, "reason": reason}
+    if canary and canary != current:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"A canary, {canary!r}, stands beside {current!r} in production: which one shall go?",
+            next=[
+                Call("rollback_model", {**call, "expected_current": canary}, ", which ends the canary"),
+                Call("rollback_model", {**call, "expected_current": current}, ", which ends both"),
+            ],
+        )
+    if tx.execute(_NEWEST_MOVE, [use_case]) == [("rollback",)]:
+        raise SpeciateError(
+            Code.CONFLICT,
+            f"{use_case}@production was rolled back to {current!r} already, so nothing was changed.",
+            next=[Call("rollback_model", {**call, "expected_current": current}, ", to go further back")],
+        )
+    return current
 
 
 def last_good(reader: Database | Transaction, use_case: str) -> str | None:

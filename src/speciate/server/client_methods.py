@@ -51,14 +51,16 @@ class ToolMethods:
     ) -> JobStarted | DryRun:
         """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
 
-        Examples that exist already are skipped; old examples keep their split.
+        Examples that exist already are skipped; old examples keep their split. For a new dataset, call
+            create_dataset; to
+        change labels, label_examples.
 
         dataset: `name`, `name@v3` or `name@v3:test`.
-        source: Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, SDF,
-            SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE.
+        source: As of create_dataset.
         rows: Inline rows.
+        labels: As of create_dataset.
         reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "add_examples", locals())
@@ -68,8 +70,10 @@ class ToolMethods:
     ) -> ControlResult:
         """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job.
 
-        job: Id of a job.
-        action: cancel and pause keep a checkpoint.
+        To take back what a job promoted, call rollback_model.
+
+        job: Id, as 'job-...'.
+        action: cancel and pause keep a checkpoint; resume continues; retry what failed.
         expected_attempt: Refuse if another attempt runs by now.
         """
         return self._call_typed("speciate.tools.jobs", "control_job", locals())
@@ -91,17 +95,19 @@ class ToolMethods:
     ) -> JobStarted | DryRun:
         """Make a dataset (or its next version) from files or rows; starts a job. Afterwards call describe_dataset.
 
-        To add to one, call add_examples.
+        To add to one, call add_examples; to clean or split it, curate_dataset.
 
+        name: New, or of a dataset that gets its next version.
         source: Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, SDF,
             SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE.
         rows: Inline rows.
         modality: list_options(kind='modality')
         label: Column, or 'folder'.
+        labels: A table of labels, apart from the files.
         inputs: Columns that a model may see.
         group_by: Column, 'folder', or regex over the path, group 1 the key: never split apart.
         reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "create_dataset", locals())
@@ -114,11 +120,13 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Make the next version of a dataset by operations; starts a job. To change single labels call label_examples.
+        """Make the next version of a dataset by operations (filter, split, deduplicate ...); starts a job.
+
+        For labels of single examples, call label_examples; for new rows, add_examples.
 
         dataset: name, name@v3 or name@TAG.
         steps: In order, such as {op: 'filter', where: 'width > 64'}; ops: list_options(kind='operation').
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.datasets", "curate_dataset", locals())
@@ -140,14 +148,21 @@ class ToolMethods:
     ) -> UseCaseDefined:
         """Say what a model must do; starts the clock. Calling it again with changes makes the next version.
 
-        Then create_dataset and specialize.
+        Loosening what is in force needs a person. Then create_dataset and specialize; get_status shows what there
+            is.
 
+        name: As in NAME@production.
         task: list_options(kind='task').
+        objective: What counts, and how much is enough.
+        target_column: Default: the dataset's label.
         positive_label: For recall, precision, f1.
+        limits: Caps: p95_latency_ms (one example, warm), usd_per_1k examples, max_parameters, max_memory_mb,
+            licenses [SPDX ids], offline.
         incumbent: What is used today: a model, or 'column:NAME' with the answers of that system.
         gates: Beside those of objective and limits.
         suites: core: what verdicts rest on. heldout, regression: where a candidate must besides not be worse.
-        idempotency_key: Makes a repeat safe.
+        description: For people.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.use_cases", "define_use_case", locals())
 
@@ -161,10 +176,11 @@ class ToolMethods:
     ) -> Shown[DatasetView | DatasetList]:
         """Describe a dataset: splits, labels, quality, columns, history, a chart. Without `dataset`: a list of all.
 
-        For rows, call query_dataset.
+        For rows, call query_dataset; for media, preview_dataset.
 
         dataset: `name`, `name@v3` or `name@v3:test`.
-        compare_to: `name`, `name@v3` or `name@v3:test`.
+        compare_to: An older version: what was added, removed, changed.
+        limit: Page size.
         cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.datasets", "describe_dataset", locals())
@@ -181,20 +197,25 @@ class ToolMethods:
         picture: bool | None = None,
         page: bool | None = None,
     ) -> Shown[EvaluationView]:
-        """Leaderboard, paired comparisons with intervals, Pareto front, costs and the decision of one evaluation.
+        """Show leaderboard, paired comparisons with intervals, Pareto front, costs and decision of one evaluation.
 
+        To make one, call evaluate_models; describe_model lists those of a model.
+
+        evaluation: Id, as in the result of the job.
         baseline: Default: the incumbent.
         slice_by: A column of the dataset, or 'label'.
         errors: How many of the worst examples to show.
         show: More than the best 10 models and their main metric.
+        picture: With the leaderboard as an image.
         page: Also as an HTML file for people; its path.
         """
         return self._call_typed("speciate.tools.evaluation", "describe_evaluation", locals())
 
     def describe_model(self, *, model: str) -> ModelDescription:
-        """A model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
+        """Show a model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.
 
-        For a published model (hf:, timm:), the facts that search_models has.
+        For a published model (hf:, timm:), the facts that search_models has. For its figures, call
+            describe_evaluation.
 
         model: name, name@v3, USE_CASE@production, pkg:NAME, a ref of search_models; a prediction.
         """
@@ -220,25 +241,29 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Compare models on examples that they have not seen. With use_case also against its incumbent, and a
-            decision.
+        """Compare models on examples that they have not seen; starts a job.
 
-        To read the result, call describe_evaluation.
+        With use_case also against its incumbent, with a decision that promote_model takes. To train first, call
+            specialize;
+        to read the result, describe_evaluation.
 
         models: Refs (published ones too: 'hf:org/name', 'path:/dir'), 'api:PROVIDER/MODEL', 'column:NAME',
             'constant:', 'nearest:', 'ensemble:A+B', 'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a
             verdict, the last is put forward.
         dataset: Its test split unless another is named.
         suite: Of the use case.
+        use_case: Adds its incumbent, gates and a decision.
+        metrics: Beside the task's: list_options(kind='metric').
         scorer: FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score.
         judge: A model that judges answers, as a metric.
         prompt: How public models are asked.
         label_maps: {model: {published label: your label}}; dry_run proposes.
         prompts: {model: ['a photo of a {label}']}, of zero-shot models.
         repeats: Of models that may answer otherwise each time.
+        latency: Measure it, one example at a time.
         budget_usd: A hard stop.
         baselines: Shown beside: no verdict, no wider intervals.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.evaluation", "evaluate_models", locals())
@@ -257,13 +282,15 @@ class ToolMethods:
     ) -> JobStarted | DryRun:
         """Write a dataset's usable rows, their media and a card to a new folder; starts a job. Never overwrites.
 
+        To look at rows here, call query_dataset.
+
         dataset: `name`, `name@v3` or `name@v3:test`.
         format: list_options(kind='format')
         path: New folder.
         column: Masks, boxes, transcripts, actions: a model's answers; default: labels.
         identified: DICOM files leave with the names of people in them.
         partial: Also partial rows, such as series that lack a slice.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_dataset", locals())
@@ -281,11 +308,13 @@ class ToolMethods:
 
         Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never
             overwrites.
+        To read a decision, call describe_evaluation.
 
+        use_case: Whose decision.
         path: New folder.
         evaluation: Default: what production rests on.
         rows: Also ids, references and groups of judged rows, in a file.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.exports", "export_evidence", locals())
 
@@ -306,12 +335,14 @@ class ToolMethods:
             one
         graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer
             faster, if
-        it passes gates against its parent.
+        it passes gates against its parent. To serve a use case, call promote_model.
 
         model: name, name@v3, USE_CASE@production or pkg:NAME.
         path: New folder; for safetensors and onnx.
+        format: openvino: a version here only.
+        quantize: Only of a version here.
         tolerance: Of the metric, for int8; default: 0.02 or 5 %.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_model", locals())
@@ -325,25 +356,36 @@ class ToolMethods:
         extractor: str | None = None,
         k: int | None = None,
     ) -> Shown[SimilarExamples | JobStarted]:
-        """Find the usable examples nearest to an example or a text, with an image; a job if embedding takes long.
+        """Find the usable examples nearest to an example or a text, with an image.
 
-        For rows by condition, call query_dataset.
+        If embedding takes long, a job does it, and the last of next_actions is this call. For rows by condition,
+            call
+        query_dataset.
 
         dataset: `name`, `name@v3` or `name@v3:test`.
+        id: An example; or text.
+        text: Words; for images, a caption.
         extractor: list_options(kind='extractor')
+        k: How many.
         """
         return self._call_typed("speciate.tools.datasets", "find_similar", locals())
 
     def get_job(self, *, job: str, log_lines: int | None = None, metrics: bool | None = None) -> Shown[JobView]:
         """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job.
 
-        job: Id of a job.
+        job: Id, as 'job-...'.
+        log_lines: The last ones.
         metrics: With the learning curves, also as a plot.
         """
         return self._call_typed("speciate.tools.jobs", "get_job", locals())
 
     def get_status(self, *, use_case: str | None = None) -> StatusView:
-        """Use cases, their clocks, running jobs and pending approvals. For one job, call get_job."""
+        """Show use cases with clock, production and next call, running jobs, pending approvals, disk: where to begin.
+
+        For one job, call get_job; for datasets, describe_dataset.
+
+        use_case: That one alone; default: all.
+        """
         return self._call_typed("speciate.tools.status", "get_status", locals())
 
     def label_examples(
@@ -354,11 +396,15 @@ class ToolMethods:
         source: Literal["human", "agent", "model"],
         idempotency_key: str | None = None,
     ) -> LabelResult | JobStarted:
-        """Set labels of single examples: the next version. For whole classes, curate_dataset(steps=[{'op':
-            'relabel'}]).
+        """Set labels of single examples: the next version.
 
+        For whole classes, call curate_dataset(steps=[{'op': 'relabel'}]); for answers of production,
+            record_feedback.
+
+        dataset: `name` or `name@v3`.
         labels: `label` null removes it.
-        idempotency_key: Makes a repeat safe.
+        source: Who gave them.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.labels", "label_examples", locals())
 
@@ -369,8 +415,12 @@ class ToolMethods:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Approvals:
-        """List pending and past approvals. No tool approves: a person runs `speciate approve ID` on a terminal.
+        """List pending and past approvals, with their evidence. To ask for one, call promote_model or manage_data.
 
+        No tool approves: a person runs `speciate approve ID` on a terminal.
+
+        state: Only these.
+        limit: Page size.
         cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.promotion", "list_approvals", locals())
@@ -385,8 +435,12 @@ class ToolMethods:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> JobList:
-        """List jobs, newest first. For progress, result and log of one, call get_job.
+        """List jobs, newest first. For progress, result and log of one, call get_job; for a use case, get_status.
 
+        state: Only these.
+        kind: Such as ingest, curate, train, evaluate, specialize.
+        use_case: Only jobs for it.
+        limit: Page size.
         cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.jobs", "list_jobs", locals())
@@ -410,10 +464,11 @@ class ToolMethods:
         name: str | None = None,
         task: str | None = None,
     ) -> Options:
-        """List the tasks, metrics, methods and other options; by name one with its parameters.
+        """List the tasks, metrics, methods and other values that arguments take; by name one with its parameters.
 
-        For datasets, call describe_dataset.
+        For datasets, call describe_dataset; for models, search_models.
 
+        kind: argument, result: of tools.
         name: This one alone, with the schema of its parameters.
         task: Only options that suit this task.
         """
@@ -434,12 +489,14 @@ class ToolMethods:
 
         A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so
             does the
-        first gc in a workspace.
+        first gc in a workspace. To leave rows out of one dataset, call curate_dataset.
 
+        action: purge: rows, in every version and export.
         ref: Dataset or model; `name@v3` one version. Clash: `model:NAME`.
         group: purge: value of group_key in dataset ref.
         example: purge: id in dataset ref.
-        idempotency_key: Makes a repeat safe.
+        tag: A name, used as `dataset@TAG`.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.data_management", "manage_data", locals())
@@ -456,8 +513,9 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Make one model of several of one base and task by their weights, without training. Then call
-            evaluate_models.
+        """Make one model of several of one base and task by their weights, without training; starts a job.
+
+        Then call evaluate_models, which also takes the mean of answers: 'ensemble:A+B'.
 
         name: The merge gets the next version of this name.
         models: Trained here from one base model.
@@ -465,7 +523,7 @@ class ToolMethods:
         weights: One a model; slerp: shares of two.
         dataset: To choose and measure on; default: the dataset that all were trained on.
         hyperparameters: density, scale (ties, dare); seed (dare).
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "merge_models", locals())
@@ -487,13 +545,16 @@ class ToolMethods:
     ) -> TrainingPlan | JobStarted:
         """List the methods that can be trained on a dataset, with time estimates, and why others cannot.
 
-        To train, call specialize or train_model.
+        Trains nothing: to train, call specialize or train_model.
 
         dataset: name or name@v3.
+        use_case: Whose task, target column and limits hold.
+        task: Default: the use case's, else what the labels look like.
         base_model: pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours.
+        method: Only this one.
         budget_minutes: Of run time, all jobs together.
         measure: Start a job that measures real steps on a sample, if no similar run is known.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.training", "plan_training", locals())
 
@@ -515,12 +576,16 @@ class ToolMethods:
             file by
         a job. To compare models, call evaluate_models.
 
+        inputs: Each one of {text}, {row: {column: value}}, {path}, {data: base64, mime}, {example: id, dataset};
+            with id, if given.
+        model: As of describe_model; or use_case.
         use_case: Its production model answers.
         dataset: All its rows, or NAME:test; starts a job.
         source: All rows of a csv, jsonl or parquet, or a folder's files; starts a job.
         path: Of the job: new .csv, .jsonl or .parquet.
         save_as: Instead: dataset for rows with answers.
-        idempotency_key: Makes a repeat safe.
+        budget_usd: Of the job: a hard stop.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.predictions", "predict", locals())
@@ -534,6 +599,8 @@ class ToolMethods:
 
         dataset: `name`, `name@v3` or `name@v3:test`.
         where: SQL condition.
+        ids: These examples.
+        count: How many, the first ones.
         """
         return self._call_typed("speciate.tools.datasets", "preview_dataset", locals())
 
@@ -554,11 +621,15 @@ class ToolMethods:
 
         Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides
             on a
-        terminal. The bake watches it, and rolls it back if it breaks limits.
+        terminal. The bake watches it, and rolls it back if it breaks limits; rollback_model does so now.
 
+        use_case: Which it will serve.
+        model: name or name@v3, as evaluated.
+        evaluation: Id of that with the decision.
         expected_current: Version believed to serve, or 'nothing'.
         canary_percent: Share of a deployment's requests, beside production; 100: all.
-        idempotency_key: Makes a repeat safe.
+        note: To the person who approves.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.promotion", "promote_model", locals())
@@ -574,11 +645,13 @@ class ToolMethods:
     ) -> QueryResult:
         """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-        A range adds the columns `change` and `label_before`. To see media, call preview_dataset.
+        A range adds the columns `change` and `label_before`. To see media, call preview_dataset; for counts,
+        describe_dataset.
 
         dataset: `name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.
         sql: One SELECT over examples (id split label group_key quality reason source, your columns).
         where: SQL condition.
+        limit: Page size; default: the LIMIT of sql, else 20.
         cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.datasets", "query_dataset", locals())
@@ -598,11 +671,12 @@ class ToolMethods:
         label_examples; what to label next: speciate://use-cases/NAME/queue.
 
         prediction: Of predict or a deployment.
+        source: Who says so.
         label: What it should have been: as outputs of the model are.
         score: Where no label fits: 1 good, 0 bad.
         drawn: As the label queue says.
         new_class: The label is a class that the model does not know yet.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.predictions", "record_feedback", locals())
 
@@ -629,7 +703,7 @@ class ToolMethods:
 
         name: The model gets the next version of this name.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
-        endpoint: `base_url` ends before `/chat/completions`. `secret` names a stored key, never is one.
+        endpoint: Where others serve it. secret names a key that a person stored, never is one.
         task: Default: what its card says; of an endpoint, any.
         license: SPDX id; default: its card's.
         weights_license: If another than the code's.
@@ -637,7 +711,7 @@ class ToolMethods:
         prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
         trained_on: Datasets that it is said to have learned from.
         data_until: Nothing there is later: '2024-06'.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.models", "register_model", locals())
@@ -646,16 +720,20 @@ class ToolMethods:
         self,
         *,
         use_case: str,
-        expected_current: str,
         reason: str,
+        expected_current: str | None = None,
         to: str | None = None,
         idempotency_key: str | None = None,
     ) -> RolledBack:
-        """Serve a version again that served before. For a better model instead, call specialize.
+        """Serve a version again that served before, at once. For a better model instead, call specialize.
 
-        expected_current: Version believed to serve; a canary's ends the canary.
+        A repeat without expected_current moves nothing.
+
+        use_case: Which it serves.
+        reason: Why, for the audit.
+        expected_current: Version believed to serve; a canary's ends it. Default: what was promoted last.
         to: Default: the version before.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.promotion", "rollback_model", locals())
 
@@ -678,17 +756,25 @@ class ToolMethods:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> FoundModels:
-        """Search about 7,000 open and hosted models and your own. Works offline.
+        """Search about 7,000 open and hosted models and your own. Works offline, and fetches nothing.
 
         For how good they are on your data, call specialize or evaluate_models.
 
         query: For criteria without an argument.
+        task: list_options(kind='task').
+        modality: What it takes: image, text ...
         sources: timm, mteb, prices ...; default: all.
         licenses: Allowed, SPDX ids; unknown ones are not.
-        published: Required values.
+        max_parameters: As 30000000; unknown sizes are left out.
+        max_usd_per_1m_tokens: The dearer of input and output; open weights pass.
+        published: Values that it must have: [{benchmark, metric, above?, below?}].
         installed: Only what can be used now.
+        released_after: 2026, 2026-07 or 2026-07-28.
         use_case: Fills task and limits.
         children_of: A row's ref: it and its children.
+        sort: published: by the first value of that argument.
+        limit: Page size.
+        cursor: next_cursor of the page before.
         """
         return self._call_typed("speciate.tools.models", "search_models", locals())
 
@@ -713,18 +799,21 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Train cheap methods first, compare the best with production, promote it if it passes every gate.
+        """Train cheap methods first, compare the best with production, promote it if it passes every gate; one job.
 
-        For one training alone, call train_model.
+        Needs define_use_case and a dataset with a test split. For one training alone, call train_model.
 
+        use_case: Of define_use_case.
         dataset: name or name@v3.
         budget_minutes: Of run time, all jobs together.
         budget_usd: For calls to hosted models.
+        base_models: Refs; default: chosen by size and modality.
         published: To try as they are: hf:org/name, or 'search'.
         methods: Default: from the cheapest up.
         order: Ordinal labels from low to high.
         like: A version whose recipe is tried first.
-        idempotency_key: Makes a repeat safe.
+        canary_percent: As of promote_model.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "specialize", locals())
@@ -735,9 +824,25 @@ class ToolMethods:
         name: str | None = None,
         dataset: str | None = None,
         method: Literal[
-            "classical", "probe", "lora", "full", "sft", "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo"
+            "classical",
+            "probe",
+            "lora",
+            "full",
+            "sft",
+            "dpo",
+            "kto",
+            "orpo",
+            "simpo",
+            "reward",
+            "grpo",
+            "rloo",
+            "replay",
+            "der",
+            "lwf",
+            "ewc",
+            "slda",
+            "distill",
         ]
-        | Literal["replay", "der", "lwf", "ewc", "slda", "distill"]
         | None = None,
         base_model: str | None = None,
         use_case: str | None = None,
@@ -756,17 +861,24 @@ class ToolMethods:
     ) -> JobStarted | DryRun:
         """Train one method on a dataset as a job: name, dataset and method, or like. To try several, call specialize.
 
+        Compares nothing: then call evaluate_models.
+
         name: The model gets the next version of this name.
         dataset: name or name@v3.
+        method: list_options(kind='method')
         base_model: pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours.
+        use_case: Whose task, target column and limits hold.
+        task: Default: the use case's, else what the labels look like.
         target: Column to learn; default: the label.
+        hyperparameters: Of the method: list_options(kind='method', name=METHOD).
+        seed: Of all that is drawn.
         budget_minutes: Of run time, all jobs together.
         budget_usd: Of this machine's time.
         resources: What it may use.
         continue_from: A model version whose network is trained further.
         teacher: For distill: one model, or several.
         like: A model version whose recipe is repeated, except for the other arguments; alone: reproduced.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
         """
         return self._call_typed("speciate.tools.training", "train_model", locals())
@@ -776,8 +888,9 @@ class ToolMethods:
     ) -> JobView:
         """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job.
 
-        job: Id of a job.
+        job: Id, as 'job-...'.
         until: change: the next state, child or checkpoint.
+        timeout_seconds: Then the answer is the state so far.
         """
         return self._call_typed("speciate.tools.jobs", "wait_for_job", locals())
 
@@ -792,10 +905,14 @@ class ToolMethods:
     ) -> WatchSet:
         """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
 
-        Replaces the watch that it had. `now` begins one episode. Then get_status; labels by record_feedback.
+        Replaces the watch that it had. `now` begins one episode. For one run without a watch, call specialize. Then
+        get_status; labels by record_feedback.
 
+        use_case: With a model in production.
+        triggers: [{on: new_labels, n}, {on: schedule, cron, zone}, {on: data_shift}]; on: now, quality_regression,
+            limit_breach, requirement_change, new_base_model, provider_change, label_disagreement, recall.
         policy: What a watch may do by itself. Caps of the settings hold besides.
         enabled: false pauses it.
-        idempotency_key: Makes a repeat safe.
+        idempotency_key: For safe repeats.
         """
         return self._call_typed("speciate.tools.watches", "watch_use_case", locals())

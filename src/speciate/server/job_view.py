@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -117,9 +118,12 @@ _Age = Callable[[float], float]
 """Seconds since a stamp, however the clock was set since."""
 
 
-def job_line(engine: Engine, job: Job) -> JobLine:
-    children = engine.children(job.id) if job.executor == "composite" else ()
-    return _job_line(job, children, engine.workspace.elapsed.least)
+def job_lines(engine: Engine, jobs: Sequence[Job]) -> tuple[JobLine, ...]:
+    """One for each; however many composites are among them, their children are read at once."""
+    children: defaultdict[str | None, list[Job]] = defaultdict(list)
+    for child in engine.children(*(job.id for job in jobs if job.executor == "composite")):
+        children[child.parent].append(child)
+    return tuple(_job_line(job, children[job.id], engine.workspace.elapsed.least) for job in jobs)
 
 
 def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:

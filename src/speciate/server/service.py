@@ -276,7 +276,12 @@ class Service:
         mine = unix_sockets.may_end_daemon(
             peer
         )  # others say of their folder what they like, and the daemon may read more
-        caller = Caller(Path(folder) if folder and mine else None, f"{peer.name} over MCP", "stdio")
+        caller = Caller(
+            Path(folder) if folder and mine else None,
+            f"{peer.name} over MCP",
+            "stdio",
+            "core" if hello.get("tools") == "core" else "all",
+        )
         await client.send(encode({"ok": True, "version": __version__, "read_only": self._read_only}))
         self._clients.add(client)
         try:

@@ -26,8 +26,11 @@ _PIECE_BYTES = 1 << 18
 
 
 class Shim:
-    def __init__(self, workspace: Path, source: int = 0, sink: int = 1, fixtures: Sequence[str] = ()) -> None:
+    def __init__(
+        self, workspace: Path, source: int = 0, sink: int = 1, fixtures: Sequence[str] = (), tools: str = "all"
+    ) -> None:
         self._workspace, self._source, self._sink, self._fixtures = workspace, source, sink, fixtures
+        self._tools = tools
         self._session = Session()
         self._changed = threading.Condition()  # guards the session and the flags
         self._sending = threading.Lock()  # held while lines go to the daemon, so that a replay is not interleaved
@@ -99,7 +102,7 @@ class Shim:
 
     def _connect(self) -> Line:
         """A connection that stands where the last one stood. Raises SpeciateError."""
-        dialled = dial(self._workspace, MCP, client="stdio", fixtures=self._fixtures)
+        dialled = dial(self._workspace, MCP, client="stdio", fixtures=self._fixtures, tools=self._tools)
         line = dialled.line
         with self._sending:
             with self._changed:

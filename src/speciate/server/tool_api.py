@@ -19,6 +19,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Literal,
     NamedTuple,
     ParamSpec,
     TypeVar,
@@ -47,10 +48,13 @@ Arguments = ParamSpec("Arguments")
 
 # Arguments that many tools take
 
-IdempotencyKey = Annotated[str | None, Field(max_length=200, description="Makes a repeat safe.")]
+IdempotencyKey = Annotated[str | None, Field(max_length=200, description="For safe repeats.")]
 DryRunFlag = Annotated[bool, Field(description="Only check and estimate.")]
-Limit = Annotated[int, Field(ge=1, le=500)]
+Limit = Annotated[int, Field(ge=1, le=500, description="Page size.")]
 Cursor = Annotated[str | None, Field(description="next_cursor of the page before.")]
+
+
+ToolSet = Literal["all", "core"]
 
 
 class Caller(NamedTuple):
@@ -59,6 +63,8 @@ class Caller(NamedTuple):
     folder: Path | None
     client: str
     transport: str
+    tools: ToolSet = "all"
+    """Which tools the connection is shown; each may be called all the same."""
 
 
 IN_PROCESS = Caller(None, "in-process", "python")

@@ -156,6 +156,21 @@ def test_a_table_that_names_files_makes_mixed_rows(workspace: Workspace, tmp_pat
     assert folder.id == made.id
 
 
+def test_inputs_beside_one_column_of_files_are_told_how_mixed_rows_are_made(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = []
+    for i in range(COUNT):
+        image(tmp_path / "set" / "img" / f"{i:03}.png", (4, 4, 8 + i, 8), i)
+        rows.append({"image": f"img/{i:03}.png", "word": "a few", "label": "ab"[i % 2]})
+    table = write_rows(tmp_path / "set" / "manifest.csv", rows)
+    made = data.ingest(workspace, "set", source=table, inputs=["image", "word"])
+    assert made.modality == "image"
+    assert "for mixed rows with 'word', with modality='multimodal'." in warnings(workspace)[0]
+    data.ingest(workspace, "alone", source=table)
+    assert "mixed rows" not in warnings(workspace)[0]
+
+
 @pytest.mark.parametrize(
     ("choice", "modality"),
     [({"modality": "tabular"}, "tabular"), ({"modality": "audio"}, "audio"), ({"inputs": ("image",)}, "image")],

@@ -196,6 +196,27 @@ def test_names_are_completed(server: Server) -> None:
         reference = t.ResourceTemplateReference(type="ref/resource", uri="speciate://datasets/{name}/{version}")
         found = await client.complete(reference, {"name": "version", "value": ""}, {"name": "nothing"})
         assert found.completion.values == []
+        reference = t.ResourceTemplateReference(
+            type="ref/resource", uri="speciate://use-cases/{name}/queue{?strategy,source,count}"
+        )
+        found = await client.complete(reference, {"name": "source", "value": "h"}, {"name": "digits"})
+        assert found.completion.values == ["human"]
+
+    with_client(server, "auto", talk)
+
+
+def test_arguments_of_prompts_are_completed_from_the_catalog_and_the_table_of_models(server: Server) -> None:
+    async def talk(client: Client) -> None:
+        adopt = t.PromptReference(type="ref/prompt", name="adopt_new_base_model")
+        found = await client.complete(adopt, {"name": "base_model", "value": "timm:vit_base_patch16_224."})
+        assert found.completion.values
+        assert all(each.startswith("timm:vit_base_patch16_224.") for each in found.completion.values)
+        within = await client.complete(adopt, {"name": "base_model", "value": "MiniLM"})
+        assert any("minilm" in each.lower() for each in within.completion.values)
+        beat = t.PromptReference(type="ref/prompt", name="beat_the_api")
+        assert (await client.complete(beat, {"name": "api", "value": "api:"})).completion.values
+        for name in ("use_case", "dataset", "data", "evaluation", "goal"):  # nothing is there yet, or it is free text
+            assert (await client.complete(beat, {"name": name, "value": ""})).completion.values == []
 
     with_client(server, "auto", talk)
 

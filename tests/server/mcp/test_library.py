@@ -15,7 +15,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from starlette.applications import Starlette
 
-from speciate.server.mcp.app import Server
+from speciate.server.mcp.app import CORE, Server
 from speciate.server.mcp.library import caller_of, http_app, serve_stream
 from speciate.server.tool_api import Caller
 from speciate.workspace.workspace import Workspace
@@ -34,7 +34,7 @@ def call(number: int, tool: str, **arguments: Any) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
 
 
-async def talk(server: MCPServer, pieces: list[bytes], more: int = 0) -> list[dict[str, Any]]:
+async def talk(server: MCPServer, pieces: list[bytes], more: int = 0, caller: Caller = CALLER) -> list[dict[str, Any]]:
     """What a server answers to these pieces of bytes, whose sender then closes; `more` beside those to requests."""
     ours, theirs = socket.socketpair()
     answers = b""
@@ -43,7 +43,7 @@ async def talk(server: MCPServer, pieces: list[bytes], more: int = 0) -> list[di
         await anyio.abc.SocketStream.from_socket(theirs) as stream,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(serve_stream, server, stream, CALLER)
+        tasks.start_soon(serve_stream, server, stream, caller)
         asked = b"".join(pieces).count(b'"id"') + more
         for piece in pieces:
             await client.send(piece)
@@ -82,6 +82,17 @@ def test_a_line_that_is_no_message_does_not_end_the_connection(who: MCPServer) -
     answers = anyio.run(talk, who, [frames(HELLO), b"nonsense\n", frames(READY, call(2, "whoami"))], 1)
     assert -32700 in [each["error"]["code"] for each in answers if "error" in each]
     assert answers[-1]["result"]["content"][0]["text"] == "a test "
+
+
+def test_a_connection_is_shown_the_tools_that_it_asked_for_and_may_call_all(workspace: Workspace) -> None:
+    server = Server(make_app(workspace)).mcp
+    asked = [frames(HELLO, READY, {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}, call(3, "list_jobs"))]
+    shown = {}
+    for tools in ("all", "core"):
+        answers = {each["id"]: each for each in anyio.run(talk, server, asked, 0, CALLER._replace(tools=tools))}
+        shown[tools] = {tool["name"] for tool in answers[2]["result"]["tools"]}
+        assert not answers[3]["result"].get("isError")
+    assert shown["core"] == CORE < shown["all"]
 
 
 def request(app: Starlette, headers: dict[str, str]) -> httpx2.Response:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from speciate import use_cases
+from speciate.lineage.graph import Edge, Graph, Node
 from speciate.server.web import charts, formats, site
 from speciate.server.web.charts import Bin, Line, Place, Whisker
 from speciate.server.web.events import parts_of
@@ -66,6 +67,22 @@ def test_what_comes_later_can_be_read_without_javascript() -> None:
         later = re.findall(r'hx-get="(/part/[^\n]*?)" hx-trigger="load"', text)
         assert later
         assert re.findall(r'<noscript><a class="link" href="(/part/[^\n]*?)">Show it', text) == later
+
+
+def test_a_lineage_leads_to_pages_and_escapes_names() -> None:
+    nodes = [
+        Node("dataset:films@v2", "dataset", "films@v2", {"rows": 3}),
+        Node("job:job-1", "job", "job-1", {}),
+        Node("model:m@v1", "model", "m@v1", {}),
+        Node("base:hf:a/b", "base", NASTY, {}),
+    ]
+    edges = (Edge("dataset:films@v2", "job:job-1", "read"), Edge("job:job-1", "model:m@v1", "made"),
+             Edge("base:hf:a/b", "job:job-1", "began"))  # fmt: skip
+    drawn = charts.lineage(Graph({each.id: each for each in nodes}, edges), ("model:m@v1",))
+    assert re.findall(r'href="([^"]+)"', drawn) == ["/data/films/v2", "/runs/job-1"]
+    assert drawn.count("<path") == 3
+    assert "<script>" not in drawn
+    assert 'class="node model start"' in drawn
 
 
 def test_names_that_are_markup_are_text(served: Served) -> None:

@@ -130,10 +130,12 @@ def recognise(
         return RecognisedManifest(_of_tables(found, naming, MULTIMODAL.name), list(tables or naming), guess)
     if found.layout != "table":
         return None  # it labels the media beside it
-    return _as_media(found, naming, modality)
+    return _as_media(found, naming, modality, inputs)
 
 
-def _as_media(found: Listing, naming: Mapping[SourceFile, FileColumns], modality: str) -> RecognisedManifest | None:
+def _as_media(
+    found: Listing, naming: Mapping[SourceFile, FileColumns], modality: str, inputs: Sequence[str]
+) -> RecognisedManifest | None:
     """The files that a column of each table names, as examples labelled by the tables; None if they are of several
     modalities."""
     chosen: dict[SourceFile, str] = {}
@@ -147,8 +149,10 @@ def _as_media(found: Listing, naming: Mapping[SourceFile, FileColumns], modality
     first = next(iter(chosen.values()))
     guess = (
         f"A table names files in {clean(first)!r}: each is one example of {modality}, and the other columns are about "
-        "it. For the table alone, call create_dataset again with modality='tabular'."
+        "it. For the table alone, call create_dataset again with modality='tabular'"
     )
+    beside = [clean(name) for name in inputs if name != first]
+    guess += f"; for mixed rows with {_join(beside)}, with modality='{MULTIMODAL.name}'." if beside else "."
     return RecognisedManifest(_of_tables(found, naming, modality), list(chosen), guess, chosen)
 
 

@@ -6,6 +6,7 @@ sounds PCM in WAV, videos H.264 in MP4, and meshes, volumes and structures plain
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import wave
@@ -56,6 +57,16 @@ class ViewRequest(BaseModel):
     """The file that is wanted: one of `FILES`."""
 
 
+class FileViewRequest(BaseModel):
+    """Of a file that lies in no dataset, such as what a model was asked."""
+
+    model_config = ConfigDict(frozen=True)
+    data: str
+    """Base64."""
+    modality: str
+    part: str = ""
+
+
 class View(TypedDict, total=False):
     """What a page shows of an example. `view` is one of: image, sound, video, text, row, series, mesh, volume,
     structure, parts, nothing."""
@@ -104,6 +115,33 @@ def write_file(payload: Mapping[str, object]) -> FileAnswer:
     target = Path.cwd() / "view"
     target.write_bytes(data)
     return {"file": target.name}
+
+
+def describe_file(payload: Mapping[str, object]) -> View:
+    """The service: as `describe_view`. `payload`: a FileViewRequest."""
+    request = FileViewRequest.model_validate(payload)
+    try:
+        return _view(request.modality, _decoded(request))
+    except DecodeError as error:
+        return {"view": "nothing", "why": error.detail}
+
+
+def write_view_of_file(payload: Mapping[str, object]) -> FileAnswer:
+    """The service: as `write_file`. `payload`: a FileViewRequest with `part`."""
+    request = FileViewRequest.model_validate(payload)
+    try:
+        data = FILES[request.part](request.modality, _decoded(request))
+    except DecodeError as error:
+        raise SpeciateError(Code.NOT_FOUND, "There is nothing to show of it.", foreign=error.detail) from None
+    target = Path.cwd() / "view"
+    target.write_bytes(data)
+    return {"file": target.name}
+
+
+def _decoded(request: FileViewRequest) -> Any:
+    kind, data = find(request.modality), base64.b64decode(request.data)
+    kind.inspect(data)  # refuses what declares more than the budget
+    return kind.decode(data)
 
 
 def _medium(request: ViewRequest) -> tuple[Any, str | None]:

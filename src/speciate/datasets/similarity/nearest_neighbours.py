@@ -37,8 +37,8 @@ from speciate.workspace.workspace import Folders
 
 _NEAREST = "speciate.datasets.similarity.nearest_neighbours:nearest"
 _DRAW = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
-_WAIT_SECONDS = 15.0
-_SECONDS = 35.0
+_WAIT_SECONDS = 28.0
+_SECONDS = 42.0
 """Of the whole call without the contact sheet: loading a model for a text may take half of it."""
 _MOST_DRAWN = 36
 ROWS = ("id", "label", "split", "source")

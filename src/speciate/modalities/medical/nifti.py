@@ -1,4 +1,4 @@
-"""Scans in NIfTI-1 and NIfTI-2 (.nii, .nii.gz; .hdr with .img), decoded to volumes.py's Volume with nibabel's headers.
+"""Scans in NIfTI-1 and NIfTI-2 (.nii, .nii.gz; .hdr with .img), decoded to volumes with nibabel's headers.
 
 Nothing is unpacked before the header is within the budget, and then never more than it declares, so neither a header
 nor a gzip stream can fill the memory. The bytes must be as many as declared. The scale (scl_slope, scl_inter) is

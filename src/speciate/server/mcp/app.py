@@ -48,16 +48,15 @@ from speciate.errors import Code, SpeciateError, unknown
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
-from speciate.resources.docs import guides
 from speciate.server.mcp import library, prompts
 from speciate.server.mcp.arguments import Schema, ToolArguments, as_listed, input_schema, outline, output_schema, parse
+from speciate.server.mcp.completion import MOST, complete
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
 from speciate.server.tool_api import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.untrusted import clean_text
 from speciate.workspace import filesystem
-from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
 THREADS = 128
@@ -84,6 +83,14 @@ Approvals are given by a person, never by a tool.
 
 _log = logging.getLogger(__name__)
 
+
+CORE = frozenset({
+    "control_job", "create_dataset", "add_examples", "curate_dataset", "define_use_case", "describe_dataset",
+    "describe_evaluation", "describe_model", "evaluate_models", "get_status", "list_approvals", "list_options",
+    "plan_training", "predict", "preview_dataset", "promote_model", "query_dataset", "rollback_model", "search_models",
+    "specialize", "wait_for_job",
+})  # fmt: skip
+"""The usual way from data to production, for clients that show few tools (`speciate serve --tools core`)."""
 
 CallTool = Callable[[str, ToolArguments, Context[Any, Any]], Awaitable[CallToolResult]]
 
@@ -130,7 +137,7 @@ def _as_tool(ready: _PreparedTool) -> Tool:
     declaration = ready.declaration
     return Tool(
         name=declaration.name,
-        description=declaration.description,
+        description=" ".join(declaration.description.split()),
         input_schema=as_listed(declaration.name, ready.arguments),
         output_schema=outline(ready.results),
         annotations=ToolAnnotations(
@@ -168,12 +175,15 @@ class Server:
         self._untold = [notice] if notice else []
         """What the first call says beside its answer."""
         self._limiter: anyio.CapacityLimiter | None = None
+        self._readers = {each.uri: each.function for each in declarations(speciate.resources, "__resource__")}
+        """A resource's address -> its function, whose choices complete arguments."""
         self._updates = Updates()
         app.workspace.database.listen(self._updates.notice)
         self.tasks = Tasks([JobTasks(app.engine)])
         self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
+        library.choose_listed_tools(self.mcp, lambda caller, tool: caller.tools == "all" or tool in CORE)
         self.add(*declarations(speciate.tools, "__tool__"))
 
     @property
@@ -274,8 +284,9 @@ class Server:
         context: CompletionContext | None,
     ) -> Completion:
         address = ref.uri if isinstance(ref, ResourceTemplateReference) else ""
-        name = ((context.arguments or {}) if context else {}).get("name", "")
-        find = partial(complete, self._app.workspace.database, address, argument.name, argument.value, name)
+        given = (context.arguments or {}) if context else {}
+        function = self._readers.get(address)
+        find = partial(complete, self._app.workspace, address, argument.name, argument.value, given, function)
         values = await anyio.to_thread.run_sync(find)
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
 
@@ -340,51 +351,3 @@ def _load(path: Path) -> ModuleType:
     module = sys.modules[specification.name] = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
-
-
-MOST = 100
-"""So many values the protocol allows in one answer."""
-
-_NAMES = {
-    "job": "SELECT id FROM jobs WHERE starts_with(id, ?) ORDER BY created DESC LIMIT ?",
-    "evaluation": "SELECT id FROM evaluations WHERE starts_with(id, ?) ORDER BY created DESC LIMIT ?",
-    "use_case": "SELECT DISTINCT name FROM use_cases WHERE starts_with(name, ?) ORDER BY name LIMIT ?",
-    "dataset": "SELECT DISTINCT name FROM dataset_versions WHERE starts_with(name, ?) ORDER BY name LIMIT ?",
-    "model": "SELECT DISTINCT name FROM model_versions WHERE starts_with(name, ?) ORDER BY name LIMIT ?",
-}
-"""Noun -> the names that begin with a prefix, the likeliest first."""
-_VERSIONS = {
-    "dataset": """
-        SELECT 'v' || version FROM dataset_versions WHERE name = ? AND starts_with('v' || version, ?)
-        ORDER BY version DESC LIMIT ?
-    """,
-    "model": """
-        SELECT 'v' || version FROM model_versions WHERE name = ? AND starts_with('v' || version, ?)
-        ORDER BY version DESC LIMIT ?
-    """,
-}
-_NOUNS = {
-    "datasets": "dataset",
-    "models": "model",
-    "use-cases": "use_case",
-    "evaluations": "evaluation",
-    "jobs": "job",
-}
-"""The first part of a resource's address -> the noun that its `name` or `id` names."""
-
-
-def complete(database: Database, address: str, argument: str, prefix: str, name: str = "") -> list[str]:
-    """Names that complete what somebody began to type, for arguments of resources and prompts. Up to 101 values, so
-    that a caller sees whether there are more than 100.
-
-    `address` is the resource's template, empty for prompts; `name` is what was chosen before a version.
-    """
-    folder = address.removeprefix("speciate://").partition("/")[0]
-    noun = _NOUNS.get(folder, argument) if argument in ("name", "id", "version") else argument
-    if argument == "page":
-        return [name for name in guides() if name.startswith(prefix)]
-    if argument == "version":
-        rows = database.read(_VERSIONS[noun], [name, prefix, MOST + 1]) if noun in _VERSIONS else []
-    else:
-        rows = database.read(_NAMES[noun], [prefix, MOST + 1]) if noun in _NAMES else []
-    return [row[0] for row in rows]

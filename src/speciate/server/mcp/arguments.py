@@ -23,8 +23,11 @@ ToolArguments = Mapping[str, Any]
 ParsedArguments = dict[str, Any]
 """Arguments by the types of the tool's function, validated, with defaults."""
 
-MOST_WRITTEN_OUT = 700
+MOST_WRITTEN_OUT = 450
 """Characters. A longer argument is listed by the names of its fields; `list_options(kind='argument')` has all of it."""
+_LENGTHS = ("maxLength", "minLength", "pattern")
+_FAR = 1000
+"""An upper bound above that is met by nobody by chance."""
 _SHOWN = 4
 """So many mistakes of one call are spelled out."""
 _ALIKE = ("next_actions", "estimate")
@@ -52,8 +55,8 @@ def output_schema(annotation: Any) -> Schema:
 
 
 def as_listed(tool: str, schema: Schema) -> Schema:
-    """The arguments as `tools/list` shows them: what few calls need is named there and shown by `list_options`.
-    Bounds on the length of texts are left to the refusal."""
+    """The arguments as `tools/list` shows them: what few calls need is named there and shown by `list_options`. Bounds
+    that nobody meets by chance (lengths, above 0) are left to the refusal, and so are unknown fields of objects."""
     fields = {name: _listed_field(f"{tool}.{name}", field) for name, field in schema["properties"].items()}
     return schema | {"properties": fields}
 
@@ -66,27 +69,44 @@ def is_deferred(field: Schema) -> bool:
 
 def _listed_field(name: str, field: Schema) -> Schema:
     if not is_deferred(field):
-        listed: Schema = _without_lengths(field)
+        listed: Schema = _without_obvious(field)
         return listed
-    fields = ", ".join(field.get("items", field)["properties"])
-    said = f"{field.get('description', '').split(chr(10))[0]} Fields: {fields}".strip()
-    short = {"type": field["type"], "description": f"{said}; see list_options(kind='argument', name='{name}')."}
+    fields = field.get("items", field)["properties"]
+    said = field.get("description", "").split("\n")[0]
+    if not all(each in said for each in fields):  # else the description has said them all
+        where = f"see list_options(kind='argument', name='{name}')"
+        said = f"{said} Fields: {', '.join(fields)}; {where}".strip()
+    short = {"type": field["type"], "description": said.removesuffix(".")}
     return short | ({"items": {"type": "object"}} if field["type"] == "array" else {})
 
 
-def _without_lengths(part: Any) -> Any:
-    """Without `maxLength`, which matters to nobody who does not paste a book."""
+def _without_obvious(part: Any) -> Any:
+    """Without what a caller would not have done otherwise: lengths, defaults of nothing, "above 0"; and last stops."""
     if isinstance(part, list):
-        return [_without_lengths(each) for each in part]
+        return [_without_obvious(each) for each in part]
     if not isinstance(part, dict):
         return part
-    return {
-        key: {name: _without_lengths(each) for name, each in value.items()}
-        if key == "properties"
-        else _without_lengths(value)
-        for key, value in part.items()
-        if key != "maxLength" or not isinstance(value, int)
-    }
+    kept: Schema = {}
+    for key, value in part.items():
+        if key == "properties":
+            kept[key] = {name: _without_obvious(each) for name, each in value.items()}
+        elif key == "description":
+            kept[key] = value.removesuffix(".")
+        elif key in ("enum", "const", "default", "examples") or not isinstance(value, dict | list):
+            kept |= {} if _is_obvious(key, value) else {key: value}
+        else:
+            kept[key] = _without_obvious(value)
+    return kept
+
+
+def _is_obvious(key: str, value: Any) -> bool:
+    if key in ("minimum", "exclusiveMinimum"):
+        return bool(value == 0)
+    if key in ("maximum", "maxItems"):
+        return bool(value > _FAR)
+    if key == "default":
+        return value is False or value in ("", [])
+    return key in _LENGTHS or (key == "additionalProperties" and isinstance(value, bool))
 
 
 def outline(schema: Schema) -> Schema:

@@ -23,7 +23,13 @@ from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import ResourceUpdated, ServerEvent
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import decode_header_value
-from mcp_types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+from mcp_types import (
+    EmptyResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    SubscribeRequestParams,
+    UnsubscribeRequestParams,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -119,8 +125,18 @@ def serve_subscribe(server: MCPServer, updates: Updates) -> None:
     add_handler(server, "resources/unsubscribe", UnsubscribeRequestParams, subscribers.unsubscribe)
 
 
+def choose_listed_tools(server: MCPServer[Any], shown: Callable[[Caller, str], bool]) -> None:
+    """`tools/list` by connection: those of the server's tools that its caller is shown, by their names."""
+
+    async def list_tools(ctx: ServerRequestContext[Any, Any], params: PaginatedRequestParams | None) -> ListToolsResult:
+        tools = await server.list_tools()
+        return ListToolsResult(tools=[tool for tool in tools if shown(ctx.lifespan_context, tool.name)])
+
+    add_handler(server, "tools/list", PaginatedRequestParams, list_tools)
+
+
 def add_handler(server: MCPServer, method: str, params: type[BaseModel], handler: Callable[..., Any]) -> None:
-    """Answer a request that the library's server leaves unanswered."""
+    """Answer a request instead of the library's server."""
     server._lowlevel_server.add_request_handler(method, params, handler)
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
 from speciate.evaluation.pages.formatting import format_number
 from speciate.evaluation.pages.svg_charts import Scale
+from speciate.lineage import chart
+from speciate.lineage.graph import Graph, Node
 
 _DOT = 5.0
 
@@ -34,12 +37,45 @@ def _join(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False) -> Markup:
-    told = {"role": "img", "aria_label": label} if label else {"aria_hidden": "true"}
+def _svg(
+    parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False, role: str = "img"
+) -> Markup:
+    """`role`: `group` where there are links in it, which an image has none of."""
+    told = {"role": role, "aria_label": label} if label else {"aria_hidden": "true"}
     size = {"width": None if wide else width, "height": None if wide else height}
     return _tag(
         "svg", _join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told
     )
+
+
+def lineage(graph: Graph, start: Sequence[str]) -> Markup:
+    """What came from what, origins at the left; a box leads to the page of what it names."""
+    layout = chart.lay_out(graph, start)
+    lines = [_tag("path", _tag("title", edge.how), d=chart.curve(points)) for edge, points in layout.lines]
+    boxes = []
+    for name, box in layout.boxes.items():
+        facts = "; ".join(f"{key} {value}" for key, value in box.node.facts.items())
+        drawn = _join([
+            _tag("title", f"{name} {facts}".strip()),
+            _tag("rect", x=box.x, y=box.y, width=chart.WIDE, height=chart.HIGH, rx=8),
+            _tag("text", chart.node_label(box.node), x=box.x + 10, y=box.y + 15, class_="kind"),
+            _tag("text", chart.short_name(box.node.name), x=box.x + 10, y=box.y + 31),
+        ])  # fmt: skip
+        href = _page_of(box.node)
+        inside = _tag("a", drawn, href=href) if href and name not in start else drawn
+        boxes.append(_tag("g", inside, class_=f"node {box.node.kind}{' start' if name in start else ''}"))
+    told = f"{len(layout.boxes)} things that {', '.join(start)} came from or led to; the same as text is below"
+    return _svg([*lines, *boxes], layout.width, layout.height, told, role="group")
+
+
+def _page_of(node: Node) -> str | None:
+    """`name@v3` of data and models, the id of other things; None for what has no page."""
+    name, _, version = node.name.partition("@v")
+    if node.kind in ("dataset", "model") and version.isdigit() and not {":", "/"} & set(name):
+        return f"/{'data' if node.kind == 'dataset' else 'models'}/{quote(name)}/v{version}"
+    folder = {"evaluation": "evaluations", "job": "runs", "approval": "approvals"}.get(node.kind)
+    identifier = node.id.partition(":")[2]
+    return f"/{folder}/{quote(identifier)}" if folder else None
 
 
 def bar(share: float, label: str | None = None) -> Markup:

@@ -15,11 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from speciate.datasets import versions
 from speciate.datasets.inspect import viewer
-from speciate.datasets.inspect.viewer import ViewRequest
+from speciate.datasets.inspect.viewer import FileViewRequest, ViewRequest
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.thumbnails import ThumbnailRequest
@@ -31,6 +32,8 @@ from speciate.workspace.workspace import Folders
 _DRAW = "speciate.evaluation.reports.thumbnails:draw_each"
 _DESCRIBE = "speciate.datasets.inspect.viewer:describe_view"
 _WRITE = "speciate.datasets.inspect.viewer:write_file"
+_DESCRIBE_FILE = "speciate.datasets.inspect.viewer:describe_file"
+_WRITE_OF_FILE = "speciate.datasets.inspect.viewer:write_view_of_file"
 _BATCH = 12
 """Thumbnails of one question: two of them keep both processes of the pool busy."""
 _KEPT_BYTES = 64 << 20
@@ -99,9 +102,22 @@ class Media:
         request = ViewRequest(root=self._folders.root, manifest=manifest, id=example)
         return self._pool.ask(_DESCRIBE, request.model_dump(mode="json"), patience=CALL_SECONDS)
 
+    def describe_file(self, data: bytes, modality: str) -> Mapping[str, Any]:
+        """A `viewer.View` of a file that lies in no dataset."""
+        request = FileViewRequest(data=base64.b64encode(data).decode(), modality=modality)
+        return self._pool.ask(_DESCRIBE_FILE, request.model_dump(mode="json"), patience=CALL_SECONDS)
+
+    def view_of_file(self, name: Name, data: bytes, modality: str, part: str) -> bytes:
+        """A file of the view of such a file, which `name` names."""
+        request = FileViewRequest(data=base64.b64encode(data).decode(), modality=modality, part=part)
+        return self._made((*name, part), _WRITE_OF_FILE, request, part)
+
     def file(self, manifest: Manifest, example: str, part: str, of: str) -> bytes:
         """A file of a view. A browser asks for a video in many ranges, at once: it is written for the first."""
-        name = (manifest.id, example, of, part)
+        request = ViewRequest(root=self._folders.root, manifest=manifest, id=example, part=part, of=of)
+        return self._made((manifest.id, example, of, part), _WRITE, request, part)
+
+    def _made(self, name: Name, service: str, request: BaseModel, part: str) -> bytes:
         with self._lock:
             found, coming = self._kept.get(name), self._coming.get(name)
             if found is None and coming is None:
@@ -114,10 +130,9 @@ class Media:
         assert coming is not None
         if not mine:
             return bytes(coming.result(_FILE_SECONDS))
-        request = ViewRequest(root=self._folders.root, manifest=manifest, id=example, part=part, of=of)
         try:
             made: bytes = self._pool.ask_for_file(
-                _WRITE, request.model_dump(mode="json"), partial(_read, part=part), _FILE_SECONDS
+                service, request.model_dump(mode="json"), partial(_read, part=part), _FILE_SECONDS
             )
         except BaseException as error:
             coming.set_exception(error)
@@ -170,6 +185,11 @@ def view(visit: Visit, asked_for: str | None) -> Response:
     if part not in viewer.FILES and part != viewer.VIDEO:
         raise SpeciateError(Code.NOT_FOUND, "There is no such file of an example.")
     data = visit.parts.media.file(manifest_of(visit), visit.path["id"], part, visit.asked("of") or "")
+    return sent(data, part, asked_for)
+
+
+def sent(data: bytes, part: str, asked_for: str | None) -> Response:
+    """A file of a view by its name."""
     return _response(data, _TYPES[part[part.rindex(".") :]][0], asked_for)
 
 

@@ -67,6 +67,7 @@ READS = (
 SENDS = (
     Send("/media/{name}/v{version:int}/{id}/thumb.png", media.thumbnail),
     Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
+    Send("/asked/{name}/{prediction}/{part}", labelling.asked_file),
     Send("/evaluations/{id}/report", evaluations.report),
 )
 WRITES = (

@@ -11,11 +11,19 @@ import logging
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from starlette.responses import Response
 
 from speciate import use_cases
+from speciate.datasets.inspect import viewer
 from speciate.errors import Code, SpeciateError
+from speciate.models import registry
 from speciate.predictions.label_queue import LabelItem, next_labels
+from speciate.predictions.log_files import log_folder
+from speciate.predictions.reading import LoggedAnswer, find_many, input_files
 from speciate.server.control import ControlContext, perform
+from speciate.server.web.media import sent
 from speciate.server.web.sessions import PageAccount
 from speciate.server.web.visit import Visit, field
 from speciate.serving.record_feedback import known_answers
@@ -24,8 +32,13 @@ HOLD_SECONDS = 8.0
 _AHEAD = 20
 """Answers that are looked at, so that skipped ones leave others."""
 _MOST_SKIPPED = 200
+_MOST_WORDS = 2_000
 _STRATEGIES = ("mixed", "random", "uncertain", "disagreement")
 _DIGITS = 9
+_LARGEST = 16 << 20
+"""Bytes of a file that is shown beside the question."""
+_BY_PARTS = ("tokens", "detection")
+"""Families whose labels are lists, made on the page: a tag for each word, or boxes with a class each."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,13 +110,65 @@ def queue(visit: Visit) -> Mapping[str, object]:
     items = [item for item in found.items if item.prediction not in left_out]
     item = items[0] if items else None
     known = known_answers(visit.app.workspace.folders, item.model) if item else None
+    view = _view(visit, name, item) if item else None
+    editor = _editor(known.family, item, view) if item and known else None
     return {
         "title": f"Label answers of {name}", "case": case, "item": item, "input": _cells(item) if item else [],
         "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
         "waiting": max(0, found.waiting - (1 if held else 0)), "agreement": found.agreement, "strategy": strategy,
         "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
-        "said": list(item.said.items()) if item else [],
+        "said": list(item.said.items()) if item else [], "view": view, "editor": editor,
+        "base": f"/asked/{quote(name)}/{item.prediction}" if item else "",
     }  # fmt: skip
+
+
+def _asked(visit: Visit, use_case: str, answer: LabelItem | LoggedAnswer) -> tuple[bytes, str] | None:
+    """The file that a model was asked about, with its modality; None for other questions, and for what is too large."""
+    files = list(input_files(answer.input))
+    path = log_folder(visit.app.workspace.folders, use_case).medium(files[0]) if len(files) == 1 else None
+    try:
+        modality = registry.resolve(visit.database, visit.app.workspace.folders, answer.model).card.modality
+    except SpeciateError:
+        return None
+    if path is None or modality is None or not path.is_file() or path.stat().st_size > _LARGEST:
+        return None
+    return path.read_bytes(), modality
+
+
+def _view(visit: Visit, use_case: str, item: LabelItem) -> Mapping[str, Any] | None:
+    """None, too, where no process is free to decode it: the question can be answered without."""
+    if (found := _asked(visit, use_case, item)) is None:
+        return None
+    try:
+        return visit.parts.media.describe_file(*found)
+    except SpeciateError as error:
+        _log.warning("what %s was asked is not shown: %s", item.prediction, error.message)
+        return None
+
+
+def asked_file(visit: Visit, asked_for: str | None) -> Response:
+    """A file of the view of what a model was asked."""
+    name, prediction, part = visit.path["name"], visit.path["prediction"], visit.path["part"]
+    use_cases.get(visit.database, name)
+    answer = find_many(log_folder(visit.app.workspace.folders, name), [prediction]).get(prediction)
+    found = _asked(visit, name, answer) if answer else None
+    if found is None or part not in viewer.FILES:
+        raise SpeciateError(Code.NOT_FOUND, "There is no such file of an answer.")
+    return sent(visit.parts.media.view_of_file((name, prediction), *found, part), part, asked_for)
+
+
+def _editor(family: str | None, item: LabelItem, view: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What the label is made of on the page, beginning with the model's own answer; None where a class or text does."""
+    given = item.output if isinstance(item.output, list) else []
+    if family == "tokens" and isinstance(item.input, str | dict):
+        cells = _cells(item)
+        words = str(cells[0][1]).split() if len(cells) == 1 else []
+        fits = words and len(words) == len(given) and len(words) <= _MOST_WORDS
+        return {"kind": "tags", "words": list(zip(words, map(str, given), strict=True))} if fits else None
+    if family == "detection" and view and view.get("view") == "image":
+        boxes = [{"label": str(each["label"]), "box": each["box"]} for each in given if isinstance(each, dict)]
+        return {"kind": "boxes", "boxes": boxes, "size": view["size"]}
+    return None
 
 
 def _cells(item: LabelItem) -> list[tuple[str, Any]]:
@@ -130,7 +195,9 @@ def label(visit: Visit) -> Mapping[str, object]:
     drawn = field(visit, "drawn")
     model = field(visit, "model")
     known = known_answers(visit.app.workspace.folders, model)
-    if known.classes and known.family != "regression" and given not in known.classes:
+    if known.family in _BY_PARTS and visit.form.get("parts") == "yes":
+        given = _parse_parts(given)
+    elif known.classes and known.family != "regression" and given not in known.classes:
         visit.parts.labels.add(visit.session.csrf)
         made = visit.perform(
             "labels", use_case=name, prediction=prediction, label=given, drawn=drawn,
@@ -140,6 +207,16 @@ def label(visit: Visit) -> Mapping[str, object]:
     held = HeldLabel(visit.session.account, name, prediction, given, drawn)
     visit.parts.labels.hold(visit.session.csrf, held)
     return {"recorded": prediction}
+
+
+def _parse_parts(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise SpeciateError(Code.INVALID, "The label is no list.", "Load the page again.")
+    return found
 
 
 def undo(visit: Visit) -> Mapping[str, object]:

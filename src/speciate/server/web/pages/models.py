@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from speciate.lineage import trace
 from speciate.models import registry
 from speciate.promotion import aliases
+from speciate.server.web.charts import lineage
 from speciate.server.web.visit import Visit
 from speciate.tools.models import describe_model
 
@@ -31,5 +32,5 @@ def model(visit: Visit) -> Mapping[str, object]:
     traced = trace.trace_model(visit.app.workspace, ref)
     return {
         "title": ref, "name": name, "version": version, "model": found, "card": card,
-        "lineage": traced.text,
+        "lineage": traced.text, "graph": lineage(traced.graph, traced.start),
     }  # fmt: skip

@@ -237,7 +237,7 @@ def rollback(visit: Visit) -> str:
     name = visit.path["name"]
     expected, reason = field(visit, "expected"), field(visit, "reason")
     to = visit.form.get("to", "").strip() or None
-    rollback_model(visit.app, name, expected, reason[:500], to)
+    rollback_model(visit.app, name, reason[:500], expected, to)
     return f"/use-cases/{name}/production"
 
 

@@ -40,6 +40,7 @@ for (const [kind, on] of [["pointerover", true], ["pointerout", false], ["focusi
 const dialog = document.getElementById("keys");
 document.addEventListener("keydown", (event) => {
   if (event.target.closest("input:not([type=radio]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Enter" && event.target.closest("button, a, summary")) return; // they are pressed themselves
   const items = $("[data-item]"), here = items.indexOf(document.activeElement);
   if (event.key === "j" || event.key === "k") {
     items[Math.max(0, Math.min(items.length - 1, here + (event.key === "j" ? 1 : -1)))]?.focus();
@@ -89,6 +90,7 @@ if (queue) {
   document.getElementById("own")?.addEventListener("submit", (event) => {
     event.preventDefault();
     const fields = new FormData(event.target);
-    give(fields.get("label"), fields.get("new_class") ? { new_class: "yes" } : {});
+    const more = fields.get("new_class") ? { new_class: "yes" } : "parts" in event.target.dataset ? { parts: "yes" } : {};
+    give(fields.get("label"), more);
   });
 }

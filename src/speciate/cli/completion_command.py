@@ -1,0 +1,119 @@
+"""`speciate completion bash | zsh | fish`: a script that completes commands, options, tools and their arguments.
+
+The words are in the script, so that completing starts no Python. It is printed anew after an update.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from speciate.cli.output import say
+from speciate.server.mcp.app import offered_tools
+
+Words = dict[str, tuple[str, ...]]
+"""Words that were typed, without options (`call control_job`) -> what may come next; `name=` wants a value."""
+
+_HOW = {
+    "bash": "speciate completion bash > ~/.local/share/bash-completion/completions/speciate",
+    "zsh": "speciate completion zsh > ~/.speciate.zsh, and in ~/.zshrc: source ~/.speciate.zsh",
+    "fish": "speciate completion fish > ~/.config/fish/completions/speciate.fish",
+}
+
+_BASH = """\
+_speciate() {
+  local path="" name="" cur="${COMP_WORDS[COMP_CWORD]}" i word words
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    word="${COMP_WORDS[i]}"
+    [[ "$word" == -* || "$word" == "=" || "${COMP_WORDS[i-1]}" == "=" || "$word" == *=* ]] && continue
+    [[ "${COMP_WORDS[i+1]}" == "=" ]] && continue
+    path="$path $word"
+  done
+  local before=""
+  if [[ "$cur" == "=" ]]; then name="${COMP_WORDS[COMP_CWORD-1]}="; cur=""
+  elif [[ "${COMP_WORDS[COMP_CWORD-1]}" == "=" ]]; then name="${COMP_WORDS[COMP_CWORD-2]}="
+  elif [[ "$cur" == *=* ]]; then name="${cur%%=*}="; before="$name"; cur="${cur#*=}"
+  fi
+  case "${path# } $name" in
+@CASES@
+    *) words="" ;;
+  esac
+  COMPREPLY=($(compgen -P "$before" -W "$words" -- "$cur"))
+  [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *= ]] && type compopt >/dev/null 2>&1 && compopt -o nospace
+  return 0
+}
+complete -o default -F _speciate speciate
+"""
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    """Print the script of one shell."""
+    tools = {tool.name: tool.input_schema["properties"] for tool in offered_tools()}
+    words = words_of(arguments.commands, tools)
+    script = {"bash": bash, "zsh": zsh, "fish": fish}[arguments.shell](words)
+    say(f"# {_HOW[arguments.shell]}\n{script}".rstrip())
+    return 0
+
+
+def words_of(parser: argparse.ArgumentParser, tools: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Words:
+    """Of a parser with its commands; `tools`: name -> argument -> schema, which follow `call`."""
+    words = dict(_below(parser, ""))
+    words["call"] = (*sorted(tools), *words["call"])
+    for tool, fields in tools.items():
+        words[f"call {tool}"] = (*(f"{name}=" for name in fields), "--wait", "--image", "--help")
+        for name, field in fields.items():
+            if values := ("true", "false") if field.get("type") == "boolean" else field.get("enum"):
+                words[f"call {tool} {name}="] = tuple(map(str, values))
+    return words
+
+
+def _below(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    options = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    choices = [str(one) for action in parser._actions if not action.option_strings for one in action.choices or ()]
+    yield path, (*choices, *options)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from _below(inner, f"{path} {name}".strip())
+
+
+def bash(words: Words) -> str:
+    cases = [
+        f'    "{path}{"" if path.endswith("=") else " "}") words="{" ".join(some)}" ;;'
+        for path, some in words.items()
+        if some
+    ]
+    return _BASH.replace("@CASES@", "\n".join(cases))
+
+
+def zsh(words: Words) -> str:
+    return f"autoload -U +X compinit bashcompinit\ncompinit\nbashcompinit\n{bash(words)}"
+
+
+def fish(words: Words) -> str:
+    """One condition for each path: the words so far, without options and arguments of tools."""
+    lines = [
+        "function __speciate_at",
+        "    set -l typed (commandline -opc)[2..-1]",
+        "    set -l path",
+        "    for word in $typed",
+        "        string match -qr '^-|=' -- $word; or set -a path $word",
+        "    end",
+        '    test "$path" = "$argv"',
+        "end",
+        "complete -c speciate -f",
+    ]
+    for path, some in words.items():
+        if path.endswith("="):
+            continue
+        given = [f"{each}{value}" for each in some for value in words.get(f"{path} {each}", ("",))]
+        plain = " ".join(each for each in given if not each.startswith("-"))
+        if plain:
+            lines.append(f"complete -c speciate -n '__speciate_at {path}' -a '{plain}'")
+        lines += [
+            f"complete -c speciate -n '__speciate_at {path}' -l {each.removeprefix('--')}"
+            for each in given
+            if each.startswith("--")
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,98 @@
+"""A model version in this process: `speciate.load("reviews@production")`, then `model(example)`.
+
+For notebooks, batch scripts and tests. It answers as `predict` does, from the same files and the same code, but in the
+caller's process: media are decoded without a sandbox, nothing is logged, and the version stays what it was when it was
+loaded. For foreign media and for production call `predict` or a deployment.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.models import sealed
+from speciate.models.model_card import ModelCard
+from speciate.serving import predict_worker
+from speciate.serving.items import AnswerPayload, Item
+
+LocalInput = str | bytes | Path | Mapping[str, Any]
+"""A text (of another modality: a file's path), a file's bytes, a file, or a row as column -> value."""
+_WORDS = ("text", "protein", "molecule")
+"""Modalities whose examples may be written as a text."""
+
+
+class LocalAnswer(NamedTuple):
+    output: Any
+    """As the task has it: a label, a number, or JSON with more in it. None if there is an error."""
+    confidence: float | None
+    error: str | None
+
+
+class LocalModel:
+    """One version of a model. Its weights are read with the first answer, and kept."""
+
+    def __init__(self, folder: Path, card: ModelCard) -> None:
+        self.folder, self.card = folder, card
+
+    @property
+    def ref(self) -> str:
+        return self.card.ref
+
+    def predict(self, examples: Sequence[LocalInput]) -> list[LocalAnswer]:
+        """One answer for each example, in their order; an example that cannot be read has an error of its own.
+
+        Raises what loading raises: MISSING_EXTRA for a library that is not installed, REFUSED for changed files.
+        """
+        items = [self._item(str(number), example) for number, example in enumerate(examples)]
+        payload: AnswerPayload = {
+            "model": str(self.folder),
+            "modality": self.card.modality,
+            "inputs": list(self.card.inputs),
+            "parts": list(self.card.parts),
+            "ignored_parts": list(self.card.ignored_parts),
+            "items": items,
+        }
+        found = predict_worker.answer(payload)["predictions"]
+        return [LocalAnswer(each["output"], each["confidence"], each["error"]) for each in found]
+
+    def __call__(self, example: LocalInput) -> Any:
+        """The output for one example. Raises INVALID where it cannot be answered."""
+        (answer,) = self.predict([example])
+        if answer.error is not None:
+            raise SpeciateError(Code.INVALID, answer.error, "Pass an example as the model's card says.")
+        return answer.output
+
+    def __repr__(self) -> str:
+        return f"<LocalModel {self.ref}: {self.card.task} of {self.card.modality}>"
+
+    def _item(self, number: str, example: LocalInput) -> Item:
+        try:
+            return self._readable(number, example)
+        except OSError as error:
+            return {"id": number, "error": f"{example!s} cannot be read: {error.strerror or error}."}
+
+    def _readable(self, number: str, example: LocalInput) -> Item:
+        if isinstance(example, Mapping):
+            if self.card.parts:
+                raise SpeciateError(
+                    Code.INVALID, f"{self.ref} reads mixed rows, which are not read here.", "Call predict instead."
+                )
+            return {"id": number, "row": dict(example)}
+        if isinstance(example, str) and self.card.modality in _WORDS:
+            return {"id": number, "text": example}
+        data = example if isinstance(example, bytes) else Path(example).read_bytes()
+        return {"id": number, "data": base64.b64encode(data).decode()}
+
+
+def open_model(folder: Path) -> LocalModel:
+    """The model in a version's folder. Raises NOT_FOUND for a folder without one."""
+    try:
+        card = ModelCard.model_validate_json((folder / sealed.CARD).read_bytes())
+    except (OSError, ValueError) as error:
+        raise SpeciateError(
+            Code.NOT_FOUND, f"{folder} holds no model of a workspace: {error}.", "Name a model, such as NAME@v3."
+        ) from error
+    return LocalModel(folder, card)
