@@ -113,7 +113,7 @@ def _agreed(task: Mapping[str, Any], faults: Counter[str]) -> dict[str, Any]:
 
 
 def _that_count(annotations: Sequence[Any]) -> list[Mapping[str, Any]]:
-    there = [
+    there: list[Mapping[str, Any]] = [
         each for each in annotations
         if isinstance(each, dict) and isinstance(each.get("result"), list) and not each.get("was_cancelled")
     ]  # fmt: skip
@@ -224,4 +224,5 @@ def _object(result: Mapping[str, Any], value: Mapping[str, Any], kind: str) -> B
 
 def _area(corners: Sequence[tuple[float, float]]) -> float:
     """Of a polygon, by the shoelace formula; corners in order."""
-    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]))) / 2  # noqa: B905
+    following = [*corners[1:], corners[0]]
+    return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(corners, following, strict=True))) / 2
