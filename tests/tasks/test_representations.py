@@ -11,6 +11,7 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
+from speciate.tasks.joined_documents import JoinedDocuments
 from speciate.tasks.representations import Columns, Documents, NGrams, Scaling, Steps, Vectors, ngram_choices
 from speciate.tasks.task import UnsuitableRepresentation
 
@@ -109,3 +110,13 @@ def test_columns_of_one_unit_keep_their_proportions() -> None:
     rows = np.array([[0.0, 0.0], [10.0, 0.1]])
     scaled = Scaling.of(rows, one_unit=True).apply(rows)
     assert np.ptp(scaled[:, 0]) == pytest.approx(100 * np.ptp(scaled[:, 1]))
+
+
+def test_words_and_their_parts_are_counted_side_by_side_and_alike_after_rebuilding() -> None:
+    read = [Example(str(i), text, None, str(i), "train", {}) for i, text in enumerate(["one ship", "two ships", "no"])]
+    both = JoinedDocuments([Documents.fit(read, "text", counting) for counting in ngram_choices("text")])
+    found = both.encode(read)
+    widths = [Documents.fit(read, "text", counting).encode(read).shape[1] for counting in ngram_choices("text")]
+    assert found.shape == (3, sum(widths))
+    again = JoinedDocuments.rebuild(json.loads(json.dumps(both.settings())), both.arrays())
+    assert (again.encode(read) != found).nnz == 0

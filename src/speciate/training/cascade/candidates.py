@@ -17,6 +17,7 @@ from speciate.datasets import versions
 from speciate.errors import SpeciateError
 from speciate.evaluation.screening import MOST_CANDIDATES
 from speciate.jobs.kinds import Child
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT
 from speciate.models.published.manifest import has_trained_head
@@ -24,13 +25,14 @@ from speciate.models.search import known_models
 from speciate.models.search.search_query import Query
 from speciate.refs import dataset_ref
 from speciate.training import train
-from speciate.training.planning import shortlist
+from speciate.training.planning import estimates, shortlist
 from speciate.training.planning.available_methods import (
     LANGUAGE,
     all_candidates,
     available_candidates,
     methods_for,
 )
+from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.planning.shortlist import (
     comparable_base_models,
 )
@@ -118,13 +120,25 @@ def choose_candidates(
     spec = SpecializeSpec(
         use_case=use_case, dataset=dataset, budget_minutes=1, base_models=tuple(base_models), methods=tuple(methods)
     )
-    modality = versions.resolve(workspace.database, dataset).modality
-    found = named_candidates(spec) or _suited_candidates(workspace, modality, family, base_models)
+    manifest = versions.resolve(workspace.database, dataset)
+    found = named_candidates(spec) or _suited_candidates(workspace, manifest.modality, family, base_models)
+    if manifest.modality == MULTIMODAL.name:
+        found = _one_probe(that_read_a_part(workspace, manifest, found))
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
     place = next((place for place, candidate in enumerate(found) if candidate.method in NETWORKS), len(found))
     return (*found[:place], warm, *found[place:])
+
+
+def _one_probe(found: Sequence[Candidate]) -> list[Candidate]:
+    """Of mixed rows: one probe, in which every base model reads the parts that suit it."""
+    probes = [each for each in found if each.method == "probe" and each.base_model]
+    others = [each for each in found if each.method == "classical"]
+    if not probes:
+        return others
+    beside = tuple(dict.fromkeys(each.base_model for each in probes[1:] if each.base_model))
+    return [*others, probes[0].model_copy(update={"encoders": beside or None})]
 
 
 def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidate]) -> bool:
@@ -153,13 +167,13 @@ def search_terms(
     else:
         judged = manifest.splits.get("test")
     spec, least = SpecializeSpec(use_case=use_case, dataset=dataset, budget_minutes=budget_minutes), dict[str, float]()
+    known = estimates.known_costs(workspace.database)
     for way in ways:
-        shortest = {"num_train_epochs": 1, "learning_rate": [1e-3]} if way.method in NETWORKS else {}
-        planned = train_spec(spec, way, dataset, budget_minutes).model_copy(update={"hyperparameters": shortest})
         try:
-            seconds = train.plan(planned, workspace).seconds
+            payload = train.plan(train_spec(spec, way, dataset, budget_minutes), workspace).payload
         except SpeciateError:
             continue
+        seconds = estimates.least_seconds(known, payload)
         if seconds is not None and way.method != "classical":
             least[step_name(way)] = round(seconds, 1)
     return SearchTerms(wanted.objective.aim, judged, least)
@@ -265,8 +279,10 @@ def train_spec(spec: SpecializeSpec, candidate: Candidate, dataset: str, minutes
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **candidate.model_dump(exclude_none=True),
+        **candidate.model_dump(exclude_none=True, exclude={"encoders"}),
     }
     if candidate.like is None:
-        ours |= {"hyperparameters": {"order": spec.order} if spec.order else {}, "seed": spec.seed}
+        given = {"order": spec.order} if spec.order else {}
+        given |= {"encoders": candidate.encoders} if candidate.encoders else {}
+        ours |= {"hyperparameters": given, "seed": spec.seed}
     return TrainSpec.model_validate(ours)
