@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.random_convolutions import Convolutions
 from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
 
 _LENGTH, _KERNELS, _GROUPS, _FEWEST_GROUPS = 9, 8, 64, 8
@@ -62,15 +61,12 @@ class _SparseScaling(NamedTuple):
 
 
 class CompetingConvolutions:
-    """Hydra's counts beside MiniRocket's shares."""
-
-    def __init__(self, kernels: _Kernels, scaling: _SparseScaling, shares: Convolutions) -> None:
-        self._kernels, self._scaling, self._shares = kernels, scaling, shares
+    def __init__(self, kernels: _Kernels, scaling: _SparseScaling) -> None:
+        self._kernels, self._scaling = kernels, scaling
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], shares: Convolutions | None = None) -> CompetingConvolutions:
-        """`shares`: as fitted on these examples. UnsuitableRepresentation where training series differ in their
-        channels, or are very short."""
+    def fit(cls, examples: Sequence[Example]) -> CompetingConvolutions:
+        """UnsuitableRepresentation where training series differ in their channels, or are very short."""
         series = [np.asarray(example.media, np.float32) for example in examples]
         channels = {len(each) for each in series}
         if len(channels) > 1:
@@ -80,28 +76,25 @@ class CompetingConvolutions:
         if usual < _SHORTEST:
             raise UnsuitableRepresentation(f"half of the series have fewer than {_SHORTEST} steps")
         kernels = _draw(usual, channels.pop(), sum(lengths))
-        scaling = _SparseScaling.of(_counts(kernels, series))
-        return cls(kernels, scaling, shares or Convolutions.fit(examples))
+        return cls(kernels, _SparseScaling.of(_counts(kernels, series)))
 
     def encode(self, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
         """(N, features)"""
-        counts = _counts(self._kernels, [np.asarray(example.media, np.float32) for example in examples])
-        return np.concatenate([self._scaling.apply(counts), self._shares.encode(examples)], axis=1, dtype=np.float32)
+        return self._scaling.apply(
+            _counts(self._kernels, [np.asarray(example.media, np.float32) for example in examples])
+        )
 
     def settings(self) -> RepresentationSettings:
-        return {"kind": "competing convolutions", "shares": self._shares.settings()}
+        return {"kind": "competing convolutions"}
 
     def arrays(self) -> Arrays:
-        shares = {f"shares.{name}": each for name, each in self._shares.arrays().items()}
-        return {**self._kernels._asdict(), **self._scaling._asdict(), **shares}
+        return {**self._kernels._asdict(), **self._scaling._asdict()}
 
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> CompetingConvolutions:
-        shares = {name.removeprefix("shares."): each for name, each in arrays.items() if name.startswith("shares.")}
         return cls(
             _Kernels(arrays["weights"], arrays["channels"], arrays["usual"]),
             _SparseScaling(arrays["mean"], arrays["spread"]),
-            Convolutions.rebuild(settings["shares"], shares),
         )
 
 

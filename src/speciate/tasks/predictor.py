@@ -36,7 +36,7 @@ from speciate.tasks.families.forecasting import Lags
 from speciate.tasks.families.segmentation import VoxelFeatures
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.interval_quantiles import IntervalQuantiles
-from speciate.tasks.joined_documents import JoinedDocuments
+from speciate.tasks.joined_representations import Joined
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.random_convolutions import Convolutions
@@ -65,7 +65,7 @@ REBUILD: Mapping[str, type[Any]] = {
     "properties": Properties, "several": Several, "convolutions": Convolutions,
     "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns,
-    "parts": Parts, "joined documents": JoinedDocuments,
+    "parts": Parts, "joined": Joined,
 }  # fmt: skip
 
 

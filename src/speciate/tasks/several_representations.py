@@ -9,7 +9,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.interval_quantiles import IntervalQuantiles
-from speciate.tasks.joined_documents import JoinedDocuments
+from speciate.tasks.joined_representations import Joined
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.nested_encoders import Rebuild, encoders_of
 from speciate.tasks.random_convolutions import Convolutions
@@ -18,7 +18,7 @@ from speciate.tasks.task import Arrays, Representation, RepresentationSettings
 
 _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "properties": Properties, "steps": Steps,
-    "convolutions": Convolutions, "joined documents": JoinedDocuments,
+    "convolutions": Convolutions, "joined": Joined,
     "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns, "parts": Parts,
 }  # fmt: skip

@@ -36,6 +36,15 @@ def test_with_two_examples_of_each_label_the_rest_shows_where_clouds_lie() -> No
     assert (taught == wanted).mean() > 0.85
 
 
+def test_labels_flow_along_neighbours_to_their_cloud() -> None:
+    inputs, targets = _clouds(6, 0)
+    others, _ = _clouds(600, 1)
+    asked, wanted = _clouds(900, 2)
+    plain = _learn(inputs, targets, 0, None).scores(asked).argmax(axis=1)
+    taught = unlabelled.spread_labels(_learn, lambda: others)(inputs, targets, 0).scores(asked).argmax(axis=1)
+    assert (taught == wanted).mean() > (plain == wanted).mean() + 0.05
+
+
 def test_of_each_label_its_surest_answers_are_taken() -> None:
     shares = np.array([[0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.2, 0.8], [0.45, 0.55]])
     assert unlabelled._surest(shares, 0.5).tolist() == [0, 2, 3]

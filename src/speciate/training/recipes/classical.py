@@ -5,7 +5,7 @@ plain arrays (`models/estimators.py`). Learners of more than a label or a number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.interval_quantiles import IntervalQuantiles
-from speciate.tasks.joined_documents import JoinedDocuments
+from speciate.tasks.joined_representations import Joined, Remembered
 from speciate.tasks.random_convolutions import Convolutions
 from speciate.tasks.representations import (
     Columns,
@@ -35,7 +35,7 @@ from speciate.tasks.representations import (
     Vectors,
     ngram_choices,
 )
-from speciate.tasks.task import TaskHead
+from speciate.tasks.task import Representation, TaskHead
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
@@ -126,43 +126,39 @@ def _counted_groups(
     context: TrainingContext, modality: str, counted: Sequence[NGrams], learners: Sequence[Learner]
 ) -> list[LearnerGroup]:
     """Each way of counting by itself, then all side by side. What was fitted for one is not fitted again."""
-    fitted: dict[tuple[NGrams, tuple[str, ...]], Documents] = {}
-
-    def fit(examples: Sequence[Example], counting: NGrams) -> Documents:
-        key = counting, tuple(example.id for example in examples)
-        if key not in fitted:
-            fitted[key] = Documents.fit(examples, modality, counting)
-        return fitted[key]
-
+    fits = [_fitted_once(partial(Documents.fit, modality=modality, counting=each)) for each in counted]
     groups = [
-        LearnerGroup(f"{each.unit} {each.low}-{each.high}", partial(fit, counting=each), tuple(learners))
-        for each in counted
+        LearnerGroup(f"{each.unit} {each.low}-{each.high}", fit, tuple(learners))
+        for each, fit in zip(counted, fits, strict=True)
     ]
     lines = tuple(each for each in learners if each.name in _LINES)
     if len(counted) > 1 and lines and context.task_head.family in _MEASURED and context.task_head.family != "anomaly":
-        both = LearnerGroup(
-            "words and parts", lambda examples: JoinedDocuments([fit(examples, each) for each in counted]), lines
-        )
+        both = LearnerGroup("words and parts", lambda examples: Joined([fit(examples) for fit in fits]), lines)
         groups.append(both)
     return groups
 
 
 def _convolution_groups(learners: tuple[Learner, ...]) -> list[LearnerGroup]:
-    """MiniRocket's shares, and Hydra's counts beside them, which are not computed from anew."""
-    fitted: dict[tuple[str, ...], Convolutions] = {}
+    """MiniRocket's shares, Hydra's counts, and both side by side, for which neither is computed anew."""
+    shares, counts = _fitted_once(Convolutions.fit), _fitted_once(CompetingConvolutions.fit)
+    return [
+        LearnerGroup("convolutions", shares, learners),
+        LearnerGroup("competing convolutions", counts, learners),
+        LearnerGroup("convolutions of both", lambda each: Joined([shares(each), counts(each)]), learners),
+    ]
 
-    def fit(examples: Sequence[Example]) -> Convolutions:
+
+def _fitted_once(fit: Callable[[Sequence[Example]], Representation]) -> Callable[[Sequence[Example]], Representation]:
+    """The same for the same examples."""
+    fitted: dict[tuple[str, ...], Representation] = {}
+
+    def fit_or_find(examples: Sequence[Example]) -> Representation:
         key = tuple(example.id for example in examples)
         if key not in fitted:
-            fitted[key] = Convolutions.fit(examples)
+            fitted[key] = Remembered(fit(examples))
         return fitted[key]
 
-    return [
-        LearnerGroup("convolutions", fit, learners),
-        LearnerGroup(
-            "competing convolutions", lambda examples: CompetingConvolutions.fit(examples, fit(examples)), learners
-        ),
-    ]
+    return fit_or_find
 
 
 _ON_ENCODED = ("boosting", "boosting-absolute")

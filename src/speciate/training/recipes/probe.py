@@ -141,14 +141,18 @@ def _unlabelled_learners(
         return ()
     context.notes.append(f"Heads were also tried that learn from {len(examples):,} examples without a label.")
 
-    def learn(strength: float) -> Learn:
+    def learn(strength: float, taught: unlabelled.Teaching) -> Learn:
         def weighted(inputs: Any, targets: npt.NDArray[Any], seed: int, weights: Any) -> Linear:
             spread: Linear = logistic(strength * spread_factor(inputs) ** 2, weights)(inputs, targets, seed)
             return spread
 
-        return unlabelled.self_trained(weighted, lambda: np.asarray(embeddings.encode(examples)))
+        return taught(weighted, lambda: np.asarray(embeddings.encode(examples)))
 
-    return tuple(Learner(f"self-trained {strength:g}", learn(strength)) for strength in sorted(parameters.C)[-2:])
+    strongest = max(parameters.C)
+    return (
+        Learner(f"self-trained {strongest:g}", learn(strongest, unlabelled.self_trained)),
+        Learner(f"labels spread {strongest:g}", learn(strongest, unlabelled.spread_labels)),
+    )
 
 
 _CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 64, 0.3
