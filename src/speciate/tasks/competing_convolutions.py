@@ -152,7 +152,7 @@ def _results(values: Series, weights: Series, channels: npt.NDArray[np.int64], d
     windows = np.stack([padded[:, :, at * dilation : at * dilation + steps] for at in range(_LENGTH)], axis=-1)
     if values.shape[1] == 1:
         rows = windows[:, 0].reshape(-1, _LENGTH)
-        made = rows @ weights.reshape(-1, _LENGTH).T
+        made: Series = rows @ weights.reshape(-1, _LENGTH).T
         return made.reshape(count, steps, *weights.shape[:2])
     found = np.empty((count, steps, *weights.shape[:2]), np.float32)
     for group, (own, chosen) in enumerate(zip(weights, channels, strict=True)):

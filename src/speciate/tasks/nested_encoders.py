@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import Representation, RepresentationSettings
@@ -24,14 +24,11 @@ _BETWEEN = "--"
 Rebuild = Callable[[RepresentationSettings], Embeddings]
 
 
-class HasEncoders(Protocol):
-    def encoders(self) -> Sequence[Embeddings]: ...
-
-
 def encoders_of(representation: Representation) -> Sequence[Embeddings]:
     """Of a representation of several: those inside it. Empty of others."""
     found: Any = getattr(representation, "encoders", None)
-    return found() if found is not None else ()
+    inside: Sequence[Embeddings] = found() if found is not None else ()
+    return inside
 
 
 def has_nested(settings: RepresentationSettings) -> bool:

@@ -48,6 +48,7 @@ from speciate.training.planning.available_methods import (
     check_candidate,
     methods_for,
 )
+from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.planning.published_steps import next_published, race_survivors
 from speciate.training.train_spec import Candidate
 from speciate.vocabulary import Family, find_task
@@ -82,7 +83,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         screening.plan(ScreenSpec(use_case=spec.use_case, dataset=spec.dataset, models=spec.published), workspace)
     for base_model in spec.base_models:
         _check_base(base_model, manifest.modality, family, workspace)
-    there = spec.ways or named_candidates(spec) or available_candidates(manifest.modality, family)
+    there = spec.ways or named_candidates(spec)
+    there = there or that_read_a_part(workspace, manifest, available_candidates(manifest.modality, family))
     ways = with_like(spec, of_named_bases(spec, there))
     plans = [
         train.plan(train_spec(spec, candidate, spec.dataset, spec.budget_minutes), workspace)

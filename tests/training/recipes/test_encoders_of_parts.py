@@ -22,6 +22,7 @@ from speciate.models.backbones import architectures
 from speciate.models.backbones.text import learn_tokenizer
 from speciate.tasks import nested_encoders, predictor
 from speciate.training.cascade.candidates import choose_candidates
+from speciate.training.planning.training_plan import plan_training
 from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import SMALL, TEXTS, text_folder
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
@@ -191,3 +192,13 @@ def test_where_nothing_tells_anything_no_pair_pretends_to(workspace: Workspace) 
     rows(workspace, notes, chance.integers(0, 250, 240).tolist(), labels)
     learned(workspace)
     assert abs(right(workspace) - 0.5) < 0.2, "three standard errors"
+
+
+@NEEDS_MINILM
+def test_rows_that_no_base_model_reads_are_planned_without_one(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "rounds", "multimodal", {"parts": ["photo.image"] * 12}, labels=["a", "b"] * 6, splits=thirds(12),
+        media=[bundle({"photo.image": plain(i)}) for i in range(12)],
+    )  # fmt: skip
+    planned = plan_training(workspace, "rounds", task=TASK)
+    assert [each.method for each in planned.candidates] == ["classical"]

@@ -6,8 +6,8 @@ linear head on both is better than one on either: evals/LOG.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from speciate.models.backbones.contract import Backbone, BackboneSettings, Item, States
 
@@ -15,15 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 
-class TwoDepths(Protocol):
-    """What a backbone needs to be read at two depths."""
-
-    def states_at_two_depths(self, batch: Mapping[str, torch.Tensor]) -> States:
-        """`pooled` is (B, 2 W): of the last layer and of the middle one, each of unit length."""
-        ...
-
-
-def has_two_depths(backbone: Backbone) -> TypeGuard[Any]:
+def has_two_depths(backbone: Backbone) -> bool:
+    """Whether it has `states_at_two_depths(batch)`, whose `pooled` is (B, 2 W): of the last layer and of the middle
+    one, each of unit length."""
     return hasattr(backbone, "states_at_two_depths")
 
 
@@ -37,24 +31,30 @@ class LayeredBackbone:
         self.width = 2 * plain.width
 
     def prepare(self, media: Sequence[Any], *, per_unit: bool = False) -> list[Item]:
-        return self.plain.prepare(media, per_unit=per_unit)
+        items: list[Item] = self.plain.prepare(media, per_unit=per_unit)
+        return items
 
     def length(self, item: Item) -> int:
-        return self.plain.length(item)
+        return int(self.plain.length(item))
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        return self.plain.collate(items)
+        batch: dict[str, torch.Tensor] = self.plain.collate(items)
+        return batch
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        return self.plain.states_at_two_depths(batch)
+        states: States = self.plain.states_at_two_depths(batch)
+        return states
 
     def settings(self) -> BackboneSettings:
-        return self.plain.settings()
+        settings: BackboneSettings = self.plain.settings()
+        return settings
 
     def files(self) -> dict[str, bytes]:
-        return self.plain.files()
+        files: dict[str, bytes] = self.plain.files()
+        return files
 
 
 def plain(backbone: Backbone) -> Backbone:
     """The network as it was."""
-    return backbone.plain if isinstance(backbone, LayeredBackbone) else backbone
+    found: Backbone = backbone.plain if isinstance(backbone, LayeredBackbone) else backbone
+    return found

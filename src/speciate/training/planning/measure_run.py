@@ -257,6 +257,8 @@ class _Measurement:
         return MeasuredCost(once.plus(more), self._tally.see_peak())
 
     def _probe(self) -> MeasuredCost:
+        if self._payload.part_encoders:  # several base models, each of some parts: embedding and heads together
+            return self._fits(probe.fit_probe, self._examples, len(self._ids))
         base_model = self._payload.spec.base_model or ""
         folders = self._run.folders
         before = usage_now()
