@@ -128,11 +128,15 @@ def test_numbers_that_were_given_in_the_order_of_the_labels_are_told(workspace: 
     """As where each class was exported by itself, and the rows were numbered after that."""
     chance = np.random.default_rng(0)
     rows = [
-        {"order": f"{'SP' if i < 60 else 'HM'}-{chance.integers(1000, 9999)}", "row": i, "size": float(chance.normal())}
-        | {"kind": "spam" if i < 60 else "ham"}
-        for i in range(120)
+        {
+            "order": f"{'SP' if i < 200 else 'HM'}-{chance.integers(1000, 9999)}",
+            "row": i,
+            "size": float(chance.normal()),
+        }
+        | {"kind": "spam" if i < 200 else "ham"}
+        for i in range(400)
     ]
-    order = chance.permutation(120).tolist()
+    order = chance.permutation(400).tolist()
     ingest(
         workspace,
         "data",

@@ -6,6 +6,7 @@ folders in it. To be loaded they are linked into a folder of their own, under th
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -53,10 +54,18 @@ def rebuild(settings: RepresentationSettings, folder: Path, cache: Folders | Non
         return Embeddings.rebuild(settings, folder, cache, threads)
     place = Path(tempfile.mkdtemp(prefix="encoder-"))
     for file in files:
-        (place / file.name.removeprefix(start)).symlink_to(file.resolve())
+        _place(file, place / file.name.removeprefix(start))
     made = Embeddings.rebuild(settings, place, cache, threads)
     weakref.finalize(made, shutil.rmtree, place, True)
     return made
+
+
+def _place(file: Path, target: Path) -> None:
+    """The same file, without its bytes where the disk is the same; links by name are not read."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _objects(value: Any) -> Iterator[RepresentationSettings]:
