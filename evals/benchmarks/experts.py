@@ -3,7 +3,8 @@
     PYTHON evals/benchmarks/experts.py CELL.json    (run.py writes it; answers go to CELL.answers.json)
 
 Tables: gradient boosting with native categories, forests, an SVM and logistic regression on scaled one-hot columns.
-Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences: counts of one to three residues. Learners
+Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences: counts of one to three residues. Texts:
+counts of words and of parts of words, side by side. Learners
 are tried until half of the budget is over.
 """
 
@@ -28,7 +29,9 @@ def main(path: Path) -> None:
     began = time.perf_counter()
     learn = [row for row in cell["rows"] if row["split"] != "test"]
     test = [row for row in cell["rows"] if row["split"] == "test"]
-    answers, how = {"table": _table, "series": _series, "protein": _sequences}[cell["kind"]](cell, learn, test, began)
+    answers, how = {"table": _table, "series": _series, "protein": _sequences, "text": _texts}[cell["kind"]](
+        cell, learn, test, began
+    )
     told = {"answers": np.asarray(answers).tolist(), "seconds": time.perf_counter() - began, "how": how}
     path.with_suffix(".answers.json").write_text(json.dumps(told))
 
@@ -132,6 +135,33 @@ def _sequences(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tup
             "logistic": lambda: make_pipeline(counts(), LogisticRegression(C=10, max_iter=500)),
             "SVM": lambda: make_pipeline(counts(), SVC(C=5)),
             "extra trees": lambda: make_pipeline(counts(), ExtraTreesClassifier(300, n_jobs=2, random_state=0)),
+        },
+        texts[0],
+        np.array([row["label"] for row in learn]),
+        cell,
+        began,
+    )
+    return model.predict(texts[1]), how
+
+
+def _texts(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[Any, str]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.svm import LinearSVC
+
+    def counts() -> Any:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+        return make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
+
+    (name,) = cell["inputs"]
+    texts = [[row[name] for row in rows] for rows in (learn, test)]
+    model, how = _best(
+        {
+            "logistic": lambda: make_pipeline(counts(), LogisticRegression(C=10, max_iter=500)),
+            "SVM": lambda: make_pipeline(counts(), LinearSVC(C=0.3)),
+            "naive Bayes": lambda: make_pipeline(counts(), MultinomialNB(alpha=0.1)),
         },
         texts[0],
         np.array([row["label"] for row in learn]),

@@ -1,6 +1,6 @@
 """Quality in the same minutes: `specialize`, AutoGluon, an expert's script and the majority, on data from packages.
 
-    python evals/benchmarks/run.py [--part table|series|protein] [--budget 1] [--arms ours expert ...] [--only NAME ...]
+    python evals/benchmarks/run.py [--part table|series|protein|text] [--budget 1] [--arms ours ...] [--only NAME ...]
     python evals/benchmarks/report.py
 
 One JSON line in results.jsonl for each data set, arm and budget; what is there already is not run again, so that a

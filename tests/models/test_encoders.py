@@ -16,7 +16,7 @@ from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures
 from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
-from speciate.models.encoders import Encoder, Precision, load_encoder
+from speciate.models.encoders import Encoder, Precision, kept_encoder, load_encoder
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
 
 MINILM = {"float32": "minilm-8751488fa6c1ee89", "bfloat16": "minilm-758a2c7df8758ad6"}
@@ -192,3 +192,28 @@ def test_a_folder_with_an_adapter_is_refused(folder: Path) -> None:
     assert refusal.value.code is Code.INVALID
     with pytest.raises(SpeciateError, match="Merge it"):
         architectures.build(f"path:{folder}", (), 0)
+
+
+def test_a_network_of_texts_is_read_at_two_depths(folder: Path) -> None:
+    last = load_encoder(f"path:{folder}", precision="float32")
+    both = load_encoder(f"path:{folder}", precision="float32", layers=True)
+    assert both.id == f"{last.id}-of-layers"
+    assert both.width == 2 * last.width
+    check_vectors(both, TEXTS)
+    half = vectors(both, TEXTS)[:, : last.width] * 2**0.5
+    np.testing.assert_allclose(half, vectors(last, TEXTS), atol=1e-5)
+    assert np.abs(vectors(both, TEXTS)[:, last.width :] * 2**0.5 - half).max() > 0.001
+
+
+def test_what_is_kept_of_a_network_read_at_two_depths_gives_the_same_vectors(folder: Path, tmp_path: Path) -> None:
+    both = load_encoder(f"path:{folder}", precision="float32", layers=True)
+    (kept := tmp_path / "kept").mkdir()
+    both.keep(kept)
+    again = kept_encoder(f"path:{folder}", both.id, "float32", kept)
+    assert again.width == both.width
+    np.testing.assert_allclose(vectors(again, TEXTS), vectors(both, TEXTS), atol=1e-5)
+    assert model_folder.read_settings(kept)["width"] == SMALL["hidden_size"], "others may be trained from it"
+
+
+def test_a_network_of_sequences_is_read_at_its_end(trained: Path) -> None:
+    assert not load_encoder("x@v1", folder=trained, layers=True).id.endswith("-of-layers")

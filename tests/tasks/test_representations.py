@@ -11,6 +11,7 @@ import pytest
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
+from speciate.tasks.joined_representations import Joined, Remembered
 from speciate.tasks.representations import Columns, Documents, NGrams, Scaling, Steps, Vectors, ngram_choices
 from speciate.tasks.task import UnsuitableRepresentation
 
@@ -109,3 +110,22 @@ def test_columns_of_one_unit_keep_their_proportions() -> None:
     rows = np.array([[0.0, 0.0], [10.0, 0.1]])
     scaled = Scaling.of(rows, one_unit=True).apply(rows)
     assert np.ptp(scaled[:, 0]) == pytest.approx(100 * np.ptp(scaled[:, 1]))
+
+
+def test_words_and_their_parts_are_counted_side_by_side_and_alike_after_rebuilding() -> None:
+    read = [Example(str(i), text, None, str(i), "train", {}) for i, text in enumerate(["one ship", "two ships", "no"])]
+    both = Joined([Documents.fit(read, "text", counting) for counting in ngram_choices("text")])
+    found = both.encode(read)
+    widths = [Documents.fit(read, "text", counting).encode(read).shape[1] for counting in ngram_choices("text")]
+    assert found.shape == (3, sum(widths))
+    again = Joined.rebuild(json.loads(json.dumps(both.settings())), both.arrays())
+    assert (again.encode(read) != found).nnz == 0
+
+
+def test_what_several_learners_read_is_encoded_once() -> None:
+    read = [Example(str(i), text, None, str(i), "train", {}) for i, text in enumerate(["one ship", "two ships", "no"])]
+    inner = Documents.fit(read, "text", ngram_choices("text")[1])
+    once = Remembered(inner)
+    assert once.encode(read) is once.encode(list(read))
+    assert (once.encode(read[:2]) != inner.encode(read[:2])).nnz == 0
+    assert once.settings() == inner.settings()

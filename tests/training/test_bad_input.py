@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.training import train_run
+from speciate.training import train, train_run
+from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
+from tests.data import ingest
 from tests.training.world import make_dataset, thirds, train_now
 
 Columns = dict[str, list[Any]]
@@ -111,3 +113,56 @@ def test_of_very_many_rows_a_sample_is_learned_and_told(workspace: Workspace, mo
     assert report["examples"] == 90
     assert any(note == "60 of 200 training examples were learned from: a random sample." for note in report["notes"])
     assert report["validation"]["value"] > 0.85
+
+
+def test_a_copy_of_the_label_among_the_inputs_is_told_before_it_is_learned(workspace: Workspace) -> None:
+    rows = [{"number": i % 7, "outcome": f"class {i % 3}", "answer": ("no", "yes", "maybe")[i % 3]} for i in range(90)]
+    ingest(workspace, "data", rows=rows, modality="tabular", label="answer", inputs=["number", "outcome"])
+    planned = train.plan(TrainSpec(name="model", dataset="data", method="classical"), workspace)
+    (told,) = planned.resolved["warnings"]
+    assert "An input alone tells the label: 'outcome'" in told
+    assert _learn(workspace)["validation"]["value"] == 1.0
+
+
+def test_numbers_that_were_given_in_the_order_of_the_labels_are_told(workspace: Workspace) -> None:
+    """As where each class was exported by itself, and the rows were numbered after that."""
+    chance = np.random.default_rng(0)
+    rows = [
+        {
+            "order": f"{'SP' if i < 200 else 'HM'}-{chance.integers(1000, 9999)}",
+            "row": i,
+            "size": float(chance.normal()),
+        }
+        | {"kind": "spam" if i < 200 else "ham"}
+        for i in range(400)
+    ]
+    order = chance.permutation(400).tolist()
+    ingest(
+        workspace,
+        "data",
+        rows=[rows[i] for i in order],
+        modality="tabular",
+        label="kind",
+        inputs=["order", "row", "size"],
+    )
+    planned = train.plan(TrainSpec(name="model", dataset="data", method="classical"), workspace)
+    (told,) = planned.resolved["warnings"]
+    assert "'order'" in told
+    assert "'row'" in told
+    assert "'size'" not in told
+
+
+@pytest.mark.slow
+def test_ten_thousand_labels_of_two_examples_end_in_a_model(workspace: Workspace) -> None:
+    """The nearest mean of a class: what needs a matrix of examples and labels is not tried."""
+    chance = np.random.default_rng(0)
+    kinds = [i % 10_000 for i in range(30_000)]
+    columns: Columns = {
+        "x": [kind % 100 + float(chance.normal(0, 0.1)) for kind in kinds],
+        "y": [kind // 100 + float(chance.normal(0, 0.1)) for kind in kinds],
+    }
+    splits = [("train", "train", "validation")[i // 10_000] for i in range(30_000)]
+    _table(workspace, columns, [f"kind {kind:05d}" for kind in kinds], splits)
+    report = _learn(workspace)
+    assert report["validation"]["value"] > 0.9
+    assert any("labels" in one.get("reason", "") for one in report["candidates"])

@@ -22,7 +22,7 @@ from speciate.training.resource_usage import Usage
 from speciate.training.train_spec import TrainSpec
 from speciate.training.training_context import BestSoFar
 from speciate.workspace.workspace import Workspace
-from tests.training.world import make_dataset, thirds
+from tests.training.world import make_dataset, thirds, train_now
 
 _OURS = str(Path(train_run.__file__).parent)
 QUICK = {"num_train_epochs": 4, "learning_rate": [2e-3, 1e-3], "batch_size": 16}
@@ -53,7 +53,7 @@ class Moment:
         return self._line
 
 
-def _flowers(workspace: Workspace) -> None:
+def _flowers(workspace: Workspace, *, validation: bool = True) -> None:
     chance = np.random.default_rng(0)
     kinds = [i % 3 for i in range(90)]
     columns = {
@@ -61,7 +61,8 @@ def _flowers(workspace: Workspace) -> None:
         "wide": [float(kind % 2 + chance.normal(0, 0.6)) for kind in kinds],
     }
     labels = [("rose", "iris", "lily")[kind] for kind in kinds]
-    make_dataset(workspace, "flowers", "tabular", columns, labels=labels, splits=thirds(90), inputs=list(columns))
+    splits = thirds(90) if validation else ["train"] * 90
+    make_dataset(workspace, "flowers", "tabular", columns, labels=labels, splits=splits, inputs=list(columns))
 
 
 def _begin(workspace: Workspace, job: str, method: dict[str, Any]) -> RunFolder:
@@ -199,3 +200,27 @@ PACE = StepCost(step=Usage(0.1, 0.1), judged=Usage(), build=Usage())
 def test_epochs_follow_the_measured_pace(seconds: float, fitted: tuple[int, int]) -> None:
     """10 s an epoch and rate."""
     assert trial_steps.fit_to_budget(_work, PACE, 3, 30, seconds) == FittedWork(*fitted)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(100.0, 9), (12.0, 1), (11.0, 0), (1.0, 0), (-5.0, 0)])
+def test_steps_leave_time_to_judge(seconds: float, steps: int) -> None:
+    """8 s a step with what is kept back, 2 s to judge."""
+    pace = StepCost(step=Usage(8.0, 8.0), judged=Usage(0.1, 0.1), build=Usage())
+    look = PlannedWork(steps=0, judged=20, builds=1, saves=0, epochs=1)
+    assert trial_steps.steps_in_time(pace, look, seconds + 0.5) == steps
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_where_not_one_epoch_fits_a_few_steps_end_in_a_model(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, validation: bool
+) -> None:
+    pytest.importorskip("torch")
+    _flowers(workspace, validation=validation)
+    monkeypatch.setattr(trial_steps, "_WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(trial_steps, "step_cost", lambda *given: StepCost(Usage(20.0, 20.0), Usage(), Usage()))
+    method = {"method": "full", "base_model": "new:tab-resnet", "hyperparameters": QUICK}
+    report = train_now(workspace, name="model", dataset="flowers", budget_minutes=1, **method)["report"]
+    assert any("2 steps at one learning rate were planned" in note for note in report["notes"])
+    assert report["cost"]["planned_steps"] == 2
+    assert report["cost"]["steps"] == (2 if validation else 8), "of the search, two more folds and the whole"
+    assert report["validation"]["value"] is not None

@@ -65,9 +65,9 @@ def test_a_smaller_micro_batch_that_fits_is_named(
     )
 
 
-def test_a_budget_that_is_too_small_for_an_epoch_ends_before_it_trains(workspace: Workspace, peptides: str) -> None:
+def test_a_budget_that_is_too_small_for_a_step_ends_before_it_trains(workspace: Workspace, peptides: str) -> None:
     refusal = _refused(workspace, peptides, budget_minutes=0.0001)
-    assert "a single epoch takes about" in refusal.message
+    assert "a single step and a look at the held-out examples take about" in refusal.message
     assert "budget_minutes=" in refusal.recovery
 
 

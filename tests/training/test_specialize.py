@@ -13,7 +13,10 @@ from speciate.errors import SpeciateError
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
-from speciate.training.specialize import Candidate, SpecializeSpec, next_step
+from speciate.training.cascade import candidates
+from speciate.training.cascade.candidates import SpecializeSpec
+from speciate.training.specialize import next_step
+from speciate.training.train_spec import Candidate
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, thirds, train_now
@@ -338,7 +341,7 @@ def test_the_search_knows_the_test_split_and_the_plan_tells_what_cannot_fit(work
     make_dataset(workspace, "reviews", "text", texts, labels=labels, splits=splits, inputs=["text"])
     define(workspace, "taste", "text-classification")
     ways = (Candidate(method="classical"), Candidate(method="full", base_model="new:bert"))
-    terms = specialize.search_terms(workspace, "taste", "reviews", ways, 1.0)
+    terms = candidates.search_terms(workspace, "taste", "reviews", ways, 1.0)
     assert (terms.aim, terms.test_examples) == ("pass", 6)
     slow = SPEC.model_copy(update={"ways": ways, "least_seconds": {"train/full-new-bert": 200.0}})
     (skipped,) = specialize.plan(slow, workspace).resolved["skipped"]
@@ -395,7 +398,7 @@ def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> N
         labels=["a" if i % 4 < 2 else "b" for i in range(40)], splits=thirds(40), inputs=["x"],
     )  # fmt: skip
     define(workspace, "sort", "tabular-classification")
-    found = specialize.choose_candidates(workspace, "sort", "rows", ["new:tab-resnet", "net@v1"])
+    found = candidates.choose_candidates(workspace, "sort", "rows", ["new:tab-resnet", "net@v1"])
     assert [(way.method, way.base_model) for way in found] == [
         ("classical", None), ("probe", "net@v1"), ("lora", "net@v1"), ("full", "new:tab-resnet"), ("full", "net@v1"),
     ]  # fmt: skip
@@ -504,7 +507,7 @@ def _warm(ways: Sequence[Candidate]) -> list[str]:
 
 
 def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served: Workspace) -> None:
-    found = specialize.choose_candidates(served, "sort", "rows")
+    found = candidates.choose_candidates(served, "sort", "rows")
     assert [(way.method, way.base_model, way.continue_from) for way in found] == [
         ("classical", None, None), ("full", "net@v1", "net@v1"), ("full", "new:tab-resnet", None),
     ]  # fmt: skip
@@ -515,23 +518,23 @@ def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served:
 def test_methods_and_base_models_that_are_named_say_whether_the_network_in_production_is_tried(
     served: Workspace,
 ) -> None:
-    assert _warm(specialize.choose_candidates(served, "sort", "rows", methods=["full"])) == ["net@v1"]
-    assert _warm(specialize.choose_candidates(served, "sort", "rows", methods=["classical", "lora"])) == []
-    assert _warm(specialize.choose_candidates(served, "sort", "rows", ["new:tab-resnet"])) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "rows", methods=["full"])) == ["net@v1"]
+    assert _warm(candidates.choose_candidates(served, "sort", "rows", methods=["classical", "lora"])) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "rows", ["new:tab-resnet"])) == []
 
 
 def test_no_warm_start_from_what_is_no_network(served: Workspace) -> None:
     _promote(served, "simple@v1")
-    assert _warm(specialize.choose_candidates(served, "sort", "rows")) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "rows")) == []
 
 
 def test_no_warm_start_where_rows_lack_its_columns_or_nothing_could_judge_it(served: Workspace) -> None:
     _rows(served, "narrow", "x")
-    assert _warm(specialize.choose_candidates(served, "sort", "narrow")) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "narrow")) == []
     _rows(served, "wide", "wxy")
-    assert _warm(specialize.choose_candidates(served, "sort", "wide")) == ["net@v1"]
+    assert _warm(candidates.choose_candidates(served, "sort", "wide")) == ["net@v1"]
     served.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'rows'"))
-    assert _warm(specialize.choose_candidates(served, "sort", "wide")) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "wide")) == []
 
 
 def test_no_warm_start_for_another_task(served: Workspace) -> None:
@@ -540,7 +543,7 @@ def test_no_warm_start_for_another_task(served: Workspace) -> None:
         served, "sums", "tabular", {"x": numbers, "y": numbers}, labels=numbers, splits=thirds(60), inputs="xy"
     )
     define(served, "sort", "tabular-regression", metric="mae")
-    assert _warm(specialize.choose_candidates(served, "sort", "sums")) == []
+    assert _warm(candidates.choose_candidates(served, "sort", "sums")) == []
 
 
 def test_a_recipe_that_cannot_be_repeated_for_the_use_case_is_refused_before_there_is_a_job(served: Workspace) -> None:

@@ -9,6 +9,7 @@ found: a label that is spread over several columns, or written in a text.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ _CLASSES, _NUMBERS = 0.98, 0.999
 """Share of the constant's errors, or of the variance, that a telling column removes."""
 _FOLDS = 5
 _ROWS_PER_VALUE = 3
+_LONGEST_CODE, _DIGITS = 64, 15
+"""Characters of a text that may be a code, and digits of its number that count."""
 
 Codes = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -73,13 +76,15 @@ def telling_inputs(
     found = []
     for name, cells in columns.items():
         values = [cells[at] for at in places]
-        told = _told(values, target, fold, variants)
+        views = (values, *_codes_of(values))
         if numeric:
-            error = min(float(np.mean((told - target) ** 2)), _off_the_line(values, target))
+            errors = [float(np.mean((_told(view, target, fold, variants) - target) ** 2)) for view in views]
+            error = min(*errors, _off_the_line(values, target))
             score, constant = 1 - error / float(target.var()), 0.0
             telling = score >= _NUMBERS
         else:
-            score, constant = float(np.mean(told == target)), float(np.bincount(codes).max() / len(codes))
+            score = max(float(np.mean(_told(view, target, fold, variants) == target)) for view in views)
+            constant = float(np.bincount(codes).max() / len(codes))
             telling = 1 - score <= (1 - _CLASSES) * (1 - constant)
         if telling:
             found.append(TellingInput(column=name, accuracy=round(score, 4), constant=round(constant, 4),
@@ -113,6 +118,20 @@ def _by_value(values: Sequence[Any], targets: Sequence[Any]) -> bool:
     ):
         return False
     return len(told) * _ROWS_PER_VALUE <= len(values)
+
+
+def _codes_of(values: Sequence[Any]) -> list[list[Any]]:
+    """Of short texts that hardly repeat, such as numbers of orders: what each is without its digits, and its number.
+    Rows that were numbered class by class tell the class so."""
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) < len(values) / 2 or 2 * len(set(texts)) < len(texts) or max(map(len, texts)) > _LONGEST_CODE:
+        return []
+    without = [re.sub(r"\d+", "0", value) if isinstance(value, str) else None for value in values]
+    numbers = [
+        int(found[-1][-_DIGITS:]) if isinstance(value, str) and (found := re.findall(r"\d+", value)) else None
+        for value in values
+    ]
+    return [without, numbers] if any(number is not None for number in numbers) else []
 
 
 def _told(values: Sequence[Any], target: Numbers, fold: Codes, variants: int) -> Numbers:

@@ -22,7 +22,7 @@ from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone, Item
 from speciate.models.backbones.exported import ExportSettings
-from speciate.models.encoders import OF_FRAMES, FrozenEncoder
+from speciate.models.encoders import OF_FRAMES, OF_LAYERS, FrozenEncoder
 from speciate.refs import model_ref
 from speciate.tasks import network_predictor
 from speciate.tasks.network_predictor import MANIFEST, NetworkPredictor
@@ -135,9 +135,9 @@ def _rename_encoder(path: Path, files: Sequence[Path]) -> None:
     if not representation:
         return
     digest = hashlib.sha256("".join(sealed.file_hash(file) for file in files).encode()).hexdigest()[:16]
-    frames = OF_FRAMES if representation["encoder"].endswith(OF_FRAMES) else ""
-    stem = representation["encoder"].removesuffix(OF_FRAMES).rpartition("-")[0]
-    renamed = {"encoder": f"{stem}-export-{digest}{frames}", "precision": "float32"}
+    ending = next((each for each in (OF_FRAMES, OF_LAYERS) if representation["encoder"].endswith(each)), "")
+    stem = representation["encoder"].removesuffix(ending).rpartition("-")[0]
+    renamed = {"encoder": f"{stem}-export-{digest}{ending}", "precision": "float32"}
     manifest["representation"] = representation | renamed
     path.write_text(json.dumps(manifest, indent=1))
 

@@ -16,9 +16,10 @@ from speciate.modalities import MODALITIES
 from speciate.models import blend, estimators, model_folder
 from speciate.models.backbones.architectures import rebuilt_by
 from speciate.models.blend import Blend
-from speciate.models.encoders import OF_FRAMES
+from speciate.models.encoders import OF_FRAMES, OF_LAYERS
 from speciate.models.model_card import ModelCard
 from speciate.tasks import predictor
+from speciate.tasks.nested_encoders import has_nested
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.predictor import ESTIMATOR
 from speciate.tasks.task_heads import PER_UNIT, TASK_HEADS
@@ -44,7 +45,8 @@ class _Facade(NamedTuple):
 def has_program(folder: Path) -> bool:
     """Whether a program can be written for the model in this folder: it was made here and has the head of a task."""
     manifest = _manifest(folder)
-    return bool(manifest.get("backbone")) or "representation" in manifest
+    said = manifest.get("representation")
+    return bool(manifest.get("backbone")) or (said is not None and not has_nested(said))
 
 
 def write_program(folder: Path, target: Path, card: ModelCard) -> ModelProgram:
@@ -89,6 +91,7 @@ def _facade(folder: Path, target: Path, card: ModelCard) -> _Facade:
     parts["estimator"] = _name_of(Blend if blended else estimators.FORMS[metadata["form"]])
     if said["kind"] == "embeddings":
         facts["by_frames"] = said["encoder"].endswith(OF_FRAMES)
+        facts["by_layers"] = said["encoder"].endswith(OF_LAYERS) and not model_folder.is_export(target)
         return _Facade(f"{_STANDALONE}.probes:Probe", parts, facts)
     name = _name_of(predictor.REBUILD[said["kind"]])
     parts["representation"] = REPLACED.get(name, name)

@@ -18,6 +18,7 @@ from speciate.exports import model_program, snippets
 from speciate.exports.transformers_heads import HeadedModel, with_head
 from speciate.models import model_folder, sealed, trust
 from speciate.models.backbones.architectures import rebuild
+from speciate.models.backbones.layered import plain
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import read_manifest
@@ -220,7 +221,7 @@ def _add_encoder(folder: Path, target: Path) -> str:
     found = load(folder)
     if not (isinstance(found, TrainedPredictor) and isinstance(found.representation, Embeddings)):
         return ""
-    model_folder.save(found.representation.encoder.network(), target)
+    model_folder.save(plain(found.representation.encoder.network()), target)
     return "The frozen network that it reads media with is among the files."
 
 

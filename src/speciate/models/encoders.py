@@ -22,6 +22,7 @@ from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures, exported
 from speciate.models.backbones.contract import Backbone, ModelConfig
+from speciate.models.backbones.layered import LayeredBackbone, has_two_depths, plain
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
 
@@ -36,6 +37,7 @@ those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 _OF_TOKENS = ("text", "protein")
 """Modalities whose inputs are token ids; inputs of other modalities would lose digits in bfloat16."""
 _MAX_TOKENS = 256
+_MIXED = "multimodal"
 _SLICES = 16  # of a volume, evenly apart, that a network of images sees
 _BATCH = 32
 _COUNTING = (
@@ -45,6 +47,8 @@ _COUNTING = (
 """Files of a transformers folder that, beside the weights, determine the vectors."""
 VIDEO, OF_FRAMES = "video", "-of-frames"
 """The modality that image models can embed frame by frame, and the ending of such encoders' ids."""
+OF_LAYERS = "-of-layers"
+"""The ending of ids of encoders that read a network at two depths."""
 _CLIPS, _FRAMES = 16, 8
 """Clips that are embedded at once, and frames of each."""
 _COMPUTES = 1
@@ -78,16 +82,19 @@ class FrozenEncoder:
 
     def __init__(
         self, base_model: str, folder: Path, modality: str, identity: str, parameters: int, precision: Precision,
-        batch: int = _BATCH, threads: int = 1,
+        batch: int = _BATCH, threads: int = 1, layers: bool = False,
     ) -> None:  # fmt: skip
+        """`layers`: read at two depths (backbones/layered.py), where the network can be."""
         self.id, self.parameters, self.precision = identity, parameters, precision
         self._base_model, self._folder, self._modality = base_model, folder, modality
-        self._batch, self._threads = batch, threads
+        self._batch, self._threads, self._layers = batch, threads, layers
         self._loaded: Backbone | None = None
 
     @property
     def width(self) -> int:
-        return _stated_width(self._folder, self._modality) or self._backbone().width
+        stated = _stated_width(self._folder, self._modality)
+        doubled = self._layers and not model_folder.is_export(self._folder)  # an export states what it gives
+        return stated * (2 if doubled else 1) if stated else self._backbone().width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         return embed_batches(self._backbone(), media, self._batch)
@@ -95,7 +102,7 @@ class FrozenEncoder:
     def keep(self, folder: Path) -> None:
         """Write the files that `kept_encoder` needs into a model folder; none if a package has the weights."""
         if not self._base_model.startswith("pkg:"):
-            model_folder.save(self._backbone(), folder)
+            model_folder.save(plain(self._backbone()), folder)
 
     def network(self) -> Backbone:
         """Its backbone anew, in float32 and apart from the one that embeds."""
@@ -105,7 +112,7 @@ class FrozenEncoder:
         """The same network with all of its digits. Its vectors are others, so it has no place in a cache."""
         return FrozenEncoder(
             self._base_model, self._folder, self._modality, f"{self.id}-in-float32", self.parameters, "float32",
-            self._batch, self._threads,
+            self._batch, self._threads, self._layers,
         )  # fmt: skip
 
     def _backbone(self) -> Backbone:
@@ -126,7 +133,7 @@ class FrozenEncoder:
         backbone.module.eval().requires_grad_(False)
         for each in backbone.module.parameters():  # buffers stay: positions need their digits
             each.data = each.data.to(getattr(torch, precision))
-        return backbone
+        return LayeredBackbone(backbone) if self._layers and has_two_depths(backbone) else backbone
 
 
 def embed_batches(
@@ -200,11 +207,11 @@ def by_frames(read: str | None, modality: str) -> bool:
 
 
 def base_models(modality: str) -> list[str]:
-    """Refs of the packaged encoders for a modality, whether installed or not."""
+    """Refs of the packaged encoders for a modality, whether installed or not. Of mixed rows any may read a part."""
     return [
         f"pkg:{name}"
         for name, entry in packaged.PACKAGED.items()
-        if architectures.suits(entry.modality, modality) and entry.task == "feature-extraction"
+        if entry.task == "feature-extraction" and (modality == _MIXED or architectures.suits(entry.modality, modality))
     ]
 
 
@@ -214,12 +221,14 @@ def load_encoder(
     precision: Precision | None = None,
     folder: Path | None = None,
     media: str | None = None,
+    *,
+    layers: bool = False,
 ) -> Encoder:
     """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
     `precision` None: the fastest on this machine. A trained model keeps the one that it was trained with. `folder`: of
     a registered version, or a copy of `path:`; `pkg:` and `path:` are found without. `media`: the modality of the
-    media, if it may differ from the model's."""
+    media, if it may differ from the model's. `layers`: a network of texts is read at two depths."""
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
     if model_folder.is_export(folder):
@@ -242,7 +251,11 @@ def load_encoder(
             _identity(ref, folder, precision),
             sum(map(model_folder.count_parameters, model_folder.weight_files(folder))),
         )
-    found = FrozenEncoder(base_model, folder, modality, identity, parameters, precision, threads=threads)
+    layers = layers and modality == "text"
+    found = FrozenEncoder(
+        base_model, folder, modality, identity + (OF_LAYERS if layers else ""), parameters, precision, threads=threads,
+        layers=layers,
+    )  # fmt: skip
     return FramesEncoder(found) if media is not None and by_frames(modality, media) else found
 
 
@@ -255,7 +268,9 @@ def kept_encoder(base_model: str, identity: str, precision: Precision, folder: P
         export.parameters if export else model_folder.count_parameters(folder / model_folder.WEIGHTS),
     )
     own = identity.removesuffix(OF_FRAMES)
-    found = FrozenEncoder(base_model, folder, modality, own, parameters, precision, threads=threads)
+    found = FrozenEncoder(
+        base_model, folder, modality, own, parameters, precision, threads=threads, layers=own.endswith(OF_LAYERS)
+    )
     return found if own == identity else FramesEncoder(found)
 
 

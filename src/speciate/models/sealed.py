@@ -125,7 +125,7 @@ def check_export(folder: Path) -> tuple[str, ...]:
             raise SpeciateError(
                 Code.REFUSED, f"{str(folder)!r} is not whole: {name!r}, which {MANIFEST} lists, is gone.", _ASK_AGAIN
             )
-    if _BACKBONE not in names and (base := _foreign_base(folder)) is not None:
+    if not any(name.endswith(_BACKBONE) for name in names) and (base := _foreign_base(folder)) is not None:
         raise SpeciateError(
             Code.REFUSED, f"{str(folder)!r} needs {base[:100]!r}, whose weights are not among its files.", _ASK_AGAIN
         )

@@ -38,6 +38,7 @@ from speciate.serving.items import (
 )
 from speciate.tasks import predictor
 from speciate.tasks.language_predictor import LanguagePredictor, TooLong
+from speciate.tasks.nested_encoders import encoders_of
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import Prediction, Predictor
 
@@ -82,8 +83,9 @@ def answer(payload: AnswerPayload) -> AnswerResult:
 def load(payload: Mapping[str, str]) -> Mapping[str, object]:
     """`{model}` -> `{}`: what the first answer would have to wait for."""
     representation = getattr(_load_model(payload["model"]), "representation", None)
-    if isinstance(representation, Embeddings):
-        representation.encode([])  # base models are loaded when they are first needed
+    own = [representation] if isinstance(representation, Embeddings) else []
+    for each in [*own, *(encoders_of(representation) if representation is not None else ())]:
+        each.encode([])  # base models are loaded when they are first needed
     return {}
 
 

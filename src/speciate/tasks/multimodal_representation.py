@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ import numpy.typing as npt
 from speciate.datasets.loading.loader import Example
 from speciate.modalities import find
 from speciate.modalities.multimodal import PartName, present_parts
-from speciate.tasks.representations import Columns, Documents, Vectors, ngram_choices
+from speciate.tasks.nested_encoders import NESTED, Rebuild
+from speciate.tasks.representations import Columns, Documents, Embeddings, Vectors, ngram_choices
 from speciate.tasks.task import Arrays, Representation, RepresentationSettings, UnsuitableRepresentation
 
 _MOST_DIRECTIONS = 128
@@ -50,16 +52,28 @@ class Parts:
 
     @classmethod
     def fit(
-        cls, examples: Sequence[Example], parts: Sequence[str], *, dense: bool, one_unit: Sequence[str] = ()
+        cls,
+        examples: Sequence[Example],
+        parts: Sequence[str],
+        *,
+        dense: bool,
+        one_unit: Sequence[str] = (),
+        encoders: Mapping[str, Sequence[Embeddings]] = MappingProxyType({}),
+        described: bool = True,
     ) -> Parts:
-        """`parts`: NAME.MODALITY each. `one_unit`: modalities whose descriptions are numbers of one kind.
+        """`parts`: NAME.MODALITY each. `one_unit`: modalities whose descriptions are numbers of one kind. `encoders`:
+        of parts, those that read them; `described`: such parts are described by their modality, too. Dense alone.
 
         Raises UnsuitableRepresentation where none of the examples has one of the parts.
         """
         fitted = []
         for name in parts:
             of_it = with_part(examples, name)
-            if of_it:
+            if not of_it:
+                continue
+            reading = encoders.get(name, ())
+            fitted += [_read_part(name, of_it, each) for each in reading]
+            if described or not reading:
                 fitted.append(_fit_part(name, of_it, dense=dense, one_unit=name.rpartition(".")[2] in one_unit))
         if not fitted:
             raise UnsuitableRepresentation(f"none of {len(examples)} examples has {' or '.join(parts)}")
@@ -67,7 +81,11 @@ class Parts:
 
     @property
     def names(self) -> list[str]:
-        return [part.name for part in self._parts]
+        return list(dict.fromkeys(part.name for part in self._parts))
+
+    def encoders(self) -> list[Embeddings]:
+        """Of parts that a base model reads."""
+        return [part.representation for part in self._parts if isinstance(part.representation, Embeddings)]
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D): the numbers of each part, and whether it is missing."""
@@ -118,7 +136,8 @@ class Parts:
         return found
 
     @classmethod
-    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Parts:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays, nested: Rebuild | None = None) -> Parts:
+        """`nested` rebuilds base models."""
         parts = []
         for number, said in enumerate(settings["parts"]):
             own = {
@@ -126,10 +145,11 @@ class Parts:
             }
             directions = own.pop(_DIRECTIONS, None)
             inner = said["representation"]
+            reads = nested is not None and inner["kind"] == NESTED
             parts.append(
                 _Part(
                     said["name"],
-                    _REBUILD[inner["kind"]].rebuild(inner, own),
+                    nested(inner) if reads and nested else _REBUILD[inner["kind"]].rebuild(inner, own),
                     said["weight"],
                     said["width"],
                     directions,
@@ -151,6 +171,12 @@ def names_of(examples: Sequence[Example]) -> list[PartName]:
 def is_counted(part: PartName) -> bool:
     """Whether its modality describes itself by a document."""
     return find(part.modality).analyzer is not None
+
+
+def _read_part(name: str, examples: Sequence[Example], encoder: Embeddings) -> _Part:
+    """By a base model. `examples`: with the part as their medium."""
+    rows = encoder.encode(examples)
+    return _Part(name, encoder, _weight(rows), rows.shape[1])
 
 
 def _fit_part(name: str, examples: Sequence[Example], *, dense: bool, one_unit: bool) -> _Part:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ from speciate.models.language.vision_language import is_vision_language
 from speciate.tasks import (
     image_generator,
     language_predictor,
+    nested_encoders,
     network_predictor,
     published_predictor,
     vision_language_predictor,
 )
+from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.control import StepStates
 from speciate.tasks.families.forecasting import Lags
 from speciate.tasks.families.segmentation import VoxelFeatures
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.interval_quantiles import IntervalQuantiles
+from speciate.tasks.joined_representations import Joined
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.random_convolutions import Convolutions
@@ -59,8 +63,9 @@ REBUILD: Mapping[str, type[Any]] = {
     "lags": Lags, "steps": Steps, "step states": StepStates,
     "voxel features": VoxelFeatures,
     "properties": Properties, "several": Several, "convolutions": Convolutions,
+    "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns,
-    "parts": Parts,
+    "parts": Parts, "joined": Joined,
 }  # fmt: skip
 
 
@@ -85,7 +90,9 @@ class TrainedPredictor:
     def parameters(self) -> int:
         """Learned numbers, those of a frozen base model included."""
         encoder = getattr(self.representation, "encoder", None)
-        return self.estimator.parameters + (encoder.parameters if encoder else 0)
+        frozen = {each.encoder.id: each.encoder for each in nested_encoders.encoders_of(self.representation)}
+        frozen |= {encoder.id: encoder} if encoder else {}
+        return self.estimator.parameters + sum(each.parameters for each in frozen.values())
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
@@ -101,6 +108,7 @@ class TrainedPredictor:
         blend.save(self.estimator, folder / ESTIMATOR)
         if isinstance(self.representation, Embeddings):
             self.representation.keep(folder)
+        nested_encoders.keep(self.representation, folder)
         return sealed.seal(folder)
 
 
@@ -169,5 +177,9 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
         representation = Embeddings.rebuild(settings, path, cache, threads)
     else:
         arrays, _ = estimators.load_arrays(path / _ARRAYS)
+        if nested_encoders.has_nested(settings):
+            nested = partial(nested_encoders.rebuild, folder=path, cache=cache, threads=threads)
+            representation = REBUILD[settings["kind"]].rebuild(settings, arrays, nested)
+            return TrainedPredictor(manifest.task, representation, blend.load(path / ESTIMATOR), manifest.task_head)
         representation = REBUILD[settings["kind"]].rebuild(settings, arrays)
     return TrainedPredictor(manifest.task, representation, blend.load(path / ESTIMATOR), manifest.task_head)

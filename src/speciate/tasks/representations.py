@@ -21,7 +21,7 @@ from speciate.datasets.loading.loader import Example, example_keys
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.tabular import number
 from speciate.models import model_folder
-from speciate.models.encoders import OF_FRAMES, VIDEO, Encoder, kept_encoder, load_encoder
+from speciate.models.encoders import OF_FRAMES, OF_LAYERS, VIDEO, Encoder, kept_encoder, load_encoder
 from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
 from speciate.workspace.workspace import Folders
 
@@ -388,7 +388,8 @@ class Embeddings:
             kept = kept_encoder(settings["base_model"], settings["encoder"], settings["precision"], folder, threads)
             return cls(settings["base_model"], kept, folders)
         media = VIDEO if settings["encoder"].endswith(OF_FRAMES) else None
-        encoder = load_encoder(settings["base_model"], threads, settings["precision"], media=media)
+        layers = settings["encoder"].endswith(OF_LAYERS)
+        encoder = load_encoder(settings["base_model"], threads, settings["precision"], media=media, layers=layers)
         if encoder.id != settings["encoder"]:
             raise SpeciateError(
                 Code.REFUSED,

@@ -6,16 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate.datasets.loading.loader import Example
+from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.interval_quantiles import IntervalQuantiles
+from speciate.tasks.joined_representations import Joined
 from speciate.tasks.multimodal_representation import Parts
+from speciate.tasks.nested_encoders import Rebuild, encoders_of
 from speciate.tasks.random_convolutions import Convolutions
-from speciate.tasks.representations import Columns, Documents, Properties, Steps, Vectors
+from speciate.tasks.representations import Columns, Documents, Embeddings, Properties, Steps, Vectors
 from speciate.tasks.task import Arrays, Representation, RepresentationSettings
 
 _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "properties": Properties, "steps": Steps,
-    "convolutions": Convolutions,
+    "convolutions": Convolutions, "joined": Joined,
+    "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns, "parts": Parts,
 }  # fmt: skip
 
@@ -28,6 +32,10 @@ class Several:
     def names(self) -> list[str]:
         """Of mixed rows: the parts that any of them reads."""
         return sorted({name for each in self._representations for name in getattr(each, "names", ())})
+
+    def encoders(self) -> list[Embeddings]:
+        """Base models that read parts."""
+        return [one for each in self._representations for one in encoders_of(each)]
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """A matrix (N, D) of each."""
@@ -44,12 +52,13 @@ class Several:
         }
 
     @classmethod
-    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Several:
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays, nested: Rebuild | None = None) -> Several:
         made = []
         for number, said in enumerate(settings["representations"]):
             start = f"{number}."
             own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-            made.append(_REBUILD[said["kind"]].rebuild(said, own))
+            more = (nested,) if nested is not None and said["kind"] == "parts" else ()
+            made.append(_REBUILD[said["kind"]].rebuild(said, own, *more))
         return cls(made)
 
 

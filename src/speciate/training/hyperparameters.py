@@ -37,7 +37,7 @@ AskedPrecision = Literal["auto", "float32", "bfloat16"]
 
 Learners = Literal[
     "logistic", "ridge", "svm", "boosting", "neighbours", "linear", "as-they-are", "discriminant", "covariance",
-    "isolation", "trees", "boosting-absolute",
+    "isolation", "trees", "boosting-absolute", "means",
 ]  # fmt: skip
 
 
@@ -53,6 +53,11 @@ class ProbeParameters(Parameters):
         (0.3, 1.0, 3.0, 10.0),
         min_length=1,
         description="Inverse regularisation strengths of the head to try: several, unlike scikit-learn's.",
+    )
+    encoders: tuple[str, ...] = Field(
+        (),
+        max_length=8,
+        description="Mixed rows: further base models; each part is read by those that suit it.",
     )
 
 

@@ -17,23 +17,20 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import CallAgain, Code, SpeciateError
-from speciate.evaluation.metrics import contributions, corpus, judged
-from speciate.evaluation.statistics import Estimate, bootstrap, mean, resample
-from speciate.models.blend import Averaged, Blend, Member
+from speciate.evaluation.statistics import Estimate
+from speciate.models.blend import Averaged, Blend, Member, answers_of
 from speciate.models.estimators import Estimator
 from speciate.tasks.predictor import TrainedPredictor
 from speciate.tasks.several_representations import Several, can_be_kept
 from speciate.tasks.task import (
-    Prediction,
     Representation,
     SavablePredictor,
-    Scores,
     TaskHead,
     UnsuitableRepresentation,
-    predict_examples,
 )
 from speciate.training import decision_shift
 from speciate.training.ensembling import HeldScores, select_members
+from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
 from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
 from speciate.training.training_report import CandidateRow, Validation
@@ -208,7 +205,7 @@ def select_best(
             seconds, value = time.monotonic() - started, evaluated.estimate.value
             tried.append(CandidateResult(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
-            if best is None or evaluated.standing > best.standing:
+            if best is None or _is_better(evaluated, best, context):
                 best = evaluated
                 context.offer_best(partial(_so_far, context, best, parts, tried))
             near = _near_best([*near, evaluated], best) if of_parts else []
@@ -230,6 +227,27 @@ def select_best(
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
     return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+
+
+_SURER = 0.02
+"""Log loss."""
+
+
+def _is_better(one: _EvaluatedLearner, best: _EvaluatedLearner, context: TrainingContext) -> bool:
+    """By the metric; of equal ones on few examples the surer one: there many candidates are right everywhere."""
+    if one.standing != best.standing:
+        return one.standing > best.standing
+    if one.task_head.family != "classification" or len(one.held) > _FEW_EXAMPLES:
+        return False
+    return _surprise(one, context) < _surprise(best, context) - _SURER
+
+
+def _surprise(one: _EvaluatedLearner, context: TrainingContext) -> float:
+    """Mean log loss of the held-out examples, of those whose label training has seen."""
+    targets = context.targets(one.held)
+    shares = answers_of(one.scores, "classes", float(getattr(one.task_head, "temperature", 1.0)))
+    known = np.flatnonzero(targets >= 0)
+    return float(-np.log(shares[known, targets[known]] + 1e-12).mean()) if len(known) else math.inf
 
 
 def _finish(
@@ -422,47 +440,6 @@ def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -
     return measure(context, one.task_head, held, np.concatenate(scores)) if held else None
 
 
-def measure(context: TrainingContext, task_head: TaskHead, held: Sequence[Example], scores: Any) -> Estimate:
-    """The objective's metric with its interval, clustered by group. `scores`: as the task_head takes them."""
-    return measure_answers(context, task_head, held, predict_examples(task_head, scores, held))
-
-
-def measure_answers(
-    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
-) -> Estimate:
-    """The same of answers, whoever gave them."""
-    metric = find_metric(context.payload.objective.metric)
-    groups = [example.group or example.id for example in held]
-    marked = _contributions(context, task_head, held, given)
-    clusters = np.unique(np.array(groups), return_inverse=True)[1]
-    if metric.shape == "corpus":
-        return bootstrap(resample(corpus(metric, marked, clusters), clusters), share=metric.is_share)
-    return mean(contributions(metric, marked), clusters)
-
-
-def scores_of(
-    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
-) -> list[float]:
-    """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
-    metric = find_metric(context.payload.objective.metric)
-    if metric.shape == "corpus":
-        return []
-    return [float(each) for each in contributions(metric, _contributions(context, task_head, held, given))]
-
-
-def _contributions(
-    context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
-) -> Any:
-    return judged(
-        task_head.family,
-        context.labels(held),
-        [one.output for one in given],
-        [one.probabilities for one in given],
-        task_head.labels,
-        context.payload.objective.positive_label,
-    )
-
-
 def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
     named: dict[str, list[str]] = {}
     for one in tried:
@@ -605,33 +582,3 @@ def _blended(context: TrainingContext, mean: _EvaluatedLearner, made: Sequence[T
     )
     blend: Any = Blend(members, mean.averaged, mean.shift)
     return TrainedPredictor(context.payload.task, Several([seen[name] for name in groups]), blend, mean.task_head)
-
-
-TIGHTNESS_NOTE = (
-    "No anomaly was held out, so the metric could choose nothing: the learner was kept that best tells held-out normal "
-    "examples from shuffled ones. Bring labelled anomalies in the split 'validation' to choose by what counts."
-)
-
-
-def tightness(fitted: Sequence[Estimator], held: Sequence[Any], scores: Scores, seed: int) -> float:
-    """How tightly learners of normal examples fit them, measured without a single anomaly.
-
-    Area under the ROC curve of held-out normal examples against shuffled ones, between 0 and 1; 1 is tightest.
-    Shuffled: each column by itself, so that every number is usual and no two belong together (Shi & Horvath 2006).
-    `held`: for each estimator the inputs (M, D) that it did not learn from; `scores`: what all of them got, (N, 1).
-    """
-    generator = np.random.default_rng(seed)
-    made = [one.scores(_shuffled(inputs, generator)) for one, inputs in zip(fitted, held, strict=True)]
-    normal, odd = np.sort(scores[:, 0]), np.concatenate(made)[:, 0]
-    below, up_to = np.searchsorted(normal, odd, "left"), np.searchsorted(normal, odd, "right")
-    return float((below + up_to).mean() / 2 / len(normal))
-
-
-def _shuffled(rows: Any, generator: np.random.Generator) -> Any:
-    """Sparse rows have too little in common to be shuffled as they are: their words are dealt out anew."""
-    if not hasattr(rows, "tocsc"):
-        return generator.permuted(np.asarray(rows, np.float64), axis=0)
-    from scipy.sparse import csr_array
-
-    dealt = generator.permutation(rows.indices)
-    return csr_array((rows.data, dealt, rows.indptr), shape=rows.shape)

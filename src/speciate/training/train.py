@@ -6,6 +6,7 @@ The plan refuses all that can be refused without reading media: names, splits, l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -40,10 +41,12 @@ from speciate.training.planning.label_checks import check_labels
 from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
+from speciate.training.planning.part_encoders import find_encoders, that_read_a_part
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
     Objective,
+    PartEncoder,
     Payload,
     RepeatedModel,
     TrainSpec,
@@ -101,7 +104,8 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     if (head := choose_head(base, method, task, manifest, target, parameters)) is not None:
         spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, "head": head.head}})
         parameters = read_parameters(method, task.name, spec.hyperparameters)
-    can = available_candidates(manifest.modality, task.family)
+    can = that_read_a_part(workspace, manifest, available_candidates(manifest.modality, task.family))
+    encoders = find_encoders(workspace, manifest, base, parameters)
     payload = Payload(
         spec=spec.model_copy(update={"base_model": candidate.base_model}),
         manifest=manifest,
@@ -111,9 +115,10 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         objective=_objective(use_case, task, terms, manifest),
         terms=terms,
         parameters=parameters,
-        license=base.license if base else None,
+        license=_license(base, encoders),
         base_folder=str(base.folder) if base and base.folder else None,
         base_learned_from=base.learned_from if base else (),
+        part_encoders=encoders,
         head=head.head if head else None,
         teachers=teachers,
         repeats=repeated,
@@ -191,6 +196,14 @@ def commit(tx: Transaction, job: Job, trained: TrainOutput) -> TrainResult:
         card, trained.report["replay"]["dataset"] = card.model_copy(update={"beside": (made,)}), made
     card = registry.register(tx, Folders(trained.workspace), card, trained.folder)
     return {"model": card.ref, "report": trained.report}
+
+
+def _license(base: Base | None, encoders: Sequence[PartEncoder]) -> str | None:
+    """Of all base models; None where one says nothing."""
+    if not encoders:
+        return base.license if base else None
+    said = [each.license for each in encoders]
+    return None if None in said else " AND ".join(dict.fromkeys(filter(None, said)))
 
 
 def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspace: Workspace) -> Task:

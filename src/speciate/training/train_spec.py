@@ -187,6 +187,8 @@ class Candidate(Frozen):
     base_model: str | None = None
     continue_from: str | None = None
     like: str | None = None
+    encoders: tuple[str, ...] | None = None
+    """Of mixed rows: base models beside the first."""
 
 
 class Teacher(Frozen):
@@ -198,6 +200,16 @@ class Teacher(Frozen):
     method: str
     parameters: int | None
     bytes: int | None
+    learned_from: tuple[Manifest, ...] | None = ()
+    """As `base_learned_from`."""
+
+
+class PartEncoder(Frozen):
+    """A base model that reads parts of mixed rows, resolved."""
+
+    base_model: str
+    folder: str | None
+    license: str | None = None
     learned_from: tuple[Manifest, ...] | None = ()
     """As `base_learned_from`."""
 
@@ -221,6 +233,8 @@ class Payload(Frozen):
     """Where a base model with weights lies."""
     base_learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
+    part_encoders: tuple[PartEncoder, ...] = ()
+    """Of mixed rows: the base model, and those beside it."""
     head: Literal["published", "new"] | None = None
     """Whether the head that a base model was published with is kept; None where it has none for this task."""
     teachers: tuple[Teacher, ...] = ()

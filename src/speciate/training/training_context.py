@@ -8,7 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,18 @@ _MOST_FINISH_SECONDS, _FINISH_SHARE = 15.0, 0.1
 """Before a run's limit, when a training ends by itself: to save and report what it has."""
 _KEEP_SHARE = 20
 """Keeping the best so far costs at most so small a part of the time."""
+
+
+_REPEATS, _FEW_EXAMPLES, _FEW_NUMBERS = 3, 200, 50_000
+"""Folds of fewer examples than that, which hold fewer numbers or letters than that, are made so often."""
+
+
+def _numbers_in(medium: Any) -> int:
+    if isinstance(medium, np.ndarray):
+        return medium.size
+    if isinstance(medium, Mapping):
+        return sum(_numbers_in(part) for part in medium.values())
+    return len(medium) if isinstance(medium, str) else 1
 
 
 class BestSoFar:
@@ -184,9 +196,12 @@ class TrainingContext:
     def parts(self, represent: Callable[[Sequence[Example]], Representation], folds: int) -> Iterator[Division]:
         """The validation split against the training split; without one, grouped folds of the training split.
 
-        Representations are fitted on the learning side only.
+        Representations are fitted on the learning side only. Few examples are dealt into folds several times: which
+        fold an example falls into would decide more than what is compared.
         """
-        for learn, held in self.divisions(folds):
+        repeats = range(1, _REPEATS if self._is_small else 1)
+        every = (pair for repeat in repeats for pair in self._folded(self.train, folds, repeat))
+        for learn, held in chain(self.divisions(folds), every):
             representation = represent(learn)
             yield Division(
                 representation,
@@ -308,15 +323,23 @@ class TrainingContext:
         """Grouped folds of training and validation examples together. Only for `_FAMILIES_WITH_FOLDS`."""
         return self._folded([*self.train, *self.validation], folds)
 
-    def _folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
-        for learn, held in self._fold_places(examples, folds):
+    @property
+    def _is_small(self) -> bool:
+        """Whether folds are made, and cost little."""
+        few = not self.validation and len(self.train) < _FEW_EXAMPLES and self.task_head.family != "retrieval"
+        return few and sum(_numbers_in(example.media) for example in self.train) < _FEW_NUMBERS
+
+    def _folded(
+        self, examples: Sequence[Example], folds: int, repeat: int = 0
+    ) -> Iterator[tuple[list[Example], list[Example]]]:
+        for learn, held in self._fold_places(examples, folds, repeat):
             parts = [examples[i] for i in learn], [examples[i] for i in held]
             if self._labelled and set(self.labels(parts[0])) != set(self.labels(examples)):
                 continue  # a fold that holds all examples of a label cannot judge
             yield parts
 
     def _fold_places(
-        self, examples: Sequence[Example], folds: int
+        self, examples: Sequence[Example], folds: int, repeat: int
     ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
@@ -326,7 +349,7 @@ class TrainingContext:
             folds = min(folds, max(Counter(self.labels(examples)).values()))
         if folds < 2:
             return iter(())
-        seed = self.payload.spec.seed
+        seed = (self.payload.spec.seed + repeat) % 2**32
         maker = StratifiedGroupKFold if self._labelled else GroupKFold
         splitter = maker(folds, shuffle=True, random_state=seed)
         places: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = splitter.split(

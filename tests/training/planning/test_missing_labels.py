@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from speciate.training import specialize
+from speciate.training.cascade.candidates import SpecializeSpec
 from speciate.training.planning.training_plan import plan_training
-from speciate.training.specialize import SpecializeSpec
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.training.world import define

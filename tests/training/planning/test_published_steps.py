@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from speciate.jobs.kinds import Child, ChildRequest
+from speciate.training.cascade.candidates import SpecializeSpec
 from speciate.training.planning.published_steps import next_published, published_report, race_survivors
-from speciate.training.specialize import SpecializeSpec, next_step
+from speciate.training.specialize import next_step
 
 MODELS = ("hf:org/one", "hf:org/two", "kept@v1")
 SCREENED = {

@@ -23,10 +23,12 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.settings import Settings
 from speciate.training import specialize
+from speciate.training.cascade import candidates
+from speciate.training.cascade.candidates import SpecializeSpec
 from speciate.training.planning import shortlist, shortlist_run
 from speciate.training.planning.shortlist import ShortlistSpec, keep_shortlisted
 from speciate.training.planning.transferability import h_score, indicators, kept_base_models, logme
-from speciate.training.specialize import SpecializeSpec, next_step
+from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate, Payload
 from speciate.workspace.workspace import Workspace
 from tests.data import run_job
@@ -199,16 +201,16 @@ def test_what_cannot_be_compared_is_refused(workspace: Workspace, world: Path, s
 
 
 def test_published_models_of_the_registry_are_tried_by_themselves(workspace: Workspace, world: Path) -> None:
-    assert [way.method for way in specialize.choose_candidates(workspace, "sort", "digits")] == ["classical", "full"]
+    assert [way.method for way in candidates.choose_candidates(workspace, "sort", "digits")] == ["classical", "full"]
     for name in _WIDTHS:
         run_job(workspace, "fetch", name=name, source=f"path:{world / name}")
-    found = specialize.choose_candidates(workspace, "sort", "digits")
+    found = candidates.choose_candidates(workspace, "sort", "digits")
     assert [way.base_model for way in found if way.method == "probe"] == [f"{name}@v1" for name in sorted(_WIDTHS)]
     assert [way.method for way in found] == sorted(
         (str(way.method) for way in found), key=["classical", "probe", "lora", "full"].index
     )
-    assert specialize.needs_shortlist(workspace, "sort", found)
-    assert not specialize.needs_shortlist(workspace, "sort", found[:4])
+    assert candidates.needs_shortlist(workspace, "sort", found)
+    assert not candidates.needs_shortlist(workspace, "sort", found[:4])
     specialize.plan(SpecializeSpec(use_case="sort", dataset="digits", budget_minutes=1, ways=found), workspace)
 
 
@@ -232,11 +234,11 @@ def test_measuring_a_plan_compares_the_base_models_that_are_there(workspace: Wor
 def test_specialize_compares_four_base_models_and_trains_three(workspace: Workspace, world: Path) -> None:
     engine = Engine(workspace)
     engine.start()
-    found = specialize.choose_candidates(workspace, "sort", "digits", _bases(world), ["probe"])
+    found = candidates.choose_candidates(workspace, "sort", "digits", _bases(world), ["probe"])
     spec = {
         "use_case": "sort", "dataset": "digits", "budget_minutes": 10, "base_models": _bases(world),
         "methods": ["probe"], "ways": [way.model_dump(exclude_none=True) for way in found],
-        "shortlist": specialize.needs_shortlist(workspace, "sort", found),
+        "shortlist": candidates.needs_shortlist(workspace, "sort", found),
     }  # fmt: skip
     try:
         job = engine.wait(engine.submit("specialize", spec).id, timeout=570)

@@ -20,7 +20,7 @@ from speciate.evaluation.reports import error_analysis
 from speciate.tasks import predictor
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.task import TaskTerms
-from speciate.training import model_selection
+from speciate.training import held_out
 from speciate.training.train_spec import Objective
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import perform
@@ -178,6 +178,6 @@ def test_scores_between_0_and_1_have_the_interval_that_an_evaluation_gives_them(
         payload=SimpleNamespace(objective=Objective(metric="dice")), labels=lambda held: labels
     )
     maps = [np.stack([np.zeros((4, 4)), np.tri(4, k=place) - 0.5]) for place in range(4)]
-    found = model_selection.measure(context, Segmentation.fit(labels, {}), pictures, maps)
+    found = held_out.measure(context, Segmentation.fit(labels, {}), pictures, maps)
     assert 0 < found.value < 1
     assert found.method == "clustered_t"

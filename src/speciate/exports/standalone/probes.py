@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.exports.standalone.media import as_answer, as_examples
+from speciate.models.backbones.layered import LayeredBackbone
 from speciate.models.encoders import FramesEncoder, Precision, embed_batches
 from speciate.tasks.task import predict_examples
 
 
 class Probe:
-    """`predict(inputs)` gives an answer for each input. `by_frames`: clips are read image by image."""
+    """`predict(inputs)` gives an answer for each input. `by_frames`: clips are read image by image;
+    `by_layers`: texts at two depths of the network."""
 
     def __init__(
         self, folder: str | Path, *, head: Any, read: Callable[..., Any], rebuild: Callable[..., Any], estimator: Any,
-        modality: str, by_frames: bool,
+        modality: str, by_frames: bool, by_layers: bool = False,
     ) -> None:  # fmt: skip
         from safetensors.numpy import load_file
 
@@ -29,7 +31,8 @@ class Probe:
         self.modality = modality
         self.task_head = head.model_validate(manifest["readout"])
         self.estimator = estimator(**load_file(folder / "estimator.safetensors"))
-        frozen = FrozenNetwork(read(folder, rebuild))
+        network = read(folder, rebuild)
+        frozen = FrozenNetwork(LayeredBackbone(network) if by_layers else network)
         self.encoder: Any = FramesEncoder(frozen) if by_frames else frozen
 
     def predict(self, inputs: Sequence[Any]) -> list[dict[str, Any]]:

@@ -68,6 +68,19 @@ class TextBackbone:
     def states(self, batch: dict[str, torch.Tensor]) -> States:
         return token_states(self.module, batch, self._pooling)
 
+    def states_at_two_depths(self, batch: Mapping[str, torch.Tensor]) -> States:
+        """`pooled` is (B, 2 W): as usual of the last layer, and the mean of the middle one, each of unit length."""
+        import torch
+
+        attended = batch["attended"]
+        found = self.module(input_ids=batch["ids"], attention_mask=attended.long(), output_hidden_states=True)
+        layers = getattr(found, "hidden_states", None) or (found.last_hidden_state,)
+        mask = attended.unsqueeze(-1)
+        last = _pooled(found.last_hidden_state.float(), mask, self._pooling)
+        middle = _pooled(layers[len(layers) // 2].float(), mask, "mean")
+        both = torch.cat([torch.nn.functional.normalize(each, dim=1) for each in (last, middle)], dim=1)
+        return States(found.last_hidden_state.float(), batch["counted"], both)
+
     def settings(self) -> BackboneSettings:
         return {
             "base_model": self.base_model,

@@ -25,6 +25,10 @@ FINDS_POSITIVES = ("f1", "recall", "precision")
 """Metrics by which always answering the positive label is the best constant: to answer another one scores 0."""
 
 
+_MOST_TOLD, _TOLD = 1000, 100
+"""Labels; of more, so many probabilities are told of each answer."""
+
+
 class Classification(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["classification"] = "classification"
@@ -71,9 +75,15 @@ class Classification(DirectSupervision, BaseModel):
         made = []
         for row in self.probabilities(scores):
             best = int(np.argmax(row))
-            probabilities = {label: float(probability) for label, probability in zip(self.labels, row, strict=True)}
-            made.append(Prediction(self.labels[best], float(row[best]), probabilities))
+            made.append(Prediction(self.labels[best], float(row[best]), self._told(row)))
         return made
+
+    def _told(self, row: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Of very many labels those alone that are at all probable."""
+        if len(self.labels) <= _MOST_TOLD:
+            return dict(zip(self.labels, row.tolist(), strict=True))
+        places = np.sort(np.argpartition(-row, _TOLD)[:_TOLD])
+        return {self.labels[place]: float(row[place]) for place in places.tolist()}
 
     def head(self, width: int) -> torch.nn.Module:
         from torch import nn

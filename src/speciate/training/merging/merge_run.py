@@ -29,11 +29,11 @@ from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.network_predictor import NetworkPredictor, as_scores, scores
 from speciate.tasks.task_heads import PER_UNIT
 from speciate.training import provenance
+from speciate.training.held_out import measure
 from speciate.training.language.answer_validation import score_on_validation
 from speciate.training.merging import merge_weights, mergeable
 from speciate.training.merging.merge_spec import Member, MergePayload
 from speciate.training.merging.merge_weights import Rule
-from speciate.training.model_selection import measure
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric

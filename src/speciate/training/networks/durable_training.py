@@ -144,9 +144,10 @@ class _Session:
 
     @property
     def _epoch_ended(self) -> bool:
-        """And its held-out examples are not judged yet."""
+        """Or the training has, which may be before its first epoch does; and its held-out examples are not judged."""
         training = self._training
-        return bool(self._held) and training.evaluated < training.step and not training.step % training.epoch_steps
+        ended = not training.step % training.epoch_steps or training.step == training.total
+        return bool(self._held) and training.evaluated < training.step and ended
 
     def _judge(self) -> Why | None:
         """Evaluate, unless these weights were; why the training ends with it, if it does."""

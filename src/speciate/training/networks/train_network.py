@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,9 @@ from speciate.models.backbones.contract import Backbone, Network
 from speciate.tasks.network_predictor import NetworkPredictor, as_scores, warm_start
 from speciate.tasks.task import SavablePredictor, TaskHead
 from speciate.tasks.task_heads import PER_UNIT
+from speciate.training.held_out import measure
 from speciate.training.hyperparameters import FullParameters
-from speciate.training.model_selection import CandidateResult, SelectedModel, measure
+from speciate.training.model_selection import CandidateResult, SelectedModel
 from speciate.training.networks import durable_training, successive_halving, trial_steps
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.data_parallel import Follower
@@ -153,6 +155,10 @@ class _NetworkSearch:
         """Until it is settled."""
         self._base_model, self._rates = base_model, rates
         self._offered = -math.inf
+        self._steps: int | None = None
+        """Of a training that has no time for a whole epoch."""
+        self._better: tuple[int, int, Scores] | None = None
+        """Candidate and step of the latest evaluation that was better than those before, with its scores."""
         self._divisions: Divisions = list(context.divisions(parameters.folds))
         self._metric = find_metric(context.payload.objective.metric)
 
@@ -190,6 +196,7 @@ class _NetworkSearch:
 
     def _offer(self, held: Sequence[Example], candidate: int, training: Training, evaluation: Evaluation) -> None:
         """A better network than any before may be kept in case the run's limit passes."""
+        self._better = candidate, evaluation.step, evaluation.scores
         value = self._metric.sign * evaluation.value
         size = sum(each.numel() * each.element_size() for each in training.backbone.module.state_dict().values())
         if value > self._offered and size <= _MOST_COPIED_BYTES:
@@ -256,19 +263,20 @@ class _NetworkSearch:
             better=partial(self._offer, held),
             steps_after=context.meter.planned_steps - self._passed,
         )
-        return found, self._judged(found.training, judge, held)
+        return found, self._judged(found.training, judge, held, found.candidate)
 
     def _settle(self, settled: trial_steps.PrecisionChoice, fitted: trial_steps.FittedWork | None) -> None:
         """For all trainings of this run and its later attempts, and for who repeats it."""
         if fitted is not None:
             trial_steps.keep_fit(self._context.run, fitted)
-            if fitted != (len(self._rates), self._parameters.num_train_epochs):
+            self._steps = fitted.steps
+            if fitted[:2] != (len(self._rates), self._parameters.num_train_epochs):
                 self._context.settle("learning_rate", tuple(self._rates[: fitted.rates]))
                 self._context.settle("num_train_epochs", fitted.epochs)
             self._rates = self._rates[: fitted.rates]
             self._parameters = self._parameters.model_copy(update={"num_train_epochs": fitted.epochs})
-            self._context.meter.planned_steps = self._ahead().steps
-            self._passed = self._searched().steps
+            self._context.meter.planned_steps = min(self._ahead().steps, self._steps or sys.maxsize)
+            self._passed = min(self._searched().steps, self._steps or sys.maxsize)
         trial_steps.keep_choice(self._context.run, settled)
         self._precision = settled.used
         self._context.settle("precision", settled.used, settled._asdict())
@@ -314,15 +322,15 @@ class _NetworkSearch:
     def _training(self, division: int | None, rate: float, epochs: int) -> trial_steps.MeasuredTraining:
         """Anew; the same each time. Of a division's one side; None: of all that there is to learn from."""
         with self._context.meter.stage("preparing"):
-            return self.build(division, rate, epochs, self._precision)
+            return self.build(division, rate, epochs, self._precision, self._steps)
 
     def build(
-        self, division: int | None, rate: float, epochs: int, precision: Precision
+        self, division: int | None, rate: float, epochs: int, precision: Precision, steps: int | None = None
     ) -> trial_steps.MeasuredTraining:
         import torch
 
         context, given = self._context, self._parameters
-        recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision}
+        recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision, "steps": steps}
         learn = context.train if division is None else self._divisions[division][0]
         seed = context.payload.spec.seed
         torch.manual_seed(seed)
@@ -342,6 +350,7 @@ class _NetworkSearch:
             memory_retries=context.run.memory_retries,
             device=context.team.device or context.payload.device,
             team=context.team.of(recipe),
+            most_steps=steps,
         )
 
     def _own_head(self, seed: int, learn: Sequence[Example]) -> tuple[Network, TrainingHead]:
@@ -414,9 +423,15 @@ class _NetworkSearch:
         sure = when_to_stop.probability_of_pass(measured, sign * objective.target, objective.test_examples)
         return sure >= when_to_stop.SURE
 
-    def _judged(self, training: Training, judge: HeldOutData, held: Sequence[Example]) -> _TrainedNetwork:
-        _, scores = training.judge(judge.items, judge.targets)
+    def _judged(
+        self, training: Training, judge: HeldOutData, held: Sequence[Example], candidate: int | None = None
+    ) -> _TrainedNetwork:
+        """`candidate`: of the search, whose best weights may have been judged a moment ago."""
         step = training.best.step if training.best else training.step
+        if training.best and candidate is not None and self._better and self._better[:2] == (candidate, step):
+            scores = self._better[2]
+        else:
+            _, scores = training.judge(judge.items, judge.targets)
         return _TrainedNetwork(training, scores, held, max(1, round(step / training.epoch_steps)))
 
     def _tried(self, found: successive_halving.SearchResult) -> list[CandidateResult]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -95,7 +96,9 @@ class Best(NamedTuple):
 
 
 class Training:
-    """`memory_retries`: how often memory ran out before; each time halves the micro-batch, never the batch.
+    """`most_steps`: the training and its schedule end there, if that is before its last epoch does.
+
+    `memory_retries`: how often memory ran out before; each time halves the micro-batch, never the batch.
 
     INVALID where that, or `per_device_train_batch_size`, would divide what needs the whole batch: a loss
     that compares its examples, or a norm over them. Sets the backbone's module and the head to training; what does not
@@ -115,6 +118,7 @@ class Training:
         memory_retries: int = 0,
         device: str = "cpu",
         team: Team = ALONE,
+        most_steps: int | None = None,
     ) -> None:
         import torch
 
@@ -139,7 +143,7 @@ class Training:
         """Why a batch cannot be learned in parts, if it cannot."""
         self._check_division(ran_out=memory_retries > 0)
         self.epoch_steps = batches.step_count(len(items.lengths), parameters.batch_size)
-        self.total = self.epoch_steps * parameters.num_train_epochs
+        self.total = min(self.epoch_steps * parameters.num_train_epochs, most_steps or sys.maxsize)
         self.random_states = RandomStates(seed, self._device)
         self._epoch, self._batches = -1, list[npt.NDArray[np.int64]]()
         self._watch = LossWatch()

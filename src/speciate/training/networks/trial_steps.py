@@ -339,6 +339,8 @@ class FittedWork(NamedTuple):
 
     rates: int
     epochs: int
+    steps: int | None = None
+    """Of one training that has no time for a whole epoch."""
 
 
 _FEW_EPOCHS = 8
@@ -395,24 +397,30 @@ def check_fit(
     how many learning rates and epochs fit.
 
     `work(rates, epochs)`: what lies ahead then. The training is spent afterwards. Raises REFUSED, with an error that
-    begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason: fewer
-    are planned. What surely does not fit is refused before real steps take its time.
+    begins with `does_not_fit` and names what would fit. A budget that is shorter than all epochs is no reason, nor one
+    that is shorter than the first: fewer are planned, or so many steps as leave time to judge. What surely does not fit
+    is refused before real steps take its time.
     """
     memory, example = memory_need(training)
     _check_memory(context, memory, training)
     epochs = training.parameters.num_train_epochs
-    ahead, least = work(rates, epochs), work(1, 1)
+    ahead, least = work(rates, epochs), _fewest(judge, 1)
     each = example.seconds * training.parameters.batch_size
     if each * ahead.steps < min(_WORTH_SECONDS, context.seconds_left):
         return unmeasured_choice(asked), FittedWork(rates, epochs)
     if each * least.steps > _OVERESTIMATE * context.seconds_left:
         seconds = each / _OVERESTIMATE
-        raise _no_time(context, seconds * least.steps, seconds * ahead.steps)
+        raise _no_time(context, seconds, seconds * ahead.steps)
     context.progress(0, ahead.steps, "steps", "measuring a few steps")
     pace = step_cost(training, judge, build, _TRIAL_STEPS, lambda: context.over_budget)
     seconds = min(pace.of(ahead).seconds, context.seconds_left)
     settled = choose_precision(asked, training, context.payload.device, pace, seconds)
-    return settled, _fitted(context, pace.faster(settled.gain), work, rates, epochs)
+    return settled, _fitted(context, pace.faster(settled.gain), work, rates, epochs, judge)
+
+
+def _fewest(judge: HeldOutData, steps: int) -> PlannedWork:
+    """So many steps and one look at the held-out examples: the least that ends in a model."""
+    return PlannedWork(steps=steps, judged=len(judge.items.lengths), builds=1, saves=0, epochs=1)
 
 
 def _check_memory(context: TrainingContext, memory: MemoryNeed, training: MeasuredTraining) -> None:
@@ -434,13 +442,25 @@ def _check_memory(context: TrainingContext, memory: MemoryNeed, training: Measur
 
 
 def _fitted(
-    context: TrainingContext, pace: StepCost, work: Callable[[int, int], PlannedWork], rates: int, epochs: int
+    context: TrainingContext,
+    pace: StepCost,
+    work: Callable[[int, int], PlannedWork],
+    rates: int,
+    epochs: int,
+    judge: HeldOutData,
 ) -> FittedWork:
     left, whole, shortest = context.seconds_left, pace.of(work(rates, epochs)).seconds, pace.of(work(1, 1)).seconds
     if whole <= left:
         return FittedWork(rates, epochs)
     if shortest > left:
-        raise _no_time(context, shortest, whole)
+        steps = steps_in_time(pace, _fewest(judge, 0), left)
+        if steps < 1:
+            raise _no_time(context, pace.of(_fewest(judge, 1)).seconds, whole)
+        context.notes.append(
+            f"A single epoch takes about {shortest:.0f} s, and the budget left {max(left, 0):.0f} s: {steps} steps at "
+            "one learning rate were planned."
+        )
+        return FittedWork(1, 1, steps)
     fitted = fit_to_budget(work, pace, rates, epochs, left)
     context.notes.append(
         f"All of {epochs} epochs at {rates} learning rates would take about {whole:.0f} s at most; the budget leaves "
@@ -449,12 +469,22 @@ def _fitted(
     return fitted
 
 
+_SPARE_SHARE = 0.2
+"""Of the time for steps: kept back, as a pace of two steps is a guess."""
+
+
+def steps_in_time(pace: StepCost, around: PlannedWork, seconds: float) -> int:
+    """Steps that `seconds` leave time for beside `around`, which has none."""
+    room = (seconds - pace.of(around).seconds) * (1 - _SPARE_SHARE)
+    return max(0, math.floor(room / pace.step.seconds)) if pace.step.seconds > 0 else 0
+
+
 def _no_time(context: TrainingContext, shortest: float, whole: float) -> SpeciateError:
     minutes = math.ceil(1.2 * shortest / 6) / 10
     return SpeciateError(
         Code.REFUSED,
-        f"{DOES_NOT_FIT}: a single epoch takes about {shortest:.0f} s and all of them {whole:.0f} s; "
-        f"{max(context.seconds_left, 0):.0f} s of the budget are left.",
+        f"{DOES_NOT_FIT}: a single step and a look at the held-out examples take about {shortest:.0f} s, and all that "
+        f"was planned {whole:.0f} s; {max(context.seconds_left, 0):.0f} s of the budget are left.",
         f"Fewer examples need less. {_cheaper_candidate(context)}",
         next=[CallAgain("train_model", {"budget_minutes": minutes}, "or more")],
     )

@@ -7,6 +7,7 @@ from typing import get_args
 
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.modalities import find, table
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.models import model_folder, packaged, registry
 from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
 from speciate.models.diffusion import pipeline_folder
@@ -27,6 +28,8 @@ LANGUAGE: tuple[Method, ...] = ("sft",)
 """Of language models, what a plan tries by itself: the others need columns that few data have."""
 _ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo")
 _NO_VISION_MODEL = "no package brings a vision-language model."
+PART_FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression", "anomaly")
+"""That are learned from several parts of a row."""
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,
@@ -52,7 +55,8 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     if family == "image-generation":
         return []  # no package brings a pipeline
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
-    found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
+    if modality != MULTIMODAL.name or family in PART_FAMILIES:
+        found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = names(modality)
     if _is_installed("peft"):
         found += [Candidate(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
@@ -256,6 +260,8 @@ def check_candidate(
         candidate = fitting[0]
     assert candidate.base_model is not None
     base = find_base(workspace, candidate.base_model)
+    if candidate.method == "probe" and modality == MULTIMODAL.name and not base.fresh and base.modality is not None:
+        return candidate.model_copy(update={"base_model": base.ref}), base  # part_encoders.py says what it reads
     if candidate.method == "probe" and by_frames(base.modality, modality) and not base.fresh:
         return candidate.model_copy(update={"base_model": base.ref}), base
     if can_keep_head(base, candidate.method, family, modality):
@@ -359,7 +365,11 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
         draws = family == "image-generation" and card.task == pipeline_folder.TEXT_TO_IMAGE
         if card.method != PUBLISHED or not (
-            sees or draws or suits(card.modality, modality) or by_frames(card.modality, modality)
+            sees
+            or draws
+            or suits(card.modality, modality)
+            or by_frames(card.modality, modality)
+            or (modality == MULTIMODAL.name and family in PART_FAMILIES)
         ):
             continue
         try:

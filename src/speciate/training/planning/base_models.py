@@ -94,6 +94,12 @@ def copy_caller_folders(run: Run, payload: Payload) -> Iterator[Payload]:
             update={
                 "base_folder": payload.base_folder
                 and _copy_folder(place, payload.spec.base_model, payload.base_folder),
+                "part_encoders": tuple(
+                    each.model_copy(
+                        update={"folder": each.folder and _copy_folder(place, each.base_model, each.folder)}
+                    )
+                    for each in payload.part_encoders
+                ),
                 "teachers": tuple(
                     each.model_copy(update={"folder": _copy_folder(place, each.model, each.folder)})
                     for each in payload.teachers
@@ -170,7 +176,10 @@ def drop_seen(folders: Folders, payload: Payload, examples: Sequence[Example]) -
 
 def _learned_manifests(payload: Payload) -> tuple[Manifest, ...] | None:
     """What the weights and whoever teaches them have learned from: an answer of a teacher tells what it remembers."""
-    known = [payload.base_learned_from, *(teacher.learned_from for teacher in payload.teachers)]
+    known = [
+        payload.base_learned_from,
+        *(each.learned_from for each in (*payload.teachers, *payload.part_encoders)),
+    ]
     if any(each is None for each in known):
         return None
     return tuple({version.ref: version for each in known for version in each or ()}.values())
@@ -179,7 +188,8 @@ def _learned_manifests(payload: Payload) -> tuple[Manifest, ...] | None:
 def _prior_models(payload: Payload) -> list[str]:
     """Of ours, that the training begins with or that teach."""
     base = [payload.spec.base_model] if payload.base_learned_from != () and payload.spec.base_model else []
-    return [*base, *(teacher.model for teacher in payload.teachers)]
+    beside = [each.base_model for each in payload.part_encoders if each.learned_from != ()]
+    return list(dict.fromkeys([*base, *beside, *(teacher.model for teacher in payload.teachers)]))
 
 
 def no_unseen_examples(base_model: str, dataset: str, validation: bool) -> SpeciateError:

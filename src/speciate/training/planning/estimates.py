@@ -196,6 +196,28 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
     return Estimate(seconds, cpu, peak, latency, tuple(run.job for run in like))
 
 
+_LEAST_STEPS, _JUDGING_SHARE = 5, 3
+"""Of a network: two to try it, a few to learn. An example is judged in a third of the time that learning from it takes.
+"""
+_LEAST_EMBEDDED = 512
+"""Examples: a probe of less is no use."""
+
+
+def least_seconds(known: KnownCosts, payload: Payload) -> float | None:
+    """What a training takes at least to end in a model, however little it learns; None where that is not known.
+
+    A network needs a few steps and one look at the held-out examples, a probe a sample of the vectors.
+    """
+    asked, parameters = request_of(payload), payload.parameters
+    if isinstance(parameters, FullParameters):
+        held = payload.manifest.splits.get("validation", 0) or asked.examples // parameters.folds
+        asked = asked._replace(visits=_LEAST_STEPS * parameters.batch_size + held // _JUDGING_SHARE)
+    elif asked.method == "probe":
+        asked = asked._replace(examples=min(asked.examples, _LEAST_EMBEDDED))
+    found = estimate(known, asked)
+    return found.seconds if found else None
+
+
 def _scaled(run: RecordedRun, asked: TrainingRequest, growth: float) -> tuple[float, float, float]:
     """Seconds, seconds of the processor, MiB."""
     larger = asked.volume / run.request.volume

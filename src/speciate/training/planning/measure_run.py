@@ -257,12 +257,14 @@ class _Measurement:
         return MeasuredCost(once.plus(more), self._tally.see_peak())
 
     def _probe(self) -> MeasuredCost:
+        if self._payload.part_encoders:  # several base models, each of some parts: embedding and heads together
+            return self._fits(probe.fit_probe, self._examples, len(self._ids))
         base_model = self._payload.spec.base_model or ""
         folders = self._run.folders
         before = usage_now()
         folder = Path(self._payload.base_folder) if self._payload.base_folder else None
         modality = self._payload.manifest.modality
-        encoder = load_encoder(base_model, self._payload.threads, folder=folder, media=modality)
+        encoder = load_encoder(base_model, self._payload.threads, folder=folder, media=modality, layers=True)
         there = features.known(folders, encoder.id, example_keys(self._examples)).tolist()
         lacking = [example for example, known in zip(self._examples, there, strict=True) if not known]
         embeddings = Embeddings(base_model, encoder, folders)

@@ -19,6 +19,7 @@ from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
+from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
@@ -134,7 +135,7 @@ def candidate_specs(
     else:
         wanted = [
             candidate
-            for candidate in all_candidates(workspace, manifest.modality, family)
+            for candidate in that_read_a_part(workspace, manifest, all_candidates(workspace, manifest.modality, family))
             if method in (None, candidate.method) and base_model in (None, candidate.base_model)
         ] or [Candidate(method=method or ("sft" if family == "generation" else "classical"), base_model=base_model)]
     return [

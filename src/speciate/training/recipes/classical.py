@@ -5,7 +5,7 @@ plain arrays (`models/estimators.py`). Learners of more than a label or a number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate import modalities
+from speciate.datasets.loading.loader import Example
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
 from speciate.tasks import multimodal_representation
+from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import UnitFeatures
 from speciate.tasks.interval_quantiles import IntervalQuantiles
+from speciate.tasks.joined_representations import Joined, Remembered
 from speciate.tasks.random_convolutions import Convolutions
-from speciate.tasks.representations import Columns, Documents, Features, Properties, Steps, Vectors, ngram_choices
-from speciate.tasks.task import TaskHead
+from speciate.tasks.representations import (
+    Columns,
+    Documents,
+    Features,
+    NGrams,
+    Properties,
+    Steps,
+    Vectors,
+    ngram_choices,
+)
+from speciate.tasks.task import Representation, TaskHead
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
@@ -45,7 +57,7 @@ _MEASURED = ("classification", "ordinal", "regression", "multi-label", "anomaly"
 """Families of tasks that learn from measured properties of an example as well as from what is counted of it."""
 _PENALTIES = tuple(np.logspace(-1, 5, 13).tolist())
 """Of thousands of columns of spread 1."""
-_ONE_UNIT = ("image",)
+ONE_UNIT = ("image",)
 """Modalities described by numbers of one kind: scaling each pixel by itself costs an SVM 4 points on MNIST."""
 
 
@@ -76,9 +88,9 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_convolutions = _CONVOLUTION_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_quantiles = _QUANTILE_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
-    on_numbers = _learners(task_head, metric, sparse=False) if measured else (*on_convolutions, *on_quantiles)
+    on_numbers = learners_for(task_head, metric, sparse=False) if measured else (*on_convolutions, *on_quantiles)
     on_numbers = (*on_numbers, *(_TABLE_FORESTS.get(task_head.family, ()) if modality == "tabular" else ()))
-    counting_learners = [*_learners(task_head, metric, sparse=bool(counted)), *on_steps]
+    counting_learners = [*learners_for(task_head, metric, sparse=bool(counted)), *on_steps]
     learners = _choose_learners(counting_learners, wanted, also=on_numbers)
     if task_head.family == "retrieval":
         return [LearnerGroup(f"{modality} features", lambda examples: Features(modality), learners)]
@@ -86,29 +98,17 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
         return [LearnerGroup("each and its neighbours", lambda examples: UnitFeatures(modality), learners)]
     if counted:
         properties = tuple(each for each in on_numbers if not wanted or each.name in wanted)
-        groups = [
-            LearnerGroup(
-                f"{counting.unit} {counting.low}-{counting.high}",
-                partial(Documents.fit, modality=modality, counting=counting),
-                learners,
-            )
-            for counting in counted
-            if learners
-        ]
+        groups = _counted_groups(context, modality, counted, learners) if learners else []
         on_properties = LearnerGroup("properties", partial(Properties.fit, modality=modality), properties)
         return [*groups, on_properties] if properties else groups
     if modality == "tabular":
         return _table_groups(context, learners, wanted)
-    represent = partial(Vectors.fit, modality=modality, one_unit=modality in _ONE_UNIT)
+    represent = partial(Vectors.fit, modality=modality, one_unit=modality in ONE_UNIT)
     described = tuple(learner for learner in learners if learner not in on_steps)
     every = (
         LearnerGroup(f"{modality} description", represent, described),
         LearnerGroup("steps", Steps.fit, tuple(learner for learner in learners if learner in on_steps)),
-        LearnerGroup(
-            "convolutions",
-            Convolutions.fit,
-            tuple(each for each in on_convolutions if not wanted or each.name in wanted),
-        ),
+        *_convolution_groups(tuple(each for each in on_convolutions if not wanted or each.name in wanted)),
         LearnerGroup(
             "interval quantiles",
             IntervalQuantiles.fit,
@@ -116,6 +116,49 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
         ),
     )
     return [way for way in every if way.learners]
+
+
+_LINES = ("logistic", "svm", "ridge")
+"""Learners on counts that gain by more of them."""
+
+
+def _counted_groups(
+    context: TrainingContext, modality: str, counted: Sequence[NGrams], learners: Sequence[Learner]
+) -> list[LearnerGroup]:
+    """Each way of counting by itself, then all side by side. What was fitted for one is not fitted again."""
+    fits = [_fitted_once(partial(Documents.fit, modality=modality, counting=each)) for each in counted]
+    groups = [
+        LearnerGroup(f"{each.unit} {each.low}-{each.high}", fit, tuple(learners))
+        for each, fit in zip(counted, fits, strict=True)
+    ]
+    lines = tuple(each for each in learners if each.name in _LINES)
+    if len(counted) > 1 and lines and context.task_head.family in _MEASURED and context.task_head.family != "anomaly":
+        both = LearnerGroup("words and parts", lambda examples: Joined([fit(examples) for fit in fits]), lines)
+        groups.append(both)
+    return groups
+
+
+def _convolution_groups(learners: tuple[Learner, ...]) -> list[LearnerGroup]:
+    """MiniRocket's shares, Hydra's counts, and both side by side, for which neither is computed anew."""
+    shares, counts = _fitted_once(Convolutions.fit), _fitted_once(CompetingConvolutions.fit)
+    return [
+        LearnerGroup("convolutions", shares, learners),
+        LearnerGroup("competing convolutions", counts, learners),
+        LearnerGroup("convolutions of both", lambda each: Joined([shares(each), counts(each)]), learners),
+    ]
+
+
+def _fitted_once(fit: Callable[[Sequence[Example]], Representation]) -> Callable[[Sequence[Example]], Representation]:
+    """The same for the same examples."""
+    fitted: dict[tuple[str, ...], Representation] = {}
+
+    def fit_or_find(examples: Sequence[Example]) -> Representation:
+        key = tuple(example.id for example in examples)
+        if key not in fitted:
+            fitted[key] = Remembered(fit(examples))
+        return fitted[key]
+
+    return fit_or_find
 
 
 _ON_ENCODED = ("boosting", "boosting-absolute")
@@ -153,15 +196,18 @@ def _part_groups(context: TrainingContext, wanted: Sequence[str], named: Sequenc
                 multimodal_representation.Parts.fit,
                 parts=[str(part) for part in chosen],
                 dense=dense,
-                one_unit=_ONE_UNIT,
+                one_unit=ONE_UNIT,
             )
-            learners = _learners(context.task_head, metric, sparse=not dense)
+            learners = learners_for(context.task_head, metric, sparse=not dense)
             suited = tuple(learner for learner in learners if not wanted or learner.name in wanted)
             name = f"{label}, counted" if len(forms) > 1 and not dense else label
             found += [LearnerGroup(name, represent, suited, len(chosen))] if suited else []
     if not found:
         _choose_learners(
-            [*_learners(context.task_head, metric, sparse=False), *_learners(context.task_head, metric, sparse=True)],
+            [
+                *learners_for(context.task_head, metric, sparse=False),
+                *learners_for(context.task_head, metric, sparse=True),
+            ],
             wanted,
         )
     return found
@@ -182,7 +228,7 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
     return [part for part in there if not named or part.own in named]
 
 
-def _learners(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[Learner]:
+def learners_for(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[Learner]:
     """Those that suit the task and rows of this kind."""
     labels, yes_or_no = len(task_head.labels), _counted_logistic if sparse else logistic(1.0)
     match task_head.family:
@@ -199,7 +245,8 @@ def _learners(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[Lea
             return structured_learners.SPARSE_ANOMALY_LEARNERS if sparse else structured_learners.DENSE_ANOMALY_LEARNERS
         case "regression":
             return _SPARSE_REGRESSORS if sparse else _dense_regressors(metric)
-    return _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
+    few = _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
+    return (Learner("means", nearest_means, _means_too_large), *few) if labels > _MANY_LABELS else few
 
 
 def _has_properties(modality: str) -> bool:
@@ -225,15 +272,16 @@ def _choose_learners(
 # Classifiers: targets are indices of labels, 0 ... K - 1
 
 
-def logistic(strength: float) -> Any:
-    """`strength`: inverse of the L2 penalty."""
+def logistic(strength: float, weights: Any = None) -> Any:
+    """`strength`: inverse of the L2 penalty; `weights` (N,): of the examples."""
 
     def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
         from sklearn.linear_model import LogisticRegression
 
         classes = len(np.unique(targets))
         solver = _solver(inputs.shape[1], classes)
-        model = LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=seed).fit(inputs, targets)
+        model = LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=seed)
+        model.fit(inputs, targets, weights)
         return Linear(model.coef_, model.intercept_)
 
     return learn
@@ -279,6 +327,27 @@ def _kernel_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
     from sklearn.svm import SVC
 
     return kernel_from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets))
+
+
+def nearest_means(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    """Where labels are many and each has few examples: the label whose mean is nearest, in units of the spread around
+    means; on counts, of the angle to it. One product, whatever the number of labels."""
+    count, rows = int(targets.max()) + 1, np.arange(len(targets))
+    from scipy.sparse import csr_array
+
+    often = np.bincount(targets, minlength=count)
+    share = csr_array((1.0 / often[targets], (targets, rows)), shape=(count, len(targets)))
+    means = share @ inputs
+    if hasattr(means, "toarray"):
+        means = means.toarray()
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return Linear(means, np.zeros(count))
+    around = inputs - means[targets]
+    covariance = around.T @ around / len(rows)
+    mean_variance = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    shrunk = 0.9 * covariance + 0.1 * mean_variance * np.eye(len(covariance))
+    weight = np.linalg.solve(shrunk, means.T).T
+    return Linear(weight, -0.5 * np.einsum("kd,kd->k", weight, means))
 
 
 def _neighbour_vote(inputs: Any, targets: Targets, seed: int) -> Estimator:
@@ -343,8 +412,32 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
 
+_MANY_LABELS = 100
+"""From here on the label with the nearest mean is tried, too."""
+_MOST_SCORES = 50_000_000
+"""Examples times labels that a learner may hold at once: 400 MB."""
+
+
+def _scores_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """All labels are weighed for all examples in each round."""
+    many = rows * classes > _MOST_SCORES or columns * classes > _MOST_SCORES
+    return f"{classes:,} labels of {rows:,} examples would need gigabytes" if many else None
+
+
+def _lines_too_many(rows: int, columns: int, classes: int) -> str | None:
+    """One against all others each."""
+    most = 1000
+    return f"{classes:,} labels are more than the {most:,} that each get a line" if classes > most else None
+
+
+def _means_too_large(rows: int, columns: int, classes: int) -> str | None:
+    return f"{columns:,} columns of {classes:,} labels would need gigabytes" if columns * classes > 2e8 else None
+
+
 def _neighbours_too_many(rows: int, columns: int, classes: int) -> str | None:
     """Each question is compared with all of them, also in production."""
+    if rows * classes > _MOST_SCORES:
+        return _scores_too_many(rows, columns, classes)
     return f"{rows:,} examples are more than the 50,000 that each answer is compared with" if rows > 50_000 else None
 
 
@@ -372,13 +465,13 @@ def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
 RETRIEVERS = (Learner("as-they-are", keep_vectors), Learner("discriminant", discriminant, _covariance_too_large))
 _SPARSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
-    Learner("logistic", _counted_logistic),
-    Learner("svm", _linear_svm),
+    Learner("logistic", _counted_logistic, _lines_too_many),
+    Learner("svm", _linear_svm, _lines_too_many),
 )
 _SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean, _neighbours_too_many), Learner("ridge", ridge(1.0)))
 _DENSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
-    Learner("logistic", logistic(1.0)),
+    Learner("logistic", logistic(1.0), _scores_too_many),
     Learner("svm", _kernel_svm, _kernel_too_large),
     Learner("boosting", boosted_classifier, _trees_too_large),
 )

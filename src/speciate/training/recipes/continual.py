@@ -33,6 +33,7 @@ from speciate.tasks.predictor import TrainedPredictor
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.soft_targets import SoftTargets, align_columns
 from speciate.tasks.task import Predictor, TaskHead
+from speciate.training.held_out import measure, measure_answers
 from speciate.training.hyperparameters import (
     ContinualParameters,
     DerParameters,
@@ -41,15 +42,7 @@ from speciate.training.hyperparameters import (
     ReplayParameters,
     SldaParameters,
 )
-from speciate.training.model_selection import (
-    CandidateResult,
-    Learner,
-    LearnerGroup,
-    SelectedModel,
-    measure,
-    measure_answers,
-    select_best,
-)
+from speciate.training.model_selection import CandidateResult, Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.networks.train_network import NetworkMethod, TrainingHead, train_all_weights, train_best_network
 from speciate.training.networks.weighted_targets import SoftTargetLoss, TrainingTarget
 from speciate.training.recipes import replay_buffer

@@ -22,6 +22,7 @@ from speciate.models.language.chat_templates import IGNORED, ChatFormat, Tokeniz
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.language_predictor import LanguagePredictor, saved_form
 from speciate.tasks.task import Prediction
+from speciate.training.held_out import measure_answers
 from speciate.training.language import answer_validation, cross_tokenizer, distillation_trainer, tokenized_examples
 from speciate.training.language.cross_tokenizer import CrossTokenizerTeacher
 from speciate.training.language.distillation_trainer import (
@@ -43,7 +44,7 @@ from speciate.training.language.model_setup import (
 )
 from speciate.training.language.tokenized_examples import TokenizedSplits, TokenizedTurn, Turn, find_turns
 from speciate.training.language_hyperparameters import LanguageDistillParameters, learns_unlabelled
-from speciate.training.model_selection import SelectedModel, measure_answers
+from speciate.training.model_selection import SelectedModel
 from speciate.training.networks.training_checkpoints import Tensors
 from speciate.training.recipes.teachers import (
     FrontierRow,

@@ -20,9 +20,10 @@ from speciate.models.backbones.contract import Backbone
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.network_predictor import merge_task_heads, saved_task_head
 from speciate.tasks.task import Predictor
+from speciate.training.held_out import measure_answers
 from speciate.training.hyperparameters import DistillParameters
 from speciate.training.language_hyperparameters import LanguageDistillParameters
-from speciate.training.model_selection import SelectedModel, measure_answers
+from speciate.training.model_selection import SelectedModel
 from speciate.training.networks.train_network import (
     NetworkMethod,
     TrainingHead,

@@ -6,21 +6,27 @@ top; and the next training on the same examples finds the vectors there."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from speciate.datasets.loading.loader import Example
+from speciate.modalities.multimodal import PartName
+from speciate.models.backbones import architectures
 from speciate.models.encoders import load_encoder
 from speciate.models.estimators import Linear
+from speciate.tasks.multimodal_representation import Parts, names_of, part_combinations, with_part
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import TaskHead
 from speciate.training.hyperparameters import ProbeParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
-from speciate.training.recipes import structured_learners
-from speciate.training.recipes.classical import RETRIEVERS, logistic, ridge
+from speciate.training.planning.part_encoders import reads
+from speciate.training.recipes import structured_learners, unlabelled
+from speciate.training.recipes.classical import ONE_UNIT, RETRIEVERS, learners_for, logistic, ridge
 from speciate.training.recipes.structured_learners import Learn, cumulative, one_versus_rest
 from speciate.training.training_context import TrainingContext
 
@@ -28,12 +34,15 @@ from speciate.training.training_context import TrainingContext
 def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
     base_model = context.payload.spec.base_model
     assert base_model is not None, "the plan fills in the base model"
+    if context.payload.part_encoders:
+        return _fit_parts(context, parameters)
     folder = context.payload.base_folder
     encoder = load_encoder(
         base_model,
         context.payload.threads,
         folder=Path(folder) if folder else None,
         media=context.payload.manifest.modality,
+        layers=True,
     )
 
     def progress(done: int, total: int) -> None:
@@ -44,14 +53,113 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
     with context.meter.stage("preparing"):
         _embed_in_time(context, embeddings)
     learners = _head_learners(context.task_head, sorted(parameters.C))
+    learners += _unlabelled_learners(context, embeddings, parameters)
     return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+
+
+def _fit_parts(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:
+    """Mixed rows: each part is read by the base models that suit it, else described by its modality. Parts alone, in
+    pairs and all together are learned from, and means of several of these (late fusion)."""
+    parts = names_of(context.train)
+    reading = {str(part): found for part in parts if (found := _readers(context, part))}
+
+    class EveryPart:
+        def encode(self, examples: Sequence[Example]) -> None:
+            for name, found in reading.items():
+                for each in found:
+                    each.encode(with_part(examples, name))
+
+    with context.meter.stage("preparing"):
+        _embed_in_time(context, EveryPart())
+    groups = [_part_group(chosen, reading, described=False, context=context) for chosen in part_combinations(parts)]
+    every = _part_group(parts, reading, described=True, context=context)
+    return select_best(context, [*groups, every], parameters.folds, ensemble=True)
+
+
+def _readers(context: TrainingContext, part: PartName) -> list[Embeddings]:
+    found = []
+    for each in context.payload.part_encoders:
+        folder = Path(each.folder) if each.folder else None
+        if reads(architectures.modality_of(each.base_model, folder), part.modality):
+            encoder = load_encoder(
+                each.base_model, context.payload.threads, folder=folder, media=part.modality, layers=True
+            )
+            found.append(Embeddings(each.base_model, encoder, context.folders, partial(_embedding, context, part.own)))
+    return found
+
+
+def _embedding(context: TrainingContext, part: str, done: int, total: int) -> None:
+    context.checkpoint()
+    context.progress(done, total, "examples", f"embedding {part}")
+
+
+def _part_group(
+    chosen: Sequence[PartName],
+    reading: Mapping[str, Sequence[Embeddings]],
+    *,
+    described: bool,
+    context: TrainingContext,
+) -> LearnerGroup:
+    """`described`: also those parts that a base model reads."""
+    said = []
+    for part in chosen:
+        by = [each.base_model for each in reading.get(str(part), ())]
+        said.append(part.own + (f" by {', '.join([*by, *(['its description'] if described else [])])}" if by else ""))
+    represent = partial(
+        Parts.fit, parts=[str(part) for part in chosen], dense=True, one_unit=ONE_UNIT, encoders=reading,
+        described=described,
+    )  # fmt: skip
+    learners = tuple(learners_for(context.task_head, context.payload.objective.metric, sparse=False))
+    return LearnerGroup(" + ".join(said) + (" alone" if len(chosen) == 1 else ""), represent, learners, len(chosen))
+
+
+class _Embeds(Protocol):
+    def encode(self, examples: Sequence[Example]) -> Any: ...
+
+
+_UNLABELLED_SHARE = 0.5
+"""Of the time that is left once the labelled examples are embedded."""
+
+
+def _unlabelled_learners(
+    context: TrainingContext, embeddings: Embeddings, parameters: ProbeParameters
+) -> tuple[Learner, ...]:
+    """Heads that also learn from training examples without a label, where labels are few and such examples many."""
+    there = context.unlabelled_train
+    few = len(context.train) + len(context.validation) <= unlabelled.MOST_LABELLED
+    if context.task_head.family != "classification" or not few or len(there) < unlabelled.FEWEST_UNLABELLED:
+        return ()
+    drawn = np.random.default_rng(context.payload.spec.seed).permutation(len(there))[: unlabelled.MOST_UNLABELLED]
+    examples, until = [there[place] for place in drawn.tolist()], _UNLABELLED_SHARE * context.seconds_left
+    done = 0
+    with context.meter.stage("preparing"):
+        while done < len(examples) and (math.isinf(until) or context.seconds_left > until):
+            embeddings.encode(examples[done : done + _CHUNK])
+            done += _CHUNK
+    examples = examples[:done]
+    if len(examples) < unlabelled.FEWEST_UNLABELLED:
+        return ()
+    context.notes.append(f"Heads were also tried that learn from {len(examples):,} examples without a label.")
+
+    def learn(strength: float, taught: unlabelled.Teaching) -> Learn:
+        def weighted(inputs: Any, targets: npt.NDArray[Any], seed: int, weights: Any) -> Linear:
+            spread: Linear = logistic(strength * spread_factor(inputs) ** 2, weights)(inputs, targets, seed)
+            return spread
+
+        return taught(weighted, lambda: np.asarray(embeddings.encode(examples)))
+
+    strongest = max(parameters.C)
+    return (
+        Learner(f"self-trained {strongest:g}", learn(strongest, unlabelled.self_trained)),
+        Learner(f"labels spread {strongest:g}", learn(strongest, unlabelled.spread_labels)),
+    )
 
 
 _CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 64, 0.3
 """Examples; and the share of the time that is kept for the heads."""
 
 
-def _embed_in_time(context: TrainingContext, embeddings: Embeddings) -> None:
+def _embed_in_time(context: TrainingContext, embeddings: _Embeds) -> None:
     """All examples into the cache. Where the budget ends before, the training goes on with those that are there: a
     sample, in which each label is."""
     everything = [*context.train, *context.validation]

@@ -1,0 +1,80 @@
+"""Several readings of the same examples side by side: one line learns from all of them.
+
+Whole words beside parts of words, shares of convolutions beside counts of competing ones. On most of the sets of
+evals/LOG.md a line over both was better than either, and than the mean of a line over each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from speciate.datasets.loading.loader import Example
+from speciate.tasks.competing_convolutions import CompetingConvolutions
+from speciate.tasks.random_convolutions import Convolutions
+from speciate.tasks.representations import Documents
+from speciate.tasks.task import Arrays, Representation, RepresentationSettings
+
+_REBUILD: Mapping[str, type[Any]] = {
+    "documents": Documents, "convolutions": Convolutions, "competing convolutions": CompetingConvolutions,
+}  # fmt: skip
+_MOST_KEPT_BYTES, _MOST_KEPT = 64 << 20, 2
+"""Of one matrix, and matrices."""
+
+
+class Joined:
+    def __init__(self, representations: Sequence[Representation]) -> None:
+        self._representations = tuple(representations)
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """(N, columns of all), sparse where one of them is."""
+        found = [each.encode(examples) for each in self._representations]
+        if all(isinstance(each, np.ndarray) for each in found):
+            return np.concatenate(found, axis=1)
+        from scipy import sparse
+
+        return sparse.hstack(found, format="csr")
+
+    def settings(self) -> RepresentationSettings:
+        return {"kind": "joined", "representations": [each.settings() for each in self._representations]}
+
+    def arrays(self) -> Arrays:
+        return {
+            f"{number}.{name}": array
+            for number, each in enumerate(self._representations)
+            for name, array in each.arrays().items()
+        }
+
+    @classmethod
+    def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Joined:
+        made = []
+        for number, said in enumerate(settings["representations"]):
+            own = {name.partition(".")[2]: each for name, each in arrays.items() if name.startswith(f"{number}.")}
+            made.append(_REBUILD[said["kind"]].rebuild(said, own))
+        return cls(made)
+
+
+class Remembered:
+    """A representation that several groups of learners use: what it last encoded is not computed anew."""
+
+    def __init__(self, inner: Representation) -> None:
+        self._inner = inner
+        self._kept: dict[tuple[str, ...], Any] = {}
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        key = tuple(example.id for example in examples)
+        if key not in self._kept:
+            made = self._inner.encode(examples)
+            size = made.data.nbytes if hasattr(made, "indptr") else made.nbytes
+            if size > _MOST_KEPT_BYTES:
+                return made
+            self._kept = dict([*self._kept.items(), (key, made)][-_MOST_KEPT:])
+        return self._kept[key]
+
+    def settings(self) -> RepresentationSettings:
+        return self._inner.settings()
+
+    def arrays(self) -> Arrays:
+        return self._inner.arrays()
