@@ -127,7 +127,7 @@ images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and she
 	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
 	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
 
-drift: install   ## two hundred quiet years of the detectors, and how soon they see a change: five minutes
+drift: install   ## two hundred quiet years of the detectors, alone and together, and how soon they see a change: ten minutes
 	$(BIN)/python evals/drift.py shift
 	$(BIN)/python evals/drift.py quality
 	$(BIN)/python evals/drift.py all

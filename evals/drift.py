@@ -2,7 +2,7 @@
 
     python evals/drift.py shift [SEEDS [FEWER]]      embeddings and scalars, 52 weekly windows of 100 answers
     python evals/drift.py quality [SEEDS [FEWER]]    30 labels a week of answers that were drawn at random
-    python evals/drift.py all [SEEDS [FEWER]]        all signals of quiet years together
+    python evals/drift.py all [SEEDS [PROCESSES]]    all signals of quiet years together
 
 The detectors and thresholds are the product's (speciate.loop.drift, monitor_run.SHARES); only the data are made.
 Data: 64-d 'embeddings' of rank 16 (x = z A + 0.3 noise, z normal), a mean shift of `s` sd in one latent; a confidence
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,7 +23,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from speciate.loop.drift import evidence, kernel_features, permutation
+from speciate.loop.drift.limits import NOT_FINITE_RATE, SLOW_RATE
 from speciate.loop.monitor_run import REFERENCE, SCALAR_SHARE, SHARES
+from speciate.loop.watch.triggers import AGREEMENT, DOUBLY
+from speciate.predictions.quality import alpha as agreement
 
 WEEK, WEEKS, CHANGE = 7 * 86_400.0, 52, 26
 _D, _RANK, _BEFORE, _A_WEEK, _LABELS = 64, 16, 300, 100, 30
@@ -71,6 +75,7 @@ def scalar_years(seed: int, weeks: int = WEEKS) -> list[Detector]:
         "confidence": lambda n: rng.beta(8, 2, n),
         "measure_words": lambda n: rng.poisson(12, n).astype(np.float64),
         "measure_brightness": lambda n: rng.normal(0.4, 0.1, n),
+        "measure_loudness": lambda n: rng.gamma(2.0, 0.1, n),
         "answers": lambda n: rng.choice(5, n, p=[0.4, 0.3, 0.2, 0.08, 0.02]).astype(np.float64),
     }
     found = []
@@ -154,19 +159,40 @@ def quality(seeds: int = 200, fewer: int = 100) -> None:
         print(f"quality, 7 -> {100 * rate:g} %: {found}", flush=True)
 
 
+def disagreement_year(seed: int, weeks: int = WEEKS) -> int | None:
+    """Two people label ten answers a week, of five classes, each right on 85 of 100: the week in which the watch says
+    that they do not agree. It looks at all that they labelled."""
+    rng, shares, found = np.random.default_rng([seed, 9]), [0.4, 0.3, 0.2, 0.08, 0.02], list[tuple[int, int]]()
+    for week in range(weeks):
+        right = rng.choice(5, 10, p=shares)
+        first, second = (np.where(rng.random(10) < 0.85, right, rng.integers(0, 5, 10)) for _ in range(2))
+        found += zip(first.tolist(), second.tolist(), strict=True)
+        alpha = agreement(found)
+        if len(found) >= DOUBLY and alpha is not None and alpha < AGREEMENT:
+            return week
+    return None
+
+
 def quiet_year(seed: int, weeks: int = WEEKS) -> dict[str, int | None]:
-    """Every signal of one quiet year at its limit: nothing changes, and as much is wrong as is allowed."""
+    """Every signal that can begin an episode by chance, of one quiet year at its limit: nothing changes, as much is
+    wrong as is allowed, and people agree as people do. Other triggers (a requirement, an endpoint, a base model, a
+    licence, a schedule, labels that came) are facts of the catalog and have no false alarms."""
     listed = {"inputs": shift_year(seed, stepped(0.0), weeks)}
-    listed |= dict(zip(("confidence", "measure_words", "measure_brightness", "answers"), scalar_years(seed, weeks),
-                       strict=True))  # fmt: skip
+    named = ("confidence", "measure_words", "measure_brightness", "measure_loudness", "answers")
+    listed |= dict(zip(named, scalar_years(seed, weeks), strict=True))
     listed["quality"] = count_year(seed, "quality", _LABELS, 0.10, stepped(0.10, 0.10), weeks)
     listed["failed"] = count_year(seed, "failed", 700, 0.02, stepped(0.02, 0.02), weeks)
-    listed["slow"] = count_year(seed, "slow", 700, 0.05, stepped(0.05, 0.05), weeks)
-    return {name: each.first for name, each in listed.items()}
+    listed["failed_not_finite"] = count_year(
+        seed, "failed_not_finite", 700, NOT_FINITE_RATE, stepped(NOT_FINITE_RATE, NOT_FINITE_RATE), weeks
+    )
+    listed["slow"] = count_year(seed, "slow", 700, SLOW_RATE, stepped(SLOW_RATE, SLOW_RATE), weeks)
+    return {name: each.first for name, each in listed.items()} | {"label_disagreement": disagreement_year(seed, weeks)}
 
 
-def together(seeds: int = 200, _: int = 0) -> None:
-    years = [quiet_year(seed) for seed in range(seeds)]
+def together(seeds: int = 200, processes: int = 0) -> None:
+    """`processes`: at once; 0: as many as there are cores."""
+    with ProcessPoolExecutor(processes or os.cpu_count()) as pool:
+        years = list(pool.map(quiet_year, range(seeds), chunksize=5))
     each = {name: float(np.mean([year[name] is not None for year in years])) for name in years[0]}
     anyone = np.mean([any(first is not None for first in year.values()) for year in years])
     print(f"all signals, quiet: an alarm of any in {anyone:.3f} of {seeds} years "

@@ -184,8 +184,9 @@ class WatchCaps(BaseModel):
     labels: int = Field(500, ge=0)
     """Labels that people are asked for."""
     teachers: Mapping[str, str] = Field(default_factory=dict)
-    """Use case -> a model version of this workspace that labels what people did not, with this as a person's consent.
-    Only what it is right about often enough teaches, and nothing of it judges."""
+    """Use case -> a model version that labels what people did not, with this as a person's consent; one that others
+    serve needs a consent for its host, too. It teaches only while it agrees with people often enough, and nothing of it
+    judges."""
 
 
 class Trust(BaseModel):

@@ -6,6 +6,7 @@ was held to waits for a person where policy says so: until then the version befo
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -438,7 +439,9 @@ def _definition(row: Row) -> Definition:
     return Definition.model_validate_json(row[0])
 
 
+@functools.lru_cache(maxsize=4096)
 def _use_case(row: Row) -> UseCase:
+    """A row never changes, and neither does what it becomes."""
     return UseCase(**_definition(row).model_dump(), version=row[1], created=row[2])
 
 

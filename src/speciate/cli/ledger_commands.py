@@ -111,11 +111,20 @@ def _format_loop(found: LedgerDocument) -> str:
     if not found["remodelled"]:
         return ""
     rows = [
-        [each["cause"], str(each["episodes"]), str(each["promoted"]), duration(each["median_seconds"])]
+        [
+            each["cause"],
+            str(each["episodes"]),
+            str(each["promoted"]),
+            duration(each["median_seconds"]),
+            duration(60 * each["minutes"]),
+            f"${each['usd']:.2f}",
+        ]
         for each in found["remodelled"]
     ]
     by = f"Last 30 days: {found['promoted_by_loop_30d']} promoted by watches, {found['promoted_by_hand_30d']} by hand."
-    return f"{format_table(rows, ['cause', 'episodes', 'promoted', 'median time to it'])}\n{by}"
+    watching = f"Monitoring took {duration(60 * found['monitoring_minutes'])} of computing."
+    header = ["cause", "episodes", "promoted", "median time to it", "computing", "paid"]
+    return f"{format_table(rows, header)}\n{watching}\n{by}"
 
 
 _COLOURS = {

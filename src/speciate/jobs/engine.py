@@ -12,8 +12,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,6 +42,16 @@ from speciate.workspace.workspace import Workspace
 _BUSY_SECONDS, _CALM_SECONDS = 0.03, 2.0
 _UNFINISHED = "state NOT IN ('succeeded', 'failed', 'cancelled', 'dead', 'paused')"
 _log = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """A job that somebody wants: the arguments of `submit`."""
+
+    kind: str
+    spec: Mapping[str, Any]
+    key: str | None = None
+    after: tuple[str, ...] = ()
+    priority: int = 0
 
 
 class Engine:
@@ -141,9 +152,42 @@ class Engine:
 
         Raises SpeciateError for all that can be checked beforehand; then no job exists.
         """
+        known = None if key is None else self._made_by([key]).get(key)
+        prepared = self._prepare(Asked(kind, spec, key, tuple(after), priority), known)
+        if isinstance(prepared, Job):
+            return prepared
+        fault("submit_before_commit")
+        stored = self.workspace.database.write(self._store.enqueue, prepared)
+        fault("submit_after_commit")
+        assert isinstance(stored, Job)  # errors are raised by `write`
+        return stored
+
+    def submit_all(self, asked: Sequence[Asked]) -> Sequence[Job | SpeciateError]:
+        """`submit` of each, in few transactions; in the place of one that cannot be, why."""
+        known = self._made_by([each.key for each in asked if each.key is not None])
+        found: list[Job | SpeciateError | Future[Job | SpeciateError]] = []
+        for each in asked:
+            try:
+                prepared = self._prepare(each, known.get(each.key or ""))
+            except SpeciateError as error:
+                found.append(error)
+                continue
+            found.append(
+                prepared if isinstance(prepared, Job) else self.workspace.database.submit(self._store.enqueue, prepared)
+            )
+        return [_outcome(each) if isinstance(each, Future) else each for each in found]
+
+    def _made_by(self, keys: Sequence[str]) -> Mapping[str, Job]:
+        """Key -> the job that it made."""
+        ids = {id_from_key("job", key): key for key in keys}
+        return {ids[name]: job for name, job in rows.by_id(self.workspace.database, list(ids)).items()} if ids else {}
+
+    def _prepare(self, asked: Asked, known: Job | None) -> Job | Enqueue:
+        """The job that the same key made already (`known`: found before planning, for what it needed may be gone by
+        now), or what makes one. Raises SpeciateError."""
+        kind, spec, key, after, priority = asked
         declared = self.kinds[kind]
-        known = self._known(kind, spec, key)
-        if known:
+        if known is not None and known.fingerprint == fingerprint(kind, spec):
             return known
         if declared.executor != "inline":
             require_space(self.workspace.folders.root)
@@ -159,18 +203,7 @@ class Engine:
             created=now, changed=now,
         )  # fmt: skip
         kept = plan.model_dump_json(by_alias=True) if declared.executor == "local" and not after else None
-        fault("submit_before_commit")
-        stored = self.workspace.database.write(self._store.enqueue, Enqueue(job, tuple(after), kept))
-        fault("submit_after_commit")
-        assert isinstance(stored, Job)  # errors are raised by `write`
-        return stored
-
-    def _known(self, kind: str, spec: Mapping[str, Any], key: str | None) -> Job | None:
-        """What this key has made already: found before planning, for what it needed may be gone by now."""
-        if key is None:
-            return None
-        job = rows.by_id(self.workspace.database, [id_from_key("job", key)]).get(id_from_key("job", key))
-        return job if job and job.fingerprint == fingerprint(kind, spec) else None
+        return Enqueue(job, after, kept)
 
     def control(self, job: str, action: str, expected_attempt: int | None = None) -> Job:
         """Cancel, pause, resume or retry. Of a live run it is a request: it is done when the job's state says so."""
@@ -250,6 +283,13 @@ class Engine:
     def idle(self) -> bool:
         """Whether nothing waits or runs. A paused job needs no daemon."""
         return self.workspace.database.read_one(f"SELECT 1 FROM jobs WHERE {_UNFINISHED} LIMIT 1") is None
+
+
+def _outcome(stored: Future[Job | SpeciateError]) -> Job | SpeciateError:
+    try:
+        return stored.result()
+    except SpeciateError as error:
+        return error
 
 
 def measure_capacity(capacity: Capacity) -> Capacity:

@@ -6,6 +6,8 @@ Reading is here; every figure is a pure function in a file of its own.
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypedDict, cast
@@ -14,6 +16,7 @@ from speciate import use_cases
 from speciate.loop.deployment_periods import DeploymentMetrics, deployment_metrics, deployment_periods
 from speciate.loop.effort import Effort, efforts
 from speciate.loop.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
+from speciate.loop.watch import costs
 from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
@@ -43,11 +46,7 @@ _EXPORTS = """
 SELECT name || '@v' || version, card ->> '$.parents[0]' FROM model_versions
 WHERE card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
 """
-_REMODELLED = """
-SELECT causes ->> '$[0]' AS cause, count(*), count(*) FILTER (outcome = 'promoted'),
-       median(ended - begun) FILTER (outcome = 'promoted')
-FROM episodes GROUP BY cause ORDER BY cause
-"""
+_EPISODES = "SELECT use_case, number, causes ->> '$[0]', outcome, ended - begun FROM episodes"
 _BY_LOOP = """
 SELECT count(*) FILTER (asked = 'watch'), count(*) FILTER (asked <> 'watch') FROM (
     SELECT coalesce(evidence ->> 'asked_by', actor) AS asked FROM audit WHERE action = 'promote' AND stamp >= ?
@@ -96,6 +95,9 @@ class Remodelled(NamedTuple):
     promoted: int
     median_seconds: float | None
     """Of those that were promoted."""
+    minutes: float
+    """Of computing, of all jobs of all these episodes."""
+    usd: float
 
 
 class Ledger(NamedTuple):
@@ -109,6 +111,8 @@ class Ledger(NamedTuple):
     """As if all that are provisional were to survive: no more than what it may come to."""
     deliveries: DeploymentMetrics
     remodelled: tuple[Remodelled, ...] = ()
+    monitoring_minutes: float = 0.0
+    """Of computing, of the windows that watches looked at. With those of `remodelled` it is all that watches took."""
     promoted_by_loop_30d: int = 0
     promoted_by_hand_30d: int = 0
 
@@ -130,9 +134,29 @@ def ledger(workspace: Workspace) -> Ledger:
         typical(clocks, "done"),
         typical(clocks, "done", "provisional"),
         deployment_metrics_of(history, now),
-        tuple(Remodelled(*row) for row in workspace.database.read(_REMODELLED)),
+        *_of_watches(workspace.database),
         *workspace.database.read(_BY_LOOP, [now - _MONTH])[0],
     )
+
+
+def _of_watches(database: Database) -> tuple[tuple[Remodelled, ...], float]:
+    """Episodes by their first cause, and the minutes of monitoring."""
+    spent = costs.everywhere(database)
+    by_episode = {(each.use_case, each.episode): each for each in spent}
+    by_cause = defaultdict[str, list[tuple[str | None, float | None, costs.Cost | None]]](list)
+    for use_case, number, cause, outcome, seconds in database.read(_EPISODES):
+        by_cause[cause].append((outcome, seconds, by_episode.get((use_case, number))))
+    found = []
+    for cause, episodes in sorted(by_cause.items()):
+        times = [seconds for outcome, seconds, _ in episodes if outcome == "promoted" and seconds is not None]
+        own = [each for _, _, each in episodes if each is not None]
+        found.append(
+            Remodelled(
+                cause, len(episodes), len(times), statistics.median(times) if times else None,
+                math.fsum(each.minutes for each in own), math.fsum(each.usd for each in own),
+            )
+        )  # fmt: skip
+    return tuple(found), math.fsum(each.minutes for each in spent if each.episode is None)
 
 
 class TypicalDocument(TypedDict):
@@ -186,6 +210,8 @@ class RemodelledDocument(TypedDict):
     episodes: int
     promoted: int
     median_seconds: float | None
+    minutes: float
+    usd: float
 
 
 class LedgerDocument(TypedDict):
@@ -199,6 +225,7 @@ class LedgerDocument(TypedDict):
     deliveries: DeploymentsDocument
     lines: list[LineDocument]
     remodelled: list[RemodelledDocument]
+    monitoring_minutes: float
     promoted_by_loop_30d: int
     promoted_by_hand_30d: int
 
@@ -213,6 +240,7 @@ def document(found: Ledger) -> LedgerDocument:
         "answered": found.answered._asdict(),
         "deliveries": found.deliveries._asdict(),
         "remodelled": [each._asdict() for each in found.remodelled],
+        "monitoring_minutes": found.monitoring_minutes,
         "promoted_by_loop_30d": found.promoted_by_loop_30d,
         "promoted_by_hand_30d": found.promoted_by_hand_30d,
         "lines": [

@@ -266,15 +266,16 @@ def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
 
     Written out here because no library of this project has it; it is thirty lines.
     """
-    return _alpha(Counter(map(_label_pattern, units)))
+    return alpha_of_patterns(Counter(map(label_pattern, units)))
 
 
-def _label_pattern(labels: Sequence[Hashable]) -> Pattern:
+def label_pattern(labels: Sequence[Hashable]) -> Pattern:
+    """Of the labels of one answer."""
     return frozenset(Counter(labels).items())
 
 
-def _alpha(patterns: Mapping[Pattern, int]) -> float | None:
-    """`patterns`: how many answers got their labels so. There are few, however many answers there are."""
+def alpha_of_patterns(patterns: Mapping[Pattern, int]) -> float | None:
+    """As `alpha`. `patterns`: how many answers got their labels so. There are few, however many answers there are."""
     kinds: Counter[Hashable] = Counter()
     apart = 0.0
     for pattern, times in patterns.items():
@@ -296,12 +297,12 @@ def _bootstrap_interval(units: Sequence[Sequence[Hashable]], seed: int) -> tuple
     """
     if len(units) < 2:
         return None, None
-    chance, patterns = random.Random(seed), [_label_pattern(labels) for labels in units]
+    chance, patterns = random.Random(seed), [label_pattern(labels) for labels in units]
     known = list(dict.fromkeys(patterns))
     number = {pattern: place for place, pattern in enumerate(known)}
     numbers = [number[pattern] for pattern in patterns]
     draws = (Counter(chance.choices(numbers, k=len(numbers))) for _ in range(_DRAWS))
-    drawn = (_alpha({known[place]: times for place, times in each.items()}) for each in draws)
+    drawn = (alpha_of_patterns({known[place]: times for place, times in each.items()}) for each in draws)
     values = sorted(value for value in drawn if value is not None)
     if len(values) < _DRAWS // 2:
         return None, None

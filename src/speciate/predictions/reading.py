@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from speciate.modalities.image_answers import is_stored_image
 from speciate.predictions import prediction_ids
@@ -40,6 +40,8 @@ _TRIES = 20
 _DAY = 86_400.0
 _JSON = ("input", "output", "left_out")
 """Columns that hold JSON."""
+_FEEDBACK_NEEDLE = b'{"k":"%s",' % FEEDBACK_LINE.encode()
+"""In the lines of feedback: those of answers cost nothing."""
 
 
 class LoggedAnswer(NamedTuple):
@@ -192,11 +194,22 @@ def answers(
     return found.sort_by("id").select(wanted)
 
 
+def feedback_rows(part: Path) -> list[FeedbackRow]:
+    """Of one part. Raises FileNotFoundError, DAMAGED."""
+    return cast("list[FeedbackRow]", read_part(part).to_pylist())
+
+
+def feedback_of_lines(data: bytes) -> list[FeedbackRow]:
+    """Of whole lines of a segment, in order."""
+    records = decode(lines_with(data, _FEEDBACK_NEEDLE)).records
+    return [_feedback_row(record) for record in records if record["k"] == FEEDBACK_LINE]
+
+
 def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) -> list[StoredFeedback]:
     """On answers given at `since` or later, oldest first. `of`: on this one alone."""
     floor = prediction_ids.first_after(since)
     filters = [("prediction", ">=", floor), *([] if of is None else [("prediction", "=", of)])]
-    needle = b'{"k":"%s",' % FEEDBACK_LINE.encode() if of is None else of.encode()  # lines of answers cost nothing
+    needle = _FEEDBACK_NEEDLE if of is None else of.encode()
     parts, open_ = _read_parts_and_segments(folder, FEEDBACK, None, filters, needle=needle)
     rows = [row for part in parts for row in part.to_pylist()] + open_.feedback
     rows = list({tuple(row.values()): row for row in rows}.values())  # a kill while they are sealed leaves them twice

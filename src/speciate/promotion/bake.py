@@ -237,6 +237,12 @@ WHERE type IN ('{SURVIVED}', '{CANARY_SURVIVED}', '{BROKEN}', '{TAKEN_BACK}', 'a
                'canary.ended') AND subject IN (SELECT unnest(?::VARCHAR[]))
 ORDER BY seq
 """
+_NEW_BAKE_EVENTS = f"""
+SELECT subject, type, stamp, data FROM events
+WHERE type IN ('{SURVIVED}', '{CANARY_SURVIVED}', '{BROKEN}', '{TAKEN_BACK}', 'alias.moved', 'canary.set',
+               'canary.ended') AND seq > ? AND seq <= ?
+ORDER BY seq
+"""
 _LAST_MOVES = """
 SELECT use_case, arg_max(action, seq) FROM audit
 WHERE action IN ('promote', 'rollback') AND use_case IN (SELECT unnest(?::VARCHAR[])) GROUP BY use_case
@@ -268,6 +274,23 @@ def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -
         said[subject].append(BakeEvent(kind, at, json.loads(data)))
     moves: dict[str, str] = dict(read(_LAST_MOVES, [list(use_cases)]))
     return {name: BakeHistory(said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
+
+
+class BakeHistories:
+    """`bake_histories` again and again: of the events each is read once."""
+
+    def __init__(self) -> None:
+        self._seq = 0
+        self._said: defaultdict[str, list[BakeEvent]] = defaultdict(list)
+
+    def read(self, database: Database, use_cases: Collection[str]) -> dict[str, BakeHistory]:
+        """A history without news equals the one before."""
+        seq = database.last_seq
+        for subject, kind, at, data in database.read(_NEW_BAKE_EVENTS, [self._seq, seq]):
+            self._said[subject] = [*self._said[subject], BakeEvent(kind, at, json.loads(data))]
+        self._seq = seq
+        moves: dict[str, str] = dict(database.read(_LAST_MOVES, [list(use_cases)]))
+        return {name: BakeHistory(self._said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
 
 
 def bake_state(history: BakeHistory, alias: Alias) -> BakeState:

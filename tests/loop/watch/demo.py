@@ -1,5 +1,6 @@
-"""`make demo-loop`: digits from a second source arrive in production, quality falls, labels are asked for, the model
-is trained, promoted and baked, under a clock that runs fast. Prints the timeline and draws it."""
+"""`make demo-loop`, `python -m tests.loop.watch.demo [FILE.svg [SEED]]`: digits from a second source arrive in
+production, quality falls, labels are asked for, the model is trained, promoted and baked, under a clock that runs fast.
+Prints the timeline and draws it."""
 
 from __future__ import annotations
 
@@ -46,9 +47,9 @@ class Mark(NamedTuple):
     text: str
 
 
-def live(loop: Loop, folder: Path, shifted: list[float]) -> tuple[list[Day], list[Mark]]:
+def live(loop: Loop, folder: Path, shifted: list[float], seed: int = 0) -> tuple[list[Day], list[Mark]]:
     """Until a model was promoted and survived its bake, or `_MOST` days."""
-    old, new = digits.own(), digits.other()
+    old, new = digits.own(seed), digits.other(seed)
     print("Training the first model on scikit-learn's digits ...", flush=True)
     loop.start(folder, old)
     old.ask(_UNSEEN)
@@ -143,11 +144,11 @@ def draw(days: Sequence[Day], marks: Sequence[Mark]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def main(target: Path) -> int:
+def main(target: Path, seed: int = 0) -> int:
     shifted: list[float] = []
     kinds = [] if "monitor" in KINDS else [digits.stand_in(lambda one: bool(shifted) and one.end > shifted[0])]
     with tempfile.TemporaryDirectory() as name, digits.loop(Path(name), kinds) as loop:
-        days, marks = live(loop, Path(name), shifted)
+        days, marks = live(loop, Path(name), shifted, seed)
         print()
         for each in reversed(rows.episodes(loop.app.workspace.database, USE_CASE)):
             print(textwrap.fill(
@@ -157,8 +158,8 @@ def main(target: Path) -> int:
         promoted = next((mark.day for mark in marks if mark.text == "promoted"), len(days))
         before = statistics.fmean(day.right for day in days[:_QUIET])
         fallen = statistics.fmean(day.right for day in days[_QUIET:promoted])
-        after = loop.ask(digits.other(), 1000)
-        old = digits.own()
+        after = loop.ask(digits.other(seed), 1000)
+        old = digits.own(seed)
         old.ask(_UNSEEN)
         still = loop.ask(old, 700)
     recovered = (after - fallen) / (before - fallen)
@@ -173,4 +174,4 @@ def main(target: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo-loop.svg")))
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo-loop.svg"), int(*sys.argv[2:3] or (0,))))

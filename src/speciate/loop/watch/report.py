@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, TypedDict
 
 from speciate.jobs import rows as job_rows
-from speciate.loop.watch import rows
+from speciate.loop.watch import costs, rows
 from speciate.loop.watch.aim import AimedGap
 from speciate.loop.watch.definition import WINDOW_SECONDS, next_time
 from speciate.loop.watch.facts import Learned, Memory, ShadowReport, Spent, Taught, key_of
@@ -91,14 +91,6 @@ class WatchDocument(TypedDict):
     episodes: list[dict[str, object]]
 
 
-_SPENT_ON = """
-WITH RECURSIVE own AS (
-    SELECT id, run_seconds, executor FROM jobs WHERE key LIKE ?
-    UNION ALL SELECT jobs.id, jobs.run_seconds, jobs.executor FROM jobs JOIN own ON jobs.parent = own.id
-)
-SELECT coalesce(sum(run_seconds) FILTER (executor = 'local'), 0) / 60, coalesce(sum(usd), 0)
-FROM own LEFT JOIN (SELECT job, sum(usd) AS usd FROM spending GROUP BY job) paid ON paid.job = own.id
-"""
 _ASKED = "SELECT count(*) FROM label_requests WHERE use_case = ? AND episode = ?"
 
 
@@ -168,7 +160,7 @@ def episode_report(workspace: Workspace, use_case: str, number: int) -> EpisodeR
     """Raises NOT_FOUND."""
     database = workspace.database
     found = rows.episode(database, use_case, number)
-    minutes, usd = database.read(_SPENT_ON, [f"watch/{use_case}/{number}/%"])[0]
+    spent = costs.of_episode(database, use_case, number)
     asked: int = database.read(_ASKED, [use_case, number])[0][0]
     triggers = tuple(rows.triggers(database, use_case, number))
     mined = [
@@ -177,7 +169,7 @@ def episode_report(workspace: Workspace, use_case: str, number: int) -> EpisodeR
     learned = [Learned.model_validate(each) for each in _results(database, use_case, number, "relearn")]
     last = learned[-1] if learned else None
     return EpisodeReport(
-        found, triggers, round(minutes, 2), round(usd, 6), asked, sum(each.near_suites for each in mined),
+        found, triggers, round(spent.minutes, 2), round(spent.usd, 6), asked, sum(each.near_suites for each in mined),
         tuple(gap for each in mined for gap in each.gaps), last.shadow if last else None, last.taught if last else None,
     )  # fmt: skip
 

@@ -1,7 +1,8 @@
-"""Watches and what they did, as rows of the catalog. What a look decides is one transaction (`store_decision`)."""
+"""Watches and what they did, as rows of the catalog. What a look decides is one transaction (`store_decisions`)."""
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,18 +24,27 @@ ON CONFLICT (use_case) DO UPDATE SET definition = excluded.definition, enabled =
 """
 _INSERT_STATE = "INSERT INTO watch_states VALUES (?, ?, 0) ON CONFLICT DO NOTHING"
 _ENABLE = "UPDATE watches SET enabled = ?, changed = ?, actor = ? WHERE use_case = ?"
-_SWAP = "UPDATE watch_states SET memory = ?, turn = turn + 1 WHERE use_case = ? AND turn = ? RETURNING turn"
-_LAST_TICK = """
-SELECT number, state, because, fired FROM watch_ticks WHERE use_case = ? ORDER BY number DESC LIMIT 1
+_SWAP = """
+UPDATE watch_states SET memory = given.memory, turn = watch_states.turn + 1
+FROM (SELECT unnest(?::VARCHAR[]) AS use_case, unnest(?::VARCHAR[]) AS memory, unnest(?::BIGINT[]) AS turn) given
+WHERE watch_states.use_case = given.use_case AND watch_states.turn = given.turn RETURNING watch_states.use_case
 """
-_MORE_TICKS = "UPDATE watch_ticks SET last = ?, times = times + 1 WHERE use_case = ? AND number = ?"
+_LAST_TICKS = """
+SELECT use_case, number, state, because, fired FROM watch_ticks
+WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
+QUALIFY row_number() OVER (PARTITION BY use_case ORDER BY number DESC) = 1
+"""
 _SAME_AGAIN = """
 UPDATE watch_ticks SET last = ?, times = times + 1
 FROM (SELECT use_case, max(number) AS newest FROM watch_ticks WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
       GROUP BY use_case) run
 WHERE watch_ticks.use_case = run.use_case AND watch_ticks.number = run.newest
 """
-_INSERT_TICK = "INSERT INTO watch_ticks VALUES (?, ?, ?, ?, 1, ?, ?, ?)"
+_INSERT_TICKS = """
+INSERT INTO watch_ticks
+SELECT unnest(?::VARCHAR[]), unnest(?::BIGINT[]), ?, ?, 1, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]),
+       unnest(?::VARCHAR[])
+"""
 _INSERT_TRIGGER = "INSERT INTO watch_triggers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_OUTBOX = "INSERT INTO watch_outbox VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING"
 _BEGIN = "INSERT INTO episodes VALUES (?, ?, ?, NULL, ?, NULL, NULL, NULL, NULL) ON CONFLICT DO NOTHING"
@@ -175,15 +185,32 @@ def any_enabled(database: Database) -> bool:
 # Looks
 
 
-def store_decision(
-    tx: Transaction, standing: Standing, decision: Decision, send: Sequence[Send], now: float
-) -> bool:  # fmt: skip
-    """State, tick, triggers and what is to be started, together. False where somebody else was quicker: then nothing is
-    written."""
+class Decided(NamedTuple):
+    """What a look at one watch came to."""
+
+    standing: Standing
+    """As it was looked at."""
+    decision: Decision
+    send: Sequence[Send]
+
+
+def store_decisions(tx: Transaction, decided: Sequence[Decided], now: float) -> list[bool]:
+    """State, tick, triggers and what is to be started, together. False where somebody else was quicker: then nothing of
+    this watch is written. A statement for all where all have something to write."""
+    names = [each.standing.watch.use_case for each in decided]
+    memories = [each.decision.memory.model_dump_json() for each in decided]
+    swapped = tx.execute(_SWAP, [names, memories, [each.standing.turn for each in decided]])
+    stored = {name for (name,) in swapped}
+    own = [each for each in decided if each.standing.watch.use_case in stored]
+    _store_ticks(tx, {each.standing.watch.use_case: each.decision for each in own}, now)
+    for each in own:
+        _store_rest(tx, each, now)
+    return [name in stored for name in names]
+
+
+def _store_rest(tx: Transaction, decided: Decided, now: float) -> None:
+    standing, decision, send = decided
     use_case, memory = standing.watch.use_case, decision.memory
-    if not tx.execute(_SWAP, [memory.model_dump_json(), use_case, standing.turn]):
-        return False
-    _store_tick(tx, use_case, decision, now)
     if decision.taken:
         causes = json.dumps(list(dict.fromkeys(each.kind for each in decision.taken)))
         if memory.episode > standing.memory.episode:
@@ -202,17 +229,25 @@ def store_decision(
         tx.execute(_END, row)
     for told in decision.told:
         tx.event(f"use_case:{use_case}", told.type, {"episode": memory.episode, "text": told.text})
-    return True
 
 
-def _store_tick(tx: Transaction, use_case: str, decision: Decision, now: float) -> None:
-    kinds = json.dumps(sorted({each.kind for each in decision.fired}))
-    last = tx.execute(_LAST_TICK, [use_case])
-    said = (decision.memory.state, decision.because, kinds)
-    if last and tuple(last[0][1:]) == said:
-        tx.execute(_MORE_TICKS, [now, use_case, last[0][0]])
-    else:
-        tx.execute(_INSERT_TICK, [use_case, last[0][0] + 1 if last else 1, now, now, *said])
+def _store_ticks(tx: Transaction, decisions: Mapping[str, Decision], now: float) -> None:
+    """Equal looks one after another are one row."""
+    newest = {name: tuple(row) for name, *row in tx.execute(_LAST_TICKS, [list(decisions)])} if decisions else {}
+    again, fresh = list[str](), list[tuple[str, int, str, str, str]]()
+    for name, decision in decisions.items():
+        kinds = json.dumps(sorted({each.kind for each in decision.fired}))
+        said = (str(decision.memory.state), decision.because, kinds)
+        number, *last = newest.get(name, (0,))
+        if tuple(last) == said:
+            again.append(name)
+        else:
+            fresh.append((name, number + 1, *said))
+    if again:
+        same_again(tx, again, now)
+    if fresh:
+        names, numbers, states, reasons, kinds_fired = (list(column) for column in zip(*fresh, strict=True))
+        tx.execute(_INSERT_TICKS, [names, numbers, now, now, states, reasons, kinds_fired])
 
 
 def same_again(tx: Transaction, use_cases: Sequence[str], now: float) -> None:
@@ -226,8 +261,8 @@ def waiting(database: Database) -> list[Send]:
     return [Send(key, kind, json.loads(spec)) for key, kind, spec in rows]
 
 
-def sent(tx: Transaction, key: str) -> None:
-    tx.execute("DELETE FROM watch_outbox WHERE key = ?", [key])
+def sent(tx: Transaction, keys: Sequence[str]) -> None:
+    tx.execute("DELETE FROM watch_outbox WHERE key IN (SELECT unnest(?::VARCHAR[]))", [list(keys)])
 
 
 def refused(tx: Transaction, key: str, problem: str) -> None:
@@ -281,7 +316,9 @@ def _episode(row: Row) -> Episode:
     return Episode(number, begun, ended, tuple(json.loads(causes)), *rest)
 
 
+@functools.lru_cache(maxsize=4096)
 def _standing(row: Row) -> Standing:
+    """Of a fleet few rows change between two looks."""
     definition, enabled, asked, created, changed, by, memory, turn = row
     return Standing(
         Watch.model_validate_json(definition), enabled, asked, created, changed, by,

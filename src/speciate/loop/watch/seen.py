@@ -46,6 +46,7 @@ from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases, bake
 from speciate.promotion.aliases import Alias
+from speciate.promotion.bake import BakeHistories
 from speciate.refs import id_from_key
 from speciate.training.planning.available_methods import all_candidates
 from speciate.use_cases import UseCase
@@ -55,6 +56,9 @@ from speciate.workspace.workspace import Workspace
 
 _STEPS = ("mine", "check", "relearn", "promote")
 _BASES_SECONDS = 86_400.0
+_ALL_SECONDS = 86_400.0
+_TIMED_SECONDS = 600.0
+"""What time alone changes, a question that expires, or a file that no event tells of, is seen so late."""
 _MOST_WINDOWS = 60
 """Monitoring jobs that one look reads: after a year without a daemon the rest follows with the next looks."""
 _SPENT = """
@@ -83,6 +87,9 @@ _REQUESTS = """
 SELECT use_case, prediction, drawn, episode, asked FROM label_requests
 WHERE use_case IN (SELECT unnest(?::VARCHAR[]))
 """
+_ENDED = """
+SELECT id FROM jobs WHERE id IN (SELECT unnest(?::VARCHAR[])) AND state IN (SELECT unnest(?::VARCHAR[]))
+"""
 _PROBLEM = "SELECT problem FROM watch_outbox WHERE key = ? AND problem IS NOT NULL"
 
 
@@ -108,6 +115,8 @@ class Surroundings(NamedTuple):
     """Use case -> those that lean on one another with it."""
     recalls: Mapping[str, Recalled] = {}
     """Use case -> why what serves must go, where a watch asks for that."""
+    monitored: frozenset[str] = frozenset()
+    """Use cases of which a window is looked at that their watch has not read."""
 
     def about(self, use_case: str) -> tuple[object, ...]:
         """What an idle watch of this use case can see here."""
@@ -128,8 +137,43 @@ class Gatherer:
         self.labels = LabelReader(self.workspace)
         self._known_bases: dict[str, tuple[float, tuple[str, ...]]] = {}
         """Use case -> when they were looked up, and which suit."""
+        self._bakes = BakeHistories()
+        self._around: tuple[object, int, Surroundings] | None = None
+        """Of the last look, with what it was read for."""
 
     def around(self, standing: Sequence[Standing], now: float) -> Surroundings:
+        """The same object as at the look before, where nothing happened since: whatever matters to a watch is an event,
+        or seen within minutes."""
+        states = tuple((each.watch.use_case, each.memory.state) for each in standing)
+        key = (self.workspace.database.last_seq, states, month_start(now), int(now // _ALL_SECONDS))
+        timed = int(now // _TIMED_SECONDS)
+        if self._around is None or self._around[0] != key:
+            self._around = key, timed, self._read_all(standing, now)
+        elif self._around[1] != timed:
+            known = self._around[2]
+            recalls = self._recalls(standing, known.production, known.definitions)
+            fresh = known._replace(questions=self._questions(now), recalls=recalls)
+            same = (fresh.questions, recalls) == (known.questions, known.recalls)
+            self._around = key, timed, known if same else fresh
+        return self._around[2]
+
+    def _questions(self, now: float) -> dict[str, str]:
+        pending = approvals.list_approvals(self.workspace.database, now, approvals.PENDING)
+        return {str(each.arguments["use_case"]): each.id for each in pending if "use_case" in each.arguments}
+
+    def _recalls(
+        self, standing: Sequence[Standing], production: Mapping[str, Alias], definitions: Mapping[str, UseCase]
+    ) -> dict[str, Recalled]:
+        asking = [each.watch.use_case for each in standing if each.watch.has("recall")]
+        serving = {name: production[name].model for name in asking if name in production}
+        return recall.everyone(self.workspace, serving, definitions)
+
+    def label_news(self, standing: Standing) -> tuple[int, float | None, int]:
+        """What an idle watch sees of labels."""
+        found = self.labels.counts(standing.watch.use_case, standing.memory.learned_until, {}, standing.memory.episode)
+        return found.new, found.alpha, found.doubly
+
+    def _read_all(self, standing: Sequence[Standing], now: float) -> Surroundings:
         database = self.workspace.database
         names = [each.watch.use_case for each in standing]
         month = month_start(now)
@@ -139,18 +183,16 @@ class Gatherer:
         labelling = [each.watch.use_case for each in standing if each.memory.state == "labelling"]
         for name, *row in database.read(_REQUESTS, [labelling]) if labelling else ():
             requests.setdefault(name, {})[row[0]] = LabelRequest(*row)
-        pending = approvals.list_approvals(database, now, approvals.PENDING)
         leaning = [each.memory.provider for each in standing if each.watch.has("provider_change")]
         changes = database.read(_CHANGES, [min(leaning)]) if leaning else []
         production = {each.use_case: each for each in aliases.everywhere(database)}
         definitions = use_cases.in_force(database)
-        leans = leanings(database, self.workspace.settings.watch.teachers)
-        recalling = [each.watch.use_case for each in standing if each.watch.has("recall")]
+        leans = leanings(database, self.workspace.settings.watch.teachers, definitions)
         return Surroundings(
             production=production,
             definitions=definitions,
-            histories=bake.bake_histories(database, names),
-            questions={str(each.arguments["use_case"]): each.id for each in pending if "use_case" in each.arguments},
+            histories=self._bakes.read(database, names),
+            questions=self._questions(now),
             spent={
                 name: Spent(*costs.get(name, (0.0, 0.0)), asked.get(name, 0)) for name in {*costs, *asked}
             },
@@ -160,9 +202,8 @@ class Gatherer:
             changes=[(number, str(json.loads(data).get("identity", ""))) for number, data in changes],
             canaries={each.use_case: each for each in aliases.everywhere(database, aliases.CANARY)},
             circles={name: tuple(found) for name in names if (found := circle(leans, name))},
-            recalls=recall.everyone(
-                self.workspace, {name: production[name].model for name in recalling if name in production}, definitions
-            ),
+            recalls=self._recalls(standing, production, definitions),
+            monitored=self._monitored(standing, production),
         )  # fmt: skip
 
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
@@ -182,7 +223,7 @@ class Gatherer:
             canary=canary.model if canary else None,
             canary_bake=bake.bake_state(history, canary) if canary else "provisional",
             question=around.questions.get(name),
-            windows=self._windows(name, memory, alias),
+            windows=self._windows(name, memory, alias) if name in around.monitored else (),
             labels_new=labels.new,
             labels_of_episode=labels.of_episode,
             labels_drawn=labels.drawn,
@@ -208,16 +249,26 @@ class Gatherer:
         """Of what serves: outcomes of the monitoring jobs that follow the last one that was read, in order."""
         if alias is None:
             return ()
-        first = memory.window + 1 if alias.generation == memory.generation else 0
-        keys = {id_from_key("job", monitor_key(name, alias.generation, first + place)): first + place
-                for place in range(_MOST_WINDOWS)}  # fmt: skip
+        first = _next_window(memory, alias)
         found: list[Window] = []
-        jobs = job_rows.by_id(self.workspace.database, list(keys))
-        for job, number in keys.items():
-            if job not in jobs or jobs[job].state not in ENDED:
-                break
-            found.append(Window(number, _signals(jobs[job])))
+        for few in (range(first, first + 2), range(first + 2, first + _MOST_WINDOWS)):  # mostly there is one
+            keys = {id_from_key("job", monitor_key(name, alias.generation, number)): number for number in few}
+            jobs = job_rows.by_id(self.workspace.database, list(keys))
+            for job, number in keys.items():
+                if job not in jobs or jobs[job].state not in ENDED:
+                    return tuple(found)
+                found.append(Window(number, _signals(jobs[job])))
         return tuple(found)
+
+    def _monitored(self, standing: Sequence[Standing], production: Mapping[str, Alias]) -> frozenset[str]:
+        keys = {
+            id_from_key("job", monitor_key(name, alias.generation, _next_window(each.memory, alias))): name
+            for each in standing
+            for name in (each.watch.use_case,)
+            if (alias := production.get(name)) is not None
+        }
+        ended = [str(state) for state in ENDED]
+        return frozenset(keys[job] for (job,) in self.workspace.database.read(_ENDED, [list(keys), ended]))
 
     def _jobs(self, name: str, memory: Memory) -> dict[str, EndedJob]:
         if memory.state not in ("mining", "checking", "learning") and not (memory.state == "baking" and memory.canary):
@@ -270,13 +321,19 @@ class Gatherer:
         return Requirement(definition.version, None)
 
     def _provider(self, definition: UseCase | None, around: Surroundings) -> int:
-        """Number of the newest change of the endpoint that serves the use case's incumbent; 0: none."""
-        incumbent = definition.incumbent if definition else None
-        if not incumbent or not around.changes or incumbent.startswith((use_cases.COLUMN, use_cases.CONSTANT)):
+        """Number of the newest change of an endpoint that the use case leans on, its incumbent or teacher; 0: none."""
+        if definition is None or not around.changes:
             return 0
-        endpoint = registry.endpoint_of(self.workspace.database, incumbent)
-        own = endpoint.identity if endpoint else None
-        return max((number for number, identity in around.changes if identity == own), default=0)
+        named = {definition.incumbent, self.workspace.settings.watch.teachers.get(definition.name)}
+        own = {self._endpoint(model) for model in named if model} - {None}
+        return max((number for number, identity in around.changes if identity in own), default=0)
+
+    def _endpoint(self, model: str) -> str | None:
+        """The identity of the endpoint behind a model; None where its files are here, or it is none."""
+        if model.startswith((use_cases.COLUMN, use_cases.CONSTANT)):
+            return None
+        endpoint = registry.endpoint_of(self.workspace.database, model)
+        return endpoint.identity if endpoint else None
 
     def _allowed(self, base: str, definition: UseCase) -> bool:
         try:
@@ -315,6 +372,11 @@ def _within(card: ModelCard, definition: UseCase) -> bool:
 def find_modality(database: Database, model: str) -> str | None:
     cards = registry.versions(database, model.partition("@")[0])
     return next((each.modality for each in cards if each.ref == model), None)
+
+
+def _next_window(memory: Memory, alias: Alias) -> int:
+    """The first that was not read."""
+    return memory.window + 1 if alias.generation == memory.generation else 0
 
 
 def month_start(now: float) -> float:

@@ -83,13 +83,18 @@ def send_of(workspace: Workspace, watch: Watch, memory: Memory, start: Start, no
     return Send(key, "relearn", relearn(workspace, watch, memory, start, now, use_case, card, core))
 
 
-def _teach(workspace: Workspace, watch: Watch, memory: Memory, now: float) -> Mapping[str, object] | None:
+def _teach(
+    workspace: Workspace, watch: Watch, memory: Memory, now: float, dataset: str, usd: float
+) -> Mapping[str, object] | None:  # fmt: skip
     """None where no person named a teacher for the use case."""
     teacher = workspace.settings.watch.teachers.get(watch.use_case)
     if teacher is None:
         return None
     since = memory.moved if memory.onset is None else memory.onset
-    return {"use_case": watch.use_case, "teacher": teacher, "since": since, "until": now}
+    return {
+        "use_case": watch.use_case, "teacher": teacher, "since": since, "until": now, "dataset": dataset,
+        "budget_usd": usd,
+    }  # fmt: skip
 
 
 def suites(workspace: Workspace, watch: Watch) -> tuple[str, ...]:
@@ -126,7 +131,7 @@ def relearn(
         judged_inputs=tuple(manifest.inputs),
         judged_label=_label(manifest),
         train_source=source and source + "&part=train",
-        teach=_teach(workspace, watch, memory, now),
+        teach=_teach(workspace, watch, memory, now, manifest.ref, start.usd),
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=(*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled)),

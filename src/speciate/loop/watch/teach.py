@@ -1,10 +1,11 @@
 """The job kind `teach`: a teacher labels answers that people were not asked about, or did not answer.
 
 A person consents by naming it in `[watch.teachers]` of settings.toml: no tool can. It is a version of this workspace,
-so nothing leaves the machine. Each time it first answers what people labelled; where it agrees with them on fewer than
-80 of 100, or fewer than 30 of these labels are there, none of its labels is used. So a teacher that begins to answer
-nonsense stops teaching with the next batch. Its labels are kept beside the log, with who gave them;
-`log:...&taught=JOB` takes them into the split train alone, never where something is judged.
+so that nothing leaves the machine, or an endpoint (`teach_endpoint`). Each time it first answers what people labelled;
+where it agrees with them on fewer than 80 of 100, or fewer than 30 of these labels are there, none of its labels is
+used. So a teacher that begins to answer nonsense stops teaching with the next batch, and an endpoint within this one.
+Its labels are kept beside the log, with who gave them; `log:...&taught=JOB` takes them into the split train alone,
+never where something is judged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from speciate.datasets.sources.answer_log import taught_file
 from speciate.errors import Call, Code, SpeciateError
@@ -23,8 +24,10 @@ from speciate.jobs.job import Job, JobResult, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
+from speciate.loop.watch import teach_endpoint
 from speciate.loop.watch.facts import Taught
 from speciate.loop.watch.shadow import AskedPayload, ask_all, item_of
+from speciate.loop.watch.teach_endpoint import AGREEMENT, LEAST, EndpointPayload
 from speciate.models import registry
 from speciate.predictions import reading
 from speciate.predictions.feedback import latest_by_source, matches_label, prevailing_label
@@ -40,8 +43,6 @@ from speciate.workspace import integrity
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
-AGREEMENT, LEAST = 0.8, 30
-"""Share of people's labels that it must give, too, and how many of these there must be."""
 _MOST_CHECKED = 200
 
 
@@ -54,6 +55,9 @@ class TeachSpec(BaseModel):
     """Answers from then on."""
     until: float
     """Labels that came until then, and answers before."""
+    dataset: str | None = None
+    """To which its labels are added: whose consent an endpoint needs, and whose classes it may name."""
+    budget_usd: float | None = Field(None, ge=0)
 
 
 class TeachPayload(AskedPayload):
@@ -61,9 +65,13 @@ class TeachPayload(AskedPayload):
     until: float
 
 
-def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload]:
-    """Raises REFUSED where no person named this teacher, NOT_FOUND for a version that is not there, INVALID for one
-    that others serve, or of another task."""
+class AnyPayload(RootModel[EndpointPayload | TeachPayload]):
+    """Of one of the two."""
+
+
+def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload | EndpointPayload]:
+    """Raises REFUSED where no person named this teacher or allowed its host, NOT_FOUND for a version that is not there,
+    INVALID for one of another task, or an endpoint that cannot label this."""
     if workspace.settings.watch.teachers.get(spec.use_case) != spec.teacher:
         raise SpeciateError(
             Code.REFUSED,
@@ -79,12 +87,21 @@ def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload]:
             "A person names another one in [watch.teachers] of settings.toml.",
         )  # fmt: skip
     days = workspace.settings.log.of(spec.use_case).retention_days
+    since = max(spec.since, reading.retention_start(workspace.clock.now(), days))
+    log = log_folder(workspace.folders, spec.use_case).path
+    if card.endpoint is not None:
+        planned = teach_endpoint.plan(
+            workspace, card.endpoint, card.ref, use_case, log, spec.dataset, spec.n, since, spec.until, spec.budget_usd
+        )
+        return Plan(
+            payload=planned.payload, use_case=spec.use_case, secrets=planned.secrets, spends=planned.spends,
+            usd=planned.payload.budget_usd, resolved={"teacher": card.ref, "host": card.endpoint.host},
+        )  # fmt: skip
     check_sandbox(workspace.settings.cage)
     payload = TeachPayload(
-        log=log_folder(workspace.folders, spec.use_case).path, teacher=card.ref, model_folder=version.path,
+        log=log, teacher=card.ref, model_folder=version.path,
         modality=card.modality, inputs=card.inputs, parts=card.parts, ignored_parts=card.ignored_parts, n=spec.n,
-        since=max(spec.since, reading.retention_start(workspace.clock.now(), days)), until=spec.until,
-        cage=workspace.settings.cage,
+        since=since, until=spec.until, cage=workspace.settings.cage,
     )  # fmt: skip
     return Plan(
         payload=payload, use_case=spec.use_case,
@@ -93,23 +110,32 @@ def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload]:
 
 
 def run(run: Run) -> dict[str, object]:
-    payload = run.read_payload(TeachPayload)
+    payload = run.read_payload(AnyPayload).root
     log = LogFolder(payload.log)
-    labels = _labels(log, payload)
+    labels = _labels(log, payload.since, payload.until)
+    known = _some(log, list(labels), _MOST_CHECKED)
+    open_ = _some(log, _unlabelled(log, payload.since, payload.until, labels), payload.n)
+    if isinstance(payload, EndpointPayload):
+        found, taught = teach_endpoint.run(run, payload, known, open_, labels)
+    else:
+        found, taught = _by_version(run, payload, log, known, open_, labels)
+    if not found.trusted:
+        return found.model_dump(mode="json")
+    _write(taught_file(log, run.folder.run_id.partition(".")[0]), taught, payload.teacher)
+    return found.model_copy(update={"labels": len(taught)}).model_dump(mode="json")
+
+
+def _by_version(
+    run: Run, payload: TeachPayload, log: LogFolder, known: Sequence[LoggedAnswer], open_: Sequence[LoggedAnswer],
+    labels: Mapping[str, object],
+) -> tuple[Taught, dict[str, object]]:  # fmt: skip
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     try:
-        known = _some(log, list(labels), _MOST_CHECKED)
         found = judge(payload.teacher, known, _ask(pool, payload, log, known), labels)
-        if not found.trusted:
-            return found.model_dump(mode="json")
-        open_ = _some(log, _unlabelled(log, payload, labels), payload.n)
-        given = _ask(pool, payload, log, open_)
+        given = _ask(pool, payload, log, open_) if found.trusted else {}
     finally:
         pool.close()
-    taught = {name: each["output"] for name, each in given.items() if each["error"] is None}
-    path = taught_file(log, run.folder.run_id.partition(".")[0])
-    _write(path, taught, payload.teacher)
-    return found.model_copy(update={"labels": len(taught)}).model_dump(mode="json")
+    return found, {name: each["output"] for name, each in given.items() if each["error"] is None}
 
 
 def judge(
@@ -130,22 +156,24 @@ def judge(
     )  # fmt: skip
 
 
-def _labels(log: LogFolder, payload: TeachPayload) -> dict[str, object]:
+def _labels(log: LogFolder, since: float, until: float) -> dict[str, object]:
     """Prediction -> the label of people or agents. What a system or a teacher said does not check a teacher."""
     if not log.path.exists():
         return {}
-    given = [each for each in reading.feedback(log, since=payload.since) if each.at <= payload.until]
+    given = [each for each in reading.feedback(log, since=since) if each.at <= until]
     found = {name: prevailing_label(said) for name, said in latest_by_source(given).items()}
     return {name: each.label for name, each in found.items() if each is not None and each.source != "system"}
 
 
-def _unlabelled(log: LogFolder, payload: TeachPayload, labels: Mapping[str, object]) -> list[str]:
-    rows = reading.answers(log, since=payload.since, columns=["id", "at", "error", "input"])
+def _unlabelled(log: LogFolder, since: float, until: float, labels: Mapping[str, object]) -> list[str]:
+    if not log.path.exists():
+        return []
+    rows = reading.answers(log, since=since, columns=["id", "at", "error", "input"])
     columns = (rows[name].to_pylist() for name in ("id", "at", "error", "input"))
     return [
         name
         for name, at, error, kept in zip(*columns, strict=True)
-        if name not in labels and at <= payload.until and not error and kept
+        if name not in labels and at <= until and not error and kept
     ]
 
 
@@ -185,6 +213,7 @@ def commit(tx: Transaction, job: Job, found: Taught) -> JobResult:
     return found.model_copy(update={"source": job.id if found.labels else None}).model_dump(mode="json")
 
 
-KIND: Kind[TeachSpec, TeachPayload, Taught] = Kind(
-    name="teach", spec=TeachSpec, plan=plan, run="speciate.loop.watch.teach:run", collect=collect, commit=commit
-)
+KIND: Kind[TeachSpec, TeachPayload | EndpointPayload, Taught] = Kind(
+    name="teach", spec=TeachSpec, plan=plan, run="speciate.loop.watch.teach:run", collect=collect, commit=commit,
+    paid=teach_endpoint.paid,
+)  # fmt: skip

@@ -10,7 +10,7 @@ from speciate.loop.watch.facts import Alarm, Cause, Evidence, Memory, Seen
 CHECK_MINUTES = 2.0
 AGREEMENT = 0.6
 """Krippendorff's alpha below which labels are too noisy to learn from (his own bound is 0.667)."""
-_DOUBLY = 50
+DOUBLY = 50
 """Answers that several people labelled, before alpha says anything."""
 _QUALITY = ("quality", "wrong", "error")
 _LIMITS = ("latency", "slow", "failed", "usd", "limit")
@@ -66,7 +66,7 @@ def fired(watch: Watch, memory: Memory, seen: Seen) -> tuple[Cause, ...]:
             add("new_labels", text, {"labels": seen.labels_new}, memory.learned_until)
     if seen.due is not None:
         add("schedule", "its time came", {"due": seen.due}, seen.due)
-    if seen.alpha is not None and seen.doubly_labelled >= _DOUBLY and seen.alpha < AGREEMENT:
+    if seen.alpha is not None and seen.doubly_labelled >= DOUBLY and seen.alpha < AGREEMENT:
         evidence = {"alpha": round(seen.alpha, 3), "answers": seen.doubly_labelled}
         add("label_disagreement", "those who label do not agree", evidence, "alpha", cost=0.0)
     return tuple(found)

@@ -15,22 +15,23 @@ from typing import NamedTuple, Protocol
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs.engine import Engine
+from speciate.jobs.engine import Asked, Engine
 from speciate.loop.watch import news, rows
 from speciate.loop.watch.decide import decide
-from speciate.loop.watch.definition import WINDOW_SECONDS, TriggerKind, Watch, next_time
+from speciate.loop.watch.definition import DAY, WINDOW_SECONDS, TriggerKind, Watch, next_time
 from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
-from speciate.loop.watch.rows import Send, Standing
+from speciate.loop.watch.rows import Decided, Send, Standing
 from speciate.loop.watch.seen import Gatherer, Surroundings, find_modality
 from speciate.loop.watch.steps import send_of
 from speciate.promotion import aliases
 from speciate.workspace.workspace import Workspace
 
 LOOK_SECONDS = 60.0
-_AROUND_SECONDS = 600.0
+_TOGETHER = 50
+"""Decisions that are stored in one transaction."""
 _PRIORITY = -10
 _MONITORED: tuple[TriggerKind, ...] = ("data_shift", "quality_regression", "limit_breach")
-_BY_LABELS: tuple[TriggerKind, ...] = ("new_labels", "label_disagreement", "new_base_model")
+_BY_LABELS: tuple[TriggerKind, ...] = ("new_labels", "label_disagreement")
 """Triggers that fire without an event of the catalog."""
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Gathers(Protocol):
     def around(self, standing: Sequence[Standing], now: float) -> Surroundings: ...
 
     def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen: ...
+
+    def label_news(self, standing: Standing) -> tuple[int, float | None, int]: ...
 
 
 Sender = Callable[[Workspace, Watch, Memory, Start, float], Send]
@@ -53,8 +56,10 @@ class _Rest(NamedTuple):
     turn: int
     changed: float
     """When the watch was defined, paused or resumed last."""
-    about: object
-    """What its surroundings said of it."""
+    around: Surroundings
+    """As they were."""
+    labels: object
+    """What there was of labels, where they can wake it."""
     until: float
     """A schedule, or the end of a window."""
     decision: Decision
@@ -72,8 +77,8 @@ class Watcher:
         self._workspace, self._engine = workspace, engine
         self._gatherer, self._sender = gatherer or Gatherer(workspace), sender
         self._rests: dict[str, _Rest] = {}
-        self._around: tuple[object, Surroundings] | None = None
-        """Of the last look, with what it was read for."""
+        self._standing: tuple[int, list[Standing]] | None = None
+        """Enabled watches, with the number of the newest event by then; None: read them again."""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -95,43 +100,41 @@ class Watcher:
         """One pass over all enabled watches; what was decided, by use case."""
         self._send()
         database, now = self._workspace.database, self._workspace.clock.now()
-        standing = [each for each in rows.everyone(database) if each.enabled]
+        standing = self._enabled()
         if not standing:
             return {}
         self._monitor(standing, now)
         self._tell_news(standing, now)
-        around = self._around_now(standing, now)
+        around = self._gatherer.around(standing, now)
         found: dict[str, Decision] = {}
         same = [each.watch.use_case for each in standing if self._is_at_rest(each, around, now)]
         if same:
             database.transact(lambda tx: rows.same_again(tx, same, now))
             found |= {name: self._rests[name].decision for name in same}
+        decided = list[Decided]()
         for each in standing:
             if each.watch.use_case in found:
                 continue
             try:
-                decision = self._look_at(each, around, now)
+                decided.append(self._decide(each, around, now))
             except SpeciateError:  # of one watch: the others are looked at all the same
                 _log.exception("the watch of %s could not be looked at", each.watch.use_case)
                 continue
-            if decision is not None:
-                found[each.watch.use_case] = decision
-                if decision.memory.state == "learning" and each.watch.use_case not in around.learning:
-                    around = around._replace(learning=(*around.learning, each.watch.use_case))
+            if decided[-1].decision.memory.state == "learning" and each.watch.use_case not in around.learning:
+                around = around._replace(learning=(*around.learning, each.watch.use_case))
+        for begin in range(0, len(decided), _TOGETHER):
+            found |= self._store(decided[begin : begin + _TOGETHER], around, now)
         self._send()
         return found
 
-    def _around_now(self, standing: Sequence[Standing], now: float) -> Surroundings:
-        """Read again only where something happened: whatever matters to a watch is an event. What time alone changes,
-        a question that expires or another month, is seen some minutes later."""
-        states = tuple((each.watch.use_case, each.memory.state) for each in standing)
-        key = (self._workspace.database.last_seq, states, int(now // _AROUND_SECONDS))
-        if self._around is None or self._around[0] != key:
-            self._around = key, self._gatherer.around(standing, now)
-        return self._around[1]
+    def _enabled(self) -> list[Standing]:
+        """Read again where something happened: who defines, pauses or resumes a watch notes an event."""
+        seq = self._workspace.database.last_seq
+        if self._standing is None or self._standing[0] != seq:
+            self._standing = seq, [each for each in rows.everyone(self._workspace.database) if each.enabled]
+        return self._standing[1]
 
-    def _look_at(self, standing: Standing, around: Surroundings, now: float) -> Decision | None:
-        """None where somebody else changed the watch meanwhile: the next look sees it."""
+    def _decide(self, standing: Standing, around: Surroundings, now: float) -> Decided:
         workspace = self._workspace
         watch = standing.watch.model_copy(
             update={"policy": standing.watch.policy.capped(workspace.settings.watch)}
@@ -144,13 +147,20 @@ class Watcher:
             failed = {start.step: EndedJob("", None, error.message) for start in decision.start}
             ended = decide(watch, decision.memory, _with_jobs(seen, failed), now)
             decision, send = _both(decision, ended), []
+        return Decided(standing, decision, send)
+
+    def _store(self, decided: Sequence[Decided], around: Surroundings, now: float) -> dict[str, Decision]:
+        """Those that were stored. Where somebody else changed a watch meanwhile, the next look sees it."""
         fault("watch_decided")
-        stored = workspace.database.transact(lambda tx: rows.store_decision(tx, standing, decision, send, now))
+        stored = self._workspace.database.transact(lambda tx: rows.store_decisions(tx, decided, now))
         fault("watch_stored")
-        if not stored:
-            return None
-        self._rest(standing, decision, around, now)
-        return decision
+        self._standing = None
+        found: dict[str, Decision] = {}
+        for each, is_stored in zip(decided, stored, strict=True):
+            if is_stored:
+                found[each.standing.watch.use_case] = each.decision
+                self._rest(each.standing, each.decision, around, now)
+        return found
 
     def _rest(self, standing: Standing, decision: Decision, around: Surroundings, now: float) -> None:
         """Remember what an idle look found, where only an event or the time can change it: the cost of looks follows
@@ -158,40 +168,50 @@ class Watcher:
         watch, name = standing.watch, standing.watch.use_case
         self._rests.pop(name, None)
         idle = decision.memory.state == "idle" and not decision.fired
-        if not idle or decision.memory != standing.memory or any(watch.has(kind) for kind in _BY_LABELS):
+        if not idle or decision.memory != standing.memory:
             return  # a look that changed something may find something else the next time
         wakes = [moment for each in watch.triggers if each.on == "schedule" and (moment := next_time(each, now))]
         wakes += [decision.memory.moved + (decision.memory.window + 2) * WINDOW_SECONDS]
-        self._rests[name] = _Rest(standing.turn + 1, standing.changed, around.about(name), min(wakes), decision)
+        wakes += [until for until in decision.memory.tried.values() if until > now]
+        wakes += [now + DAY] if watch.has("new_base_model") else []
+        labels = self._gatherer.label_news(standing) if _is_by_labels(watch) else None
+        self._rests[name] = _Rest(standing.turn + 1, standing.changed, around, labels, min(wakes), decision)
 
     def _is_at_rest(self, standing: Standing, around: Surroundings, now: float) -> bool:
-        rest = self._rests.get(standing.watch.use_case)
-        return (
-            rest is not None
-            and (rest.turn, rest.changed) == (standing.turn, standing.changed)
-            and now < rest.until
-            and rest.about == around.about(standing.watch.use_case)
-        )
+        name = standing.watch.use_case
+        rest = self._rests.get(name)
+        if rest is None or (rest.turn, rest.changed) != (standing.turn, standing.changed) or now >= rest.until:
+            return False
+        if rest.around is not around:
+            if rest.around.about(name) != around.about(name):
+                return False
+            self._rests[name] = rest._replace(around=around)
+        return not _is_by_labels(standing.watch) or rest.labels == self._gatherer.label_news(standing)
 
     def _send(self) -> None:
         """Submit what was decided on and is not known to be submitted: the same key is the same job."""
         database = self._workspace.database
-        for job in rows.waiting(database):
-            try:
-                self._engine.submit(job.kind, job.spec, key=job.key, priority=_PRIORITY)
-            except SpeciateError as error:
-                if error.code is Code.UNAVAILABLE:  # a full disk, say: the next look may succeed
-                    _log.warning("%s waits: %s", job.key, error.message)
-                    continue
-                _note_refused(self._workspace, job, error)
-            else:
+        waiting = rows.waiting(database)
+        if not waiting:
+            return
+        asked = [Asked(job.kind, job.spec, job.key, priority=_PRIORITY) for job in waiting]
+        sent = list[str]()
+        for job, outcome in zip(waiting, self._engine.submit_all(asked), strict=True):
+            if not isinstance(outcome, SpeciateError):
                 fault("watch_submitted")
-                database.transact(lambda tx, key=job.key: rows.sent(tx, key))  # type: ignore[misc]  # bound now
+                sent.append(job.key)
+            elif outcome.code is Code.UNAVAILABLE:  # a full disk, say: the next look may succeed
+                _log.warning("%s waits: %s", job.key, outcome.message)
+            else:
+                _note_refused(self._workspace, job, outcome)
+        if sent:
+            database.transact(lambda tx: rows.sent(tx, sent))
 
     def _monitor(self, standing: Sequence[Standing], now: float) -> None:
         """Begin the monitoring job of each week that is over, one by one: each is compared with all before it."""
         if "monitor" not in self._engine.kinds.names():
             return
+        due = list[Asked]()
         for each in standing:
             memory, use_case = each.memory, each.watch.use_case
             if memory.model is None or not any(each.watch.has(kind) for kind in _MONITORED):
@@ -205,10 +225,10 @@ class Watcher:
                 "end": begin + WINDOW_SECONDS,
             }  # fmt: skip
             key = monitor_key(use_case, memory.generation, number)
-            try:
-                self._engine.submit("monitor", spec, key=key, priority=_PRIORITY)
-            except SpeciateError as error:
-                _log.warning("%s could not begin: %s", key, error.message)
+            due.append(Asked("monitor", spec, key, priority=_PRIORITY))
+        for asked, outcome in zip(due, self._engine.submit_all(due), strict=True):
+            if isinstance(outcome, SpeciateError):
+                _log.warning("%s could not begin: %s", asked.key, outcome.message)
 
     def _tell_news(self, standing: Sequence[Standing], now: float) -> None:
         """Once a week a refresh, once a month a digest, for those that ask for new base models."""
@@ -241,6 +261,10 @@ class Watcher:
                 self.look()
             except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
                 _log.exception("the watches could not be looked at")
+
+
+def _is_by_labels(watch: Watch) -> bool:
+    return any(watch.has(kind) for kind in _BY_LABELS)
 
 
 def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None:
