@@ -300,6 +300,7 @@ def test_copies_of_test_rows_are_no_further_evidence(flowers: Workspace) -> None
     assert "these 1200 are 100 independent units" in str(report["notes"])
 
 
+@pytest.mark.usefixtures("measured_costs")
 def test_costs_of_local_models_have_an_interval_and_a_load(flowers: Workspace) -> None:
     world.train_model(flowers, "again")
     result = world.evaluate_models(flowers, models=["points", "again"], use_case="flowering")
