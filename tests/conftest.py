@@ -23,7 +23,7 @@ from speciate.jobs.zygote import PRELOADS
 from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests import forks
+from tests import attached, forks
 
 sys.dont_write_bytecode = False  # nor do this process's own imports leave it
 settings.register_profile("brief", max_examples=25, deadline=None)
@@ -125,6 +125,8 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(blank: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
     """New, and of this test alone."""
-    workspace = Workspace(shutil.copytree(blank, tmp_path / "workspace"), clock=clock, settings=Settings(policy="auto"))
-    yield workspace
-    workspace.close()
+    root = shutil.copytree(blank, tmp_path / "workspace")
+    with attached.catalog_in(root):
+        workspace = Workspace(root, clock=clock, settings=Settings(policy="auto"))
+        yield workspace
+        workspace.close()

@@ -45,6 +45,8 @@ from speciate.jobs.zygote import PRELOADS, Zygote
 from speciate.sandbox import warm
 from speciate.server import dial
 from speciate.serving import deployments
+from speciate.training import provenance
+from speciate.training.planning import estimates
 
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _PACKAGES = ("speciate.cli", "speciate.tools", "speciate.resources")
@@ -348,6 +350,8 @@ def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload([*_MODULES, *(name for package in _PACKAGES for name in _modules(package))])
     importlib.import_module("speciate.server.mcp.app").offered_tools()  # keeps their schemas
+    estimates.shipped_runs()  # keeps how fast this processor is
+    provenance.code()
     start_programs_here()
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()

@@ -139,7 +139,7 @@ SAID = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=drawn(60), deadline=None)
+@settings(max_examples=drawn(60, 10), deadline=None)
 @given(st.lists(SAID, min_size=1, max_size=len(NAMES)), st.booleans(), st.none() | st.integers(1, 4))
 def test_rows_and_their_children_are_all_that_hold_the_constraints(
     said: list[dict[str, Any]], mit: bool, most: int | None
