@@ -39,7 +39,7 @@ from types import SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
 
 from speciate.environment import LIBRARIES, preload
-from speciate.jobs import executors, supervisor
+from speciate.jobs import executors, supervisor, zygote
 from speciate.jobs.kinds import KINDS, Kinds
 from speciate.jobs.zygote import PRELOADS, Zygote
 from speciate.sandbox import warm
@@ -100,7 +100,9 @@ class Fork:
             message = json.dumps({"run": json.dumps(request)}).encode()
             socket.send_fds(self._asked, [message], [*theirs, *pass_fds])
         self._lines = self._asked.makefile("r")
-        self.pid = int(json.loads(self._lines.readline())["pid"])
+        if not (told := self._lines.readline()):
+            raise ConnectionError("the process that forks ended")
+        self.pid = int(json.loads(told)["pid"])
 
     @staticmethod
     def _end(stack: contextlib.ExitStack, theirs: list[int], asked: Any, number: int) -> IO[bytes] | None:
@@ -256,15 +258,23 @@ class Forks(Zygote):
         name, listener = self._others.pop(watch)
         self._selector.unregister(watch)
         if os.fork() == 0:
+            self._be_family(name, listener)
+        listener.close()
+        return None
+
+    def _be_family(self, name: str, listener: socket.socket) -> NoReturn:
+        """Without its libraries it ends, and its programs are executed."""
+        try:
             self._selector.close()
+            for each in (self._listener, *(asked for _, asked in self._children.values())):
+                each.close()
             if name == "classical":
                 runs = (kind.run.partition(":")[0] for kind in map(Kinds().__getitem__, KINDS))
                 preload(filter(None, runs))
             preload(_FAMILIES[name])
             Forks({name: listener}, self._folder, self._watch).serve()
+        finally:
             os._exit(0)
-        listener.close()
-        return None
 
     def _be_child(self, run: str, descriptors: list[int]) -> NoReturn:
         request = json.loads(run)
@@ -353,6 +363,7 @@ def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
     estimates.shipped_runs()  # keeps how fast this processor is
     provenance.code()
     start_programs_here()
+    zygote._IDLE_SECONDS = 3600.0  # tests of networks alone may take longer than its five minutes
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
 
