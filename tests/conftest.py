@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: what one compiles the others read
@@ -16,13 +16,14 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # too; read when numpy is
 import pytest
 from hypothesis import settings
 
+from speciate.datasets.loading.loader import Example
 from speciate.environment import cores, uncollected
 from speciate.evaluation.predictors import timing
 from speciate.jobs.zygote import PRELOADS
 from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests import forks
+from tests import attached, forks
 
 sys.dont_write_bytecode = False  # nor do this process's own imports leave it
 settings.register_profile("brief", max_examples=25, deadline=None)
@@ -31,7 +32,7 @@ settings.load_profile("brief")  # `make test-slow` asks for the thorough one
 
 
 warm.MODULES = (*warm.MODULES, *PRELOADS["classical"])  # or each test's pool would import them to load its model
-forks.start_daemons_here()
+forks.start_programs_here()
 os.fsync = os.fstat  # type: ignore[assignment]  # no test cuts the power; a sync waits for whatever else the disk does
 
 
@@ -49,15 +50,36 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() * 3 // 2 if cores() > 1 else 1
 
 
+def _brief_latencies(
+    models: Sequence[timing.TimedModel], drawn: Sequence[Sequence[Example]]
+) -> tuple[list[list[float]], list[timing.ReferenceTime]]:
+    """Eight timings of each model, ten times over: 72 are the fewest that bound a p95. The processor is free."""
+    times, _ = _latencies(models, drawn)
+    return [each * 10 for each in times], [timing.ReferenceTime(0.001, 0.001)] * 80
+
+
+_latencies, _REFERENCE = timing._latencies, timing._REFERENCE
+
+
 @pytest.fixture(scope="session", autouse=True)
 def brief_costs() -> Iterator[None]:
     """Evaluations in this process measure costs in the fewest and shortest turns that give an interval: no test asks
-    what an answer really costs."""
+    what an answer really costs, but for those of the measurement, which take `measured_costs`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_MOST_TURNS", timing._LEAST_TURNS)
         patch.setattr(timing, "_TURN_SECONDS", 0.001)
-        patch.setattr(timing, "_TIMINGS", 80)  # 72 are the fewest that bound a p95
+        patch.setattr(timing, "_TIMINGS", 8)
+        patch.setattr(timing, "_REFERENCE", 1)
+        patch.setattr(timing, "_latencies", _brief_latencies)
         yield
+
+
+@pytest.fixture
+def measured_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latency is measured as for users, waiting included; 80 times, in the fewest turns."""
+    monkeypatch.setattr(timing, "_latencies", _latencies)
+    monkeypatch.setattr(timing, "_REFERENCE", _REFERENCE)
+    monkeypatch.setattr(timing, "_TIMINGS", 80)
 
 
 @pytest.fixture
@@ -103,6 +125,8 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(blank: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
     """New, and of this test alone."""
-    workspace = Workspace(shutil.copytree(blank, tmp_path / "workspace"), clock=clock, settings=Settings(policy="auto"))
-    yield workspace
-    workspace.close()
+    root = shutil.copytree(blank, tmp_path / "workspace")
+    with attached.catalog_in(root):
+        workspace = Workspace(root, clock=clock, settings=Settings(policy="auto"))
+        yield workspace
+        workspace.close()

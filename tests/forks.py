@@ -1,10 +1,14 @@
-"""Programs of ours that tests start, forked from a process that has made their imports: the command line and daemons.
+"""Programs of ours that tests start, forked from a process that has made their imports: the command line, daemons, and
+what those start: supervisors, workers, zygotes, warm parents, deployments.
 
 `python -m speciate.server.daemon` spends three seconds of a core on its imports, `python -m speciate.cli` half of one,
-and hundreds of them start. A fork is a process of its own as an executed program is: with its own arguments, also in
-`/proc`, environment, folder, descriptors, session and terminal. Its daemons are forks in turn. What a start itself is
-like (what it imports, which interpreter, what of an environment is passed on) is tested by execution: the fixture
-`executed` asks for it, and `subprocess` does it anyway.
+a warm parent and a zygote one to four each, and hundreds of them start. A fork is a process of its own as an executed
+program is: with its own arguments, also in `/proc`, environment, folder, descriptors, session and terminal. What a
+start itself is like (what it imports, which interpreter, what of an environment is passed on) is tested by execution:
+the fixture `executed` asks for it, a fault does, and `subprocess` does it anyway.
+
+Each family of programs has a process that forks it, with the libraries of that family; all but the first are forks of
+the first, made when somebody asks for such a program.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import os
 import pkgutil
 import runpy
 import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -27,24 +32,40 @@ import tempfile
 import termios
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
 
-from speciate.environment import preload
-from speciate.jobs.zygote import Zygote
+from speciate.environment import LIBRARIES, preload
+from speciate.jobs import executors, supervisor, zygote
+from speciate.jobs.kinds import KINDS, Kinds
+from speciate.jobs.zygote import PRELOADS, Zygote
+from speciate.sandbox import warm
 from speciate.server import dial
+from speciate.serving import deployments
+from speciate.training import provenance
+from speciate.training.planning import estimates
 
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _PACKAGES = ("speciate.cli", "speciate.tools", "speciate.resources")
-_MODULES = ("speciate.server.service", "rich.console", "rich.logging", "anyio._backends._asyncio")
+_MODULES = (
+    "speciate.server.service", "rich.console", "rich.logging", "anyio._backends._asyncio",
+    "speciate.jobs.supervisor", "speciate.predictions.maintenance",
+)  # fmt: skip
+_CLASSICAL = (*warm.MODULES, *PRELOADS["classical"], "speciate.worker", "speciate.serving.process")
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "programs": (), "classical": _CLASSICAL, "torch": PRELOADS["torch"], "language": PRELOADS["language"],
+}  # fmt: skip
+"""Family -> what the process that forks it imports beside what programs need."""
+_CLASSICAL_PROGRAMS = {"speciate.worker", "speciate.sandbox.warm_parent", "speciate.serving.process"}
 _ARGUMENT_BYTES = 4096
 """So much room has a fork for its arguments, which are written over its parent's."""
 executes = sys.platform != "linux"
 """Whether programs are executed, as they are for users."""
-_address = ""
-"""Of the process that forks: our own, or the one that forked us."""
+_folder = ""
+"""Of the sockets of the processes that fork, by family: our own, or of those that forked us."""
 
 
 class Fork:
@@ -62,21 +83,26 @@ class Fork:
         cwd: str | Path | None = None,
         start_new_session: bool = False,
         terminal: bool = False,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.args, self.returncode = command, None
         request = {
-            "command": [*command], "environment": dict(os.environ if env is None else env),
+            "command": [*command], "environment": dict(os.environ if env is None else env), "parent": os.getpid(),
             "cwd": os.fspath(cwd or os.getcwd()), "session": start_new_session, "terminal": terminal,
+            "numbers": [0, 1, 2, *pass_fds],
         }  # fmt: skip
         theirs: list[int] = []
         with contextlib.ExitStack() as stack:
             self.stdin = self._end(stack, theirs, stdin, 0)
             self.stdout = self._end(stack, theirs, stdout, 1)
             self.stderr = self._end(stack, theirs, stderr, 2)
-            self._asked = _connected()
-            socket.send_fds(self._asked, [json.dumps({"run": json.dumps(request)}).encode()], theirs)
+            self._asked = _connected(_family(command))
+            message = json.dumps({"run": json.dumps(request)}).encode()
+            socket.send_fds(self._asked, [message], [*theirs, *pass_fds])
         self._lines = self._asked.makefile("r")
-        self.pid = int(json.loads(self._lines.readline())["pid"])
+        if not (told := self._lines.readline()):
+            raise ConnectionError("the process that forks ended")
+        self.pid = int(json.loads(told)["pid"])
 
     @staticmethod
     def _end(stack: contextlib.ExitStack, theirs: list[int], asked: Any, number: int) -> IO[bytes] | None:
@@ -92,6 +118,12 @@ class Fork:
             stack.callback(os.close, asked)
         theirs.append(theirs[1] if asked == STDOUT else number if asked is None else _number(asked))
         return None
+
+    def __del__(self) -> None:
+        """Whoever does not wait for it lets it go, as a program that is never waited for."""
+        for each in (getattr(self, "_lines", None), getattr(self, "_asked", None)):
+            if each is not None:
+                each.close()
 
     def __enter__(self) -> Fork:
         return self
@@ -132,7 +164,10 @@ class Fork:
 def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
     """The program of `command`, by fork, or by execution where a test asks for it or for a fault, read at import."""
     fault = (how.get("env") or os.environ).get("SPECIATE_FAULT")
-    return subprocess.Popen(command, **how) if executes or fault else Fork(command, **how)
+    if not executes and not fault:
+        with contextlib.suppress(ConnectionError):  # a daemon that outlives the process that tests
+            return Fork(command, **how)
+    return subprocess.Popen(command, **how)
 
 
 def run(
@@ -156,30 +191,45 @@ def _number(stream: int | IO[Any]) -> int:
     return stream if isinstance(stream, int) else stream.fileno()
 
 
-def _connected() -> socket.socket:
-    """To the process that forks, which is started where there is none; it waits in line for the imports."""
+def _family(command: Sequence[str]) -> str:
+    module, *arguments = command[command.index("-m") + 1 :]
+    if module == "speciate.jobs.zygote":
+        return arguments[1] if arguments[1] in _FAMILIES else "programs"
+    return "classical" if module in _CLASSICAL_PROGRAMS else "programs"
+
+
+def _connected(family: str) -> socket.socket:
+    """To the process that forks this family, which is started where there is none; it waits in line for the imports."""
     for _ in range(2):
         with contextlib.suppress(OSError):
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(_address)
+            connection.connect(f"{_folder}/{family}")
             return connection
         connection.close()
-        _start()
-    raise AssertionError("the process that forks did not start")
+        if not _serves:
+            _start()
+    raise ConnectionError("the process that forks did not start")
+
+
+_serves = False
+"""Whether this process was forked by one of those: then it starts none."""
 
 
 def _start() -> None:
-    global _address  # noqa: PLW0603 - one for the whole process
+    global _folder  # noqa: PLW0603 - one for the whole process
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
-    _address = f"{folder.name}/socket"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(_address)
-        listener.listen(64)
-        code = f"from tests.forks import serve; serve({listener.fileno()}, {_address!r}, {os.getpid()})"
+    _folder = folder.name
+    with contextlib.ExitStack() as stack:
+        listeners = {name: stack.enter_context(socket.socket(socket.AF_UNIX)) for name in _FAMILIES}
+        for name, listener in listeners.items():
+            listener.bind(f"{_folder}/{name}")
+            listener.listen(64)
+        numbers = {name: listener.fileno() for name, listener in listeners.items()}
+        code = f"from tests.forks import serve; serve({numbers!r}, {_folder!r}, {os.getpid()})"
         server = subprocess.Popen(
-            [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1],
+            [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=list(numbers.values()),
+            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | LIBRARIES,
         )  # fmt: skip
     atexit.register(_end, server)
 
@@ -190,13 +240,54 @@ def _end(server: subprocess.Popen[bytes]) -> None:
 
 
 class Forks(Zygote):
-    """Forks that become programs."""
+    """Forks that become programs, or one that forks those of another family."""
+
+    def __init__(self, listeners: Mapping[str, socket.socket], folder: str, watch: int) -> None:
+        """The first of `listeners` is our own family's. `watch`: a pidfd of the process that tests."""
+        (own, listener), *others = listeners.items()
+        super().__init__(listener, lambda: Path(folder, own).unlink(missing_ok=True), watch)
+        self._folder, self._watch = folder, watch
+        self._others: dict[int, tuple[str, socket.socket]] = {}
+        for name, each in others:
+            self._others[each.fileno()] = name, each
+            self._selector.register(each.fileno(), selectors.EVENT_READ)
+
+    def _reap(self, watch: int) -> None:
+        if watch not in self._others:
+            return super()._reap(watch)
+        name, listener = self._others.pop(watch)
+        self._selector.unregister(watch)
+        if os.fork() == 0:
+            self._be_family(name, listener)
+        listener.close()
+        return None
+
+    def _be_family(self, name: str, listener: socket.socket) -> NoReturn:
+        """Without its libraries it ends, and its programs are executed."""
+        try:
+            self._selector.close()
+            for each in (self._listener, *(asked for _, asked in self._children.values())):
+                each.close()
+            if name == "classical":
+                runs = (kind.run.partition(":")[0] for kind in map(Kinds().__getitem__, KINDS))
+                preload(filter(None, runs))
+            preload(_FAMILIES[name])
+            Forks({name: listener}, self._folder, self._watch).serve()
+        finally:
+            os._exit(0)
 
     def _be_child(self, run: str, descriptors: list[int]) -> NoReturn:
         request = json.loads(run)
-        for number, descriptor in enumerate(descriptors):
+        numbers = request["numbers"]
+        kept = [fcntl.fcntl(each, fcntl.F_DUPFD, max(*numbers, 63) + 1) for each in descriptors]
+        for number, descriptor in zip(numbers, kept, strict=True):
             os.dup2(descriptor, number)
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        first = 3
+        for number in sorted(numbers[3:]):
+            os.closerange(first, number)
+            first = number + 1
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+        _show_parent(request["parent"])
         if request["session"] or request["terminal"]:
             os.setsid()
         if request["terminal"]:
@@ -213,10 +304,20 @@ class Forks(Zygote):
         os._exit(_status_of(module))
 
 
+def _show_parent(pid: int, asked: Callable[[], int] = os.getppid) -> None:
+    """From now on, os.getppid gives this process what it would give one that was executed, and its forks their own."""
+    me = os.getpid()
+    os.getppid = lambda: pid if os.getpid() == me else asked()  # type: ignore[assignment]
+
+
 def _status_of(module: str) -> int:
     """Run it as a program to its end, but for the interpreter's: to take apart what was imported would copy it all."""
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module == supervisor.__name__:  # as it is imported here, where its worker is a fork, too
+            return supervisor.supervise(Path(sys.argv[1]))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'speciate.* found in sys.modules", RuntimeWarning)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -249,18 +350,22 @@ def _show_as(command: Sequence[str]) -> None:
     ctypes.memmove(begin, line.ljust(end - begin, b"\0"), end - begin)
 
 
-def serve(listener: int, address: str, parent: int) -> None:
+def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
     """Fork until the process that tests is gone."""
-    global _address  # noqa: PLW0603 - forks start their daemons here
-    _address = address
+    global _folder, _serves
+    _folder, _serves = folder, True
     watch = os.pidfd_open(parent)
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload([*_MODULES, *(name for package in _PACKAGES for name in _modules(package))])
     importlib.import_module("speciate.server.mcp.app").offered_tools()  # keeps their schemas
-    start_daemons_here()
-    Forks(socket.socket(fileno=listener), lambda: Path(address).unlink(missing_ok=True), watch).serve()
+    estimates.shipped_runs()  # keeps how fast this processor is
+    provenance.code()
+    start_programs_here()
+    zygote._IDLE_SECONDS = 3600.0  # tests of networks alone may take longer than its five minutes
+    warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
+    Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
 
 
 def _modules(package: str) -> list[str]:
@@ -268,6 +373,9 @@ def _modules(package: str) -> list[str]:
     return [module.name for module in pkgutil.iter_modules(path, f"{package}.") if not module.name.endswith("__main__")]
 
 
-def start_daemons_here() -> None:
-    """From now on, daemons that this process's calls start are forks, too."""
-    dial.subprocess = SimpleNamespace(Popen=start, DEVNULL=DEVNULL, PIPE=PIPE, STDOUT=STDOUT)  # type: ignore[assignment]
+def start_programs_here() -> None:
+    """From now on, programs of ours that this process starts are forks, too: daemons, supervisors, zygotes, workers and
+    deployments. Its own warm parent, of which it has one for all tests, is executed."""
+    forked = SimpleNamespace(**{name: getattr(subprocess, name) for name in dir(subprocess)} | {"Popen": start})
+    for module in (dial, executors, supervisor, deployments):
+        module.subprocess = forked  # type: ignore[attr-defined]

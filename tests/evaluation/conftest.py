@@ -8,6 +8,7 @@ import pytest
 
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests import attached
 from tests.evaluation import world
 
 
@@ -25,7 +26,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def flowers(trained: Path, tmp_path: Path) -> Iterator[Workspace]:
-    shutil.copytree(trained, tmp_path / "copy")
-    workspace = Workspace(tmp_path / "copy", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
-    yield workspace
-    workspace.close()
+    root = shutil.copytree(trained, tmp_path / "copy")
+    with attached.catalog_in(root):
+        workspace = Workspace(root, settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
+        yield workspace
+        workspace.close()

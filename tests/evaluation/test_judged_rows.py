@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from speciate.evaluation import judged_rows, suites
 from speciate.evaluation.suites import Scored
+from tests.drawn import drawn
 
 Row = dict[str, Any]
 ROW = st.fixed_dictionaries(
@@ -32,7 +33,7 @@ def pack(rows: list[Row]) -> judged_rows.Packed:
     return judged_rows.pack(table(rows), "label")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=drawn(200), deadline=None)
 @given(ROWS, st.lists(ROW, max_size=5), st.randoms(use_true_random=False))
 def test_rows_that_join_leave_the_suite_as_it_is(before: list[Row], joined: list[Row], order: random.Random) -> None:
     after = [*before, *joined]
@@ -42,7 +43,7 @@ def test_rows_that_join_leave_the_suite_as_it_is(before: list[Row], joined: list
     assert (change.judged, change.joined) == (len(before), len(joined))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=drawn(200), deadline=None)
 @given(ROWS, ROWS)
 def test_a_suite_goes_on_exactly_where_every_judged_row_is_there_as_often(before: list[Row], after: list[Row]) -> None:
     lost = len(_lost(before, after))

@@ -282,8 +282,16 @@ def test_a_classical_model_answers_elsewhere_as_it_does_here_and_foreign_text_st
     assert not re.search(r"^(import|from) (sklearn|scipy|torch|pydantic)", code, re.MULTILINE)
 
 
-@pytest.mark.parametrize("task", ["protein-classification", "protein-regression"])
-@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize(
+    ("task", "validated"),
+    [
+        ("protein-classification", True), ("protein-regression", False),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow(reason="each task and each way of judging is in the two before"))
+            for more in (("protein-classification", False), ("protein-regression", True))
+        ),
+    ],
+)  # fmt: skip
 def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsewhere(
     workspace: Workspace, tmp_path: Path, task: str, *, validated: bool
 ) -> None:

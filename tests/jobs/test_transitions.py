@@ -27,6 +27,7 @@ from speciate.jobs.transitions import (
     decide,
 )
 from speciate.refs import JobId
+from tests.drawn import drawn
 
 
 def a_job(state: State = State.QUEUED, **changes: object) -> Job:
@@ -237,7 +238,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestHistory.settings = settings(max_examples=drawn(100), stateful_step_count=30, deadline=None)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from speciate.modalities.audio import AUDIO, BANDS, SAMPLE_RATE, log_mel
 from speciate.modalities.contract import DecodeError
+from tests.drawn import drawn
 from tests.modalities.samples import chirp, sound
 
 
@@ -74,7 +75,7 @@ def test_samples_that_are_no_sound_are_refused(value: float) -> None:
     assert refusal(sound("WAV", samples, subtype="FLOAT")).quality == "error"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 @given(st.sampled_from(["WAV", "FLAC", "OGG", "MP3", "RF64"]), st.integers(1, 10_000))
 def test_what_is_cut_off_is_told(format_: str, missing: int) -> None:
     data = sound(format_, chirp(1.5))

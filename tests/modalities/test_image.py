@@ -14,6 +14,7 @@ from PIL import Image
 
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.image import IMAGE, MOST_PIXELS
+from tests.drawn import drawn
 from tests.modalities.samples import digit, encode, flat_png, flower, frames, photo
 
 JPEGS = [photo("JPEG"), encode(flower(), "JPEG", progressive=True), frames("MPO")]
@@ -198,7 +199,7 @@ def test_bytes_behind_a_jpeg_are_no_damage() -> None:
     assert found.quality == "partial"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=drawn(150), deadline=None)
 @given(st.data())
 def test_a_scaled_decode_fails_where_a_whole_one_fails(data: st.DataObject) -> None:
     """What ingest took for usable must decode when a model is trained."""
@@ -211,7 +212,7 @@ def test_a_scaled_decode_fails_where_a_whole_one_fails(data: st.DataObject) -> N
     refusal(bytes(damaged[:cut]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 @given(st.integers(60, 3_000), st.integers(1, 40))
 def test_a_png_that_lost_bytes_inside_is_never_taken_whole(place: int, missing: int) -> None:
     """Its chunks carry sums. JPEG has none, so what is missing in its middle cannot always be told."""

@@ -133,7 +133,7 @@ def test_a_smooth_or_dark_image_is_found(quality: int | None) -> None:
 def test_a_jpeg_is_found_beside_its_png() -> None:
     """The one is judged by a scaled decode, the other by a whole one."""
     judged: dict[str, list[bytes | None]] = {"JPEG": [], "PNG": []}
-    for crop in crops():
+    for crop in crops()[::2]:
         for format_, found in judged.items():
             buffer = io.BytesIO()
             Image.fromarray(crop).save(buffer, format_)

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save, save_file
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import trust
+from tests.drawn import drawn
 
 CONFIG: dict[str, Any] = {"model_type": "bert", "hidden_size": 4}
 
@@ -151,7 +152,7 @@ def test_a_model_of_pickles_alone_is_refused_by_their_names() -> None:
         trust.choose(["config.json"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=drawn(150), deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=3), end=st.integers(0, 300))
 def test_damaged_weights_are_refused_or_what_the_library_reads(
     flips: list[tuple[int, int]], end: int, tmp_path_factory: pytest.TempPathFactory

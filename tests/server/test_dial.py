@@ -24,6 +24,7 @@ from speciate.environment import runtime_folder, socket_path
 from speciate.errors import SpeciateError
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL
+from tests import forks
 from tests.server.processes import Daemons, Stdio
 
 AT_ONCE = 15.0
@@ -60,9 +61,7 @@ def environment(place: dict[str, str]) -> dict[str, str]:
 
 def command(daemons: Daemons, place: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "speciate.cli", arguments[0], "--workspace", str(daemons.workspace)]
-    return subprocess.run(
-        [*program, *arguments[1:]], env=environment(place), capture_output=True, text=True, timeout=90, check=False
-    )
+    return forks.run([*program, *arguments[1:]], env=environment(place), timeout=90)
 
 
 def test_a_daemon_is_reached_from_every_environment_and_stopped(
@@ -93,6 +92,7 @@ def test_clients_of_different_environments_that_start_together_start_one_daemon(
     assert len(daemons.pids()) == 1
 
 
+@pytest.mark.usefixtures("executed")
 def test_a_client_of_the_sdk_which_passes_few_variables_on_reaches_the_daemon_that_a_shell_started(
     daemons: Daemons, places: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from speciate.server.mcp.library import serve_stream
 from speciate.server.protocol import MCP, encode
 from speciate.server.tool_api import Caller
 from speciate.workspace.workspace import Workspace
+from tests.drawn import drawn
 from tests.server.apps import make_app
 from tests.server.malformed import MALFORMED, REQUEST, Malformed
 from tests.server.processes import Daemons, Stdio
@@ -178,7 +179,7 @@ def test_every_malformed_frame_on_the_daemons_socket_is_answered(server: Server)
     assert answers[-1]["id"] == "end"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=drawn(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_LINES.filter(lambda line: b"\n" not in line), max_size=6))
 @example([b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"_meta": {"progressToken": []}}}'])
 def test_after_any_frames_a_connection_answers(server: Server, lines: list[bytes]) -> None:

@@ -35,21 +35,27 @@ def _signal(count: int = 200) -> tuple[list[float], list[str]]:
     return numbers.tolist(), ["yes" if number > 0 else "no" for number in numbers]
 
 
-@pytest.mark.parametrize(
-    "useless",
-    [
-        [7.0] * 200,
-        ["always"] * 200,
-        [None] * 200,
-        [f"2026-01-{day % 28 + 1:02d}" for day in range(200)],
-        [f"a long remark of nobody, number {number}, about nothing at all" for number in range(200)],
-        [1e300 * (-1) ** number for number in range(200)],
-    ],
-    ids=["a constant number", "a constant word", "nothing", "dates", "free text", "huge numbers"],
-)
+USELESS: dict[str, list[Any]] = {
+    "a constant number": [7.0] * 200,
+    "a constant word": ["always"] * 200,
+    "nothing": [None] * 200,
+    "dates": [f"2026-01-{day % 28 + 1:02d}" for day in range(200)],
+    "free text": [f"a long remark of nobody, number {number}, about nothing at all" for number in range(200)],
+    "huge numbers": [1e300 * (-1) ** number for number in range(200)],
+}
+
+
+@pytest.mark.slow(reason="all of them together are learned from in the next test")
+@pytest.mark.parametrize("useless", USELESS.values(), ids=USELESS)
 def test_a_column_that_says_nothing_does_no_harm(workspace: Workspace, useless: list[Any]) -> None:
     numbers, labels = _signal()
     _table(workspace, {"number": numbers, "useless": useless}, labels)
+    assert _learn(workspace)["validation"]["value"] > 0.85
+
+
+def test_columns_that_say_nothing_do_no_harm_together(workspace: Workspace) -> None:
+    numbers, labels = _signal()
+    _table(workspace, {"number": numbers, **USELESS}, labels)
     assert _learn(workspace)["validation"]["value"] > 0.85
 
 

@@ -138,7 +138,7 @@ class Client(ToolMethods):
                         "A cell is longer than an answer may be, so the table would not be whole.",
                         "Select shorter columns, or call export_dataset(format='parquet') and read its files.",
                     )
-                limit = max(1, limit // 10)
+                limit = max(1, limit // 2)
                 continue
             columns, cursor = tuple(page.columns), page.next_cursor
             rows.extend(page.untrusted.rows)

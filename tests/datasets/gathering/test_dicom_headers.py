@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from speciate.datasets.gathering.dicom_headers import read_from_head, read_headers, read_with_pydicom
 from speciate.modalities.medical.dicom_elements import looks_like_dicom
+from tests.drawn import drawn
 from tests.modalities import dicom_samples as samples
 
 REAL = sorted(path for path in (Path(pydicom.data.__file__).parent / "test_files").rglob("*") if path.is_file())
@@ -37,7 +38,7 @@ def test_both_ways_say_the_same_of_real_files(tmp_path: Path) -> None:
     assert quick > 60
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 @given(data=st.data())
 def test_both_ways_say_the_same_whatever_an_element_holds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets import next_version
@@ -24,6 +24,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.workspace import Folders
 from tests.datasets import sealed
+from tests.drawn import drawn
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,7 @@ def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
     return [[example.id for example in batch] for batch in batches]
 
 
+@settings(max_examples=drawn(100, 8), deadline=None)  # some twenty streams each
 @given(
     batch=st.integers(1, 40),
     world=st.integers(1, 4),

@@ -23,6 +23,7 @@ from speciate.jobs.pool import Pool
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.world import apply, context_of, curate, read
+from tests.drawn import drawn
 
 cells = st.lists(
     st.tuples(st.none() | st.integers(-3, 3), st.none() | st.sampled_from(["a", "b", "it's", ""])),
@@ -61,7 +62,7 @@ def sized(shared: Workspace) -> Manifest:
 
 
 @given(cells, conditions)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=drawn(20, 8), deadline=None)
 def test_a_condition_and_what_does_not_fulfil_it_share_out_the_rows(
     context: Context, rows: list[tuple[int | None, str | None]], where: str
 ) -> None:

@@ -23,6 +23,7 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.conftest import ManualClock
 from tests.datasets.operations.world import curate
+from tests.drawn import drawn
 from tests.evaluation import world
 
 ANSWERS = st.lists(
@@ -37,7 +38,7 @@ ANSWERS = st.lists(
 
 
 @given(ANSWERS, st.sampled_from([0.0, 0.5]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=drawn(200), deadline=None)
 def test_a_pair_is_of_different_answers_of_which_one_is_surely_better(
     answers: list[CandidateAnswer], margin: float
 ) -> None:

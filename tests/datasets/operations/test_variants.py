@@ -24,6 +24,7 @@ from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.operations.test_answer import register
 from tests.datasets.operations.world import Curated, curate, read
+from tests.drawn import drawn
 from tests.evaluation.predictors.answering import Answering, answering
 
 pytestmark = pytest.mark.slow
@@ -206,7 +207,7 @@ def refused(workspace: Workspace, dataset: str, step: dict[str, Any]) -> str:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(sorted(USUAL)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 def test_changes_are_small_valid_and_the_same_for_the_same_seed(seed: int, modality: str) -> None:
     rng = np.random.default_rng(seed)
     medium: Any = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from speciate.datasets.similarity import near_duplicates
 from speciate.modalities.contract import Sketches, Sketching
 from speciate.modalities.hashing import IMAGE_SKETCHES, TEXT_SKETCHES
+from tests.drawn import drawn
 
 KINDS = pytest.mark.parametrize("sketching", [IMAGE_SKETCHES, TEXT_SKETCHES], ids=["images", "shingles"])
 
@@ -52,7 +53,7 @@ def by_brute_force(codes: list[bytes | None], sketching: Sketching) -> set[tuple
 
 @KINDS
 @given(seed=st.integers(0, 2**32), bases=st.integers(1, 4), copies=st.integers(1, 8), amount=st.integers(0, 6))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=drawn(60))
 def test_pairs_are_those_that_share_a_key_and_are_near(
     sketching: Sketching, seed: int, bases: int, copies: int, amount: int
 ) -> None:

@@ -30,7 +30,15 @@ def context(tmp_path: Path) -> Iterator[SourceContext]:
         yield made
 
 
-@pytest.mark.parametrize("name", PACKAGED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[pytest.mark.slow(reason="the others come by the same way")] if "mnist" in name else []
+        )
+        for name in PACKAGED
+    ],
+)
 def test_each_is_as_large_as_it_says(context: SourceContext, name: str) -> None:
     found = prepare_source(f"pkg:{name}", context)
     layout, size = SIZES[name]

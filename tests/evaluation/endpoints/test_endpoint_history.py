@@ -22,7 +22,7 @@ def taken(chance: random.Random, model: str, *, noise: float = 0.0, words: int =
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("words", [2, 3, 50])
+@pytest.mark.parametrize("words", [2, pytest.param(3, marks=pytest.mark.slow(reason="between the other two")), 50])
 def test_an_unchanged_endpoint_is_rarely_called_changed_however_noisy_it_is(noise: float, words: int) -> None:
     chance = random.Random(7)
     times = 1_500

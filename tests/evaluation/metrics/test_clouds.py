@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.evaluation.metrics.clouds import chamfer, f_score
+from tests.drawn import drawn
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=drawn(40), deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 60), st.floats(0.01, 2))
 def test_they_are_what_all_pairs_say(seed: int, n: int, m: int, threshold: float) -> None:
     chance = np.random.default_rng(seed)

@@ -18,6 +18,7 @@ from speciate.evaluation.metrics.metric import object_answers
 from speciate.evaluation.metrics.pixels import border, gaps
 from speciate.modalities.segmentation_masks import to_runs
 from speciate.vocabulary import find_metric
+from tests.drawn import drawn
 
 NAMES = ("cat", "dog")
 maps = arrays.arrays(np.uint8, (4, 6), elements=st.integers(0, 2))
@@ -110,7 +111,7 @@ volumes = arrays.arrays(bool, (4, 5, 6), elements=st.booleans()).filter(lambda m
 spacings = st.tuples(*[st.sampled_from([0.5, 1.0, 1.7, 3.0])] * 3)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=drawn(50))
 @given(volumes, volumes, spacings)
 def test_distances_in_volumes_are_millimetres(
     one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], spacing: tuple[float, ...]
@@ -129,7 +130,7 @@ def test_a_label_that_only_one_volume_shows_is_its_diagonal_away_in_millimetres(
     assert value("hausdorff_95", told(reference) | {"spacing": [2.0, 2.0, 0.1]}, None) == pytest.approx(10, abs=0.001)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=drawn(50))
 @given(*[arrays.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 2))] * 2)
 def test_overlaps_of_volumes_are_scikit_learns(reference: npt.NDArray[np.uint8], answer: npt.NDArray[np.uint8]) -> None:
     shown = sorted(({*reference.ravel().tolist()} | {*answer.ravel().tolist()}) - {0})

@@ -27,6 +27,7 @@ def test_models_take_turns_in_an_order_that_alternates() -> None:
     assert all(cost.usd_interval is not None and cost.busy is None for cost in costs)
 
 
+@pytest.mark.usefixtures("measured_costs")
 def test_a_model_in_another_process_has_a_latency_and_no_cost() -> None:
     (cost,) = measure_by_turns([TimedModel(lambda few: [], EXAMPLES, None)], latency=True)
     assert (cost.usd_per_1k, cost.usd_interval, cost.usd_turns) == (None, None, ())

@@ -33,6 +33,7 @@ from speciate.modalities.medical.deidentification.profile import (
 )
 from speciate.modalities.medical.deidentification.proof import search
 from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
+from tests.drawn import drawn
 
 KEY = Pseudonyms(b"k" * 32)
 REAL = (
@@ -141,7 +142,7 @@ def outcome(data: bytes) -> bytes:
         return str(error).encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=drawn(150), deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_rewritten_or_named_and_nothing_else(data: st.DataObject) -> None:
     damaged = bytearray(SMALL)

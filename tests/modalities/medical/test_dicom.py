@@ -16,6 +16,7 @@ from speciate.modalities.contract import DecodeError
 from speciate.modalities.medical.dicom import DICOM, of_series
 from speciate.modalities.medical.dicom_elements import DEFLATED, looks_like_dicom, walk_elements
 from speciate.modalities.medical.dicom_geometry import Slice, stack_slices
+from tests.drawn import drawn
 from tests.modalities import dicom_samples as samples
 
 Series = list[FileDataset]
@@ -254,7 +255,7 @@ def test_files_without_a_preamble_are_known_by_their_first_element() -> None:
         assert not looks_like_dicom(text)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=drawn(40), deadline=None)
 @given(st.data())
 def test_a_volume_is_the_same_in_every_order_and_a_missing_slice_is_always_named(data: st.DataObject) -> None:
     count = data.draw(st.integers(3, 40))

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.time_series import TIME_SERIES
+from tests.drawn import drawn
 
 ECG = Path(str(get_testdata_file("waveform_ecg.dcm"))).read_bytes()
 
@@ -132,7 +133,7 @@ def test_a_file_that_is_cut_off_is_partial() -> None:
     assert caught.value.quality == "partial"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6_000), st.integers(0, 255)), min_size=1, max_size=12))
 def test_a_damaged_file_is_a_series_or_an_error(changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(ECG)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from speciate.modalities.bundles import bundle
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.medical.nifti import NIFTI
+from tests.drawn import drawn
 from tests.modalities.nifti_samples import bomb, bundled, organ, packed, pair, written
 
 PLAIN = written(organ(1).voxels).to_bytes()
@@ -194,7 +195,7 @@ def test_units_are_millimetres_whatever_the_header_counts_in() -> None:
     assert NIFTI.decode(image.to_bytes())["spacing"].tolist() == [1.5, 1.0, 2.0]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=drawn(150))
 @given(st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
 def test_no_header_breaks_it(flips: list[tuple[int, int]]) -> None:
     data = bytearray(PLAIN)

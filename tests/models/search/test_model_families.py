@@ -13,6 +13,7 @@ from speciate.models.search import index, model_families
 from speciate.models.search.ranking import ModelIndex, SearchResult
 from speciate.models.search.search_query import AtLeast, Query
 from speciate.models.search.sources import Figure
+from tests.drawn import drawn
 from tests.models.search.test_search import TODAY, entry, refs, shipped, table
 
 LLAMA = entry("hf:meta/llama-8b", hub="meta/llama-8b", tasks=("text-generation",), license="LicenseRef-llama3")
@@ -138,7 +139,7 @@ SAID = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60, 10), deadline=None)
 @given(st.lists(SAID, min_size=1, max_size=len(NAMES)), st.booleans(), st.none() | st.integers(1, 4))
 def test_rows_and_their_children_are_all_that_hold_the_constraints(
     said: list[dict[str, Any]], mit: bool, most: int | None

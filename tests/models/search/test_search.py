@@ -21,6 +21,7 @@ from speciate.models.search.ranking import ModelIndex, Order
 from speciate.models.search.search_query import AtLeast, Query, not_published
 from speciate.models.search.sources import Entry, Figure
 from speciate.workspace.workspace import Workspace
+from tests.drawn import drawn
 
 TODAY = "2026-11-25"
 ABOVE_80 = AtLeast(benchmark="imagenet 1k", metric="acc@1", above=80)
@@ -199,7 +200,7 @@ def test_figures_of_another_benchmark_do_not_count() -> None:
 SOME = st.tuples(st.none() | st.integers(1, 5), st.none() | st.sampled_from(["MIT", "GPL-3.0-only"]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=drawn(40, 15), deadline=None)
 @given(st.lists(SOME, min_size=1, max_size=8), st.none() | st.integers(1, 5), st.booleans())
 def test_what_is_dropped_adds_up(there: list[tuple[int | None, str | None]], most: int | None, mit: bool) -> None:
     found_in = ModelIndex(

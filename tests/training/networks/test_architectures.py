@@ -20,7 +20,7 @@ from tests.models.backbones.folders import PROTEINS, TEXTS
 from tests.models.backbones.test_media import MEDIA
 from tests.training.networks.world import TwoLabels
 
-QUICK = ("new:mlp", "new:gru", "new:esm")
+QUICK = ("new:mlp", "new:gru")
 """All others take minutes together."""
 COUNT = 10
 

@@ -63,7 +63,12 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     ("task_head", "more"),
-    [("labels", {}), ("tags", {"micro": 2}), ("boxes", {"size": 3}), ("tags", {"batch": 2, "size": 3})],
+    [
+        ("labels", {}),
+        ("tags", {"micro": 2}),
+        ("tags", {"batch": 2, "size": 3}),
+        pytest.param("boxes", {"size": 3}, marks=pytest.mark.slow(reason="three processes are in the one before")),
+    ],
 )
 def test_they_take_the_steps_that_one_process_takes(tmp_path: Path, task_head: str, more: dict[str, Any]) -> None:
     """Shares of unequal size, micro-batches, losses over words and boxes, and a process that gets no example."""
@@ -88,7 +93,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(result(run)["digest"])
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow(reason="1 is killed, too")), 1])
 def test_kill_minus_nine_of_any_of_them_ends_all_and_the_next_attempt_has_the_same_end(
     tmp_path: Path, rank: int, uninterrupted: str
 ) -> None:

@@ -27,6 +27,7 @@ from speciate.training.planning.transferability import (
     rank_places,
     scaled,
 )
+from tests.drawn import drawn
 
 Numbers = npt.NDArray[np.float64]
 SHAPES = ((60, 5), (30, 30), (20, 50))
@@ -61,7 +62,7 @@ def test_the_evidence_is_the_density_of_the_targets_with_the_weights_integrated_
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("signal", [0.0, 4.0])
+@pytest.mark.parametrize("signal", [pytest.param(0.0, marks=pytest.mark.slow(reason="4.0 has every shape")), 4.0])
 def test_no_other_precisions_have_more_evidence(shape: tuple[int, int], signal: float) -> None:
     vectors, labels = _problem(*shape, signal=signal)
     whole = _mean_square_1(vectors)
@@ -116,7 +117,7 @@ def test_vectors_that_tell_more_have_higher_scores(shape: tuple[int, int]) -> No
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=drawn(60, 15), deadline=None)
 def test_turning_stretching_and_reordering_change_nothing(data: st.DataObject) -> None:
     count, width = data.draw(st.integers(4, 30)), data.draw(st.integers(1, 40))
     seed, factor = data.draw(st.integers(0, 99)), data.draw(st.floats(1e-6, 1e6))
@@ -133,7 +134,7 @@ _FINITE = st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([0.0, 1.0
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=drawn(150, 15), deadline=None)
 def test_whatever_comes_both_are_numbers_and_the_h_score_within_its_bounds(data: st.DataObject) -> None:
     count, width = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 12))
     vectors = data.draw(arrays.arrays(np.float32, (count, width), elements=_FINITE))

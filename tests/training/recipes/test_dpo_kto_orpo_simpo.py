@@ -46,8 +46,10 @@ def _run(workspace: Workspace, folder: Path, method: str, **given: Any) -> dict[
     ("method", "given"),
     [
         ("dpo", {}), pytest.param("dpo", {"loss_type": "ipo"}, marks=pytest.mark.slow),
-        ("dpo", {"rpo_alpha": 0.5, "label_smoothing": 0.1,
-        "loss_type": "robust"}),
+        pytest.param(
+            "dpo", {"rpo_alpha": 0.5, "label_smoothing": 0.1, "loss_type": "robust"},
+            marks=pytest.mark.slow(reason="options of dpo, which is the first; what they may be is checked below"),
+        ),
         ("orpo", {}), ("simpo", {}),
     ],
 )  # fmt: skip

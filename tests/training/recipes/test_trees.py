@@ -44,7 +44,17 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return str(request.param)
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    ("library", "classes"),
+    [
+        ("lightgbm", 2), ("scikit-learn", 3),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow(reason="each library and each number is in the two before"))
+            for more in (("lightgbm", 3), ("scikit-learn", 2))
+        ),
+    ],
+    indirect=["library"],
+)  # fmt: skip
 def test_boosting_learns_what_no_line_can(library: str, classes: int) -> None:
     inputs, targets = _problem(classes, 1200)
     scores = boosted_classifier(inputs[:900], targets[:900], 0).scores(inputs[900:])

@@ -288,8 +288,9 @@ def logistic(strength: float, weights: Any = None) -> Any:
 
 
 def _solver(columns: int, classes: int) -> str:
-    """Newton steps need few rounds, and a square of this size in each."""
-    return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 else "lbfgs"
+    """Newton steps need few rounds, and in each a square of this size, made of a block for each pair of labels: of 400
+    labels in two columns that took a hundred times as long."""
+    return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 and classes <= 50 else "lbfgs"
 
 
 def _counted_logistic(inputs: Any, targets: Targets, seed: int) -> Estimator:
