@@ -118,7 +118,7 @@ def things(workspace: Workspace) -> str | None:
     draw, media, cells = np.random.default_rng(3), [], []
     for place in range(COUNT):
         image = draw.integers(60, 160, (64, 64, 3)).astype(np.uint8)
-        name = list(doubles.COLOURS)[place % 2]
+        name = list(doubles.COLOURS)[place // 4 % 2]
         found = []
         for left in (4, 36):
             top = int(draw.integers(4, 30))
@@ -133,14 +133,14 @@ def things(workspace: Workspace) -> str | None:
 
 def pages(workspace: Workspace) -> str | None:
     texts = [doubles.placed(text, seed) for seed, text in enumerate(_texts())]
-    tags = [["B-TOTAL" if word.startswith("good@") else "O" for word in each.split()] for each in texts]
+    tags = [["B-TOTAL" if word[0] < "h" else "O" for word in each.split()] for each in texts]
     _rows(workspace, "text", {"text": texts, "tags": [json.dumps(each) for each in tags]}, inputs=["text"])
     return "tags"
 
 
 def _images() -> tuple[list[bytes], list[str]]:
     draw, media = np.random.default_rng(3), []
-    names = [list(doubles.COLOURS)[place // 2 % 2] for place in range(COUNT)]
+    names = [list(doubles.COLOURS)[place // 4 % 2] for place in range(COUNT)]  # either in each split
     for name in names:
         image = draw.integers(60, 160, (40, 44, 3)).astype(np.uint8)
         image[8:28, 6:30] = doubles.COLOURS[name]
