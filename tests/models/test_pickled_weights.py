@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
 import json
 import os
 import pickle
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
+from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
 from speciate.models import fetch, pickled_weights, registry
 from speciate.models.fetch import FetchSpec
@@ -127,9 +132,10 @@ def test_a_reference_to_a_builtin_by_another_name_is_refused(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def app(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
+def app(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    return make_app(workspace)
+    with contextlib.closing(Pool(workspace.folders, workspace.settings, size=1)) as pool:
+        yield dataclasses.replace(make_app(workspace), pool=pool)
 
 
 def run_job(workspace: Workspace, spec: FetchSpec) -> dict[str, Any]:
@@ -191,8 +197,13 @@ def test_other_bytes_than_the_approved_ones_are_not_converted(app: App, named: P
     asked = register_model(app, "theirs", source=f"path:{folder}")
     assert isinstance(asked, NeedsApproval)
     spec = approved_spec(app.workspace, asked)
-    save(folder, {"a": Evil(os.mkdir, str(tmp_path / "ran"))})
+    save(folder, weights() | {"more": torch.ones(3)})
     with pytest.raises(SpeciateError, match="is not what was approved") as refused:
+        run_job(app.workspace, spec)
+    assert refused.value.code is Code.REFUSED
+    save(folder, {"a": Evil(os.mkdir, str(tmp_path / "ran"))})
+    shutil.rmtree(app.workspace.folders.runs / "job-f.1")
+    with pytest.raises(SpeciateError) as refused:  # by the scanner, where it is installed
         run_job(app.workspace, spec)
     assert refused.value.code is Code.REFUSED
     assert not (tmp_path / "ran").exists()

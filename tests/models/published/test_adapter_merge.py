@@ -220,8 +220,8 @@ def test_a_merged_model_is_trained_further_with_its_own_head(workspace: Workspac
     table = {"negative": "bad", "positive": "good"}
     run_job(workspace, FetchSpec(name="merged", source=f"path:{changes}", base_model="base", labels=table))
     words = doubles.WORDS.split()
-    texts = [f"{'good' if place % 2 else 'awful'} {words[place % len(words)]}" for place in range(24)]
-    labels = ["good" if place % 2 else "bad" for place in range(24)]
+    texts = [f"{'good' if place // 4 % 2 else 'awful'} {words[place % len(words)]}" for place in range(24)]
+    labels = ["good" if place // 4 % 2 else "bad" for place in range(24)]
     make_dataset(workspace, "letters", "text", {"text": texts}, labels=labels, splits=thirds(24), inputs=["text"])
     define(workspace, "triage", "text-classification", metric="accuracy")
     made = train_now(workspace, dataset="letters", name="sorter", use_case="triage", method="lora",

@@ -15,8 +15,10 @@ pytest.importorskip("transformers")
 
 import torch
 
+from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.models.fetch import FetchSpec
+from speciate.tasks import predictor
 from speciate.training import train
 from speciate.training.planning.prior_model_checks import language_model_teaches
 from speciate.training.recipes.teachers import teacher_labels
@@ -45,18 +47,20 @@ def registered(workspace: Workspace, folder: Path, name: str, double: str, **sai
     shutil.rmtree(workspace.folders.runs / "job-f.1")
 
 
-def letters(workspace: Workspace) -> None:
+def letters(workspace: Workspace) -> list[str]:
+    """Its training texts; the labels have nothing to do with them."""
     draw, words = np.random.default_rng(3), doubles.WORDS.split()
     texts = [" ".join(draw.choice(words, 5)) for _ in range(COUNT)]
     labels = [("good", "bad")[place // 4 % 2] for place in range(COUNT)]
     make_dataset(workspace, "letters", "text", {"text": texts, "answer": texts}, labels=labels,
                  splits=thirds(COUNT), inputs=["text"])  # fmt: skip
+    return [text for text, split in zip(texts, thirds(COUNT), strict=True) if split == "train"]
 
 
 def test_a_published_classifier_teaches_under_the_users_labels(workspace: Workspace, tmp_path: Path) -> None:
     table = {"negative": "bad", "positive": "good"}
     registered(workspace, tmp_path / "base", "theirs", "bert", labels=table)
-    letters(workspace)
+    texts = letters(workspace)
     assert teacher_labels(model_path(workspace, "theirs@v1")) == ("bad", "good")
     made = train_now(
         workspace, dataset="letters", name="small", method="distill", base_model="new:bert", teacher="theirs@v1",
@@ -64,16 +68,12 @@ def test_a_published_classifier_teaches_under_the_users_labels(workspace: Worksp
     )  # fmt: skip
     student, teacher = made["report"]["distillation"]["frontier"]
     assert (student["role"], teacher["role"], teacher["model"]) == ("student", "teacher", "theirs@v1")
-    from speciate.datasets.loading.loader import Example
-    from speciate.tasks import predictor
-
-    texts = [f"{word} film" for word in doubles.WORDS.split()]
     asked = [Example(str(place), text, None, str(place), "train", {}) for place, text in enumerate(texts)]
     one, other = (
         [(each.probabilities or {})["good"] for each in predictor.load(model_path(workspace, ref)).predict(asked)]
         for ref in ("theirs@v1", made["model"])
     )
-    assert np.corrcoef(one, other)[0, 1] > 0.5, "no label was looked at: what the student knows is the teacher's"
+    assert np.corrcoef(one, other)[0, 1] > 0.7, "no label was looked at: what the student knows is the teacher's"
 
 
 def test_one_whose_labels_nobody_has_matched_is_refused_with_the_call(workspace: Workspace, tmp_path: Path) -> None:
