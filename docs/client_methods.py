@@ -29,7 +29,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from speciate.server.client_results import Shown
 {imports}
 
 
@@ -51,7 +50,7 @@ def client_methods() -> str:
     """The text of the module, formatted by ruff."""
     tools: list[Declaration] = declarations(speciate.tools, "__tool__")
     types = {kind for each in tools for kind in _choices(each.result)}
-    modules: dict[str, list[str]] = {}
+    modules: dict[str, list[str]] = {"speciate.server.client_results": ["Shown"]}
     for kind in types:
         modules.setdefault(kind.__module__, []).append(kind.__qualname__)
     imports = "\n".join(f"    from {name} import {', '.join(sorted(kinds))}" for name, kinds in sorted(modules.items()))

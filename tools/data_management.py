@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,6 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     JobStarted,
     NextAction,
-    Result,
     make_spec,
     once,
     start_job,

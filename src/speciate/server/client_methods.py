@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from speciate.server.client_results import Shown
     from speciate.server.approval_questions import NeedsApproval
+    from speciate.server.client_results import Shown
     from speciate.server.job_view import JobView
     from speciate.server.tool_api import DryRun, JobStarted
     from speciate.tools.data_management import TagResult
