@@ -422,7 +422,7 @@ def register_model(
             prompts=tuple(prompts) if prompts else None, trained_on=tuple(trained_on) if trained_on else None,
             data_until=data_until, base_model=base_model and _readable(app, base_model),
         )  # fmt: skip
-        if spec.source.startswith(_PATH) and (pickled := _pickled(Path(spec.source.removeprefix(_PATH)))):
+        if spec.source.startswith(_PATH) and (pickled := trust.pickled_in(Path(spec.source.removeprefix(_PATH)))):
             return _ask_to_convert(app, spec, pickled, idempotency_key, dry_run=dry_run)
         return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     if labels or prompts or trained_on or data_until or weights_license or base_model:
@@ -449,13 +449,6 @@ def register_model(
 def _readable(app: App, source: str) -> str:
     """The caller's folder with its full path, if it lies below the roots."""
     return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source
-
-
-def _pickled(folder: Path) -> tuple[str, ...]:
-    try:
-        return pickled_weights.pickled_names(trust.entries(folder))
-    except OSError:
-        return ()  # the plan says what is wrong with the folder
 
 
 def _ask_to_convert(

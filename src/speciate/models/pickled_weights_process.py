@@ -60,7 +60,7 @@ class _StorageType(NamedTuple):
 class _Storage(NamedTuple):
     kind: _StorageType
     key: str
-    count: int
+    numbers: int
 
 
 class _Tensor(NamedTuple):
@@ -78,6 +78,7 @@ class _Builder:
     """A function that a pickle may call. It has no attributes that a pickle could set."""
 
     __slots__ = ("_make",)
+    _make: Callable[..., Any]
 
     def __init__(self, make: Callable[..., Any]) -> None:
         object.__setattr__(self, "_make", make)
@@ -98,7 +99,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_ignored: Any)
     if len(sides) != len(steps) or not isinstance(offset, int) or offset < 0:
         raise pickle.UnpicklingError("a tensor's shape fits no strides")
     last = offset + sum((side - 1) * step for side, step in zip(sides, steps, strict=True))
-    if math.prod(sides) and last >= storage.count:
+    if math.prod(sides) and last >= storage.numbers:
         raise pickle.UnpicklingError("a tensor reaches beyond its storage")
     return _Tensor(storage, offset, sides, steps)
 
@@ -185,7 +186,7 @@ def _open_zip(file: IO[bytes]) -> _Archive:
 
     def read(storage: _Storage) -> bytes:
         name = f"{root}data/{storage.key}"
-        if name not in members or members[name].file_size < storage.count * storage.kind.size:
+        if name not in members or members[name].file_size < storage.numbers * storage.kind.size:
             raise pickle.UnpicklingError("a storage is cut")
         return archive.read(name)
 
@@ -215,7 +216,7 @@ def _open_legacy(file: IO[bytes], size: int) -> _Archive:
 
     def read(storage: _Storage) -> bytes:
         start, length = places.get(storage.key, (0, 0))
-        if length < storage.count * storage.kind.size:
+        if length < storage.numbers * storage.kind.size:
             raise pickle.UnpicklingError("a storage is cut")
         file.seek(start)
         return file.read(length)

@@ -23,7 +23,7 @@ from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
 from speciate.models.backbones import sentence_folder
 from speciate.models.diffusion import pipeline_folder
-from speciate.models.pickled_weights import superseded
+from speciate.models.pickled_weights import pickled_names, superseded
 
 _ALLOWED = re.compile(
     r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model"
@@ -166,6 +166,15 @@ def take(folder: Path, target: Path, converted: Collection[str] = ()) -> Choice:
         (target / _BESIDE).rmdir()
     check(target)
     return chosen
+
+
+def pickled_in(folder: Path) -> tuple[str, ...]:
+    """The weights of a folder that has no others than pickles; () of any other, and of one that cannot be listed, as
+    whoever reads it says why."""
+    try:
+        return pickled_names(entries(folder))
+    except OSError:
+        return ()
 
 
 def flat_name(name: str) -> str:
