@@ -150,11 +150,11 @@ def _images() -> tuple[list[bytes], list[str]]:
 
 CASES = {
     "number": Case("bert score", "text-regression", "mae", scores, lower=True),
-    "text to text": Case("t5", "text-generation", "exact_match", answers),
+    "text to text": Case("t5", "text-generation", "chrf", answers),
     "question": Case("bert answers", "text-generation", "anls", marked),
     "forecast": Case("patchtst", "time-series-forecasting", "mase", series, lower=True),
     "zero-shot": Case("clip", "image-classification", "accuracy", photos),
-    "caption": Case("trocr", "image-text-to-text", "exact_match", captions),
+    "caption": Case("trocr", "image-text-to-text", "chrf", captions),
     "depth": Case("depth_anything metric", "depth-estimation", "abs_rel", depths, lower=True),
     "segments": Case("mask2former", "panoptic-segmentation", "pq", things),
     "page": Case("layoutlm", "token-classification", "token_accuracy", pages),
