@@ -132,8 +132,8 @@ def things(workspace: Workspace) -> str | None:
 
 
 def pages(workspace: Workspace) -> str | None:
-    texts = [doubles.placed(text, seed) for seed, text in enumerate(_texts())]
-    tags = [["B-TOTAL" if word[0] < "h" else "O" for word in each.split()] for each in texts]
+    texts = [doubles.placed(text, 0) for text in _texts()]  # the same places on each page, the words differ
+    tags = [["O" if word.startswith("good@") else "B-TOTAL" for word in each.split()] for each in texts]
     _rows(workspace, "text", {"text": texts, "tags": [json.dumps(each) for each in tags]}, inputs=["text"])
     return "tags"
 
