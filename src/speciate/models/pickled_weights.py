@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
-from speciate.jobs.job import JobId
+from speciate.refs import JobId
 from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, RemoteError, SandboxClient
 from speciate.sandbox.kernel import SandboxPolicy
 from speciate.sandbox.process import Limits

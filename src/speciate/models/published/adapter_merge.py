@@ -146,7 +146,7 @@ def merge(base: Path, adapter: Path, target: Path, source: str) -> MergedModel:
         refuse_unmatched(base, _left(info, set(whole), same_head))
         try:
             adapted: Any = peft.get_peft_model(module, _lora(peft, settings))
-            loaded = peft.set_peft_model_state_dict(adapted, state)
+            loaded: Any = peft.set_peft_model_state_dict(adapted, state)
         except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             raise _invalid(f"{type(error).__name__} where its tensors meet the base model", str(error)[:300]) from error
         learned = [name for name in loaded.missing_keys if _LORA in name or "modules_to_save" in name]
