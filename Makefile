@@ -48,7 +48,9 @@ test-table: install  ## each row of the table in docs/training.md, trained for r
 
 test-published: install  ## doubles of published models of 51 families, each against transformers' own answers
 	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
-		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py
+		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py \
+		tests/models/test_pickled_weights.py tests/models/backbones/test_sentence_folder.py tests/exports/test_onnx_published.py \
+		tests/training/recipes/test_distill_published.py
 
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from speciate.datasets.tags import KIND as TAG
 from speciate.datasets.tags import TagSpec
 from speciate.errors import Code, SpeciateError
-from speciate.governance import approval_keys
-from speciate.governance.approvals import Approval, postponed
+from speciate.governance.approvals import postponed
 from speciate.privacy import deletion, gc, purge
 from speciate.privacy.purge_datasets import Target
 from speciate.refs import check_name, dataset_ref
+from speciate.server.approval_questions import NeedsApproval, needs_approval
 from speciate.server.tool_api import (  # fmt: skip
     App,
     DryRun,
@@ -23,7 +22,6 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     JobStarted,
     NextAction,
-    Result,
     make_spec,
     once,
     start_job,
@@ -34,29 +32,12 @@ from speciate.workspace.database import Transaction
 Action = Literal["delete", "purge", "gc", "tag", "untag"]
 
 
-class ApprovalQuestion(Result):
-    id: str
-    expires: float
-    until: str
-    """The same as ISO time, UTC."""
-    how: str
-
-
 class TagResult(JobStarted):
     """Done. `dataset` is the version that the tag names or, after untag, named; `was` is the one before."""
 
     dataset: str
     tag: str
     was: str | None = None
-
-
-class NeedsApproval(Result):
-    """Nothing was changed. The job begins when a person approves; `speciate approve` prints its id."""
-
-    state: Literal["needs_approval"] = "needs_approval"
-    approval: ApprovalQuestion
-    evidence: dict[str, Any]
-    next_actions: tuple[NextAction, ...] = ()
 
 
 @tool(destructive=True, idempotent=True)
@@ -155,7 +136,7 @@ def _delete(app: App, ref: str, idempotency_key: str | None, *, dry_run: bool) -
         return DryRun(valid=True, estimate=Estimate(), resolved={"deletes": doomed().refs})
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _needs_approval(tx, deletion.request_deletion(tx, doomed(), app.workspace.settings.approval_hours))
+        return needs_approval(tx, deletion.request_deletion(tx, doomed(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "delete", "ref": ref}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
@@ -167,17 +148,7 @@ def _purge(app: App, target: Target, idempotency_key: str | None, *, dry_run: bo
         return DryRun(valid=True, estimate=Estimate(), resolved=found().document())
 
     def step(tx: Transaction) -> NeedsApproval:
-        return _needs_approval(tx, purge.request_purge(tx, target, found(), app.workspace.settings.approval_hours))
+        return needs_approval(tx, purge.request_purge(tx, target, found(), app.workspace.settings.approval_hours))
 
     arguments = {"action": "purge", **target.model_dump()}
     return once(app, "manage_data", arguments, idempotency_key, step, answer=NeedsApproval)
-
-
-def _needs_approval(tx: Transaction, approval: Approval) -> NeedsApproval:
-    how = approval_keys.answer_instructions(tx, approval.id)
-    until = datetime.fromtimestamp(approval.expires, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return NeedsApproval(
-        approval=ApprovalQuestion(id=approval.id, expires=approval.expires, until=until, how=how),
-        evidence=approval.evidence,
-        next_actions=(NextAction(tool="list_approvals", arguments={"state": "pending"}),),
-    )

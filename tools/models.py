@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
+from speciate.governance import approvals
+from speciate.governance.approvals import postponed
 from speciate.lineage import trace
 from speciate.lineage.model_report import ModelReport, model_report
 from speciate.lineage.trace import Trace
-from speciate.models import registry
+from speciate.models import fetch, pickled_weights, registry, trust
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import KIND as FETCH
 from speciate.models.fetch import FetchSpec
@@ -21,6 +24,7 @@ from speciate.models.search.search_query import AtLeast, Query
 from speciate.models.search.sources import Figure
 from speciate.models.signature import State
 from speciate.refs import ModelRef, model_ref
+from speciate.server.approval_questions import NeedsApproval, needs_approval
 from speciate.server.next_actions import after_model, search_children, search_notes, search_relaxed
 from speciate.server.roots import check_readable
 from speciate.server.tool_api import (
@@ -41,6 +45,9 @@ from speciate.server.tool_api import (
 from speciate.workspace.database import Transaction
 
 _PATH = "path:"
+_INSPECT = "speciate.models.pickled_weights_process:inspect"
+_SECONDS = 120.0
+"""For all files of a folder with pickled weights."""
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
@@ -402,15 +409,16 @@ def register_model(
     prompts: Annotated[
         list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
     ] = None,
+    base_model: Annotated[str | None, Field(description="Of a PEFT adapter; default: the one that it names.")] = None,
     trained_on: Annotated[list[str] | None, Field(description="Datasets that it is said to have learned from.")] = None,
     data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
-) -> ModelRegistered | JobStarted | DryRun:
+) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
     """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-    Weights are taken as safetensors only, and no code of a model is run. Known providers need no registration:
-    api:openai/MODEL. To train one instead, call specialize.
+    Weights are taken as safetensors, and no code of a model is run; a person approves the conversion of
+    pytorch_model.bin. Known providers need no registration: api:openai/MODEL. To train one instead, call specialize.
     """
     if (source is None) == (endpoint is None):
         raise SpeciateError(
@@ -423,14 +431,16 @@ def register_model(
             FetchSpec, name=name, source=_readable(app, source or ""), task=task, license=license,
             weights_license=weights_license, labels=labels,
             prompts=tuple(prompts) if prompts else None, trained_on=tuple(trained_on) if trained_on else None,
-            data_until=data_until,
+            data_until=data_until, base_model=base_model and _readable(app, base_model),
         )  # fmt: skip
+        if spec.source.startswith(_PATH) and (pickled := trust.pickled_in(Path(spec.source.removeprefix(_PATH)))):
+            return _ask_to_convert(app, spec, pickled, idempotency_key, dry_run=dry_run)
         return start_job(app, FETCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
-    if labels or prompts or trained_on or data_until or weights_license:
+    if labels or prompts or trained_on or data_until or weights_license or base_model:
         raise SpeciateError(
             Code.INVALID,
-            "labels, prompts, trained_on, data_until and weights_license are of published weights; an endpoint is "
-            "asked in words.",
+            "labels, prompts, trained_on, data_until, weights_license and base_model are of published weights; an "
+            "endpoint is asked in words.",
             "Call again without them.",
         )  # fmt: skip
     card = registry.served_card(app.workspace, name, endpoint, task=task, license=license)
@@ -450,3 +460,36 @@ def register_model(
 def _readable(app: App, source: str) -> str:
     """The caller's folder with its full path, if it lies below the roots."""
     return _PATH + str(check_readable(app, source.removeprefix(_PATH))) if source.startswith(_PATH) else source
+
+
+def _ask_to_convert(
+    app: App, spec: FetchSpec, pickled: tuple[str, ...], idempotency_key: str | None, *, dry_run: bool
+) -> NeedsApproval | DryRun:
+    """A person is asked about these bytes, once a sandboxed process found nothing but tensors in them."""
+    folder = Path(spec.source.removeprefix(_PATH))
+
+    def look() -> tuple[FetchSpec, dict[str, object]]:
+        files = pickled_weights.hash_files(folder, pickled)
+        paths = [str(folder / name) for name in pickled]
+        found = app.pool.ask(_INSPECT, {"files": paths}, _SECONDS, readable=frozenset(map(Path, paths)))
+        approved = spec.model_copy(update={"pickles": {name: each["sha256"] for name, each in files.items()}})
+        fetch.plan(approved, app.workspace)
+        return approved, {
+            "folder": str(folder), "files": files, "holds": found,
+            "also": "A process without a network, which may read nothing else, writes the tensors as safetensors.",
+        }  # fmt: skip
+
+    looked = postponed(look)
+    if dry_run:
+        return DryRun(valid=True, estimate=Estimate(), resolved=looked()[1])
+
+    def step(tx: Transaction) -> NeedsApproval:
+        approved, evidence = looked()
+        hours = app.workspace.settings.approval_hours
+        arguments = approved.model_dump(mode="json", exclude_unset=True)
+        return needs_approval(
+            tx, approvals.request(tx, "convert", arguments, evidence, subject=f"model:{spec.name}", hours=hours)
+        )
+
+    arguments = spec.model_dump(mode="json", exclude_unset=True)
+    return once(app, "register_model", arguments, idempotency_key, step, answer=NeedsApproval)

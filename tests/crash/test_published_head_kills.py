@@ -23,6 +23,7 @@ import torch
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED
+from speciate.modalities.depth_maps import depth_cell
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.settings import Capacity, Settings
@@ -61,6 +62,14 @@ CASES = [
     Case("wav2vec2", "audio", "audio-classification"),
     Case("wav2vec2 ctc", "audio", "automatic-speech-recognition"),
     Case("whisper", "audio", "automatic-speech-recognition", "lora"),
+    Case("depth_anything metric", "image", "depth-estimation"),
+    Case("mask2former", "image", "panoptic-segmentation"),
+    Case("layoutlm", "text", "token-classification", "lora"),
+    Case("donut", "image", "image-text-to-text"),
+    Case("blip", "image", "image-text-to-text", "lora"),
+    Case("clip", "image", "image-classification", "lora"),
+    Case("t5", "text", "text-generation"),
+    Case("bert score", "text", "text-regression", "lora"),
 ]
 
 
@@ -85,19 +94,22 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def dataset(world: World, case: Case) -> dict[str, Any]:
     """Of the task's kind, made once; what a training is told of it."""
-    name = f"{case.modality}-{case.task}"
+    placed = case.double == "layoutlm"
+    name = f"{case.modality}-{case.task}{'-placed' if placed else ''}"
     told = {"dataset": name, "task": case.task}
     columns: dict[str, list[Any]] = {}
     media: list[bytes] = []
     draw, first = np.random.default_rng(0), [place // 3 % 2 == 0 for place in range(COUNT)]
     labels = ["red" if each else "green" for each in first]
     match case.task:
-        case "text-classification" | "token-classification":
+        case "text-classification" | "token-classification" | "text-generation" | "text-regression":
             texts = [
                 f"{'good' if each else 'awful'} {' '.join(draw.choice(doubles.WORDS.split(), 4))}" for each in first
             ]
-            columns["text"] = texts
+            columns["text"] = [doubles.placed(each, seed) if placed else each for seed, each in enumerate(texts)]
             columns["tags"] = [["B-PER" if word in ("good", "red") else "O" for word in each.split()] for each in texts]
+            columns["answer"] = ["good film" if each else "bad day" for each in first]
+            columns["score"] = [2.0 if each else -1.0 for each in first]
         case "audio-classification" | "automatic-speech-recognition":
             media = [tone(each, place) for place, each in enumerate(first)]
             columns["spoken"] = ["good film" if each else "bad day" for each in first]
@@ -106,13 +118,16 @@ def dataset(world: World, case: Case) -> dict[str, Any]:
             for image, each in zip(pixels, first, strict=True):
                 image[8:28, 6:30] = (220, 30, 30) if each else (30, 200, 40)
             media = [png(image) for image in pixels]
+            columns["caption"] = [f"a {label} day" for label in labels]
+            columns["depth"] = [depth_cell(np.where(image[..., 0] > 100, 2.0, 8.0)) for image in pixels]
             outline = [[6.0, 8.0, 30.0, 8.0, 30.0, 28.0, 6.0, 28.0]]
             columns["objects"] = [
                 [{"category": label, "bbox": [6.0, 8.0, 24.0, 20.0], "segmentation": outline}] for label in labels
             ]
     target = {
         "token-classification": "tags", "automatic-speech-recognition": "spoken", "object-detection": "objects",
-        "image-segmentation": "objects",
+        "image-segmentation": "objects", "panoptic-segmentation": "objects", "depth-estimation": "depth",
+        "image-text-to-text": "caption", "text-generation": "answer", "text-regression": "score",
     }.get(case.task)  # fmt: skip
     if world.workspace.database.read_one("SELECT 1 FROM dataset_versions WHERE name = ?", [name]) is None:
         make_dataset(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ pytest.importorskip("transformers")
 
 import torch
 
+from speciate.models.published import adapter_merge
 from speciate.models.published.architectures import check_head
 from speciate.models.published.asking import ask, usual_templates
 from speciate.models.published.published_model import LabelPrompts, load_model
@@ -55,6 +58,8 @@ class Case(NamedTuple):
     """Arguments of register_model."""
     ask: Callable[[Path, list[Any], int], dict[str, Any]] = lambda folder, media, place: {"text": media[place]}
     """(folder, media, place) -> an input of predict."""
+    form: Literal["whole", "adapter", "pickled", "pairs"] = "whole"
+    """How its weights are published: an adapter lies beside its base model."""
 
 
 # Media, of which a model's answers differ
@@ -63,6 +68,11 @@ class Case(NamedTuple):
 def texts(seed: int = 3) -> list[str]:
     draw = np.random.default_rng(seed)
     return list(dict.fromkeys(" ".join(draw.choice(doubles.WORDS.split(), draw.integers(3, 9))) for _ in range(300)))
+
+
+def pairs() -> list[str]:
+    lines = texts(6)
+    return [f"{one}\n{other}" for one, other in zip(lines, reversed(lines), strict=True)]
 
 
 def words() -> list[list[str]]:
@@ -255,6 +265,18 @@ CASES = {
         "bert", {"task": "text-classification", "objective": {"metric": "accuracy"}}, texts, of_texts,
         {"labels": {"negative": "negative", "positive": "positive"}},
     ),
+    "adapter": Case(
+        "bert", {"task": "text-classification", "objective": {"metric": "accuracy"}}, partial(texts, 7), of_texts,
+        {"labels": {"negative": "negative", "positive": "positive"}}, form="adapter",
+    ),
+    "pickled": Case(
+        "bert", {"task": "text-classification", "objective": {"metric": "accuracy"}}, partial(texts, 8), of_texts,
+        {"labels": {"negative": "negative", "positive": "positive"}}, form="pickled",
+    ),
+    "pairs": Case(
+        "bert", {"task": "text-classification", "objective": {"metric": "accuracy"}}, pairs, of_texts,
+        {"labels": {"negative": "negative", "positive": "positive"}}, form="pairs",
+    ),
     "tags": Case(
         "bert tags",
         {"task": "token-classification", "objective": {"metric": "token_accuracy"}, "target_column": "tags"},
@@ -324,6 +346,44 @@ def looker(folder: Path) -> Path:
     return folder
 
 
+def as_published(folder: Path, form: str) -> dict[str, Any]:
+    """Change a whole model into that form; arguments of register_model."""
+    if form == "adapter":
+        import peft
+        from transformers import BertForSequenceClassification
+
+        base = folder.with_name("base")
+        shutil.copytree(folder, base)
+        shutil.rmtree(folder)
+        given = peft.LoraConfig(r=3, lora_alpha=16, task_type="SEQ_CLS", target_modules=["query", "value", "dense"])
+        adapted = peft.get_peft_model(BertForSequenceClassification.from_pretrained(base), given)
+        for name, each in adapted.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(each, std=0.5)
+        adapted.save_pretrained(folder)
+        (base / "README.md").write_text("---\nlicense: mit\n---\n")
+        return {"source": f"path:{folder}", "base_model": f"path:{base}"}
+    if form == "pickled":
+        from safetensors.torch import load_file
+
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    return {"source": f"path:{folder}"}
+
+
+def whole_of(folder: Path, form: str) -> Path:
+    """The model that answers."""
+    if form == "pairs":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"sentence_transformers": {"version": "5.0.0"}}))
+    if form != "adapter":
+        return folder
+    merged = folder.with_name("merged")
+    merged.mkdir()
+    adapter_merge.merge(folder.with_name("base"), folder, merged, "base")
+    return merged
+
+
 def seen_by(folder: Path, media: list[Any]) -> list[Any]:
     from speciate.datasets.loading.loader import Example
     from speciate.tasks.vision_language_predictor import load_vision_model
@@ -337,6 +397,13 @@ class Tools:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
+        self.told = ""
+        """What the last approval said."""
+
+    def started(self) -> str:
+        """The job that the last approval began."""
+        found = re.findall(r'"job": "(job-[\w-]+)"', self.told)
+        return str(found[-1])
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Where a job began, its result once it ended."""
@@ -413,6 +480,12 @@ def answered(case: Case, folder: Path) -> tuple[list[Any], list[Any]]:
     return [media[place] for place in chosen], [outputs[place] for place in chosen]
 
 
+def approve(tools: Tools, question: str) -> None:
+    screen = type_at(["approve", question, "--workspace", str(tools.workspace)], [("Type yes: ", "yes")])
+    assert screen.status == 0, screen.text
+    tools.told = screen.text
+
+
 @pytest.mark.parametrize("family", CASES)
 def test_a_published_model_comes_into_production_and_answers(tools: Tools, tmp_path: Path, family: str) -> None:
     case, use_case = CASES[family], family.replace("-", "")
@@ -421,11 +494,21 @@ def test_a_published_model_comes_into_production_and_answers(tools: Tools, tmp_p
         warnings.simplefilter("ignore")
         place = tmp_path / "model"
         folder = looker(place) if case.double == "looker" else doubles.write(case.double, place)
-        media, answers = answered(case, folder)
+        if case.form == "adapter":
+            named = as_published(folder, case.form)
+        media, answers = answered(case, whole_of(folder, case.form))
+        if case.form != "adapter":
+            named = as_published(folder, case.form)
     (folder / "README.md").write_text("---\nlicense: mit\ndatasets:\n- their/set\n---\nA double.\n")
     tools.call("define_use_case", name=use_case, **case.use_case)
     tools.call("create_dataset", name=f"{use_case}-data", **case.write(tmp_path, media, answers))
-    model = tools.call("register_model", name=f"{use_case}-model", source=f"path:{folder}", **case.register)["model"]
+    told = tools.call("register_model", name=f"{use_case}-model", **named, **case.register)
+    if case.form == "pickled":
+        assert told["state"] == "needs_approval"
+        assert told["evidence"]["holds"]["tensors"] > 10
+        approve(tools, told["approval"]["id"])
+        told = tools.call("wait_for_job", job=tools.started(), timeout_seconds=45)["result"]
+    model = told["model"]
     made = tools.call("evaluate_models", models=[model], dataset=f"{use_case}-data:test", use_case=use_case)
     decision = made["decision"]
     assert decision["verdict"] == "promote", made
@@ -433,8 +516,7 @@ def test_a_published_model_comes_into_production_and_answers(tools: Tools, tmp_p
     asked = tools.call("promote_model", use_case=use_case, model=model)
     assert asked["state"] == "needs_approval"  # though the policy is automatic
     assert any("nobody knows whether it saw these examples" in reason for reason in asked["reasons"])
-    screen = type_at(["approve", asked["approval"]["id"], "--workspace", str(tools.workspace)], [("Type yes: ", "yes")])
-    assert screen.status == 0, screen.text
+    approve(tools, asked["approval"]["id"])
     try:
         tools.serving(use_case)
         inputs = [case.ask(tmp_path, media, place) for place in range(4)]

@@ -118,7 +118,7 @@ def things(workspace: Workspace) -> str | None:
     draw, media, cells = np.random.default_rng(3), [], []
     for place in range(COUNT):
         image = draw.integers(60, 160, (64, 64, 3)).astype(np.uint8)
-        name = list(doubles.COLOURS)[place % 2]
+        name = list(doubles.COLOURS)[place // 4 % 2]
         found = []
         for left in (4, 36):
             top = int(draw.integers(4, 30))
@@ -132,15 +132,15 @@ def things(workspace: Workspace) -> str | None:
 
 
 def pages(workspace: Workspace) -> str | None:
-    texts = [doubles.placed(text, seed) for seed, text in enumerate(_texts())]
-    tags = [["B-TOTAL" if word.startswith("good@") else "O" for word in each.split()] for each in texts]
+    texts = [doubles.placed(text, 0) for text in _texts()]  # the same places on each page, the words differ
+    tags = [["O" if word.startswith("good@") else "B-TOTAL" for word in each.split()] for each in texts]
     _rows(workspace, "text", {"text": texts, "tags": [json.dumps(each) for each in tags]}, inputs=["text"])
     return "tags"
 
 
 def _images() -> tuple[list[bytes], list[str]]:
     draw, media = np.random.default_rng(3), []
-    names = [list(doubles.COLOURS)[place // 2 % 2] for place in range(COUNT)]
+    names = [list(doubles.COLOURS)[place // 4 % 2] for place in range(COUNT)]  # either in each split
     for name in names:
         image = draw.integers(60, 160, (40, 44, 3)).astype(np.uint8)
         image[8:28, 6:30] = doubles.COLOURS[name]
@@ -150,11 +150,11 @@ def _images() -> tuple[list[bytes], list[str]]:
 
 CASES = {
     "number": Case("bert score", "text-regression", "mae", scores, lower=True),
-    "text to text": Case("t5", "text-generation", "exact_match", answers),
+    "text to text": Case("t5", "text-generation", "chrf", answers),
     "question": Case("bert answers", "text-generation", "anls", marked),
     "forecast": Case("patchtst", "time-series-forecasting", "mase", series, lower=True),
     "zero-shot": Case("clip", "image-classification", "accuracy", photos),
-    "caption": Case("trocr", "image-text-to-text", "exact_match", captions),
+    "caption": Case("trocr", "image-text-to-text", "chrf", captions),
     "depth": Case("depth_anything metric", "depth-estimation", "abs_rel", depths, lower=True),
     "segments": Case("mask2former", "panoptic-segmentation", "pq", things),
     "page": Case("layoutlm", "token-classification", "token_accuracy", pages),

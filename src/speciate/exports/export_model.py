@@ -22,7 +22,7 @@ from speciate import hf_hub
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.payload import EvaluationPayload
-from speciate.exports import transformers_folder
+from speciate.exports import onnx_published, transformers_folder
 from speciate.exports.card_check import CardCheck, CardError, check_card, differing, made_up
 from speciate.exports.exportable import in_float32
 from speciate.exports.judging import judging_examples
@@ -240,6 +240,10 @@ def _of_precision(served: Sequence[Prediction], answers: Sequence[Prediction]) -
 
 
 def _write_onnx(payload: ExportModelPayload, target: Path) -> WrittenFolder:
+    if onnx_published.is_published(payload.folder):
+        names = onnx_published.write_published_graph(payload.folder, target, payload.card.ref)
+        note = f"`{GRAPH}` computes what the network does of the tensors that transformers' preprocessing makes."
+        return WrittenFolder("onnx", names, None, None, (), None, (note,))
     program, requires = write_graph(payload.folder, target, payload.card)
     files = tuple(sorted(each.name for each in target.iterdir()))
     note = f"`{GRAPH}` is the whole model, from named inputs to what it answers; `{PREPROCESSING}` describes both."

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Call, Code, SpeciateError
-from speciate.exports import onnx_table, snippets
+from speciate.exports import onnx_published, onnx_table, snippets
 from speciate.exports.onnx_export import check_contained, export_program
 from speciate.models import model_folder
 from speciate.models.backbones.contract import Backbone
@@ -50,6 +50,11 @@ def check_graph(folder: Path, card: ModelCard) -> None:
         why = "it is an export itself: name the version that it was made from"
     elif has_rows(folder):
         found = onnx_table.why_not(folder)
+        if found is None:
+            return
+        why = found
+    elif onnx_published.is_published(folder):
+        found = onnx_published.why_not(folder)
         if found is None:
             return
         why = found

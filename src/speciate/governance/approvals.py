@@ -26,6 +26,7 @@ ACTIONS = {
     "define_use_case": "speciate.use_cases:apply_approved",
     "purge": "speciate.privacy.purge:apply_approved",
     "delete": "speciate.privacy.deletion:apply_approved",
+    "convert": "speciate.models.fetch:apply_approved",
 }
 """Action -> `function(tx, arguments, by) -> result` that does it once a person approved. It checks everything again and
 raises SpeciateError if something changed since."""

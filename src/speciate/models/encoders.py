@@ -20,7 +20,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
-from speciate.models.backbones import architectures, exported
+from speciate.models.backbones import architectures, exported, sentence_folder
 from speciate.models.backbones.contract import Backbone, ModelConfig
 from speciate.models.backbones.layered import LayeredBackbone, has_two_depths, plain
 from speciate.models.sealed import file_hash
@@ -322,6 +322,7 @@ def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
     if model_folder.has_backbone(folder):
         return _named(str(ref), [sealed.check(folder), settings])
     counting = [*model_folder.weight_files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
+    counting += sentence_folder.counting_files(folder)
     return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
 
 
@@ -336,7 +337,8 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     if model_folder.has_backbone(folder):
         return int(model_folder.read_settings(folder)["width"])
     config: ModelConfig = foreign_files.read_json(folder / "config.json")
-    return config.get("hidden_size") if modality in _OF_TOKENS else None
+    width = config.get("hidden_size") if modality in _OF_TOKENS else None
+    return sentence_folder.read_modules(folder).width(width) if width and modality == "text" else width
 
 
 def _fastest() -> Precision:

@@ -15,23 +15,26 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from speciate import hf_hub, secrets
+from speciate import foreign_files, hf_hub, secrets
 from speciate.environment import hub_endpoint
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.hf_hub import RepositoryDetails
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.run import Run, Stopped, Transient
-from speciate.models import licenses, model_folder, registry, sealed, training_statement, trust
+from speciate.jobs.store import enqueue_job
+from speciate.models import licenses, model_folder, pickled_weights, registry, sealed, training_statement, trust
 from speciate.models.backbones.architectures import modality_of
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
-from speciate.models.published import manifest
+from speciate.models.pickled_weights import StartedConversion
+from speciate.models.published import adapter_merge, manifest
 from speciate.models.published.architectures import check_head, find_head
 from speciate.models.training_statement import TrainingStatement
 from speciate.refs import SOURCES, ModelRef, check_name, is_model_ref, model_ref
 from speciate.secrets import SecretRequest
+from speciate.settings import in_force
 from speciate.vocabulary import TASKS, find_task
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
@@ -66,6 +69,23 @@ class FetchSpec(BaseModel):
     """What it is said to have learned from: datasets of this workspace, or of others."""
     data_until: str | None = None
     """A day, month or year: nothing that it learned from is said to be later."""
+    base_model: str | None = None
+    """Of an adapter of PEFT: what it changes, where it is another than it names."""
+    pickles: Mapping[str, str] | None = None
+    """File -> sha256 of pickled weights that a person has let be converted. No tool takes it."""
+
+
+class BaseModelRef(BaseModel):
+    """What an adapter changes."""
+
+    model_config = ConfigDict(frozen=True)
+    ref: str
+    folder: Path | None = None
+    """Of a version, or of `path:`; None where it is fetched."""
+    id: str | None = None
+    """Of a version."""
+    license: str | None = None
+    """Of a version."""
 
 
 class FetchPayload(BaseModel):
@@ -73,6 +93,8 @@ class FetchPayload(BaseModel):
     spec: FetchSpec
     host: str | None = None
     """The hub, if a key for it is stored."""
+    base: BaseModelRef | None = None
+    """Of an adapter."""
 
 
 class Source(BaseModel):
@@ -91,6 +113,10 @@ class Source(BaseModel):
     """The scanner that found no pickle that runs code among the files; None: none is installed."""
     training: TrainingStatement | None = None
     """What is said of its training."""
+    adapter_of: str | None = None
+    """The base model that was merged with the adapter that the source holds."""
+    converted: Mapping[str, str] | None = None
+    """Pickles whose tensors became safetensors here, with their sha256."""
 
 
 def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
@@ -109,20 +135,75 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         if not folder.is_dir():
             raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
         model_folder.check_weights(folder)
-        trust.choose(trust.entries(folder))
+        if adapter_merge.is_adapter(trust.entries(folder)):
+            return _plan_adapter(spec, folder, resolved, workspace)
+        _check_no_base(spec)
+        if not spec.pickles:
+            pickled_weights.refuse(folder, trust.entries(folder))
+        trust.choose(trust.entries(folder), spec.pickles or ())
         if spec.labels is not None:
             manifest.check_labels(check_head(folder, spec.source), spec.source, spec.labels)
         elif spec.prompts:
             manifest.check_template(check_head(folder, spec.source), spec.source, spec.prompts)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
     repository, _ = repository_of(ref)
-    host = urlsplit(hub_endpoint()).netloc.lower()
-    keys = (SecretRequest(_KEY, host),) if _has_key(host) else ()
+    host, keys = _hub()
+    base = _find_base(spec.base_model, workspace) if spec.base_model else None
     return Plan(
-        payload=FetchPayload(spec=spec, host=host if keys else None),
+        payload=FetchPayload(spec=spec, host=host if keys else None, base=base),
         resolved=resolved | {"repository": repository, "server": hub_endpoint()},
         secrets=keys,
     )
+
+
+def _hub() -> tuple[str, tuple[SecretRequest, ...]]:
+    host = urlsplit(hub_endpoint()).netloc.lower()
+    return host, (SecretRequest(_KEY, host),) if _has_key(host) else ()
+
+
+def _check_no_base(spec: FetchSpec) -> None:
+    if spec.base_model is not None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{spec.source!r} is no adapter of PEFT, so it changes no base model.",
+            next=[CallAgain("register_model", {"base_model": None})],
+        )
+
+
+def _plan_adapter(
+    spec: FetchSpec, folder: Path, resolved: Mapping[str, Any], workspace: Workspace
+) -> Plan[FetchPayload]:
+    named = spec.base_model or adapter_merge.base_of(adapter_merge.read_settings(folder), spec.source)
+    base = _find_base(named, workspace)
+    host, keys = _hub() if base.folder is None else ("", ())
+    size = _size(folder) + (_size(base.folder) if base.folder else 0)
+    return Plan(
+        payload=FetchPayload(spec=spec, host=host if keys else None, base=base), bytes=size, secrets=keys,
+        resolved={**resolved, "base_model": base.ref}, peak_memory_mb=4 * size // (1 << 20) or None,
+    )  # fmt: skip
+
+
+def _find_base(named: str, workspace: Workspace) -> BaseModelRef:
+    """Raises NOT_FOUND, or INVALID for a base model without weights of its own in a folder."""
+    ref = model_ref(named)
+    if ref.source == "path":
+        folder = Path(ref.name)
+        if not folder.is_dir():
+            raise SpeciateError(Code.NOT_FOUND, f"There is no folder {ref.name!r}.", "Name an existing model folder.")
+        model_folder.check_weights(folder)
+        trust.choose(trust.entries(folder))
+        return BaseModelRef(ref=named, folder=folder)
+    if ref.source == "hf" and registry.fetched(workspace.database, ref) is None:
+        repository_of(ref)
+        return BaseModelRef(ref=named)
+    version = registry.resolve(workspace.database, workspace.folders, ref)
+    if version.path is None or model_folder.has_backbone(version.path):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} is no published model with weights, which an adapter could change.",
+            "Name the model that the adapter was trained on: 'hf:org/name', 'path:/dir' or a version of it.",
+        )
+    return BaseModelRef(ref=version.ref, folder=version.path, id=version.card.id, license=version.card.license)
 
 
 def repository_of(ref: ModelRef) -> tuple[str, str | None]:
@@ -157,33 +238,33 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
+class _Parent(NamedTuple):
+    """The base model of an adapter."""
+
+    ref: str
+    license: str | None
+    weights_license: str | None
+
+
+class _Staged(NamedTuple):
+    where: Source
+    scanned: trust.ScanResult
+    details: RepositoryDetails
+    parent: _Parent | None = None
+
+
 def run(run: Run) -> Mapping[str, object]:
     spec = run.read_payload(FetchPayload).spec
     ref = model_ref(spec.source)
     staged = run.folder.outputs / _STAGED
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
-    if ref.source == "path":
-        folder = Path(ref.name)
-        where = Source(source=spec.source, set_aside=trust.take(folder, staged).excluded)
-        scanned = trust.scan(folder)
-        if sealed.is_sealed_export(staged):
-            return {"card": _take_exported(spec, folder, staged, scanned, run).model_dump()}
-        details = _readme_metadata(staged / "README.md")
-    else:
-        found = _find_revision(run, ref)
-        chosen = trust.choose(file.name for file in found.files)
-        folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
-        _download(run, found, chosen.files, folder)
-        trust.check(folder)
-        scanned = trust.scan(folder)
-        for name in chosen.files:
-            os.link(folder / name, staged / pipeline_folder.flat_name(name))
-        details = found.details
-        where = Source(
-            source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
-            wanted=repository_of(ref)[1], set_aside=chosen.excluded,
-        )  # fmt: skip
+    made = (
+        _from_folder(run, spec, Path(ref.name), staged) if ref.source == "path" else _from_hub(run, spec, ref, staged)
+    )
+    if isinstance(made, ModelCard):
+        return {"card": made.model_dump()}
+    where, scanned, details, parent = made
     trust.check(staged)
     if spec.labels is not None:
         manifest.write_manifest(staged, spec.source, spec.labels, spec.prompts, spec.task)
@@ -195,8 +276,102 @@ def run(run: Run) -> Mapping[str, object]:
     )
     where = where.model_copy(update={"training": stated if stated.sentence() else None})
     card = _card(spec, where.model_copy(update={"scanned_by": scanned.by}), staged, details)
+    if parent is not None:
+        card = card.model_copy(update=_of_both(card, parent, spec.source))
     card = card.model_copy(update={"id": sealed.seal(staged), "job": run.job})
     return {"card": card.model_dump()}
+
+
+def _from_folder(run: Run, spec: FetchSpec, folder: Path, staged: Path) -> _Staged | ModelCard:
+    """The card alone for a model that export_model wrote."""
+    if adapter_merge.is_adapter(names := trust.entries(folder)):
+        base = run.read_payload(FetchPayload).base
+        assert base is not None, "planned so"
+        adapter = _taken(folder, run, "adapter", adapter_merge.files_of(names))
+        details = _readme_metadata(adapter / "README.md")
+        where = Source(source=spec.source, adapter_of=base.ref)
+        return _Staged(where, trust.scan(folder), details, _merge(run, base, adapter, staged))
+    excluded = trust.take(folder, staged, spec.pickles or ()).excluded
+    scanned = trust.scan(folder)
+    if spec.pickles:
+        policy = in_force(run.folders.root).cage
+        pickled_weights.convert(folder, spec.pickles, staged, run.folder.path, policy)
+        excluded = {name: why for name, why in excluded.items() if name not in spec.pickles}
+    if sealed.is_sealed_export(staged):
+        return _take_exported(spec, folder, staged, scanned, run)
+    where = Source(source=spec.source, set_aside=excluded, converted=spec.pickles)
+    return _Staged(where, scanned, _readme_metadata(staged / "README.md"))
+
+
+def _from_hub(run: Run, spec: FetchSpec, ref: ModelRef, staged: Path) -> _Staged:
+    found = _find_revision(run, ref)
+    where = Source(
+        source=f"hf:{found.repository}", repository=found.repository, revision=found.commit,
+        wanted=repository_of(ref)[1],
+    )  # fmt: skip
+    if adapter_merge.is_adapter(names := [file.name for file in found.files]):
+        chosen = adapter_merge.files_of(names)
+        folder = _downloaded(run, found, chosen)
+        adapter = _taken(folder, run, "adapter", chosen)
+        base = run.read_payload(FetchPayload).base
+        base = base or BaseModelRef(ref=adapter_merge.base_of(adapter_merge.read_settings(adapter), spec.source))
+        where = where.model_copy(update={"adapter_of": base.ref})
+        return _Staged(where, trust.scan(folder), found.details, _merge(run, base, adapter, staged))
+    _check_no_base(spec)
+    chosen, excluded = trust.choose(names)
+    folder = _downloaded(run, found, chosen)
+    trust.check(folder)
+    scanned = trust.scan(folder)
+    for name in chosen:
+        os.link(folder / name, staged / trust.flat_name(name))
+    return _Staged(where.model_copy(update={"set_aside": excluded}), scanned, found.details)
+
+
+def _of_both(card: ModelCard, parent: _Parent, source: str) -> dict[str, str | None]:
+    """A merged model is under both licences, so the stricter one counts; where one is not known, neither is it."""
+    whole = licenses.stricter(card.license, parent.license, source)
+    weights = card.weights_license or parent.weights_license
+    if weights is not None:
+        weights = licenses.stricter(
+            card.weights_license or card.license, parent.weights_license or parent.license, source
+        )
+    return {"license": whole, "weights_license": weights, "base_model": parent.ref}
+
+
+def _merge(run: Run, base: BaseModelRef, adapter: Path, staged: Path) -> _Parent:
+    """Write the model that an adapter and its base model make."""
+    folder, stated, weights = base.folder, base.license, None
+    if base.id is not None and folder is not None:
+        if sealed.check(folder) != base.id:
+            raise SpeciateError(Code.CONFLICT, f"{base.ref} is another version by now.", "Call register_model again.")
+    else:
+        if folder is not None:
+            names = [name for name in trust.choose(trust.entries(folder)).files if "/" not in name]
+            details = _readme_metadata(folder / "README.md")
+        else:
+            found = _find_revision(run, model_ref(base.ref))
+            names = list(trust.choose(file.name for file in found.files).files)
+            folder, details = _downloaded(run, found, names), found.details
+        folder = _taken(folder, run, "base", names)
+        stated, weights = _licenses_in(folder, details, base.ref)
+    adapter_merge.merge(folder, adapter, staged, base.ref)
+    return _Parent(base.ref, stated, weights)
+
+
+def _taken(folder: Path, run: Run, name: str, names: Iterable[str]) -> Path:
+    """A checked copy that nobody else changes."""
+    copy = run.folder.path / name
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
+    foreign_files.copy(folder, names, copy)
+    trust.check(copy)
+    return copy
+
+
+def _downloaded(run: Run, found: hf_hub.Revision, names: Iterable[str]) -> Path:
+    folder = run.folders.cache / "published" / found.repository.replace("/", "--") / found.commit
+    _download(run, found, names, folder)
+    return folder
 
 
 def _take_exported(spec: FetchSpec, folder: Path, staged: Path, scanned: trust.ScanResult, run: Run) -> ModelCard:
@@ -254,9 +429,9 @@ def _token(run: Run) -> str | None:
 
 def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetails) -> ModelCard:
     metadata = details.get("card") or {}
-    tags = (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:"))
-    stated = licenses.spdx(spec.license) or licenses.of_card(metadata) or licenses.spdx(next(tags, None))
-    weights = licenses.spdx(spec.weights_license or _text(metadata.get("weights_license")))
+    license, weights_license = _licenses_in(  # noqa: A001 - as cards call it
+        staged, details, where.source, spec.license, spec.weights_license
+    )
     head = find_head(staged)
     task = spec.task or (details.get("task") if details.get("task") in TASKS else None)
     if head is not None and (spec.labels is not None or task is None):
@@ -276,10 +451,24 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
         labels=tuple(sorted(set(spec.labels.values()))) if spec.labels else (),
         parameters=sum(model_folder.count_parameters(file) for file in model_folder.weight_files(staged)) or None,
         bytes=_size(staged),
-        license=licenses.settle(stated, licenses.texts_in(staged), where.source),
-        weights_license=licenses.settle(weights, licenses.texts_of_weights(staged), where.source),
+        license=license,
+        weights_license=weights_license,
         recipe=where.model_dump(exclude_none=True),
         base_model=_base(metadata.get("base_model")),
+    )
+
+
+def _licenses_in(
+    folder: Path, details: RepositoryDetails, ref: str, said: str | None = None, said_of_weights: str | None = None
+) -> tuple[str | None, str | None]:
+    """Of a model, and of its weights where they have their own. `said`: by the caller, in place of the metadata."""
+    metadata = details.get("card") or {}
+    tags = (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:"))
+    stated = licenses.spdx(said) or licenses.of_card(metadata) or licenses.spdx(next(tags, None))
+    weights = licenses.spdx(said_of_weights or _text(metadata.get("weights_license")))
+    return (
+        licenses.settle(stated, licenses.texts_in(folder), ref),
+        licenses.settle(weights, licenses.texts_of_weights(folder), ref),
     )
 
 
@@ -352,3 +541,11 @@ def commit(tx: Transaction, job: Job, fetched: FetchedModel) -> FetchResult:
 
 
 KIND = Kind(name="fetch", spec=FetchSpec, plan=plan, run="speciate.models.fetch:run", collect=collect, commit=commit)
+
+
+def apply_approved(tx: Transaction, arguments: Mapping[str, Any], by: str) -> StartedConversion:
+    """What `approvals.decide` calls once a person said yes: the job that converts what was shown, and nothing else."""
+    spec = FetchSpec.model_validate(arguments)
+    if not spec.pickles:
+        raise SpeciateError(Code.INVALID, "This approval names no file.", "Call register_model again.")
+    return {"model": spec.name, "job": enqueue_job(tx, KIND, spec.model_dump(mode="json", exclude_unset=True))}

@@ -139,6 +139,20 @@ def settle(stated: str | None, texts: Iterable[str], ref: str) -> str | None:
     return found
 
 
+def stricter(one: str | None, other: str | None, ref: str) -> str | None:
+    """Of two works in one, whose terms both hold: None where one is not known. INVALID where neither is stricter."""
+    if one is None or other is None:
+        return None
+    mine, its = strictness(one), strictness(other)
+    if mine == its and mine != _PERMISSIVE and _family(one) != _family(other):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{ref!r} and its base model are under {one} and {other}, and neither is stricter.",
+            "Find out under which terms both may be used together, and say them with license=.",
+        )
+    return one if mine >= its else other
+
+
 _PERMISSIVE, _WEAK, _STRONG, _NETWORK, _OWN_TERMS, _NO_COMMERCE, _NOTHING = range(7)
 _BY_BEGINNING = (
     ("LGPL", _WEAK), ("MPL", _WEAK), ("EPL", _WEAK), ("CDDL", _WEAK), ("AGPL", _NETWORK), ("SSPL", _NETWORK),

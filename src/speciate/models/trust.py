@@ -15,13 +15,15 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate import foreign_files
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
+from speciate.models.backbones import sentence_folder
 from speciate.models.diffusion import pipeline_folder
+from speciate.models.pickled_weights import pickled_names, superseded
 
 _ALLOWED = re.compile(
     r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model"
@@ -35,8 +37,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy"
 _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".dll", ".exe")
 _LONGEST_HEADER = 100_000_000  # bytes; what safetensors itself reads at most
 _DEEPEST = 64
-_POOLING, _SETTINGS = "1_Pooling", "config.json"
-"""Where models of sentence-transformers say how states become a vector: the one subfolder that is read."""
+_BESIDE = ".part"
+"""Where a part's file is copied to before it gets its name."""
 _BYTES = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -72,24 +74,39 @@ class ScanResult(NamedTuple):
     """Files that it could not read."""
 
 
-def choose(names: Iterable[str]) -> Choice:
-    """Which files of a published model are taken, by their names alone. Raises REFUSED without weights among them."""
+def choose(names: Iterable[str], converted: Collection[str] = ()) -> Choice:
+    """Which files of a published model are taken, by their names alone. Raises REFUSED without weights among them.
+    `converted`: pickles whose tensors a person has let be converted (pickled_weights.py); their index is left, too."""
     names = sorted(names)
     network = NETWORK if NETWORK in names and not any(name.endswith(".safetensors") for name in names) else None
     allowed = {name for name in names if pipeline_folder.INDEX in names and pipeline_folder.is_part_file(name)}
+    if sentence_folder.MODULES in names:
+        allowed |= {name for name in names if sentence_folder.is_part_file(name)}
+        allowed |= {
+            name
+            for name in names
+            if sentence_folder.is_network_file(name) and not _why_not(sentence_folder.flat_name(name))
+        }
     allowed |= {network} if network else set()
     excluded = {name: why for name in names if name not in allowed and (why := _why_not(name)) is not None}
     taken = tuple(name for name in names if name not in excluded)
     if len(names) > foreign_files.MOST_FILES:
         raise _refused(f"It has {len(names):,} files, more than {foreign_files.MOST_FILES:,}.")
     refuse_adapter(names, "The folder")
+    if converted:
+        return Choice(tuple(name for name in taken if name not in superseded(taken)), excluded)
     if network is None and not any(name.endswith(".safetensors") for name in taken):
         _refuse_other_forms(names)
         pickles = [name for name in names if name.lower().endswith(_PICKLES)]
         if not pickles:
             raise _cut(f"It has no weights, no file .safetensors; what is there: {_listed(names)}.")
         why = f"its weights are pickles ({', '.join(map(repr, pickles[:3]))}), which can run code"
-        raise _refused(f"It has no weights as safetensors: {why}.")
+        raise SpeciateError(
+            Code.REFUSED,
+            f"The model is not safe to load. It has no weights as safetensors: {why}.",
+            "Use another one, or have its maker publish it as safetensors. Of a folder with pytorch_model.bin, "
+            "register_model(source='path:/dir') asks a person whether its tensors may be converted.",
+        )
     return Choice(taken, excluded)
 
 
@@ -103,8 +120,8 @@ def refuse_adapter(names: Iterable[str], ref: str) -> None:
         raise SpeciateError(
             Code.REFUSED,
             f"{ref!r} is an adapter of PEFT: changes to a base model, which is not in the folder.",
-            "Merge it where it was made (merge_and_unload, then save_pretrained) and name that folder; or train one "
-            "here: train_model(method='lora', base_model=THE BASE MODEL).",
+            "register_model merges it with its base model: name the version that it makes.",
+            next=[Call("register_model", {"name": "merged", "source": ref if ":" in ref else "path:/dir"})],
         )
 
 
@@ -128,26 +145,43 @@ def _refuse_other_forms(names: Iterable[str]) -> None:
         )
 
 
-def take(folder: Path, target: Path) -> Choice:
+def take(folder: Path, target: Path, converted: Collection[str] = ()) -> Choice:
     """Copy the loadable files of a folder that a caller named into the empty folder `target`, and check the copy: the
-    checked bytes are those that will be loaded.
+    checked bytes are those that will be loaded. `converted`: as of `choose`.
 
     Raises REFUSED as `choose`, `check` and foreign_files.py do.
     """
     foreign_files.check_folder(folder)
-    chosen = choose(entries(folder))
+    chosen = choose(entries(folder), converted)
     foreign_files.copy(folder, [name for name in chosen.files if "/" not in name], target)
-    for name in (name for name in chosen.files if "/" in name):
+    nested = [name for name in chosen.files if "/" in name]
+    if not nested and (folder / sentence_folder.POOLING).is_file():
+        nested = [sentence_folder.POOLING]
+    for name in nested:
         part, _, file = name.partition("/")
+        (target / _BESIDE).mkdir()
         foreign_files.check_folder(folder / part)
-        foreign_files.copy(folder / part, [file], target)
-        (target / file).rename(target / pipeline_folder.flat_name(name))
-    if (folder / _POOLING / _SETTINGS).is_file():
-        (target / _POOLING).mkdir()
-        foreign_files.copy(folder / _POOLING, (_SETTINGS,), target / _POOLING)
-        _check_file(target / _POOLING / _SETTINGS)
+        foreign_files.copy(folder / part, [file], target / _BESIDE)
+        (target / _BESIDE / file).rename(target / flat_name(name))
+        (target / _BESIDE).rmdir()
     check(target)
     return chosen
+
+
+def pickled_in(folder: Path) -> tuple[str, ...]:
+    """The weights of a folder that has no others than pickles; () of any other, and of one that cannot be listed, as
+    whoever reads it says why."""
+    try:
+        return pickled_names(entries(folder))
+    except OSError:
+        return ()
+
+
+def flat_name(name: str) -> str:
+    """What a file of a part is called in a version, which has no subfolders."""
+    if sentence_folder.is_part_file(name) or sentence_folder.is_network_file(name):
+        return sentence_folder.flat_name(name)
+    return pipeline_folder.flat_name(name)
 
 
 def entries(folder: Path) -> list[str]:
@@ -155,7 +189,8 @@ def entries(folder: Path) -> list[str]:
     pipeline those of its parts, too, as `PART/FILE`."""
     names = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
     if not pipeline_folder.is_pipeline(folder):
-        return names
+        nested = sentence_folder.nested_files(folder)
+        return [name for name in names if name.strip("/") not in {each.partition("/")[0] for each in nested}] + nested
     parts = {f"{name}/" for name in pipeline_folder.PARTS}
     return [name for name in names if name not in parts] + pipeline_folder.part_files(folder)
 
@@ -230,7 +265,7 @@ def _check_entries(path: Path, settings: Any) -> None:
                 "here: there is no approval for it.",
                 "Use another model; most architectures have one whose code transformers brings itself.",
             )
-        if name in _POINTERS and isinstance(value, str) and _leads_away(value):
+        if name in _POINTERS and path.name != _ADAPTER and isinstance(value, str) and _leads_away(value):
             raise _refused(f"{path.name!r} points to {value[:100]!r} ({name}).")
         _check_entries(path, value)
 

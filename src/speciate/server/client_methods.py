@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from speciate.server.approval_questions import NeedsApproval
     from speciate.server.client_results import Shown
     from speciate.server.job_view import JobView
     from speciate.server.tool_api import DryRun, JobStarted
-    from speciate.tools.data_management import NeedsApproval, TagResult
+    from speciate.tools.data_management import TagResult
     from speciate.tools.datasets import DatasetList, DatasetView, QueryResult, SimilarExamples
     from speciate.tools.evaluation import EvaluationView
     from speciate.tools.exports import Evidence
@@ -691,15 +692,17 @@ class ToolMethods:
         weights_license: str | None = None,
         labels: Mapping[str, Any] | None = None,
         prompts: Sequence[str] | None = None,
+        base_model: str | None = None,
         trained_on: Sequence[str] | None = None,
         data_until: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
-    ) -> ModelRegistered | JobStarted | DryRun:
+    ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
         """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-        Weights are taken as safetensors only, and no code of a model is run. Known providers need no registration:
-        api:openai/MODEL. To train one instead, call specialize.
+        Weights are taken as safetensors, and no code of a model is run; a person approves the conversion of
+        pytorch_model.bin. Known providers need no registration: api:openai/MODEL. To train one instead, call
+            specialize.
 
         name: The model gets the next version of this name.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
@@ -709,6 +712,7 @@ class ToolMethods:
         weights_license: If another than the code's.
         labels: {published label: your label}: it then answers, and serves, yours.
         prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
+        base_model: Of a PEFT adapter; default: the one that it names.
         trained_on: Datasets that it is said to have learned from.
         data_until: Nothing there is later: '2024-06'.
         idempotency_key: For safe repeats.

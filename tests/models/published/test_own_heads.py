@@ -251,16 +251,35 @@ def test_divided_batches_give_the_gradient_of_the_whole_or_are_refused(name: str
         with pytest.raises(SpeciateError, match="would divide batches of 8"):
             start(name, folder, steps_of=divided)
         return
-    gradients = []
-    for steps_of in ({}, divided):
+    exact, exact_parts = (gradient_of(name, folder, each, double=True) for each in ({}, divided))
+    largest = max(float(each.abs().max()) for each in exact.values())
+    assert apart(exact, exact_parts) <= 1e-6 * largest, "another loss, not the noise of float32"
+    whole, parts = (gradient_of(name, folder, each) for each in ({}, divided))
+    assert apart(exact, parts) <= max(1e-5 * max(largest, 1.0), 4 * apart(exact, whole))
+
+
+def gradient_of(name: str, folder: Path, steps_of: dict[str, Any], *, double: bool = False) -> dict[str, torch.Tensor]:
+    """Of the first step; with `double` every number of it has 64 bits."""
+    with pytest.MonkeyPatch.context() as patch:
         training, network, _ = start(name, folder, steps_of=steps_of | {"max_grad_norm": 1e9})
         still(network.module)
+        if double:
+            collate = network.collate
+            network.module.double()
+            patch.setattr(network, "collate", lambda items: _doubled(collate(items)))
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of losses, which are taken in float32
         training.advance()
-        gradients.append({n: each.grad for n, each in network.module.named_parameters() if each.grad is not None})
-    one, other = gradients
-    largest = max(float(each.abs().max()) for each in one.values())
-    gap = max(float((one[each] - other[each]).abs().max()) for each in one)
-    assert gap <= 1e-5 * max(largest, 1.0)
+        named = network.module.named_parameters()
+        return {each: parameter.grad.double() for each, parameter in named if parameter.grad is not None}
+
+
+def _doubled(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: each.double() if each.is_floating_point() else each for name, each in batch.items()}
+
+
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert set(one) == set(other)
+    return max(float((one[each] - other[each]).abs().max()) for each in one)
 
 
 def still(module: Any) -> None:
@@ -268,7 +287,7 @@ def still(module: Any) -> None:
     for each in module.modules():
         if isinstance(each, torch.nn.Dropout):
             each.p = 0.0
-        for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop", "hidden_dropout"):
+        for name in ("drop_prob", "dropout", "attention_dropout", "activation_dropout", "layerdrop", "hidden_dropout"):
             if isinstance(getattr(each, name, None), float):
                 setattr(each, name, 0.0)
     for name in ("attention_probs_dropout_prob", "layerdrop", "attention_dropout", "classifier_dropout"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate import foreign_files
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.models import model_folder, packaged
 from speciate.models.backbones import exported
 from speciate.models.backbones.contract import Backbone, BackboneSettings, ModelConfig
@@ -120,7 +120,8 @@ def refuse_adapter(folder: Path) -> None:
         raise SpeciateError(
             Code.INVALID,
             f"{folder} holds an adapter (adapter_config.json), which changes what its network computes.",
-            "Merge it into the weights first (merge_and_unload of peft, then save_pretrained) and name that folder.",
+            "register_model merges it with its base model: name the version that it makes.",
+            next=[Call("register_model", {"name": "merged", "source": f"path:{folder}"})],
         )
 
 

@@ -1,22 +1,22 @@
 """Networks that read text: `new:bert`, fresh and small, and transformers' encoders in a folder.
 
 Units are words between white space; the state of a word is that of its first piece, as Devlin et al. 2019 have it. A
-text is truncated after `max_tokens`. The functions over tokens are shared with protein.py. Left out: the dense layers
-that some sentence-transformers folders have after pooling."""
+text is truncated after `max_tokens`. The functions over tokens are shared with protein.py. A folder of
+sentence-transformers keeps its pooling and the layers after it, through which the states of words go, too."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from speciate import foreign_files
-from speciate.models.backbones import hf_transformers
+from speciate.models.backbones import hf_transformers, sentence_folder
 from speciate.models.backbones.contract import Backbone, BackboneSettings, Item, States, refuse_medium
+from speciate.models.backbones.sentence_folder import DenseSettings, SentenceModules
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,10 @@ _MAX_TOKENS = 256
 _VOCABULARY = 8192
 _SPECIAL = ("[PAD]", "[CLS]", "[SEP]")
 _WORD = re.compile(r"\S+")
-Pooling = Literal["mean", "first", "max"]
-"""Of all attended tokens, special ones included, as Sentence-BERT does (Reimers & Gurevych 2019); or the first's."""
+Pooling = str
+"""`mean`, `max`, `mean-root` (the sum by the root of their number) or `weighted` (by place, Muennighoff 2022) of all
+attended tokens, special ones included, as Sentence-BERT does (Reimers & Gurevych 2019); the `first`'s or the `last`'s;
+several joined by `+`, one after the other."""
 
 
 class TextBackbone:
@@ -38,12 +40,13 @@ class TextBackbone:
 
     def __init__(
         self, base_model: str, config: Any, module: torch.nn.Module, tokenizer: Tokenizer, max_tokens: int,
-        pooling: Pooling = "mean",
+        pooling: Pooling = "mean", dense: Sequence[DenseSettings] = (),
     ) -> None:  # fmt: skip
         self.base_model, self.module, self.max_tokens = base_model, module, max_tokens
         self._config, self._tokenizer, self._pooling = config, tokenizer, pooling
         self._filler: int = config.pad_token_id or 0
-        self.width: int = config.hidden_size
+        self._dense = tuple(dense)
+        self.width: int = SentenceModules(pooling, self._dense).width(config.hidden_size)
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
 
@@ -66,7 +69,15 @@ class TextBackbone:
         return collate_tokens(items, self._filler)
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        return token_states(self.module, batch, self._pooling)
+        states = token_states(self.module, batch, self._pooling)
+        if not self._dense:
+            return states
+        layers: Any = self.module.get_submodule("dense")
+        kind = next(layers.parameters()).dtype  # an encoder may keep its weights in fewer bits
+        pooled = layers(states.pooled.to(kind)).float()
+        # of several poolings in a row the layers fit no single state
+        sequence = states.sequence if "+" in self._pooling else layers(states.sequence.to(kind)).float()
+        return States(sequence, states.mask, pooled)
 
     def states_at_two_depths(self, batch: Mapping[str, torch.Tensor]) -> States:
         """`pooled` is (B, 2 W): as usual of the last layer, and the mean of the middle one, each of unit length."""
@@ -88,6 +99,7 @@ class TextBackbone:
             "config": hf_transformers.settings_of(self._config),
             "max_tokens": self.max_tokens,
             "pooling": self._pooling,
+            **({"dense": [list(each) for each in self._dense]} if self._dense else {}),
         }
 
     def files(self) -> dict[str, bytes]:
@@ -112,10 +124,11 @@ def rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone:
 
     config = hf_transformers.config_of(settings["config"])
     tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    dense = [DenseSettings(*each) for each in settings.get("dense", ())]
+    module = _with_dense(hf_transformers.build_empty(config), dense)
     return TextBackbone(
-        settings["base_model"], config, hf_transformers.build_empty(config), tokenizer, settings["max_tokens"],
-        settings["pooling"],
-    )  # fmt: skip
+        settings["base_model"], config, module, tokenizer, settings["max_tokens"], settings["pooling"], dense
+    )
 
 
 def learn_tokenizer(texts: Sequence[str], cased: bool = False) -> Tokenizer:
@@ -151,10 +164,45 @@ def small_config(vocabulary: int, max_tokens: int) -> Any:
 def _published(base_model: str, folder: Path, max_tokens: int) -> Backbone:
     config = hf_transformers.published_config(folder)
     tokenizer = _published_tokenizer(folder)
-    limit = min(max_tokens, longest_input(config) or max_tokens)
-    return TextBackbone(
-        base_model, config, hf_transformers.load_published(folder), tokenizer, limit, published_pooling(folder)
-    )
+    told = sentence_folder.read_modules(folder)
+    limit = min(max_tokens, longest_input(config) or max_tokens, told.longest or max_tokens)
+    if told.lower:
+        _fold(tokenizer)
+    module = _with_dense(hf_transformers.load_published(folder), told.dense)
+    for place, each in enumerate(told.dense):
+        _load_dense(folder, each, module.get_submodule(f"dense.{2 * place}"))
+    return TextBackbone(base_model, config, module, tokenizer, limit, told.pooling, told.dense)
+
+
+def _with_dense(module: torch.nn.Module, dense: Sequence[DenseSettings]) -> torch.nn.Module:
+    """The network with the layers as its submodule `dense`: they are saved and trained with it."""
+    from torch import nn
+
+    activations = {"tanh": nn.Tanh, "identity": nn.Identity, "relu": nn.ReLU, "gelu": nn.GELU, "sigmoid": nn.Sigmoid}
+    if dense:
+        layers: list[nn.Module] = []
+        for each in dense:
+            layers += [nn.Linear(each.inputs, each.outputs, bias=each.bias), activations[each.activation]()]
+        module.add_module("dense", nn.Sequential(*layers))
+    return module
+
+
+def _load_dense(folder: Path, settings: DenseSettings, layer: torch.nn.Module) -> None:
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(sentence_folder.dense_weights(folder, settings.part))
+        layer.load_state_dict({name.removeprefix("linear."): each.float() for name, each in found.items()}, strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        why = f"the weights of its layer {settings.part!r}: {type(error).__name__}"
+        raise hf_transformers.unreadable(folder, why, error) from error
+
+
+def _fold(tokenizer: Tokenizer) -> None:
+    from tokenizers import normalizers
+
+    own = tokenizer.normalizer
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
 
 
 def _published_tokenizer(folder: Path) -> Tokenizer:
@@ -165,17 +213,6 @@ def _published_tokenizer(folder: Path) -> Tokenizer:
         return found.backend_tokenizer
     except Exception as error:
         raise hf_transformers.unreadable(folder, f"its tokenizer: {type(error).__name__}", error) from error
-
-
-def published_pooling(folder: Path) -> Pooling:
-    """The pooling of a sentence-transformers folder, else the mean."""
-    try:
-        settings = foreign_files.read_json(folder / "1_Pooling" / "config.json")
-    except (OSError, ValueError):
-        return "mean"
-    if settings.get("pooling_mode_cls_token"):
-        return "first"
-    return "max" if settings.get("pooling_mode_max_tokens") else "mean"
 
 
 def _first_pieces(text: str, pieces: Any) -> list[int]:
@@ -242,14 +279,24 @@ _OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "lo
 
 def _pooled(hidden: torch.Tensor, attended: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """(B, T, W), (B, T, 1) -> (B, W)"""
+    import torch
+
+    counted = attended.to(hidden.dtype)
     match pooling:
         case "first":
             return hidden[:, 0]
+        case "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), attended[:, :, 0].sum(1).clamp(min=1) - 1]
+        case "mean-root":
+            return (hidden * counted).sum(1) / counted.sum(1).clamp(min=1).sqrt()
+        case "weighted":
+            weights = counted * torch.arange(1, hidden.shape[1] + 1, device=hidden.device).view(1, -1, 1)
+            return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
         case "max":
             return hidden.masked_fill(~attended, float("-inf")).amax(1)
         case "mean":
-            counted = attended.to(hidden.dtype)
             return (hidden * counted).sum(1) / counted.sum(1).clamp(min=1)
+    return torch.cat([_pooled(hidden, attended, each) for each in pooling.split("+")], 1)
 
 
 def _padded(rows: Sequence[npt.NDArray[Any]], value: int, kind: Any) -> npt.NDArray[Any]:

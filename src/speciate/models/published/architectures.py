@@ -51,6 +51,10 @@ class PublishedHead(NamedTuple):
     """Of depth: whether larger is nearer, in no unit, as MiDaS and Depth Anything are trained, but for their metric
     sorts."""
 
+    pairs: bool = False
+    """Whether it compares two texts, the first line and what stands below it, as sentence-transformers' cross-encoders
+    do."""
+
     @property
     def zero_shot(self) -> bool:
         """Whether its labels are sentences that the caller's labels are put into."""
@@ -156,6 +160,8 @@ _SEVERAL_TASKS: Mapping[str, tuple[str, ...]] = {
 """Networks whose masks answer either task; which one they were trained for, no file says. The first is meant where
 nobody says the other."""
 _PROTEINS = ("esm", "esmc")
+_CROSS_ENCODERS = ("sentence_transformers", "sbert_ce_default_activation_function")
+"""Entries of config.json that sentence-transformers writes for a cross-encoder, now and before version 4."""
 _OTHER_INPUTS = (
     "bros", "layoutlmv2", "layoutlmv3", "markuplm", "tapas", "udop", "oneformer", "perceiver",
 )  # fmt: skip
@@ -212,8 +218,15 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
     kind = config.get("depth_estimation_type", "relative")
     relative = adapter == "depth" and model_type not in _DISTANCES and kind != "metric"
     return PublishedHead(
-        adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative
-    )
+        adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative,
+        adapter == "text-classification" and any(name in config for name in _CROSS_ENCODERS),
+    )  # fmt: skip
+
+
+def find_labels(folder: Path) -> tuple[str, ...] | None:
+    """In the order of the head's outputs; None where there is no head that can be asked, or a library knows them."""
+    head = find_head(folder)
+    return head.labels if head else None
 
 
 def _of_card(card: OnnxCard) -> PublishedHead:
@@ -275,6 +288,29 @@ def _named(config: ModelConfig) -> tuple[str, str]:
     architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
     kind = config.get("model_type")
     return _plain(architecture), _plain(kind if isinstance(kind, str) else "")
+
+
+_BY_TASK: Mapping[str, str] = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "FEATURE_EXTRACTION": "MODEL_MAPPING_NAMES",
+}
+"""PEFT's name of a task -> transformers' mapping of its classes."""
+
+
+def architecture_of(config: ModelConfig, task: str | None, named: str | None = None) -> str | None:
+    """The class of transformers that an adapter changes: `named`, else that of its task (PEFT's name), else the base
+    model's own. None for one that no Auto mapping has for this type of model."""
+    own, model_type = _named(config)
+    known = [names for table in _auto_mappings().values() for names in table.get(model_type, ())]
+    by_task = _auto_mappings().get(_BY_TASK.get(task or "", ""), {}).get(model_type, ())
+    for wanted in (named or "", *([own] if own in by_task or not by_task else []), *by_task):
+        if wanted in known:
+            return wanted
+    return None
 
 
 def _plain(name: str) -> str:

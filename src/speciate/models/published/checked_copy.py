@@ -16,7 +16,7 @@ from pathlib import Path
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.models import model_folder, sealed, trust
+from speciate.models import model_folder, pickled_weights, sealed, trust
 
 _OURS = (sealed.MANIFEST, sealed.CARD, sealed.PREDICTOR)
 
@@ -31,6 +31,9 @@ def folder_id(folder: Path) -> str:
             f"Take it back with register_model(name='NAME', source={f'path:{folder}'!r}) and name that model.",
         )
     model_folder.check_weights(folder)
+    names = [path.name for path in folder.iterdir()]
+    trust.refuse_adapter(names, f"path:{folder}")
+    pickled_weights.refuse(folder, names)
     hashes = {}
     for name in _files(folder):
         info = (folder / name).stat()

@@ -27,6 +27,7 @@ from speciate.models.published.adapters.text import (
     fill_input,
     longest,
     question_tokens,
+    text_tokens,
     token_limit,
     word_tokens,
 )
@@ -269,8 +270,8 @@ class PublishedNetwork:
         return item | kept
 
     def _tokens(self, text: str, *, types: bool = True) -> Item:
-        made = self.model.processor(text, truncation=True, max_length=longest(self.model))
-        kept = {name: each for name, each in made.items() if types or name != "token_type_ids"}
+        made = text_tokens(self.model, [text])
+        kept = {name: each[0] for name, each in made.items() if types or name != "token_type_ids"}
         return {name: np.asarray(each, np.int64) for name, each in kept.items()}
 
     def _placed(self, words: list[str]) -> Item:

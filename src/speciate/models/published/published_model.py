@@ -72,7 +72,7 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     if head.engine == "onnx":
         return _load_onnx(folder, head, threads)
     architecture = getattr(transformers, head.architecture)
-    with _quiet(transformers):
+    with quiet_transformers(transformers):
         try:
             module, info = architecture.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
@@ -94,7 +94,7 @@ def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedMode
     if (card := read_card(folder)) is not None:
         module = CardModule(folder, card, threads)
         return PublishedModel(head, module, CardProcessor(card))
-    with _quiet(transformers):
+    with quiet_transformers(transformers):
         try:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -172,7 +172,7 @@ def _unreadable(folder: Path, why: str, error: Exception) -> SpeciateError:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet_transformers(transformers: Any) -> Iterator[None]:
     """Without progress bars, and without its warnings about names, which are errors here."""
     levels = transformers.utils.logging
     before = levels.get_verbosity()

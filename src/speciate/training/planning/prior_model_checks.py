@@ -17,7 +17,7 @@ from speciate.models.language.causal_lm import check as check_writes
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.model_card import ModelCard
 from speciate.models.model_folder import check_weights, weight_files
-from speciate.models.published.manifest import has_trained_head
+from speciate.models.published.manifest import has_trained_head, needs_labels
 from speciate.refs import model_ref
 from speciate.tasks import soft_targets
 from speciate.tasks.families import preference
@@ -252,6 +252,19 @@ def _resolve_teacher(workspace: Workspace, name: str, manifest: Manifest, task: 
             Code.INVALID,
             f"{version.ref} does {card.task or 'no task by itself'}, and the student is to do {task.name}.",
             "Name a teacher of the same task.",
+        )
+    if needs_labels(version.path):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{version.ref} answers under the labels that it was published with, and nobody has said which of yours "
+            "these mean.",
+            next=[
+                Call(
+                    "register_model",
+                    {"name": card.name, "source": card.recipe.get("source"), "labels": {}},
+                    ": labels is {published label: yours}",
+                )
+            ],
         )
     lacking = [each for each in card.inputs if each not in manifest.inputs]
     if lacking and manifest.modality == "tabular":

@@ -17,6 +17,7 @@ from speciate.datasets.loading.loader import Example, load_unlabelled
 from speciate.evaluation.predictors import timing
 from speciate.models.backbones.architectures import usual_rate
 from speciate.models.backbones.contract import Backbone
+from speciate.models.published.manifest import read_manifest
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.network_predictor import merge_task_heads, saved_task_head
 from speciate.tasks.task import Predictor
@@ -74,6 +75,8 @@ def _add_unlabelled(context: TrainingContext, parameters: DistillParameters) -> 
         )
         return
     for teacher in payload.teachers:  # a label that only rows without one may have
+        if read_manifest(Path(teacher.folder)) is not None:
+            continue  # a published model's further labels are no statement about these data
         known = saved_task_head(Path(teacher.folder))
         if known.family in ("classification", "multi-label"):
             context.task_head = merge_task_heads(known, context.task_head)

@@ -22,11 +22,13 @@ from speciate.evaluation.predictors.answering import Answer, answer_all
 from speciate.models.language import causal_lm
 from speciate.models.language.chat_templates import ChatFormat
 from speciate.models.language.text_generation import Sampling
+from speciate.models.published.architectures import find_labels
+from speciate.models.published.manifest import read_manifest
 from speciate.tasks import language_predictor, predictor
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.network_predictor import NetworkPredictor, saved_task_head
 from speciate.tasks.soft_targets import SoftTargets, average_targets, targets_from_predictions
-from speciate.tasks.task import Prediction, Predictor, TaskHead
+from speciate.tasks.task import Prediction, Predictor
 from speciate.training.train_spec import Teacher
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MethodReport
@@ -59,19 +61,30 @@ def soft_labels(context: TrainingContext, examples: Sequence[Example]) -> SoftTa
 
 
 def teacher_outputs(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> list[Prediction]:
-    task_head = saved_task_head(Path(teacher.folder))
-    labels = task_head.labels
+    labels = teacher_labels(Path(teacher.folder))
 
     def ask(model: Predictor, some: Sequence[Example]) -> Vectors:
         given = model.predict(some)
         if not labels:
             return np.array([[float(each.output)] for each in given], np.float32)
-        return np.array([[(each.probabilities or {})[label] for label in labels] for each in given], np.float32)
+        said = [each.probabilities or {} for each in given]
+        return np.array([[each.get(label, 0.0) for label in labels] for each in said], np.float32)
 
     rows = _cached_rows(context, teacher, "answers", examples, ask, max(1, len(labels)))
     if not labels:
         return [Prediction(float(row[0]), None, None) for row in rows]
-    return [_make_prediction(task_head, row) for row in rows]
+    return [Prediction(None, None, dict(zip(labels, map(float, row), strict=True))) for row in rows]
+
+
+def teacher_labels(folder: Path) -> tuple[str, ...]:
+    """That a teacher answers with; () of numbers. A published model answers under the labels that it was registered
+    with, or that it was trained further on."""
+    published = read_manifest(folder)
+    if published is None:
+        return tuple(saved_task_head(folder).labels)
+    if published.table is not None:
+        return published.table.wanted
+    return find_labels(folder) or ()
 
 
 def teacher_states(context: TrainingContext, teacher: Teacher, examples: Sequence[Example]) -> Vectors:
@@ -100,10 +113,6 @@ def teacher_width(context: TrainingContext, teacher: Teacher) -> int:
             next=[CallAgain("train_model", {"hyperparameters": {"features": 0}})],
         )
     return int(model.backbone.width)
-
-
-def _make_prediction(task_head: TaskHead, row: Any) -> Prediction:
-    return Prediction(None, None, dict(zip(task_head.labels, map(float, row), strict=True)))
 
 
 def _cached_rows(

@@ -281,8 +281,23 @@ def _placed_tokens(model: PublishedModel, texts: list[str]) -> dict[str, Any]:
 
 
 def _tokens(model: PublishedModel, texts: list[str]) -> dict[str, Any]:
-    padded = len(texts) > 1
-    return dict(model.processor(texts, padding=padded, truncation=True, max_length=longest(model), return_tensors="pt"))
+    return dict(text_tokens(model, texts, padding=len(texts) > 1, return_tensors="pt"))
+
+
+def text_tokens(model: PublishedModel, texts: Sequence[str], **options: Any) -> Any:
+    """Of a cross-encoder, which compares two texts: the first line, and what stands below it. Raises ValueError for a
+    text of one line then."""
+    given: list[list[str]] = [list(texts)]
+    if model.head.pairs:
+        given = [list(each) for each in zip(*map(_two_texts, texts), strict=True)]
+    return model.processor(*given, truncation=True, max_length=longest(model), **options)
+
+
+def _two_texts(text: str) -> tuple[str, str]:
+    first, _, second = text.strip().partition("\n")
+    if not second.strip():
+        raise ValueError("the text is one line: write the first of the two texts in it, and the second below it")
+    return first, second.strip()
 
 
 def _pairs(model: PublishedModel, text: str, sentences: Sequence[str]) -> dict[str, Any]:
