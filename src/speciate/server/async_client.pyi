@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from speciate.server.approval_questions import NeedsApproval
 from speciate.server.client import Client, ToolDeclaration, ToolResult
 from speciate.server.client_results import Shown
 from speciate.server.job_view import JobView
 from speciate.server.tool_api import DryRun, JobStarted
-from speciate.tools.data_management import NeedsApproval, TagResult
+from speciate.tools.data_management import TagResult
 from speciate.tools.datasets import DatasetList, DatasetView, QueryResult, SimilarExamples
 from speciate.tools.evaluation import EvaluationView
 from speciate.tools.exports import Evidence
@@ -312,11 +313,12 @@ class AsyncClient:
         weights_license: str | None = None,
         labels: Mapping[str, Any] | None = None,
         prompts: Sequence[str] | None = None,
+        base_model: str | None = None,
         trained_on: Sequence[str] | None = None,
         data_until: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
-    ) -> ModelRegistered | JobStarted | DryRun: ...
+    ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun: ...
     async def rollback_model(
         self,
         *,
