@@ -178,7 +178,8 @@ def _learned_manifests(payload: Payload) -> tuple[Manifest, ...] | None:
     """What the weights and whoever teaches them have learned from: an answer of a teacher tells what it remembers."""
     known = [
         payload.base_learned_from,
-        *(each.learned_from for each in (*payload.teachers, *payload.part_encoders)),
+        *(each.learned_from for each in payload.teachers),
+        *(each.learned_from for each in payload.part_encoders),
     ]
     if any(each is None for each in known):
         return None
