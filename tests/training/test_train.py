@@ -133,7 +133,7 @@ def test_what_differs_at_one_step_of_series_that_line_up_is_learned_from_the_ste
     )  # fmt: skip
     task = "time-series-regression" if numeric else None
     result = train_now(workspace, name="scanner", dataset="spectra", method="classical", task=task)
-    assert next(each["name"] for each in result["report"]["candidates"] if each["chosen"]) == "steps: linear"
+    assert "steps: linear" in next(each["name"] for each in result["report"]["candidates"] if each["chosen"])
     alone = {"candidates": ["linear"]}
     again = train_now(
         workspace, "job-y", name="scanner", dataset="spectra", method="classical", task=task, hyperparameters=alone

@@ -10,7 +10,6 @@ import logging
 import threading
 
 from speciate.datasets import consent
-from speciate.errors import SpeciateError
 from speciate.governance import approvals
 from speciate.jobs.engine import Engine
 from speciate.privacy import deletion, gc
@@ -90,5 +89,5 @@ class Housekeeper:
             try:
                 self.end_what_is_over()
                 self.look()
-            except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
+            except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed
                 _log.exception("housekeeping failed")

@@ -100,7 +100,7 @@ def test_people_who_contradict_each_other_are_told_and_nothing_is_learned(year: 
     watch = stored.model_copy(update={"triggers": (Trigger(on="label_disagreement"),)})
     year.database.transact(lambda tx: rows.define(tx, watch, enabled=True, by="ada", asked=False))
     decision = day(year)
-    assert decision.because == "those who label do not agree, and nothing is learned from such labels"
+    assert decision.because == "those who label do not agree"
     assert [told.type for told in decision.told] == ["watch.disagreement"]
     assert day(year).because == "no trigger fired", "told once a month"
     assert rows.episodes(year.database, USE_CASE) == []

@@ -331,6 +331,16 @@ def test_a_question_that_is_not_granted_ends_the_episode(answer: str) -> None:
     assert ended.ended.outcome == "denied"
 
 
+def test_a_question_that_was_withdrawn_ends_the_episode_too() -> None:
+    asked = Learned(verdict="promote", why="+30", model="m@v2", promotion="needs_approval", approval="approval-7")
+    learning, facts = _learned(asked)
+    asking = decide(watch(), learning, facts, NOW + 2 * DAY).memory
+    assert decide(watch(), asking, seen(approval="pending"), NOW + 3 * DAY).ended is None
+    ended = decide(watch(), asking, seen(approval="void"), NOW + 3 * DAY).ended
+    assert ended is not None
+    assert ended.outcome == "stopped"
+
+
 def test_own_acts_are_no_news() -> None:
     """A version that the watch brought into production begins with detectors that know nothing."""
     alarmed = decide(watch("data_shift"), memory(quiet_until=NOW + DAY), seen(windows=(SHIFT,)), NOW).memory
@@ -439,7 +449,7 @@ class Months(RuleBasedStateMachine):
         self._look(jobs={"relearn": EndedJob("job", None if failed else found, "it failed")})
 
     @precondition(lambda self: self.memory.state == "asking")
-    @rule(answer=st.sampled_from(["pending", "approved", "denied", "expired"]))
+    @rule(answer=st.sampled_from(["pending", "approved", "denied", "expired", "void"]))
     def answer(self, answer: str) -> None:
         if answer == "approved":
             self.production, self.generation = "m@v2", self.generation + 1

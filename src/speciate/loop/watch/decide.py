@@ -123,9 +123,14 @@ def _begin(watch: Watch, memory: Memory, seen: Seen, now: float, due: tuple[Caus
         month = now + 4 * 7 * DAY
         noisy = [each for each in due if each.kind == "label_disagreement"]
         tried = {**memory.tried, **{each.fingerprint: month for each in noisy}}
-        because = "those who label do not agree, and nothing is learned from such labels"
+        because = "those who label do not agree"
         return Decision(memory.model_copy(update={"tried": tried}), because, told=told)
     if why := _held_back(watch, memory, seen, now, causes):
+        return Decision(memory, why)
+    if why := _minutes_spent(watch, seen, causes):
+        return _out_of_budget(memory, now, why)
+    if {each.kind for each in causes} == {"schedule"} and not seen.labels_new:
+        why = "its time came, and there is no label that was not learned from: training again would change nothing"
         return Decision(memory, why)
     labels = min(watch.ask, watch.policy.labels - seen.spent.labels)
     wants = any(each.kind in _BY_LABELS for each in causes)
@@ -153,14 +158,15 @@ def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tup
         return f"cool-down until {_day(memory.quiet_until)}"
     if seen.busy is not None:
         return f"the watch of {seen.busy} trains now, and one trains at a time"
+    return None
+
+
+def _minutes_spent(watch: Watch, seen: Seen, causes: tuple[Cause, ...]) -> str | None:
     left = watch.policy.budget_minutes - seen.spent.minutes
     needs = max(FEWEST_MINUTES, min(max(each.minutes for each in causes), watch.policy.budget_minutes))
     if left < needs:
         spent = f"{seen.spent.minutes:.0f} of {watch.policy.budget_minutes:.0f} minutes"
         return f"this month's budget does not hold an episode: {spent} are spent"
-    kinds = {each.kind for each in causes}
-    if kinds == {"schedule"} and not seen.labels_new:
-        return "its time came, and there is no label that was not learned from: training again would change nothing"
     return None
 
 
@@ -302,6 +308,9 @@ def _asking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     if seen.approval in ("denied", "expired", None):
         said = "nobody answered in time" if seen.approval == "expired" else "a person said no"
         return _over(watch, memory, now, End("denied", f"{memory.model_found} was not promoted: {said}"))
+    if seen.approval != "pending":  # void: production moved, or what it rested on did
+        because = f"{memory.model_found} was not promoted: the question was withdrawn, as something changed meanwhile"
+        return _over(watch, memory, now, End("stopped", because))
     return Decision(memory, f"waits for a person: {memory.approval}")
 
 

@@ -13,7 +13,7 @@ from speciate.datasets import versions
 from speciate.datasets.operations.variants import AUGMENTATIONS
 from speciate.datasets.sources.answer_log import LABEL
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Report
 from speciate.loop.watch import random_answers, recall
@@ -121,6 +121,13 @@ def relearn(
     judged = judged_name(watch.use_case)
     group = group_column(workspace.database, manifest)
     source = _source(watch.use_case, memory, group, now) if start.fresh else None
+    tried = (*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled))
+    if not tried:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The base model of {card.ref} must go, and no method for {use_case.task} does without one.",
+            next=[Call("search_models", {"task": use_case.task}, "for another base model, then specialize")],
+        )
     spec = RelearnSpec(
         use_case=watch.use_case,
         episode=memory.episode,
@@ -134,7 +141,7 @@ def relearn(
         teach=_teach(workspace, watch, memory, now, manifest.ref, start.usd),
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
-        ways=(*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled)),
+        ways=tried,
         canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),

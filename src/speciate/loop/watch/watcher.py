@@ -117,7 +117,7 @@ class Watcher:
                 continue
             try:
                 decided.append(self._decide(each, around, now))
-            except SpeciateError:  # of one watch: the others are looked at all the same
+            except Exception:  # noqa: BLE001 - of one watch: the others are looked at all the same
                 _log.exception("the watch of %s could not be looked at", each.watch.use_case)
                 continue
             if decided[-1].decision.memory.state == "learning" and each.watch.use_case not in around.learning:
@@ -259,7 +259,7 @@ class Watcher:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 self.look()
-            except (SpeciateError, OSError):  # a full disk, say: the next pass may succeed
+            except Exception:  # noqa: BLE001 - a full disk, say: the next pass may succeed, and a thread that ended makes none
                 _log.exception("the watches could not be looked at")
 
 

@@ -39,7 +39,7 @@ _FEWEST_UNSEEN = 100
 CAVEAT = (
     "Scores of frozen vectors leave out what promises little; they do not choose: what they rank first is often not "
     "the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide vectors look better than they "
-    "are. So the smallest and the largest stay whatever their scores, and only training and evaluation decide."
+    "are. So several stay, and only training and evaluation decide."
 )
 _OUT_OF_TIME = "its vectors would have taken longer than the time there was"
 

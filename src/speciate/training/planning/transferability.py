@@ -169,8 +169,7 @@ class Scores(NamedTuple):
 class BaseModelStanding(NamedTuple):
     """A base model beside the others, and whether it is worth a training. `place`: 1 is the best; None without scores.
 
-    Scores of frozen vectors misrank, so they exclude and never choose. Beside the best, the smallest and the largest
-    stay, whatever their scores, and so do base models that could not be measured.
+    Scores of frozen vectors misrank, so they exclude and never choose; base models that could not be measured stay.
     """
 
     base_model: str
@@ -193,23 +192,20 @@ def rank_places(scores: Sequence[Scores], parameters: Sequence[int]) -> list[int
 def prune(
     base_models: Sequence[str], scores: Mapping[str, Scores], parameters: Mapping[str, int], keep: int = KEEP
 ) -> list[BaseModelStanding]:
-    """Best first, then those without scores, all of which stay. Of those with scores `keep` do, at least three: the
-    best, the smallest and the largest."""
+    """Best first, then those without scores, all of which stay. Of those with scores the best `keep` do, at least
+    three.
+
+    Places for the smallest and the largest, whatever their scores, were measured and lost: of 100 drawn cases with
+    twenty base models (evals/base_model_day.py) the three kept held the best in 33 % with such places, in 44 % without.
+    """
     keep = max(keep, 3)
     scored = [base for base in base_models if base in scores]
     sizes = [parameters[base] for base in scored]
     placed = dict(zip(scored, rank_places([scores[base] for base in scored], sizes), strict=True))
     best_first = sorted(scored, key=placed.__getitem__)
-    why: dict[str, str] = {}
-    if len(scored) > keep and min(sizes) < max(sizes):
-        why[best_first[0]] = "the best scores"
-        why.setdefault(min(best_first, key=parameters.__getitem__), "the smallest")
-        why.setdefault(max(best_first, key=parameters.__getitem__), "the largest")
-    for base in best_first:
-        if len(why) < keep:
-            why.setdefault(base, "among the best scores")
+    why = {True: "among the best scores", False: "others promise more"}
     found = [
-        BaseModelStanding(base, placed[base], base in why, why.get(base, "others promise more")) for base in best_first
+        BaseModelStanding(base, placed[base], place < keep, why[place < keep]) for place, base in enumerate(best_first)
     ]
     return found + [BaseModelStanding(base, None, True, "not measured") for base in base_models if base not in scores]
 
