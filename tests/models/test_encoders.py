@@ -187,10 +187,10 @@ def test_weights_that_are_none_are_refused(folder: Path, trained: Path) -> None:
 def test_a_folder_with_an_adapter_is_refused(folder: Path) -> None:
     """transformers would load it, and the id would say nothing of it."""
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(SpeciateError, match="Merge it") as refusal:
+    with pytest.raises(SpeciateError, match="register_model merges it") as refusal:
         load_encoder(f"path:{folder}")
     assert refusal.value.code is Code.INVALID
-    with pytest.raises(SpeciateError, match="Merge it"):
+    with pytest.raises(SpeciateError, match="register_model merges it"):
         architectures.build(f"path:{folder}", (), 0)
 
 

@@ -303,8 +303,10 @@ def test_how_large_a_log_is_is_looked_at_for_a_fiftieth_of_the_time(
 
 def test_agreement_over_thousands_of_answers_looks_at_their_patterns_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    whole = agreeing._alpha
-    monkeypatch.setattr(agreeing, "_alpha", lambda patterns: (looked.append(len(patterns)), whole(patterns))[1])
+    whole = agreeing.alpha_of_patterns
+    monkeypatch.setattr(
+        agreeing, "alpha_of_patterns", lambda patterns: (looked.append(len(patterns)), whole(patterns))[1]
+    )
     chance = random.Random(0)
     found = agreement(
         given(f"p{number}", chance.choice("ab"), source) for number in range(2000) for source in ("human", "agent")

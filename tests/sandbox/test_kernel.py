@@ -98,7 +98,7 @@ def test_where_a_person_allows_it_our_own_code_starts_with_the_layers_that_there
 def test_doctor_names_what_is_missing_and_what_follows(
     lacking: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    status = doctor.doctor(argparse.Namespace(workspace=str(tmp_path)))
+    status = doctor.doctor(argparse.Namespace(workspace=str(tmp_path), fix=False))
     said = capsys.readouterr().out
     assert status == 1
     lines = [" ".join(line.split()) for line in said.splitlines()]
@@ -107,7 +107,7 @@ def test_doctor_names_what_is_missing_and_what_follows(
 
 
 def test_doctor_names_every_layer(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    doctor.doctor(argparse.Namespace(workspace=str(tmp_path)))
+    doctor.doctor(argparse.Namespace(workspace=str(tmp_path), fix=False))
     said = capsys.readouterr().out
     assert all(f" {layer.name} " in said for layer in layers())
     assert "runs in the whole sandbox" in said

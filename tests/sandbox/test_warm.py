@@ -287,8 +287,9 @@ def test_after_a_crash_the_next_fork_has_another_layout_of_addresses(tmp_path: P
     code = "import ctypes\nfound = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, 'Py_Version'))"
     lives = fork(ECHOES, tmp_path)
     before = [said(code, tmp_path) for _ in range(2)]
-    crashes = fork("import ctypes; ctypes.string_at(0)", tmp_path)
+    crashes = fork("import ctypes, sys; sys.stdin.readline(); ctypes.string_at(0)", tmp_path)
     assert parent_of(lives).pid == parent_of(crashes).pid
+    crashes.stdin.write(b"now\n")
     crashes.stdout.read()
     assert crashes.ending().how == "SIGSEGV ended it"
     crashes.kill()

@@ -168,7 +168,7 @@ def test_inputs_beside_one_column_of_files_are_told_how_mixed_rows_are_made(
     assert made.modality == "image"
     assert "for mixed rows with 'word', with modality='multimodal'." in warnings(workspace)[0]
     data.ingest(workspace, "alone", source=table)
-    assert "mixed rows" not in warnings(workspace)[0]
+    assert "mixed rows" not in warnings(workspace, "alone")[0]
 
 
 @pytest.mark.parametrize(
