@@ -100,6 +100,7 @@ def test_every_caller_of_the_sandbox_is_attacked() -> None:
     assert asking == {
         "speciate.datasets.sources.sandbox_calls", "speciate.evaluation.environments.simulators",
         "speciate.evaluation.predictors.code", "speciate.evaluation.scorers.sandboxed_scorers", "speciate.jobs.pool",
+        "speciate.models.pickled_weights",
         "speciate.sandbox.user_code", "speciate.serving.replica", "speciate.training.rewards.sandboxed_rewards",
         "speciate.training.rewards.tool_environment",
     }  # fmt: skip

@@ -73,7 +73,8 @@ def complete(
     if folder == "docs":
         return _beginning(guides(), typed)
     if argument in ("version", "number"):
-        rows = workspace.database.read(_NUMBERS[_NOUNS[folder]], [given.get("name", "")]) if folder in _NOUNS else []
+        sql = _NUMBERS.get(_NOUNS.get(folder, ""))
+        rows = workspace.database.read(sql, [given.get("name", "")]) if sql else []
         return _beginning((str(row[0]) for row in rows), typed)
     if argument in _REFS and not address:
         refs = sorted(ref for ref in known_models.models(workspace).refs() if ref.startswith(_REFS[argument]))
