@@ -101,7 +101,7 @@ def test_boxes_begin_with_the_models_own_and_are_stored_as_data_has_them(served:
     assert reader.get(f"/asked/traffic/{name}/sound.wav").status in (400, 404)
     assert reader.get("/asked/traffic/pred-none/image.png").status == 404
     label = [{"category": "bus", "bbox": [1, 2, 30, 20]}]
-    assert _given(served, "traffic", name, label) == {"recorded": name}
+    assert _given(served, "traffic", name, label) == {"held": name}
     assert _stored(served, "traffic") == [label]
 
 
@@ -112,7 +112,7 @@ def test_words_begin_with_the_models_tags(served: Served) -> None:
     )
     page = served.reader().get("/use-cases/names/queue").html
     assert re.findall(r'data-tag="(\w+)">([^<]+)<', page) == [("O", "to"), ("PLACE", "&lt;b&gt;Oslo")]
-    assert _given(served, "names", name, ["O", "O"]) == {"recorded": name}
+    assert _given(served, "names", name, ["O", "O"]) == {"held": name}
     assert _stored(served, "names") == [["O", "O"]]
 
 

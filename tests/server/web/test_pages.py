@@ -195,7 +195,17 @@ def test_a_label_waits_for_a_moment_and_can_be_taken_back(served: Served) -> Non
     reader = served.reader("decide")
     csrf = reader.get("/").csrf
     fields = {"csrf": csrf, "prediction": "pred-x", "label": "7", "drawn": "random", "model": "m@v1"}
-    assert json.loads(reader.post("/use-cases/digits/label", fields).body) == {"recorded": "pred-x"}
+    assert json.loads(reader.post("/use-cases/digits/label", fields).body) == {"held": "pred-x"}
     undone = json.loads(reader.post("/use-cases/digits/undo", {"csrf": csrf}).body)
     assert undone == {"undone": "pred-x"}
     assert json.loads(reader.post("/use-cases/digits/undo", {"csrf": csrf}).body) == {"undone": None}
+
+
+def test_a_label_that_could_not_be_stored_is_told_once_on_the_queue(served: Served) -> None:
+    reader = served.reader("decide")
+    csrf = reader.get("/").csrf
+    fields = {"csrf": csrf, "label": "7", "drawn": "random", "model": "m@v1"}
+    for name in ("pred-x", "pred-y"):  # the second stores the first, which no log knows
+        reader.post("/use-cases/digits/label", {**fields, "prediction": name})
+    told = [reader.get("/use-cases/digits/queue").text for _ in range(2)]
+    assert ["The label of pred-x was not stored" in each for each in told] == [True, False]

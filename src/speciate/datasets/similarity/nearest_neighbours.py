@@ -88,27 +88,47 @@ def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, query: Neigh
 
     Raises INVALID, NOT_FOUND or MISSING_EXTRA for the query, UNAVAILABLE if the job failed.
     """
+    request, end = _request(engine, manifest, query), time.monotonic() + _SECONDS
+    answer = pool.ask(_NEAREST, request.model_dump(mode="json"), _SECONDS)
+    if "missing" in answer:
+        job = _embedding(engine, manifest, request.extractor, answer["extractor"])
+        job = engine.wait(job.id, timeout=_WAIT_SECONDS)
+        if job.state not in ENDED:
+            return job
+        answer = _ask_within(job, pool, request, max(end - time.monotonic(), 1))
+    return _neighbours(pool, request, answer)
+
+
+def neighbours_at_hand(engine: Engine, pool: Pool, manifest: Manifest, query: NeighbourQuery) -> Neighbours | None:
+    """As `find_neighbours`, but None where examples have no vectors yet: no job is started."""
+    request = _request(engine, manifest, query)
+    answer = pool.ask(_NEAREST, request.model_dump(mode="json"), _SECONDS)
+    return None if "missing" in answer else _neighbours(pool, request, answer)
+
+
+def _request(engine: Engine, manifest: Manifest, query: NeighbourQuery) -> NearestRequest:
     if (query.id is None) == (query.text is None):
         raise SpeciateError(
             Code.INVALID,
             "Neither id nor text was given." if query.id is None else "Both id and text were given.",
             "Call find_similar with one of them.",
         )
-    name = extractors.resolve(query.extractor, manifest.modality, engine.workspace)
-    folders = engine.workspace.folders
-    request = NearestRequest(
-        root=folders.root, manifest=manifest, extractor=name, id=query.id, text=query.text, split=query.split, k=query.k
+    return NearestRequest(
+        root=engine.workspace.folders.root,
+        manifest=manifest,
+        extractor=extractors.resolve(query.extractor, manifest.modality, engine.workspace),
+        id=query.id,
+        text=query.text,
+        split=query.split,
+        k=query.k,
     )
-    end = time.monotonic() + _SECONDS
-    answer = pool.ask(_NEAREST, request.model_dump(mode="json"), _SECONDS)
-    if "missing" in answer:
-        job = engine.wait(_embedding(engine, manifest, name, answer["extractor"]).id, timeout=_WAIT_SECONDS)
-        if job.state not in ENDED:
-            return job
-        answer = _ask_within(job, pool, request, max(end - time.monotonic(), 1))
+
+
+def _neighbours(pool: Pool, request: NearestRequest, answer: ServiceAnswer) -> Neighbours:
     nearest = [(str(id), float(distance)) for id, distance in answer["neighbours"]]  # noqa: A001 - the field
-    contact_sheet = _contact_sheet(pool, folders, manifest, [row[0] for row in answer["rows"]])
-    return Neighbours(name, nearest, SHOWN, answer["rows"], contact_sheet)
+    ids = [row[0] for row in answer["rows"]]
+    contact_sheet = _contact_sheet(pool, Folders(request.root), request.manifest, ids)
+    return Neighbours(request.extractor, nearest, SHOWN, answer["rows"], contact_sheet)
 
 
 def _embedding(engine: Engine, manifest: Manifest, name: str, extractor: str) -> Job:

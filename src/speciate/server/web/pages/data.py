@@ -10,15 +10,14 @@ from speciate.datasets import versions
 from speciate.datasets.columns import FIXED
 from speciate.datasets.inspect import describe as describing
 from speciate.datasets.inspect.histograms import HistogramRequest
-from speciate.datasets.inspect.query import query
+from speciate.datasets.inspect.query import query as query_rows
+from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery, neighbours_at_hand
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.describe_evaluation import Inspection
-from speciate.server.tool_api import JobStarted
 from speciate.server.web.charts import Bin
 from speciate.server.web.media import manifest_of
 from speciate.server.web.visit import Visit
-from speciate.tools.datasets import find_similar
 
 TILES = 48
 _HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
@@ -121,7 +120,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     after = visit.asked("after")
     conditions = [*where, *([f"id > {_text(after)}"] if after else [])]
     sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"
-    page = query(visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True)
+    page = query_rows(visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True)
     tiles = [_tile(row, as_text) for row in page.rows[:TILES]]
     usable = [tile.id for tile in tiles if tile.quality == "ok"]
     if not as_text:
@@ -194,7 +193,7 @@ def example(visit: Visit) -> Mapping[str, object]:
             Code.INVALID, "An example is shown in a version of a dataset.", "Open it from the grid of its dataset."
         )
     manifest = versions.resolve(visit.database, ref.partition(":")[0])
-    page = query(
+    page = query_rows(
         visit.app.pool, visit.app.workspace.folders, manifest, limit=1, whole=True,
         sql=f"SELECT * FROM examples WHERE id = {_text(name)}",
     )  # fmt: skip
@@ -224,19 +223,20 @@ def _answers(visit: Visit, evaluation: str, name: str) -> Mapping[str, Any]:
 
 
 def near(visit: Visit) -> Mapping[str, object]:
-    """The nearest other examples; none where finding them would take a job."""
+    """The nearest other examples; none where they have no vectors yet: who looks starts no job."""
     ref = visit.asked("in") or ""
     manifest = versions.resolve(visit.database, ref.partition(":")[0])
-    found, *_ = find_similar(visit.app, manifest.ref, id=visit.path["id"], k=6)
-    if isinstance(found, JobStarted):
-        return {"title": "", "tiles": [], "job": found.job, "manifest": manifest, "pictures": False}
+    query = NeighbourQuery(visit.path["id"], None, None, None, 6)
+    found = neighbours_at_hand(visit.app.engine, visit.app.pool, manifest, query)
+    if found is None:
+        return {"title": "", "tiles": [], "missing": True, "manifest": manifest, "id": query.id, "pictures": False}
     pictures = manifest.modality not in AS_TEXT
     places = {column: at for at, column in enumerate(found.columns)}
-    rows = {row[places["id"]]: row for row in found.untrusted.rows} if "id" in places else {}
+    rows = {row[places["id"]]: row for row in found.rows} if "id" in places else {}
     tiles = [
-        (each.id, each.distance, rows[each.id][places["label"]] if each.id in rows and "label" in places else None)
-        for each in found.neighbours if each.id != visit.path["id"]
+        (name, distance, rows[name][places["label"]] if name in rows and "label" in places else None)
+        for name, distance in found.nearest if name != query.id
     ]  # fmt: skip
     if pictures:
         visit.parts.media.draw(manifest, [name for name, *_ in tiles])
-    return {"title": "", "tiles": tiles, "job": None, "manifest": manifest, "pictures": pictures}
+    return {"title": "", "tiles": tiles, "missing": False, "manifest": manifest, "pictures": pictures}

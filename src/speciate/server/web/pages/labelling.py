@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -51,27 +52,31 @@ class HeldLabel(NamedTuple):
 
 
 class HeldLabels:
-    """One label of each session that is not added yet. Thread-safe."""
+    """One label of each session that is not stored yet. Thread-safe."""
 
     def __init__(self, control: ControlContext) -> None:
         self._control, self._lock = control, threading.Lock()
         self._held: dict[str, tuple[HeldLabel, threading.Timer]] = {}
+        self._refused: dict[str, str] = {}
 
     def hold(self, session: str, label: HeldLabel) -> None:
-        """Add the one before it, and keep this one for a moment."""
-        self.add(session)
-        timer = threading.Timer(HOLD_SECONDS, self.add, [session])
+        """Store the one before it, and keep this one for a moment."""
+        timer = threading.Timer(HOLD_SECONDS, self._over, [session, label])
         timer.daemon = True
         with self._lock:
+            before = self._held.get(session)
             self._held[session] = label, timer
         timer.start()
+        if before is not None:
+            before[1].cancel()
+            self._store(session, before[0])
 
     def waiting(self, session: str) -> HeldLabel | None:
         with self._lock:
             return self._held[session][0] if session in self._held else None
 
     def take_back(self, session: str) -> HeldLabel | None:
-        """The one that waits, which is not added any more."""
+        """The one that waits, which is not stored any more."""
         with self._lock:
             label, timer = self._held.pop(session, (None, None))
         if timer is not None:
@@ -79,9 +84,28 @@ class HeldLabels:
         return label
 
     def add(self, session: str) -> None:
-        """Add the one that waits."""
-        if (label := self.take_back(session)) is None:
-            return
+        """Store the one that waits."""
+        if (label := self.take_back(session)) is not None:
+            self._store(session, label)
+
+    def refused(self, session: str) -> str | None:
+        """Why a label of this session could not be stored; told once."""
+        with self._lock:
+            return self._refused.pop(session, None)
+
+    def close(self) -> None:
+        for session in list(self._held):
+            self.add(session)
+
+    def _over(self, session: str, label: HeldLabel) -> None:
+        with self._lock:
+            current = self._held.get(session)
+            if current is None or current[0] is not label:
+                return  # taken back, or stored already
+            del self._held[session]
+        self._store(session, label)
+
+    def _store(self, session: str, label: HeldLabel) -> None:
         try:
             perform(
                 self._control,
@@ -89,12 +113,10 @@ class HeldLabels:
                  "drawn": label.drawn},
                 label.account,
             )  # fmt: skip
-        except SpeciateError as error:
-            _log.warning("a label of %s was not added: %s", label.prediction, error)
-
-    def close(self) -> None:
-        for session in list(self._held):
-            self.add(session)
+        except (SpeciateError, OSError) as error:
+            _log.warning("a label of %s was not stored: %s", label.prediction, error)
+            with self._lock:
+                self._refused[session] = f"The label of {label.prediction} was not stored: {error}"
 
 
 def queue(visit: Visit) -> Mapping[str, object]:
@@ -115,7 +137,8 @@ def queue(visit: Visit) -> Mapping[str, object]:
     return {
         "title": f"Label answers of {name}", "case": case, "item": item, "input": _cells(item) if item else [],
         "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
-        "waiting": max(0, found.waiting - (1 if held else 0)), "agreement": found.agreement, "strategy": strategy,
+        "waiting": max(0, found.waiting - (1 if held else 0)), "hold": HOLD_SECONDS,
+        "refused": visit.parts.labels.refused(visit.session.csrf), "agreement": found.agreement, "strategy": strategy,
         "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
         "said": list(item.said.items()) if item else [], "view": view, "editor": editor,
         "base": f"/asked/{quote(name)}/{item.prediction}" if item else "",
@@ -189,6 +212,8 @@ def label(visit: Visit) -> Mapping[str, object]:
     if visit.form.get("numeric") == "yes":
         try:
             given = float(given)
+            if not math.isfinite(given):
+                raise ValueError
         except ValueError:
             raise SpeciateError(Code.INVALID, "This model answers numbers.", "Type a number.") from None
     use_cases.get(visit.database, name)
@@ -206,7 +231,7 @@ def label(visit: Visit) -> Mapping[str, object]:
         return {"recorded": made.get("recorded"), "unknown": made.get("unknown")}
     held = HeldLabel(visit.session.account, name, prediction, given, drawn)
     visit.parts.labels.hold(visit.session.csrf, held)
-    return {"recorded": prediction}
+    return {"held": prediction}
 
 
 def _parse_parts(text: str) -> list[Any]:
