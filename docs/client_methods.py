@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -31,7 +31,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from speciate.server.client_results import Shown
 {imports}
 
 
@@ -52,8 +51,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from speciate.server.client import Client, ToolDeclaration, ToolResult
-from speciate.server.client_results import Shown
 {imports}
 
 class AsyncClient:
@@ -68,6 +65,7 @@ class AsyncClient:
 
 def connect_async(workspace: str | Path | None = None) -> AsyncClient: ...
 """
+_CLIENT = {"speciate.server.client": ["Client", "ToolDeclaration", "ToolResult"]}
 _PLAIN = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "object": "Mapping[str, Any]"}
 _WIDTH = 116
 
@@ -87,13 +85,13 @@ def async_types() -> str:
     """The text of the stub, formatted by ruff."""
     tools: list[Declaration] = declarations(speciate.tools, "__tool__")
     methods = "\n".join(f"    async def {each.name}({_signature(each)}) -> {_result(each)}: ..." for each in tools)
-    text = _ASYNC_HEAD.replace("{imports}", "\n".join(_imports(tools))).replace("{methods}", methods)
+    text = _ASYNC_HEAD.replace("{imports}", "\n".join(_imports(tools, _CLIENT))).replace("{methods}", methods)
     return _formatted(text, ASYNC_TARGET)
 
 
-def _imports(tools: Sequence[Declaration]) -> list[str]:
+def _imports(tools: Sequence[Declaration], more: Mapping[str, Sequence[str]] = {}) -> list[str]:  # noqa: B006 - never changed
     types = {kind for each in tools for kind in _choices(each.result)}
-    modules: dict[str, list[str]] = {}
+    modules = {"speciate.server.client_results": ["Shown"], **{name: list(kinds) for name, kinds in more.items()}}
     for kind in types:
         modules.setdefault(kind.__module__, []).append(kind.__qualname__)
     return [f"from {name} import {', '.join(sorted(kinds))}" for name, kinds in sorted(modules.items())]

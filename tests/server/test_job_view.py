@@ -144,10 +144,18 @@ def test_a_composite_shows_what_its_running_child_does(
     app: App, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = app.engine.submit("wait", {"name": "for ever"})
-    done = job.model_copy(update={"state": State.SUCCEEDED, "step": "train/one", "id": "job-one", "run_seconds": 2.0})
-    live = {"state": State.RUNNING, "step": "train/two", "id": "job-two", "run_seconds": 1.0, "started": clock.now()}
+    ended = {"state": State.SUCCEEDED, "step": "train/one", "id": "job-one", "run_seconds": 2.0, "parent": job.id}
+    done = job.model_copy(update=ended)
+    live = {
+        "state": State.RUNNING,
+        "parent": job.id,
+        "step": "train/two",
+        "id": "job-two",
+        "run_seconds": 1.0,
+        "started": clock.now(),
+    }
     running = job.model_copy(update=live)
-    monkeypatch.setattr(app.engine, "children", lambda parent: [done, running] if parent == job.id else [])
+    monkeypatch.setattr(app.engine, "children", lambda *parents: [done, running] if job.id in parents else [])
     folder = app.engine.folder(running)
     folder.create({})
     (folder.path / "progress.jsonl").write_text('{"at": 1, "done": 3, "total": 4, "unit": "fits", "message": "C=1"}\n')
@@ -156,7 +164,8 @@ def test_a_composite_shows_what_its_running_child_does(
     assert shown.untrusted.message == "train/two: C=1"
     assert shown.progress is not None
     assert (shown.progress.done, shown.progress.total, shown.run_seconds) == (3, 4, 7.0)
-    assert job_lines(app.engine, [job])[0].run_seconds == 7.0
+    composite = job.model_copy(update={"executor": "composite"})
+    assert job_lines(app.engine, [composite])[0].run_seconds == 7.0
 
 
 def test_what_a_library_said_of_a_failure_is_foreign(app: App) -> None:
