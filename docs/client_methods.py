@@ -89,7 +89,7 @@ def async_types() -> str:
     return _formatted(text, ASYNC_TARGET)
 
 
-def _imports(tools: Sequence[Declaration], more: Mapping[str, Sequence[str]] = {}) -> list[str]:  # noqa: B006 - never changed
+def _imports(tools: Sequence[Declaration], more: Mapping[str, Sequence[str]] = {}) -> list[str]:
     types = {kind for each in tools for kind in _choices(each.result)}
     modules = {"speciate.server.client_results": ["Shown"], **{name: list(kinds) for name, kinds in more.items()}}
     for kind in types:
