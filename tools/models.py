@@ -398,27 +398,25 @@ def register_model(
     source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
     endpoint: Annotated[
         Endpoint | None,
-        Field(description="Where others serve it. secret names a key that a person stored, never is one."),
+        Field(description="Where others serve it. secret names a stored key, never is one."),
     ] = None,
-    task: Annotated[str | None, Field(description="Default: what its card says; of an endpoint, any.")] = None,
+    task: Annotated[str | None, Field(description="Default: its card's; of an endpoint, any.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
-    weights_license: Annotated[str | None, Field(max_length=64, description="If another than the code's.")] = None,
-    labels: Annotated[
-        dict[str, str] | None, Field(description="{published label: your label}: it then answers, and serves, yours.")
-    ] = None,
+    weights_license: Annotated[str | None, Field(max_length=64, description="If not the code's.")] = None,
+    labels: Annotated[dict[str, str] | None, Field(description="{published label: yours}: it answers yours.")] = None,
     prompts: Annotated[
         list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
     ] = None,
-    base_model: Annotated[str | None, Field(description="Of a PEFT adapter; default: the one that it names.")] = None,
-    trained_on: Annotated[list[str] | None, Field(description="Datasets that it is said to have learned from.")] = None,
+    base_model: Annotated[str | None, Field(description="Of an adapter; default: the one it names.")] = None,
+    trained_on: Annotated[list[str] | None, Field(description="Datasets it is said to have learned from.")] = None,
     data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
     """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-    Weights are taken as safetensors, and no code of a model is run; a person approves the conversion of
-    pytorch_model.bin. Known providers need no registration: api:openai/MODEL. To train one instead, call specialize.
+    pytorch_model.bin is converted once a person approved it. No code of a model is run. api:openai/MODEL needs no
+    registration. To train one, call specialize.
     """
     if (source is None) == (endpoint is None):
         raise SpeciateError(

@@ -113,9 +113,9 @@ def test_gaps_are_reached_by_the_tool_the_resource_and_a_page(app: App) -> None:
     value = next(each.value for each in view.leaderboard if each.model == "points@v1")
     assert (view.gaps.model, view.gaps.n, view.gaps.failed) == ("points@v1", 200, round(200 * (1 - value)))
     assert view.gaps.failed > 5
-    sure = [each for each in view.gaps.untrusted if each.surely]
-    assert {each.kind for each in sure} & {"cluster", "number"}  # between the two clouds
-    assert all(each.rate > each.rest and each.trained and each.needed and each.examples for each in sure)
+    worst = view.gaps.untrusted[:3]
+    assert {each.kind for each in worst} == {"cluster", "number"}  # between the two clouds
+    assert all(each.rate > each.rest and each.trained and each.needed and each.examples for each in worst)
     assert describe_evaluation(app, made["evaluation"])[0].gaps is None
     workspace.database.transact(
         lambda tx: aliases.move(

@@ -27,8 +27,8 @@ _CLASSES, _NUMBERS = 0.98, 0.999
 """Share of the constant's errors, or of the variance, that a telling column removes."""
 _FOLDS = 5
 _ROWS_PER_VALUE = 3
-_LONGEST_CODE, _DIGITS = 64, 15
-"""Characters of a text that may be a code, and digits of its number that count."""
+_MOST_WORDS, _DIGITS = 2, 15
+"""Words of a text that may be a code, and digits of its number that count."""
 
 Codes = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
@@ -124,7 +124,8 @@ def _codes_of(values: Sequence[Any]) -> list[list[Any]]:
     """Of short texts that hardly repeat, such as numbers of orders: what each is without its digits, and its number.
     Rows that were numbered class by class tell the class so."""
     texts = [value for value in values if isinstance(value, str)]
-    if len(texts) < len(values) / 2 or 2 * len(set(texts)) < len(texts) or max(map(len, texts)) > _LONGEST_CODE:
+    words = max((len(value.split()) for value in texts), default=0)
+    if len(texts) < len(values) / 2 or 2 * len(set(texts)) < len(texts) or words > _MOST_WORDS:
         return []
     without = [re.sub(r"\d+", "0", value) if isinstance(value, str) else None for value in values]
     numbers = [

@@ -700,20 +700,20 @@ class ToolMethods:
     ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
         """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-        Weights are taken as safetensors, and no code of a model is run; a person approves the conversion of
-        pytorch_model.bin. Known providers need no registration: api:openai/MODEL. To train one instead, call
-            specialize.
+        pytorch_model.bin is converted once a person approved it. No code of a model is run. api:openai/MODEL needs
+            no
+        registration. To train one, call specialize.
 
         name: The model gets the next version of this name.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
-        endpoint: Where others serve it. secret names a key that a person stored, never is one.
-        task: Default: what its card says; of an endpoint, any.
+        endpoint: Where others serve it. secret names a stored key, never is one.
+        task: Default: its card's; of an endpoint, any.
         license: SPDX id; default: its card's.
-        weights_license: If another than the code's.
-        labels: {published label: your label}: it then answers, and serves, yours.
+        weights_license: If not the code's.
+        labels: {published label: yours}: it answers yours.
         prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
-        base_model: Of a PEFT adapter; default: the one that it names.
-        trained_on: Datasets that it is said to have learned from.
+        base_model: Of an adapter; default: the one it names.
+        trained_on: Datasets it is said to have learned from.
         data_until: Nothing there is later: '2024-06'.
         idempotency_key: For safe repeats.
         dry_run: Only check and estimate.
