@@ -25,7 +25,7 @@ import numpy as np
 from speciate.loop.drift import evidence, kernel_features, permutation
 from speciate.loop.drift.limits import NOT_FINITE_RATE, SLOW_RATE
 from speciate.loop.monitor_run import REFERENCE, SCALAR_SHARE, SHARES
-from speciate.loop.watch.triggers import AGREEMENT, DOUBLY
+from speciate.loop.watch.triggers import surely_disagree
 from speciate.predictions.quality import alpha as agreement
 
 WEEK, WEEKS, CHANGE = 7 * 86_400.0, 52, 26
@@ -168,7 +168,7 @@ def disagreement_year(seed: int, weeks: int = WEEKS) -> int | None:
         first, second = (np.where(rng.random(10) < 0.85, right, rng.integers(0, 5, 10)) for _ in range(2))
         found += zip(first.tolist(), second.tolist(), strict=True)
         alpha = agreement(found)
-        if len(found) >= DOUBLY and alpha is not None and alpha < AGREEMENT:
+        if alpha is not None and surely_disagree(alpha, len(found)):
             return week
     return None
 

@@ -144,7 +144,7 @@ def test_an_endpoint_that_changed_is_a_reason_to_evaluate() -> None:
 
 
 def test_people_who_do_not_agree_are_told_and_nothing_is_learned() -> None:
-    found = decide(watch(), memory(), seen(alpha=0.3, doubly_labelled=60, labels_new=400), NOW)
+    found = decide(watch(), memory(), seen(alpha=0.3, doubly_labelled=120, labels_new=400), NOW)
     assert [told.type for told in found.told] == ["watch.disagreement"]
     assert not found.start
     assert not decide(watch("label_disagreement"), memory(), seen(alpha=0.3, doubly_labelled=10), NOW).told

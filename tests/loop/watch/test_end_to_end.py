@@ -4,17 +4,14 @@ promoted and baked, through the tools and with a clock that is set. The monitori
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 
-from speciate.loop import ledger
 from speciate.loop.watch import rows
 from speciate.loop.watch.definition import Policy, Trigger
 from speciate.predictions.label_queue import next_labels
 from speciate.tools.watches import watch_use_case
-from speciate.workspace.workspace import Workspace
 from tests.loop.watch import digits
 from tests.loop.watch.digits import USE_CASE
 
@@ -66,25 +63,3 @@ def test_a_shift_is_found_labelled_learned_promoted_and_baked(tmp_path: Path) ->
         assert set(manifest["splits"]) == {"test"}, "what judges is never learned from"
         [[actor]] = database.read("SELECT actor FROM audit WHERE after = ?", [done[0].model])
         assert actor == "watch"
-        _minutes_are_those_of_all_jobs(loop.app.workspace)
-
-
-def _minutes_are_those_of_all_jobs(workspace: Workspace) -> None:
-    """Every job that nobody but the watch asked for lies in an episode or in monitoring, once."""
-    found = ledger.document(ledger.ledger(workspace))
-    episodes = math.fsum(each["minutes"] for each in found["remodelled"])
-    jobs = workspace.database.read("SELECT id, parent, key, executor, run_seconds FROM jobs")
-    parents = {job: parent for job, parent, *_ in jobs}
-    keys = {job: key for job, _, key, *_ in jobs}
-
-    def root(job: str) -> str:
-        return job if parents[job] is None else root(parents[job])
-
-    seconds = math.fsum(
-        spent for job, _, _, executor, spent in jobs if executor == "local" and keys[root(job)] is not None
-    )
-    assert episodes > 0
-    assert episodes + found["monitoring_minutes"] == pytest.approx(seconds / 60)
-    [line] = found["remodelled"]
-    assert (line["cause"], line["promoted"] > 0) == ("data_shift", True)
-    assert line["median_seconds"] is not None

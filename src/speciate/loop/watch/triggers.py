@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 from speciate.loop.watch.definition import TriggerKind, Watch
 from speciate.loop.watch.facts import Alarm, Cause, Evidence, Memory, Seen
@@ -12,6 +13,8 @@ AGREEMENT = 0.6
 """Krippendorff's alpha below which labels are too noisy to learn from (his own bound is 0.667)."""
 DOUBLY = 50
 """Answers that several people labelled, before alpha says anything."""
+_EXPECTED, _ERRORS = 0.5, 3.0
+"""Of `surely_disagree`."""
 _QUALITY = ("quality", "wrong", "error")
 _LIMITS = ("latency", "slow", "failed", "usd", "limit")
 
@@ -66,7 +69,7 @@ def fired(watch: Watch, memory: Memory, seen: Seen) -> tuple[Cause, ...]:
             add("new_labels", text, {"labels": seen.labels_new}, memory.learned_until)
     if seen.due is not None:
         add("schedule", "its time came", {"due": seen.due}, seen.due)
-    if seen.alpha is not None and seen.doubly_labelled >= DOUBLY and seen.alpha < AGREEMENT:
+    if seen.alpha is not None and surely_disagree(seen.alpha, seen.doubly_labelled):
         evidence = {"alpha": round(seen.alpha, 3), "answers": seen.doubly_labelled}
         add("label_disagreement", "those who label do not agree", evidence, "alpha", cost=0.0)
     return tuple(found)
@@ -91,3 +94,17 @@ def _evidence_of(alarms: list[Alarm]) -> Evidence:
 
 def _fingerprint(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def surely_disagree(alpha: float, answers: int) -> bool:
+    """Whether Krippendorff's alpha of so many answers, each labelled twice, lies below `AGREEMENT` by more than luck.
+
+    alpha is 1 - D / E, of the observed and the expected disagreement; D is a share of `answers`, so its standard error
+    is sqrt(D (1 - D) / answers), and alpha's is that over E. E is taken as 1/2, that of two classes as frequent. The
+    watch looks again and again, so three standard errors.
+    """
+    if answers < DOUBLY:
+        return False
+    observed = min(1.0, (1 - alpha) * _EXPECTED)
+    error = math.sqrt(observed * (1 - observed) / answers) / _EXPECTED
+    return alpha + _ERRORS * error < AGREEMENT
