@@ -78,5 +78,8 @@ def test_other_channels_and_very_short_series_are_refused_in_words() -> None:
     assert refusal.value.code is Code.INVALID
     with pytest.raises(UnsuitableRepresentation, match="steps"):
         CompetingConvolutions.fit(_noise(4, 1, 6))
+    for given in (1, 3, 5):  # more would be read in part, and nobody would know
+        with pytest.raises(SpeciateError, match=f"{given} channels"):
+            CompetingConvolutions.fit(_noise(4, 2, 40)).encode(_noise(1, given, 40))
     with pytest.raises(UnsuitableRepresentation, match="channels"):
         CompetingConvolutions.fit([*_noise(2, 1, 20), *_noise(2, 2, 20)])

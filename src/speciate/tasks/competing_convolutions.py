@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
-from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
+from speciate.tasks.random_convolutions import channels_and_length, check_channels
+from speciate.tasks.task import Arrays, RepresentationSettings
 
 _LENGTH, _KERNELS, _GROUPS, _FEWEST_GROUPS = 9, 8, 64, 8
 """Weights of a kernel, kernels of a group, groups: half of them for the series, half for its differences."""
@@ -28,8 +28,6 @@ _MOST_CHANNELS = 8
 """That a group adds up."""
 _WORK = 10_000_000_000
 """Results of kernels: about a minute."""
-_SHORTEST = 10
-"""Steps."""
 _CHUNK = 4_000_000
 """Results of a block, some 16 MB."""
 _RARE_POWER = 4
@@ -41,6 +39,7 @@ class _Kernels(NamedTuple):
     weights: npt.NDArray[np.float32]  # (D, 2, G, 8, 9): by dilation, of the series and of its differences
     channels: npt.NDArray[np.int64]  # (D, 2, G, C') the channels that a group adds up
     usual: npt.NDArray[np.int64]  # () steps of the usual series
+    learned: npt.NDArray[np.int64]  # () channels of each series
 
 
 class _SparseScaling(NamedTuple):
@@ -68,14 +67,8 @@ class CompetingConvolutions:
     def fit(cls, examples: Sequence[Example]) -> CompetingConvolutions:
         """UnsuitableRepresentation where training series differ in their channels, or are very short."""
         series = [np.asarray(example.media, np.float32) for example in examples]
-        channels = {len(each) for each in series}
-        if len(channels) > 1:
-            raise UnsuitableRepresentation("the series differ in their channels")
-        lengths = sorted(each.shape[1] for each in series)
-        usual = lengths[len(lengths) // 2]
-        if usual < _SHORTEST:
-            raise UnsuitableRepresentation(f"half of the series have fewer than {_SHORTEST} steps")
-        kernels = _draw(usual, channels.pop(), sum(lengths))
+        channels, usual = channels_and_length(series)
+        kernels = _draw(usual, channels, sum(each.shape[1] for each in series))
         return cls(kernels, _SparseScaling.of(_counts(kernels, series)))
 
     def encode(self, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
@@ -93,7 +86,7 @@ class CompetingConvolutions:
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> CompetingConvolutions:
         return cls(
-            _Kernels(arrays["weights"], arrays["channels"], arrays["usual"]),
+            _Kernels(arrays["weights"], arrays["channels"], arrays["usual"], arrays["learned"]),
             _SparseScaling(arrays["mean"], arrays["spread"]),
         )
 
@@ -108,7 +101,7 @@ def _draw(usual: int, channels: int, steps: int) -> _Kernels:
     weights -= weights.mean(axis=-1, keepdims=True)
     weights /= np.abs(weights).sum(axis=-1, keepdims=True)
     chosen = generator.integers(channels, size=(*shape, int(np.clip(channels // 2, 1, _MOST_CHANNELS))))
-    return _Kernels(weights.astype(np.float32), chosen, np.asarray(usual))
+    return _Kernels(weights.astype(np.float32), chosen, np.asarray(usual), np.asarray(channels))
 
 
 def _counts(kernels: _Kernels, series: Sequence[Series]) -> npt.NDArray[np.float32]:
@@ -116,14 +109,9 @@ def _counts(kernels: _Kernels, series: Sequence[Series]) -> npt.NDArray[np.float
     depth, _, groups = kernels.weights.shape[:3]
     found = np.zeros((len(series), depth * 2 * groups * 2 * _KERNELS), np.float32)
     by_length: dict[int, list[int]] = defaultdict(list)
-    channels = int(kernels.channels.max()) + 1
+    channels = int(kernels.learned)
     for place, each in enumerate(series):
-        if len(each) < channels:
-            raise SpeciateError(
-                Code.INVALID,
-                f"This series has {len(each)} channels; the model has learned from {channels}.",
-                "Bring series with the channels of the training data, in their order.",
-            )
+        check_channels(each, channels)
         by_length[each.shape[1]].append(place)
     for length, places in by_length.items():
         size = max(1, _CHUNK // (length * groups * _KERNELS))

@@ -54,17 +54,11 @@ class Convolutions:
     def fit(cls, examples: Sequence[Example]) -> Convolutions:
         """UnsuitableRepresentation where training series differ in their channels, or are very short."""
         series = [np.asarray(example.media, np.float32) for example in examples]
-        channels = {len(each) for each in series}
-        if len(channels) > 1:
-            raise UnsuitableRepresentation("the series differ in their channels")
-        lengths = sorted(each.shape[1] for each in series)
-        usual = lengths[len(lengths) // 2]
-        if usual < _SHORTEST:
-            raise UnsuitableRepresentation(f"half of the series have fewer than {_SHORTEST} steps")
+        channels, usual = channels_and_length(series)
         values = sum(each.size for each in series)
         each_kernel = int(np.clip(_WORK // (values * len(KERNELS)), _LEAST_PER_KERNEL, _MOST_PER_KERNEL))
         generator = np.random.default_rng(0)
-        plan = _plan(usual, channels.pop(), each_kernel, generator)
+        plan = _plan(usual, channels, each_kernel, generator)
         thresholds = _thresholds(plan, series, generator)
         made = cls(plan, thresholds, Scaling(np.zeros(1), np.zeros(1), np.ones(1)))
         return cls(plan, thresholds, Scaling.of(made._raw(series)))
@@ -79,12 +73,7 @@ class Convolutions:
         by_length: dict[int, list[int]] = defaultdict(list)
         channels = self._plan.members.shape[2]
         for place, each in enumerate(series):
-            if len(each) != channels:
-                raise SpeciateError(
-                    Code.INVALID,
-                    f"This series has {len(each)} channels; the model has learned from {channels}.",
-                    "Bring series with the channels of the training data, in their order.",
-                )
+            check_channels(each, channels)
             by_length[each.shape[1]].append(place)
         for length, places in by_length.items():
             size = max(1, _CHUNK // (length * channels))
@@ -114,6 +103,28 @@ class Convolutions:
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Convolutions:
         plan = _Plan(arrays["dilations"], arrays["counts"], arrays["members"])
         return cls(plan, arrays["thresholds"], Scaling(arrays["fill"], arrays["centre"], arrays["spread"]))
+
+
+def channels_and_length(series: Sequence[Series]) -> tuple[int, int]:
+    """Of training series (C, T): C and the median of T. UnsuitableRepresentation as in `Convolutions.fit`."""
+    channels = {len(each) for each in series}
+    if len(channels) > 1:
+        raise UnsuitableRepresentation("the series differ in their channels")
+    lengths = sorted(each.shape[1] for each in series)
+    usual = lengths[len(lengths) // 2]
+    if usual < _SHORTEST:
+        raise UnsuitableRepresentation(f"half of the series have fewer than {_SHORTEST} steps")
+    return channels.pop(), usual
+
+
+def check_channels(series: Series, channels: int) -> None:
+    """INVALID where it has others than the training series."""
+    if len(series) != channels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"This series has {len(series)} channels; the model has learned from {channels}.",
+            "Bring series with the channels of the training data, in their order.",
+        )
 
 
 def _plan(steps: int, channels: int, each_kernel: int, generator: np.random.Generator) -> _Plan:
