@@ -143,7 +143,7 @@ def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> N
 def test_a_nearly_full_disk_is_an_alert_with_what_to_call() -> None:
     assert alerts(DiskSpace(total=1 << 40, free=1 << 32, floor=GB)) == []
     (early,) = alerts(DiskSpace(total=1 << 40, free=3 * GB // 2, floor=GB))
-    assert "There is little room: the disk has 1.5 GB free, and 1 GB must stay free" in early
+    assert "There is little room: the workspace's disk has 1.5 GB free, and 1 GB must stay free" in early
     (late,) = alerts(DiskSpace(total=1 << 40, free=GB // 2, floor=GB))
     assert "Runs stop and wait" in late
     assert "manage_data(action='gc', dry_run=true)" in late

@@ -27,7 +27,7 @@ def test_of_disk_and_quota_the_smaller_room_counts_and_is_named(tmp_path: Path) 
     assert room.low
     assert room.short() == "the workspace takes 3 MB of the 1.02 MB that settings.toml allows it"
     gauge.usage = lambda folder: (10 * GB, GB // 2)
-    assert "the disk has 512 MB free, and 1 GB must stay free" in DiskSpace(10 * GB, GB // 2, GB).short()
+    assert "the workspace's disk has 512 MB free, and 1 GB must stay free" in DiskSpace(10 * GB, GB // 2, GB).short()
 
 
 def test_between_two_looks_what_the_disk_lost_is_taken_for_ours(tmp_path: Path) -> None:

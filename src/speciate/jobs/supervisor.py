@@ -165,7 +165,7 @@ def _outcome(ending: Ending, free: int) -> Outcome:
         return Outcome(ending.status, kind, f"its process ended by {number.name}")
     if ending.status == NO_ROOM or free < FULL_BYTES:
         return Outcome(
-            ending.status, "full", "the disk is full: its process could not even say why it ended",
+            ending.status, "full", "the workspace's disk is full: its process could not even say why it ended",
             "Free some space (manage_data(action='gc', dry_run=true) shows what could go); it resumes by itself.",
         )  # fmt: skip
     return Outcome(

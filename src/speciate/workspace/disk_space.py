@@ -54,7 +54,7 @@ class DiskSpace(NamedTuple):
         if self.quota is not None and self.used is not None and self.quota - self.used <= self.free - self.floor:
             quota = format_bytes(self.quota)
             return f"the workspace takes {format_bytes(self.used)} of the {quota} that settings.toml allows it"
-        return f"the disk has {format_bytes(self.free)} free, and {format_bytes(self.floor)} must stay free"
+        return f"the workspace's disk has {format_bytes(self.free)} free, and {format_bytes(self.floor)} must stay free"
 
 
 class _Measurement(NamedTuple):
