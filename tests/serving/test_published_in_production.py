@@ -79,10 +79,10 @@ def words() -> list[list[str]]:
     return [text.split() for text in texts(4)[:80]]
 
 
-def images(seed: int = 3) -> list[np.ndarray]:
+def images(seed: int = 3, count: int = 160) -> list[np.ndarray]:
     """Of another seed for each case: rows that judged another model before ask for stricter intervals."""
     draw, made = np.random.default_rng(seed), []
-    for place in range(160):
+    for place in range(count):
         image = np.zeros((64, 64, 3), np.uint8) + draw.integers(0, 256, 3).astype(np.uint8)
         x, y = (int(each) for each in draw.integers(2, 44, 2))
         image[y : y + 18, x : x + 18] = list(doubles.COLOURS.values())[place % 3]
@@ -291,7 +291,7 @@ CASES = {
         {"labels": _COLOURS}, _path("png"),
     ),
     "boxes": Case(
-        "yolos", {"task": "object-detection", "objective": {"metric": "map_50"}}, partial(images, 5), of_boxes,
+        "yolos", {"task": "object-detection", "objective": {"metric": "map_50"}}, partial(images, 5, 480), of_boxes,
         {"labels": _COLOURS}, _path("png"),
     ),
     "segmentation": Case(
