@@ -136,7 +136,9 @@ def _read(parts: Sequence[Path], keys: Keys) -> CachedVectors:
             continue
         for batch in _batches(part):
             here = slice(*np.searchsorted(place, [start, start + len(batch)]))
-            vectors[order[here]] = batch[place[here] - start]
+            rows = place[here] - start
+            every = len(rows) == len(batch) and np.array_equal(rows, np.arange(len(batch)))
+            vectors[order[here]] = batch if every else batch[rows]
             start += len(batch)  # noqa: PLW2901 - the first row of the next batch
     return CachedVectors(found, vectors)
 
