@@ -11,6 +11,7 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -253,7 +254,10 @@ def _index(folders: Folders, manifest: Manifest, extractor: Extractor) -> Index 
     if key not in _indexes:
         small = bool(manifest.inputs) and version_rows.stored_bytes(folders, manifest, manifest.inputs) <= _INPUTS_ROOM
         wanted = dict.fromkeys([*ROWS, CONTENT, START, STOP, *(manifest.inputs if small else ())])
-        rows = version_rows.read(folders, manifest, list(wanted), usable=True)
+        with ThreadPoolExecutor(1, thread_name_prefix="check") as beside:
+            checked = beside.submit(features.check, folders, extractor.id)
+            rows = version_rows.read(folders, manifest, list(wanted), usable=True)
+            checked.result()
         cached = features.read(folders, extractor.id, embed.vector_keys(rows))
         if not cached.known.all():
             return int((~cached.known).sum())
