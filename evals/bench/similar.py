@@ -71,7 +71,7 @@ def version(workspace: Workspace, count: int) -> Manifest:
     sealed = next_version.seal_first(workspace.folders, rows, about)
     vectors = np.random.default_rng(0).standard_normal((count, WIDTH), dtype=np.float32)
     vectors[count // 2 : count // 2 + count // 10] = vectors[: count // 10] + 0.01  # a tenth has a near copy
-    features.write(workspace.folders, extractors.load("descriptor", "text").id, digests, vectors)
+    features.write(workspace.folders, extractors.load("descriptor", "text", workspace.folders).id, digests, vectors)
     return workspace.database.transact(
         lambda tx: versions.register(tx, sealed.manifest, sealed.lanes, operation={"op": "bench"}, report={}, job=None)
     )

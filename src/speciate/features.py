@@ -98,6 +98,11 @@ def read(folders: Folders, extractor: str, keys: Keys) -> CachedVectors:
     return _retry_while_merged(lambda: _read(_parts(folders, extractor), keys))
 
 
+def check(folders: Folders, extractor: str) -> None:
+    """Compares the parts with their digests, which `read` does not do again: for a thread beside other reading."""
+    _parts(folders, extractor)
+
+
 def write(folders: Folders, extractor: str, keys: Keys, vectors: Vectors) -> None:
     """A new part with these (N, width); all of it or nothing is there, whenever the machine stops."""
     folder = folders.features / extractor
@@ -136,7 +141,9 @@ def _read(parts: Sequence[Path], keys: Keys) -> CachedVectors:
             continue
         for batch in _batches(part):
             here = slice(*np.searchsorted(place, [start, start + len(batch)]))
-            vectors[order[here]] = batch[place[here] - start]
+            rows = place[here] - start
+            every = len(rows) == len(batch) and np.array_equal(rows, np.arange(len(batch)))
+            vectors[order[here]] = batch if every else batch[rows]
             start += len(batch)  # noqa: PLW2901 - the first row of the next batch
     return CachedVectors(found, vectors)
 

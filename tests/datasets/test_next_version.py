@@ -211,3 +211,23 @@ def test_a_workspace_may_lie_below_a_folder_that_looks_like_a_partition(tmp_path
     with duckdb.connect() as connection:
         named = connection.execute(f"DESCRIBE SELECT * FROM {version_rows.relation(folders, made)}").fetchall()
     assert "seed" not in {row[0] for row in named}
+
+
+def test_a_version_of_before_and_all_that_come_of_it_hash_as_it_did(folders: Folders) -> None:
+    rows: dict[str, Row] = {f"ex-{i:03}": ("cat", "ok", float(i)) for i in range(20)}
+    sealed = next_version.seal_first(folders, table(rows), empty(), 1)
+    stored = sealed.manifest.model_dump(mode="json")
+    del stored["hashing"]
+    first = Manifest.model_validate(stored)
+    more = {"ex-100": ("dog", "ok", 1.5)}
+    other = {**rows, "ex-000": ("dog", "ok", 0.0)}
+    anew: dict[str, Row] = dict.fromkeys(rows, ("dog", "ok", 9.0))
+    for now, held in (
+        (next_version.seal_appended(folders, first, sealed.lanes, table(more)), rows | more),
+        (next_version.seal_changed(folders, first, sealed.lanes, table(other)), other),
+        (next_version.seal_changed(folders, first, sealed.lanes, table(anew)), anew),
+        (next_version.seal_changed(folders, first, sealed.lanes, table(rows)), rows),
+    ):
+        assert now.manifest.hashing == 1
+        assert now.manifest.id == next_version.seal_first(folders, table(held), empty(), 1).manifest.id
+        assert now.manifest.id != next_version.seal_first(folders, table(held), empty()).manifest.id

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
@@ -21,7 +22,16 @@ import pyarrow.compute as pc
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import FIXED, HIDDEN, type_name
-from speciate.datasets.content_hash import Lanes, lanes, pack_lanes, row_digests, seal_rows, unpack_lanes, version_id
+from speciate.datasets.content_hash import (
+    HASHING,
+    Lanes,
+    lanes,
+    pack_lanes,
+    row_digests,
+    seal_rows,
+    unpack_lanes,
+    version_id,
+)
 from speciate.datasets.version_rows import PART, PLACE, Places
 from speciate.datasets.versions import Manifest, Part, register
 from speciate.errors import Call, Code, SpeciateError
@@ -46,12 +56,13 @@ class SealedVersion(NamedTuple):
     lanes: Lanes
 
 
-def seal_first(folders: Folders, rows: pa.Table, manifest: Manifest) -> SealedVersion:
-    """All rows as one base. `manifest`: all fields that do not follow from the rows."""
-    _check_ids(rows)
-    rows = rows.sort_by("id")
-    total = lanes(row_digests(rows))
-    return SealedVersion(_complete_manifest(manifest, rows, (_part(folders, manifest, rows),), total), total)
+def seal_first(folders: Folders, rows: pa.Table, manifest: Manifest, hashing: int = HASHING) -> SealedVersion:
+    """All rows as one base. `manifest`: all fields that do not follow from the rows. `hashing`: as an earlier version
+    of the dataset has it, so that the same rows have the same id."""
+    rows = _by_id(rows)
+    part, total = _seal(folders, manifest, rows, hashing)
+    manifest = manifest.model_copy(update={"hashing": hashing})
+    return SealedVersion(_complete_manifest(manifest, rows, (part,), total), total)
 
 
 def seal_appended(
@@ -60,10 +71,10 @@ def seal_appended(
     """`parent` and the rows `added`, whose ids it must not have."""
     if not added.num_rows:
         return SealedVersion(parent, total)
-    _check_ids(added)
-    added = added.sort_by("id")
-    after = total + lanes(row_digests(added))
-    parts = _compact(folders, parent, (*parent.parts, _part(folders, parent, added)))
+    added = _by_id(added)
+    part, more = _seal(folders, parent, added, parent.hashing)
+    after = total + more
+    parts = _compact(folders, parent, (*parent.parts, part))
     manifest = parent.model_copy(
         update={
             "version": 0,
@@ -93,11 +104,10 @@ def seal_changed(
             f"Nothing of {parent.ref} would be left.",
             "Call again with a condition that keeps some rows; query_dataset(where=...) shows which.",
         )
-    _check_ids(new)
-    new = new.sort_by("id")
+    new = _by_id(new)
     old = version_rows.read_placed(folders, parent)
     if not _same_shape(old, new):
-        return seal_first(folders, new, wanted)
+        return seal_first(folders, new, wanted, parent.hashing)
     old, new = _align_columns(old, new)
     place = _index(old, new)
     kept = place >= 0
@@ -107,11 +117,10 @@ def seal_changed(
     fresh = np.ones(new.num_rows, bool)
     fresh[place[kept & ~changed]] = False
     if gone.sum() + fresh.sum() > _WORTH_A_PART * max(new.num_rows, 1):
-        return seal_first(folders, new, wanted)
+        return seal_first(folders, new, wanted, parent.hashing)
     added = new.filter(pa.array(fresh))
-    after = (
-        total - lanes(row_digests(old.filter(pa.array(gone)).drop_columns([PART, PLACE]))) + lanes(row_digests(added))
-    )
+    left = old.filter(pa.array(gone)).drop_columns([PART, PLACE])
+    after = total - lanes(row_digests(left), parent.hashing) + lanes(row_digests(added), parent.hashing)
     parts = _parts_without(folders, parent, old, gone)
     if added.num_rows:
         parts = (*parts, _part(folders, parent, added))
@@ -120,7 +129,7 @@ def seal_changed(
 
 def count_values(table: pa.Table, column: str) -> dict[str, int]:
     """How often each value occurs among rows of quality ok, most frequent first."""
-    usable = table.filter(pc.equal(table["quality"], "ok"))[column]
+    usable = table[column].filter(pc.equal(table["quality"], "ok"))
     found = pc.value_counts(usable.drop_null().cast(pa.string()).combine_chunks())
     return dict(Counter({row["values"]: row["counts"] for row in found.to_pylist()}).most_common())
 
@@ -146,14 +155,27 @@ def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ..
     return manifest.model_copy(update=follows)
 
 
-def _check_ids(rows: pa.Table) -> None:
-    """Refuses duplicate ids: they would make one row of two, sooner or later."""
-    if pc.count_distinct(rows["id"]).as_py() < rows.num_rows:
+def _by_id(rows: pa.Table) -> pa.Table:
+    """The rows sorted by id. Refuses duplicate ids: they would make one row of two, sooner or later."""
+    ids = rows["id"].combine_chunks()
+    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
+        rows = rows.sort_by("id")
+        ids = rows["id"].combine_chunks()
+    if pc.any(pc.equal(ids[:-1], ids[1:]), min_count=0).as_py():
         raise SpeciateError(
             Code.INTERNAL,
             "Two rows of the new version have the same id, so it was not made.",
             "If an operation of a package made the rows, it must give each a new id.",
         )
+    return rows
+
+
+def _seal(folders: Folders, manifest: Manifest, rows: pa.Table, hashing: int) -> tuple[Part, Lanes]:
+    """A file with these rows and their lanes, at once: compression needs no interpreter."""
+    with ThreadPoolExecutor(1, thread_name_prefix="seal") as beside:
+        part = beside.submit(_part, folders, manifest, rows)
+        total = lanes(row_digests(rows), hashing)
+        return part.result(), total
 
 
 def _part(folders: Folders, manifest: Manifest, rows: pa.Table) -> Part:

@@ -70,6 +70,20 @@ def stored_columns(folders: Folders, manifest: Manifest) -> set[str]:
     return {name for part in manifest.parts for name in pq.read_schema(folders.root / part.file).names}
 
 
+def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str]) -> int:
+    """How much these columns take in all parts before compression, by their footers: a lower bound in memory."""
+    _check_there(folders, manifest)
+    total = 0
+    for part in manifest.parts:
+        footer = pq.read_metadata(folders.root / part.file)
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            for chunk in map(group.column, range(group.num_columns)):
+                path = chunk.path_in_schema
+                named = any(path == name or path.startswith(f"{name}.") for name in columns)
+                total += chunk.total_uncompressed_size if named else 0
+    return total
+
+
 def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
     """All rows, with `_part` (which part of the manifest) and `_place` (which row of its file)."""
     tables = []

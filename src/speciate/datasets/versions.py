@@ -98,6 +98,8 @@ class Manifest(BaseModel):
     """Classes and how often they occur, at most the 10,000 most frequent; empty where labels are numbers."""
     rows: int
     """Of every quality."""
+    hashing: int = 1
+    """How the rows' digests became `id`: content_hash.py. Versions of before it was asked for have 1."""
 
     @property
     def ref(self) -> str:
@@ -228,8 +230,11 @@ def register(
 
 
 def _roles(manifest: Manifest) -> tuple[object, ...]:
-    """What a model would see and learn: the same rows in other roles are another version."""
-    return manifest.modality, manifest.inputs, manifest.label is None, manifest.numeric
+    """What a model would see and learn: the same rows in other roles are another version.
+
+    The number of rows is there because 65,536 copies of one row add nothing to the lanes.
+    """
+    return manifest.modality, manifest.inputs, manifest.label is None, manifest.numeric, manifest.rows
 
 
 def _untagged(database: Database, ref: DatasetRef) -> DatasetRef:

@@ -315,7 +315,7 @@ def reduce_version(
     gone = [_live_of(folders, part, cuts[part.file]) for part in manifest.parts if part.file in cuts]
     after = total.copy()
     for rows in gone:
-        after -= lanes(row_digests(rows))
+        after -= lanes(row_digests(rows), manifest.hashing)
     parts = [_reduce_part(folders, part, cuts[part.file]) if part.file in cuts else part for part in manifest.parts]
     parts = [part for part in parts if part.gone < part.rows] or parts[:1]  # its schema is read, whatever is left
     names = (packs.get(pack, pack) for pack in manifest.packs)

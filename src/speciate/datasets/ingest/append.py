@@ -110,7 +110,7 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
             [version_rows.read(folders, parent.manifest), done.table], promote_options="permissive"
         )
         manifest = parent.manifest.model_copy(update={"packs": tuple(dict.fromkeys((*parent.manifest.packs, *packs)))})
-        sealed = next_version.seal_first(folders, whole, manifest)
+        sealed = next_version.seal_first(folders, whole, manifest, manifest.hashing)
     else:
         sealed = next_version.seal_appended(folders, parent.manifest, parent.lanes, done.table, packs)
     both = pa.concat_tables([table.select(["quality", "reason"]) for table in (old, done.table)])
@@ -157,7 +157,8 @@ def _former_identities(folders: Folders, before: Sequence[Part], like: pa.Array)
 def _label_conflicts(rows: pa.Table, old: pa.Table) -> int:
     """How many of `rows` have a label that no row of the dataset with the same identity has."""
     labelled = rows.filter(pc.is_valid(rows["label"]))
-    known = set(zip(_identities(old).to_pylist(), _texts(old), strict=True))
+    same = old.filter(pc.is_in(_identities(old), _identities(labelled)))
+    known = set(zip(_identities(same).to_pylist(), _texts(same), strict=True))
     return sum(pair not in known for pair in zip(_identities(labelled).to_pylist(), _texts(labelled), strict=True))
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import next_version
 from speciate.datasets.columns import SHORTENED, clean, is_shortened, rename
-from speciate.datasets.content_hash import unpack_lanes
+from speciate.datasets.content_hash import HASHING, unpack_lanes
 from speciate.datasets.ingest.append import (
     AppendedVersion,
     Grouping,
@@ -285,7 +285,8 @@ def run(run: Run) -> PackedVersion:
         )
     kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
     done = finish_draft(read.draft, spec.seed, kept)
-    sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs))
+    hashing = earlier.manifest.hashing if earlier is not None else HASHING
+    sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs), hashing)
     report = quality_report(done.table)
     report["untrusted"] |= {"renamed": read.draft.renamed | read.renamed, **read.untrusted}
     refused = done.table.filter(pc.equal(done.table["quality"], "refused"))

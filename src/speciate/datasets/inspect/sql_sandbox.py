@@ -16,9 +16,10 @@ import decimal
 import json
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import duckdb
 import pyarrow as pa
@@ -36,6 +37,9 @@ from speciate.predictions.log_files import LogFolder
 from speciate.workspace.workspace import Folders
 
 VIEW = "examples"
+_MOST_KEPT = 4
+_kept: OrderedDict[_Opened, duckdb.DuckDBPyConnection] = OrderedDict()
+"""Locked connections of this process that wait for the next question, the latest last."""
 _MEMORY_MB = 512
 _LONGEST_SQL = 20_000  # characters
 _LONGEST_CELL = 2_000  # characters
@@ -104,7 +108,7 @@ def query(payload: Mapping[str, object]) -> PageAnswer:
     """The service. `payload`: a VersionRequest or a LogRequest."""
     request = LogRequest.model_validate(payload) if "log" in payload else VersionRequest.model_validate(payload)
     sql = request.sql.strip().rstrip(";")
-    with _open_log(request) if isinstance(request, LogRequest) else _open_version(request) as connection:
+    with _open_log(request) if isinstance(request, LogRequest) else _connection_of(request) as connection:
         check(connection, sql)
         page = f"SELECT * FROM (\n{sql}\n) LIMIT {request.limit + 1} OFFSET {request.offset}"
         with _explain_errors(connection):
@@ -301,14 +305,43 @@ def _open_log(request: LogRequest) -> duckdb.DuckDBPyConnection:
     return open_locked([file], f"read_parquet({version_rows.quoted(file)})")
 
 
-def _open_version(request: VersionRequest) -> duckdb.DuckDBPyConnection:
+class _Opened(NamedTuple):
+    """What a locked connection may read, and how: with another of it, it is another connection."""
+
+    files: tuple[tuple[str, int, int, int], ...]
+    """Path, inode, size and time of writing of each."""
+    source: str
+    split: str | None
+
+
+@contextlib.contextmanager
+def _connection_of(request: VersionRequest) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The locked connection of a version, which is kept for the next question unless this one ends in an error.
+
+    The files are checked for each question, as if it were opened anew. No SELECT changes what is kept: the lock allows
+    no setting, and the check no table.
+    """
     folders, manifest, since = Folders(request.root), request.manifest, request.since
-    files = version_rows.files(folders, manifest)
-    if since is None:
-        return open_locked(files, version_rows.relation(folders, manifest), request.split)
-    with duckdb.connect(":memory:") as connection:
-        source = changes.changes_sql(connection, folders, since, manifest)
-    return open_locked([*files, *version_rows.files(folders, since)], source, request.split)
+    files, source = version_rows.files(folders, manifest), version_rows.relation(folders, manifest)
+    if since is not None:
+        with duckdb.connect(":memory:") as connection:
+            source = changes.changes_sql(connection, folders, since, manifest)
+        files += version_rows.files(folders, since)
+    opened = _Opened(tuple(map(_identity, files)), source, request.split)
+    locked = _kept.pop(opened, None) or open_locked(files, source, request.split)
+    try:
+        yield locked
+    except BaseException:
+        locked.close()
+        raise
+    _kept[opened] = locked
+    while len(_kept) > _MOST_KEPT:
+        _kept.popitem(last=False)[1].close()
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    found = path.stat()
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def open_locked(files: Sequence[Path], source: str, split: str | None = None) -> duckdb.DuckDBPyConnection:
@@ -329,6 +362,7 @@ def open_locked(files: Sequence[Path], source: str, split: str | None = None) ->
         },
     )
     connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET parquet_metadata_cache = true")
     connection.execute(f"SET allowed_paths = [{', '.join(map(version_rows.quoted, files))}]")
     there = {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     hidden = ", ".join(f'"{name}"' for name in HIDDEN if name in there)

@@ -11,11 +11,13 @@ import base64
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from speciate import features
@@ -45,7 +47,9 @@ ROWS = ("id", "label", "split", "source")
 SHOWN = (*ROWS, "content")
 _SHOWN_CHARACTERS = 200
 _ROOM = 1 << 30
-"""Bytes of vectors that a process keeps; the latest version stays whatever its size."""
+"""Bytes of vectors and inputs that a process keeps; the latest version stays whatever its size."""
+_INPUTS_ROOM = 1 << 28
+"""Bytes of a version's inputs up to which they are kept beside its vectors, to be shown."""
 _indexes: OrderedDict[tuple[str, str, str], Index] = OrderedDict()
 
 
@@ -171,6 +175,12 @@ class Index(NamedTuple):
     """Usable rows, sorted by id: `ROWS`."""
     units: Vectors
     """(N, D) each of length 1, or 0 if it has no direction."""
+    inputs: pa.Table | None
+    """The input columns of the same rows; None where they are files, or too large to be kept."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.units.nbytes + (self.inputs.nbytes if self.inputs is not None else 0)
 
 
 class NearestAnswer(TypedDict):
@@ -200,23 +210,27 @@ def nearest(payload: Mapping[str, object]) -> NearestAnswer | VectorsMissing:
     unit = _embed_text(request.text or "", extractor) if place is None else index.units[place]
     candidates = np.ones(len(index.units), bool)
     if request.split is not None:
-        candidates = np.asarray(index.rows["split"].to_numpy() == request.split)
+        candidates = np.array(pc.fill_null(pc.equal(index.rows["split"], request.split), False))
     if place is not None:
         candidates[place] = False
     places, distances = closest(index.units, unit, candidates, request.k)
-    shown = index.rows.take(pa.array([*([] if place is None else [place]), *places.tolist()], pa.int64()))
+    shown = pa.array([*([] if place is None else [place]), *places.tolist()], pa.int64())
     ids = index.rows["id"].take(pa.array(places)).to_pylist()
     return {
         "extractor": extractor.id,
         "neighbours": list(zip(ids, distances.astype(float).round(6).tolist(), strict=True)),
-        "rows": _with_content(folders, manifest, [list(row.values()) for row in shown.to_pylist()]),
+        "rows": _with_content(folders, manifest, index, shown),
     }
 
 
-def _with_content(folders: Folders, manifest: Manifest, rows: list[list[Any]]) -> list[list[Any]]:
-    """The model's input of each row, if it is a cell; None if it is a file."""
+def _with_content(folders: Folders, manifest: Manifest, index: Index, places: pa.Array) -> list[list[Any]]:
+    """The rows at these places with the model's input of each, if it is a cell; None if it is a file."""
+    rows = [list(row.values()) for row in index.rows.take(places).to_pylist()]
     if not manifest.inputs:
         return [[*row, None] for row in rows]
+    if index.inputs is not None:
+        values = input_values(manifest.modality, manifest.inputs, index.inputs.take(places))
+        return [[*row, str(value)[:_SHOWN_CHARACTERS]] for row, value in zip(rows, values, strict=True)]
     table = version_rows.read(folders, manifest, ["id", *manifest.inputs], ids=[row[0] for row in rows])
     values = input_values(manifest.modality, manifest.inputs, table)
     shown = {name: str(value)[:_SHOWN_CHARACTERS] for name, value in zip(table["id"].to_pylist(), values, strict=True)}
@@ -238,13 +252,20 @@ def _index(folders: Folders, manifest: Manifest, extractor: Extractor) -> Index 
     """The vectors of all usable rows; or how many rows lack one."""
     key = (str(folders.root), manifest.id, extractor.id)
     if key not in _indexes:
-        rows = version_rows.read(folders, manifest, [*ROWS, CONTENT, START, STOP], usable=True)
+        small = bool(manifest.inputs) and version_rows.stored_bytes(folders, manifest, manifest.inputs) <= _INPUTS_ROOM
+        wanted = dict.fromkeys([*ROWS, CONTENT, START, STOP, *(manifest.inputs if small else ())])
+        with ThreadPoolExecutor(1, thread_name_prefix="check") as beside:
+            checked = beside.submit(features.check, folders, extractor.id)
+            rows = version_rows.read(folders, manifest, list(wanted), usable=True)
+            checked.result()
         cached = features.read(folders, extractor.id, embed.vector_keys(rows))
         if not cached.known.all():
             return int((~cached.known).sum())
-        _indexes[key] = Index(rows.select(list(ROWS)).combine_chunks(), _normalise(cached.vectors))
+        inputs = rows.select(list(manifest.inputs)).combine_chunks() if small else None
+        kept = inputs if inputs is not None and inputs.nbytes <= _INPUTS_ROOM else None
+        _indexes[key] = Index(rows.select(list(ROWS)).combine_chunks(), _normalise(cached.vectors), kept)
     _indexes.move_to_end(key)
-    while len(_indexes) > 1 and sum(index.units.nbytes for index in _indexes.values()) > _ROOM:
+    while len(_indexes) > 1 and sum(index.nbytes for index in _indexes.values()) > _ROOM:
         _indexes.popitem(last=False)
     return _indexes[key]
 
@@ -257,7 +278,7 @@ def _normalise(vectors: Vectors) -> Vectors:
 
 
 def _place(index: Index, manifest: Manifest, id: str) -> int:  # noqa: A002 - the field
-    place = int(pa.compute.index(index.rows["id"], id).as_py())
+    place = int(pc.index(index.rows["id"], id).as_py())
     if place < 0:
         raise SpeciateError(
             Code.NOT_FOUND,
