@@ -212,7 +212,8 @@ def test_a_job_that_would_write_more_than_there_is_waits_and_says_why(
     job = engine.submit("big", {"value": 5})
     engine.tick()
     assert engine.get(job.id).state is State.QUEUED
-    assert "may write 5 GB, but the workspace's disk has 3 GB free, and 1 GB must stay free" in (engine.trouble(job.id) or "")
+    trouble = engine.trouble(job.id) or ""
+    assert "may write 5 GB, but the workspace's disk has 3 GB free, and 1 GB must stay free" in trouble
     disk.free = 7
     engine.tick()
     assert (engine.get(job.id).state, engine.trouble(job.id)) == (State.STARTING, None)

@@ -145,7 +145,9 @@ def test_a_batch_waits_for_room_in_the_workspace(daemons: Daemons, client: Calla
         fill(ballast)
         # It may be told to stop, or meet the full disk before that: either way it says which disk.
         disk = ("the workspace's disk", str(daemons.workspace))
-        waiting = until(shell, job, lambda view: view["state"] in ENDED or any(d in str(view.get("reason")) for d in disk))
+        waiting = until(
+            shell, job, lambda view: view["state"] in ENDED or any(name in str(view.get("reason")) for name in disk)
+        )
         assert waiting["state"] not in ENDED, waiting
         assert any("manage_data" in alert for alert in called(shell, "get_status")["alerts"])
         assert not path.exists()
