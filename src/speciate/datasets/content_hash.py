@@ -106,7 +106,7 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
 
 def _rows_at_once(table: pa.Table) -> int:
     """So many that their JSON stays small, however long texts are."""
-    return max(1, min(_BATCH, _BATCH_BYTES * table.num_rows // max(table.nbytes, 1)))
+    return int(max(1, min(_BATCH, _BATCH_BYTES * table.num_rows // max(table.nbytes, 1))))
 
 
 def lanes(digests: Iterable[bytes], hashing: int = HASHING) -> Lanes:
@@ -161,7 +161,7 @@ class _Aes:
 
     def _permute(self, permutation: CipherContext, blocks: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """Each block of 16 bytes; to be used before the next call."""
-        count = permutation.update_into(blocks.view(np.uint8).reshape(-1), self._permuted)
+        count = permutation.update_into(blocks.view(np.uint8).reshape(-1).data, self._permuted.data)
         return self._permuted[:count].view(np.uint64).reshape(blocks.shape)
 
 

@@ -123,7 +123,7 @@ def _arrow_writes_alike() -> bool:
     numbers = _LEAST + (bits >> np.uint64(11)) * 2.0**-53 * _LEAST * sizes
     numbers = np.concatenate([numbers, numbers.round(3) + 0.0625, [_LEAST, 0.1, _MOST - 0.1]])
     numbers = np.concatenate([numbers, -numbers])
-    return list(map(repr, numbers.tolist())) == pa.array(numbers).cast(_TEXT).to_pylist()
+    return bool(list(map(repr, numbers.tolist())) == pa.array(numbers).cast(_TEXT).to_pylist())
 
 
 def _without_type(cell: float) -> int | float:
