@@ -187,7 +187,8 @@ def test_every_template_is_used_and_every_page_has_one() -> None:
     known = set(environment().list_templates())
     used = {each.template for each in READS}
     assert used <= known
-    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html"}
+    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html",
+               "login.html"}  # fmt: skip
     assert known - used == helpers
 
 

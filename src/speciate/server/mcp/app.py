@@ -44,7 +44,8 @@ import speciate.resources
 import speciate.tools
 from speciate import __version__
 from speciate.environment import made_unnamed
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.governance import authorization
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
@@ -54,6 +55,7 @@ from speciate.server.mcp.completion import MOST, complete
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
+from speciate.server.request_log import RequestLog
 from speciate.server.tool_api import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.untrusted import clean_text
 from speciate.workspace import filesystem
@@ -121,9 +123,10 @@ class _ToolServer(MCPServer[Caller]):
     async def call_tool(
         self, name: str, arguments: ToolArguments, context: Context[Caller, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        if name not in self._offered and name in {tool.name for tool in await super().list_tools()}:
-            return await super().call_tool(name, dict(arguments), context)
         assert context is not None, "tools are called in requests"
+        of_fixture = name not in self._offered and library.caller_of(context).token is None
+        if of_fixture and name in {tool.name for tool in await super().list_tools()}:
+            return await super().call_tool(name, dict(arguments), context)
         return await self._call(name, arguments, context)
 
     async def get_prompt(
@@ -183,7 +186,7 @@ class Server:
         self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
-        library.choose_listed_tools(self.mcp, lambda caller, tool: caller.tools == "all" or tool in CORE)
+        library.choose_listed_tools(self.mcp, self._shows)
         self.add(*declarations(speciate.tools, "__tool__"))
 
     @property
@@ -198,7 +201,11 @@ class Server:
 
     def http_app(self, token: str, port: int) -> Starlette:
         """The same server over streamable HTTP on loopback, for whoever holds the token."""
-        return library.http_app(self.mcp, token, port, **self.http_options)
+        workspace = self._app.workspace
+        log = RequestLog(workspace.folders.root / "requests", workspace.clock.now)
+        find = authorization.authority_of(workspace).find_token
+        team = library.TeamDoor(workspace.settings.team.address, find, log)
+        return library.http_app(self.mcp, token, port, team, **self.http_options)
 
     def call(
         self,
@@ -216,6 +223,8 @@ class Server:
     def _called(self, tool: str, arguments: ToolArguments, caller: Caller, progress: Progress | None) -> CallToolResult:
         try:
             ready = self._find(tool)
+            if not caller.may_call(tool, read_only=ready.declaration.read_only):
+                raise _not_of_role(tool, caller)
             self.calls.count(tool, arguments)
             values = parse(tool, ready.declaration.arguments, ready.arguments, arguments)
             app = replace(self._app, caller=caller, progress=progress)
@@ -227,6 +236,11 @@ class Server:
             return render_error(
                 tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error)
             )
+
+    def _shows(self, caller: Caller, tool: str) -> bool:
+        known = self._ready.get(tool)
+        of_role = caller.may_call(tool, read_only=known is not None and known.declaration.read_only)
+        return of_role and (caller.tools == "all" or tool in CORE)
 
     def _find(self, tool: str) -> _PreparedTool:
         if tool not in self._ready:
@@ -326,6 +340,14 @@ async def _over_http(server: MCPServer[Caller]) -> AsyncIterator[Caller]:
 def _report(context: Context[Any, Any], done: float, total: float | None, message: str) -> None:
     """Send progress from a worker thread; nothing happens where the client did not ask for it."""
     anyio.from_thread.run(context.report_progress, done, total, message)
+
+
+def _not_of_role(tool: str, caller: Caller) -> SpeciateError:
+    role = caller.token.role if caller.token else ""
+    return SpeciateError(
+        Code.REFUSED, f"The role {role} does not call {tool}.", "A person issues tokens: speciate token create",
+        next=[Call("get_status")],
+    )  # fmt: skip
 
 
 def _defect_error(error: Exception) -> SpeciateError:
