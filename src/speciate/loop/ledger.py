@@ -125,8 +125,8 @@ def ledger(workspace: Workspace) -> Ledger:
     history = history_of(workspace, now)
     names = use_cases.names(workspace.database)
     clocks = [clock_of(history, name, now) for name in names]
-    stops = [now if clock.answered is None else clock.answered for clock in clocks]
-    spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, now) for name in names)])
+    stops = [math.inf if clock.answered is None else clock.answered for clock in clocks]  # as in `history_of`
+    spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, math.inf) for name in names)])
     lines = [LedgerLine(*each) for each in zip(names, clocks, spent[: len(names)], spent[len(names) :], strict=True)]
     states = [clock.state for clock in clocks]
     return Ledger(

@@ -22,6 +22,8 @@ _LONGEST = 300
 """Characters of a path."""
 _DAY = 86_400.0
 _TAIL_BYTES = 1 << 18
+_MOST_OF_NOBODY = 16 << 20
+"""Bytes of a day's file, from which on requests without a token are noted no more: else anybody could fill the disk."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,8 @@ class RequestLog:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 try:
-                    os.write(descriptor, data)
+                    if token is not None or os.fstat(descriptor).st_size < _MOST_OF_NOBODY:
+                        os.write(descriptor, data)
                 finally:
                     os.close(descriptor)
                 self._sweep(at)

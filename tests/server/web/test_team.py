@@ -305,6 +305,20 @@ def test_every_request_is_noted_under_the_token_and_without_its_words(served: Se
     assert "/data/films/v1/examples" in page
 
 
+def test_nobody_fills_the_disk_with_requests(served: Served, port: int) -> None:
+    folder = served.workspace.folders.root / "requests"
+    ann = member(served, port, "viewer", "ann")
+    [day] = folder.iterdir()
+    with day.open("ab") as file:
+        file.truncate(16 << 20)
+    before = day.stat().st_size
+    Member(port).get("/runs")
+    assert day.stat().st_size == before
+    ann.get("/runs")
+    assert day.stat().st_size > before
+    assert day.stat().st_mode & 0o077 == 0
+
+
 def test_a_forged_csrf_or_another_s_changes_nothing(served: Served, port: int) -> None:
     ann, bob = member(served, port, "admin", "ann"), member(served, port, "admin", "bob")
     theirs = bob.get("/").csrf
