@@ -200,7 +200,7 @@ class Team(BaseModel):
     """IP address at which the proxy reaches the daemon."""
     port: int = Field(8790, ge=1024, le=65535)
     """TCP port there."""
-    proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    proxies: tuple[str, ...] = Field(("127.0.0.1", "::1"), min_length=1)
     """IP addresses or networks of the proxy. Requests that come from elsewhere are refused."""
 
     @field_validator("address")

@@ -14,9 +14,11 @@ import speciate.tools
 from speciate.governance import approval_keys, approvals, audit
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
 from speciate.server.mcp.app import declarations
+from speciate.server.web.guard import Asked, refusal, team_front
 from speciate.server.web.login import Throttle, inside
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.site import Site
+from speciate.settings import Team
 from tests.conftest import ManualClock
 from tests.governance import people
 from tests.governance.people import Signer, perform
@@ -265,6 +267,23 @@ def test_who_is_not_the_proxy_is_not_answered_whatever_it_says(served: Served) -
     for path in ("/", "/login", "/static/page.js", "/open"):
         assert who.get(path).status == 403, path
     assert who.login(secret, **{"x-real-ip": "10.0.0.1", "forwarded": "for=10.0.0.1"}).status == 403
+
+
+@pytest.mark.parametrize(
+    ("peer", "protocol", "proxies", "may"),
+    [("127.0.0.1", "https", ("127.0.0.1",), True), ("::ffff:127.0.0.1", "https", ("127.0.0.1",), True),
+     ("127.0.0.2", "https", ("127.0.0.1",), False), ("10.1.2.3", "https", ("10.0.0.0/8",), True),
+     ("", "https", ("0.0.0.0/0",), False), ("unix", "https", ("0.0.0.0/0",), False), ("::1", "https", ("::1",), True),
+     ("127.0.0.1", "http", ("127.0.0.1",), False), ("127.0.0.1", "https, http", ("127.0.0.1",), False),
+     ("127.0.0.1", None, ("127.0.0.1",), False)],
+)  # fmt: skip
+def test_whom_the_guard_takes_for_the_proxy(
+    peer: str, protocol: str | None, proxies: tuple[str, ...], may: bool
+) -> None:
+    front = team_front(Team(address=ORIGIN, proxies=proxies))
+    asked = Asked("GET", "/login", host=HOST, peer=peer, protocol=protocol)
+    assert (refusal(asked, front, None) is None) == may
+    assert refusal(asked, front._replace(proxies=()), None) is not None
 
 
 def test_each_front_takes_its_own_hosts_and_cookies_alone(served: Served, port: int) -> None:

@@ -57,7 +57,7 @@ class Front(NamedTuple):
     entrance: str
     """The path that begins a session."""
     proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Who may ask; empty: whoever reaches the port."""
+    """Of a team: who may ask; if it is empty, nobody."""
 
     @property
     def origin(self) -> str:
@@ -116,9 +116,9 @@ class Refusal(NamedTuple):
 def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | None:
     """Why a request gets no page; None where it may."""
     reads = asked.method in _SAFE
-    if front.proxies and not _is_from(asked.peer, front.proxies):
+    if front.team and not _is_from(asked.peer, front.proxies):
         return Refusal(403, "This port is for the proxy that the settings name.")
-    if front.proxies and asked.protocol != "https":
+    if front.team and asked.protocol != "https":
         return Refusal(403, "The proxy does not say that this came over HTTPS (X-Forwarded-Proto).")
     if asked.host != front.host:
         return Refusal(403, "This address is not ours. Run `speciate open` for one that is.")
@@ -141,6 +141,7 @@ def _is_from(peer: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:
         address = ip_address(peer)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address  # at a listener of both families
     return any(address in each for each in proxies)
 
 
@@ -188,7 +189,7 @@ class Guard:
 
     def _client(self, headers: Headers, asked: Asked) -> str:
         """Who asked the proxy: the last address, which the proxy itself wrote; the ones before it anybody could."""
-        told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if self._front.proxies else ""
+        told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if self._front.team else ""
         try:
             return str(ip_address(told))
         except ValueError:
