@@ -209,7 +209,8 @@ def test_every_page_is_without_violations_and_reachable_by_keys(world: World, ta
     paths = [
         "/", f"/use-cases/{USE_CASE}", f"/use-cases/{USE_CASE}/production", f"/use-cases/{USE_CASE}/queue", "/runs",
         "/data", "/data/films/v1", "/data/films/v1/examples", "/models", f"/models/{MODEL}/v1", "/approvals",
-        f"/approvals/{world.approval}", "/audit", "/settings", "/examples/films-000000?in=films@v1",
+        f"/approvals/{world.approval}", "/audit", "/requests", "/keys", "/settings",
+        "/examples/films-000000?in=films@v1",
     ]  # fmt: skip
     found = list[str]()
     for theme in ("light", "dark"):
