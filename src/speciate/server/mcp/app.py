@@ -25,6 +25,7 @@ import anyio.from_thread
 import anyio.to_thread
 import mcp.server.mcpserver.exceptions as mcp_errors
 from mcp.server import CacheHint, MCPServer
+from mcp.server.apps import Apps
 from mcp.server.mcpserver import Context
 from mcp_types import (
     CallToolResult,
@@ -94,6 +95,10 @@ CORE = frozenset({
 })  # fmt: skip
 """The usual way from data to production, for clients that show few tools (`speciate serve --tools core`)."""
 
+VIEWS = {"describe_evaluation": "ui://speciate/leaderboard", "preview_dataset": "ui://speciate/samples"}
+"""Tool -> the MCP App that a host may show beside its result: one page for all, which draws what the result holds."""
+VIEW = Path(__file__).with_name("view.html")
+
 CallTool = Callable[[str, ToolArguments, Context[Any, Any]], Awaitable[CallToolResult]]
 
 
@@ -149,6 +154,7 @@ def _as_tool(ready: _PreparedTool) -> Tool:
             idempotent_hint=declaration.idempotent,
             open_world_hint=declaration.open_world,
         ),
+        _meta={"ui": {"resourceUri": VIEWS[declaration.name]}} if declaration.name in VIEWS else None,
     )
 
 
@@ -260,7 +266,7 @@ class Server:
             title="speciate",
             version=__version__,
             instructions=INSTRUCTIONS,
-            extensions=[self.tasks],
+            extensions=[self.tasks, _apps()],
             lifespan=_over_http,
             log_level="WARNING",
             subscriptions=self._updates,
@@ -303,6 +309,14 @@ class Server:
         find = partial(complete, self._app.workspace, address, argument.name, argument.value, given, function)
         values = await anyio.to_thread.run_sync(find)
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
+
+
+def _apps() -> Apps:
+    """No domain is named in their policy, so a host lets them reach nothing."""
+    apps, page = Apps(), VIEW.read_text()
+    for uri in VIEWS.values():
+        apps.add_html_resource(uri, page, name=uri.rpartition("/")[2], description="Shows the tool's result to people")
+    return apps
 
 
 def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
