@@ -165,7 +165,7 @@ def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeyp
         workspace.database.read(sql)
     with workspace.database.remembering():
         for number in range(600):
-            workspace.database.read(f"SELECT {number}")
+            workspace.database.read(f"SELECT {number + 2}")
         for _ in range(3):
             workspace.database.read(sql)
     workspace.database.read(sql)

@@ -127,7 +127,7 @@ class Person(NamedTuple):
 def perform(context: ControlContext, request: Hello, caller: Account | None = None) -> Answer:
     """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError.
 
-    `caller`: who is at the other end, by the kernel; None: this process itself.
+    `caller`: who is at the other end, by the kernel, or who came by a token; None: this process itself.
     """
     try:
         return _perform(context, request, caller)
@@ -146,6 +146,12 @@ def _perform(context: ControlContext, request: Hello, caller: Account | None) ->
     if isinstance(action, OpenAction):
         return action.run(context, typed)
     authority = authorization.authority_of(context.workspace)
+    if account.remote and not authority.required:  # else a token would be worth a person
+        raise SpeciateError(
+            Code.REFUSED,
+            "No key is enrolled here, so nobody could tell a person who comes over the network from a program.",
+            "On the machine itself: speciate key enroll",
+        )
     signed = authority.check(action.question(context, typed), request.get("signed"))
     proof: Proof = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):

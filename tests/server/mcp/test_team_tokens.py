@@ -113,6 +113,5 @@ def test_this_machine_s_token_does_everything_as_before_and_requests_are_noted(
     assert not (workspace.folders.root / "requests").exists()
     talk(server, [(secret, HELLO)])
     [day] = (workspace.folders.root / "requests").iterdir()
-    assert [(each["token"], each["method"], each["path"]) for each in map(json.loads, day.open())] == [
-        ("viewer", "POST", "/mcp")
-    ]
+    noted = [json.loads(line) for line in day.read_text().splitlines()]
+    assert [(each["token"], each["method"], each["path"]) for each in noted] == [("viewer", "POST", "/mcp")]

