@@ -1,7 +1,8 @@
 """Who asked for what over the network: a line for each request, in a file for each day of UTC.
 
 What was changed stands in the audit, under the token's name; this says who looked. Addresses are kept without what
-stands behind `?`: somebody's words in a search are nobody else's business.
+stands behind `?`, for somebody's words in a search are nobody else's business, and without the names of examples, which
+a purge could not take out again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from speciate.governance.tokens import Token
 KEPT_DAYS = 90
 _LONGEST = 300
 """Characters of a path."""
+_OF_EXAMPLES = ("/examples/", "/part/examples/", "/media/", "/asked/")
 _DAY = 86_400.0
 _TAIL_BYTES = 1 << 18
 _MOST_OF_NOBODY = 16 << 20
@@ -50,7 +52,7 @@ class RequestLog:
         at, token = self._now(), request.token
         line = {
             "at": round(at, 3), "token": token.name if token else None, "id": token.id if token else None,
-            "role": token.role if token else None, "method": request.method[:16], "path": request.path[:_LONGEST],
+            "role": token.role if token else None, "method": request.method[:16], "path": _without_example(request.path)[:_LONGEST],
             "status": request.status, "peer": request.peer,
         }  # fmt: skip
         data = (json.dumps(line, ensure_ascii=True) + "\n").encode()
@@ -91,6 +93,10 @@ class RequestLog:
                     if len(found) == most:
                         return found
         return found
+
+
+def _without_example(path: str) -> str:
+    return next((f"{begin}…" for begin in _OF_EXAMPLES if path.startswith(begin)), path)
 
 
 def _day(stamp: float) -> str:

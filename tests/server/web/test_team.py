@@ -336,6 +336,8 @@ def test_each_front_takes_its_own_hosts_and_cookies_alone(served: Served, port: 
 def test_every_request_is_noted_under_the_token_and_without_its_words(served: Served, port: int) -> None:
     ann, admin = member(served, port, "viewer", "ann"), member(served, port, "admin")
     ann.get("/data/films/v1/examples?q=a-private-word")
+    ann.get("/examples/a-private-person?in=films@v1")
+    ann.get("/media/films/v1/a-private-person/thumb.png")
     ann.post("/use-cases/digits/watch", {"csrf": "x"})
     ann.get("/static/page.js")
     Member(port).get("/runs")
