@@ -52,8 +52,8 @@ class RequestLog:
         at, token = self._now(), request.token
         line = {
             "at": round(at, 3), "token": token.name if token else None, "id": token.id if token else None,
-            "role": token.role if token else None, "method": request.method[:16], "path": _without_example(request.path)[:_LONGEST],
-            "status": request.status, "peer": request.peer,
+            "role": token.role if token else None, "method": request.method[:16],
+            "path": _without_example(request.path)[:_LONGEST], "status": request.status, "peer": request.peer,
         }  # fmt: skip
         data = (json.dumps(line, ensure_ascii=True) + "\n").encode()
         path = self._folder / f"{_day(at)}.jsonl"
