@@ -113,8 +113,8 @@ def _parse(response: str) -> dict[str, Any]:
 
 
 def _credential(passkey: Passkey) -> AttestedCredentialData:
-    library = _library()
-    return library.AttestedCredentialData(passkey.credential)
+    found: AttestedCredentialData = _library().AttestedCredentialData(passkey.credential)
+    return found
 
 
 def _server(host: str) -> Fido2Server:

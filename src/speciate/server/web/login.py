@@ -21,7 +21,7 @@ _HOME = 64
 
 class _Tries(NamedTuple):
     begun: float
-    count: int
+    wrong: int
 
 
 class Throttle:
@@ -35,7 +35,7 @@ class Throttle:
         """Seconds until this address may try again; 0: now."""
         with self._lock:
             tries = self._wrong.get(_home(address))
-        if tries is None or tries.count < _TRIES:
+        if tries is None or tries.wrong < _TRIES:
             return 0
         return max(0, int(tries.begun + _SECONDS - self._monotonic()) + 1)
 
@@ -46,7 +46,7 @@ class Throttle:
             tries = self._wrong.pop(home, None)
             if tries is None or now - tries.begun >= _SECONDS:
                 tries = _Tries(now, 0)
-            self._wrong[home] = tries._replace(count=tries.count + 1)
+            self._wrong[home] = tries._replace(wrong=tries.wrong + 1)
             if len(self._wrong) > _MOST_ADDRESSES:
                 self._wrong.popitem(last=False)
 
