@@ -1,7 +1,7 @@
 """Every address of the pages, in three tables: what shows a page, what sends bytes, and what changes something.
 
 Each names its act; `governance/roles.py` has whose it is. The guard answers no address that stands in no table, and
-`tests/server/web/test_attacks.py` and `test_roles.py` try each with everybody.
+`tests/server/web/test_attacks.py` and `test_team.py` try each with everybody.
 """
 
 from __future__ import annotations
