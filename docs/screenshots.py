@@ -93,6 +93,7 @@ def _pages() -> dict[str, str]:
         "model": "/models/digits-model/v2",
         "approvals": "/approvals",
         "audit": "/audit",
+        "keys": "/keys",
         "settings": "/settings",
     }
     return found | ({"approval": f"/approvals/{pending[0]['id']}"} if pending else {})

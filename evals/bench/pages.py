@@ -68,9 +68,10 @@ def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--count", type=int, default=200)
     arguments = parser.parse_args()
+    found = pages(arguments.workspace)
     session = Session(arguments.workspace)
     print(f"load {os.getloadavg()[0]:.1f}, {arguments.count} requests each")
-    for path in pages(arguments.workspace):
+    for path in found:
         _, size = session.seconds(path)
         taken = sorted(session.seconds(path)[0] * 1000 for _ in range(arguments.count))
         p95 = taken[int(0.95 * (len(taken) - 1))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -189,6 +190,41 @@ class WatchCaps(BaseModel):
     judges."""
 
 
+class Team(BaseModel):
+    """Pages for a team, over HTTPS by way of a proxy (docs/pages.md); people sign in with tokens (`speciate token`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    address: str | None = None
+    """Public address, as in `https://speciate.example.com`. Not set: pages are for this machine alone."""
+    listen: str = "127.0.0.1"
+    """IP address at which the proxy reaches the daemon."""
+    port: int = Field(8790, ge=1024, le=65535)
+    """TCP port there."""
+    proxies: tuple[str, ...] = Field(("127.0.0.1", "::1"), min_length=1)
+    """IP addresses or networks of the proxy. Requests that come from elsewhere are refused."""
+
+    @field_validator("address")
+    @classmethod
+    def _is_origin(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        parts = urlsplit(address.rstrip("/").lower())
+        plain = f"{parts.scheme}://{parts.netloc}" == address.rstrip("/").lower()
+        if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc or not plain or parts.port == 443:
+            raise ValueError("write an address as in https://speciate.example.com, without a path")
+        return f"https://{parts.netloc}"
+
+    @field_validator("listen")
+    @classmethod
+    def _is_ip(cls, listen: str) -> str:
+        return str(ip_address(listen))
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(each)) for each in proxies)
+
+
 class Trust(BaseModel):
     """Signatures of model versions (`speciate sign`)."""
 
@@ -235,6 +271,7 @@ class Settings(BaseModel):
     log: Log = Field(default_factory=Log)
     watch: WatchCaps = Field(default_factory=WatchCaps)
     trust: Trust = Field(default_factory=Trust)
+    team: Team = Field(default_factory=Team)
     private_hosts: tuple[str, ...] = ()
     """Hosts at private addresses, this machine included, that may be called (`speciate hosts add`)."""
 

@@ -82,6 +82,11 @@ class Account(NamedTuple):
         except KeyError:
             return f"uid {self.uid}"
 
+    @property
+    def remote(self) -> bool:
+        """Whether it came over the network, by a token: the kernel says nothing of who that is."""
+        return False
+
 
 def own_account() -> Account:
     """Of this process."""

@@ -113,7 +113,7 @@ NOBODYS = {
     "status", "stop", "drain", "resume", "inventory", "question", "version", "backup", "refresh",
     "fingerprint", "approval", "consent", "open",
     "consents", "keys", "audit", "ledger", "trail", "promotion", "slot start", "slot stop", "slots", "labels", "trace",
-    "watch", "watches", "why", "watch switch",
+    "watch", "watches", "why", "watch switch", "tokens", "token revoke",
 }  # fmt: skip
 EVE = Signer("eve")
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -127,6 +127,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "disallow": {"dataset": "d", "host": "evil.example"},
     "key enroll": EVE.enrollment,
     "key revoke": {"key": "jane"},
+    "token create": {"name": "eve", "role": "admin", "id": "0" * 12, "digest": "0" * 64, "days": 9.0},
     "accept": {},
     "override": {"use_case": "u", "model": "m@v1", "reason": "why not", "serving": None, "objections": []},
 }  # fmt: skip

@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.workspace.database import Event, Transaction
+from speciate.workspace.database import Database, Event, Row, Transaction
 from speciate.workspace.workspace import Workspace
 
 _INSERT = "INSERT INTO meta SELECT unnest(?::VARCHAR[]), 'x'"
@@ -129,3 +129,45 @@ def test_a_listener_that_fails_harms_nobody(workspace: Workspace) -> None:
         workspace.database.transact(lambda tx, name=name: tx.event("x", name))  # type: ignore[misc]
     workspace.database.checkpoint()
     assert heard == ["first", "second"]
+
+
+def test_what_is_remembered_is_never_older_than_the_last_commit(workspace: Workspace) -> None:
+    count = "SELECT count(*) FROM events"
+
+    def seen() -> int:
+        with workspace.database.remembering():
+            return int(workspace.database.read(count)[0][0])
+
+    before = seen()
+    for more in range(1, 4):
+        workspace.database.transact(lambda tx: tx.event("a", "b"))
+        assert (seen(), seen()) == (before + more, before + more)
+
+
+def test_a_reader_of_remembered_rows_can_do_with_them_what_it_likes(workspace: Workspace) -> None:
+    with workspace.database.remembering():
+        workspace.database.read("SELECT unnest([1, 2])").clear()
+        assert workspace.database.read("SELECT unnest([1, 2])") == [(1,), (2,)]
+        assert workspace.database.read("SELECT ?", [1]) == [(1,)]
+        assert workspace.database.read("SELECT ?", ["1"]) == [("1",)]
+
+
+def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, sql = list[str](), "SELECT 1"
+    plain = Database._read
+
+    def note(self: Database, sql: str, parameters: Sequence[object]) -> list[Row]:
+        read.append(sql)
+        return plain(self, sql, parameters)
+
+    monkeypatch.setattr(Database, "_read", note)
+    for _ in range(2):
+        workspace.database.read(sql)
+    with workspace.database.remembering():
+        for number in range(600):
+            workspace.database.read(f"SELECT {number + 2}")
+        for _ in range(3):
+            workspace.database.read(sql)
+    workspace.database.read(sql)
+    assert read.count(sql) == 4
+    assert len(workspace.database._remembered) <= 256

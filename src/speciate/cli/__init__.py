@@ -40,6 +40,7 @@ COMMANDS = {
     "disallow": "speciate.cli.approval_commands:disallow",
     "secret": "speciate.cli.key_commands:secret",
     "key": "speciate.cli.key_commands:key",
+    "token": "speciate.cli.token_commands:token",
     "audit": "speciate.cli.approval_commands:audit",
     "evidence": "speciate.cli.evidence_commands:evidence",
     "ledger": "speciate.cli.ledger_commands:ledger",
@@ -131,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     deny.add_argument("id", metavar="APPROVAL")
     _add_person_commands(command)
     _add_key(commands, shared)
+    _add_token(commands, shared)
     secret = commands.add_parser("secret", help="keys of services: set, list, remove", description="Keys of services.")
     actions = secret.add_subparsers(dest="action", required=True, metavar="ACTION")
     put = actions.add_parser("set", help="store a key: asked for on a terminal, else read from standard input")
@@ -241,9 +243,25 @@ def _add_key(commands: argparse._SubParsersAction[argparse.ArgumentParser], shar
     enroll = actions.add_parser("enroll", help="from then on decisions are signed", parents=[shared])
     enroll.add_argument("--name", metavar="NAME", help="of the key (default: your account)")
     enroll.add_argument("--ssh", metavar="PUBLIC_KEY", help="a key of OpenSSH, such as a hardware key's .pub file")
+    enroll.add_argument("--passkey", metavar="TEXT", help="a passkey that a browser made: what its page shows")
     actions.add_parser("list", help="which are enrolled", parents=[shared])
     revoke = actions.add_parser("revoke", help="a key signs nothing any more", parents=[shared])
     revoke.add_argument("key", metavar="KEY", help="its name, or how its fingerprint begins")
+
+
+def _add_token(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    token = commands.add_parser(
+        "token", help="who may come over the network: create, list, revoke", description="Tokens of a team."
+    )
+    actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="issue one (asks on the terminal)", parents=[shared])
+    create.add_argument("name", metavar="NAME", help="whose it is; the audit names it so")
+    create.add_argument("--role", required=True, choices=("viewer", "labeller", "approver", "admin"))
+    create.add_argument("--days", type=float, default=90, metavar="N", help="how long it lasts (default: 90)")
+    actions.add_parser("list", help="which are in force", parents=[shared])
+    actions.add_parser("revoke", help="end one, with its sessions", parents=[shared]).add_argument(
+        "name", metavar="NAME"
+    )
 
 
 def _add_deployment(

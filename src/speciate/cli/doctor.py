@@ -46,6 +46,7 @@ ENABLES = {
     "rewards": "tasks of reasoning-gym, and rewards that check mathematics and JSON",
     "exports": "export_model to onnxruntime and OpenVINO",
     "signing": "signatures of model versions",
+    "passkeys": "passkeys of browsers, which sign what a person decides",
     "scan": "a scanner that looks for pickles in fetched models",
     "endpoints": "prices of models that others serve",
     "metrics": "metrics of texts that were written or transcribed",

@@ -18,7 +18,7 @@ from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import format_table, say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.errors import Code, SpeciateError
-from speciate.governance.approval_signatures import Key, public_key, ssh_keygen
+from speciate.governance.approval_signatures import PASSKEY, Key, public_key, ssh_keygen
 from speciate.secrets import LONGEST
 
 _LONGEST = 4096
@@ -36,7 +36,9 @@ def key(arguments: argparse.Namespace) -> int:
 def _enroll(arguments: argparse.Namespace) -> int:
     confirmation.require_terminal()
     unsealed, mine = None, Path(arguments.ssh).expanduser().absolute() if arguments.ssh else None
-    if mine:
+    if arguments.passkey:
+        public = public_key(arguments.name or confirmation.account_name().replace(" ", "-"), PASSKEY, arguments.passkey)
+    elif mine:
         ssh_keygen()
         public = _read_ssh_key(mine, arguments.name or confirmation.account_name().replace(" ", "-"))
         if public.bare:

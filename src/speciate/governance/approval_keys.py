@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.governance import audit
+from speciate.governance import audit, tokens
 from speciate.governance.approval_signatures import Key, Kind, SignedAnswer, check_signature, public_key
+from speciate.governance.tokens import Token
 from speciate.refs import check_name
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
@@ -168,6 +169,8 @@ class TrailState(NamedTuple):
     periods: tuple[Period, ...]
     keys_at: dict[int, frozenset[str]]
     """Number of a row -> the fingerprints in force after it; only rows where that changed."""
+    tokens: Mapping[str, Token]
+    """By id: issued and not revoked; some may have expired."""
 
     def keys_after(self, row: int) -> frozenset[str]:
         changed = [number for number in self.keys_at if number <= row]
@@ -201,6 +204,7 @@ class _TrailReplay:
         self._uncovered: list[audit.Row] = []
         self._periods: list[Period] = []
         self._keys_at: dict[int, frozenset[str]] = {}
+        self._tokens: dict[str, Token] = {}
 
     def take(self, row: audit.Row) -> None:
         try:
@@ -215,7 +219,7 @@ class _TrailReplay:
         self._flush()
         return TrailState(
             dict(self._keys), tuple(self._problems), self._settings, self._signed, frozenset(self._answered),
-            tuple(self._periods), dict(self._keys_at),
+            tuple(self._periods), dict(self._keys_at), dict(self._tokens),
         )  # fmt: skip
 
     def _flush(self) -> None:
@@ -233,6 +237,7 @@ class _TrailReplay:
                 self._flush()
                 if row.action == ENROLL:
                     return "an enrollment without a signature"
+                self._follow_token(row, evidence)
             return None
         try:
             signed = SignedAnswer.model_validate(given)
@@ -278,10 +283,12 @@ class _TrailReplay:
             if left:
                 problem = f"row {left[0].seq} is not what was approved"
         self._flush()
+        self._follow_token(row, evidence)
         if row.action == ENROLL:
             new = _enrolled(evidence)
             if not self._keys:
                 self._periods.append(Period(row.stamp, None))
+                self._tokens = {}  # nobody signed for those that were issued before
             self._keys[new.fingerprint] = new
         elif row.action == REVOKE:
             self._keys.pop(str(row.before), None)
@@ -296,6 +303,12 @@ class _TrailReplay:
         if isinstance(confirmed := signed.shown.get("settings"), dict):
             self._settings = confirmed
         return problem
+
+    def _follow_token(self, row: audit.Row, evidence: Mapping[str, Any]) -> None:
+        if row.action == tokens.CREATE:
+            self._tokens[str(row.after)] = tokens.of_row(row, evidence)
+        elif row.action == tokens.REVOKE:
+            self._tokens.pop(str(row.before), None)
 
 
 def evidence_of(row: audit.Row) -> audit.Evidence:
@@ -404,6 +417,10 @@ def _acceptance(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswe
     return signed.decision == "accept" and evidence.get("problems") == signed.shown.get("problems")
 
 
+def _token(row: audit.Row, evidence: Mapping[str, Any], signed: SignedAnswer) -> bool:
+    return signed.decision == "token create" and tokens.is_what_was_signed(row, evidence, signed.arguments)
+
+
 _FITS: dict[str, Fits] = {
     APPROVE: _answer,
     DENY: _answer,
@@ -419,5 +436,6 @@ _FITS: dict[str, Fits] = {
     REVOKE: _revocation,
     CONFIRM: _confirmation,
     ACCEPT: _acceptance,
+    tokens.CREATE: _token,
 }
 """Action of a row that a person signs -> whether the row says what was signed."""

@@ -1,4 +1,5 @@
-"""What a person signs, and whether a signature is of it: an ed25519 key sealed by a passphrase, or one of `ssh-keygen`.
+"""What a person signs, and whether a signature is of it: an ed25519 key sealed by a passphrase, one of `ssh-keygen`, or
+a passkey of a browser.
 
 The daemon builds a statement from its own state, the command line from what it showed, and a later check from the row
 of the audit. A signature is valid where all three are the same bytes.
@@ -22,13 +23,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict
 
 from speciate.errors import Code, SpeciateError
+from speciate.governance import passkeys
 
 NAMESPACE = "speciate-approval"
 """For `ssh-keygen -Y`: a signature for any other purpose is refused."""
 _CONTEXT = b"speciate-approval-v1\0"
 _SEALED: Final = "sealed"
 _SSH: Final = "ssh"
-Kind = Literal["sealed", "ssh"]
+PASSKEY: Final = "passkey"
+Kind = Literal["sealed", "ssh", "passkey"]
 _SSH_SECONDS = 20
 _LONGEST_PUBLIC, _LONGEST_SIGNATURE = 4096, 16_384
 _ARMOR = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
@@ -43,7 +46,7 @@ class Key(NamedTuple):
     name: str
     kind: Kind
     public: str
-    """32 bytes in hex digits, or the line of an OpenSSH public key without its comment."""
+    """32 bytes in hex digits, the line of an OpenSSH public key without its comment, or `passkeys.Passkey.line`."""
 
     @property
     def hardware(self) -> bool:
@@ -87,7 +90,7 @@ class SignedAnswer(BaseModel):
     name: str
     """As the key was enrolled."""
     signature: str
-    """Hex digits, or the armored text of `ssh-keygen`."""
+    """Hex digits, the armored text of `ssh-keygen`, or what a browser answers for a passkey, as JSON."""
 
     def message(self) -> bytes:
         question = Question(self.decision, self.action, self.arguments, self.shown)
@@ -132,6 +135,12 @@ def public_key(name: str, kind: str, public: str) -> Key:
         except (ValueError, IndexError, struct.error):
             raise _invalid_key_error(public) from None
         return Key(_fingerprint(blob), name, _SSH, f"{words[0]} {words[1]}")
+    if kind == PASSKEY and isinstance(public, str) and len(public) <= _LONGEST_PUBLIC:
+        try:
+            passkey = passkeys.parse(public.strip())
+        except (ValueError, IndexError, struct.error):
+            raise _invalid_key_error(public) from None
+        return Key(_fingerprint(passkey.line.encode()), name, PASSKEY, passkey.line)
     raise _invalid_key_error(public)
 
 
@@ -141,6 +150,10 @@ def check_signature(key: Key, message: bytes, signature: str) -> None:
         raise _wrong_signature_error(key)
     if key.kind == _SSH:
         _check_ssh(key, message, signature)
+        return
+    if key.kind == PASSKEY:
+        if not passkeys.is_signed(passkeys.parse(key.public), message, signature):
+            raise _wrong_signature_error(key)
         return
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public)).verify(bytes.fromhex(signature), message)

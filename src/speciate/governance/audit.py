@@ -37,7 +37,8 @@ _POINTED = "SELECT use_case || '@' || alias, model FROM aliases WHERE alias IN (
 _ALIAS_EVENTS = """
 SELECT data ->> 'audit' FROM events
 WHERE type IN (
-    'alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed', 'key.changed', 'approval.decided'
+    'alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed', 'key.changed', 'approval.decided',
+    'token.changed'
 ) AND data ->> 'audit' IS NOT NULL
 ORDER BY seq
 """
@@ -49,7 +50,7 @@ class Row(NamedTuple):
     actor: str
     action: str
     """promote, rollback, canary, canary_end, policy, allow, disallow, sign, approve, deny, key_enroll, key_revoke,
-    settings or accept, or the name of a setting."""
+    token_create, token_revoke, settings or accept, or the name of a setting."""
     use_case: str
     before: str | None
     after: str | None

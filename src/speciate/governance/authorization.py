@@ -25,10 +25,11 @@ from weakref import WeakKeyDictionary
 from pydantic import ValidationError
 
 from speciate.errors import Code, SpeciateError
-from speciate.governance import approval_keys, audit, audit_heads
+from speciate.governance import approval_keys, audit, audit_heads, tokens
 from speciate.governance.approval_keys import SettingsSnapshot
 from speciate.governance.approval_signatures import Key, Question, SignedAnswer, canonical, check_signature
 from speciate.governance.audit_heads import Head
+from speciate.governance.tokens import Token
 from speciate.settings import Settings, load
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
@@ -101,6 +102,7 @@ class Authority:
         self._keys = dict(standing.keys)
         if self._misfits and self._kept:  # nobody but who was known may speak for a trail that is not the known one
             self._keys = {mark: key for mark, key in self._keys.items() if mark in self._kept.keys}
+        self._tokens = {} if self._misfits else dict(standing.tokens)  # one that was revoked must not come back
         self._confirmed = standing.settings
         self._trail_problems = standing.problems
         self._differences: tuple[str, ...] = ()
@@ -228,6 +230,43 @@ class Authority:
             raise SpeciateError(Code.REFUSED, _NO_KNOWN_KEY, _READ)
         return self.keys
 
+    # Who may come over the network
+
+    def tokens(self) -> list[Token]:
+        """In force, by name. A clock that was set back revives none."""
+        return sorted((each for each in self._tokens.values() if self._lasts(each)), key=lambda token: token.name)
+
+    def token(self, id: str) -> Token | None:  # noqa: A002 - of a token
+        """One in force."""
+        found = self._tokens.get(id)
+        return found if found is not None and self._lasts(found) else None
+
+    def find_token(self, secret: str) -> Token | None:
+        """The token in force that somebody sent."""
+        found = tokens.find(self._tokens, secret)
+        return found if found is not None and self._lasts(found) else None
+
+    def _lasts(self, token: Token) -> bool:
+        passed = self._workspace.elapsed.most(token.created)
+        return max(self._workspace.clock.now(), token.created + passed) < token.expires
+
+    def issue(self, wanted: Mapping[str, Any], by: str, proof: Mapping[str, Any]) -> Token:
+        """Raises CONFLICT for a name that is in force."""
+        tokens.check(self.tokens(), wanted)
+        with self._changing():
+            row = tokens.create(self._workspace, wanted, by, proof)
+            made = tokens.of_row(row, approval_keys.evidence_of(row))
+            self._tokens = {**self._tokens, made.id: made}
+        return made
+
+    def revoke_token(self, name: str, by: str) -> Token:
+        """Its open sessions end with the next request. Raises NOT_FOUND."""
+        ended = tokens.named(self.tokens(), name)
+        with self._changing():
+            tokens.revoke(self._workspace, ended, by)
+            self._tokens = {mark: each for mark, each in self._tokens.items() if mark != ended.id}
+        return ended
+
     # What was signed changes who may sign
 
     def enroll(self, key: Key, by: str, proof: Mapping[str, Any]) -> audit.Row:
@@ -235,6 +274,8 @@ class Authority:
         approval_keys.check_new(key, self._keys)
         with self._changing():
             row = approval_keys.enroll(self._workspace, key, by, proof)
+            if not self._keys:
+                self._tokens = {}  # nobody signed for those that were issued before
             self._keys = {**self._keys, key.fingerprint: key}
         return row
 
@@ -259,7 +300,8 @@ class Authority:
             row = approval_keys.accept_problems(self._workspace, self.to_accept(), by, proof)
             audit_heads.accept_heads(self._workspace, row)
             rows = audit.all_rows(self._workspace.database)
-            self._keys = dict(approval_keys.replay_trail(rows, self._workspace.identity).keys)
+            standing = approval_keys.replay_trail(rows, self._workspace.identity)
+            self._keys, self._tokens = dict(standing.keys), dict(standing.tokens)
             self._misfits, self._trail_problems = (), ()
         return row
 

@@ -7,6 +7,7 @@ ones. What a call is about is the use case that it names, or that of the job tha
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,8 @@ def effort(database: Database, use_case: str, until: float) -> Effort:
 
 
 def efforts(database: Database, asked: Sequence[tuple[str, float]]) -> list[Effort]:
-    """`effort` of each (use case, moment). Every table is read once, however many are asked for."""
+    """`effort` of each (use case, moment; infinity: all there is). Every table is read once, however many are asked
+    for."""
     places, names = list(range(len(asked))), [name for name, _ in asked]
     moments = [until for _, until in asked]
 
@@ -119,7 +121,7 @@ def efforts(database: Database, asked: Sequence[tuple[str, float]]) -> list[Effo
         return dict(database.read(sql, [places, names, bounds]))
 
     seconds, usd, people = (totals(sql, moments) for sql in (_RUN_SECONDS, _USD, _PEOPLE))
-    calls = totals(_CALLS, [until // _HOUR for until in moments])
+    calls = totals(_CALLS, [until if math.isinf(until) else until // _HOUR for until in moments])
     return [
         Effort(
             float(seconds.get(place, 0)) / 60, float(usd.get(place, 0)), int(calls.get(place, 0)),

@@ -30,7 +30,9 @@ ORDER BY seq
 _CLOCKS = """
 (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS clock_stopped) clocks ON clocks.name = jobs.use_case
 """
-_JOBS = f"SELECT id, kind, use_case FROM jobs JOIN {_CLOCKS} WHERE executor = 'local' AND created <= clock_stopped"
+_JOBS = (
+    f"SELECT id, kind, use_case, created FROM jobs JOIN {_CLOCKS} WHERE executor = 'local' AND created <= clock_stopped"
+)
 _OF_JOBS = f"""
 SELECT seq, stamp, subject, type, use_case FROM events JOIN jobs ON jobs.id = events.subject
 JOIN {_CLOCKS}
@@ -123,8 +125,8 @@ def ledger(workspace: Workspace) -> Ledger:
     history = history_of(workspace, now)
     names = use_cases.names(workspace.database)
     clocks = [clock_of(history, name, now) for name in names]
-    stops = [now if clock.answered is None else clock.answered for clock in clocks]
-    spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, now) for name in names)])
+    stops = [math.inf if clock.answered is None else clock.answered for clock in clocks]  # as in `history_of`
+    spent = efforts(workspace.database, [*zip(names, stops, strict=True), *((name, math.inf) for name in names)])
     lines = [LedgerLine(*each) for each in zip(names, clocks, spent[: len(names)], spent[len(names) :], strict=True)]
     states = [clock.state for clock in clocks]
     return Ledger(
@@ -263,16 +265,21 @@ def history_of(workspace: Workspace, now: float) -> History:
     counted = {name: model_that_counts(deployment_periods(events, now)) for name, events in own.items()}
     models = [found.model for found in counted.values() if found.model is not None]
     datasets = {ref: dataset.partition(":")[0] for ref, dataset in database.read(_LEARNED_FROM, [models])}
-    clocks = [list(counted), [now if found.answered is None else found.answered for found in counted.values()]]
+    stops = {name: now if found.answered is None else found.answered for name, found in counted.items()}
+    # Where the clock goes on, `now` is left to the lines below: a statement that names it is another one each time, and
+    # no reader could remember it.
+    clocks = [list(counted), [math.inf if found.answered is None else found.answered for found in counted.values()]]
     jobs = defaultdict[str, dict[str, str]](dict)
-    for job, kind, use_case in database.read(_JOBS, clocks):
-        jobs[use_case][job] = kind
+    for job, kind, use_case, created in database.read(_JOBS, clocks):
+        if created <= stops[use_case]:
+            jobs[use_case][job] = kind
     by_use_case = {
         name: [*events, *_about(shared, jobs[name], events, datasets.get(counted[name].model or ""))]
         for name, events in own.items()
     }
     for seq, stamp, subject, kind, use_case in database.read(_OF_JOBS, clocks):
-        by_use_case[use_case].append(Event(seq, stamp, subject, kind, {}))
+        if stamp <= stops[use_case]:
+            by_use_case[use_case].append(Event(seq, stamp, subject, kind, {}))
     for events in by_use_case.values():
         events.sort(key=lambda event: event.seq)
     return History(by_use_case, jobs, datasets, dict(database.read(_EXPORTS)))

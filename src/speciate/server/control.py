@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -27,10 +27,12 @@ from speciate.governance import (
     authorization,
     consents,
     policy,
+    tokens,
 )
 from speciate.governance.approval_keys import SettingsSnapshot
 from speciate.governance.approval_signatures import Question
 from speciate.governance.audit import Proof
+from speciate.governance.roles import Level
 from speciate.hosts import check_host
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -64,8 +66,10 @@ from speciate.server.control_messages import (
     RefreshRequest,
     Request,
     RevokeRequest,
+    RevokeTokenRequest,
     StartDeploymentRequest,
     SwitchRequest,
+    TokenRequest,
     TraceRequest,
     TrailRequest,
     UseCaseRequest,
@@ -89,7 +93,7 @@ _DRAW = "speciate.lineage.chart:draw"
 _JOBS = "SELECT if(state = 'dead', 'failed', state) AS shown, count(*) FROM jobs GROUP BY shown ORDER BY shown"
 
 
-OpenPages = Callable[[Literal["look", "decide"], Account, Sequence[Mapping[str, Any]]], str]
+OpenPages = Callable[[Level, Account, Sequence[Mapping[str, Any]]], str]
 """(level, account, sealed keys) -> a link that begins one session of the pages."""
 
 Answer = Mapping[str, Any]
@@ -123,7 +127,7 @@ class Person(NamedTuple):
 def perform(context: ControlContext, request: Hello, caller: Account | None = None) -> Answer:
     """Do what `request["action"]` names and return the answer. In a worker thread. Raises SpeciateError.
 
-    `caller`: who is at the other end, by the kernel; None: this process itself.
+    `caller`: who is at the other end, by the kernel, or who came by a token; None: this process itself.
     """
     try:
         return _perform(context, request, caller)
@@ -142,6 +146,12 @@ def _perform(context: ControlContext, request: Hello, caller: Account | None) ->
     if isinstance(action, OpenAction):
         return action.run(context, typed)
     authority = authorization.authority_of(context.workspace)
+    if account.remote and not authority.required:  # else a token would be worth a person
+        raise SpeciateError(
+            Code.REFUSED,
+            "No key is enrolled here, so nobody could tell a person who comes over the network from a program.",
+            "On the machine itself: speciate key enroll",
+        )
     signed = authority.check(action.question(context, typed), request.get("signed"))
     proof: Proof = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
@@ -444,6 +454,20 @@ def _accept(context: ControlContext, request: Request, by: Person) -> Answer:
     return {"audit": row.hash}
 
 
+def _tokens(context: ControlContext, request: Request) -> Answer:
+    workspace = context.workspace
+    known = authorization.authority_of(workspace).tokens()
+    return {"tokens": [each.document() for each in known], "address": workspace.settings.team.address}
+
+
+def _issue(context: ControlContext, request: TokenRequest, by: Person) -> Answer:
+    return authorization.authority_of(context.workspace).issue(request.model_dump(), by.name, by.proof).document()
+
+
+def _revoke_token(context: ControlContext, request: RevokeTokenRequest) -> Answer:
+    return authorization.authority_of(context.workspace).revoke_token(request.name, request.by).document()
+
+
 def _question(context: ControlContext, request: QuestionRequest) -> Answer:
     """What the action `about` would do, and a challenge for the answer."""
     action = _find_action(name := str(request.about.get("action")))
@@ -528,6 +552,16 @@ def _about_revocation(context: ControlContext, request: RevokeRequest) -> Questi
     key = approval_keys.find_key(keys, request.key)
     shown = {"key": key.fingerprint, "name": key.name, "left": sorted(set(keys) - {key.fingerprint})}
     return Question("key revoke", "key revoke", {"key": request.key}, shown)
+
+
+def _about_token(context: ControlContext, request: TokenRequest) -> Question:
+    known, wanted = authorization.authority_of(context.workspace).tokens(), request.model_dump()
+    tokens.check(known, wanted)
+    shown = {
+        "address": context.workspace.settings.team.address,
+        "tokens": [f"{each.name}: {each.role}" for each in known],
+    }
+    return Question("token create", "token create", wanted, shown)
 
 
 def _about_trail(context: ControlContext, request: Request) -> Question:
@@ -629,6 +663,9 @@ ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "keys": OpenAction(Request, _keys, _READS),
     "key enroll": PersonAction(EnrollRequest, _enroll, _about_enrollment),
     "key revoke": PersonAction(RevokeRequest, _revoke, _about_revocation),
+    "tokens": OpenAction(Request, _tokens, _READS),
+    "token create": PersonAction(TokenRequest, _issue, _about_token),
+    "token revoke": OpenAction(RevokeTokenRequest, _revoke_token, "it only takes away, and must not wait for a key"),
     "audit": OpenAction(AuditRequest, _verify, _READS),
     "inventory": OpenAction(Request, _inventory, _READS),
     "accept": PersonAction(Request, _accept, _about_trail),

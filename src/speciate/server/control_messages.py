@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.governance.roles import Level
 from speciate.predictions import label_queue
 from speciate.server.protocol import Hello
 
@@ -144,7 +145,7 @@ class DecideRequest(ApprovalRequest):
 class OpenRequest(Request):
     """`keys`: the person's approval keys as their files have them, sealed; only a session that decides gets them."""
 
-    level: Literal["look", "decide"] = "look"
+    level: Level = "look"
     keys: list[dict[str, Any]] = Field([], max_length=20)
     uid: int
     groups: list[int]
@@ -225,6 +226,22 @@ class EnrollRequest(Request):
 class RevokeRequest(Request):
     key: str
     """Its name, or how its fingerprint begins."""
+
+
+class TokenRequest(Request):
+    """A token whose secret the caller made, and of which the daemon gets the sha256 alone."""
+
+    name: str
+    role: str
+    id: str
+    digest: str
+    days: float
+
+
+class RevokeTokenRequest(Request):
+    name: str
+    by: str
+    """The account, by the kernel."""
 
 
 class QuestionRequest(Request):

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, S
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -33,6 +33,7 @@ from speciate import __version__, unix_sockets
 from speciate.environment import socket_path, system_socket
 from speciate.errors import Code, SpeciateError
 from speciate.governance import audit_heads, authorization
+from speciate.governance.roles import Level
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
@@ -110,6 +111,7 @@ def serve(
         hooks += notifications.hooks(workspace)
         for hook in hooks:
             hook.start()
+        service.serve_team()
         anyio.run(service.run, ready)
         service.close()
     finally:
@@ -185,6 +187,20 @@ class Service:
         self._path = socket_path(root) if group is None else system_socket(root)
         self._protocols = {MCP: self._serve_mcp, CONTROL: self._serve_control, HTTP: self._serve_http}
 
+    def serve_team(self) -> None:
+        """Pages for a team's proxy, where settings name its address. What stands in the way is told in the log."""
+        team = self.workspace.settings.team
+        if team.address is None:
+            return
+        try:
+            with self._making_pages:
+                port = self._ready_pages().serve_team(team)
+        except SpeciateError as error:
+            _log.error("no pages for the team: %s", error)
+        else:
+            self._stay = True
+            _log.info("pages for %s are served to its proxy at %s, port %d", team.address, team.listen, port)
+
     async def run(self, ready: Callable[[], None]) -> None:
         self._path.unlink(missing_ok=True)  # a leftover: whoever listened here held the lock that we hold
         listener = await anyio.create_unix_listener(self._path, mode=0o600 if self._group is None else 0o660)
@@ -218,16 +234,18 @@ class Service:
                 self._pages.close()
         self._server.calls.close()
 
-    def _open_pages(
-        self, level: Literal["look", "decide"], account: unix_sockets.Account, keys: Sequence[Mapping[str, Any]]
-    ) -> str:
+    def _open_pages(self, level: Level, account: unix_sockets.Account, keys: Sequence[Mapping[str, Any]]) -> str:
         """A link. The first one loads the pages, which nobody else waits for. In a worker thread."""
         with self._making_pages:
-            if self._pages is None:
-                listener = importlib.import_module("speciate.server.web.listener")
-                app = App(self.workspace, self.engine, self._context.pool)
-                self._pages = listener.Pages(app, self._context)
-        return self._pages.open(level, account, keys)
+            pages = self._ready_pages()
+        return pages.open(level, account, keys)
+
+    def _ready_pages(self) -> Pages:
+        if self._pages is None:
+            listener = importlib.import_module("speciate.server.web.listener")
+            app = App(self.workspace, self.engine, self._context.pool)
+            self._pages = listener.Pages(app, self._context)
+        return self._pages
 
     def _heard(self, events: Sequence[Event]) -> None:
         self._forgotten |= any(event.type == "data.forgotten" for event in events)

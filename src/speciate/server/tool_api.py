@@ -33,6 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
+from speciate.governance.roles import ACTS, act_of_tool
+from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
 from speciate.jobs.kinds import Kind
@@ -65,6 +67,11 @@ class Caller(NamedTuple):
     transport: str
     tools: ToolSet = "all"
     """Which tools the connection is shown; each may be called all the same."""
+    token: Token | None = None
+    """By which it came over the network. None: an account of this machine, which may call everything."""
+
+    def may_call(self, tool: str, *, read_only: bool) -> bool:
+        return self.token is None or act_of_tool(tool, read_only=read_only) in ACTS[self.token.role]
 
 
 IN_PROCESS = Caller(None, "in-process", "python")

@@ -52,6 +52,7 @@ _COPIED = (
 )
 _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
+    "token.changed",
 }  # fmt: skip
 _STAMP, _SECOND = "%Y%m%dT%H%M%SZ", timedelta(seconds=1)
 SUMS = "sha256.json"

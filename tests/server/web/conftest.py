@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from speciate.governance.roles import Level
 from speciate.server.control import ControlContext
 from speciate.server.tool_api import App
 from speciate.server.web.listener import Pages
-from speciate.server.web.sessions import Level
 from speciate.serving.deployments import DeploymentKeeper
 from speciate.unix_sockets import own_account
 from speciate.workspace.workspace import Workspace

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from speciate.governance import approvals
+from speciate.governance.roles import ACTS, Act
 from speciate.server.web import guard
-from speciate.server.web.guard import Asked, host_name, refusal
+from speciate.server.web.guard import Asked, host_name, local_front, refusal
 from speciate.server.web.routes import READS, SENDS, WRITES
 from speciate.server.web.sessions import DECIDE_SECONDS, LINK_SECONDS, SESSION_SECONDS, Grant, PageAccount, Sessions
 from speciate.unix_sockets import own_account
@@ -21,12 +22,12 @@ from tests.server.web.reader import Answer, Reader
 _HOLE = re.compile(r"\{\w+(:int)?\}")
 
 
-def _filled(path: str) -> str:
+def filled(path: str) -> str:
     return _HOLE.sub(lambda hole: "1" if hole[1] else "x", path)
 
 
-READ = [_filled(each.path) for each in (*READS, *SENDS)] + ["/events", "/nothing/here"]
-WRITE = [_filled(each.path) for each in WRITES] + ["/leave"]
+READ = [filled(each.path) for each in (*READS, *SENDS)] + ["/events", "/nothing/here"]
+WRITE = [filled(each.path) for each in WRITES] + ["/leave"]
 
 
 class Attacker(NamedTuple):
@@ -81,7 +82,7 @@ def test_every_write_needs_the_token_of_its_session_and_a_named_origin(served: S
 def test_a_session_that_looks_changes_nothing(served: Served) -> None:
     reader = served.reader("look")
     csrf = reader.get("/").csrf
-    for path in (_filled(each.path) for each in WRITES):
+    for path in (filled(each.path) for each in WRITES):
         assert reader.post(path, {"csrf": csrf}).status == 403, path
     found = approvals.get(served.workspace.database, served.approval)
     fields = {"csrf": csrf, "answer": "approve", "hash": found.hash, "typed": "yes"}
@@ -98,14 +99,15 @@ def test_no_route_but_the_writes_takes_a_post_and_none_of_them_a_get(served: Ser
 
 def test_every_answer_brings_the_policy_and_forbids_frames_and_stores(served: Served) -> None:
     reader = served.reader()
-    answers = [reader.get(path) for path in ("/", "/approvals", "/nothing", "/static/page.js", "/open")]
-    answers += [reader.get("/", cookie=""), reader.get("/", host="evil.example")]
-    for answer in answers:
+    paths = ("/", "/approvals", "/nothing", "/static/page.js", "/open")
+    answers = [(path, reader.get(path)) for path in paths]
+    answers += [("/", reader.get("/", cookie="")), ("/", reader.get("/", host="evil.example"))]
+    for path, answer in answers:
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
         assert "frame-ancestors 'none'" in policy
         assert not re.search("unsafe|data:|http:|https:|\\*", policy)
-        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["cache-control"] == ("no-cache" if path.startswith("/static/") else "no-store")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
@@ -149,9 +151,9 @@ def test_times_of_links_sessions_and_deciding(clock: ManualClock) -> None:
     assert cookie is not None
     session = sessions.find(cookie)
     assert session is not None
-    assert sessions.level(session) == "decide"
+    assert Act.ANSWER in sessions.acts(session)
     clock.advance(DECIDE_SECONDS + 1)
-    assert sessions.level(session) == "look"
+    assert sessions.acts(session) == ACTS["look"]
     clock.advance(SESSION_SECONDS)
     assert sessions.find(cookie) is None
 
@@ -170,10 +172,10 @@ def test_a_link_from_elsewhere_is_answered_with_one_of_our_own(served: Served) -
 
 
 def test_the_guard_alone_decides_by_the_request() -> None:
-    ours = Asked("GET", "/", host=host_name(8000))
-    assert refusal(ours, 8000, None) is not None
-    assert refusal(ours._replace(path="/static/page.css"), 8000, None) is None
-    assert refusal(ours._replace(path="/static/../runs"), 8000, None) is None, "the router knows no such file"
-    assert refusal(ours._replace(host="speciate-8000.localhost"), 8000, None) is not None
-    assert refusal(ours._replace(host="speciate-8000.localhost:80000"), 8000, None) is not None
+    ours, front = Asked("GET", "/", host=host_name(8000)), local_front(8000)
+    assert refusal(ours, front, None) is not None
+    assert refusal(ours._replace(path="/static/page.css"), front, None) is None
+    assert refusal(ours._replace(path="/static/../runs"), front, None) is None, "the router knows no such file"
+    assert refusal(ours._replace(host="speciate-8000.localhost"), front, None) is not None
+    assert refusal(ours._replace(host="speciate-8000.localhost:80000"), front, None) is not None
     assert "unsafe" not in guard.POLICY

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(_CHROMIUM is None, reason="no Chromium is installed here (on Debian: apt install chromium)"),
 ]
-_WATCH = "document.addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.violatedDirective))"
+WATCH = "document.addEventListener('securitypolicyviolation', (e) => console.error('policy: ' + e.violatedDirective))"
 _LIT = """(view) => {
   const drawn = view.querySelector("canvas"), copy = new OffscreenCanvas(drawn.width, drawn.height);
   const g = copy.getContext("2d");
@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         first = trained(workspace)
         second = version(workspace, first, scaled(1.01), "second")
         move(workspace, first.ref)
-        approval = _ask(workspace, first.ref, second)
+        approval = ask_for(workspace, first.ref, second)
         sights = {}
         for sample in one_of_each():
             key = "structure" if sample.file == "structure" else sample.modality
@@ -80,7 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         daemons.close()
 
 
-def _ask(workspace: Workspace, serving: str, wanted: str) -> str:
+def ask_for(workspace: Workspace, serving: str, wanted: str) -> str:
     """A decision for `wanted`, and the question to a person."""
     decision = Decision(
         id="decision-1", verdict="promote", reasons=("gain in accuracy 0.02 (0.01 to 0.03)",), candidate=wanted,
@@ -100,6 +100,7 @@ def _ask(workspace: Workspace, serving: str, wanted: str) -> str:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    flags += ["--host-resolver-rules=MAP speciate.example.com 127.0.0.1", "--ignore-certificate-errors"]
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=_CHROMIUM, args=flags)
         yield browser
@@ -138,7 +139,7 @@ def tab(world: World, chromium: Any) -> Iterator[Tab]:
     link = re.search(r"http://speciate-\d+\.localhost:\d+/open#[\w-]+", screen.text)
     assert link, screen.text
     context = chromium.new_context()
-    context.add_init_script(_WATCH)
+    context.add_init_script(WATCH)
     page, problems = context.new_page(), list[str]()
     page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -208,7 +209,8 @@ def test_every_page_is_without_violations_and_reachable_by_keys(world: World, ta
     paths = [
         "/", f"/use-cases/{USE_CASE}", f"/use-cases/{USE_CASE}/production", f"/use-cases/{USE_CASE}/queue", "/runs",
         "/data", "/data/films/v1", "/data/films/v1/examples", "/models", f"/models/{MODEL}/v1", "/approvals",
-        f"/approvals/{world.approval}", "/audit", "/settings", "/examples/films-000000?in=films@v1",
+        f"/approvals/{world.approval}", "/audit", "/requests", "/keys", "/settings",
+        "/examples/films-000000?in=films@v1",
     ]  # fmt: skip
     found = list[str]()
     for theme in ("light", "dark"):

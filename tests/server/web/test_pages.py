@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,7 +17,8 @@ from speciate.server.web.pages import data, evaluations, runs
 from speciate.server.web.routes import READS
 from speciate.server.web.site import environment
 from speciate.use_cases import Definition, Objective
-from speciate.workspace.database import Event
+from speciate.workspace.database import Database, Event, Row
+from tests.conftest import ManualClock
 from tests.server.web.conftest import Served
 
 NASTY = "<script>alert(1)</script>\"'&\u202e"
@@ -187,7 +189,8 @@ def test_every_template_is_used_and_every_page_has_one() -> None:
     known = set(environment().list_templates())
     used = {each.template for each in READS}
     assert used <= known
-    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html"}
+    helpers = {"base.html", "macros.html", "tiles.html", "view.html", "error.html", "part_error.html", "open.html",
+               "login.html"}  # fmt: skip
     assert known - used == helpers
 
 
@@ -209,3 +212,24 @@ def test_a_label_that_could_not_be_stored_is_told_once_on_the_queue(served: Serv
         reader.post("/use-cases/digits/label", {**fields, "prediction": name})
     told = [reader.get("/use-cases/digits/queue").text for _ in range(2)]
     assert ["The label of pred-x was not stored" in each for each in told] == [True, False]
+
+
+def test_a_page_reads_what_was_committed_and_nothing_twice(
+    served: Served, monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    reader, read, plain = served.reader(), list[str](), Database._read
+
+    def note(self: Database, sql: str, parameters: Sequence[object]) -> list[Row]:
+        read.append(f"{sql} {parameters}")
+        return plain(self, sql, parameters)
+
+    monkeypatch.setattr(Database, "_read", note)
+    for path in ("/use-cases/digits", "/use-cases/digits/production", "/"):
+        served.workspace.database.transact(lambda tx: tx.event("use_case:digits", "test.looked"))
+        reader.get(path)
+        assert len(read) == len(set(read)) > 0, path
+        read.clear()
+        clock.advance(30)
+        reader.get(path)
+        assert [each for each in read if "stamp >= ?" not in each] == [], path
+        read.clear()

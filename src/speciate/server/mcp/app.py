@@ -25,6 +25,7 @@ import anyio.from_thread
 import anyio.to_thread
 import mcp.server.mcpserver.exceptions as mcp_errors
 from mcp.server import CacheHint, MCPServer
+from mcp.server.apps import Apps
 from mcp.server.mcpserver import Context
 from mcp_types import (
     CallToolResult,
@@ -44,7 +45,8 @@ import speciate.resources
 import speciate.tools
 from speciate import __version__
 from speciate.environment import made_unnamed
-from speciate.errors import Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.governance import authorization
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
@@ -54,6 +56,7 @@ from speciate.server.mcp.completion import MOST, complete
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
+from speciate.server.request_log import RequestLog
 from speciate.server.tool_api import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.untrusted import clean_text
 from speciate.workspace import filesystem
@@ -92,6 +95,10 @@ CORE = frozenset({
 })  # fmt: skip
 """The usual way from data to production, for clients that show few tools (`speciate serve --tools core`)."""
 
+VIEWS = {"describe_evaluation": "ui://speciate/leaderboard", "preview_dataset": "ui://speciate/samples"}
+"""Tool -> the MCP App that a host may show beside its result: one page for all, which draws what the result holds."""
+VIEW = Path(__file__).with_name("view.html")
+
 CallTool = Callable[[str, ToolArguments, Context[Any, Any]], Awaitable[CallToolResult]]
 
 
@@ -121,9 +128,10 @@ class _ToolServer(MCPServer[Caller]):
     async def call_tool(
         self, name: str, arguments: ToolArguments, context: Context[Caller, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        if name not in self._offered and name in {tool.name for tool in await super().list_tools()}:
-            return await super().call_tool(name, dict(arguments), context)
         assert context is not None, "tools are called in requests"
+        of_fixture = name not in self._offered and library.caller_of(context).token is None
+        if of_fixture and name in {tool.name for tool in await super().list_tools()}:
+            return await super().call_tool(name, dict(arguments), context)
         return await self._call(name, arguments, context)
 
     async def get_prompt(
@@ -146,6 +154,7 @@ def _as_tool(ready: _PreparedTool) -> Tool:
             idempotent_hint=declaration.idempotent,
             open_world_hint=declaration.open_world,
         ),
+        _meta={"ui": {"resourceUri": VIEWS[declaration.name]}} if declaration.name in VIEWS else None,
     )
 
 
@@ -183,7 +192,7 @@ class Server:
         self.http_options: Mapping[str, Any] = {}
         self.mcp = self._mcp_server()
         library.serve_subscribe(self.mcp, self._updates)
-        library.choose_listed_tools(self.mcp, lambda caller, tool: caller.tools == "all" or tool in CORE)
+        library.choose_listed_tools(self.mcp, self._shows)
         self.add(*declarations(speciate.tools, "__tool__"))
 
     @property
@@ -198,7 +207,11 @@ class Server:
 
     def http_app(self, token: str, port: int) -> Starlette:
         """The same server over streamable HTTP on loopback, for whoever holds the token."""
-        return library.http_app(self.mcp, token, port, **self.http_options)
+        workspace = self._app.workspace
+        log = RequestLog(workspace.folders.root / "requests", workspace.clock.now)
+        find = authorization.authority_of(workspace).find_token
+        team = library.TeamDoor(workspace.settings.team.address, find, log)
+        return library.http_app(self.mcp, token, port, team, **self.http_options)
 
     def call(
         self,
@@ -216,6 +229,8 @@ class Server:
     def _called(self, tool: str, arguments: ToolArguments, caller: Caller, progress: Progress | None) -> CallToolResult:
         try:
             ready = self._find(tool)
+            if not caller.may_call(tool, read_only=ready.declaration.read_only):
+                raise _not_of_role(tool, caller)
             self.calls.count(tool, arguments)
             values = parse(tool, ready.declaration.arguments, ready.arguments, arguments)
             app = replace(self._app, caller=caller, progress=progress)
@@ -227,6 +242,11 @@ class Server:
             return render_error(
                 tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error)
             )
+
+    def _shows(self, caller: Caller, tool: str) -> bool:
+        known = self._ready.get(tool)
+        of_role = caller.may_call(tool, read_only=known is not None and known.declaration.read_only)
+        return of_role and (caller.tools == "all" or tool in CORE)
 
     def _find(self, tool: str) -> _PreparedTool:
         if tool not in self._ready:
@@ -246,7 +266,7 @@ class Server:
             title="speciate",
             version=__version__,
             instructions=INSTRUCTIONS,
-            extensions=[self.tasks],
+            extensions=[self.tasks, _apps()],
             lifespan=_over_http,
             log_level="WARNING",
             subscriptions=self._updates,
@@ -291,6 +311,14 @@ class Server:
         return Completion(values=values[:MOST], has_more=len(values) > MOST)
 
 
+def _apps() -> Apps:
+    """No domain is named in their policy, so a host lets them reach nothing."""
+    apps, page = Apps(), VIEW.read_text()
+    for uri in VIEWS.values():
+        apps.add_html_resource(uri, page, name=uri.rpartition("/")[2], description="Shows the tool's result to people")
+    return apps
+
+
 def _reader(app: App, declaration: ResourceDeclaration) -> Callable[..., str]:
     """A resource's function as the library wants it: the URI's variables in, text out."""
     function = declaration.function
@@ -326,6 +354,14 @@ async def _over_http(server: MCPServer[Caller]) -> AsyncIterator[Caller]:
 def _report(context: Context[Any, Any], done: float, total: float | None, message: str) -> None:
     """Send progress from a worker thread; nothing happens where the client did not ask for it."""
     anyio.from_thread.run(context.report_progress, done, total, message)
+
+
+def _not_of_role(tool: str, caller: Caller) -> SpeciateError:
+    role = caller.token.role if caller.token else ""
+    return SpeciateError(
+        Code.REFUSED, f"The role {role} does not call {tool}.", "A person issues tokens: speciate token create",
+        next=[Call("get_status")],
+    )  # fmt: skip
 
 
 def _defect_error(error: Exception) -> SpeciateError:

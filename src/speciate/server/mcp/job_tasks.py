@@ -26,7 +26,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job, State
 from speciate.server.job_view import JobView, failure_error, job_view
-from speciate.server.mcp.library import MODERN_VERSIONS, named_in_header
+from speciate.server.mcp.library import MODERN_VERSIONS, caller_in, named_in_header
 from speciate.server.mcp.render import JOB, render, render_error
 
 TASKS = "io.modelcontextprotocol/tasks"
@@ -167,6 +167,8 @@ class Tasks(Extension):
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
+        if not caller_in(ctx).may_call("control_job", read_only=False):
+            raise MCPError(code=INVALID_PARAMS, message="The role of this token cancels no task.")
         source, _ = await self._named(ctx, params)
         await anyio.to_thread.run_sync(source.cancel, params.task_id)
         return {"resultType": "complete"}

@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 from mcp.server import MCPServer
@@ -37,13 +37,17 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from speciate.governance.tokens import Token
 from speciate.server.frames import LONGEST, Splitter, check
 from speciate.server.mcp.subscriptions import Updates
+from speciate.server.request_log import Request, RequestLog
 from speciate.server.tool_api import Caller
 from speciate.serving.http_bounds import BoundedBodies
 
 MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 HTTP_PATH = "/mcp"
+_CALLER = "speciate.caller"
+"""In the scope of a request: who came by a token of the team."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,8 +60,14 @@ class ByteStream(Protocol):
 
 
 def caller_of(context: Context[Any, Any]) -> Caller:
-    """Who called: said by `serve_stream` for its connection, by the server's lifespan otherwise."""
-    caller = context.request_context.lifespan_context
+    """Who called: said by the token of an HTTP request, by `serve_stream` for its connection, else by the server's
+    lifespan."""
+    return caller_in(context.request_context)
+
+
+def caller_in(ctx: ServerRequestContext[Any, Any]) -> Caller:
+    scope: Mapping[str, Any] = getattr(ctx.request, "scope", None) or {}
+    caller = scope.get(_CALLER) or ctx.lifespan_context
     assert isinstance(caller, Caller)
     return caller
 
@@ -130,7 +140,7 @@ def choose_listed_tools(server: MCPServer[Any], shown: Callable[[Caller, str], b
 
     async def list_tools(ctx: ServerRequestContext[Any, Any], params: PaginatedRequestParams | None) -> ListToolsResult:
         tools = await server.list_tools()
-        return ListToolsResult(tools=[tool for tool in tools if shown(ctx.lifespan_context, tool.name)])
+        return ListToolsResult(tools=[tool for tool in tools if shown(caller_in(ctx), tool.name)])
 
     add_handler(server, "tools/list", PaginatedRequestParams, list_tools)
 
@@ -185,17 +195,31 @@ def named_in_header(ctx: ServerRequestContext[Any, Any], name: str) -> bool:
     return header is None or decode_header_value(header) == name
 
 
-def http_app(server: MCPServer, token: str, port: int, **options: Any) -> Starlette:
-    """Streamable HTTP at /mcp for this machine only: the bearer token in every request, and a Host that is local.
+class TeamDoor(NamedTuple):
+    """How a team comes to the same transport, by way of its proxy."""
+
+    address: str | None
+    """As in `https://speciate.example.com`."""
+    find: Callable[[str], Token | None]
+    """The token in force that a text is."""
+    log: RequestLog
+
+
+def http_app(server: MCPServer, token: str, port: int, team: TeamDoor | None = None, **options: Any) -> Starlette:
+    """Streamable HTTP at /mcp: in every request a bearer token, this machine's or one of the team's, and a Host that is
+    local or the team's address.
 
     `options` go to the library (an event store, say).
     """
     hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
-    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
+    origins = [f"http://{host}" for host in hosts]
+    if team and team.address:
+        hosts, origins = [*hosts, team.address.removeprefix("https://")], [*origins, team.address]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
     app = server.streamable_http_app(
         streamable_http_path=HTTP_PATH, transport_security=security, max_request_body_size=LONGEST, **options
     )
-    app.add_middleware(_Bearer, token=token)
+    app.add_middleware(_Bearer, token=token, team=team)
     app.add_middleware(BoundedBodies, most=LONGEST)  # the last one is the outermost
     return app
 
@@ -203,11 +227,11 @@ def http_app(server: MCPServer, token: str, port: int, **options: Any) -> Starle
 class _Bearer:
     """Lets nothing through without the token, on any path."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._expected = app, f"Bearer {token}".encode()
+    def __init__(self, app: ASGIApp, token: str, team: TeamDoor | None) -> None:
+        self._app, self._expected, self._team = app, token, team
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or self._knows(scope):
+        if scope["type"] == "lifespan" or self._lets_in(scope):
             await self._app(scope, receive, send)
         else:
             answer = PlainTextResponse(
@@ -216,6 +240,17 @@ class _Bearer:
             )  # fmt: skip
             await answer(scope, receive, send)
 
-    def _knows(self, scope: Scope) -> bool:
-        given = Headers(scope=scope).get("authorization", "")
-        return hmac.compare_digest(given.encode(), self._expected)
+    def _lets_in(self, scope: Scope) -> bool:
+        """Who came by a token of the team stands in the scope from here on."""
+        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        if kind != "Bearer":
+            return False
+        if hmac.compare_digest(given.encode(), self._expected.encode()):
+            return True
+        token = self._team.find(given) if self._team else None
+        if token is None or self._team is None:
+            return False
+        scope[_CALLER] = Caller(None, f"{token.name} (token) over MCP", "http", token=token)
+        peer = (scope.get("client") or ("", 0))[0]
+        self._team.log.add(Request(token, scope.get("method", ""), scope.get("path", ""), None, peer))
+        return True

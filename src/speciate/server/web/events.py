@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio
 from starlette.requests import Request
@@ -61,20 +61,22 @@ class Changes:
                     continue
         return tuple(stamps)
 
-    def stream(self, request: Request) -> Response:
-        """`?job=ID`: that run's files, too."""
+    def stream(self, request: Request, lasts: Callable[[], bool]) -> Response:
+        """`?job=ID`: that run's files, too. Until the session ends."""
         session: str = request.scope["session"].csrf
         if self._streams[session] >= MOST_STREAMS:
             return PlainTextResponse("This session has as many streams as it may.", 429)
-        told = self._told(request, request.query_params.get("job"), session)
+        told = self._told(request, request.query_params.get("job"), session, lasts)
         return StreamingResponse(told, media_type="text/event-stream")
 
-    async def _told(self, request: Request, job: str | None, session: str) -> AsyncIterator[str]:
+    async def _told(
+        self, request: Request, job: str | None, session: str, lasts: Callable[[], bool]
+    ) -> AsyncIterator[str]:
         self._streams[session] += 1
         try:
             before, silent = await anyio.to_thread.run_sync(self._stamps, job), 0.0
             yield "retry: 2000\n\n"
-            while not await request.is_disconnected():
+            while lasts() and not await request.is_disconnected():
                 await anyio.sleep(LOOK_SECONDS)
                 silent += LOOK_SECONDS
                 now = await anyio.to_thread.run_sync(self._stamps, job)

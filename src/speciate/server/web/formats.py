@@ -18,6 +18,7 @@ class NavItem(NamedTuple):
     path: str
     also: tuple[str, ...] = ()
     """Beginnings of further addresses that belong to it."""
+    act: str = "LOOK"
 
 
 NAV = (
@@ -26,8 +27,9 @@ NAV = (
     NavItem("Runs", "/runs"),
     NavItem("Models", "/models", ("/evaluations",)),
     NavItem("Approvals", "/approvals"),
-    NavItem("Audit", "/audit"),
-    NavItem("Settings", "/settings"),
+    NavItem("Audit", "/audit", ("/requests",)),
+    NavItem("Signing keys", "/keys", act="ENROLL"),
+    NavItem("Settings", "/settings", act="INSPECT"),
 )
 
 

@@ -2,7 +2,8 @@
 
 Cookies of `127.0.0.1` go to every port there, whoever listens; so pages live under a host name of their own, and a
 request for another name is refused, which ends DNS rebinding, too. Browsers say who asks (Origin, Sec-Fetch-Site), and
-only our own pages may. `refusal` is pure.
+only our own pages may. A team comes by way of a proxy, to a port of its own with sessions of its own: what that proxy
+says of the client counts, and nobody else is answered there. `refusal` is pure.
 """
 
 from __future__ import annotations
@@ -10,21 +11,23 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from speciate.server.request_log import Request, RequestLog
+from speciate.server.web.routes import act_of
 from speciate.server.web.sessions import Session, Sessions
+from speciate.settings import Team
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-FOREIGN_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
-"""Of an answer with what others made: opened by itself, it runs nothing."""
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -34,17 +37,54 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
     "cache-control": "no-store",
 }
-OPEN_PATHS = ("/open", "/favicon.ico", "/static/")
-"""What needs no session: the page that spends a link's key, and files that are the same for everybody."""
 _SAFE = ("GET", "HEAD")
+_YEAR = 31_536_000
+SIGNED_IN = "speciate.signed_in"
+"""In the scope of a request: the token by which it began a session."""
 
 
 def host_name(port: int) -> str:
     return f"speciate-{port}.localhost:{port}"
 
 
-def cookie_name(port: int) -> str:
-    return f"speciate-{port}"
+class Front(NamedTuple):
+    """Where pages are served: for this machine, or for a team."""
+
+    host: str
+    """As the header Host names it."""
+    scheme: str
+    cookie: str
+    entrance: str
+    """The path that begins a session."""
+    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Of a team: who may ask; if it is empty, nobody."""
+
+    @property
+    def origin(self) -> str:
+        return f"{self.scheme}://{self.host}"
+
+    @property
+    def team(self) -> bool:
+        return self.scheme == "https"
+
+    @property
+    def site(self) -> str:
+        """Without its port: what a passkey is bound to."""
+        return self.host.partition(":")[0]
+
+    def is_open(self, path: str) -> bool:
+        """What needs no session: what begins one, and files that are the same for everybody."""
+        return path in (self.entrance, "/favicon.ico") or path.startswith("/static/")
+
+
+def local_front(port: int) -> Front:
+    return Front(host_name(port), "http", f"speciate-{port}", "/open")
+
+
+def team_front(team: Team) -> Front:
+    """`__Host-`: browsers take this cookie over HTTPS alone, and from no other host of the domain."""
+    host = (team.address or "").removeprefix("https://")
+    return Front(host, "https", "__Host-speciate", "/login", tuple(ip_network(each) for each in team.proxies))
 
 
 class Asked(NamedTuple):
@@ -59,6 +99,10 @@ class Asked(NamedTuple):
     """Sec-Fetch-Site."""
     mode: str | None = None
     """Sec-Fetch-Mode."""
+    peer: str = ""
+    """IP address of the other end of the connection."""
+    protocol: str | None = None
+    """X-Forwarded-Proto."""
 
 
 class Refusal(NamedTuple):
@@ -66,32 +110,50 @@ class Refusal(NamedTuple):
     why: str
     again: bool = False
     """Whether the same address, asked for from our own page, may be answered: a link from elsewhere was followed."""
+    sign_in: bool = False
 
 
-def refusal(asked: Asked, port: int, session: Session | None) -> Refusal | None:
+def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | None:
     """Why a request gets no page; None where it may."""
-    ours, reads = host_name(port), asked.method in _SAFE
-    if asked.host != ours:
+    reads = asked.method in _SAFE
+    if front.team and not _is_from(asked.peer, front.proxies):
+        return Refusal(403, "This port is for the proxy that the settings name.")
+    if front.team and asked.protocol != "https":
+        return Refusal(403, "The proxy does not say that this came over HTTPS (X-Forwarded-Proto).")
+    if asked.host != front.host:
         return Refusal(403, "This address is not ours. Run `speciate open` for one that is.")
-    if asked.origin is not None and asked.origin != f"http://{ours}":
+    if asked.origin is not None and asked.origin != front.origin:
         return Refusal(403, "Another origin asks.")
     if asked.site not in (None, "same-origin", "none"):
         follows = reads and asked.mode == "navigate" and asked.origin is None
         return Refusal(403, "This link was followed from another site.", follows)
     if not reads and asked.origin is None:
         return Refusal(403, "What changes something names its origin.")
-    if asked.path in OPEN_PATHS or asked.path.startswith("/static/"):
+    if front.is_open(asked.path) or session is not None:
         return None
-    if session is None:
-        return Refusal(401, "Nobody is signed in here. Run `speciate open` on a terminal; it prints a new link.")
-    return None
+    if front.team:
+        return Refusal(401, "Nobody is signed in here.", sign_in=True)
+    return Refusal(401, "Nobody is signed in here. Run `speciate open` on a terminal; it prints a new link.")
+
+
+def _is_from(peer: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address  # at a listener of both families
+    return any(address in each for each in proxies)
 
 
 class Guard:
-    """Around all pages. Puts the session into `scope["session"]`, and headers on every answer."""
+    """Around all pages. Puts the session into `scope["session"]`, and headers on every answer. What is let through has
+    an act of the table that the session's role has; `denied` answers the rest."""
 
-    def __init__(self, app: ASGIApp, sessions: Sessions, port: int, note: Callable[[], None]) -> None:
-        self._app, self._sessions, self._port, self._note = app, sessions, port, note
+    def __init__(
+        self, app: ASGIApp, front: Front, sessions: Sessions, denied: ASGIApp, log: RequestLog, note: Callable[[], None]
+    ) -> None:
+        self._app, self._front, self._sessions = app, front, sessions
+        self._denied, self._log, self._note = denied, log, note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -100,29 +162,77 @@ class Guard:
         if scope["type"] != "http":  # a websocket: no page of ours opens one
             return
         headers = Headers(scope=scope)
-        session = self._sessions.find(cookie_of(headers, self._port))
+        session = self._sessions.find(cookie_of(headers, self._front.cookie))
+        hosts = headers.getlist("host")
         asked = Asked(
-            scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers.get("host", ""),
-            headers.get("origin"), headers.get("sec-fetch-site"), headers.get("sec-fetch-mode"),
+            scope["method"], scope["path"], scope["query_string"].decode("latin-1"),
+            hosts[0] if len(hosts) == 1 else "", headers.get("origin"), headers.get("sec-fetch-site"),
+            headers.get("sec-fetch-mode"), (scope.get("client") or ("", 0))[0], headers.get("x-forwarded-proto"),
         )  # fmt: skip
-        refused = refusal(asked, self._port, session)
-        scope["session"] = session
+        refused = refusal(asked, self._front, session)
+        scope["session"], scope["peer"] = session, self._client(headers, asked)
+        send = self._with_headers(send, asked.path)
+        if self._front.team and not asked.path.startswith(("/static/", "/favicon.ico")):
+            send = self._logged(send, asked, scope)
         if refused is None:
             self._note()
-        await (_answer(refused, asked) if refused else self._app)(scope, receive, _with_headers(send))
+        await self._answering(asked, session, refused)(scope, receive, send)
+
+    def _answering(self, asked: Asked, session: Session | None, refused: Refusal | None) -> ASGIApp:
+        if refused is not None:
+            return _answer(refused, asked)
+        if self._front.is_open(asked.path):
+            return self._app
+        assert session is not None, "the rule above"
+        act = act_of(asked.method, asked.path)
+        return self._app if act is not None and act in self._sessions.acts(session) else self._denied
+
+    def _client(self, headers: Headers, asked: Asked) -> str:
+        """Who asked the proxy: the last address, which the proxy itself wrote; the ones before it anybody could."""
+        told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if self._front.team else ""
+        try:
+            return str(ip_address(told))
+        except ValueError:
+            return asked.peer
+
+    def _logged(self, send: Send, asked: Asked, scope: Scope) -> Send:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                session: Session | None = scope["session"]
+                token = session.token if session else scope.get(SIGNED_IN)
+                self._log.add(Request(token, asked.method, asked.path, message["status"], scope["peer"]))
+            await send(message)
+
+        return told
+
+    def _with_headers(self, send: Send, path: str) -> Send:
+        ours = HEADERS | ({"strict-transport-security": f"max-age={_YEAR}"} if self._front.team else {})
+        if path.startswith("/static/"):  # the same for everybody: kept, and asked for again by its mark
+            ours = {**ours, "cache-control": "no-cache"}
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                more = [(k.encode(), v.encode()) for k, v in ours.items() if k.encode() not in given]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        return told
 
 
-def cookie_of(headers: Headers, port: int) -> str | None:
+def cookie_of(headers: Headers, name: str) -> str | None:
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(cookie_name(port))
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
     except CookieError:
         return None
     return found.value if found else None
 
 
-def _answer(refused: Refusal, asked: Asked) -> HTMLResponse:
-    path = html.escape(quote(asked.path) + (f"?{asked.query}" if asked.query else ""))
-    link = f'<p><a href="{path}">Open it from here</a></p>' if refused.again else ""
+def _answer(refused: Refusal, asked: Asked) -> Response:
+    address = quote(asked.path) + (f"?{asked.query}" if asked.query else "")
+    if refused.sign_in and asked.method in _SAFE and asked.mode in (None, "navigate"):
+        return RedirectResponse(f"/login?next={quote(address, safe='')}", 303)
+    link = f'<p><a href="{html.escape(address)}">Open it from here</a></p>' if refused.again else ""
     why = html.escape(refused.why)
     return HTMLResponse(
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -130,14 +240,3 @@ def _answer(refused: Refusal, asked: Asked) -> HTMLResponse:
         f'<main class="alone"><h1>{refused.status}</h1><p>{why}</p>{link}</main></html>',
         refused.status,
     )
-
-
-def _with_headers(send: Send) -> Send:
-    async def told(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            given = {name.lower() for name, _ in message["headers"]}
-            more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in given]
-            message = {**message, "headers": [*message["headers"], *more]}
-        await send(message)
-
-    return told

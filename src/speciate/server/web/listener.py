@@ -10,19 +10,26 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import uvicorn
 
 from speciate.errors import Code, SpeciateError
+from speciate.governance import authorization
+from speciate.governance.roles import Level
 from speciate.server.control import ControlContext
+from speciate.server.request_log import RequestLog
 from speciate.server.tool_api import App
-from speciate.server.web.guard import host_name
+from speciate.server.web.events import Changes
+from speciate.server.web.guard import Front, host_name, local_front, team_front
 from speciate.server.web.media import Media
+from speciate.server.web.pages.keys import PendingPasskeys
 from speciate.server.web.pages.labelling import HeldLabels
-from speciate.server.web.sessions import Grant, Level, PageAccount, SealedKey, Sessions
+from speciate.server.web.sessions import Grant, PageAccount, SealedKey, Sessions
 from speciate.server.web.site import Site
 from speciate.server.web.visit import Parts
 from speciate.serving.http_bounds import bounded_protocol
+from speciate.settings import Team
 from speciate.unix_sockets import Account
 
 _CONNECTIONS, _BACKLOG = 256, 64
@@ -42,21 +49,25 @@ class Pages:
     """Of one daemon. Raises UNAVAILABLE where no port can be had."""
 
     def __init__(self, app: App, control: ControlContext) -> None:
-        self._clock = app.workspace.clock
-        self._listener = _listen(app)
-        self.port: int = self._listener.getsockname()[1]
-        self.sessions = Sessions(self._clock.monotonic)
+        self._app, self._control, self._clock = app, control, app.workspace.clock
+        folders = app.workspace.folders
+        requests = RequestLog(folders.root / "requests", app.workspace.clock.now)
+        self._parts = Parts(Media(folders, app.pool), HeldLabels(control), requests, PendingPasskeys())
+        self._changes = Changes(app)
+        self._running = list[_Running]()
         self.last_used = self._clock.monotonic()
         """By the monotonic clock."""
-        self._parts = Parts(Media(app.workspace.folders, app.pool), HeldLabels(control))
-        site = Site(app, control, self._parts, self.sessions, self.port)
-        config = uvicorn.Config(
-            site.application(self._note), log_level="warning", lifespan="off", timeout_graceful_shutdown=1,
-            http=bounded_protocol(_CONNECTIONS), backlog=_BACKLOG, access_log=False, ws="none", server_header=False,
-        )  # fmt: skip
-        self._server = _Server(config)
-        self._thread = threading.Thread(target=self._serve, name="pages", daemon=True)
-        self._thread.start()
+        listener = _listen(app)
+        self.port: int = listener.getsockname()[1]
+        self.sessions = Sessions(self._clock.monotonic)
+        self._serve(listener, local_front(self.port), self.sessions)
+
+    def serve_team(self, team: Team) -> int:
+        """The pages for a team's proxy, from here on: the port. Raises UNAVAILABLE."""
+        listener = _bound(team.listen, team.port)
+        authority = authorization.authority_of(self._app.workspace)
+        self._serve(listener, team_front(team), Sessions(self._clock.monotonic, authority.token))
+        return int(listener.getsockname()[1])
 
     def open(self, level: Level, account: Account, keys: Sequence[SealedKey]) -> str:
         """A link for one session; it is good for a minute."""
@@ -67,19 +78,58 @@ class Pages:
     def close(self) -> None:
         """Store what was labelled and not stored yet, and end."""
         self._parts.labels.close()
-        self._server.should_exit = True
-        self._thread.join(_END_SECONDS)
+        for each in self._running:
+            each.server.should_exit = True
+        for each in self._running:
+            each.thread.join(_END_SECONDS)
+            each.listener.close()
         self._parts.media.close()
-        self._listener.close()
 
     def _note(self) -> None:
         self.last_used = self._clock.monotonic()
 
-    def _serve(self) -> None:
-        try:
-            self._server.run(sockets=[self._listener])
-        except Exception:  # noqa: BLE001 - the daemon goes on without pages
-            _log.exception("the pages ended")
+    def _serve(self, listener: socket.socket, front: Front, sessions: Sessions) -> None:
+        """In a thread with a loop of its own."""
+        site = Site(self._app, self._control, self._parts, self._changes, sessions, front)
+        config = uvicorn.Config(
+            site.application(self._note), log_level="warning", lifespan="off", timeout_graceful_shutdown=1,
+            http=bounded_protocol(_CONNECTIONS), backlog=_BACKLOG, access_log=False, ws="none", server_header=False,
+            proxy_headers=False,  # the guard reads them, from the proxy alone
+        )  # fmt: skip
+        server = _Server(config)
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            except Exception:  # noqa: BLE001 - the daemon goes on without pages
+                _log.exception("the pages ended")
+
+        thread = threading.Thread(target=run, name="pages", daemon=True)
+        self._running.append(_Running(server, thread, listener))
+        thread.start()
+
+
+class _Running(NamedTuple):
+    server: _Server
+    thread: threading.Thread
+    listener: socket.socket
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """Raises UNAVAILABLE."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"Port {port} of {address} cannot be had for the pages: {error.strerror}.",
+            "Free the port.",
+        ) from None
+    return listener
 
 
 def _listen(app: App) -> socket.socket:
@@ -88,19 +138,10 @@ def _listen(app: App) -> socket.socket:
     kept = 0
     with suppress(OSError, ValueError):
         kept = int(path.read_text())
-    for port in (kept, 0) if 1024 <= kept <= 65_535 else (0,):
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            listener.close()
-            problem = error
-            continue
-        with suppress(OSError):
-            path.write_text(str(listener.getsockname()[1]))
-        return listener
-    raise SpeciateError(
-        Code.UNAVAILABLE, f"No port of this machine can be had for the pages: {problem.strerror}.", "Repeat the call."
-    )
+    with suppress(SpeciateError):
+        if 1024 <= kept <= 65_535:
+            return _bound("127.0.0.1", kept)
+    listener = _bound("127.0.0.1", 0)
+    with suppress(OSError):
+        path.write_text(str(listener.getsockname()[1]))
+    return listener

@@ -25,7 +25,6 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.thumbnails import ThumbnailRequest
 from speciate.jobs.pool import CALL_SECONDS, Pool
-from speciate.server.web.guard import FOREIGN_POLICY
 from speciate.server.web.visit import Visit
 from speciate.workspace.workspace import Folders
 
@@ -43,6 +42,8 @@ _TYPES = {
     ".png": ("image/png", b"\x89PNG"), ".wav": ("audio/wav", b"RIFF"), ".mp4": ("video/mp4", b""),
     ".bin": ("application/octet-stream", b""),
 }  # fmt: skip
+FOREIGN_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
+"""Of an answer with what others made: opened by itself, it runs nothing."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 Name = tuple[str, ...]
 

@@ -1,6 +1,7 @@
 """Every address of the pages, in three tables: what shows a page, what sends bytes, and what changes something.
 
-A write needs a session that decides; no other route changes anything. `tests/server/web/test_attacks.py` tries each.
+Each names its act; `governance/roles.py` has whose it is. The guard answers no address that stands in no table, and
+`tests/server/web/test_attacks.py` and `test_team.py` try each with everybody.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from starlette.responses import Response
+from starlette.routing import compile_path
 
+from speciate.governance.roles import Act
 from speciate.server.web import media
-from speciate.server.web.pages import approvals, data, evaluations, home, labelling, models, runs, trail, use_case
+from speciate.server.web.pages import approvals, data, evaluations, home, keys, labelling, models, runs, trail, use_case
 from speciate.server.web.visit import Visit
 
 
@@ -20,16 +23,19 @@ class Read(NamedTuple):
     template: str
     show: Callable[[Visit], Mapping[str, object]]
     """What the template shows. Raises SpeciateError."""
+    act: Act = Act.LOOK
 
 
 class Send(NamedTuple):
     path: str
     send: Callable[[Visit, str | None], Response]
     """The second argument: the Range that was asked for."""
+    act: Act = Act.LOOK
 
 
 class Write(NamedTuple):
     path: str
+    act: Act
     do: Callable[[Visit], str | Mapping[str, object]]
     """Where the browser goes next, or, for a script of ours, an answer."""
     answers: bool = False
@@ -54,7 +60,9 @@ READS = (
     Read("/approvals", "approvals.html", approvals.listed),
     Read("/approvals/{id}", "approval.html", approvals.approval),
     Read("/audit", "audit.html", trail.audit),
-    Read("/settings", "settings.html", trail.settings),
+    Read("/requests", "requests.html", trail.requests, Act.INSPECT),
+    Read("/settings", "settings.html", trail.settings, Act.INSPECT),
+    Read("/keys", "keys.html", keys.listed, Act.ENROLL),
     Read("/part/badge", "part_badge.html", home.badge),
     Read("/part/home", "part_home.html", home.home),
     Read("/part/runs", "part_runs.html", runs.listed),
@@ -71,11 +79,28 @@ SENDS = (
     Send("/evaluations/{id}/report", evaluations.report),
 )
 WRITES = (
-    Write("/approvals/{id}/question", approvals.question, answers=True),
-    Write("/approvals/{id}/answer", approvals.answer, answers=True),
-    Write("/runs/{job}/control", runs.control),
-    Write("/use-cases/{name}/rollback", use_case.rollback),
-    Write("/use-cases/{name}/label", labelling.label, answers=True),
-    Write("/use-cases/{name}/undo", labelling.undo, answers=True),
-    Write("/use-cases/{name}/watch", use_case.switch_watch),
+    Write("/approvals/{id}/question", Act.ANSWER, approvals.question, answers=True),
+    Write("/approvals/{id}/answer", Act.ANSWER, approvals.answer, answers=True),
+    Write("/keys/begin", Act.ENROLL, keys.begin, answers=True),
+    Write("/keys/made", Act.ENROLL, keys.made, answers=True),
+    Write("/keys/enroll", Act.ENROLL, keys.enroll, answers=True),
+    Write("/runs/{job}/control", Act.RUN, runs.control),
+    Write("/use-cases/{name}/rollback", Act.ROLL_BACK, use_case.rollback),
+    Write("/use-cases/{name}/label", Act.LABEL, labelling.label, answers=True),
+    Write("/use-cases/{name}/undo", Act.LABEL, labelling.undo, answers=True),
+    Write("/use-cases/{name}/watch", Act.WATCH, use_case.switch_watch),
 )
+OTHERS = (("GET", "/events", Act.LOOK), ("POST", "/leave", Act.LOOK))
+"""What is no page and takes nothing away from anybody else."""
+
+_TABLE = [
+    *(("GET", compile_path(each.path)[0], each.act) for each in (*READS, *SENDS)),
+    *(("POST", compile_path(each.path)[0], each.act) for each in WRITES),
+    *((method, compile_path(path)[0], act) for method, path, act in OTHERS),
+]
+
+
+def act_of(method: str, path: str) -> Act | None:
+    """What a request does; None where no table has it."""
+    method = "GET" if method == "HEAD" else method
+    return next((act for each, pattern, act in _TABLE if each == method and pattern.match(path)), None)

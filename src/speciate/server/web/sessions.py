@@ -1,7 +1,8 @@
 """Who is at the browser: single-use links, sessions, and what each may do. In memory alone: a new daemon knows nobody.
 
 `speciate open` asks for a link over the unix socket. Its key is spent by a POST, within a minute, for a session. A
-session looks; one that a person opened on a terminal for deciding also decides, for half an hour.
+session looks; one that a person opened on a terminal for deciding also decides, for half an hour. A session of a team
+begins with a token, has its role, and ends with it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from speciate.unix_sockets import Account
+from speciate.governance.roles import ACTS, Act, Level, Role
+from speciate.governance.tokens import Token
+from speciate.unix_sockets import Account, own_account
 
-Level = Literal["look", "decide"]
 LINK_SECONDS = 60.0
 SESSION_SECONDS = 12 * 3600.0
 DECIDE_SECONDS = 30 * 60.0
@@ -28,6 +30,26 @@ class PageAccount(Account):
     @property
     def name(self) -> str:
         return f"{super().name} (web)"
+
+
+class TokenAccount(Account):
+    """Whoever has a token. No account of the system has a space in its name."""
+
+    token_name: str
+
+    @classmethod
+    def of(cls, token: Token) -> TokenAccount:
+        made = cls(*own_account())
+        made.token_name = token.name
+        return made
+
+    @property
+    def name(self) -> str:
+        return f"{self.token_name} (token)"
+
+    @property
+    def remote(self) -> bool:
+        return True
 
 
 SealedKey = Mapping[str, Any]
@@ -44,13 +66,14 @@ class Grant(NamedTuple):
 
 @dataclass(frozen=True)
 class Session:
-    account: PageAccount
-    level: Level
-    """As it was opened; see `Sessions.level`."""
+    account: PageAccount | TokenAccount
+    role: Level | Role
+    """As it was opened; see `Sessions.acts`."""
     keys: tuple[SealedKey, ...]
     csrf: str
     begun: float
     """By the monotonic clock."""
+    token: Token | None = None
 
     def knows(self, token: object) -> bool:
         """Whether a form is of this session."""
@@ -58,10 +81,11 @@ class Session:
 
 
 class Sessions:
-    """Links and sessions of one daemon. Thread-safe. `monotonic`: seconds, by a clock that nobody sets."""
+    """Links and sessions of one front. Thread-safe. `monotonic`: seconds, by a clock that nobody sets. `token`: the one
+    of that id, where it is in force."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic, self._lock = monotonic, threading.Lock()
+    def __init__(self, monotonic: Callable[[], float], token: Callable[[str], Token | None] = lambda _: None) -> None:
+        self._monotonic, self._token, self._lock = monotonic, token, threading.Lock()
         self._links: dict[str, tuple[Grant, float]] = {}
         self._sessions: dict[str, Session] = {}
 
@@ -77,33 +101,50 @@ class Sessions:
 
     def begin(self, key: str) -> str | None:
         """Spend a link's key: the cookie of its session; None for one that was spent, is old or never was."""
-        now = self._monotonic()
         with self._lock:
             grant, until = self._links.pop(key, (None, 0.0))
-            if grant is None or until <= now:
-                return None
+        if grant is None or until <= self._monotonic():
+            return None
+        return self._add(Session(grant.account, grant.level, grant.keys, *self._fresh()))
+
+    def begin_with(self, token: Token) -> str:
+        """The cookie of a new session: one that a browser brought along is never taken up."""
+        return self._add(Session(TokenAccount.of(token), token.role, (), *self._fresh(), token))
+
+    def _fresh(self) -> tuple[str, float]:
+        return secrets.token_urlsafe(16), self._monotonic()
+
+    def _add(self, session: Session) -> str:
+        cookie = secrets.token_urlsafe(24)
+        with self._lock:
             self._sessions = {
-                cookie: held for cookie, held in self._sessions.items() if now - held.begun < SESSION_SECONDS
+                each: held for each, held in self._sessions.items() if session.begun - held.begun < SESSION_SECONDS
             }
             while len(self._sessions) >= _MOST_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            cookie = secrets.token_urlsafe(24)
-            self._sessions[cookie] = Session(grant.account, grant.level, grant.keys, secrets.token_urlsafe(16), now)
+            self._sessions[cookie] = session
         return cookie
 
     def find(self, cookie: str | None) -> Session | None:
         session = self._sessions.get(cookie) if cookie else None
-        return session if session and self._monotonic() - session.begun < SESSION_SECONDS else None
+        return session if session is not None and self.lasts(session) else None
+
+    def lasts(self, session: Session) -> bool:
+        """Whether it may still be used: a revoked or expired token ends it at once."""
+        if self._monotonic() - session.begun >= SESSION_SECONDS:
+            return False
+        return session.token is None or self._token(session.token.id) == session.token
 
     def end(self, cookie: str | None) -> None:
         with self._lock:
             self._sessions.pop(cookie or "", None)
 
     def decides_for(self, session: Session) -> float:
-        """Seconds for which it still decides; 0: it only looks."""
+        """Seconds for which one of this machine still decides; 0: it only looks."""
         left = DECIDE_SECONDS - (self._monotonic() - session.begun)
-        return max(0.0, left) if session.level == "decide" else 0.0
+        return max(0.0, left) if session.role == "decide" else 0.0
 
-    def level(self, session: Session) -> Level:
+    def acts(self, session: Session) -> frozenset[Act]:
         """What it may do now."""
-        return "decide" if self.decides_for(session) > 0 else "look"
+        over = session.role == "decide" and self.decides_for(session) <= 0
+        return ACTS["look" if over else session.role]

@@ -24,14 +24,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope
+from starlette.types import Send as AsgiSend
 
 from speciate import __version__
 from speciate.errors import Code, SpeciateError
+from speciate.governance import authorization
 from speciate.server.control import ControlContext
 from speciate.server.tool_api import App, Caller
 from speciate.server.web import charts, events, formats
-from speciate.server.web.guard import Guard, cookie_name, cookie_of
-from speciate.server.web.routes import READS, SENDS, WRITES, Read, Send, Write
+from speciate.server.web.guard import SIGNED_IN, Front, Guard, cookie_of
+from speciate.server.web.login import Throttle, inside
+from speciate.server.web.routes import READS, SENDS, WRITES, Read, Send, Write, act_of
 from speciate.server.web.sessions import Session, Sessions
 from speciate.server.web.visit import Parts, Visit
 from speciate.workspace import filesystem
@@ -42,22 +46,26 @@ _LONGEST_FORM = 64 << 10
 _STATUS = {
     Code.NOT_FOUND: 404, Code.INVALID: 400, Code.CONFLICT: 409, Code.REFUSED: 403, Code.UNAVAILABLE: 503,
 }  # fmt: skip
-_WAITING = "SELECT count(*) FROM approvals WHERE state = 'pending' AND expires > ?"
+_WAITING = "SELECT expires FROM approvals WHERE state = 'pending'"
 _KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 _log = logging.getLogger(__name__)
 
 
 class Site:
-    """What all requests share."""
+    """What all requests of one front share."""
 
-    def __init__(self, app: App, control: ControlContext, parts: Parts, sessions: Sessions, port: int) -> None:
-        self.app, self.control, self.parts, self.sessions, self.port = app, control, parts, sessions, port
-        self.changes = events.Changes(app)
+    def __init__(
+        self, app: App, control: ControlContext, parts: Parts, changes: events.Changes, sessions: Sessions, front: Front
+    ) -> None:
+        self.app, self.control, self.parts, self.sessions, self.front = app, control, parts, sessions, front
+        self.changes = changes
+        self._throttle = Throttle(app.workspace.clock.monotonic)
 
     def application(self, note: Callable[[], None]) -> Starlette:
         """`note` hears of each request that is let through."""
+        entrance = self._login if self.front.team else self._open
         routes = [
-            Route("/open", self._open, methods=["GET", "POST"]),
+            Route(self.front.entrance, entrance, methods=["GET", "POST"]),
             Route("/leave", self._leave, methods=["POST"]),
             Route("/events", self._events, methods=["GET"]),
             Route("/favicon.ico", _icon, methods=["GET"]),
@@ -66,7 +74,9 @@ class Site:
             *(Route(each.path, self._writer(each), methods=["POST"]) for each in WRITES),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
-        guard = Middleware(Guard, sessions=self.sessions, port=self.port, note=note)
+        guard = Middleware(
+            Guard, front=self.front, sessions=self.sessions, denied=self._denied, log=self.parts.requests, note=note
+        )
         return Starlette(routes=routes, middleware=[guard], exception_handlers={HTTPException: self._lost})
 
     def _visit(self, request: Request, form: Mapping[str, str]) -> Visit:
@@ -74,8 +84,9 @@ class Site:
         caller = Caller(None, session.account.name, "web")
         address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return Visit(
-            replace(self.app, caller=caller), self.control, self.parts, session, self.sessions.decides_for(session),
-            request.path_params, dict(request.query_params), form, address,
+            replace(self.app, caller=caller), self.control, self.parts, session, self.sessions.acts(session),
+            self.sessions.decides_for(session), self.front, request.path_params, dict(request.query_params), form,
+            address,
         )  # fmt: skip
 
     def _reader(self, page: Read) -> Callable[[Request], Awaitable[Response]]:
@@ -86,6 +97,10 @@ class Site:
         return answer
 
     def _read(self, page: Read, visit: Visit) -> Response:
+        with visit.database.remembering():
+            return self._shown(page, visit)
+
+    def _shown(self, page: Read, visit: Visit) -> Response:
         try:
             return self._render(page.template, visit, page.show(visit))
         except SpeciateError as error:
@@ -105,7 +120,8 @@ class Site:
 
     def _sent(self, page: Send, visit: Visit, asked_for: str | None) -> Response:
         try:
-            return page.send(visit, asked_for)
+            with visit.database.remembering():
+                return page.send(visit, asked_for)
         except SpeciateError as error:
             return PlainTextResponse(error.message, _STATUS.get(error.code, 500))
         except Exception as error:  # noqa: BLE001 - as above
@@ -117,8 +133,6 @@ class Site:
             visit = self._visit(request, {} if form is None else form)
             if form is None or not visit.session.knows(form.get("csrf")):
                 return PlainTextResponse("The form is not of this session. Load the page again.", 403)
-            if not visit.decides:
-                return self._only_looks(visit, request)
             return await anyio.to_thread.run_sync(self._write, page, visit)
 
         return answer
@@ -134,15 +148,19 @@ class Site:
             return self._refused(visit, self._explain(error))
         return RedirectResponse(done, 303) if isinstance(done, str) else JSONResponse(dict(done))
 
-    def _only_looks(self, visit: Visit, request: Request) -> Response:
-        refused = SpeciateError(
-            Code.REFUSED,
-            "This session only looks.",
-            "On a terminal, run `speciate open --decide`; such a session decides for half an hour.",
-        )
+    async def _denied(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        """For what the guard does not let this session do: an address of no table, or an act of another role."""
+        request = Request(scope, receive)
+        visit = self._visit(request, {})
+        if act_of(request.method, request.url.path) is None:
+            error, status = SpeciateError(Code.NOT_FOUND, "There is no such page.", "The pages are on the left."), 404
+        else:
+            error, status = SpeciateError(Code.REFUSED, "This session may not do this.", visit.how), 403
         if request.headers.get("accept", "").startswith("application/json"):
-            return JSONResponse({"error": str(refused)}, 403)
-        return self._refused(visit, refused)
+            answer: Response = JSONResponse({"error": f"{error.message} {error.recovery}"}, status)
+        else:
+            answer = await anyio.to_thread.run_sync(self._refused, visit, error)
+        await answer(scope, receive, send)
 
     def _explain(self, error: Exception) -> SpeciateError:
         if (refusal := filesystem.explain(error, self.app.workspace.folders.root)) is not None:
@@ -167,13 +185,40 @@ class Site:
         return await anyio.to_thread.run_sync(self._refused, self._visit(request, {}), missing)
 
     def _render(self, template: str, visit: Visit, shown: Mapping[str, object], status: int = 200) -> Response:
-        waiting = visit.database.read(_WAITING, [visit.now])[0][0]
+        waiting = sum(expires > visit.now for (expires,) in visit.database.read(_WAITING))
         frame = {
             "visit": visit, "csrf": visit.session.csrf, "release": __version__, "now": visit.now, "badge": waiting,
         }  # fmt: skip
         return HTMLResponse(environment().get_template(template).render(**frame, **shown), status)
 
     # What is no page
+
+    async def _login(self, request: Request) -> Response:
+        """A new session for whoever brings a token; the one that the browser had ends."""
+        if request.method == "GET":
+            return self._ask_token(inside(request.query_params.get("next", "/")))
+        peer: str = request.scope["peer"]
+        form = await _form(request) or {}
+        after = inside(form.get("next", "/"))
+        if seconds := self._throttle.waits(peer):
+            refused = self._ask_token(after, f"Too many tokens were tried. Try again in {seconds} s.", 429)
+            refused.headers["retry-after"] = str(seconds)
+            return refused
+        token = authorization.authority_of(self.app.workspace).find_token(form.get("token", "").strip())
+        if token is None:
+            self._throttle.note(peer)
+            return self._ask_token(after, "This is no token that is in force.", 403)
+        request.scope[SIGNED_IN] = token
+        self.sessions.end(cookie_of(request.headers, self.front.cookie))
+        answer = RedirectResponse(after, 303)
+        answer.set_cookie(
+            self.front.cookie, self.sessions.begin_with(token), httponly=True, secure=True, samesite="strict", path="/",
+            max_age=12 * 3600,
+        )  # fmt: skip
+        return answer
+
+    def _ask_token(self, after: str, said: str = "", status: int = 200) -> Response:
+        return HTMLResponse(environment().get_template("login.html").render(next=after, said=said), status)
 
     async def _open(self, request: Request) -> Response:
         """GET shows the script that spends the key, and spends nothing: previews and prefetches ask, too."""
@@ -188,7 +233,7 @@ class Site:
         if cookie is None:
             return PlainTextResponse("This link was used, or is older than a minute. Run speciate open again.", 403)
         answer = PlainTextResponse("/")
-        answer.set_cookie(cookie_name(self.port), cookie, httponly=True, samesite="strict", max_age=12 * 3600)
+        answer.set_cookie(self.front.cookie, cookie, httponly=True, samesite="strict", max_age=12 * 3600)
         return answer
 
     async def _leave(self, request: Request) -> Response:
@@ -197,11 +242,14 @@ class Site:
         session: Session = request.scope["session"]
         if form is None or not session.knows(form.get("csrf")):
             return PlainTextResponse("The form is not of this session.", 403)
-        self.sessions.end(cookie_of(request.headers, self.port))
+        self.sessions.end(cookie_of(request.headers, self.front.cookie))
+        if self.front.team:
+            return RedirectResponse("/login", 303)
         return PlainTextResponse("You are signed out here.")
 
     async def _events(self, request: Request) -> Response:
-        return self.changes.stream(request)
+        session: Session = request.scope["session"]
+        return self.changes.stream(request, lambda: self.sessions.lasts(session))
 
 
 async def _icon(request: Request) -> Response:
@@ -233,7 +281,10 @@ def _without_controls(value: Any) -> Any:
     """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
     if hasattr(value, "__html__"):
         return value
-    return "".join(c for c in str(value) if c in _KEPT or not unicodedata.category(c).startswith("C"))
+    text = str(value)
+    if text.isprintable():  # without line breaks and all that follows
+        return text
+    return "".join(c for c in text if c in _KEPT or not unicodedata.category(c).startswith("C"))
 
 
 def _path(name: object) -> str:

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.governance.roles import Act
 from speciate.server.control import Answer, ControlContext, perform
 from speciate.server.tool_api import App
 from speciate.server.web.sessions import Session
 from speciate.workspace.database import Database
 
 if TYPE_CHECKING:
+    from speciate.server.request_log import RequestLog
+    from speciate.server.web.guard import Front
     from speciate.server.web.media import Media
+    from speciate.server.web.pages.keys import PendingPasskeys
     from speciate.server.web.pages.labelling import HeldLabels
 
 LONGEST_WORDS = 400
@@ -25,6 +29,8 @@ class Parts(NamedTuple):
 
     media: Media
     labels: HeldLabels
+    requests: RequestLog
+    passkeys: PendingPasskeys
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,11 @@ class Visit:
     control: ControlContext
     parts: Parts
     session: Session
+    acts: frozenset[Act]
+    """What the session may do now."""
     decides_for: float
-    """Seconds for which the session still decides; 0: it only looks."""
+    """Seconds for which one of this machine still decides; 0: it only looks."""
+    front: Front
     path: Mapping[str, str]
     """What stands in the places of the route's braces."""
     query: Mapping[str, str]
@@ -48,9 +57,16 @@ class Visit:
     def database(self) -> Database:
         return self.app.workspace.database
 
+    def may(self, act: str) -> bool:
+        """By the name of an act."""
+        return Act[act] in self.acts
+
     @property
-    def decides(self) -> bool:
-        return self.decides_for > 0
+    def how(self) -> str:
+        """How somebody gets to do what this session may not."""
+        if self.front.team:
+            return f"Its role is {self.session.role}: whoever issues the tokens can give another."
+        return "On a terminal: speciate open --decide"
 
     @property
     def now(self) -> float:

@@ -12,8 +12,8 @@ from typing import Literal, cast
 from speciate.errors import Call, Code, SpeciateError
 from speciate.governance import approvals as rows
 from speciate.governance import authorization
-from speciate.governance.approval_signatures import Question, statement
 from speciate.promotion import aliases
+from speciate.server.web.pages.keys import passkeys_here, sealed_here, to_sign
 from speciate.server.web.visit import Visit, field
 from speciate.tools.promotion import list_approvals
 
@@ -39,6 +39,7 @@ def approval(visit: Visit) -> Mapping[str, object]:
     use_case = arguments.get("use_case")
     alias = aliases.read(visit.database, use_case) if isinstance(use_case, str) else None
     authority = authorization.authority_of(visit.app.workspace)
+    marks = {key.public: key.fingerprint for key in authority.keys.values()}
     return {
         "title": f"Approval {found.id}",
         "approval": found,
@@ -48,35 +49,23 @@ def approval(visit: Visit) -> Mapping[str, object]:
         "evidence": found.evidence,
         "interval": found.evidence.get("interval"),
         "serving": alias.model if alias else None,
-        "signed": authority.required,
+        "signed": authority.required or visit.front.team,
         "worth": authority.sentence(),
         "problems": authority.problems,
-        "my_keys": [key for key in visit.session.keys if key.get("public") in _publics(authority)],
+        "sealed": sealed_here(visit, marks),
+        "passkeys": passkeys_here(visit, list(authority.keys.values())),
         "enrolled": sorted(key.name for key in authority.keys.values()),
     }
 
 
-def _publics(authority: authorization.Authority) -> set[str]:
-    return {key.public for key in authority.keys.values()}
-
-
 def question(visit: Visit) -> Mapping[str, object]:
-    """The bytes to be signed for this answer, and the person's sealed keys; nothing is decided by asking.
+    """The bytes to be signed for this answer, and what of this browser can sign; nothing is decided by asking.
 
     Raises CONFLICT where the approval is not the one that was shown, or was answered.
     """
     action, shown = _answer(visit), _shown(visit)
     about = {"action": action, "id": shown.id, "hash": shown.hash}
-    asked = visit.perform("question", about=about)
-    told = Question(**asked["question"])
-    message = statement(asked["workspace"], told, asked["head"], asked["challenge"], asked["until"])
-    usable = {each["public"]: each["fingerprint"] for each in asked["keys"]}
-    keys = [
-        {**key, "fingerprint": usable[str(key.get("public"))]}
-        for key in visit.session.keys
-        if str(key.get("public")) in usable
-    ]
-    return {"message": message.hex(), "challenge": asked["challenge"], "keys": keys, "required": bool(usable)}
+    return to_sign(visit, visit.perform("question", about=about))
 
 
 def answer(visit: Visit) -> Mapping[str, object]:

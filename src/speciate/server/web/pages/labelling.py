@@ -25,7 +25,7 @@ from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import LoggedAnswer, find_many, input_files
 from speciate.server.control import ControlContext, perform
 from speciate.server.web.media import sent
-from speciate.server.web.sessions import PageAccount
+from speciate.server.web.sessions import PageAccount, TokenAccount
 from speciate.server.web.visit import Visit, field
 from speciate.serving.record_feedback import known_answers
 
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 class HeldLabel(NamedTuple):
-    account: PageAccount
+    account: PageAccount | TokenAccount
     use_case: str
     prediction: str
     label: Any

@@ -10,7 +10,7 @@ from speciate.governance import audit as rows
 from speciate.server.web.visit import Visit
 from speciate.settings import Settings
 
-_PAGE = 100
+_PAGE, _REQUESTS = 100, 300
 _TERMINAL = {
     "policy": "speciate policy auto | person", "policies": "speciate policy person --use-case NAME",
     "private_hosts": "speciate hosts add HOST", "roots": "edit settings.toml, then: speciate policy --confirm",
@@ -27,6 +27,11 @@ def audit(visit: Visit) -> Mapping[str, object]:
         "title": "Audit", "use_case": use_case, "verdict": verdict, "page": _PAGE,
         "rows": [(row, approval_keys.evidence_of(row)) for row in found],
     }  # fmt: skip
+
+
+def requests(visit: Visit) -> Mapping[str, object]:
+    """Who asked for what over the network."""
+    return {"title": "Requests", "requests": visit.parts.requests.newest(_REQUESTS)}
 
 
 def settings(visit: Visit) -> Mapping[str, object]:

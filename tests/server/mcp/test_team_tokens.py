@@ -1,0 +1,117 @@
+"""The tokens of a team over MCP: the same ones, the same roles, and none of them approves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from speciate.governance import authorization, tokens
+from speciate.governance.roles import ROLES, Role
+from speciate.server.mcp.app import Server
+from speciate.settings import Team
+from speciate.workspace.workspace import Workspace
+from tests.governance.people import perform
+from tests.server.apps import make_app
+from tests.server.mcp.test_library import HELLO, PORT, READY, TOKEN, call
+
+_ADDRESS = "https://speciate.example.com"
+_LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+_WRITES = {
+    "viewer": set[str](), "labeller": {"record_feedback"}, "approver": {"record_feedback", "rollback_model"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def server(workspace: Workspace) -> Server:
+    workspace.settings = workspace.settings.model_copy(update={"team": Team(address=_ADDRESS)})
+    return Server(make_app(workspace))
+
+
+def issue(workspace: Workspace, role: Role) -> str:
+    made = tokens.make()
+    request = {"name": role, "role": role, "days": 9.0, "id": made.id, "digest": made.digest}
+    perform(workspace, "token create", **request)
+    return made.secret
+
+
+def talk(
+    server: Server, messages: Sequence[tuple[str, dict[str, Any]]], headers: Mapping[str, str] | None = None
+) -> list[tuple[int, dict[str, Any]]]:
+    """Each message by the bearer beside it, in one session."""
+
+    async def main() -> list[tuple[int, dict[str, Any]]]:
+        app = server.http_app(TOKEN, PORT)
+        said = list[tuple[int, dict[str, Any]]]()
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=f"http://127.0.0.1:{PORT}") as client,
+        ):
+            session: dict[str, str] = {}
+            for bearer, message in messages:
+                sent = {"accept": "application/json, text/event-stream", "authorization": f"Bearer {bearer}"}
+                answer = await client.post("/mcp", json=message, headers={**sent, **session, **(headers or {})})
+                if found := answer.headers.get("mcp-session-id"):
+                    session = {"mcp-session-id": found}
+                lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+                said.append((answer.status_code, json.loads(lines[-1]) if lines else {}))
+        return said
+
+    return anyio.run(main)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_sees_and_calls_its_tools_alone(server: Server, workspace: Workspace, role: Role) -> None:
+    secret = issue(workspace, role)
+    asked = [
+        HELLO,
+        READY,
+        _LIST,
+        call(3, "list_jobs"),
+        call(4, "define_use_case", name="x", task="text-classification"),
+    ]
+    _, _, (_, listed), (_, looked), (_, defined) = talk(server, [(secret, each) for each in asked])
+    shown = {tool["name"]: tool["annotations"]["readOnlyHint"] for tool in listed["result"]["tools"]}
+    writes = {name for name, read_only in shown.items() if not read_only}
+    assert "get_status" in shown
+    assert writes == _WRITES[role] if role != "admin" else writes > {"define_use_case", "train_model"}
+    assert not looked["result"].get("isError")
+    told = json.dumps(defined["result"])
+    assert (f"The role {role} does not call define_use_case" in told) == (role != "admin")
+    assert not {name for name in shown if "approve" in name or "token" in name or "policy" in name}
+
+
+def test_a_session_gives_nobody_the_rights_of_who_began_it(server: Server, workspace: Workspace) -> None:
+    admin, viewer = issue(workspace, "admin"), issue(workspace, "viewer")
+    wanted = call(3, "define_use_case", name="x", task="text-classification")
+    *_, (_, mine), (_, theirs) = talk(server, [(admin, HELLO), (admin, READY), (admin, _LIST), (viewer, wanted)])
+    assert "define_use_case" in {tool["name"] for tool in mine["result"]["tools"]}
+    assert "The role viewer does not call" in json.dumps(theirs["result"])
+
+
+def test_a_token_that_is_over_or_never_was_is_refused(server: Server, workspace: Workspace) -> None:
+    secret = issue(workspace, "admin")
+    for wrong in (f"{secret}x", secret.replace("_", " "), "", tokens.make().secret):
+        assert talk(server, [(wrong, HELLO)])[0][0] == 401
+    assert talk(server, [(secret, HELLO)], {"host": "speciate.example.com"})[0][0] == 200
+    assert talk(server, [(secret, HELLO)], {"host": "evil.example"})[0][0] == 421
+    perform(workspace, "token revoke", name="admin")
+    assert talk(server, [(secret, HELLO)])[0][0] == 401
+    assert authorization.authority_of(workspace).tokens() == []
+
+
+def test_this_machine_s_token_does_everything_as_before_and_requests_are_noted(
+    server: Server, workspace: Workspace
+) -> None:
+    secret = issue(workspace, "viewer")
+    _, _, (_, listed) = talk(server, [(TOKEN, HELLO), (TOKEN, READY), (TOKEN, _LIST)])
+    assert "train_model" in {tool["name"] for tool in listed["result"]["tools"]}
+    assert not (workspace.folders.root / "requests").exists()
+    talk(server, [(secret, HELLO)])
+    [day] = (workspace.folders.root / "requests").iterdir()
+    noted = [json.loads(line) for line in day.read_text().splitlines()]
+    assert [(each["token"], each["method"], each["path"]) for each in noted] == [("viewer", "POST", "/mcp")]
