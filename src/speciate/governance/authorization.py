@@ -36,8 +36,10 @@ from speciate.workspace.workspace import Workspace
 
 SECONDS = 120.0
 """For an answer."""
-_NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust")
+_NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust", "executors")
 """Settings that decide what needs a person."""
+_SINCE = ("executors",)
+"""Of these: what snapshots from before there was the setting lack. Nothing was confirmed then."""
 _MOST_OPEN = 1000
 CONFIRM = (
     "the stricter of both is in force. A person who wants what is in the file confirms it: speciate policy --confirm. "
@@ -404,10 +406,11 @@ def settings_snapshot(settings: Settings) -> SettingsSnapshot:
 def settings_differences(settings: Settings, confirmed: Mapping[str, Any]) -> list[str]:
     """A sentence for each setting that is not as it was confirmed."""
     now = settings_snapshot(settings)
+    before = {**{name: {} for name in _SINCE}, **confirmed}
     return [
-        f"{name} in settings.toml is {json.dumps(now[name])}, and {json.dumps(confirmed.get(name))} was confirmed"
+        f"{name} in settings.toml is {json.dumps(now[name])}, and {json.dumps(before.get(name))} was confirmed"
         for name in _NAMES
-        if now[name] != confirmed.get(name)
+        if now[name] != before.get(name)
     ]
 
 
@@ -427,6 +430,9 @@ def stricter_settings(settings: Settings, confirmed: Mapping[str, Any]) -> Setti
             "policies": {name: own for name, own in policies.items() if own != policy or name in settings.policies},
             "private_hosts": tuple(host for host in settings.private_hosts if host in before.private_hosts),
             "cage": "required" if "required" in (settings.cage, before.cage) else settings.cage,
+            "executors": {
+                name: place for name, place in settings.executors.items() if before.executors.get(name) == place
+            },
             "roots": before.roots if settings.roots != before.roots else settings.roots,
             "trust": settings.trust.model_copy(
                 update={

@@ -27,6 +27,7 @@ from speciate.jobs.executors import Executor, LocalExecutor
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, Job, State, fingerprint
 from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.jobs.places.places import Places
 from speciate.jobs.reconcile import Reconciler
 from speciate.jobs.recovery import jobs_paused_as_copied, pause_copied
 from speciate.jobs.schedule import never_fits, never_fits_disk
@@ -63,7 +64,8 @@ class Engine:
         self._executor = executor or LocalExecutor(
             workspace.folders.root, warm_address if workspace.settings.fork_sandboxes else lambda: None
         )
-        self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity)
+        self.places = Places(workspace)
+        self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity, self.places)
         self._waiters = Waiters()
         self._wake = threading.Event()
         self._stopping = False
@@ -75,6 +77,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to reconcile, in a thread."""
+        self.places.start()
         self._thread = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
         self._thread.start()
 
@@ -88,6 +91,7 @@ class Engine:
         self._wake.set()
         if self._thread:
             self._thread.join()
+        self.places.stop()
         if isinstance(self._executor, LocalExecutor):
             self._executor.close()
 
@@ -110,6 +114,7 @@ class Engine:
 
     def _heard(self, events: Sequence[Event]) -> None:
         self._waiters.wake(event.subject for event in events)
+        self.places.heard(events)
         if any(event.type in {"job.queued", "job.cancel_requested", "job.pause_requested"} for event in events):
             self._wake.set()
 
@@ -126,11 +131,19 @@ class Engine:
         """Refuse what would wait for ever: it asks for more than this machine has."""
         if declared.executor != "local":
             return
-        if lacking := never_fits(plan.resources, self.capacity):
+        place = plan.resources.place
+        capacity = self.places.capacities.get(place) if place else self.capacity
+        if capacity is None:
+            raise SpeciateError(
+                Code.REFUSED, f"The daemon does not know the place {place!r} yet.",
+                "settings.toml is read when it starts: speciate stop, then call again.",
+            )  # fmt: skip
+        if lacking := never_fits(plan.resources, capacity):
+            whose = f"[executors.{place}.capacity]" if place else "[capacity]"
             raise SpeciateError(
                 Code.REFUSED,
-                f"This machine can never run it: {lacking}.",
-                "Ask for less, or raise [capacity] in settings.toml, if the machine has more.",
+                f"{place or 'This machine'} can never run it: {lacking}.",
+                f"Ask for less, or raise {whose} in settings.toml, if the machine has more.",
             )
         if plan.bytes and not declared.gives_room and (full := never_fits_disk(plan.bytes, self.workspace.room.look())):
             raise SpeciateError(

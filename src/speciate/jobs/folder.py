@@ -99,6 +99,8 @@ class RunDocument(TypedDict, total=False):
     memory_retries: int
     resume_from: Sequence[str]
     """Folders of earlier attempts, newest first."""
+    inputs: Sequence[str]
+    """`Plan.inputs`, of a run at a place."""
     row: Mapping[str, Any]
     """The job, without result and error."""
     allowances: dict[str, float]
@@ -110,7 +112,7 @@ class RunDocument(TypedDict, total=False):
 
 def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
     """All of `text` or nothing is at `path`, whenever the machine stops. `mode`: who may, less the umask."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")  # nobody else's, thread or host
     try:
         with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(text)

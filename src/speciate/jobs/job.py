@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import TypedDict
 
 from speciate.refs import JobId
@@ -46,6 +46,10 @@ class RunHandle(TypedDict):
 
     run: str
     """JOB.ATTEMPT: the name of its folder."""
+    place: NotRequired[str]
+    """A place of settings.toml; without it the run is on this machine."""
+    folder: NotRequired[str]
+    """Of the run in the place's depot, relative to it: known however the workspace is moved or copied."""
 
 
 JobError = TypedDict(
@@ -70,6 +74,14 @@ class Resources(BaseModel):
     gpu: int = 0
     named: dict[str, int] = Field(default_factory=dict)
     """Slots that a workspace defines, such as {"hf-hub": 1}."""
+    place: str | None = None
+    """A place of settings.toml; None: this machine."""
+
+    @model_serializer(mode="wrap")
+    def _leave_here_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        """As it was stored before there were places, where it is about this machine."""
+        found: Mapping[str, Any] = dump(self)
+        return found if self.place else {name: value for name, value in found.items() if name != "place"}
 
 
 class Limits(BaseModel):

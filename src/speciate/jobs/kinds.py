@@ -91,6 +91,9 @@ class Plan(BaseModel, Generic[Payload]):
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
     """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""
+    inputs: tuple[str, ...] = ()
+    """Where the run goes to a place (`resources.place`): every file and folder that it reads, relative to the
+    workspace's root, or absolute outside of it."""
     resolved: Mapping[str, Any] = Field(default_factory=dict)
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 

@@ -7,17 +7,18 @@ a second before it died. Each pass looks at every live run, applies limits and r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs import allowances, rows
 from speciate.jobs.allowances import Ledger
-from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec
+from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
+from speciate.jobs.places.places import Places
 from speciate.jobs.schedule import (
     USUAL_BYTES,
     choose,
@@ -68,10 +69,17 @@ class Reconciler:
     """Used by one thread."""
 
     def __init__(
-        self, workspace: Workspace, kinds: Kinds, store: Store, executor: Executor, capacity: Capacity
+        self,
+        workspace: Workspace,
+        kinds: Kinds,
+        store: Store,
+        executor: Executor,
+        capacity: Capacity,
+        places: Places | None = None,
     ) -> None:
         self._workspace, self._kinds, self._store = workspace, kinds, store
         self._executor, self._capacity = executor, capacity
+        self._places = places or Places(workspace)
         self._jobs: list[Job] = []
         self._read_at: int | None = None  # the commit after which `_jobs` was read
         # What this process remembers of its own acts; all of it may be forgotten.
@@ -123,11 +131,28 @@ class Reconciler:
 
     def trouble(self, job: str) -> str | None:
         found = self._troubles.get(job)
-        return found.why if found else self._held.get(job)
+        if found or job in self._held:
+            return found.why if found else self._held[job]
+        return next((self._places.trouble(each) for each in self._jobs if each.id == job), None)
 
     def waits(self, job: str) -> str | None:
         """Written when it is asked for, by whatever thread: a pass comes dozens of times a second."""
-        return waiting(*self._asked, self._capacity).get(job)
+        found: dict[str, str] = {}
+        for place, capacity in self._rooms():
+            queued, chosen, live = (_at(place, jobs) for jobs in self._asked)
+            found |= waiting(queued, chosen, live, capacity)
+            if place and len(chosen) + len(live) >= self._places.runs[place]:
+                full = f"It waits for its turn: {place} takes {self._places.runs[place]} runs at once."
+                found |= {each.id: full for each in queued if each not in chosen}
+        return found.get(job)
+
+    def _rooms(self) -> Iterator[tuple[str | None, Capacity]]:
+        """Each place with its capacity, this machine first."""
+        yield None, self._capacity
+        yield from self._places.capacities.items()
+
+    def _executor_of(self, job: Job) -> Executor:
+        return self._places.executor(job.resources.place) if job.resources.place else self._executor
 
     def _guard(self, job: Job, act: Callable[[], None]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
@@ -151,8 +176,9 @@ class Reconciler:
     # Runs that live, or should
 
     def _observe(self, job: Job) -> None:
-        handle = job.handle or self._executor.handle(job.run_id)
-        match self._executor.poll(handle):
+        executor = self._executor_of(job)
+        handle = job.handle or executor.handle(job.run_id)
+        match executor.poll(handle):
             case Alive():
                 if job.state is State.STARTING:
                     job = self._tell(job, SeenAlive(job.attempt))
@@ -166,7 +192,7 @@ class Reconciler:
                 fault("lost_before_commit")
                 self._tell(job, Lost(job.attempt, self._progressed(job), self._ran(job)), paid)
                 self._forget(job)
-            case Pending() if job.request:
+            case Pending() | Unreachable() if job.request:
                 self._pass_on_request(job, handle)
             case Pending():
                 self._relaunch(job)
@@ -191,10 +217,10 @@ class Reconciler:
             return
         sent = self._signalled.get(job.run_id)
         if sent is None:
-            self._executor.cancel(handle, force=False)
+            self._executor_of(job).cancel(handle, force=False)
             self._signalled[job.run_id] = "asked"
         elif self._workspace.elapsed.least(job.request_at) > job.limits.grace_seconds:
-            self._executor.cancel(handle, force=True)  # again each pass, until its claim is free
+            self._executor_of(job).cancel(handle, force=True)  # again each pass, until its claim is free
 
     def _progressed(self, job: Job) -> bool:
         """Whether the newest attempt came further than those before it."""
@@ -273,6 +299,7 @@ class Reconciler:
             self._tell(job, Exited(job.attempt, outcome, ran=exited.ran), paid)
 
     def _forget(self, job: Job) -> None:
+        self._places.forget(job)
         self._launched.pop(job.run_id, None)
         self._signalled.pop(job.run_id, None)
         self._plans.pop(job.id, None)
@@ -341,16 +368,20 @@ class Reconciler:
             self._tell(job, Overdue("queue", limit))
 
     def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> None:
-        planned = []
+        planned, held = list[Job](), dict[str, str]()
         for job in queued:
             if is_due(job, now) and (plan := self._plan(job)) is not None:
                 job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
-                never = never_fits(plan.resources, self._capacity)
+                place = plan.resources.place
+                if place and place not in self._places.capacities:
+                    held[job.id] = f"It waits for the place {place!r}, which settings.toml names no more."
+                    continue
+                never = never_fits(plan.resources, self._places.capacities[place] if place else self._capacity)
                 if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
                     never = never_fits_disk(plan.bytes, room)
                 if never:
                     error: JobError = {
-                        "class": "user", "message": f"this machine can never run it: {never}",
+                        "class": "user", "message": f"{place or 'this machine'} can never run it: {never}",
                         "recovery": "Ask for less, or change [capacity] or [disk] in settings.toml.",
                     }  # fmt: skip
                     self._tell(job, Failed(error))
@@ -362,10 +393,17 @@ class Reconciler:
         }
         needs |= {job.id: self._bytes[job.id] for job in live if job.id in self._bytes}
         rooming = start_within_space(planned, live, needs, room)
-        self._held = rooming.held | unpaid
-        chosen = choose(rooming.start, live, self._capacity, now)
+        self._held = rooming.held | unpaid | held
+        chosen, leaving = list[Job](), list[Job]()
+        for place, capacity in self._rooms():
+            waits, there = _at(place, rooming.start), _at(place, live)
+            begin = choose(waits, there, capacity, now)
+            if place:
+                begin = begin[: max(0, self._places.runs[place] - len(there))]
+            chosen += begin
+            leaving += make_way(waits, begin, there, capacity, now)
         self._asked = (rooming.start, chosen, live)
-        for job in make_way(rooming.start, chosen, live, self._capacity, now):
+        for job in leaving:
             self._guard(job, lambda job=job: self._yield(job))  # type: ignore[misc]
         for job in chosen:
             self._guard(job, lambda job=job: self._claim(job))  # type: ignore[misc]
@@ -417,7 +455,7 @@ class Reconciler:
         return self._plans[job.id]
 
     def _claim(self, job: Job) -> None:
-        handle = self._executor.handle(f"{job.id}.{job.attempt + 1}")
+        handle = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}")
         plan = self._plans[job.id]
         claimed = self._tell(job, Claimed(handle, job.resources), lambda tx, job: keep_plan(tx, job.id, plan))
         fault("claim_after_commit")
@@ -442,13 +480,19 @@ class Reconciler:
             "resume_from": [str(path) for path in earlier if path.is_dir()],
             "row": job.model_dump(mode="json", exclude={"result", "error"}),  # what `rebuild` needs
         }
+        if plan.inputs:
+            spec["inputs"] = plan.inputs
         if plan.spends:
             ledger = allowances.ledger(self._workspace.database)
             spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)
         self._launched[job.run_id] = self._now
         preload = kind.preload if plan.preload is None else plan.preload
-        self._executor.submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
+        self._executor_of(job).submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
         fault("launched")
+
+
+def _at(place: str | None, jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if job.resources.place == place]
 
 
 def _both(first: _Register | None, second: _Register | None) -> _Register | None:

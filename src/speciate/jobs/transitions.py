@@ -174,7 +174,10 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
                 job, State.STARTING, now, attempt=job.attempt + 1, handle=handle, resources=resources, started=now
             )  # fmt: skip
         case SeenAlive(attempt):
-            return _to(job, State.RUNNING, now) if job.state is State.STARTING and job.attempt == attempt else job
+            if job.state is not State.STARTING or job.attempt != attempt:
+                return job
+            begun = {"started": now} if job.resources.place else {}  # its turn in a cluster's queue is no run time
+            return _to(job, State.RUNNING, now, **begun)
         case Exited(attempt):
             return _exited(job, event, now) if _is_of(job, attempt) else job
         case Lost(attempt, progressed):

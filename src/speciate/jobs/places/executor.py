@@ -1,0 +1,389 @@
+"""The executor of one place. What touches a network or a shared disk happens in `look`, in a thread of the place's own:
+the reconciler asks for snapshots and leaves requests, and never waits.
+
+    submit, cancel    remembered here; done by the next look
+    poll              what the last look found; older than some looks, nothing may be concluded from it
+    look              moves inputs out and launches, judges each run (verdict.py), brings back what it left
+
+A run that is at a place has a folder here, too: log, progress and metrics are copied while it runs; outputs,
+checkpoints and, last, `exit` when it has ended. So the rest of the house finds a run as if it had been on this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from speciate import __version__
+from speciate.errors import SpeciateError
+from speciate.faults import fault
+from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
+from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.job import Resources, RunHandle
+from speciate.jobs.places import depot as depots
+from speciate.jobs.places.depot import Depot, Sent
+from speciate.jobs.places.lease import CANCEL, DAEMON, FENCED, Lease, Terms, claim, claimed_by, read_lease
+from speciate.jobs.places.moving import Mover
+from speciate.jobs.places.slurm import Launch
+from speciate.jobs.places.verdict import Seen, Status, Verdict, judge
+from speciate.settings import Place
+
+LOOK_SECONDS = 2.0
+_STALE_LOOKS = 3
+_RELAUNCH_SECONDS = 60.0
+_ASK_SECONDS = 5.0
+"""Between two questions to the cluster about runs that wait."""
+_BURY_SECONDS = 10.0
+"""So long the cluster must say of a launch that nobody claimed that it has ended: once may be a mistake."""
+_BRING_TRIES = 3
+_LOOKED, _CLUSTER_LOG = "looked", "cluster.log"
+_TAIL = 2000
+"""Characters of the cluster's log that are shown."""
+_LAUNCHED = "launched"
+"""In a run's folder here: from now on it may live there."""
+_METRICS = "metrics*.jsonl"
+_NEW = Unreachable("it was not looked at yet")
+_log = logging.getLogger(__name__)
+
+
+class Cluster(Protocol):
+    """What a kind of cluster does. Every method raises OSError where it does not answer, or refuses."""
+
+    def launch(self, launch: Launch) -> None: ...
+
+    def statuses(self, names: list[str]) -> Mapping[str, Status]: ...
+
+    def stop(self, name: str, *, force: bool) -> None: ...
+
+
+@dataclass
+class _Watched:
+    """A run, as the thread knows it. All of it may be forgotten."""
+
+    handle: RunHandle
+    spec: RunSpec | None = None
+    found: Observation = _NEW
+    looked: float = 0.0
+    cancel: str = ""
+    """'' or 'asked' or 'forced', as somebody wants it; `done` is what was passed on."""
+    done: str = ""
+    launched: float | None = None
+    changed: float = 0.0
+    """When the claim, or the lease, was seen to change."""
+    last: tuple[bool, Lease | None] | None = None
+    dead: float | None = None
+    """Since when the cluster says that its launch has ended, unclaimed."""
+    trouble: str = ""
+    tries: int = 0
+
+    @property
+    def over(self) -> bool:
+        return isinstance(self.found, Ended | Gone)
+
+
+class PlaceExecutor:
+    def __init__(
+        self,
+        name: str,
+        place: Place,
+        cluster: Cluster,
+        workspace: Path,
+        owner: str,
+        live: Callable[[], Collection[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`owner`: names this workspace's folder in the depot. `live`: the runs (JOB.ATTEMPT) that the catalog knows to
+        live. `clock`: seconds that only grow."""
+        self.name, self.place = name, place
+        self._cluster, self._workspace, self._owner, self._clock = cluster, workspace, owner, clock
+        self._live = live
+        self._terms = Terms(place.lease_seconds)
+        self._mover = Mover(workspace)
+        self._lock = threading.Lock()
+        self._runs: dict[str, _Watched] = {}
+        self._asked = -_ASK_SECONDS
+        self._statuses: dict[str, Status] = {}
+        self._sweep = True
+        self.wake = threading.Event()
+
+    # The contract of an executor
+
+    def handle(self, run_id: str) -> RunHandle:
+        return {"run": run_id, "place": self.name, "folder": f"{self._owner}/runs/{run_id}"}
+
+    def submit(self, run: RunSpec) -> None:
+        with self._lock:
+            watched = self._runs.setdefault(run.id, _Watched(self.handle(run.id)))
+            watched.spec = watched.spec or run
+        self.wake.set()
+
+    def poll(self, handle: RunHandle) -> Observation:
+        with self._lock:
+            watched = self._runs.get(handle["run"])
+            if watched is None:
+                watched = self._runs[handle["run"]] = _Watched(handle)
+                self.wake.set()
+            if not watched.over and self._clock() - watched.looked > _STALE_LOOKS * LOOK_SECONDS:
+                return Unreachable(watched.trouble or f"{self.name} was not looked at for some seconds")
+            return watched.found
+
+    def cancel(self, handle: RunHandle, force: bool) -> None:
+        with self._lock:
+            watched = self._runs.setdefault(handle["run"], _Watched(handle))
+            watched.cancel = "forced" if force else watched.cancel or "asked"
+            if watched.cancel == watched.done:
+                return
+        self.wake.set()
+
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
+        try:
+            with self._here(handle).log.open("rb") as file:
+                file.seek(offset)
+                return file.read(1 << 20)
+        except FileNotFoundError:
+            return b""
+
+    def forget(self, handle: RunHandle) -> None:
+        """Its end is in the catalog."""
+        with self._lock:
+            watched = self._runs.pop(handle["run"], None)
+        if watched is not None and isinstance(watched.found, Gone):
+            self.sweep()  # what it left was brought here
+
+    def trouble(self, run_id: str) -> str | None:
+        """Why a run that lives, or should, does not get on, or cannot be seen."""
+        with self._lock:
+            watched = self._runs.get(run_id)
+            return watched.trouble or None if watched and not watched.over else None
+
+    def sweep(self) -> None:
+        """Files went: what nothing needs any more goes from the depot, too, as soon as that can be reached."""
+        self._sweep = True
+        self.wake.set()
+
+    # One look
+
+    def look(self) -> None:
+        """Of the place's thread alone. Never raises for a run's or the place's trouble."""
+        with self._lock:
+            runs = [watched for watched in self._runs.values() if not watched.over]
+        self._ask(runs)
+        for watched in runs:
+            try:
+                found, trouble = self._look_at(watched)
+            except (OSError, SpeciateError) as error:
+                found, trouble = Unreachable(str(error)), f"{self.name}: {error}"
+            with self._lock:
+                watched.found, watched.trouble, watched.looked = found, trouble, self._clock()
+        if self._sweep:
+            self._try_sweep()
+
+    def _ask(self, runs: list[_Watched]) -> None:
+        """The cluster, about runs that nobody has claimed; about others nothing that it says would matter."""
+        waiting = [each for each in runs if each.last is None or each.last == (False, None)]
+        if not waiting:
+            self._statuses = {}
+            return
+        if self._clock() - self._asked < _ASK_SECONDS and all(self._named(each) in self._statuses for each in waiting):
+            return
+        names = [self._named(each) for each in waiting]
+        try:
+            self._statuses = dict(self._cluster.statuses(names))
+        except OSError as error:
+            _log.info("%s does not answer: %s", self.name, error)
+            self._statuses = dict.fromkeys(names, Status.SILENT)
+        self._asked = self._clock()
+
+    def _look_at(self, watched: _Watched) -> tuple[Observation, str]:
+        handle = watched.handle
+        if (outcome := self._here(handle).outcome()) is not None:  # all of it is here already
+            self._clear(handle)
+            return Ended(outcome), ""
+        there = self._there(handle)
+        if not (there / depots.SENT).exists():
+            if (self._here(handle).path / _LAUNCHED).exists():
+                # Never sent again: a disk that is not mounted looks like one where nothing ever was.
+                raise FileNotFoundError(f"{there} cannot be seen, where its run was begun; nothing is started again")
+            return (Gone(), "") if watched.cancel else self._send(watched, there)
+        if watched.cancel != watched.done:
+            self._pass_on(watched, there)
+        seen = self._see(watched, there)
+        silence = self._clock() - watched.changed
+        status = self._statuses.get(self._named(watched), Status.SILENT)
+        verdict = judge(seen, status, silence, self._terms.lost)
+        if verdict in (Verdict.GONE, Verdict.ENDED) and not seen.never:
+            self._mirror(handle, there)
+        if verdict is not Verdict.BURY:
+            watched.dead = None
+        match verdict:
+            case Verdict.BURY:
+                watched.dead = self._clock() if watched.dead is None else watched.dead
+                if self._clock() - watched.dead >= _BURY_SECONDS:
+                    claim(there, DAEMON)  # or a node did, a moment ago: the next look says which
+                return Pending(), ""
+            case Verdict.LAUNCH:
+                return self._launch(watched, there)
+            case Verdict.PENDING:
+                return Pending(), ""
+            case Verdict.UNREACHABLE:
+                return Unreachable(f"{self.name} {status}"), "" if seen.claimed else self._say_silent_cluster()
+            case Verdict.ALIVE:
+                self._mirror(handle, there)
+                silent = silence > 2 * self._terms.beat
+                return Alive(), self._say_silent(silence) if silent else ""
+            case Verdict.ENDED:
+                return self._bring_ended(watched, there), ""
+            case Verdict.GONE if seen.never:
+                return Gone() if watched.cancel else self._say_never_began(watched, there), ""
+            case Verdict.GONE:
+                return self._bury(watched, there), ""
+
+    def _see(self, watched: _Watched, there: Path) -> Seen:
+        """The folder as it is; a change of claim or lease is noted with our own clock."""
+        if watched.last is not None and self._clock() - watched.changed > self._terms.lost:
+            # What a mounted disk remembers of a folder, it asks anew once this machine has written there.
+            (there / _LOOKED).write_text(os.urandom(4).hex())
+        lease = read_lease(there)
+        who = claimed_by(there)
+        last = (who is not None, lease)
+        if last != watched.last:
+            watched.last, watched.changed = last, self._clock()
+        return Seen(RunFolder(there).outcome() is not None, who is not None, who == DAEMON, lease)
+
+    def _pass_on(self, watched: _Watched, there: Path) -> None:
+        """A request to stop: by files, which a node sees where the cluster cannot be asked. The cluster's own stop is
+        for what waits: of a run it would kill whoever says how that ended."""
+        wanted = watched.cancel
+        (there / CANCEL).touch()
+        if wanted == "forced":
+            (there / FENCED).touch()
+        if claim(there, DAEMON):
+            self._stop(watched, force=False)
+        watched.done = wanted
+
+    def _stop(self, watched: _Watched, *, force: bool) -> None:
+        try:
+            self._cluster.stop(self._named(watched), force=force)
+        except OSError as error:  # it meets our claim, or its fence
+            _log.info("%s could not be told to stop %s: %s", self.name, watched.handle["run"], error)
+
+    def _send(self, watched: _Watched, there: Path) -> tuple[Observation, str]:
+        """Nothing of it is in the depot: it was never launched."""
+        if watched.spec is None:
+            return Pending(), ""  # the reconciler submits it again
+        depot, spec = self.depot(watched.handle), watched.spec.spec
+        self._here(watched.handle).create(spec)
+        depot.make(str(self._workspace))
+        inputs, moved = self._mover.move_out(depot, spec)
+        there.mkdir(exist_ok=True)
+        scratch = None if self.place.scratch is None else str(self.place.scratch)
+        depots.write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch))
+        fault("place_sent")
+        return self._launch(watched, there)
+
+    def _launch(self, watched: _Watched, there: Path) -> tuple[Observation, str]:
+        now = self._clock()
+        if watched.launched is not None and now - watched.launched < _RELAUNCH_SECONDS:
+            return Pending(), watched.trouble
+        watched.launched = now
+        (self._here(watched.handle).path / _LAUNCHED).touch()
+        resources = depots.read_sent(there).spec.get("resources", {})
+        argv = [self.place.python, "-m", "speciate.jobs.places.node", str(there)]
+        try:
+            self._cluster.launch(
+                Launch(self._named(watched), argv, Resources.model_validate(resources), there / _CLUSTER_LOG)
+            )
+        except OSError as error:
+            return Pending(), f"{self.name} did not take it, and is asked again: {error}"
+        finally:
+            self._asked = now - _ASK_SECONDS
+        fault("place_launched")
+        return Pending(), ""
+
+    def _mirror(self, handle: RunHandle, there: Path) -> None:
+        here = self._here(handle)
+        here.path.mkdir(parents=True, exist_ok=True)
+        (here.path / "supervisor").touch()  # it has begun
+        for name in ("log", "progress.jsonl", *(path.name for path in there.glob(_METRICS))):
+            depots.mirror(there / name, here.path / name)
+
+    def _bring_ended(self, watched: _Watched, there: Path) -> Observation:
+        here, outcome = self._here(watched.handle), RunFolder(there).outcome()
+        assert outcome is not None, "a verdict rests on it"
+        good = outcome.kind == "ok"
+        try:
+            depots.bring(there, here.path, manifest=depots.read_manifest(there), outputs=good)
+        except SpeciateError as error:
+            watched.tries += 1
+            if watched.tries < _BRING_TRIES:
+                raise
+            outcome = Outcome(1, "transient", error.message, error.recovery)
+        fault("place_brought")
+        here.end(outcome)
+        fault("place_ended")
+        self._clear(watched.handle)
+        return Ended(outcome)
+
+    def _say_never_began(self, watched: _Watched, there: Path) -> Observation:
+        """The cluster ended its launch before anything of ours ran: a wrong Python, say, or a node that failed."""
+        try:
+            said = (there / _CLUSTER_LOG).read_text(errors="replace")[-_TAIL:]
+        except FileNotFoundError:
+            said = ""
+        message = f"{self.name} ended its launch before it began"
+        recovery = f"A person runs `speciate places --probe {self.name}`: it says what is wrong there."
+        outcome = Outcome(1, "transient", message, recovery, said)
+        self._here(watched.handle).end(outcome)
+        self._clear(watched.handle)
+        return Ended(outcome)
+
+    def _bury(self, watched: _Watched, there: Path) -> Observation:
+        """It is lost: should it live after all, as on a machine that slept, it ends at its next look."""
+        (there / FENCED).touch()
+        depots.bring(there, self._here(watched.handle).path, manifest=None, outputs=False)
+        self._stop(watched, force=True)
+        return Gone()
+
+    def _clear(self, handle: RunHandle) -> None:
+        shutil.rmtree(self._there(handle), ignore_errors=True)
+
+    # The depot
+
+    def depot(self, handle: RunHandle | None = None) -> Depot:
+        return Depot(self._there(handle).parent.parent if handle else self.place.depot / self._owner)
+
+    def _try_sweep(self) -> None:
+        try:
+            if not self.depot().root.is_dir():
+                return  # nothing was ever there, or its disk is not mounted: the next look may find it
+            freed = self.depot().sweep(self._mover.wanted(), self._live())
+            _log.info("%s: %d bytes went from the depot", self.name, freed)
+            self._sweep = False
+        except (OSError, SpeciateError) as error:
+            _log.info("%s could not be swept: %s", self.name, error)
+
+    def _there(self, handle: RunHandle) -> Path:
+        return self.place.depot / handle["folder"]
+
+    def _here(self, handle: RunHandle) -> RunFolder:
+        return RunFolder(self._workspace / "runs" / handle["run"])
+
+    def _named(self, watched: _Watched) -> str:
+        """Of the launch, for the cluster: nobody else's."""
+        return watched.handle["folder"].replace("/runs/", "-")
+
+    def _say_silent_cluster(self) -> str:
+        return f"{self.name} does not answer. Nothing is started a second time."
+
+    def _say_silent(self, silence: float) -> str:
+        return (
+            f"Nothing was heard of its run at {self.name} for {silence:.0f} s. Until {self._terms.lost:g} s it counts "
+            "as alive, and nothing is started a second time."
+        )

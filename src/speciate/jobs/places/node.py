@@ -1,0 +1,218 @@
+"""The node's side of a run: `python -m speciate.jobs.places.node RUN_DIR`, with a run's folder on a shared disk.
+
+It stands where `jobs/supervisor.py` stands on one machine, for a kernel lock says nothing across machines. It claims
+the attempt, so that it runs once however often it was launched; keeps the lease; and kills its run when it cannot. The
+run dies with it, and it with whoever started it. TERM is a preemption: the run leaves a checkpoint and is queued again.
+
+Two threads, because a shared disk that is away may hold up a call for ever: one does all that touches the disk, the
+other, the first, only looks at the time and at the run. Standard library only. Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from speciate import __version__
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import SECOND, Outcome, RunFolder
+from speciate.jobs.places.depot import Sent, read_sent, write_manifest
+from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_SECONDS, _MOST_LOOK = 0.2, 1.0
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+_ALIVE = ".alive"
+_LIBC = ctypes.CDLL(None)
+
+
+def uptime() -> float:
+    """Seconds that go on while the machine sleeps: a lease runs out meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def die_with_parent(number: int, parent: int | None = None) -> None:
+    """`parent`: who it is; one that has died before this call is noticed, too."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def _say(what: str) -> None:
+    """Into the cluster's own log of the launch."""
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
+class Keeper:
+    """Renews the lease in a thread, and sees requests of the daemon. `renewed`: when the newest beat that is on the
+    disk was begun."""
+
+    def __init__(self, folder: Path, terms: Terms) -> None:
+        self._folder, self._terms = folder, terms
+        self._beat, self._node = 0, socket.gethostname()
+        self.renewed = uptime()
+        self.cancelled = self.fenced = self.troubled = False
+        """`troubled`: the disk was away at some time."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def begin(self) -> None:
+        """The first beat, before anything runs. Raises OSError."""
+        self._renew()
+        self._thread.start()
+
+    def _renew(self, *, held: bool = True) -> None:
+        began = uptime()
+        self._beat += 1
+        write_lease(self._folder, Lease(self._beat, held, self._node))
+        self.renewed = began
+
+    def _keep(self) -> None:
+        pause = min(_MOST_LOOK, self._terms.beat)
+        due = uptime() + self._terms.beat
+        while not self._over.wait(pause):
+            try:
+                self.troubled = self.troubled or not (self._folder / CLAIMED).exists()
+                self.fenced = self.fenced or (self._folder / FENCED).exists()
+                self.cancelled = self.cancelled or (self._folder / CANCEL).exists()
+                if uptime() >= due:
+                    self._renew()
+                    due = self.renewed + self._terms.beat
+            except OSError as error:
+                self.troubled = True
+                _say(f"lease: {error}")
+
+    def release(self) -> None:
+        """After `exit` is written and nothing of the run lives. Raises OSError."""
+        self._over.set()
+        self._thread.join()
+        self._renew(held=False)
+
+    @property
+    def run_out(self) -> bool:
+        return uptime() - self.renewed > self._terms.hold
+
+
+def main(run_dir: str) -> int:
+    """Run the attempt to its end; SECOND where another launch has it."""
+    die_with_parent(signal.SIGTERM)
+    folder = RunFolder(Path(run_dir))
+    try:
+        sent = read_sent(folder.path)
+        mine = claim(folder.path, "node")
+    except FileNotFoundError:  # it is over, and its folder gone
+        mine = False
+    if not mine:
+        _say("another launch has this attempt, or it was called off")
+        return SECOND
+    keeper = Keeper(folder.path, Terms(sent.hold))
+    keeper.begin()
+    if sent.version != __version__:
+        why = f"this node has speciate {__version__}, and the workspace {sent.version}"
+        folder.end(
+            Outcome(1, "user", why, "Install the same version on the nodes: `speciate places --probe` shows it.")
+        )
+        keeper.release()
+        return 1
+    with _scratch(sent, folder.run_id) as scratch:
+        status = _supervise(folder, keeper, scratch)
+    if status != SECOND and folder.outcome() is None:
+        folder.end(_outcome(status, troubled=keeper.troubled or not (folder.path / CLAIMED).exists()))
+    with contextlib.suppress(SpeciateError):
+        write_manifest(folder.path)
+    keeper.release()
+    return 0 if status == 0 else 1
+
+
+def _supervise(folder: RunFolder, keeper: Keeper, scratch: Path) -> int:
+    """Start the run and see it through; its status as of os.waitstatus_to_exitcode."""
+    preempted = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: preempted.set())
+    with folder.log.open("ab") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "speciate.jobs.places.unpack", str(folder.path), str(scratch), str(os.getpid())],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=scratch, start_new_session=True,
+        )  # fmt: skip
+    asked = False
+    while True:
+        try:
+            status = worker.wait(_LOOK_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            pass
+        if keeper.fenced or keeper.run_out:
+            _say("fenced: the run is killed" if keeper.fenced else "the lease ran out: the run is killed")
+            _kill(worker.pid)
+        elif not asked and (keeper.cancelled or preempted.is_set()):
+            asked = True
+            worker.send_signal(signal.SIGTERM)
+    _kill(worker.pid)  # whatever it left behind of its group
+    return status
+
+
+def _kill(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _outcome(status: int, *, troubled: bool) -> Outcome:
+    """How a run ended that left no word itself: most likely because the disk was away for a moment, so that it is tried
+    again. `troubled`: that was seen; then it uses up no retry."""
+    if troubled:
+        return Outcome(status, "killed", "the shared disk was away")
+    if status >= 0:
+        recovery = "Call get_job(job=..., log_lines=100) for its log."
+        return Outcome(status, "transient", f"its process ended with code {status} before it could say why", recovery)
+    number = signal.Signals(-status)
+    return Outcome(status, "transient" if number in _CRASHES else "killed", f"its process ended by {number.name}")
+
+
+@contextlib.contextmanager
+def _scratch(sent: Sent, run_id: str) -> Iterator[Path]:
+    """A folder of the node's own disk, for this run alone; those of runs that were killed here go."""
+    base = Path(sent.scratch or tempfile.gettempdir()) / f"speciate-{os.getuid()}"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = base.lstat()
+    if info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise PermissionError(f"{base} must belong to this user alone (mode 0700)")
+    _clear(base)
+    folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=base))
+    alive = os.open(folder / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(alive)
+
+
+def _clear(base: Path) -> None:
+    for left in base.iterdir():
+        try:
+            alive = os.open(left / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # it is being made now, or is none of ours
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(alive)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

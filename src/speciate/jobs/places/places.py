@@ -1,0 +1,118 @@
+"""The places of a workspace: an executor and a thread for each, and what each has room for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Collection, Mapping
+
+from speciate.jobs.executors import Executor, Observation, RunSpec, Unreachable
+from speciate.jobs.job import Job, RunHandle
+from speciate.jobs.places.executor import LOOK_SECONDS, PlaceExecutor
+from speciate.jobs.places.slurm import Slurm
+from speciate.settings import Capacity
+from speciate.workspace.database import Event
+from speciate.workspace.workspace import Workspace
+
+FORGOTTEN = "data.forgotten"
+"""The event after which files of the workspace are gone."""
+_LIVE = "SELECT id, attempt FROM jobs WHERE state IN ('starting', 'running') AND executor = 'local'"
+_STOP_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+
+class Places:
+    """Without any in the settings nothing is made and no thread begins."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        owner = owner_of(workspace)
+        self._executors: Mapping[str, PlaceExecutor] = {
+            name: PlaceExecutor(name, place, Slurm(place), workspace.folders.root, owner, self._live)
+            for name, place in workspace.settings.executors.items()
+        }
+        self.capacities: Mapping[str, Capacity] = {
+            name: place.room() for name, place in workspace.settings.executors.items()
+        }
+        self.runs: Mapping[str, int] = {name: place.runs for name, place in workspace.settings.executors.items()}
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+
+    def executor(self, name: str) -> Executor:
+        """Of a place that the settings no longer name: one of which nothing is known."""
+        return self._executors.get(name) or _Unnamed(name)
+
+    def start(self) -> None:
+        for name, executor in self._executors.items():
+            thread = threading.Thread(target=self._watch, args=(executor,), name=f"place {name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Runs live on. A thread that waits for a cluster is left behind."""
+        self._stopping.set()
+        for executor in self._executors.values():
+            executor.wake.set()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+
+    def look(self) -> None:
+        """One look at each place in the caller's thread: for tests, and engines that were not started."""
+        for executor in self._executors.values():
+            executor.look()
+
+    def _watch(self, executor: PlaceExecutor) -> None:
+        while not self._stopping.is_set():
+            executor.wake.clear()
+            try:
+                executor.look()
+            except Exception:  # noqa: BLE001 - logged; the next look may succeed, and runs are judged by it alone
+                _log.exception("%s could not be looked at", executor.name)
+            executor.wake.wait(LOOK_SECONDS)
+
+    def heard(self, events: Collection[Event]) -> None:
+        if self._executors and any(event.type == FORGOTTEN for event in events):
+            for executor in self._executors.values():
+                executor.sweep()
+
+    def forget(self, job: Job) -> None:
+        if job.handle is not None and (found := self._executors.get(job.handle.get("place", ""))):
+            found.forget(job.handle)
+
+    def trouble(self, job: Job) -> str | None:
+        place = job.resources.place
+        found = self._executors.get(place) if place else None
+        return found.trouble(job.run_id) if found else None
+
+    def _live(self) -> set[str]:
+        return {f"{name}.{attempt}" for name, attempt in self._workspace.database.read(_LIVE)}
+
+
+def owner_of(workspace: Workspace) -> str:
+    """The name of its folder in a depot: a copy of the workspace has another one."""
+    whole = f"{workspace.identity} {os.path.realpath(workspace.folders.root)}"
+    return f"speciate-{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
+
+
+class _Unnamed:
+    """A place that settings.toml named when its run began."""
+
+    def __init__(self, name: str) -> None:
+        self._why = f"settings.toml names no place {name!r} any more"
+
+    def handle(self, run_id: str) -> RunHandle:
+        return {"run": run_id}
+
+    def submit(self, run: RunSpec) -> None:
+        """Nowhere."""
+
+    def poll(self, handle: RunHandle) -> Observation:
+        return Unreachable(self._why)
+
+    def cancel(self, handle: RunHandle, force: bool) -> None:
+        """Nobody can be told."""
+
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
+        return b""

@@ -1,0 +1,142 @@
+"""What a place is able to do: asked of the cluster's programs and its depot here, and by a small job that runs there.
+
+`python -m speciate.jobs.places.probe FOLDER` is that job. It needs no workspace and no data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate import __version__
+from speciate.jobs.folder import write_whole
+from speciate.jobs.job import Resources
+from speciate.jobs.places.lease import claim
+from speciate.jobs.places.slurm import Launch, Slurm
+from speciate.sandbox import layers
+from speciate.settings import Place
+
+_TOKEN, _SAID, _LOG = "token", "said.json", "cluster.log"
+_GPU_SECONDS = 20.0
+_LOOK_SECONDS = 0.5
+_FULL_BYTES = 1 << 30
+
+
+class Finding(NamedTuple):
+    name: str
+    ok: bool
+    what: str
+
+
+def look_from_here(place: Place) -> Iterator[Finding]:
+    """Without a job: whether the cluster answers, and whether the depot is a folder of ours."""
+    cluster = Slurm(place)
+    try:
+        began = time.monotonic()
+        version = cluster.version()
+        cluster.answers()
+        yield Finding("cluster", True, f"{version}, answered in {time.monotonic() - began:.2f} s")
+    except OSError as error:
+        yield Finding("cluster", False, str(error))
+    yield _depot(place.depot)
+
+
+def _depot(folder: Path) -> Finding:
+    try:
+        info = folder.stat()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding("depot", False, f"{folder}: {error.strerror}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("depot", False, f"{folder} cannot be written by this user")
+    room = f"{free / (1 << 30):.0f} GiB free"
+    if info.st_mode & 0o002:
+        return Finding("depot", False, f"{folder} can be written by everybody, so others could replace what runs read")
+    return Finding("depot", free > _FULL_BYTES, f"{folder}, {room}")
+
+
+def look_from_there(place: Place, seconds: float, wait: Callable[[float], None] = time.sleep) -> Iterator[Finding]:
+    """By a job of one core. `seconds`: how long it may take to get its turn and to answer."""
+    cluster, name = Slurm(place), f"speciate-probe-{os.urandom(6).hex()}"
+    folder = place.depot / name
+    try:
+        folder.mkdir(mode=0o700)
+        token = os.urandom(16).hex()
+        write_whole(folder / _TOKEN, token)
+        argv = [place.python, "-m", "speciate.jobs.places.probe", str(folder)]
+        began = time.monotonic()
+        cluster.launch(Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), folder / _LOG))
+        while not (folder / _SAID).exists():
+            if time.monotonic() - began > seconds:
+                cluster.stop(name, force=True)
+                yield Finding("job", False, f"no answer within {seconds:.0f} s; {_tail(folder / _LOG)}")
+                return
+            wait(_LOOK_SECONDS)
+        took = time.monotonic() - began
+        yield from _findings(json.loads((folder / _SAID).read_text()), token, took, claimed=not claim(folder, "daemon"))
+    except (OSError, ValueError) as error:
+        yield Finding("job", False, str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tail(log: Path) -> str:
+    try:
+        return f"its log ends in: {log.read_text(errors='replace').strip()[-300:]}"
+    except OSError:
+        return "it has not begun, or the depot is not shared"
+
+
+def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool) -> Iterator[Finding]:
+    yield Finding("job", True, f"answered by {said['host']} after {took:.1f} s")
+    shared = said["token"] == token
+    yield Finding("shared", shared and claimed, "the same folder on both sides" if shared else "another folder there")
+    same = said["version"] == __version__
+    yield Finding("speciate", same, f"{said['version']} there, {__version__} here")
+    yield Finding("Python", True, f"{said['python']}")
+    gpus = said["gpus"]
+    yield Finding(
+        "GPUs", True, ", ".join(map(str, gpus)) if isinstance(gpus, list) and gpus else "none that it was given"
+    )
+    lacking = said["lacking"]
+    assert isinstance(lacking, list)
+    whole = f"its kernel lacks: {', '.join(lacking)}; runs that open foreign files are refused there"
+    yield Finding("sandbox", not lacking, whole if lacking else "every layer")
+
+
+def main(folder: str) -> int:
+    """On the node."""
+    path = Path(folder)
+    claim(path, "node")
+    said = {
+        "host": socket.gethostname(),
+        "token": (path / _TOKEN).read_text(),
+        "version": __version__,
+        "python": f"{platform.python_version()}, {sys.executable}",
+        "gpus": _gpus(),
+        "lacking": [layer.name for layer in layers() if layer.needed and not layer.there],
+    }
+    write_whole(path / _SAID, json.dumps(said))
+    return 0
+
+
+def _gpus() -> list[str]:
+    """As the driver's own program lists them."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_GPU_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.partition(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU ")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

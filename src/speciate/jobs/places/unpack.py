@@ -1,0 +1,70 @@
+"""The first act of a run on a node: `python -m speciate.jobs.places.unpack RUN_DIR SCRATCH`, which becomes the worker.
+
+Copies what the run reads from the depot into the node's own disk, each file checked on the way, as a folder that looks
+like the workspace to the worker; writes the run's spec with the paths that hold here; and executes `speciate.worker`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+from speciate.errors import SpeciateError
+from speciate.jobs.folder import RESUMABLE, Outcome, RunDocument, RunFolder
+from speciate.jobs.places.depot import Depot, read_sent
+from speciate.jobs.places.node import die_with_parent
+
+
+class _Stopped(BaseException):
+    """It was asked to stop."""
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def main(run_dir: str, scratch: str, parent: str) -> int:
+    """Does not return where all is there."""
+    die_with_parent(signal.SIGKILL, int(parent))  # the worker, too: it is what this process becomes
+    folder, root = RunFolder(Path(run_dir)), Path(scratch) / "workspace"
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        sent = read_sent(folder.path)
+        depot = Depot(folder.path.parent.parent)
+        root.mkdir(mode=0o700)
+        for entry in sent.inputs:
+            depot.take(entry, root / entry.name)
+        moved = {old: str(root / new) if new else str(root) for old, new in sent.moved.items()}
+        (root / "cache").mkdir(exist_ok=True)
+        folder.create(cast(RunDocument, with_paths(sent.spec, moved)))
+    except (SpeciateError, FileNotFoundError) as error:
+        message = error.message if isinstance(error, SpeciateError) else f"{error.filename} is not in the depot"
+        folder.end(Outcome(1, "transient", message))
+        return 1
+    except _Stopped:
+        folder.end(Outcome(RESUMABLE, "stopped", "stopped on request"))
+        return RESUMABLE
+    return os.execv(sys.executable, [sys.executable, "-m", "speciate.worker", str(folder.path)])
+
+
+def with_paths(document: Any, moved: Mapping[str, str]) -> Any:
+    """JSON with each absolute path that is a key of `moved`, or lies below one, as it is here; longest keys first."""
+    if isinstance(document, str):
+        for old in sorted(moved, key=len, reverse=True):
+            if document == old or document.startswith(f"{old}/"):
+                return moved[old] + document[len(old) :]
+        return document
+    if isinstance(document, Mapping):
+        return {name: with_paths(value, moved) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [with_paths(each, moved) for each in document]
+    return document
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:4]))

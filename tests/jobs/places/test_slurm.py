@@ -1,0 +1,189 @@
+"""A real Slurm of two nodes: a training, a request to stop, and kill -9 of everything that a run rests on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from speciate.jobs.engine import Engine
+from speciate.jobs.job import ENDED, Job, State
+from speciate.jobs.kinds import Kinds
+from speciate.jobs.process_identity import identity
+from speciate.models import registry
+from speciate.settings import Capacity, Place, Settings
+from speciate.workspace.workspace import Workspace
+from tests.jobs.places.cluster import until
+from tests.jobs.places.conftest import PLACED, READS
+from tests.jobs.places.slurm_cluster import SlurmCluster, why_not
+from tests.training.world import make_dataset, png, thirds
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
+HOLD = 8.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    found = SlurmCluster(tmp_path_factory.mktemp("slurm") / "state")
+    yield found
+    found.close()
+
+
+class House:
+    """One workspace, whose daemon (its engine) may be restarted, and the place `hpc`."""
+
+    def __init__(self, root: Path, cluster: SlurmCluster) -> None:
+        self.depot = root / "depot"
+        self.depot.mkdir()
+        self._root = root / "workspace"
+        place = Place(
+            kind="slurm", depot=self.depot, python=sys.executable, programs=cluster.programs,
+            scratch=root, lease_seconds=HOLD, runs=4,
+        )  # fmt: skip
+        self._settings = Settings(policy="auto", capacity=Capacity(cpu=8), executors={"hpc": place})
+        self.trace = root / "trace"
+        self.trace.mkdir()
+        self.begin()
+
+    def begin(self) -> None:
+        self.workspace = Workspace(self._root, settings=self._settings)
+        self.engine = Engine(self.workspace, Kinds(extra=[PLACED, READS]))
+        self.engine.start()
+
+    def end(self) -> None:
+        self.engine.stop()
+        self.workspace.close()
+
+    def run(self, seconds: float, value: int) -> Job:
+        """A run that is seen to work."""
+        spec = {"place": "hpc", "seconds": seconds, "value": value, "trace": str(self.trace)}
+        job = self.engine.submit("placed", spec)
+        until(lambda: self.engine.folder(self.engine.get(job.id)).progress() is not None, 60)
+        return self.engine.get(job.id)
+
+    def there(self, job: Job) -> Path:
+        (found,) = self.depot.glob(f"speciate-*/runs/{job.id}.{job.attempt}")
+        return found
+
+    def overlaps(self) -> list[str]:
+        """Attempts of one job that lived at the same time, by when each began and was last seen to."""
+        lives: dict[str, list[tuple[int, float, float]]] = {}
+        for line in (self.trace / "lives").read_text().splitlines():
+            run, pid, what, at = line.split()
+            job = run.rpartition(".")[0]
+            if what == "began":
+                lives.setdefault(job, []).append((int(pid), float(at), float("inf")))
+        found = []
+        for job, begun in lives.items():
+            for (pid, _, _), (_, later, _) in pairwise(begun):
+                if identity(pid):
+                    found.append(f"{job}: {pid} lives beside what began at {later}")
+        return found
+
+
+@pytest.fixture
+def house(tmp_path: Path, cluster: SlurmCluster) -> Iterator[House]:
+    house = House(tmp_path, cluster)
+    yield house
+    for job in house.engine.list(limit=100):
+        if job.state not in ENDED:
+            house.engine.control(job.id, "cancel")
+    for job in house.engine.list(limit=100):
+        house.engine.wait(job.id, timeout=30)
+    house.end()
+
+
+def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    make_dataset(
+        house.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:300]], splits=thirds(300),
+        media=[png((image * 15).astype("uint8")) for image in digits.images[:300]],
+    )  # fmt: skip
+    made = {}
+    for place in ("here", "hpc"):
+        spec = {"name": place, "dataset": "digits", "method": "classical", "resources": {"place": place}}
+        done = house.engine.wait(house.engine.submit("train", spec).id, timeout=240)
+        assert done.state is State.SUCCEEDED, (done.reason, done.error, house.engine.folder(done).log_tail(40))
+        card = registry.resolve(house.workspace.database, house.workspace.folders, f"{place}@v1").card
+        made[place] = card.id, card.metrics, done.result and done.result["report"]["validation"]
+    assert made["here"] == made["hpc"]
+
+
+def test_stops_on_request_and_goes_on(house: House) -> None:
+    job = house.run(30, 1)
+    house.engine.control(job.id, "pause")
+    until(lambda: house.engine.get(job.id).state is State.PAUSED, 30)
+    before = int((house.engine.folder(job).checkpoints / "step").read_text())
+    house.engine.control(job.id, "resume")
+    until(lambda: house.engine.get(job.id).attempt == 2 and house.engine.folder(house.engine.get(job.id)).progress() is not None, 30)  # fmt: skip  # noqa: E501
+    found = house.engine.folder(house.engine.get(job.id)).progress()
+    assert found is not None
+    assert found.done > before
+
+
+@pytest.mark.parametrize("victim", ["worker", "supervisor", "stepd"])
+def test_whoever_is_killed_the_run_goes_on_once(house: House, victim: str) -> None:
+    job = house.run(12, 2)
+    who = json.loads((house.there(job) / "claimed").read_text())["pid"]
+    worker = int((house.there(job) / "worker").read_text().split()[0])
+    stat = Path(f"/proc/{who}/stat").read_text()
+    parent = int(stat.rpartition(")")[2].split()[1])
+    os.kill({"worker": worker, "supervisor": who, "stepd": parent}[victim], signal.SIGKILL)
+    until(lambda: not identity(worker), 5)
+    done = house.engine.wait(job.id, timeout=90)
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+    assert done.result is not None
+    assert done.result["resumed_at"] > 0
+    assert house.overlaps() == []
+
+
+def test_slurmd_killed_its_run_lives_and_ends_well_whatever_slurm_says(house: House, cluster: SlurmCluster) -> None:
+    job = house.run(45, 3)
+    pid = int((house.there(job) / "worker").read_text().split()[0])
+    node = cluster.node_of(f"{job.id}.1")
+    cluster.kill(node)
+    said, end = set[str](), time.monotonic() + 100
+    while time.monotonic() < end and house.engine.get(job.id).state not in ENDED:
+        said |= set(cluster.ask("squeue", "-h", "--states=all", "-o", "%T").split())
+        with contextlib.suppress(TimeoutError):
+            house.engine.wait(job.id, timeout=1)
+    cluster.begin(node)
+    done = house.engine.get(job.id)
+    assert "NODE_FAIL" in said, "or this test shows nothing"
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+    assert done.result is not None
+    assert done.result["pid"] == pid
+    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+
+
+def test_without_controller_and_daemon_the_run_ends_and_is_found(house: House, cluster: SlurmCluster) -> None:
+    job = house.run(15, 4)
+    cluster.kill("slurmctld")
+    house.end()
+    time.sleep(2)
+    house.begin()
+    done = house.engine.wait(job.id, timeout=60)
+    cluster.begin("slurmctld")
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+
+
+def test_scancel_by_somebody_else_is_a_preemption(house: House, cluster: SlurmCluster) -> None:
+    job = house.run(20, 5)
+    cluster.ask("scancel", f"--name={house.there(job).parents[1].name}-{job.id}.1")
+    until(lambda: house.engine.get(job.id).attempt == 2, 40)
+    now = house.engine.get(job.id)
+    assert (now.retries, now.losses) == (0, 0), now.reason
+    done = house.engine.wait(job.id, timeout=60)
+    assert done.state is State.SUCCEEDED
+    assert house.overlaps() == []

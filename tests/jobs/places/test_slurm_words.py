@@ -1,0 +1,78 @@
+"""What is said to Slurm's programs, and what is understood of their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from speciate.errors import SpeciateError
+from speciate.jobs.job import Resources
+from speciate.jobs.places.slurm import Launch, Slurm
+from speciate.jobs.places.verdict import Status
+from speciate.settings import Place, Settings
+from tests.jobs.places.cluster import Double
+
+
+def _launch(double: Double, **asked: float) -> tuple[str, str]:
+    Slurm(double.place(options=["--partition=gpu"])).launch(
+        Launch("speciate-1-job-x.1", ["true", "it's one"], Resources.model_validate(asked), double.jobs / "log")
+    )
+    (words,) = double.jobs.glob("*.words")
+    return words.read_text(), words.with_suffix(".sh").read_text()
+
+
+def test_resources_and_options_are_asked_for(double: Double) -> None:
+    words, script = _launch(double, cpu=2.4, gpu=2, memory_mb=3000)
+    for each in ("--cpus-per-task=2", "--gpus=2", "--mem=3000M", "--partition=gpu", "--no-requeue", "--export=NIL",
+                 "--dependency=singleton", "--job-name=speciate-1-job-x.1", "--signal=B:TERM@60"):  # fmt: skip
+        assert each in words.split()
+    assert script.rstrip().endswith("true 'it'\"'\"'s one'")
+
+
+def test_the_script_holds_nothing_of_the_daemons_environment(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:sesame@proxy")
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    words, script = _launch(double)
+    assert "sesame" not in words + script
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("PENDING", Status.PENDING), ("RUNNING", Status.RUNNING), ("COMPLETING", Status.RUNNING),
+        ("NODE_FAIL", Status.DEAD), ("PREEMPTED", Status.DEAD), ("TIMEOUT", Status.DEAD), ("WHATEVER", Status.DEAD),
+    ],
+)  # fmt: skip
+def test_states_of_slurm(double: Double, said: str, status: Status) -> None:
+    double.set("says", said)
+    assert Slurm(double.place()).statuses(["a", "b"]) == {"a": status, "b": status}
+
+
+def test_no_answer_is_an_error_and_no_state(double: Double) -> None:
+    assert Slurm(double.place()).statuses(["a"]) == {"a": Status.UNKNOWN}
+    double.set("away")
+    with pytest.raises(OSError, match="Unable to contact"):
+        Slurm(double.place()).statuses(["a"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depot": "relative"}, {"kind": "k8s"}, {"options": ["--requeue"]}, {"options": ["--job-name=x"]},
+        {"options": ["gpu"]}, {"token": "x"}, {"runs": 0},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Place.model_validate({"kind": "slurm", "depot": "/shared", "python": "python3", **wrong})
+
+
+@pytest.mark.parametrize("name", ["here", "Lab", "a b", ""])
+def test_names_of_places(name: str) -> None:
+    place = Place(kind="slurm", depot=Path("/shared"), python="python3")
+    with pytest.raises(ValidationError):
+        Settings(executors={name: place})
+    with pytest.raises(SpeciateError, match="lab"):
+        Settings(executors={"lab": place}).place("moon")
