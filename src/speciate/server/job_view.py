@@ -94,6 +94,8 @@ class JobView(Result):
     """Why it is in this state, or why it does not get on."""
     request: str | None = None
     """What was asked of a run that still lives: cancel, pause or stop."""
+    place: str | None = None
+    """Of settings.toml, where it does not run here."""
     progress: JobProgress | None = None
     eta_seconds: float | None = None
     run_seconds: float = 0.0
@@ -134,7 +136,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
     eta = _eta(job, progress, age)
     return JobView(
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
-        request=job.request, progress=_progress(nearest),
+        request=job.request, place=job.resources.place, progress=_progress(nearest),
         eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=_result(engine, job), error=_error(job),
         children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),

@@ -26,6 +26,7 @@ from speciate.models import model_folder, registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import has_trained_head
 from speciate.refs import check_name, dataset_ref
+from speciate.settings import Capacity
 from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefix, usual_target, usual_task
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
@@ -42,6 +43,7 @@ from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
 from speciate.training.planning.part_encoders import find_encoders, that_read_a_part
+from speciate.training.planning.placing import find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
@@ -92,13 +94,14 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     if base:
         _check_base(base, manifest)
     spec, teachers = prior_model_checks.check_prior_models(spec, manifest, task, base, workspace)
-    threads = _threads(workspace, spec.resources.cpu)
+    place, capacity = find_place(spec, workspace.settings)
+    threads = _threads(capacity, spec.resources.cpu)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
-    gpus, price = _gpus(spec, task, workspace), usd_per_core_hour(workspace.settings)
+    gpus, price = _gpus(spec, task, capacity), usd_per_core_hour(workspace.settings)
     spec = _within(spec, threads * max(1, gpus), price)
     check_labels(manifest, target, task, terms)
     if (head := choose_head(base, method, task, manifest, target, parameters)) is not None:
@@ -126,7 +129,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         threads=threads,
         processes=max(1, gpus),
         device="cuda" if gpus else "cpu",
-        memory_mb=spec.resources.memory_mb or workspace.settings.capacity.memory_mb or None,
+        memory_mb=spec.resources.memory_mb or capacity.memory_mb or None,
         usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
@@ -139,7 +142,9 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             cpu=(spec.resources.cpu or float(threads)) * payload.processes,
             memory_mb=spec.resources.memory_mb or room * payload.processes,
             gpu=gpus,
+            place=place,
         ),
+        inputs=run_inputs(payload, workspace.folders) if place else (),
         seconds=cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
         usd=usd_for(cost.cpu_seconds, price) if cost else None,
@@ -153,6 +158,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             "target": target,
             "base_model": candidate.base_model,
             "metric": payload.objective.metric,
+            **({"place": place} if place else {}),
             **({"head": head.head} if head else {}),
             **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
             **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
@@ -397,7 +403,7 @@ def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:
     return spec.model_copy(update={"budget_minutes": min(minutes, spec.budget_minutes or minutes)})
 
 
-def _gpus(spec: TrainSpec, task: Task, workspace: Workspace) -> int:
+def _gpus(spec: TrainSpec, task: Task, capacity: Capacity) -> int:
     if spec.method not in _ON_GPU:
         if spec.resources.gpu:
             raise SpeciateError(
@@ -412,12 +418,12 @@ def _gpus(spec: TrainSpec, task: Task, workspace: Workspace) -> int:
             f"resources.gpu is {spec.resources.gpu}, and {spec.method!r} trains on one.",
             "Leave it out, or set it to 1.",
         )
-    return min(1, workspace.settings.capacity.gpu) if spec.resources.gpu is None else spec.resources.gpu
+    return min(1, capacity.gpu) if spec.resources.gpu is None else spec.resources.gpu
 
 
-def _threads(workspace: Workspace, wanted: float | None) -> int:
+def _threads(capacity: Capacity, wanted: float | None) -> int:
     """Two where there are two: more gain little at these sizes and would keep other jobs waiting."""
-    return max(1, int(wanted or min(2, workspace.settings.capacity.cpu or cores())))
+    return max(1, int(wanted or min(2, capacity.cpu or cores())))
 
 
 KIND = Kind(
@@ -464,6 +470,8 @@ def _from_recipe(spec: TrainSpec, like: str, workspace: Workspace) -> tuple[Trai
             "Name a version that train_model or specialize made.",
         )
     given = {name: getattr(spec, name) for name in spec.model_fields_set if name != "like"}
+    if "resources" in recorded:  # what it was made with, and not where
+        recorded = {**recorded, "resources": {**recorded["resources"], "place": None}}
     if spec.continue_from is not None:  # that recipe, from other weights than it began with
         recorded = recorded | {"base_model": None}
     merged = TrainSpec.model_validate({**recorded, "dataset": card.dataset, "like": card.ref, **given})

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
 from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
+from speciate.settings import HERE
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import (
     MOST_SEED,
@@ -122,11 +132,21 @@ def read_parameters(method: str, task: str, hyperparameters: Mapping[str, object
 class RequestedResources(Frozen):
     """What a training may use of the machine; what is left open is decided for it."""
 
-    cpu: float | None = Field(None, gt=0, le=1024, description="Cores, and so many threads.")
+    cpu: float | None = Field(None, gt=0, le=1024, description="Cores.")
     memory_mb: int | None = Field(None, gt=0)
-    gpu: int | None = Field(
-        None, ge=0, le=64, description="GPUs that learn together, for lora and full; default: one where there is any."
-    )
+    gpu: int | None = Field(None, ge=0, le=64, description="GPUs together (lora, full); default: one if any.")
+    place: str | None = Field(None, description="A cluster.")
+
+    @model_serializer(mode="wrap")
+    def _leave_here_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        """As it was before there were places, where it is about this machine."""
+        found: Mapping[str, Any] = dump(self)
+        return found if self.place else {name: value for name, value in found.items() if name != "place"}
+
+    @field_validator("place")
+    @classmethod
+    def _here_is_none(cls, place: str | None) -> str | None:
+        return None if place in ("", HERE) else place
 
 
 class TrainSpec(Frozen):

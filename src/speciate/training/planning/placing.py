@@ -1,0 +1,87 @@
+"""Which trainings may go to a place of settings.toml, and every file that such a run reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from speciate.datasets import version_rows
+from speciate.datasets.loading.loader import packs
+from speciate.datasets.versions import Manifest
+from speciate.errors import CallAgain, Code, SpeciateError
+from speciate.refs import model_ref
+from speciate.settings import Capacity, Settings
+from speciate.training.train_spec import Payload, TrainSpec
+from speciate.workspace.packs import index_path
+from speciate.workspace.workspace import Folders
+
+GOES = ("classical", "probe", "lora", "full")
+"""Methods whose inputs are closed: a dataset version, base models, and the versions that those learned from."""
+
+
+class Where(NamedTuple):
+    place: str | None
+    """None: this machine."""
+    capacity: Capacity
+    """0 cores or memory: what there is."""
+
+
+def find_place(spec: TrainSpec, settings: Settings) -> Where:
+    """Raises NOT_FOUND with the places that there are, and REFUSED for what reads more than is moved to one."""
+    if spec.resources.place is None:
+        return Where(None, settings.capacity)
+    place = settings.place(spec.resources.place)
+    if spec.method not in GOES:
+        raise _refused(f"The method {spec.method!r} reads more than a place is given", spec)
+    if spec.teacher:
+        raise _refused("Teachers are not moved to a place", spec)
+    if spec.base_model is not None and model_ref(spec.base_model).source == "path":
+        raise SpeciateError(
+            Code.REFUSED,
+            f"The folder {model_ref(spec.base_model).name!r} is the caller's, and is not moved to a place.",
+            "fetch_model takes it into the registry; then name that version as base_model.",
+            next=[CallAgain("", {"resources": {"place": None}})],
+        )
+    if settings.trust.require_signature:
+        raise _refused("Signatures of models are checked on this machine alone", spec)
+    if (spec.resources.gpu or 0) > 1 and place.capacity.gpu < (spec.resources.gpu or 0):
+        raise _refused(f"{spec.resources.place} has {place.capacity.gpu} GPUs by settings.toml", spec)
+    return Where(spec.resources.place, place.capacity)
+
+
+def _refused(why: str, spec: TrainSpec) -> SpeciateError:
+    return SpeciateError(
+        Code.REFUSED,
+        f"{why}, so this training runs here only.",
+        f"At a place these can be trained: {', '.join(GOES)}.",
+        next=[CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None}})],
+    )
+
+
+def run_inputs(payload: Payload, folders: Folders) -> tuple[str, ...]:
+    """As `Plan.inputs`. Raises REFUSED where it is not known what weights have learned from."""
+    found = dict.fromkeys(_inside(path, folders) for path in _paths(payload, folders))
+    return tuple(found)
+
+
+def _paths(payload: Payload, folders: Folders) -> Iterator[Path]:
+    yield from _of_version(payload.manifest, folders, media=True)
+    learned = [payload.base_learned_from, *(each.learned_from for each in payload.part_encoders)]
+    for versions in learned:
+        for manifest in versions or ():
+            yield from _of_version(manifest, folders, media=False)
+    for folder in (payload.base_folder, *(each.folder for each in payload.part_encoders)):
+        if folder is not None:
+            yield Path(folder)
+
+
+def _of_version(manifest: Manifest, folders: Folders, *, media: bool) -> Iterator[Path]:
+    yield from version_rows.files(folders, manifest)
+    if media:
+        for pack in packs(folders, manifest):
+            yield from (pack, index_path(pack))
+
+
+def _inside(path: Path, folders: Folders) -> str:
+    return path.relative_to(folders.root).as_posix() if path.is_relative_to(folders.root) else str(path)
