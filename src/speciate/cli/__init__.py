@@ -49,6 +49,7 @@ COMMANDS = {
     "labels": "speciate.cli.label_commands:labels",
     "trace": "speciate.cli.label_commands:trace",
     "watch": "speciate.cli.watch_commands:watch",
+    "places": "speciate.cli.place_commands:places",
 }
 
 
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="also on a terminal; elsewhere always"
     )
     command("stop", "end the daemon; runs continue and are adopted by the next one")
-    _add_doctor(command)
+    _add_doctor_and_places(command)
     _add_completion(command, parser)
     backup = command("backup", "copy the workspace into a new folder, which is a workspace itself")
     backup.add_argument("target", metavar="DIR")
@@ -153,10 +154,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_doctor(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+def _add_doctor_and_places(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     doctor = command("doctor", "check this machine, the installation and the workspace's disk")
     doctor.add_argument("--fix", action="store_true", help="mend what can be mended; says what, then asks")
     doctor.add_argument("--yes", action="store_true", help="with --fix: without asking")
+    places = command("places", "clusters of settings.toml where runs may go; with --probe a small job tries each")
+    places.add_argument("place", metavar="NAME", nargs="?", help="this one alone")
+    places.add_argument("--probe", action="store_true", help="run a job of one core there, and tell what it finds")
+    places.add_argument("--seconds", type=float, default=60, metavar="N", help="for its answer (default: 60)")
+    places.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_completion(command: Callable[[str, str], argparse.ArgumentParser], parser: argparse.ArgumentParser) -> None:

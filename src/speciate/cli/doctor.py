@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from speciate import __version__
-from speciate.cli import install_command, repairs, user_service
+from speciate.cli import install_command, place_commands, repairs, user_service
 from speciate.cli.daemon_commands import ask_daemon_of
 from speciate.cli.output import format_table, say
 from speciate.environment import runtime_folder, workspace_path
@@ -80,6 +80,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         "Unattended": service(workspace),
         "Agents and editors": clients(),
         "Approvals": approvals(workspace),
+        **({"Places (`speciate places --probe` tries their nodes)": there} if (there := places(workspace)) else {}),
         f"Disk of {workspace}": [*check_folder(workspace), *catalog(workspace), *runtime()],
     }
     for title, checks in sections.items():
@@ -195,6 +196,14 @@ def approvals(workspace: Path) -> list[FilesystemCheck]:
     except SpeciateError as error:
         return [FilesystemCheck("key", False, str(error))]
     return [worth, *(FilesystemCheck("trail", False, problem) for problem in problems)]
+
+
+def places(workspace: Path) -> list[FilesystemCheck]:
+    """Clusters that the settings name, as they look from here; nothing where there are none."""
+    try:
+        return list(place_commands.checks(workspace))
+    except SpeciateError as error:
+        return [FilesystemCheck("settings", False, str(error))]
 
 
 def catalog(workspace: Path) -> list[FilesystemCheck]:
