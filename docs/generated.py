@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 import speciate.tools
 from speciate.server.tool_api import Declaration
-from speciate.settings import Settings
+from speciate.settings import Place, Settings
 from speciate.training.train_spec import PARAMETERS, parameters_of
 
 _ROOT = Path(__file__).parent.parent
@@ -98,7 +98,7 @@ def settings_tables() -> str:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
     lines = ["", "## Keys without a section", "", *_key_table(Settings, set(sections))]
-    for name, model in sorted(sections.items()):
+    for name, model in sorted({**sections, "executors.NAME": Place}.items()):
         lines += ["", f"## `[{name}]`", "", " ".join((model.__doc__ or "").split()), "", *_key_table(model, set())]
     return "\n".join([*lines, "", ""])
 
@@ -127,7 +127,11 @@ def _field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 def _default(field: FieldInfo) -> str:
     """As TOML and JSON write it."""
+    if field.is_required():
+        return "must be there"
     value: Any = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "not set"
     if value is None or value in ({}, ()):
         return "not set"
     if isinstance(value, tuple):
