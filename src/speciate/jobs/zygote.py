@@ -58,7 +58,10 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "classical": (*PRELOADS["classical"], "speciate.worker", "speciate.training.train_run"),
     "torch": (*PRELOADS["torch"], "speciate.worker", "speciate.training.train_run"),
     "language": (*PRELOADS["language"], "speciate.worker", "speciate.training.train_run"),
-    SANDBOXED: (*PRELOADS["torch"], "speciate.sandbox.serve", "speciate.serving.predict_worker"),
+    SANDBOXED: (  # no scikit-learn: a network answers without
+        *_DATA, *_TRANSFORMERS, "transformers.models.bert.modeling_bert",
+        "speciate.sandbox.serve", "speciate.serving.predict_worker",
+    ),
 }  # fmt: skip
 """Names alone, for some lie above this room."""
 
