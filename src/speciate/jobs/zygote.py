@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypedDict
 
-from speciate import faults
+from speciate.faults import fault, reread
 from speciate.sandbox import warm_child
 from speciate.sandbox.warm import SKLEARN
 from speciate.sandbox.warm_parent import Listener, WarmParent, serve
@@ -85,7 +85,10 @@ class Program(TypedDict):
 
 class Zygote(WarmParent):
     def forked(self, listener: Listener) -> None:
-        faults.fault("zygote_forked" if listener.become is become_worker else "supervisor_forked")
+        if listener.become is become_worker:
+            fault("zygote_forked")
+        elif listener.become is become_supervisor:
+            fault("supervisor_forked")
 
 
 def become_supervisor(connection: socket.socket, parent: int) -> NoReturn:
@@ -106,7 +109,7 @@ def _become(connection: socket.socket) -> NoReturn:
         streams, kept = descriptors[: program["streams"]], descriptors[program["streams"] :]
         os.environ.clear()
         os.environ.update(program["environment"])
-        faults.reread()
+        reread()
         tempfile.tempdir = None  # as that environment says
         module, _, function = program["entry"].partition(":")
         show(module, *program["arguments"])
