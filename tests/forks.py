@@ -1,5 +1,5 @@
 """Programs of ours that tests start, forked from a process that has made their imports: the command line, daemons, and
-what those start: supervisors, workers, zygotes, warm parents, deployments.
+what those start: zygotes, warm parents, deployments. Supervisors and workers are forks of zygotes anyway.
 
 `python -m speciate.server.daemon` spends three seconds of a core on its imports, `python -m speciate.cli` half of one,
 a warm parent and a zygote one to four each, and hundreds of them start. A fork is a process of its own as an executed
@@ -39,9 +39,8 @@ from types import SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
 
 from speciate.environment import LIBRARIES, preload
-from speciate.jobs import executors, supervisor, zygote
+from speciate.jobs import executors, zygote
 from speciate.jobs.kinds import KINDS, Kinds
-from speciate.jobs.zygote import PRELOADS, Zygote
 from speciate.sandbox import warm
 from speciate.server import dial
 from speciate.serving import deployments
@@ -52,14 +51,14 @@ DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _PACKAGES = ("speciate.cli", "speciate.tools", "speciate.resources")
 _MODULES = (
     "speciate.server.service", "rich.console", "rich.logging", "anyio._backends._asyncio",
-    "speciate.jobs.supervisor", "speciate.predictions.maintenance",
+    "speciate.predictions.maintenance",
 )  # fmt: skip
-_CLASSICAL = (*warm.MODULES, *PRELOADS["classical"], "speciate.worker", "speciate.serving.process")
 _FAMILIES: dict[str, tuple[str, ...]] = {
-    "programs": (), "classical": _CLASSICAL, "torch": PRELOADS["torch"], "language": PRELOADS["language"],
+    "programs": (), "classical": (*warm.MODULES, *zygote.modules("plain"), "speciate.serving.process"),
+    "torch": zygote.modules("torch"),
 }  # fmt: skip
 """Family -> what the process that forks it imports beside what programs need."""
-_CLASSICAL_PROGRAMS = {"speciate.worker", "speciate.sandbox.warm_parent", "speciate.serving.process"}
+_CLASSICAL_PROGRAMS = {"speciate.sandbox.warm_parent", "speciate.serving.process"}
 _ARGUMENT_BYTES = 4096
 """So much room has a fork for its arguments, which are written over its parent's."""
 executes = sys.platform != "linux"
@@ -194,7 +193,7 @@ def _number(stream: int | IO[Any]) -> int:
 def _family(command: Sequence[str]) -> str:
     module, *arguments = command[command.index("-m") + 1 :]
     if module == "speciate.jobs.zygote":
-        return arguments[1] if arguments[1] in _FAMILIES else "programs"
+        return "torch" if arguments[1] == "torch" else "classical"
     return "classical" if module in _CLASSICAL_PROGRAMS else "programs"
 
 
@@ -239,28 +238,66 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
-class Forks(Zygote):
+class Forks:
     """Forks that become programs, or one that forks those of another family."""
 
     def __init__(self, listeners: Mapping[str, socket.socket], folder: str, watch: int) -> None:
         """The first of `listeners` is our own family's. `watch`: a pidfd of the process that tests."""
-        (own, listener), *others = listeners.items()
-        super().__init__(listener, lambda: Path(folder, own).unlink(missing_ok=True), watch)
+        (own, self._listener), *others = listeners.items()
+        self._own = Path(folder, own)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(watch, selectors.EVENT_READ)
+        self._children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid and who asked
         self._folder, self._watch = folder, watch
         self._others: dict[int, tuple[str, socket.socket]] = {}
         for name, each in others:
             self._others[each.fileno()] = name, each
             self._selector.register(each.fileno(), selectors.EVENT_READ)
 
+    def serve(self) -> None:
+        """Until the process that tests is gone, and with it whoever waits for a program's end."""
+        while True:
+            for key, _ in self._selector.select():
+                if key.fd == self._watch:
+                    self._own.unlink(missing_ok=True)
+                    return
+                if key.fd in self._others:
+                    self._fork_family(key.fd)
+                elif key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    self._reap(key.fd)
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        message, descriptors, _, _ = socket.recv_fds(connection, 65536, 16)
+        if message:
+            pid = os.fork()
+            if pid == 0:
+                self._be_child(json.loads(message)["run"], descriptors)
+            with contextlib.suppress(OSError):  # who asked may be dead; the program goes on all the same
+                connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+            watch = os.pidfd_open(pid)
+            self._children[watch] = (pid, connection)
+            self._selector.register(watch, selectors.EVENT_READ)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
     def _reap(self, watch: int) -> None:
-        if watch not in self._others:
-            return super()._reap(watch)
-        name, listener = self._others.pop(watch)
+        pid, connection = self._children.pop(watch)
+        _, status = os.waitpid(pid, 0)
         self._selector.unregister(watch)
+        os.close(watch)
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+
+    def _fork_family(self, number: int) -> None:
+        name, listener = self._others.pop(number)
+        self._selector.unregister(number)
         if os.fork() == 0:
             self._be_family(name, listener)
         listener.close()
-        return None
 
     def _be_family(self, name: str, listener: socket.socket) -> NoReturn:
         """Without its libraries it ends, and its programs are executed."""
@@ -313,8 +350,6 @@ def _show_parent(pid: int, asked: Callable[[], int] = os.getppid) -> None:
 def _status_of(module: str) -> int:
     """Run it as a program to its end, but for the interpreter's: to take apart what was imported would copy it all."""
     try:
-        if module == supervisor.__name__:  # as it is imported here, where its worker is a fork, too
-            return supervisor.supervise(Path(sys.argv[1]))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "'speciate.* found in sys.modules", RuntimeWarning)
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -363,7 +398,6 @@ def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
     estimates.shipped_runs()  # keeps how fast this processor is
     provenance.code()
     start_programs_here()
-    zygote._IDLE_SECONDS = 3600.0  # tests of networks alone may take longer than its five minutes
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
 
@@ -374,8 +408,8 @@ def _modules(package: str) -> list[str]:
 
 
 def start_programs_here() -> None:
-    """From now on, programs of ours that this process starts are forks, too: daemons, supervisors, zygotes, workers and
-    deployments. Its own warm parent, of which it has one for all tests, is executed."""
+    """From now on, programs of ours that this process starts are forks, too: daemons, zygotes and deployments. Its own
+    warm parent, of which it has one for all tests, is executed."""
     forked = SimpleNamespace(**{name: getattr(subprocess, name) for name in dir(subprocess)} | {"Popen": start})
-    for module in (dial, executors, supervisor, deployments):
+    for module in (dial, executors, deployments):
         module.subprocess = forked  # type: ignore[attr-defined]

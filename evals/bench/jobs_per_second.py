@@ -3,7 +3,9 @@
 Both sides do the same: a caller hands over a no-op and goes on when it is on disk and has been done. Ours is one call;
 Huey's is enqueue, dequeue, execute (SqliteHuey, `fsync=True`). Rounds are interleaved, the figure is the median ratio.
 
-    python evals/bench/jobs_per_second.py [--rounds 5]
+Then jobs as users have them: each is claimed, gets a supervisor and a worker of its own, runs, and is committed.
+
+    python evals/bench/jobs_per_second.py [--rounds 5] [--workers 100]
 """
 
 from __future__ import annotations
@@ -54,13 +56,25 @@ def rate(threads: int, jobs: int, one: Callable[[], object]) -> float:
     return jobs / (time.perf_counter() - began)
 
 
+def worker_rate(engine: Engine, jobs: int) -> float:
+    """Jobs per second from the first submit to the last commit."""
+    began = time.perf_counter()
+    for job in [engine.submit("work", {}).id for _ in range(jobs)]:
+        ended = engine.wait(job, timeout=600)
+        assert ended.result == {}, ended.error
+    return jobs / (time.perf_counter() - began)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--workers", type=int, default=100)
+    given = parser.parse_args()
+    rounds: int = given.rounds
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace", settings=Settings())
-        engine = Engine(workspace, Kinds(extra=[Kind(name="nothing", spec=Nothing, act=do_nothing)]))
+        work = Kind(name="work", spec=Nothing, run=f"{Path(__file__).resolve().parent / 'arms' / 'nothing.py'}:run")
+        engine = Engine(workspace, Kinds(extra=[Kind(name="nothing", spec=Nothing, act=do_nothing), work]))
         huey = SqliteHuey(filename=str(Path(folder) / "huey.db"), fsync=True, results=False)
 
         @huey.task()  # type: ignore[untyped-decorator]
@@ -82,6 +96,16 @@ def main() -> None:
             print(
                 f"{threads:3} threads: speciate {mine:7.0f} jobs/s, Huey (fsync) {other:7.0f} jobs/s, ratio {ratio:.2f}"
             )
+        engine.start()
+        worker_rate(engine, 1)
+        cpu = os.times()
+        rates = [worker_rate(engine, given.workers) for _ in range(rounds)]
+        spent = sum(os.times()[:2]) - sum(cpu[:2])
+        shown = ", ".join(f"{rate:.1f}" for rate in sorted(rates))
+        print(
+            f"with a worker each: {statistics.median(rates):.1f} jobs/s ({shown}); "
+            f"the engine spends {1000 * spent / (rounds * given.workers):.0f} ms of CPU on one"
+        )
         engine.stop()
         workspace.close()
 

@@ -13,7 +13,16 @@ import signal
 
 from speciate.environment import keeps_test_hooks
 
-_POINT, _ACTION, _ONCE = ((keeps_test_hooks() or "") + "::").split(":")[:3]
+_POINT = _ACTION = _ONCE = ""
+
+
+def reread() -> None:
+    """From the environment: a fork has another one than the process that imported this."""
+    global _POINT, _ACTION, _ONCE
+    _POINT, _ACTION, _ONCE = ((keeps_test_hooks() or "") + "::").split(":")[:3]
+
+
+reread()
 
 
 def fault(point: str) -> None:

@@ -133,12 +133,11 @@ class World:
         found: dict[str, list[psutil.Process]] = {role: [] for role in ROLES.values()}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
+                line = _line(process)
                 if any(part.startswith(str(self.workspace)) for part in line):
                     for module, role in ROLES.items():
                         if module in line:
                             found[role].append(process)
-        found["worker"] += [child for zygote in found["zygote"] for child in _children(zygote)]
         for child in (child for daemon in found["daemon"] for child in _children(daemon)):
             with contextlib.suppress(psutil.Error):  # it knows no workspace
                 if "speciate.sandbox.warm_parent" in child.cmdline():
@@ -161,8 +160,8 @@ class World:
         processes = self.processes()
         for worker in processes["worker"]:
             with contextlib.suppress(psutil.Error):
-                run = worker.cmdline()[-1:]  # empty where it has just ended
-                pair = [process for process in processes["supervisor"] if run and process.cmdline()[-1:] == run]
+                run = _line(worker)[-1:]  # empty where it has just ended
+                pair = [process for process in processes["supervisor"] if run and _line(process)[-1:] == run]
                 if not pair:
                     continue
                 for process in (*pair, worker):
@@ -222,6 +221,11 @@ def _servers(workspace: Path, *, http: bool | None = None) -> list[psutil.Proces
             if "speciate.cli" in line and str(workspace) in line and http in {None, "--http" in line}:
                 found.append(process)
     return found
+
+
+def _line(process: psutil.Process) -> list[str]:
+    """A fork's ends in the room that its parent's took."""
+    return [part for part in process.cmdline() if part.strip()]
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

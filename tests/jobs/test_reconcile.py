@@ -56,6 +56,9 @@ class Stage:
         self.specs[run.id] = run.spec
         self.truth.setdefault(run.id, Pending())
 
+    def prepare(self, preload: str) -> None:
+        """It needs no imports."""
+
     def poll(self, handle: dict[str, Any]) -> Observation:
         return self.truth.get(handle["run"], Pending())
 

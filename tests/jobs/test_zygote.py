@@ -1,11 +1,9 @@
-"""How zygotes end: whoever closes the executor asks those of every profile, and none leaves its children alone."""
+"""Zygotes: what their forks are, how they begin and end, and what is left where one dies."""
 
 from __future__ import annotations
 
-import array
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,120 +11,164 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from speciate import worker
+from speciate.environment import clean_environment
+from speciate.jobs import executors, forks, zygote
 from speciate.jobs.executors import LocalExecutor
-from speciate.jobs.zygote import PRELOADS, Zygote
+from speciate.jobs.zygote import PROCESSES, SUPERVISORS, Program
+from tests.sandbox.test_warm import private_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
 
 
-@pytest.mark.parametrize("profile", PRELOADS)
-def test_closing_asks_the_zygotes_of_every_profile_to_end_whoever_started_them(tmp_path: Path, profile: str) -> None:
-    executor = LocalExecutor(tmp_path)
-    address = executor._address(profile)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        listener.settimeout(5)
-        try:
-            executor.close()
-            connection, _ = listener.accept()
-            with connection:
-                assert json.loads(connection.recv(1000)) == {"end": True}
-        finally:
-            Path(address).unlink()
-
-
 @pytest.fixture
-def zygote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A process that listens at `z`, and leaves by unlinking it; its children last until there is a file `over`."""
+def zygotes(tmp_path: Path) -> Iterator[executors._Zygotes]:
+    made = executors._Zygotes(tmp_path)
+    yield made
+    made.close()
 
-    def work(run: str) -> int:
-        while not (tmp_path / "over").exists():
-            time.sleep(0.01)
-        return 7
 
-    monkeypatch.setattr(worker, "main", work)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tmp_path / "z"))
-    listener.listen()
-    with subprocess.Popen(["sleep", "60"]) as daemon:
-        watch = os.pidfd_open(daemon.pid)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                Zygote(listener, (tmp_path / "z").unlink, watch).serve()
-            finally:
-                os._exit(0)
-        listener.close()
-        os.close(watch)
-        (tmp_path / "daemon").write_text(str(daemon.pid))
-        yield pid
-        daemon.kill()
+def wanted(code: str, cwd: Path, **environment: str) -> Program:
+    return Program(
+        entry="builtins:exec", arguments=[code], environment=clean_environment() | environment, cwd=str(cwd), streams=3
+    )
+
+
+TELLS = """
+import json, os, psutil, signal, sys
+me = psutil.Process()
+found = {
+    "environment": dict(os.environ), "here": os.getcwd(), "leads": os.getsid(0) == os.getpid() == os.getpgid(0),
+    "line": [part for part in me.cmdline() if part.strip()], "parent": me.parent().cmdline(),
+    "descriptors": [os.readlink(path) for path in (f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd"))
+                    if os.path.lexists(path)],
+    "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "end": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "threads": me.num_threads(),
+}
+json.dump(found, open("told", "w"))
+sys.exit(7)
+"""
+WAITS = "import os, sys, time\nwhile not os.path.exists('over'): time.sleep(0.01)\nsys.exit(5)"
+
+
+def started(zygotes: executors._Zygotes, family: str, program: Program, *descriptors: int) -> forks.ForkedProgram:
+    address = zygotes.address(family)
+    assert address is not None
+    fork = forks.start(address, program, descriptors)
+    assert fork is not None
+    return fork
+
+
+def test_a_fork_has_what_was_asked_for_and_nothing_of_its_parent(
+    zygotes: executors._Zygotes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    log, kept = tmp_path / "log", tmp_path / "claim"
+    with log.open("w") as out, kept.open("w") as claim, open(os.devnull) as null:
+        program = wanted(TELLS, tmp_path, SPECIAL="x")
+        fork = started(zygotes, SUPERVISORS, program, null.fileno(), out.fileno(), out.fileno(), claim.fileno())
+        assert fork.wait() == 7
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["environment"] == clean_environment() | {"SPECIAL": "x"}
+    assert (told["here"], told["leads"], told["threads"]) == (str(tmp_path), True, 1)
+    assert told["line"][:3] == [sys.executable, "-m", "builtins"]
+    assert "speciate.jobs.zygote" in told["parent"]
+    assert (told["interrupt"], told["end"]) == (True, True)
+    files = {path for path in told["descriptors"] if not path.startswith("/proc/")}
+    assert files == {"/dev/null", str(log), str(kept)}
+
+
+def test_it_lives_on_when_who_asked_and_its_zygote_die(zygotes: executors._Zygotes, tmp_path: Path) -> None:
+    fork = started(zygotes, SUPERVISORS, wanted(WAITS, tmp_path))
+    process = psutil.Process(fork.pid)
+    parent = process.parent()
+    assert parent is not None
+    parent.kill()
+    parent.wait(10)
+    assert process.is_running()
     (tmp_path / "over").touch()
-    if os.waitpid(pid, os.WNOHANG)[0] == 0:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    assert fork.wait() is None  # nobody saw how
+    again = started(zygotes, SUPERVISORS, wanted(WAITS, tmp_path))
+    assert again.wait() == 5
 
 
-def _asked(address: Path, question: dict[str, object], *descriptors: int) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
-    connection.connect(str(address))
-    told = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    connection.sendmsg([json.dumps(question).encode() + b"\n"], told)
-    return connection
+def test_a_zygote_reads_nothing_of_what_is_asked(zygotes: executors._Zygotes, tmp_path: Path) -> None:
+    folder = tmp_path / "folder-of-a-patient-0451"
+    folder.mkdir()
+    fork = started(zygotes, SUPERVISORS, wanted(WAITS, folder, A_KEY="sk-planted-0452"))
+    parent = psutil.Process(fork.pid).parent()
+    assert parent is not None
+    memory = private_memory(parent.pid)
+    (folder / "over").touch()
+    assert fork.wait() == 5
+    assert b"speciate.jobs.zygote" in memory
+    assert b"patient-0451" not in memory
+    assert b"planted-0452" not in memory
 
 
-def _until(found: object) -> None:
-    end = time.monotonic() + 10
-    while not found():  # type: ignore[operator]
-        assert time.monotonic() < end
+def test_one_that_is_let_go_stays_until_its_forks_have_ended(zygotes: executors._Zygotes, tmp_path: Path) -> None:
+    fork = started(zygotes, SUPERVISORS, wanted(WAITS, tmp_path))
+    parent = psutil.Process(fork.pid).parent()
+    address = zygotes.address(SUPERVISORS)
+    assert parent is not None
+    assert address is not None
+    zygotes.close()
+    assert not Path(address).exists()
+    assert forks.start(address, wanted(WAITS, tmp_path), []) is None
+    (tmp_path / "over").touch()
+    assert fork.wait() == 5
+    until = time.monotonic() + 10
+    while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
         time.sleep(0.01)
 
 
-def _ended(pid: int) -> bool:
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def test_code_that_changed_on_the_disk_is_forked_from_a_new_zygote(zygotes: executors._Zygotes, tmp_path: Path) -> None:
+    """What an update wrote is not mixed with what was imported before it."""
+
+    def parent_now() -> int:
+        (tmp_path / "over").unlink(missing_ok=True)
+        fork = started(zygotes, SUPERVISORS, wanted(WAITS, tmp_path))
+        parent = psutil.Process(fork.pid).ppid()
+        (tmp_path / "over").touch()
+        assert fork.wait() == 5
+        return parent
+
+    first = parent_now()
+    assert parent_now() == first
+    code = Path(zygote.__file__)
+    os.utime(code, ns=(code.stat().st_atime_ns, code.stat().st_mtime_ns + 1))
+    assert parent_now() != first
 
 
-def test_one_that_is_asked_to_end_takes_no_more_runs_and_stays_until_its_children_have_ended(
-    zygote: int, tmp_path: Path
+def test_a_supervisor_whose_zygote_cannot_start_is_started_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    with _asked(tmp_path / "z", {"run": str(tmp_path)}, null, null) as run, run.makefile("r") as lines:
-        assert json.loads(lines.readline())["pid"]
-        _asked(tmp_path / "z", {"end": True}).close()
-        _until(lambda: not (tmp_path / "z").exists())
-        assert not _ended(zygote)
-        (tmp_path / "over").touch()
-        assert json.loads(lines.readline()) == {"status": 7}
-    os.close(null)
-    _until(lambda: _ended(zygote))
+    """Nobody waits for a fork that never comes: the connection says so."""
+    executor, spawned = LocalExecutor(tmp_path), list[Path]()
+    monkeypatch.setattr(executor, "_execute_supervisor", spawned.append)
+    monkeypatch.setattr(executors._Zygotes, "_start", _fails)
+    executor.submit(executors.RunSpec("job-a.1", {"job": "job-a", "workspace": str(tmp_path)}))
+    until = time.monotonic() + 10
+    while not spawned:
+        assert executor.poll(executor.handle("job-a.1")) == executors.Pending()
+        assert time.monotonic() < until
+    executor.submit(executors.RunSpec("job-b.1", {"job": "job-b", "workspace": str(tmp_path)}))
+    assert [path.name for path in spawned] == ["job-a.1", "job-b.1"]
+    executor.close()
 
 
-def test_one_without_children_ends_at_once(zygote: int, tmp_path: Path) -> None:
-    _asked(tmp_path / "z", {"end": True}).close()
-    _until(lambda: _ended(zygote))
-    assert not (tmp_path / "z").exists()
-
-
-def test_one_whose_daemon_died_takes_no_more_runs_and_ends_with_those_that_it_has(zygote: int, tmp_path: Path) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    with _asked(tmp_path / "z", {"run": str(tmp_path)}, null, null) as run, run.makefile("r") as lines:
-        assert json.loads(lines.readline())["pid"]
-        os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
-        _until(lambda: not (tmp_path / "z").exists())
-        assert not _ended(zygote)
-        (tmp_path / "over").touch()
-        assert json.loads(lines.readline()) == {"status": 7}
-    os.close(null)
-    _until(lambda: _ended(zygote))
+def _fails(*_: object) -> None:
+    raise OSError("no process is left")
 
 
 def test_one_whose_daemon_died_before_it_looked_does_not_begin(tmp_path: Path) -> None:
-    address = tmp_path / "z"
-    program = [sys.executable, "-m", "speciate.jobs.zygote", str(tmp_path), "classical", str(address), "1"]
-    assert subprocess.run(program, check=False, timeout=60).returncode == 0
-    assert not address.exists()
+    address = str(tmp_path / "z")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listening = [f"{address}={listener.fileno()}"] * len(PROCESSES["plain"])
+        program = [sys.executable, "-m", "speciate.jobs.zygote", str(tmp_path), "plain", "1", *listening]
+        assert subprocess.run(program, check=False, timeout=60, pass_fds=[listener.fileno()]).returncode == 0

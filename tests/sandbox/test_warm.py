@@ -172,7 +172,7 @@ def test_the_parent_holds_no_secret_and_nothing_that_was_asked(tmp_path: Path, m
         assert b"speciate.sandbox.serve" in memory
         assert b"patient-0451" not in memory
         assert b"ours-0451" not in memory
-        assert set(parent.environ()) == set(process._PARENT_ENVIRONMENT)
+        assert set(parent.environ()) == set(process.PARENT_ENVIRONMENT)
         sockets = [os.readlink(f"/proc/{parent.pid}/fd/{number}") for number in os.listdir(f"/proc/{parent.pid}/fd")]
         kinds = {name.partition(":")[0] for name in sockets}
         assert kinds <= {"socket", "anon_inode", "/dev/null", "pipe"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import subprocess
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
+import psutil
+
 from speciate.datasets.sources import sandbox_calls
 from speciate.evaluation.environments import simulators
 from speciate.evaluation.predictors import code
 from speciate.evaluation.scorers import sandboxed_scorers
-from speciate.jobs import pool
+from speciate.jobs import executors, pool
 from speciate.modalities.messages import Message
 from speciate.sandbox import Sandbox, SandboxedProcess, SandboxPolicy, client, python, start
 from speciate.serving import replica
@@ -43,6 +46,14 @@ class Begun(Exception):
 def by_pool(folder: Path) -> None:
     """Previews, SQL, predictions, and the decoding of an ingest: `readable` is what it adds."""
     pool.Pool(Folders(folder / "workspace"), Settings()).ask("a:b", {}, readable=frozenset({folder / "listed"}))
+
+
+def by_pool_with_torch(folder: Path) -> None:
+    """A model that needs torch: a fork of the zygote that forks workers, too."""
+    executor = executors.LocalExecutor(folder)
+    executor.offer()
+    atexit.register(executor.close)
+    pool.Pool(Folders(folder / "workspace"), Settings()).ask("a:b", {}, family="torch")
 
 
 def by_unpacking(folder: Path) -> None:
@@ -109,6 +120,7 @@ def python_reward(folder: Path) -> reward_spec.PythonReward:
 
 SANDBOXES: dict[str, Callable[[Path], None]] = {
     "pool": by_pool,
+    "pool with torch": by_pool_with_torch,
     "unpacking": by_unpacking,
     "model process": by_runner,
     "scorer": by_scorer,
@@ -121,7 +133,7 @@ SANDBOXES: dict[str, Callable[[Path], None]] = {
     "reward by rules": by_reward(lambda _: reward_spec.RegexReward(kind="regex", pattern="x")),
     "reward by programs": by_reward(lambda _: reward_spec.CodeReward(kind="code")),
 }
-FORKED = ("pool", "unpacking")
+FORKED = ("pool", "pool with torch", "unpacking")
 """Of them, those whose process is a fork of a warm parent; each is also tried as a program of its own, as it is started
 where there is no such parent."""
 BY_EXEC = " by exec"
@@ -155,6 +167,8 @@ def started(name: str, folder: Path) -> Started:
 def _as_meant(process: SandboxedProcess, cage: Sandbox) -> SandboxedProcess:
     """No fork that was silently replaced by a program."""
     assert process.forked == cage.fork
+    if cage.fork and cage.family == "torch":
+        assert b"speciate.jobs.zygote" in Path(f"/proc/{psutil.Process(process.pid).ppid()}/cmdline").read_bytes()
     return process
 
 

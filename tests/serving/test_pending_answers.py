@@ -34,7 +34,7 @@ class SlowAnswers(Pool):
 
     def ask(
         self, service: str, payload: dict[str, Any], timeout: float = 20.0, *,
-        readable: frozenset[Path] = frozenset(), patience: float = 0.0,
+        readable: frozenset[Path] = frozenset(), patience: float = 0.0, family: str = "",
     ) -> dict[str, Any]:  # fmt: skip
         if service == preloading.LOAD:
             return {}

@@ -32,7 +32,13 @@ class SlowPool(Pool):
         self.failure = failure
 
     def ask(
-        self, service: str, payload: dict[str, Any], timeout: float = 20.0, *, readable: frozenset[Path] = frozenset()
+        self,
+        service: str,
+        payload: dict[str, Any],
+        timeout: float = 20.0,
+        *,
+        readable: frozenset[Path] = frozenset(),
+        family: str = "",
     ) -> dict[str, Any]:
         self.asked.append((service, payload["model"]))
         self.heard.set()

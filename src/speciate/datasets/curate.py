@@ -139,7 +139,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
-        preload="torch" if torch else "classical" if classical else "",
+        preload="torch" if torch else "classical" if classical else "data",
     )
 
 

@@ -78,6 +78,8 @@ class Engine:
     def start(self) -> None:
         """Begin to reconcile, in a thread."""
         self.places.start()
+        if isinstance(self._executor, LocalExecutor) and self.workspace.settings.fork_sandboxes:
+            self._executor.offer()
         self._thread = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
         self._thread.start()
 
@@ -207,6 +209,8 @@ class Engine:
         checked = _validate_spec(declared, spec)
         plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
+        if declared.executor != "inline" and not plan.resources.gpu:
+            self._executor.prepare(declared.preload if plan.preload is None else plan.preload)
         now = self.workspace.clock.now()
         job = Job.model_construct(
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),

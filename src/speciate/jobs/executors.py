@@ -6,21 +6,32 @@ launch may be repeated; `Unreachable` is not `Gone`: a lost network must never s
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from speciate.environment import clean_environment, runtime_folder
+from speciate.errors import SpeciateError
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import RunHandle
 from speciate.jobs.process_identity import signal_group
+from speciate.jobs.zygote import PROCESSES, SANDBOXED, SUPERVISORS, Program
+from speciate.sandbox import process, warm
+
+_ARGUMENT_BYTES = 1024
+"""Of a zygote's command line, where its forks write theirs."""
+_PREPARED_SECONDS = 240.0
+"""So long imports that were asked for stay made, at least."""
+_log = logging.getLogger(__name__)
 
 
 class Pending(NamedTuple):
@@ -65,6 +76,10 @@ class Executor(Protocol):
         """Launch it. Idempotent by `run.id`; returns without waiting for the start."""
         ...
 
+    def prepare(self, preload: str) -> None:
+        """A run with these imports will be submitted soon."""
+        ...
+
     def poll(self, handle: RunHandle) -> Observation:
         """What is true of it now. Never raises for a run that is gone or unknown."""
         ...
@@ -88,23 +103,46 @@ class LocalExecutor:
         self._workspace, self._warm = workspace, warm
         self._runs = workspace / "runs"
         self._children: list[subprocess.Popen[bytes]] = []
+        self._zygotes = _Zygotes(workspace)
+        self._asked: dict[str, socket.socket] = {}
+        """Run -> the connection on which its supervisor was asked for, until that one is seen."""
 
     def handle(self, run_id: str) -> RunHandle:
         return {"run": run_id}
 
     def submit(self, run: RunSpec) -> None:
         folder = RunFolder(self._runs / run.id)
-        address = self._zygote(run.preload) if run.preload and sys.platform == "linux" else None
+        address = self._zygotes.address(run.preload) if run.preload else None
         spec = {**run.spec, "zygote": address} if address else run.spec
         warm = self._warm()
         folder.create({**spec, "warm_parent": warm} if warm else spec)
-        self._spawn([sys.executable, "-m", "speciate.jobs.supervisor", str(folder.path)])
+        if run.id in self._asked:
+            return  # it is in line, behind the imports of a zygote that has just begun
+        connection = self._zygotes.ask_for_supervisor(folder.path)
+        if connection is None:
+            self._execute_supervisor(folder.path)
+        else:
+            self._asked[run.id] = connection
+
+    def prepare(self, preload: str) -> None:
+        for family in (SUPERVISORS, preload):
+            if family:
+                self._zygotes.prepare(family)
+
+    def offer(self) -> None:
+        """Sandboxed processes of this process that want torch are forked here, from now on."""
+        warm.offer("torch", self._zygotes.address(SANDBOXED))
 
     def poll(self, handle: RunHandle) -> Observation:
         folder = RunFolder(self._runs / handle["run"])
         if not folder.started():
+            self._look_after(folder)
             # Its claim is probed only after it was called off: a probe could be in the way of a supervisor that starts.
-            return Gone() if folder.stop_asked() and not folder.alive() else Pending()
+            if not folder.stop_asked() or folder.alive():
+                return Pending()
+            self._forget(folder)
+            return Gone()
+        self._forget(folder)
         if folder.alive():
             return Alive()
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
@@ -133,40 +171,127 @@ class LocalExecutor:
         self._children = [child for child in self._children if child.poll() is None]
 
     def close(self) -> None:
-        """Let zygotes go, those too that an executor before this one started; runs live on, and theirs until then."""
-        mine = Path(self._address("*"))
-        for address in mine.parent.glob(mine.name):
-            with socket.socket(socket.AF_UNIX) as connection:
-                try:
-                    connection.connect(str(address))
-                    connection.sendall(json.dumps({"end": True}).encode() + b"\n")
-                except OSError:
-                    continue
+        """Let zygotes go; runs live on, and theirs until then."""
+        warm.offer("torch", None)
+        self._zygotes.close()
+        for connection in self._asked.values():
+            connection.close()
         for child in self._children:
             child.returncode = child.poll() or 0  # it outlives us on purpose; Popen would warn
 
-    def _address(self, profile: str) -> str:
-        name = hashlib.sha256(os.fsencode(self._workspace.resolve())).hexdigest()[:16]
-        return str(runtime_folder() / f"{name}-{profile}.zygote")
+    def _look_after(self, folder: RunFolder) -> None:
+        """A supervisor that was asked for, and whose zygote died over it, is started plainly."""
+        if (connection := self._asked.get(folder.run_id)) is None:
+            return
+        if (message := warm.receive(connection, 0.0)) is None:
+            return
+        if "watch" in message:
+            os.close(message["watch"])
+        else:
+            self._forget(folder)
+            self._execute_supervisor(folder.path)
 
-    def _zygote(self, profile: str) -> str:
-        """The address of a running zygote; where there is none, one is started and will answer in time."""
-        address = self._address(profile)
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(address)
-            except OSError:
-                program = [sys.executable, "-m", "speciate.jobs.zygote", str(self._workspace), profile, address]
-                self._spawn([*program, str(os.getpid())])
-        return address
+    def _forget(self, folder: RunFolder) -> None:
+        if connection := self._asked.pop(folder.run_id, None):
+            connection.close()
 
-    def _spawn(self, argv: list[str]) -> None:
+    def _execute_supervisor(self, path: Path) -> None:
         self.reap()
         child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", "speciate.jobs.supervisor", str(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env=clean_environment(), cwd=self._workspace, start_new_session=True,
         )  # fmt: skip
         self._children.append(child)
+
+
+class _Zygotes:
+    """Those of one executor: their sockets are there at once, they start when somebody first asks. Thread-safe."""
+
+    def __init__(self, workspace: Path) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._owners: dict[str, warm.Owner | None] = {}
+        self._prepared: dict[str, float] = {}  # family -> when, by the uptime
+
+    def address(self, family: str) -> str | None:
+        """Where one of PROCESSES listens that forks `family`. None where this system, or the machine now, has none."""
+        if (name := next((name for name, families in PROCESSES.items() if family in families), None)) is None:
+            return None
+        with self._lock:
+            if name not in self._owners:
+                self._owners[name] = self._own(name)
+            owner = self._owners[name]
+        return owner.addresses[PROCESSES[name].index(family)] if owner else None
+
+    def _own(self, name: str) -> warm.Owner | None:
+        if sys.platform != "linux":
+            return None
+        try:
+            folder = runtime_folder()
+            warm.sweep(folder)
+            made = (
+                f"{os.getpid()}-{os.urandom(4).hex()}"  # of this executor alone: one that died may yet remove its own
+            )
+            addresses = [str(folder / f"{made}-{family}.zygote") for family in PROCESSES[name]]
+            return warm.Owner(addresses, lambda numbers: self._start(name, addresses, numbers))
+        except (OSError, RuntimeError, SpeciateError) as error:  # no folder for sockets, or no more threads
+            _log.info("no zygote: %s", error)
+            return None
+
+    def _start(self, name: str, addresses: Sequence[str], numbers: Sequence[int]) -> subprocess.Popen[bytes]:
+        listening = [f"{address}={number}" for address, number in zip(addresses, numbers, strict=True)]
+        program = ["-m", "speciate.jobs.zygote", str(self._workspace), name, str(os.getpid()), *listening]
+        sandboxed = SANDBOXED in PROCESSES[name]  # then it holds nothing that a sandboxed process may not know
+        return subprocess.Popen(
+            [sys.executable, "-I" if sandboxed else "-P", *program, " " * _ARGUMENT_BYTES],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=numbers,
+            env=dict(process.PARENT_ENVIRONMENT) if sandboxed else clean_environment(),
+            cwd="/", start_new_session=True,
+        )  # fmt: skip
+
+    def ask_for_supervisor(self, path: Path) -> socket.socket | None:
+        """The connection on which it is asked for; None where it is not. Returns at once."""
+        if (connection := self._connect(SUPERVISORS)) is None:
+            return None
+        program = Program(
+            entry="speciate.jobs.supervisor:main", arguments=[str(path)], environment=clean_environment(),
+            cwd=str(self._workspace), streams=0,
+        )  # fmt: skip
+        try:
+            warm.ask(connection, program, [])
+        except OSError:
+            connection.close()
+            return None
+        return connection
+
+    def prepare(self, family: str) -> None:
+        """See to it that its imports are made soon. Returns at once."""
+        now = time.monotonic()
+        if now - self._prepared.get(family, -math.inf) < _PREPARED_SECONDS:
+            return
+        self._prepared[family] = now
+        if connection := self._connect(family):
+            connection.close()
+
+    def _connect(self, family: str) -> socket.socket | None:
+        if (address := self.address(family)) is None:
+            return None
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.setblocking(False)  # a line that is full is no reason to wait
+        try:
+            connection.connect(address)
+        except OSError:
+            connection.close()
+            return None
+        return connection
+
+    def close(self) -> None:
+        with self._lock:
+            owners, self._owners = self._owners, {}
+        for owner in owners.values():
+            if owner:
+                owner.close()
 
 
 def _read(path: Path) -> str:

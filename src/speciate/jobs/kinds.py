@@ -86,7 +86,7 @@ class Plan(BaseModel, Generic[Payload]):
     """Jobs that the estimates come from."""
     use_case: str | None = None
     preload: str | None = None
-    """The zygote for this very run, where it is not the kind's."""
+    """For this very run, where it is not the kind's; of a composite, the most that its children need."""
     secrets: tuple[SecretRequest, ...] = ()
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
@@ -182,7 +182,8 @@ class Kind(Generic[Spec, Payload, Outcome]):
 
     Milliseconds, no I/O beside the catalog; every SpeciateError is raised before the first write."""
     preload: str = ""
-    """Zygote to fork from: '' (plain start), 'classical' (numpy, scikit-learn) or 'torch' (also transformers)."""
+    """What its worker has imported when it begins: '' (nothing of note), 'data' (numpy, pyarrow), 'classical' (also
+    scikit-learn), 'torch' (also transformers) or 'language' (also trl): `zygote.PROCESSES`."""
     limits: Limits = field(default_factory=Limits)
     gives_room: bool = False
     """Whether its runs free more of the disk than they take: a full disk holds up all others."""

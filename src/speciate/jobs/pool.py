@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
 from speciate.errors import Code, SpeciateError
+from speciate.sandbox import warm
 from speciate.sandbox.client import Access, AnswerTimeout, OnPart, ProcessDied, RemoteError, SandboxClient
 from speciate.sandbox.process import Limits
 from speciate.settings import Settings
@@ -98,8 +99,8 @@ def parse_reply(reply: Any) -> ServiceAnswer | SpeciateError:
 class _Server(SandboxClient):
     """A process of the pool."""
 
-    def __init__(self, folders: Folders, settings: Settings, readable: Readable) -> None:
-        self.readable, self.asked = readable, 0
+    def __init__(self, folders: Folders, settings: Settings, readable: Readable, family: str) -> None:
+        self.readable, self.family, self.asked = readable, family, 0
         self.healthy = False  # whether it answered the last question, in time and in form
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
         access = Access(
@@ -108,6 +109,7 @@ class _Server(SandboxClient):
             code=False,
             longest_answer=_LONGEST_ANSWER,
             fork=settings.fork_sandboxes,
+            family=family,
         )
         super().__init__(SERVICE_MODULE, folders.cache / "pool", settings.cage, access, str(folders.root))
 
@@ -142,15 +144,17 @@ class Pool:
         *,
         readable: frozenset[Path] = frozenset(),
         patience: float = 0.0,
+        family: str = "",
     ) -> ServiceAnswer:
         """The service's answer, or the SpeciateError that it raised.
 
         `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds were not
         enough, or the process ran out of memory or crashed. Waiting for a free process is part of them, and so is
         starting one; with more `patience` (seconds, for all of it) they begin once a process that was started before
-        is free, so that a busy machine alone is no reason to give up.
+        is free, so that a busy machine alone is no reason to give up. `family`: 'classical' or 'torch' for a
+        model that needs it; the process has the imports from its start.
         """
-        with self._answered(service, payload, timeout, readable, patience) as (_, answer):
+        with self._answered(service, payload, timeout, readable, patience, family) as (_, answer):
             return answer
 
     def ask_for_file(
@@ -176,13 +180,19 @@ class Pool:
 
     @contextlib.contextmanager
     def _answered(
-        self, service: str, payload: Mapping[str, object], timeout: float, readable: Readable, patience: float = 0.0
+        self,
+        service: str,
+        payload: Mapping[str, object],
+        timeout: float,
+        readable: Readable,
+        patience: float = 0.0,
+        family: str = "",
     ) -> Iterator[tuple[_Server, ServiceAnswer]]:
         """The answer, and the process that gave it while it is still ours."""
         begun = time.monotonic()
         end = deadline = begun + max(timeout, patience)
         free_by = max(end - timeout, begun + timeout) if patience else end
-        with self._server(readable, min(free_by, end), free_by - begun) as server:
+        with self._server(readable, family, min(free_by, end), free_by - begun) as server:
             if patience and server.asked:
                 deadline = min(end, time.monotonic() + timeout)
             server.asked += 1
@@ -222,9 +232,11 @@ class Pool:
             server.interrupt()
 
     @contextlib.contextmanager
-    def _server(self, readable: Readable, deadline: float, timeout: float) -> Iterator[_Server]:
+    def _server(self, readable: Readable, family: str, deadline: float, timeout: float) -> Iterator[_Server]:
         """A process for one question: taken back when that went well, replaced otherwise."""
-        server = self._take(readable, deadline, timeout)
+        server = self._take(
+            readable, family if self._settings.fork_sandboxes and warm.offered(family) else "", deadline, timeout
+        )
         server.healthy = False
         try:
             yield server
@@ -239,13 +251,13 @@ class Pool:
                 server.end()
                 self._free_slot()
 
-    def _take(self, readable: Readable, deadline: float, timeout: float) -> _Server:
+    def _take(self, readable: Readable, family: str, deadline: float, timeout: float) -> _Server:
         """An idle process with the same readable folders, or a new one, where need be in the place of an idle one."""
         with self._room:
             self._room.wait_for(self._can_take, max(0.0, deadline - time.monotonic()))
             if self._closed:
                 raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
-            if server := self._pick(readable):
+            if server := self._pick(readable, family):
                 self._busy.add(server)
                 return server
             replaced = self._idle.pop(0) if self._idle and self._slots >= self._size else None
@@ -260,7 +272,7 @@ class Pool:
         try:
             if replaced is not None:
                 replaced.end()
-            server = _Server(self._folders, self._settings, readable)
+            server = _Server(self._folders, self._settings, readable, family)
         except BaseException:
             self._free_slot()
             raise
@@ -276,11 +288,18 @@ class Pool:
             self._slots -= 1
             self._room.notify()
 
-    def _pick(self, readable: Readable) -> _Server | None:
-        for place in reversed(range(len(self._idle))):
-            if self._idle[place].readable == readable:
-                return self._idle.pop(place)
-        return None
+    def _pick(self, readable: Readable, family: str) -> _Server | None:
+        """One of the same family first: each leaves to others what they have loaded. Who needs no imports takes any;
+        where there is no room for another one, torch will do for all. Nobody else gets one that lacks its imports: a
+        fork is sooner there."""
+        alike = [place for place in reversed(range(len(self._idle))) if self._idle[place].readable == readable]
+        full = self._slots >= self._size
+        will_do = [
+            place for place in alike
+            if self._idle[place].family == family or not family or (full and self._idle[place].family == "torch")
+        ]  # fmt: skip
+        best = min(will_do, key=lambda place: self._idle[place].family != family, default=None)
+        return None if best is None else self._idle.pop(best)
 
 
 def _too_slow_error(service: str, seconds: float) -> SpeciateError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
@@ -87,6 +88,7 @@ class Reconciler:
         self._launched: dict[str, float] = {}  # run -> when
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
+        self._stored: set[str] = set()  # jobs whose plan is in the catalog
         self._troubles: dict[str, Trouble] = {}
         self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it, or others hold its money
         self._ledger: tuple[int, Ledger] | None = None  # as of so many commits
@@ -105,13 +107,19 @@ class Reconciler:
         known = {job.id for job in jobs}
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
         self._bytes = {name: count for name, count in self._bytes.items() if name in known}
+        self._stored &= known
         live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
         room = self._workspace.room.look()
         self._tell_of_disk(room)
         if room.low:
             live = [self._hold(job, room) for job in live]
+        ends = list[tuple[Job, Callable[[], None]]]()  # what ended together is committed together
         for job in live:
-            self._guard(job, lambda job=job: self._observe(job))  # type: ignore[misc]
+            self._guard(job, lambda job=job: self._observe(job, ends))  # type: ignore[misc]
+        for job, end in ends:
+            self._guard(job, end)
+        ended = {job.id for job, _ in ends if job.id not in self._troubles}
+        live = [job for job in live if job.id not in ended]  # their room is free
         queued = [job for job in jobs if job.state is State.QUEUED]
         for job in jobs:
             if job.state in {State.QUEUED, State.WAITING}:
@@ -154,28 +162,35 @@ class Reconciler:
     def _executor_of(self, job: Job) -> Executor:
         return self._places.executor(job.resources.place) if job.resources.place else self._executor
 
-    def _guard(self, job: Job, act: Callable[[], None]) -> None:
-        """One job's trouble must not stop the others'; it is looked at again after a pause that grows."""
-        trouble = self._troubles.get(job.id, Trouble())
-        if self._now < trouble.until:
+    def _is_paused(self, job: Job) -> bool:
+        return self._now < self._troubles.get(job.id, Trouble()).until
+
+    def _guard(self, job: Job, act: Callable[[], object]) -> None:
+        """One job's trouble must not stop the others'; it is looked at again after a pause that grows. `act` returns
+        True where it is not known yet whether it went well."""
+        if self._is_paused(job):
             return
+        trouble = self._troubles.get(job.id, Trouble())
         try:
-            act()
+            pending = act()
         except Exception as error:  # noqa: BLE001 - logged; a later pass may succeed
             _log.warning("%s could not be reconciled", job.id, exc_info=not isinstance(error, SpeciateError))
             pause = min(60.0, 0.1 * 2.0**trouble.times)
             self._troubles[job.id] = Trouble(trouble.times + 1, self._now + pause, str(error))
         else:
-            self._troubles.pop(job.id, None)
+            if pending is not True:
+                self._troubles.pop(job.id, None)
 
     def _tell(self, job: Job, event: Happening, register: _Register | None = None) -> Job:
-        answer = self._workspace.database.write(self._store.tell, JobEvent(job.id, event, register))
-        assert isinstance(answer, Job)  # errors are raised by `write`
-        return answer
+        return _told(self._submit(job, event, register))
+
+    def _submit(self, job: Job, event: Happening, register: _Register | None = None) -> Future[Job | SpeciateError]:
+        return self._workspace.database.submit(self._store.tell, JobEvent(job.id, event, register))
 
     # Runs that live, or should
 
-    def _observe(self, job: Job) -> None:
+    def _observe(self, job: Job, ends: list[tuple[Job, Callable[[], None]]]) -> bool:
+        """Whether the commit of its end is to be waited for once all have been looked at: `ends` has how."""
         executor = self._executor_of(job)
         handle = job.handle or executor.handle(job.run_id)
         match executor.poll(handle):
@@ -184,9 +199,11 @@ class Reconciler:
                     job = self._tell(job, SeenAlive(job.attempt))
                 self._pass_on_request(self._check_limits(job), handle)
             case Ended(outcome):
-                self._finish(job, outcome)
+                ends.append((job, self._finish(job, outcome)))
+                return True
             case Gone() if self._best_at_limit(job):
-                self._finish(job, Outcome(-1, "killed", "its process was killed"))
+                ends.append((job, self._finish(job, Outcome(-1, "killed", "its process was killed"))))
+                return True
             case Gone():
                 paid = self._paid(job)
                 fault("lost_before_commit")
@@ -196,6 +213,7 @@ class Reconciler:
                 self._pass_on_request(job, handle)
             case Pending():
                 self._relaunch(job)
+        return False
 
     def _ran(self, job: Job) -> float | None:
         """Seconds of the newest attempt until now, whatever the clock says."""
@@ -228,7 +246,7 @@ class Reconciler:
         newest, *before = [progress.done if (progress := folder.progress()) else 0.0 for folder in folders]
         return newest > max(before, default=0.0)
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
+    def _finish(self, job: Job, outcome: Outcome) -> Callable[[], None]:
         kind = self._kinds[job.kind]
         result: JobResult | None = None
         register = None
@@ -250,9 +268,15 @@ class Reconciler:
                 outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
         paid = self._paid(job)
         fault("finish_before_commit")
-        self._commit(job, Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job)), register, paid)
-        fault("finish_after_commit")
-        self._forget(job)
+        exited = Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job))
+        sent = self._submit(job, exited, _both(paid, register))
+
+        def end() -> None:
+            self._commit(job, sent, paid)
+            fault("finish_after_commit")
+            self._forget(job)
+
+        return end
 
     def _best_at_limit(self, job: Job) -> RunFolder | None:
         """What the newest attempt that kept anything kept, where a limit stops the job: a budget is not lost."""
@@ -281,22 +305,23 @@ class Reconciler:
 
         return register if paid else None
 
-    def _commit(self, job: Job, exited: Exited, register: _Register | None, paid: _Register | None) -> None:
-        """What the run made and its end, together. A refusal is the job's error; what may pass is tried again."""
+    def _commit(self, job: Job, sent: Future[Job | SpeciateError], paid: _Register | None) -> None:
+        """`sent`: what the run made and its end, together. A refusal is the job's error; what may pass is tried
+        again."""
         try:
-            self._tell(job, exited, _both(paid, register))
+            _told(sent)
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
             refused = Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
-            self._tell(job, Exited(job.attempt, refused, ran=exited.ran), paid)
+            self._tell(job, Exited(job.attempt, refused, ran=self._ran(job)), paid)
         except Exception as error:
             if self._troubles.get(job.id, Trouble()).times < _COMMIT_TRIES:
                 raise
             _log.exception("%s: its outputs could not be registered", job.id)
             sentence = f"its outputs could not be registered: {type(error).__name__}"
             outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
-            self._tell(job, Exited(job.attempt, outcome, ran=exited.ran), paid)
+            self._tell(job, Exited(job.attempt, outcome, ran=self._ran(job)), paid)
 
     def _forget(self, job: Job) -> None:
         self._places.forget(job)
@@ -405,8 +430,9 @@ class Reconciler:
         self._asked = (rooming.start, chosen, live)
         for job in leaving:
             self._guard(job, lambda job=job: self._yield(job))  # type: ignore[misc]
-        for job in chosen:
-            self._guard(job, lambda job=job: self._claim(job))  # type: ignore[misc]
+        claims = [(job, self._submit_claim(job)) for job in chosen if not self._is_paused(job)]  # in one transaction
+        for job, claim in claims:
+            self._guard(job, lambda job=job, claim=claim: self._claim(job, claim))  # type: ignore[misc]
 
     def _yield(self, job: Job) -> None:
         """What nobody waits for stops at a checkpoint; it resumes when there is room."""
@@ -441,9 +467,9 @@ class Reconciler:
         if job.id not in self._plans:
             try:
                 kind = self._kinds[job.kind]
-                self._plans[job.id] = plan_of(self._workspace.database, job.id) or kind.plan(
-                    kind.spec.model_validate(job.spec), self._workspace
-                )
+                if (plan := plan_of(self._workspace.database, job.id)) is not None:
+                    self._stored.add(job.id)
+                self._plans[job.id] = plan or kind.plan(kind.spec.model_validate(job.spec), self._workspace)
             except SpeciateError as error:
                 self._tell(job, Failed(_refusal(error)))
                 return None
@@ -454,13 +480,17 @@ class Reconciler:
                 return None
         return self._plans[job.id]
 
-    def _claim(self, job: Job) -> None:
-        handle = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}")
-        plan = self._plans[job.id]
-        claimed = self._tell(job, Claimed(handle, job.resources), lambda tx, job: keep_plan(tx, job.id, plan))
+    def _submit_claim(self, job: Job) -> Future[Job | SpeciateError]:
+        handle, plan = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}"), self._plans[job.id]
+        register = None if job.id in self._stored else lambda tx, job: keep_plan(tx, job.id, plan)
+        return self._submit(job, Claimed(handle, job.resources), register)
+
+    def _claim(self, job: Job, claim: Future[Job | SpeciateError]) -> None:
+        claimed = _told(claim)
+        self._stored.add(job.id)
         fault("claim_after_commit")
         if claimed.state is State.STARTING:
-            self._launch(claimed, plan)
+            self._launch(claimed, self._plans[job.id])
 
     def _launch(self, job: Job, plan: Plan) -> None:
         kind = self._kinds[job.kind]
@@ -493,6 +523,12 @@ class Reconciler:
 
 def _at(place: str | None, jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.resources.place == place]
+
+
+def _told(sent: Future[Job | SpeciateError]) -> Job:
+    answer = sent.result()
+    assert isinstance(answer, Job)  # errors are raised
+    return answer
 
 
 def _both(first: _Register | None, second: _Register | None) -> _Register | None:

@@ -1,24 +1,21 @@
 """Holds the claim of one attempt, starts its worker, and says how it ended where the worker could not.
 
-`python -m speciate.jobs.supervisor RUN_DIR`, detached from the daemon. The claim is a kernel lock whose descriptor the
-worker inherits: it is held exactly as long as anything of the attempt lives, whoever else has died. Standard library
-only, so that it starts in milliseconds.
+A fork of a zygote, or `python -m speciate.jobs.supervisor RUN_DIR` where there is none, detached from the daemon. The
+claim is a kernel lock whose descriptor the worker inherits: it is held exactly as long as anything of the attempt
+lives, whoever else has died. Standard library only, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
+import importlib
 import json
 import os
-import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +23,12 @@ from typing import NamedTuple
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
+from speciate.jobs import forks, zygote
 from speciate.jobs.folder import FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.process_identity import identity
 
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
-_ZYGOTE_SECONDS = 3.0
+_WORKER = "speciate.worker"
 
 
 class Ending(NamedTuple):
@@ -39,7 +37,12 @@ class Ending(NamedTuple):
     status: int | None
 
 
-def supervise(path: Path) -> int:
+def main(path: str) -> int:
+    """In a fork of a zygote: of it the worker is a fork, too, unless its imports wait elsewhere."""
+    return supervise(Path(path), forked=True)
+
+
+def supervise(path: Path, forked: bool = False) -> int:
     folder = RunFolder(path)
     claim = os.open(path / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -56,7 +59,7 @@ def supervise(path: Path) -> int:
         spec = folder.spec()
         keys = {name: secrets.get(name, host) for name, host in spec.get("secrets", ())}
         ending = _fork_from(spec["zygote"], folder, inherited, keys) if spec.get("zygote") else None
-        ending = ending or _execute(folder, inherited, keys)
+        ending = ending or (_fork if forked else _execute)(folder, inherited, keys)
     except SpeciateError as error:  # its keys, or a spec that a disk changed: no worker was started
         kind = "transient" if error.code in (Code.UNAVAILABLE, Code.DAMAGED) else "user"
         folder.end(Outcome(1, kind, error.message, error.recovery))
@@ -105,54 +108,35 @@ def _execute(folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]
     return Ending(worker.wait())
 
 
+def _fork(folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]) -> Ending:
+    """A fork of this process, which has imported what a worker is."""
+    with folder.log.open("ab") as log, _input(keys) as given:
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                path = str(folder.path)
+                zygote.settle([given, log.fileno(), log.fileno()], claims, path)
+                zygote.show(_WORKER, path)
+                code = zygote.run(lambda: int(importlib.import_module(_WORKER).main(path)))
+            finally:
+                os._exit(code)
+    return Ending(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
 def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]) -> Ending | None:
-    """A fork of a process that has made the imports. None where there is none: then a plain start is right."""
-    connection = _connect(address)
-    if connection is None:
-        return None
-    with connection:
-        try:
-            with folder.log.open("ab") as log, _input(keys) as given:
-                descriptors = array.array("i", [log.fileno(), given, *claims])
-                connection.sendmsg(
-                    [json.dumps({"run": str(folder.path)}).encode() + b"\n"],
-                    [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)],
-                )
-            lines = connection.makefile("r")
-            first = lines.readline()
-        except OSError:
-            return None
-        if not first:
-            return None  # it died over its imports, or between the fork and this line: the worker finds out which
-        pid = int(json.loads(first)["pid"])
-        watch = _pidfd(pid)
-        last = lines.readline()
-        if last:
-            return Ending(int(json.loads(last)["status"]))
-        if watch is not None:  # the zygote was killed, its child lives on
-            select.select([watch], [], [])
-        return Ending(None)
-
-
-def _connect(address: str) -> socket.socket | None:
-    end = time.monotonic() + _ZYGOTE_SECONDS
-    while time.monotonic() < end:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(address)
-        except OSError:
-            connection.close()
-            time.sleep(0.02)
-        else:
-            return connection
-    return None
-
-
-def _pidfd(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError):
-        return None
+    """A fork of a process that has made the imports. None where there is none, or it died over its imports or between
+    the fork and its word: the worker that is started then finds out which."""
+    path = str(folder.path)
+    with folder.log.open("ab") as log, _input(keys) as given:
+        worker = forks.start(
+            address,
+            zygote.Program(
+                entry=f"{_WORKER}:main", arguments=[path], environment=dict(os.environ), cwd=path, streams=3
+            ),
+            [given, log.fileno(), log.fileno(), *claims],
+        )
+    return Ending(worker.wait()) if worker else None
 
 
 def _outcome(ending: Ending, free: int) -> Outcome:

@@ -1,163 +1,186 @@
-"""A process that has made the imports of a family of jobs once, and forks a child for each run.
+"""A process that has made the imports of runs once, and forks their supervisors and workers.
 
-`python -m speciate.jobs.zygote WORKSPACE PROFILE SOCKET PID`, PID being that of its parent, the daemon. It computes
-nothing, starts no thread of its own and never touches a GPU, so a fork of it is as good as a new interpreter that has
-imported. It listens before it imports: the first supervisor waits in line for exactly as long as the imports take. One
-at a time per socket, by lock. It takes no more runs once its daemon is dead, and ends with the last that it has.
+`python -m speciate.jobs.zygote WORKSPACE PROCESS PID ADDRESS=LISTENER ...`, PID being that of its parent, the daemon.
+It is a warm parent (`sandbox.warm_parent`, which says when it retires): it computes nothing, starts no thread of its
+own, never touches a GPU, holds neither catalog nor a client's connection, and reads nothing that is asked of it, so a
+fork of it is as good as a new interpreter that has imported. There are two such processes: PROCESSES.
+
+A fork leads a session of its own and lives on whoever else dies: daemon, zygote and who asked.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import fcntl
-import json
+import gc
+import importlib
 import os
-import selectors
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from pathlib import Path
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypedDict
 
-from speciate import worker
-from speciate.environment import preload
-from speciate.faults import fault
+from speciate.faults import fault, reread
+from speciate.sandbox import warm_child
+from speciate.sandbox.warm import SKLEARN
+from speciate.sandbox.warm_parent import Listener, WarmParent, serve
 
-# Profile -> what is imported before the first fork. A missing library ends the zygote; runs then start plainly. pyarrow
-# imports pandas, where it is installed, to make an array of a list.
+_DATA = ("numpy", "pyarrow.parquet", "pandas?")
+_TRANSFORMERS = (
+    "torch", "safetensors.torch", "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+)  # fmt: skip
 PRELOADS = {
-    "classical": (
-        "numpy", "pyarrow.parquet", "pandas?",
-        "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors",
-        "sklearn.feature_extraction.text", "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",
-    ),
+    "classical": (*_DATA, *SKLEARN),
     "torch": (
-        "numpy", "pyarrow.parquet", "pandas?", "sklearn.linear_model",
-        "torch", "safetensors.torch", "transformers.modeling_utils",
-        "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+        *_DATA, "sklearn.linear_model", *_TRANSFORMERS,
         "transformers.models.bert.modeling_bert",  # transformers loads these late, each child would pay for it
     ),
     "language": (
-        "numpy", "pyarrow.parquet", "pandas?", "torch", "safetensors.torch", "transformers.modeling_utils",
-        "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
-        "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
+        *_DATA, *_TRANSFORMERS, "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
     ),
 }  # fmt: skip
-_IDLE_SECONDS = 300.0
+"""Profile of a run -> what is imported before its first fork. pyarrow imports pandas, where it is installed, to make an
+array of a list."""
+SUPERVISORS, SANDBOXED = "supervisors", "sandboxed"
+PROCESSES: dict[str, tuple[str, ...]] = {
+    "plain": (SUPERVISORS, "data", "classical"), "torch": ("torch", "language", SANDBOXED),
+}  # fmt: skip
+"""Process -> what it forks, each with a socket of its own. A supervisor forks its plain worker itself."""
+_MODULES: dict[str, tuple[str, ...]] = {
+    SUPERVISORS: ("speciate.jobs.supervisor", "speciate.worker", "speciate.jobs.kinds", "speciate.workspace.workspace"),
+    "data": (
+        *_DATA, "speciate.worker", "speciate.datasets.ingest.ingest", "speciate.datasets.curate",
+    ),
+    "classical": (*PRELOADS["classical"], "speciate.worker", "speciate.training.train_run"),
+    "torch": (*PRELOADS["torch"], "speciate.worker", "speciate.training.train_run"),
+    "language": (*PRELOADS["language"], "speciate.worker", "speciate.training.train_run"),
+    SANDBOXED: (  # no scikit-learn: a network answers without
+        *_DATA, *_TRANSFORMERS, "transformers.models.bert.modeling_bert",
+        "speciate.sandbox.serve", "speciate.serving.predict_worker",
+    ),
+}  # fmt: skip
+"""Names alone, for some lie above this room."""
 
 
-class Zygote:
-    def __init__(self, listener: socket.socket, leave: Callable[[], None], daemon: int | None = None) -> None:
-        """`leave` gives the address up; from then on another one may have it. `daemon`: a pidfd of whom it serves."""
-        self._listener, self._leave, self._daemon = listener, leave, daemon
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listener, selectors.EVENT_READ)
-        if daemon is not None:
-            self._selector.register(daemon, selectors.EVENT_READ)
-        self._children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid and who asked
-
-    def serve(self) -> None:
-        """Until it was asked to end, its daemon died, or nobody asked for five minutes, and its children have ended: it
-        alone can see how they do."""
-        listens = True
-        while listens or self._children:
-            ready = self._selector.select(_IDLE_SECONDS)
-            for key, _ in ready:
-                if key.fd == self._daemon:
-                    self._selector.unregister(key.fd)
-                    listens = listens and self._close()
-                elif key.fileobj is not self._listener:
-                    self._reap(key.fd)
-                elif listens and not self._accept():
-                    listens = self._close()
-            if listens and not ready and not self._children:
-                listens = self._close()
-
-    def _close(self) -> bool:
-        self._selector.unregister(self._listener)
-        self._leave()
-        self._listener.close()
-        return False
-
-    def _accept(self) -> bool:
-        connection, _ = self._listener.accept()
-        message, descriptors, _, _ = socket.recv_fds(connection, 65536, 8)
-        try:
-            request = json.loads(message)
-        except ValueError:
-            request = {}
-        if request.get("end"):
-            return False
-        if "run" in request:
-            self._fork(request["run"], descriptors, connection)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        return True
-
-    def _fork(self, run: str, descriptors: list[int], connection: socket.socket) -> None:
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(run, descriptors)
-        fault("zygote_forked")
-        with contextlib.suppress(OSError):  # its supervisor may be dead; the child goes on all the same
-            connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
-        watch = os.pidfd_open(pid)
-        self._children[watch] = (pid, connection)
-        self._selector.register(watch, selectors.EVENT_READ)
-
-    def _be_child(self, run: str, descriptors: list[int]) -> None:
-        code = 70
-        try:
-            os.setsid()
-            log, given, *claims = descriptors  # the claims stay open: they are what keeps the attempt's lock
-            for source, target in ((given, 0), (log, 1), (log, 2)):
-                os.dup2(source, target)
-            keep = {0, 1, 2, *claims}
-            self._selector.close()
-            for name in os.listdir("/proc/self/fd"):
-                if int(name) not in keep:
-                    with contextlib.suppress(OSError):
-                        os.close(int(name))
-            os.chdir(run)
-            code = worker.main(run)
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
-    def _reap(self, watch: int) -> None:
-        pid, connection = self._children.pop(watch)
-        _, status = os.waitpid(pid, 0)
-        self._selector.unregister(watch)
-        os.close(watch)
-        with connection, contextlib.suppress(OSError):
-            connection.sendall(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode() + b"\n")
+def modules(process: str) -> tuple[str, ...]:
+    """All that one of PROCESSES comes to import."""
+    return tuple(dict.fromkeys(name for family in PROCESSES[process] for name in _MODULES[family]))
 
 
-def main(profile: str, address: str, parent: int) -> int:
-    daemon = os.pidfd_open(parent)
-    if os.getppid() != parent:
-        return 0  # it died before we looked
-    lock = os.open(address + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+class Program(TypedDict):
+    """What an unconfined fork is to be."""
+
+    entry: str
+    """`module:function`, which takes the arguments and returns the exit status."""
+    arguments: list[str]
+    environment: dict[str, str]
+    cwd: str
+    streams: int
+    """How many of the descriptors become its standard streams, in their order; the others are inherited as they are."""
+
+
+class Zygote(WarmParent):
+    def forked(self, listener: Listener) -> None:
+        if listener.become is become_worker:
+            fault("zygote_forked")
+        elif listener.become is become_supervisor:
+            fault("supervisor_forked")
+
+
+def become_supervisor(connection: socket.socket, parent: int) -> NoReturn:
+    _become(connection)
+
+
+def become_worker(connection: socket.socket, parent: int) -> NoReturn:
+    _become(connection)
+
+
+def _become(connection: socket.socket) -> NoReturn:
+    """In the fork: the program that is asked for."""
+    code = 70
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 75
-    Path(address).unlink(missing_ok=True)  # safe: we hold the lock
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        os.chmod(address, 0o600)
-        listener.listen(64)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        preload(PRELOADS[profile])
+        document, descriptors = warm_child.receive(connection)
+        program: Program = document
+        connection.close()
+        streams, kept = descriptors[: program["streams"]], descriptors[program["streams"] :]
+        os.environ.clear()
+        os.environ.update(program["environment"])
+        reread()
+        tempfile.tempdir = None  # as that environment says
+        module, _, function = program["entry"].partition(":")
+        show(module, *program["arguments"])
+        settle(streams, kept, program["cwd"])
+        code = run(lambda: getattr(importlib.import_module(module), function)(*program["arguments"]))
+    except EOFError:
+        code = 0  # it was only to be seen to that the imports are made
+    except BaseException:  # noqa: BLE001 - there may be no log yet
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
-        def leave() -> None:
-            Path(address).unlink(missing_ok=True)
-            os.close(lock)
 
-        Zygote(listener, leave, daemon).serve()
+def settle(streams: Sequence[int], kept: Sequence[int], cwd: str) -> None:
+    """In a fork: a session of its own, these standard streams (nothing in the place of one that lacks), of the other
+    descriptors only those that it is to keep, and what the parent had set for itself."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for number in range(3):
+        os.dup2(streams[number] if number < len(streams) else null, number)
+    warm_child.close_all_but({0, 1, 2, *kept})
+    os.chdir(cwd)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    gc.enable()
+
+
+def show(module: str, *arguments: str) -> None:
+    warm_child.show([sys.executable, "-m", module, *arguments])
+
+
+def run(program: Callable[[], int]) -> int:
+    """To its end, but for the interpreter's: to take apart what was imported would copy all of it."""
+    try:
+        return program()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter shows it
+        traceback.print_exc()
+        return 1
+    finally:
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+
+_BECOMES: dict[str, Callable[[socket.socket, int], NoReturn]] = {
+    SUPERVISORS: become_supervisor, SANDBOXED: warm_child.become,
+}  # fmt: skip
+
+
+def main(workspace: str, process: str, parent: str, *listening: str) -> int:
+    """`listening`: ADDRESS=LISTENER, in the order of PROCESSES."""
+    addresses, numbers = zip(*(each.rsplit("=", 1) for each in listening if "=" in each), strict=True)
+
+    def made(owner: int) -> Zygote:
+        listeners = [
+            Listener(
+                socket.socket(fileno=int(number)), _BECOMES.get(family, become_worker), family == SANDBOXED,
+                list(_MODULES[family]),
+            )
+            for family, number in zip(PROCESSES[process], numbers, strict=True)
+        ]  # fmt: skip
+        return Zygote(listeners, owner, addresses)
+
+    serve(made, parent)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    sys.exit(main(*sys.argv[1:]))

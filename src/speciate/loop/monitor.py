@@ -162,7 +162,7 @@ def plan(spec: MonitorSpec, workspace: Workspace) -> Plan[MonitorPayload]:
             earlier=earlier,
         ),
         resources=Resources(cpu=1, memory_mb=2048 if heavy else 768),
-        preload="torch" if heavy else "",
+        preload="torch" if heavy else "data",
         use_case=spec.use_case,
         resolved={"model": model, "extractor": extractor, "windows_before": len(earlier)},
     )  # fmt: skip

@@ -66,6 +66,8 @@ class Access(NamedTuple):
     """Bytes of one line."""
     fork: bool = False
     """As `Sandbox.fork`."""
+    family: str = ""
+    """As `Sandbox.family`."""
 
 
 class SandboxClient:
@@ -88,7 +90,7 @@ class SandboxClient:
         self.scratch = folder if keep else folder / f"sandbox-{uuid.uuid4().hex}"
         self._keep, self._access = keep, access
         self.scratch.mkdir(parents=True)
-        sandbox = Sandbox(access.readable, self.scratch, access.limits, code=access.code, fork=access.fork)
+        sandbox = Sandbox(access.readable, self.scratch, access.limits, access.code, access.fork, access.family)
         try:
             self._process = start(python(module, *arguments), sandbox, policy)
         except BaseException:

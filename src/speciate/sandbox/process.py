@@ -54,7 +54,7 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 } | LIBRARIES
-_PARENT_ENVIRONMENT = {
+PARENT_ENVIRONMENT = {
     **_ENVIRONMENT, "HOME": "/nonexistent", "TMPDIR": "/nonexistent",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # what forks should have one thread
 }  # fmt: skip
@@ -110,6 +110,8 @@ class Sandbox:
     process cannot read other users' files, as one that decodes can (CAP_DAC_READ_SEARCH)."""
     fork: bool = False
     """Whether a fork of the warm parent will do: for our own modules, which need its imports."""
+    family: str = ""
+    """Which parent is asked first (`warm.offer`)."""
 
     @property
     def capabilities(self) -> int:
@@ -257,7 +259,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 def warm_address() -> str | None:
     """Of this process's warm parent, for processes that it starts and that outlive it (`warm.use`)."""
-    return warm.own_address(_PARENT_ENVIRONMENT) if is_complete() else None
+    return warm.own_address(PARENT_ENVIRONMENT) if is_complete() else None
 
 
 def _fork(argv: Sequence[str], sandbox: Sandbox, variables: dict[str, str]) -> warm.ForkedProcess | None:
@@ -279,7 +281,7 @@ def _fork(argv: Sequence[str], sandbox: Sandbox, variables: dict[str, str]) -> w
         file_mb=limits.file_mb,
         cpu_seconds=limits.cpu_seconds,
     )
-    return warm.start_fork(request, _PARENT_ENVIRONMENT)
+    return warm.start_fork(request, PARENT_ENVIRONMENT, sandbox.family)
 
 
 _starters: dict[tuple[int, int], ThreadPoolExecutor] = {}

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypedDict
 
@@ -42,7 +42,13 @@ MODULES = (
 )  # fmt: skip
 """What the processes of the pool import sooner or later; names alone, for they lie above this room. With a question
 mark: only where it is installed."""
-_START_SECONDS, _END_SECONDS = 20.0, 10.0
+SKLEARN = (
+    "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors", "sklearn.feature_extraction.text",
+    "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",
+)  # fmt: skip
+FAMILIES: dict[str, tuple[str, ...]] = {"classical": (*SKLEARN, "speciate.serving.predict_worker")}
+"""Family -> what is imported beyond MODULES before its first fork."""
+_START_SECONDS, _FAMILY_SECONDS, _END_SECONDS = 20.0, 60.0, 10.0
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 5.0
 """A parent that ends by itself so soon cannot make its imports: no other one is started."""
@@ -79,7 +85,7 @@ class ForkedProcess:
         """Whether it ends within that time; then `status` is what its parent told of it."""
         deadline = time.monotonic() + seconds
         while self.status is None and not self._closed:
-            message = _receive(self._asked, deadline)
+            message = receive(self._asked, deadline)
             if message is None:
                 return False
             if not message:
@@ -100,10 +106,13 @@ class ForkedProcess:
         return self.status
 
 
-def start_fork(request: Request, environment: Mapping[str, str]) -> ForkedProcess | None:
+def start_fork(request: Request, environment: Mapping[str, str], family: str = "") -> ForkedProcess | None:
     """A fork that is confined already. None where there is no warm parent to be asked. `environment`: of the parent, if
-    it is this process's own."""
-    address = _given[os.getpid()] if os.getpid() in _given else own_address(environment)
+    it is this process's own. `family`: one of FAMILIES, or as of `offer`; any parent does where there is none for it.
+    """
+    address = _offered.get((os.getpid(), family))
+    if address is None:
+        address = _given[os.getpid()] if os.getpid() in _given else own_address(environment, family)
     if address is None:
         return None
     ours, theirs = _pipes()
@@ -111,14 +120,11 @@ def start_fork(request: Request, environment: Mapping[str, str]) -> ForkedProces
     watch = -1
     try:
         connection.connect(address)
-        with tempfile.TemporaryFile() as content:
-            content.write(json.dumps(request).encode())
-            content.flush()
-            socket.send_fds(connection, [b"run"], [content.fileno(), *theirs])
+        ask(connection, request, theirs)
         told: Message = {}
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + (_FAMILY_SECONDS if family else _START_SECONDS)
         while not told.keys() >= {"pid", "ready"}:  # of parent and fork, in any order
-            message = _receive(connection, deadline)
+            message = receive(connection, deadline)
             watch = message.get("watch", watch) if message else watch
             if not message or "failed" in message or "status" in message:
                 raise ConnectionError((message or {}).get("failed", "no answer"))
@@ -139,17 +145,26 @@ def start_fork(request: Request, environment: Mapping[str, str]) -> ForkedProces
     return ForkedProcess(told["pid"], watch, connection, streams)
 
 
+def ask(connection: socket.socket, request: Mapping[str, object], descriptors: Sequence[int]) -> None:
+    """Of whoever a warm parent forks for this connection: JSON of any length, and what it inherits."""
+    with tempfile.TemporaryFile() as content:
+        content.write(json.dumps(request).encode())
+        content.flush()
+        socket.send_fds(connection, [b"run"], [content.fileno(), *descriptors])
+
+
 def _pipes() -> tuple[list[int], list[int]]:
     """Of standard input, output and error: our ends and theirs."""
     (theirs_in, ours_in), (ours_out, theirs_out), (ours_error, theirs_error) = (os.pipe() for _ in range(3))
     return [ours_in, ours_out, ours_error], [theirs_in, theirs_out, theirs_error]
 
 
-def _receive(connection: socket.socket, deadline: float) -> Message | None:
-    """A message of parent or fork, with its pidfd as `watch`; {} where the connection ended; None where none came."""
+def receive(connection: socket.socket, deadline: float | None) -> Message | None:
+    """A message of parent or fork, with its pidfd as `watch`; {} where the connection ended; None where none came until
+    `deadline` (monotonic; None: however long it takes)."""
     poll = select.poll()
     poll.register(connection, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
         return None
     try:
         told, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 1)
@@ -162,71 +177,122 @@ def _receive(connection: socket.socket, deadline: float) -> Message | None:
     return message
 
 
-class _Owned:
-    """The socket of this process's own warm parent, and the thread that starts it."""
+class Owner:
+    """The sockets of a warm parent, and the thread that starts it whenever somebody waits at one of them."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
-        self.address = str(runtime_folder() / f"{os.getpid()}-{os.urandom(4).hex()}.warm")
-        _sweep(runtime_folder())
-        atexit.register(self._unlink, os.getpid())
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(self.address)
-        os.chmod(self.address, 0o600)
-        self._listener.listen(64)
+    def __init__(self, addresses: Sequence[str], start: Callable[[Sequence[int]], subprocess.Popen[bytes]]) -> None:
+        """`start`: starts the parent with these descriptors of sockets; its standard output is a pipe."""
+        self.addresses, self._start = addresses, start
+        self._listeners = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in addresses]
+        for address, listener in zip(addresses, self._listeners, strict=True):
+            listener.bind(address)
+            os.chmod(address, 0o600)
+            listener.listen(64)
         self._parents: list[subprocess.Popen[bytes]] = []
-        """That retired, and have forks that live."""
-        threading.Thread(target=self._keep, name="sandbox-warm", daemon=True).start()
+        """That retired, and have forks that live; the last one may not have."""
+        self._end, self._ending = os.pipe2(os.O_CLOEXEC)
+        self._ends = threading.Event()
+        atexit.register(self._unlink, os.getpid())
+        self._thread = threading.Thread(target=self._keep, name="sandbox-warm", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """The parent takes no more requests, and ends with its last fork."""
+        self._ends.set()
+        os.write(self._ending, b"x")
+        for parent in self._parents:
+            parent.terminate()
+        self._thread.join()
+        for descriptor in (self._end, self._ending):
+            os.close(descriptor)
+        self._unlink(os.getpid())
+        atexit.unregister(self._unlink)
+        for parent in self._parents:
+            parent.returncode = parent.poll() or 0  # it outlives us on purpose; Popen would warn
 
     def _unlink(self, owner: int) -> None:
         if os.getpid() == owner:  # no fork that ends
-            Path(self.address).unlink(missing_ok=True)
+            for address in self.addresses:
+                Path(address).unlink(missing_ok=True)
 
     def _keep(self) -> None:
-        """Start a parent whenever somebody waits for one. It is not told to end: it sees that we have."""
+        """The parent is not told to end when this process ends: it sees that."""
         poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        while True:
+        for descriptor in (self._end, *(each.fileno() for each in self._listeners)):
+            poll.register(descriptor, select.POLLIN)
+        well = True
+        while well:
             poll.poll()
+            if self._ends.is_set():
+                break
             began = time.monotonic()
             self._parents = [parent for parent in self._parents if parent.poll() is None]
             try:
                 well = self._run()
             except OSError:
                 well = False
-            if not well and time.monotonic() - began < _QUICK_SECONDS:
-                self._listener.close()  # who waits there is told, and starts its process in the ordinary way
-                Path(self.address).unlink(missing_ok=True)
-                return
+            well = well or time.monotonic() - began >= _QUICK_SECONDS
+        for listener in self._listeners:
+            listener.close()  # who waits there is told, and starts its process in the ordinary way
+        if not well:
+            self._unlink(os.getpid())
 
     def _run(self) -> bool:
         """Until the parent retires; whether it did so of its own accord."""
-        descriptor = self._listener.fileno()
-        program = [sys.executable, "-I", "-m", "speciate.sandbox.warm_parent", self.address, str(descriptor)]
-        parent = subprocess.Popen(
-            [*program, str(os.getpid()), *MODULES], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=self._environment, cwd="/", pass_fds=(descriptor,), start_new_session=True,
-        )  # fmt: skip
+        parent = self._start([each.fileno() for each in self._listeners])
+        self._parents.append(parent)
+        if self._ends.is_set():
+            parent.terminate()
         assert parent.stdout is not None
         with parent.stdout as said:
             said.read()
-        self._parents.append(parent)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return parent.wait(0.2) <= 0  # killed, or ended in peace
         return True  # forks of it live on
 
 
-def _sweep(folder: Path) -> None:
-    """Sockets of processes that were killed."""
-    for left in folder.glob("*.warm"):
+def _owned_parent(environment: Mapping[str, str]) -> Owner:
+    """Of this process, for sandboxed ones without torch."""
+    folder = runtime_folder()
+    sweep(folder)
+    name = f"{os.getpid()}-{os.urandom(4).hex()}"
+    addresses = [str(folder / f"{name}{family and '-'}{family}.warm") for family in ("", *FAMILIES)]
+
+    def start(listeners: Sequence[int]) -> subprocess.Popen[bytes]:
+        listening = [f"{address}={listener}" for address, listener in zip(addresses, listeners, strict=True)]
+        groups = [MODULES, *FAMILIES.values()]
+        program = [sys.executable, "-I", "-m", "speciate.sandbox.warm_parent", str(os.getpid())]
+        for one, modules in zip(listening, groups, strict=True):
+            program += [one, *modules]
+        return subprocess.Popen(
+            program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=dict(environment), cwd="/", pass_fds=listeners, start_new_session=True,
+        )  # fmt: skip
+
+    return Owner(addresses, start)
+
+
+def sweep(folder: Path) -> None:
+    """Remove sockets of processes that were killed."""
+    for left in (*folder.glob("*.warm"), *folder.glob("*.zygote")):
         with contextlib.suppress(OSError, ValueError):
             if not Path(f"/proc/{int(left.name.partition('-')[0])}").exists():
                 left.unlink()
 
 
 _lock = threading.Lock()
-_owned: dict[int, _Owned] = {}
+_owned: dict[int, Owner] = {}
 _given: dict[int, str | None] = {}
+_offered: dict[tuple[int, str], str] = {}
+
+
+def offer(family: str, address: str | None) -> None:
+    """From now on sandboxed processes of this one that want the imports of `family` are forked there; None: no more."""
+    with _lock:
+        if address is None:
+            _offered.pop((os.getpid(), family), None)
+        else:
+            _offered[os.getpid(), family] = address
 
 
 def use(address: str | None) -> None:
@@ -235,7 +301,7 @@ def use(address: str | None) -> None:
         _given[os.getpid()] = address
 
 
-def own_address(environment: Mapping[str, str]) -> str | None:
+def own_address(environment: Mapping[str, str], family: str = "") -> str | None:
     """Where the warm parent of this process listens, for `use` in another one. None where this system has none."""
     if sys.platform != "linux":
         return None
@@ -243,11 +309,16 @@ def own_address(environment: Mapping[str, str]) -> str | None:
         if (found := _owned.get(os.getpid())) is None:  # a fork needs its own
             _owned.clear()
             try:
-                found = _owned[os.getpid()] = _Owned(environment)
+                found = _owned[os.getpid()] = _owned_parent(environment)
             except (OSError, RuntimeError, SpeciateError) as error:  # no folder for sockets, or no more threads
                 _log.info("no warm parent: %s", error)
                 return None
-        return found.address
+        return found.addresses[["", *FAMILIES].index(family) if family in FAMILIES else 0]
+
+
+def offered(family: str) -> bool:
+    """Whether processes of this family have a parent of their own, for this process."""
+    return (os.getpid(), family) in _offered or (family in FAMILIES and os.getpid() not in _given)
 
 
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

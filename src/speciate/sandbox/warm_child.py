@@ -23,7 +23,7 @@ import threading
 import traceback
 import types
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NoReturn, TypedDict
 
 from speciate.sandbox import landlock, syscall_filter
 from speciate.sandbox.fork_filter import fork_program
@@ -43,6 +43,8 @@ _OF_ITS_GROUP = (
 FAILED = 70
 """Exit code of a fork that could not be confined."""
 LONGEST = 4096  # bytes of a message of parent or child
+MOST_DESCRIPTORS = 16
+"""That come with a request."""
 
 
 class Request(TypedDict):
@@ -60,20 +62,22 @@ class Request(TypedDict):
     cpu_seconds: int | None
 
 
-def become(connection: socket.socket, parent: int) -> None:
+def become(connection: socket.socket, parent: int) -> NoReturn:
     """In the fork: take what it is to be from `connection`, become that, say so there, run, and exit."""
     code = FAILED
     try:
         try:
             _die_with(parent)
-            request = _receive(connection)
-            _show(request["arguments"])
+            document, streams = receive(connection)
+            request: Request = document
+            _take(streams, connection)
+            show([sys.executable, "-I", *request["arguments"]])
             _confine(request)
             connection.send(json.dumps({"ready": True}).encode())
         except BaseException as error:  # noqa: BLE001 - whatever it is, who asked must hear of it
             with contextlib.suppress(OSError):
                 connection.send(json.dumps({"failed": f"{type(error).__name__}: {error}"[: LONGEST // 4]}).encode())
-            return
+            os._exit(code)
         connection.close()
         code = _run(request["arguments"])
     finally:
@@ -89,27 +93,36 @@ def _die_with(parent: int) -> None:
         raise RuntimeError("the fork has other threads")
 
 
-def _receive(connection: socket.socket) -> Request:
-    """The request, its streams in the place of ours, and no other descriptor but the connection."""
-    _, descriptors, _, _ = socket.recv_fds(connection, LONGEST, 8)
-    content, *streams = descriptors
+def receive(connection: socket.socket) -> tuple[Any, list[int]]:
+    """What is asked, as JSON, and the descriptors that came with it. EOFError where who asked left without a word."""
+    told, descriptors, _, _ = socket.recv_fds(connection, LONGEST, MOST_DESCRIPTORS)
+    if not told:
+        raise EOFError("nothing was asked")
+    content, *others = descriptors
     with os.fdopen(content, "rb") as file:
         file.seek(0)
-        request: Request = json.load(file)
+        return json.load(file), others
+
+
+def _take(streams: list[int], connection: socket.socket) -> None:
+    """In the place of its parent's, and no other descriptor but the connection."""
     for target, source in enumerate(streams):
         os.dup2(source, target)
+    close_all_but({0, 1, 2, connection.fileno()})
+
+
+def close_all_but(kept: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != connection.fileno():
+        if int(name) not in kept:
             with contextlib.suppress(OSError):  # the one of the listing itself
                 os.close(int(name))
-    return request
 
 
-def _show(arguments: list[str]) -> None:
+def show(command: list[str]) -> None:
     """As its command line, in place of the parent's, for people and programs that look for the process."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end
-    line = b"\0".join(os.fsencode(each) for each in (sys.executable, "-I", *arguments))[: end - start - 1]
+    line = b"\0".join(map(os.fsencode, command))[: end - start - 1]
     if 0 < start < end:  # 0 where the kernel does not tell
         ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
 

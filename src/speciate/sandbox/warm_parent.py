@@ -1,10 +1,11 @@
 """A process that has made the imports of sandboxed processes once, and forks one for each that is asked for.
 
-    python -I -m speciate.sandbox.warm_parent ADDRESS LISTENER OWNER MODULE ...
+    python -I -m speciate.sandbox.warm_parent OWNER ADDRESS=LISTENER MODULE ... ADDRESS=LISTENER MODULE ...
 
-LISTENER is the number of a socket that it inherits, OWNER the process that started it, each MODULE is imported before
-the first fork; one that is missing ends it, unless a question mark follows its name. It has been started by exec with
-the environment of a sandboxed process, and holds nothing that one may not see. It never reads what is asked of it: each
+OWNER is the process that started it, LISTENER the number of a socket that it inherits. Each MODULE of the first is
+imported at once; one that is missing ends it, unless a question mark follows its name. Those of another one are
+imported when somebody first asks there. It has been started by exec with the environment of a sandboxed process, and
+holds nothing that one may not see. It never reads what is asked of it: each
 connection goes to a fork unread. So it meets no foreign byte, and no fork can find in its memory what was asked of
 another one.
 
@@ -12,8 +13,9 @@ Who asks is told the number of the fork, with a pidfd; then, by the fork, that i
 A fork is killed when who asked closes its end, dies, or dies with this process.
 
 It retires, which its owner sees at the end of its standard output, once its owner is dead, when nobody has asked for
-five minutes, after MOST forks, and after one of them crashed: what somebody learned of the layout of addresses that all
-forks share, or by trying, is then of no more use. It ends with the last fork.
+five minutes, after MOST forks, when it grew or the code on the disk is another, at SIGTERM, and after one of them
+crashed: what somebody learned of the layout of addresses that all forks share, or by trying, is then of no more use. It
+ends with the last fork. `speciate.jobs.zygote` is one for runs.
 """
 
 from __future__ import annotations
@@ -22,19 +24,36 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import struct
 import sys
-from typing import NamedTuple
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from speciate.environment import preload
 from speciate.sandbox import warm_child
 
-_IDLE_SECONDS, MOST = 300, 1000
+_IDLE_SECONDS, MOST, _MOST_GROWTH = 300, 1000, 128 << 20
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+_PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass
+class Listener:
+    bound: socket.socket
+    become: Callable[[socket.socket, int], NoReturn]
+    """What a fork does with a connection, and the number of its parent."""
+    tied: bool = True
+    """Whether a fork is killed when who asked is gone, and makes its parent retire when it crashes: a sandboxed one."""
+    modules: list[str] = field(default_factory=list)
+    """To be imported before its first fork; one at a time, so that others who ask do not wait for all of them."""
 
 
 class _Fork(NamedTuple):
@@ -42,48 +61,72 @@ class _Fork(NamedTuple):
     watch: int
     """A pidfd."""
     asked: socket.socket
+    tied: bool
 
 
 class WarmParent:
-    def __init__(self, listener: socket.socket, owner: int, address: str) -> None:
+    def __init__(self, listeners: Sequence[Listener], owner: int, addresses: Sequence[str]) -> None:
         """`owner`: a pidfd."""
-        self._listener, self._owner, self._address = listener, owner, address
+        self._owner, self._addresses = owner, addresses
+        self._listeners = {each.bound.fileno(): each for each in listeners}
         self._poll = select.poll()
-        self._poll.register(listener, select.POLLIN)
-        self._poll.register(owner, select.POLLIN)
+        for descriptor in (*self._listeners, owner):
+            self._poll.register(descriptor, select.POLLIN)
         self._ended: dict[int, _Fork] = {}  # by its pidfd
         self._left: dict[int, _Fork] = {}  # by the connection of who asked
         self._listens, self._made = True, 0
+        self._began, self._stamps = _resident_bytes(), dict[str, int]()
+        self._is_current()
+        self._told, _wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll.register(self._told, select.POLLIN)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(_wake, warn_on_full_buffer=False)  # a request to end is seen in turn, never over a fork
 
     def serve(self) -> None:
         while self._listens or self._ended:
             ready = self._poll.poll(_IDLE_SECONDS * 1000)
             if not ready and not self._ended:
                 self._retire()
-            listening = self._listener.fileno()
             # a new connection first: it must not get the number of one whose end is told in the same list
-            for descriptor, _ in sorted(ready, key=lambda each: each[0] != listening):
+            for descriptor, _ in sorted(ready, key=lambda each: each[0] not in self._listeners):
                 if descriptor in self._ended:
                     self._reap(descriptor)
                 elif descriptor in self._left:
                     self._kill(descriptor)
+                elif descriptor == self._told:
+                    os.read(self._told, 64)
+                    self._retire()
                 elif descriptor == self._owner:
                     self._poll.unregister(self._owner)
                     self._retire()
-                    with contextlib.suppress(OSError):
-                        os.unlink(self._address)
-                elif self._listens and descriptor == listening:
-                    self._fork()
+                    for address in self._addresses:
+                        with contextlib.suppress(OSError):
+                            os.unlink(address)
+                elif self._listens and descriptor in self._listeners:
+                    self._hear(self._listeners[descriptor])
+
+    def _hear(self, listener: Listener) -> None:
+        """Who asks stays in line until all is imported."""
+        if not self._is_current():
+            self._retire()
+        elif listener.modules:
+            with contextlib.suppress(ImportError):  # a fork that needs it says so in its own words
+                preload([listener.modules.pop(0)])
+            gc.disable()
+            self._began = _resident_bytes()
+        else:
+            self._fork(listener)
 
     def _retire(self) -> None:
         if self._listens:
-            self._poll.unregister(self._listener)
-            self._listener.close()
+            for descriptor, listener in self._listeners.items():
+                self._poll.unregister(descriptor)
+                listener.bound.close()
             os.close(1)
             self._listens = False
 
-    def _fork(self) -> None:
-        connection, _ = self._listener.accept()
+    def _fork(self, listener: Listener) -> None:
+        connection, _ = listener.bound.accept()
         if _user(connection) != os.getuid():
             connection.close()
             return
@@ -94,16 +137,37 @@ class WarmParent:
             connection.close()
             return
         if pid == 0:
-            warm_child.become(connection, parent)
-        fork = _Fork(pid, os.pidfd_open(pid), connection)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            listener.become(connection, parent)
+        self.forked(listener)
+        fork = _Fork(pid, os.pidfd_open(pid), connection, listener.tied)
         with contextlib.suppress(OSError):  # who asked is gone: seen below
             socket.send_fds(connection, [json.dumps({"pid": pid}).encode()], [fork.watch], socket.MSG_NOSIGNAL)
-        self._ended[fork.watch] = self._left[connection.fileno()] = fork
+        self._ended[fork.watch] = fork
         self._poll.register(fork.watch, select.POLLIN)
-        self._poll.register(connection, _GONE)
+        if fork.tied:
+            self._left[connection.fileno()] = fork
+            self._poll.register(connection, _GONE)
         self._made += 1
-        if self._made >= MOST:
+        if self._made >= MOST or _resident_bytes() > self._began + _MOST_GROWTH:
             self._retire()
+
+    def forked(self, listener: Listener) -> None:
+        """There is one more, of which nobody has been told yet."""
+
+    def _is_current(self) -> bool:
+        """Whether the code of this package that was imported, and the folders of others, are on the disk as they were:
+        else a fork would import the rest of itself from another version."""
+        files = [module.__file__ for name, module in [*sys.modules.items()] if _is_ours(name) and module.__file__]
+        for path in (*files, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+            try:
+                changed = os.stat(path).st_mtime_ns
+            except OSError:
+                changed = 0
+            if self._stamps.setdefault(path, changed) != changed:
+                return False
+        return True
 
     def _kill(self, connection: int) -> None:
         """It is not reaped yet, so its number is still its own."""
@@ -115,7 +179,7 @@ class WarmParent:
     def _reap(self, watch: int) -> None:
         fork = self._ended.pop(watch)
         _, status = os.waitpid(fork.pid, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
+        if fork.tied and os.WIFSIGNALED(status) and os.WTERMSIG(status) in _CRASHES:
             self._retire()
         if self._left.pop(fork.asked.fileno(), None) is not None:
             self._poll.unregister(fork.asked)
@@ -126,19 +190,51 @@ class WarmParent:
             fork.asked.send(told, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
 
 
+def _is_ours(name: str) -> bool:
+    return name == _PACKAGE or name.startswith(f"{_PACKAGE}.")
+
+
+def _resident_bytes() -> int:
+    """What of its memory is its own; 0 where the kernel does not tell."""
+    try:
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * resource.getpagesize()
+
+
 def _user(connection: socket.socket) -> int:
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return int(uid)
 
 
-def main(address: str, listener: str, parent: str, *modules: str) -> None:
+def serve(made: Callable[[int], WarmParent], parent: str) -> None:
+    """Until it retires and its last fork has ended. `parent`: the number of who started it; `made` gets its pidfd."""
     owner = os.pidfd_open(int(parent))
     if os.getppid() != int(parent):
         return  # it died before we looked
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    preload(modules)
+    warm = made(owner)
     gc.disable()  # a collection would copy the pages that forks share
-    WarmParent(socket.socket(fileno=int(listener)), owner, address).serve()
+    warm.serve()
+
+
+def main(parent: str, *given: str) -> None:
+    addresses, listeners = list[str](), list[Listener]()
+    for each in given:
+        if "=" in each:
+            address, _, number = each.rpartition("=")
+            addresses.append(address)
+            listeners.append(Listener(socket.socket(fileno=int(number)), warm_child.become))
+        else:
+            listeners[-1].modules.append(each)
+
+    def made(owner: int) -> WarmParent:
+        preload(listeners[0].modules)
+        listeners[0].modules.clear()
+        return WarmParent(listeners, owner, addresses)
+
+    serve(made, parent)
 
 
 if __name__ == "__main__":

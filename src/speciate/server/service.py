@@ -368,6 +368,7 @@ class Service:
 
     async def _watch(self, inode: int) -> None:
         idle_seconds = 60 * self.workspace.settings.idle_exit_minutes
+        nothing_waits, asked_at = False, -1
         while True:
             await anyio.sleep(min(_TICK_SECONDS, idle_seconds / 2))
             if not self._lock.intact():
@@ -383,7 +384,9 @@ class Service:
             if self._pages is not None:
                 self._last_busy = max(self._last_busy, self._pages.last_used)
             busy = bool(self._stay or self._clients) or not self.keeper.idle
-            if busy or not await anyio.to_thread.run_sync(self._nothing_waits):
+            if (commits := self.workspace.database.commits) != asked_at:  # else the catalog says what it said
+                nothing_waits, asked_at = await anyio.to_thread.run_sync(self._nothing_waits), commits
+            if busy or not nothing_waits:
                 self._last_busy = now
             elif now - self._last_busy >= idle_seconds:
                 _log.info("leaving: idle")

@@ -36,6 +36,9 @@ class BakeWatch:
         """When feedback was read last, and what it came to."""
         self._over: set[tuple[str, str, int]] = set()
         self._next = 0.0
+        self._read_at: int | None = None  # the commit after which the next two were read
+        self._open: list[Alias] = []
+        self._histories: dict[str, bake.BakeHistory] = {}
 
     def look(self, *, now: bool = False) -> None:
         """Judge every version that bakes, if it is time or `now`."""
@@ -44,12 +47,17 @@ class BakeWatch:
             return
         self._next = monotonic + _LOOK_SECONDS
         database = self._workspace.database
-        standing = (*aliases.everywhere(database), *aliases.everywhere(database, CANARY))
-        open_ones = [alias for alias in standing if _key(alias) not in self._over]
-        histories = bake.bake_histories(database, {alias.use_case for alias in open_ones}) if open_ones else {}
+        if (commits := database.commits) != self._read_at:  # else the catalog says what it said
+            standing = (*aliases.everywhere(database), *aliases.everywhere(database, CANARY))
+            self._open = [alias for alias in standing if _key(alias) not in self._over]
+            self._histories = (
+                bake.bake_histories(database, {alias.use_case for alias in self._open}) if self._open else {}
+            )
+            self._read_at = commits
+        open_ones = [alias for alias in self._open if _key(alias) not in self._over]
         for alias in open_ones:
             try:
-                self._judge(alias, histories[alias.use_case])
+                self._judge(alias, self._histories[alias.use_case])
             except (SpeciateError, OSError):
                 _log.exception("the bake of %s@%s could not be judged", alias.use_case, alias.alias)
 

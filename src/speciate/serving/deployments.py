@@ -100,6 +100,7 @@ class DeploymentKeeper:
         self._workspace, self._pool = workspace, pool
         self._watched: dict[str, _DeploymentHealth] = {}
         self._baker = BakeWatch(workspace)
+        self._serving: tuple[int, ServingAliases] = (-1, {})  # after which commit it was read
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = False
@@ -137,13 +138,14 @@ class DeploymentKeeper:
     def look(self) -> None:
         """One pass over all deployments."""
         with self._lock:
+            if (commits := self._workspace.database.commits) != self._serving[0]:
+                self._serving = commits, aliases.serving(self._workspace.database)
             if self._workspace.settings.serving.start == "after_promotion":
                 self._make_those_that_serve()
             folders = all_deployments(self._workspace.folders)
-            serving = aliases.serving(self._workspace.database) if folders else {}
             for folder in folders:
                 try:
-                    self._update(folder, serving)
+                    self._update(folder, self._serving[1])
                 except (SpeciateError, OSError):
                     _log.exception("the deployment of %s could not be updated", folder.use_case)
             self._baker.look()
@@ -166,9 +168,9 @@ class DeploymentKeeper:
                 folder.forget_reasons()
 
     def _make_those_that_serve(self) -> None:
-        for alias in aliases.everywhere(self._workspace.database):
-            folder = deployment_folder(self._workspace.folders, alias.use_case)
-            if not folder.path.exists():
+        for use_case, alias in self._serving[1]:
+            folder = deployment_folder(self._workspace.folders, use_case)
+            if alias == "production" and not folder.path.exists():
                 folder.create()
                 folder.want(Wanted(use_case=folder.use_case, options=self._workspace.settings.serving))
 

@@ -38,10 +38,17 @@ class Question(threading.Thread):
     time."""
 
     def __init__(
-        self, pool: Pool, service: str, payload: Mapping[str, Any], seconds: float, seat: threading.Semaphore | None
+        self,
+        pool: Pool,
+        service: str,
+        payload: Mapping[str, Any],
+        seconds: float,
+        seat: threading.Semaphore | None,
+        family: str = "",
     ) -> None:
         super().__init__(name="question", daemon=True)
         self._pool, self._service, self._payload, self._seconds, self._seat = pool, service, payload, seconds, seat
+        self._family = family
         self._ended, self._taken = threading.Event(), threading.Event()
         self._finished: Finished | None = None
         self._error: Exception | None = None
@@ -53,7 +60,7 @@ class Question(threading.Thread):
     def run(self) -> None:
         began = time.perf_counter()
         try:
-            answer = self._pool.ask(self._service, dict(self._payload), self._seconds)
+            answer = self._pool.ask(self._service, dict(self._payload), self._seconds, family=self._family)
             self._finished = Finished(answer, time.perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - raised where somebody waits for it
             self._error = error
@@ -89,10 +96,10 @@ class PendingQuestions:
         with self._lock:
             return tuple(self._left.values())
 
-    def begin(self, service: str, payload: Mapping[str, Any], seconds: float) -> Question:
-        """Ask; for `PATIENCE_SECONDS` if it may outlive its call, else for `seconds`."""
+    def begin(self, service: str, payload: Mapping[str, Any], seconds: float, family: str = "") -> Question:
+        """Ask; for `PATIENCE_SECONDS` if it may outlive its call, else for `seconds`. `family`: as of `Pool.ask`."""
         seat = self._seats if self._seats.acquire(blocking=False) else None
-        question = Question(self._pool, service, payload, seconds if seat is None else PATIENCE_SECONDS, seat)
+        question = Question(self._pool, service, payload, seconds if seat is None else PATIENCE_SECONDS, seat, family)
         question.start()
         return question
 

@@ -227,7 +227,7 @@ def _ask_pool(
         began = time.perf_counter()
         preloading.preloader_of(pool).wait(version, min(_LOAD_SECONDS, end - time.monotonic()), again)
         loaded_after = time.perf_counter() - began
-        question = questions.begin(ANSWER, payload, max(1.0, end - time.monotonic()))
+        question = questions.begin(ANSWER, payload, max(1.0, end - time.monotonic()), preloading.family(version.card))
     try:
         finished = question.wait(max(0.0, end - time.monotonic()))
     except PoolProcessEnded as error:

@@ -1,7 +1,7 @@
 """Load models before anybody asks them: production models, and new models with a base model that may be promoted.
 
-Importing torch and transformers takes seconds in a sandbox, where a supervisor checks every file that is opened. So a
-model is loaded by a question of its own, in a thread, with more time than an answer has. A call in the meantime waits
+Loading takes seconds, and where there is no zygote with torch to fork from, its import takes more. So a model is loaded
+by a question of its own, in a thread, with more time than an answer has. A call in the meantime waits
 for that load, instead of starting another one or being ended in the middle. If a process of the pool is replaced, the
 next question loads its models again.
 """
@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
@@ -29,7 +30,14 @@ _MOST = 4
 """Models in production that are loaded ahead: as many as a process keeps."""
 _SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY changed DESC LIMIT ?"
 _SUBJECT = "use_case:"
+_WITHOUT_TORCH = {"classical", "packaged", "served"}
+"""Methods."""
 _log = logging.getLogger(__name__)
+
+
+def family(card: ModelCard) -> str:
+    """Of the process that answers with this model, as of `Pool.ask`."""
+    return "classical" if card.base_model is None and card.method in _WITHOUT_TORCH else "torch"
 
 
 class ModelPreloader:
@@ -47,7 +55,7 @@ class ModelPreloader:
         with self._lock:
             load = self._begun.get(version.path)
             if load is None or load.failed:
-                load = self._begun[version.path] = _Load(self._pool, version.path, self._turn)
+                load = self._begun[version.path] = _Load(self._pool, version, self._turn)
                 load.start()
             return load
 
@@ -75,15 +83,16 @@ class ModelPreloader:
 
 
 class _Load(threading.Thread):
-    def __init__(self, pool: Pool, path: Path, turn: threading.Lock) -> None:
-        super().__init__(name=f"load {path.parent.name}", daemon=True)
-        self._pool, self._path, self._turn = pool, path, turn
+    def __init__(self, pool: Pool, version: ModelVersion, turn: threading.Lock) -> None:
+        super().__init__(name=f"load {version.path.parent.name}", daemon=True)
+        self._pool, self._version, self._turn = pool, version, turn
         self.error: SpeciateError | None = None
 
     def run(self) -> None:
         try:
             with self._turn:
-                self._pool.ask(LOAD, {"model": str(self._path)}, _PATIENCE_SECONDS)
+                asked, family_ = {"model": str(self._version.path)}, family(self._version.card)
+                self._pool.ask(LOAD, asked, _PATIENCE_SECONDS, family=family_)
         except SpeciateError as error:
             self.error = error
 

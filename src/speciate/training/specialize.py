@@ -95,6 +95,9 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resources=Resources(cpu=0),
         seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
         use_case=spec.use_case,
+        preload=next(
+            (name for name in ("language", "torch") if any(each.preload == name for each in plans)), "classical"
+        ),
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",

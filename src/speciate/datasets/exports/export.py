@@ -362,4 +362,4 @@ def _identities_error(manifest: Manifest, what: str) -> SpeciateError:
     )
 
 
-KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run")
+KIND = Kind(name="export", spec=ExportSpec, plan=plan, run="speciate.datasets.exports.export:run", preload="data")

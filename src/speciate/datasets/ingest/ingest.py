@@ -573,5 +573,6 @@ def load_inline_rows(folders: Folders, sha256: str) -> list[Row]:
 
 
 KIND = Kind(
-    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect, commit=commit
-)
+    name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect,
+    commit=commit, preload="data",
+)  # fmt: skip

@@ -112,7 +112,7 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     return Plan(
         payload=Payload(manifest=manifest, extractor=name).model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=2048 if model else 1024),
-        preload="torch" if model else "",
+        preload="torch" if model else "data",
         resolved={"dataset": manifest.ref, "extractor": name},
     )
 
