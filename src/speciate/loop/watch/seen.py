@@ -256,8 +256,9 @@ class Gatherer:
         """Answers since the newest onset that an idle watch knows of."""
         if standing.memory.state != "idle":
             return None
-        alarmed = [signal for window in windows for signal in window.signals if signal.alarm]
-        onsets = [each.onset for each in (*standing.memory.alarms, *alarmed) if each.onset is not None]
+        known = [alarm.onset for alarm in standing.memory.alarms]
+        new = [signal.onset for window in windows for signal in window.signals if signal.alarm]
+        onsets = [each for each in (*known, *new) if each is not None]
         log = log_folder(self.workspace.folders, standing.watch.use_case)
         if not onsets or not log.path.exists():
             return None
