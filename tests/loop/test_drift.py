@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from speciate.loop.drift import evidence, kernel_features, label_free, label_quality, limits, permutation
+from speciate.loop.drift import change_point, evidence, kernel_features, label_free, label_quality, limits, permutation
 from speciate.loop.drift.drawing import Trail, draw
 from speciate.loop.monitor_run import SCALAR_SHARE, SHARES
 from speciate.predictions.quality import AnswerOutput
@@ -133,6 +133,30 @@ def test_a_surprising_week_in_a_quiet_time_is_no_beginning() -> None:
     assert evidence.onset([evidence.of_p(p) for p in values]) == 5
     assert evidence.onset([]) is None
     assert evidence.onset([evidence.of_p(1.0)] * 3) is None
+
+
+@given(st.integers(0, 100), st.integers(0, 2**32 - 1))
+def test_a_change_within_a_window_is_dated_by_the_rows(usual_first: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    usual = rng.normal(size=(200, 6)).astype(np.float32)
+    later = rng.normal(size=(140, 6)).astype(np.float32)
+    later[usual_first:] += 2
+    scores = change_point.witness(usual, later, rng)
+    found = change_point.begin(scores.usual, scores.later)
+    assert abs(found - usual_first) <= 12
+    assert 0 <= found < len(later)
+
+
+def test_where_nothing_changed_no_row_looks_like_its_own_side() -> None:
+    rng = np.random.default_rng(3)
+    scores = [change_point.witness(*np.split(rng.normal(size=(160, 5)).astype(np.float32), 2), rng) for _ in range(60)]
+    gaps = [float(each.later.mean() - each.usual.mean()) for each in scores]
+    assert abs(np.mean(gaps)) <= 3 * np.std(gaps) / np.sqrt(len(gaps))
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=30), st.lists(st.floats(-1e6, 1e6), max_size=30))
+def test_a_beginning_is_a_place_whatever_the_scores(usual: list[float], later: list[float]) -> None:
+    assert 0 <= change_point.begin(np.array(usual), np.array(later)) < max(1, len(later))
 
 
 @pytest.mark.parametrize("wrong", [0.0, -0.1, 1.1, math.nan])

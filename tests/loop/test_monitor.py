@@ -73,6 +73,23 @@ def test_inputs_of_another_kind_are_found_with_their_onset_and_once(production: 
     assert [each.data["signals"] for each in events] == [["inputs"]]
 
 
+def test_a_change_in_the_middle_of_a_week_is_dated_by_its_answers(production: Production) -> None:
+    chance = random.Random(2)
+    for week in range(3):
+        production.ask({"text": sentence(chance)} for _ in range(60))
+        production.end_week(week)
+    production.ask({"text": sentence(chance)} for _ in range(40))
+    production.clock.advance(5 * 86_400)
+    production.ask({"text": other_sentence(chance)} for _ in range(40))
+    alarmed = production.end_week(3)
+    if (inputs := signal(alarmed, "inputs")) is None or not inputs.alarm:
+        production.ask({"text": other_sentence(chance)} for _ in range(60))
+        inputs = signal(production.end_week(4), "inputs")
+    assert inputs is not None
+    assert inputs.alarm
+    assert inputs.onset == pytest.approx(production.begin + 3 * WEEK + 5 * 86_400, abs=3600)
+
+
 def test_answers_of_predict_are_monitored_and_a_quiet_log_has_no_alarm(production: Production) -> None:
     """As an agent asks: the tool's own log, with confidences and answers of a real model."""
     workspace, chance = production.workspace, random.Random(11)

@@ -90,6 +90,30 @@ def test_files_that_are_not_kept_are_said_to_be_left_out(
     own.close()
 
 
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (b"ax,ay\n0.5,-1e-3\nnan,2\n", True),
+        (b"1;2,5\r\n3;4\r\n", True),
+        (b"ax,ada@example.org\n1,2\n", False),
+        (b"ax,ay\n1,2\nAda Byron,3\n", False),
+        (b"\x00" * 128 + b"DICM" + b"\x08\x00\x05\x00CS", False),
+        (b"\x08\x00\x05\x00CS\x04\x00ADA^BYRON", False),
+    ],
+)
+def test_a_series_of_numbers_is_kept_and_whatever_could_name_somebody_is_not(
+    tmp_path: Path, clock: ManualClock, data: bytes, kept: bool
+) -> None:
+    own = log(tmp_path, clock)
+    given = [{"id": "0", "data": base64.b64encode(data).decode()}]
+    [id_] = note(own, given, AnsweringModel("m@v1", 1, "time-series"))
+    found = reading.find(own.folder, id_)
+    assert found is not None
+    assert (found.input is not None) is kept
+    assert found.left_out == (() if kept else ("data: its file may name people",))
+    own.close()
+
+
 def test_a_file_is_kept_once_by_its_hash(tmp_path: Path, clock: ManualClock) -> None:
     own = log(tmp_path, clock)
     data = base64.b64encode(b"\x89PNG and more").decode()

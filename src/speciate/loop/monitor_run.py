@@ -22,7 +22,7 @@ from speciate.evaluation.reports import stored_answers
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
-from speciate.loop.drift import evidence, kernel_features, label_free, label_quality, limits, permutation
+from speciate.loop.drift import change_point, evidence, kernel_features, label_free, label_quality, limits, permutation
 from speciate.loop.drift.drawing import Trail, draw
 from speciate.loop.drift.evidence import LogFactors
 from speciate.loop.drift.permutation import Rows, ShiftTest, Values
@@ -51,6 +51,8 @@ REFERENCE, LEAST_REFERENCE, LEAST = 600, 50, 20
 SHARES = {"inputs": 0.25, "quality": 0.4, "failed": 0.05, "failed_not_finite": 0.05, "slow": 0.05}
 """Of all false alarms, how many each signal may make; they sum to 1 with six scalars."""
 SCALAR_SHARE = 0.2 / 6
+_MOST_DATED = 4
+"""Windows up to the newest in which the moment of a change is looked for."""
 _NOVEL, _TYPICAL = 12, 6
 _LEAST_ERRORS, _LEAST_ERRORS_BEFORE = 5, 20
 _MARGIN = 0.02
@@ -179,6 +181,7 @@ class _Monitor:
         drawn = self._rng("reference").permutation(len(whole.ids))[:REFERENCE]
         reference = take(whole, drawn.tolist())
         inputs, scores = self._inputs(reference, window)
+        inputs = [self._dated(each, list(zip(windows, before, strict=True)), window) for each in inputs]
         signals = [*inputs, *self._scalars(reference, window)]
         since = next((each.onset for each in inputs if each.onset is not None), self._spec.begin)
         usual = [name for each, one in zip(windows, before, strict=True) if each.window[1] <= since for name in one.ids]
@@ -198,6 +201,35 @@ class _Monitor:
         test, novelty = kernel_features.compare(old, new, self._rng("inputs"))
         told = f"embeddings of {len(new)} inputs against {len(old)} before: AUC {novelty.auc:.2f} (0.5: alike)"
         return [self._tested("inputs", test, told)], dict(zip(ids, novelty.scores.tolist(), strict=True))
+
+    def _dated(
+        self, signal: Signal, windows: Sequence[tuple[MonitorOutcome, Sample]], window: Sample
+    ) -> Signal:  # fmt: skip
+        """With the moment of the answer since which inputs are other ones, in the place of its window's beginning."""
+        extractor = extractor_id(self._source)
+        if not signal.alarm or signal.onset is None or extractor is None:
+            return signal
+        beside = vectors_beside(self._run.folders, self._log)
+        usual = [one for each, one in windows if each.window[1] <= signal.onset]
+        since = [*(one for each, one in windows if each.window[0] >= signal.onset), window]
+        if not usual:
+            return signal
+        drawn = join(usual)
+        some = self._rng("usual").permutation(len(drawn.ids))[:REFERENCE]
+        old, _ = self._vectors(beside, extractor, take(drawn, some.tolist()))
+        new, ids = self._vectors(beside, extractor, join(since[-_MOST_DATED:]))
+        if len(old) < LEAST_REFERENCE or len(new) < LEAST or old.shape[1] != new.shape[1]:
+            return signal
+        asked = self._times(signal.onset)
+        order = sorted((place for place, name in enumerate(ids) if name in asked), key=lambda place: asked[ids[place]])
+        scores = change_point.witness(old, new[order], self._rng("onset"))
+        first = change_point.begin(scores.usual, scores.later)
+        return signal.model_copy(update={"onset": asked[ids[order[first]]]}) if first else signal
+
+    def _times(self, since: float) -> dict[str, float]:
+        """When each answer was given."""
+        table = reading.answers(self._log, since=max(since, self._payload.since), columns=["id", "at"])
+        return dict(zip(table["id"].to_pylist(), table["at"].to_pylist(), strict=True))
 
     def _vectors(self, beside: Any, extractor: str, of: Sample) -> tuple[Rows, list[str]]:
         found = features.read(beside, extractor, of.keys)

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import secrets
 import threading
 import time
@@ -45,6 +46,8 @@ _MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
 _log = logging.getLogger(__name__)
 _MODALITIES_WITH_NAMES = {"dicom", "time-series"}
 """Modalities whose files may name people in their headers: DICOM's images and waveforms."""
+_NUMBERS_BY_LINE = re.compile(rb"([\t\r\x20-\x7e\x80-\xff]*)(?:\n[0-9eEnNaA+\-.,;?\t\r ]*)*")
+"""A table of numbers as text; its first line may name the channels."""
 
 
 class AnsweringModel(NamedTuple):
@@ -223,13 +226,20 @@ class _InputRecord:
             self.left_out.append(f"{name}: too long")
         elif self._log.settings.keep_inputs == "text":
             self.left_out.append(f"{name}: files are not kept")
-        elif modality in _MODALITIES_WITH_NAMES and not self._log.settings.identified:
+        elif modality in _MODALITIES_WITH_NAMES and not (
+            self._log.settings.identified or (modality == "time-series" and self._names_nobody(data))
+        ):
             self.left_out.append(f"{name}: its file may name people")
         elif len(data) > self._log.settings.media_mb * _MB:
             self.left_out.append(f"{name}: larger than {self._log.settings.media_mb:g} MB")
         else:
             return {"data": {"sha256": self._log.medium(data), "bytes": len(data)}}
         return None
+
+    def _names_nobody(self, data: bytes) -> bool:
+        """Whether it is numbers alone, below a line of names in which nothing would be redacted."""
+        found = _NUMBERS_BY_LINE.fullmatch(data)
+        return found is not None and not self._log.redaction(found[1].decode(errors="replace")).places
 
     def _clean(self, value: Any) -> Any:
         found = self._log.redaction(value)

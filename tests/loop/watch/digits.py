@@ -158,7 +158,7 @@ class Loop:
 
     def label(self, most: int = 100) -> int:
         """Answer what the queue asks about, as a person would; how many."""
-        queue = next_labels(self.app.workspace, USE_CASE, count=most)
+        queue = next_labels(self.app.workspace, self.name, count=most)
         asked = {row[0] for row in self.app.workspace.database.read("SELECT prediction FROM label_requests")}
         done = 0
         for item in queue.items:
@@ -189,9 +189,27 @@ class GoingClock(SystemClock):
         raise AssertionError("this clock goes by itself")
 
 
+class TravellingClock(ManualClock):
+    """Goes as the machine's does, so that jobs take the time that they take, and is set ahead besides."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self._begun = time.monotonic()
+
+    def now(self) -> float:
+        return super().now() + time.monotonic() - self._begun
+
+    def monotonic(self) -> float:
+        return super().monotonic() + time.monotonic() - self._begun
+
+
 @contextmanager
 def loop(
-    folder: Path, kinds: Sequence[Kind[Any, Any, Any]], *, clock: GoingClock | None = None, bake: Bake | None = None
+    folder: Path,
+    kinds: Sequence[Kind[Any, Any, Any]],
+    *,
+    clock: ManualClock | GoingClock | None = None,
+    bake: Bake | None = None,
 ) -> Iterator[Loop]:
     """By default the clock is set: behind the machine's, by which runs say that they get on."""
     with _loop(folder, kinds, clock or ManualClock(time.time() - 120 * DAY), bake or Bake(hours=20, requests=1)) as it:

@@ -100,6 +100,29 @@ def test_labels_at_hand_are_learned_from_without_asking_for_more() -> None:
     assert not decide(watch(), memory(), seen(labels_new=299), NOW).start
 
 
+@pytest.mark.parametrize(("kind", "changes"), [("now", {"asked": NOW}), ("data_shift", {"windows": (SHIFT,)})])
+def test_labels_that_nobody_drew_teach_and_the_episode_asks_for_those_that_judge(
+    kind: TriggerKind, changes: dict[str, object]
+) -> None:
+    users = seen(labels_new=300, labels_judging=3, **changes)
+    found = decide(watch(kind), memory(), users, NOW)
+    assert (found.memory.state, found.start[0].step, found.start[0].n) == ("mining", "mine", 100)
+    both = decide(watch(kind), memory(), replace(users, labels_judging=30), NOW)
+    assert (both.memory.state, both.start[0].step) == ("learning", "relearn")
+    mute = decide(watch(kind, labels=0), memory(), users, NOW)
+    assert mute.start[0].step == "relearn", "with what is there"
+
+
+def test_what_began_yesterday_waits_a_week_at_most_for_answers_to_ask_about() -> None:
+    few = seen(windows=(SHIFT,), pool=40)
+    onset = NOW - 9 * DAY
+    waits = decide(watch(), memory(), few, onset + 2 * DAY)
+    assert (waits.memory.state, waits.start) == ("idle", ())
+    assert "fewer answers came since it began than the 100 to ask about" in waits.because
+    assert decide(watch(), waits.memory, seen(pool=100), onset + 3 * DAY).memory.state == "mining"
+    assert decide(watch(), waits.memory, seen(pool=40), onset + 7 * DAY).memory.state == "mining", "with what is there"
+
+
 def test_a_requirement_that_is_met_is_nothing_to_do_and_an_unknown_one_is_evaluated_first() -> None:
     met = decide(watch(), memory(), seen(requirement=Requirement(2, meets=True)), NOW)
     assert (met.memory.state, met.memory.requirement) == ("idle", 2)
@@ -180,6 +203,9 @@ def test_few_answers_to_ask_about_end_an_episode() -> None:
     found = decide(watch(), begun, seen(jobs={"mine": EndedJob("j", Mined(asked=3, pool=3))}), NOW)
     assert found.ended is not None
     assert found.ended.outcome == "no_labels"
+    unkept = Mined(asked=0, pool=0, not_kept=250)
+    found = decide(watch(), begun, seen(jobs={"mine": EndedJob("j", unkept)}), NOW)
+    assert found.because.endswith("of 0 since it began; the inputs of 250 were not kept ([log] of settings.toml)")
 
 
 def _learned(verdict: Learned) -> tuple[Memory, Seen]:
@@ -407,13 +433,15 @@ class Months(RuleBasedStateMachine):
 
     @rule(labels=st.integers(0, 500), alpha=st.none() | st.floats(-1, 1), version=st.integers(1, 9),
           meets=st.sampled_from([True, False, None]), event=st.integers(0, 99), asked=st.booleans(),
-          bake=st.sampled_from(["provisional", "survived", "broken"]), busy=st.none() | st.just("other"))  # fmt: skip
+          bake=st.sampled_from(["provisional", "survived", "broken"]), busy=st.none() | st.just("other"),
+          judging=st.integers(0, 500), pool=st.none() | st.integers(0, 500))  # fmt: skip
     def happen(
         self, labels: int, alpha: float | None, version: int, meets: bool | None, event: int, asked: bool, bake: str,
-        busy: str | None,
+        busy: str | None, judging: int, pool: int | None,
     ) -> None:  # fmt: skip
         self._look(
-            labels_new=labels, labels_of_episode=min(labels, self.memory.mined), alpha=alpha, doubly_labelled=80,
+            labels_judging=min(labels, judging), pool=pool, labels_new=labels,
+            labels_of_episode=min(labels, self.memory.mined), alpha=alpha, doubly_labelled=80,
             requirement=Requirement(version, meets), provider=event, asked=self.now if asked else 0.0, bake=bake,
             busy=busy,
         )  # fmt: skip

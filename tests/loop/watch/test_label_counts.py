@@ -45,6 +45,28 @@ def test_labels_are_counted_once_whoever_gives_them_and_late_ones_when_they_come
     log.close()
 
 
+def test_only_labels_of_answers_drawn_at_random_judge(workspace: Workspace, clock: ManualClock) -> None:
+    log, begin = AnswerLog(log_folder(workspace.folders, USE_CASE), LogSettings(), clock), clock.now()
+    ids = sorted(note(log, texts(*(f"thing {number}" for number in range(200)))), key=quality.random_place)
+    reader = LabelReader(workspace)
+    assert reader.judging(USE_CASE, 0.0, ()) == 0
+    clock.advance(86_400)
+    for each in ids[100:140]:  # what users noticed, whatever they claim
+        log.feedback({"prediction": each, "label": "bad", "source": "human", "drawn": "random"})
+    assert reader.judging(USE_CASE, begin, ()) == 0
+    clock.advance(86_400)
+    for each in ids[:30]:  # as the queue shows them
+        log.feedback({"prediction": each, "label": "bad", "source": "human"})
+    assert reader.judging(USE_CASE, begin, ()) == 30
+    note(log, texts("another"))
+    assert reader.judging(USE_CASE, begin, ()) == 30, "a later answer was in no earlier draw"
+    clock.advance(86_400)
+    log.feedback({"prediction": ids[150], "label": "bad", "source": "human"})
+    assert reader.judging(USE_CASE, begin, (ids[150], ids[151])) == 31, "an episode asked about it"
+    assert reader.judging(USE_CASE, clock.now() - 1, (ids[150], ids[151])) == 1, "the others were learned from"
+    log.close()
+
+
 def test_a_look_reads_what_came_since_the_look_before(workspace: Workspace, clock: ManualClock) -> None:
     log = AnswerLog(log_folder(workspace.folders, USE_CASE), LogSettings(), clock)
     ids = note(log, texts(*(f"thing {number}" for number in range(50))))

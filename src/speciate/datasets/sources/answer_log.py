@@ -40,8 +40,9 @@ from speciate.datasets.readers.rows import Row
 from speciate.datasets.sources.listing import ExcludedFile
 from speciate.datasets.sources.own_export import MARKER, Marker
 from speciate.errors import Code, SpeciateError
-from speciate.predictions import feedback, quality, reading
+from speciate.predictions import feedback, reading
 from speciate.predictions.log_files import LogFolder, log_folder
+from speciate.predictions.random_labels import drawn_at_random
 from speciate.predictions.reading import LoggedAnswer, StoredFeedback
 from speciate.refs import check_name
 from speciate.settings import load
@@ -178,7 +179,7 @@ def examples(
         return [], []
     rows = reading.answers(log, since=query.since, models=[query.model] if query.model else ())
     given = feedback.latest_by_source(reading.feedback(log, since=query.since))
-    at_random = _at_random(log, query, given, requested)
+    at_random = drawn_at_random(log, query.since, given, requested)
     taught = _taught(log, query)
     found, excluded = list[LoggedExample](), list[ExcludedFile]()
     for row in rows.to_pylist():
@@ -209,17 +210,6 @@ def examples(
         ]
         found = [each for each in found if _form(each, column) == usual]
     return found, excluded
-
-
-def _at_random(
-    log: LogFolder, query: LogQuery, given: Mapping[str, feedback.BySource], requested: Collection[str]
-) -> set[str]:
-    if not given:
-        return set()
-    rows = reading.answers(log, since=query.since, columns=["id", "at", "error"])
-    columns = (rows[name].to_pylist() for name in ("id", "at", "error"))
-    shown = {name: float(at) for name, at, error in zip(*columns, strict=True) if not error}
-    return quality.drawn_in_order(shown, given) | {name for name in requested if name in given}
 
 
 def _said(label: StoredFeedback | None, at_random: bool) -> tuple[Any, str | None, str | None]:

@@ -13,7 +13,16 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from speciate.loop.watch.definition import DAY, FEWEST, FEWEST_MINUTES, HOUR, PATIENCE_SECONDS, TriggerKind, Watch
+from speciate.loop.watch.definition import (
+    DAY,
+    FEWEST,
+    FEWEST_MINUTES,
+    HOUR,
+    PATIENCE_SECONDS,
+    WINDOW_SECONDS,
+    TriggerKind,
+    Watch,
+)
 from speciate.loop.watch.facts import (
     Alarm,
     Cause,
@@ -134,12 +143,35 @@ def _begin(watch: Watch, memory: Memory, seen: Seen, now: float, due: tuple[Caus
         return Decision(memory, why)
     labels = min(watch.ask, watch.policy.labels - seen.spent.labels)
     wants = any(each.kind in _BY_LABELS for each in causes)
-    asks = wants and seen.labels_new < max(FEWEST, round(LEAST * watch.ask))
+    few = lacks_labels(watch, seen.labels_new)
+    # labels of what users noticed teach and judge nothing: those that judge are asked for, where they may be
+    asks = wants and (few or (labels >= FEWEST and seen.labels_judging < _least(watch) / 2))
     if asks and not watch.policy.labels:
         return Decision(memory, "its policy lets it ask for no label, and too few came by themselves")
     if asks and labels < FEWEST:
         return _out_of_budget(memory, now, f"this month's labels are spent: {seen.spent.labels} were asked for")
+    onset = _onset(memory, tuple(each.kind for each in causes))
+    if asks and onset is not None and seen.pool is not None and seen.pool < labels and now < onset + WINDOW_SECONDS:
+        until = _day(onset + WINDOW_SECONDS)
+        because = f"fewer answers came since it began than the {labels} to ask about: it waits, at most until {until}"
+        return Decision(memory, because)
     return _begun(watch, memory, seen, now, causes, labels if asks else 0)
+
+
+def _onset(memory: Memory, kinds: tuple[TriggerKind, ...]) -> float | None:
+    """The latest, of the alarms of these kinds."""
+    onsets = [each.onset for each in memory.alarms if each.onset is not None and kind_of_signal(each.signal) in kinds]
+    return max(onsets, default=None)
+
+
+def _least(watch: Watch) -> int:
+    """Labels with which an episode begins without asking; half of what it asks for is drawn at random."""
+    return max(FEWEST, round(LEAST * watch.ask))
+
+
+def lacks_labels(watch: Watch, came: int) -> bool:
+    """Whether labels that came by themselves are too few to begin with, whatever their kind."""
+    return came < _least(watch)
 
 
 def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...]) -> str | None:
@@ -177,13 +209,12 @@ def _out_of_budget(memory: Memory, now: float, because: str) -> Decision:
 
 def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...], labels: int) -> Decision:
     kinds = tuple(dict.fromkeys(each.kind for each in causes))
-    onsets = [each.onset for each in memory.alarms if each.onset is not None and kind_of_signal(each.signal) in kinds]
     changes: dict[str, object] = {
         "episode": memory.episode + 1, "round": 1, "begun": now, "causes": kinds, "approval": None, "mined": 0,
         "fingerprints": tuple(each.fingerprint for each in causes), "model_found": None, "first": None, "short": False,
         "before": seen.production,
         "tried": dict(list({**memory.tried, **{each.fingerprint: _OPEN for each in causes}}.items())[-_MOST_TRIED:]),
-        "onset": max(onsets) if onsets else None, "asked": max(memory.asked, seen.asked),
+        "onset": _onset(memory, kinds), "asked": max(memory.asked, seen.asked),
         "requirement": seen.requirement.version if seen.requirement else memory.requirement,
         "provider": max(memory.provider, seen.provider),
         "bases": tuple(dict.fromkeys((*memory.bases, *(seen.bases or ())))), "told": now,
@@ -239,6 +270,8 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
     if isinstance(outcome, Mined):
         if outcome.asked < min(FEWEST, watch.ask):
             because = f"only {outcome.asked} answers could be asked about, of {outcome.pool} since it began"
+            if outcome.not_kept:
+                because += f"; the inputs of {outcome.not_kept} were not kept ([log] of settings.toml)"
             if outcome.near_suites:
                 because += f"; {outcome.near_suites} are near-copies of rows of the suites"
             return _over(watch, memory, now, End("no_labels", because))

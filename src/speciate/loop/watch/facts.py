@@ -115,6 +115,8 @@ class Mined(BaseModel):
     """Answers that people are asked about."""
     pool: int
     """Answers that could have been chosen."""
+    not_kept: int = 0
+    """Answers whose inputs the log did not keep."""
     near_suites: int = 0
     """Answers that were passed over, for they are near-copies of rows of a suite."""
 
@@ -250,6 +252,10 @@ class Seen:
     """Those that are newer than memory.window, oldest first."""
     labels_new: int = 0
     """Labelled answers that came after memory.learned_until."""
+    labels_judging: int = 0
+    """Of these, drawn at random: others teach and judge nothing. Looked up where an episode may begin with them."""
+    pool: int | None = None
+    """Answers since the onset of the newest alarm, while the watch is idle; None: there is no such alarm."""
     labels_of_episode: int = 0
     labels_drawn: int = 0
     """Of `labels_of_episode`, those drawn at random."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from speciate.predictions import prediction_ids, quality, reading
 from speciate.predictions.feedback import latest_by_source, prevailing_label
 from speciate.predictions.log_files import FEEDBACK, LogFolder, log_folder
 from speciate.predictions.quality import Pattern
+from speciate.predictions.random_labels import drawn_at_random
 from speciate.predictions.reading import FeedbackRow, StoredFeedback
 from speciate.workspace.workspace import Workspace
 
@@ -44,6 +45,8 @@ class LabelReader:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._read: dict[str, LogLabels] = {}
+        self._drawn: dict[str, tuple[LogLabels, int, set[str]]] = {}
+        """Labelled answers that were drawn at random, by what of the log was read."""
 
     def counts(
         self, use_case: str, learned_until: float, requests: Mapping[str, LabelRequest], episode: int
@@ -57,6 +60,20 @@ class LabelReader:
             alpha=labels.alpha,
             doubly=labels.doubly,
         )
+
+    def judging(self, use_case: str, learned_until: float, requested: Collection[str]) -> int:
+        """Of the labels that came after what was learned: those of answers that were drawn at random, the only ones
+        that can judge. `requested`: about which episodes asked so. Reads the log; what it found is kept until a label
+        comes, as later answers are in no earlier draw."""
+        labels, folder = self.labels(use_case), log_folder(self._workspace.folders, use_case)
+        known = self._drawn.get(use_case)
+        if known is None or known[0] is not labels or known[1] != labels.rows_read:
+            since = reading.retention_start(
+                self._workspace.clock.now(), self._workspace.settings.log.of(use_case).retention_days
+            )
+            given = latest_by_source(reading.feedback(folder, since=since)) if folder.path.exists() else {}
+            known = self._drawn[use_case] = labels, labels.rows_read, drawn_at_random(folder, since, given, requested)
+        return sum(labels.came.get(name, 0.0) > learned_until for name in known[2])
 
     def labels(self, use_case: str) -> LogLabels:
         """Of its log as it is now."""

@@ -90,6 +90,8 @@ class MineOutcome(BaseModel):
     """Prediction and how it was drawn."""
     near_suites: int = 0
     """Answers that would have been asked about, were they not near-copies of a suite's rows."""
+    not_kept: int = 0
+    """Answers whose inputs the log did not keep."""
     unchecked: int = 0
     """Of the chosen: those of which nobody can say whether they are near-copies."""
     gaps: tuple[AimedGap, ...] = ()
@@ -219,7 +221,8 @@ class _Mining:
         found = choose_apart(pool, payload.n, aimed.wanted, self._check())
         names = {each.id for each in found.chosen}
         return MineOutcome(
-            pool=len(pool), chosen=tuple((each.id, each.drawn) for each in found.chosen), near_suites=found.near,
+            pool=len(pool), not_kept=_not_kept(log, payload.since),
+            chosen=tuple((each.id, each.drawn) for each in found.chosen), near_suites=found.near,
             unchecked=found.unchecked, gaps=aimed.counted(names), notes=tuple(self._notes),
         )  # fmt: skip
 
@@ -289,6 +292,15 @@ def _candidates(log: LogFolder, since: float) -> Iterable[Candidate]:
     for name, confidence, error, kept in zip(*columns, strict=True):
         if not error and kept:
             yield Candidate(name, confidence, kept)
+
+
+def _not_kept(log: LogFolder, since: float) -> int:
+    """By the settings, or as a file may name people: nobody could say of them what is right."""
+    if not log.path.exists():
+        return 0
+    rows = reading.answers(log, since=since, columns=["error", "input"])
+    columns = (rows[name].to_pylist() for name in ("error", "input"))
+    return sum(not error and not kept for error, kept in zip(*columns, strict=True))
 
 
 def collect(folder: RunFolder) -> MineOutcome:

@@ -148,6 +148,8 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
     if wanted := _adding(spec, steps):
         return wanted
+    if not spec.replaces and _judged_ref(spec, steps) is None:  # whatever is trained, nothing could say how good it is
+        return _end("inconclusive", "there are no randomly drawn answers to judge by")
     trained = _trained(children)
     untried = [way for way in _promising(spec, steps) if TRAIN + way.name not in steps]
     if VARIANTS in steps and not steps[VARIANTS].result:  # these media could not be changed: that alone stops nothing
@@ -164,8 +166,6 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
     if _judged_ref(spec, steps) is None:
-        if not spec.replaces:
-            return _end("inconclusive", "there are no randomly drawn answers to judge by")
         better, level = [_Gain(each.model, 0.0, 0.0, 0.0, None) for each in trained], _LEVEL
     else:
         if JUDGE not in steps:
@@ -391,6 +391,11 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
     serving = _refined(spec, report)
     gains = [each for each in _gains(spec, judged) if each.model != serving]
     if not gains:
+        unknown = [each["candidate"] for each in report["comparisons"] if each["candidate"] != serving]
+        if unknown and spec.replaces:
+            return [_Gain(model, 0.0, 0.0, 0.0, None) for model in unknown], _LEVEL
+        if unknown:
+            return _end("inconclusive", f"too few randomly drawn answers to judge by: {report['n']}")
         return _end("hold", "training found what serves again: there is nothing to compare")
     best, n = gains[0], int(report["n"])
     said, known = _said(best, n), _known(best, judged)
@@ -454,6 +459,9 @@ def _loss(spec: RelearnSpec, evaluated: Child, model: str) -> str | None:
     margin = _margin(spec, evaluated)
     if gain.gain < -margin or gain.low <= -2 * margin:
         lost = f"{gain.gain:+.4g} ({gain.low:+.4g} to {gain.high:+.4g})"
+        if gain.gain >= -margin:
+            few = f"too few rows of before ({int(_report(evaluated)['n'])}) to exclude a loss beyond {2 * margin:.3g}"
+            return f"{few}: {model} has {lost}"
         return f"{model} would lose on what was asked before: {lost}, and {margin:.3g} is allowed"
     row = next((each for each in _report(evaluated)["leaderboard"] if each["model"] == model), None)
     best, sign = _value(spec, evaluated, spec.best), find_metric(spec.metric).sign

@@ -23,6 +23,7 @@ from speciate.jobs import rows as job_rows
 from speciate.jobs.job import ENDED, Job, State
 from speciate.loop.watch import recall
 from speciate.loop.watch.circles import circle, leanings
+from speciate.loop.watch.decide import lacks_labels
 from speciate.loop.watch.definition import Trigger, Watch
 from speciate.loop.watch.facts import (
     Checked,
@@ -44,6 +45,9 @@ from speciate.loop.watch.recall import Recalled
 from speciate.loop.watch.rows import LabelRequest, Standing
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
+from speciate.predictions import reading
+from speciate.predictions.label_queue import requests
+from speciate.predictions.log_files import log_folder
 from speciate.promotion import aliases, bake
 from speciate.promotion.aliases import Alias
 from speciate.promotion.bake import BakeHistories
@@ -213,6 +217,7 @@ class Gatherer:
         requests = around.requests.get(name, {})
         labels = self.labels.counts(name, memory.learned_until, requests, memory.episode)
         busy = next((other for other in around.learning if other != name), None)
+        windows = self._windows(name, memory, alias) if name in around.monitored else ()
         return Seen(
             production=alias.model if alias else None,
             generation=alias.generation if alias else 0,
@@ -223,8 +228,10 @@ class Gatherer:
             canary=canary.model if canary else None,
             canary_bake=bake.bake_state(history, canary) if canary else "provisional",
             question=around.questions.get(name),
-            windows=self._windows(name, memory, alias) if name in around.monitored else (),
+            windows=windows,
             labels_new=labels.new,
+            pool=self._pool(standing, windows),
+            labels_judging=self._judging(standing, windows, labels.new),
             labels_of_episode=labels.of_episode,
             labels_drawn=labels.drawn,
             requested=sum(each.episode == memory.episode for each in requests.values())
@@ -244,6 +251,29 @@ class Gatherer:
             busy=busy,
             due=due(watch, memory.scheduled, now),
         )  # fmt: skip
+
+    def _pool(self, standing: Standing, windows: Sequence[Window]) -> int | None:
+        """Answers since the newest onset that an idle watch knows of."""
+        if standing.memory.state != "idle":
+            return None
+        known = [alarm.onset for alarm in standing.memory.alarms]
+        new = [signal.onset for window in windows for signal in window.signals if signal.alarm]
+        onsets = [each for each in (*known, *new) if each is not None]
+        log = log_folder(self.workspace.folders, standing.watch.use_case)
+        if not onsets or not log.path.exists():
+            return None
+        return int(reading.answers(log, since=max(onsets), columns=["id"]).num_rows)
+
+    def _judging(self, standing: Standing, windows: Sequence[Window], came: int) -> int:
+        """Of the new labels, those that can judge: looked up where an episode may begin now that could do with them."""
+        watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
+        alarmed = bool(memory.alarms) or any(signal.alarm for window in windows for signal in window.signals)
+        may_begin = memory.state == "idle" and (alarmed or (standing.asked or 0.0) > memory.asked)
+        if not may_begin or lacks_labels(watch, came):
+            return 0
+        drawn = requests(self.workspace.database, name)
+        at_random = [prediction for prediction, how in drawn.items() if how == "random"]
+        return self.labels.judging(name, memory.learned_until, at_random)
 
     def _windows(self, name: str, memory: Memory, alias: Alias | None) -> tuple[Window, ...]:
         """Of what serves: outcomes of the monitoring jobs that follow the last one that was read, in order."""
