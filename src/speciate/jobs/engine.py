@@ -209,7 +209,7 @@ class Engine:
         checked = _validate_spec(declared, spec)
         plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
-        if declared.executor != "inline" and not plan.resources.gpu:
+        if declared.executor != "inline" and not plan.resources.gpu and not plan.resources.place:
             self._executor.prepare(declared.preload if plan.preload is None else plan.preload)
         now = self.workspace.clock.now()
         job = Job.model_construct(

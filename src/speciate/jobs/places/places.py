@@ -108,6 +108,9 @@ class _Unnamed:
     def submit(self, run: RunSpec) -> None:
         """Nowhere."""
 
+    def prepare(self, preload: str) -> None:
+        """There is nothing to prepare."""
+
     def poll(self, handle: RunHandle) -> Observation:
         return Unreachable(self._why)
 
