@@ -13,9 +13,12 @@ from tests.crash.world import ROLES, World
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "speciate"
 CODE = "".join(file.read_text() for file in SOURCE.rglob("*.py") if file.name != "faults.py")
-POINTS = sorted(set(re.findall(r'\bfault\("(?!export_|promotion_|rebuild_)(\w+)"\)', CODE)))
-"""Those that the clients' scripts pass; an export's are struck in tests/datasets/exports, a
-promotion's in test_promotion_kills.py, a rebuild's in tests/workspace/test_catalog_identity.py."""
+_ELSEWHERE = "export_|place_|predict_|promotion_|rebuild_|slot_|watch_"
+POINTS = sorted(set(re.findall(rf'\bfault\("(?!{_ELSEWHERE})(\w+)"\)', CODE)))
+"""Those that the clients' scripts pass. An export's are struck in tests/datasets/exports, a place's in
+tests/jobs/places, a promotion's in test_promotion_kills.py, a rebuild's in tests/workspace/test_catalog_identity.py, a
+watch's in tests/loop/watch/test_year.py; batches and deployments are killed at random moments, by
+test_predict_kills.py and test_soak.py."""
 
 
 def soak(world: World, kills: int, clients: int, jobs: int, chance: random.Random) -> None:
