@@ -120,7 +120,7 @@ def test_several_pictures_and_turns_are_learned_from_conversations_alone(workspa
         ]
         rows.append(row(said, *(coloured(each, 2 * at + place) for place, each in enumerate(pair))))
     make_seen(workspace, rows, [""] * len(rows))
-    report = _train(workspace, tiny_qwen(tmp_path / "base"), epochs=15)
+    report = _train(workspace, tiny_qwen(tmp_path / "base"), num_train_epochs=15)
     assert report["sights"]["pictures"] == 2 * report["sights"]["examples"]
     card = registry.resolve(workspace.database, workspace.folders, "looker").card
     assert card.parts == ("image.image", "image_2.image", "question.text")
