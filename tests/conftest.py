@@ -61,6 +61,14 @@ def _brief_latencies(
 _latencies, _REFERENCE = timing._latencies, timing._REFERENCE
 
 
+@pytest.fixture(autouse=True)
+def own_warm_parent() -> Iterator[None]:
+    """Whoever calls a worker in this process is told its daemon's warm parent, here none: all that come after would
+    start programs instead of forks."""
+    yield
+    warm._given.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def brief_costs() -> Iterator[None]:
     """Evaluations in this process measure costs in the fewest and shortest turns that give an interval: no test asks
