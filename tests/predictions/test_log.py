@@ -97,6 +97,7 @@ def test_files_that_are_not_kept_are_said_to_be_left_out(
         (b"1;2,5\r\n3;4\r\n", True),
         (b"ax,ada@example.org\n1,2\n", False),
         (b"ax,ay\n1,2\nAda Byron,3\n", False),
+        (b"Ada Byron,ay\n1,2\n", False),
         (b"\x00" * 128 + b"DICM" + b"\x08\x00\x05\x00CS", False),
         (b"\x08\x00\x05\x00CS\x04\x00ADA^BYRON", False),
     ],

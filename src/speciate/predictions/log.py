@@ -46,8 +46,10 @@ _MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
 _log = logging.getLogger(__name__)
 _MODALITIES_WITH_NAMES = {"dicom", "time-series"}
 """Modalities whose files may name people in their headers: DICOM's images and waveforms."""
-_NUMBERS_BY_LINE = re.compile(rb"([\t\r\x20-\x7e\x80-\xff]*)(?:\n[0-9eEnNaA+\-.,;?\t\r ]*)*")
-"""A table of numbers as text; its first line may name the channels."""
+_CHANNEL, _NUMBERS = rb'"?[A-Za-z_][\w./%()\[\]-]{0,31}"?', rb"[0-9eEnNaA+\-.,;?\t\r ]*"
+_NUMBERS_BY_LINE = re.compile(rb"(?:(%b(?:[,;\t] ?%b)*)\r?|%b)(?:\n%b)*" % (_CHANNEL, _CHANNEL, _NUMBERS, _NUMBERS))
+"""A table of numbers as text. Its first line may name the channels, in short words without a blank: people's names and
+sentences about them have one."""
 
 
 class AnsweringModel(NamedTuple):
@@ -239,7 +241,7 @@ class _InputRecord:
     def _names_nobody(self, data: bytes) -> bool:
         """Whether it is numbers alone, below a line of names in which nothing would be redacted."""
         found = _NUMBERS_BY_LINE.fullmatch(data)
-        return found is not None and not self._log.redaction(found[1].decode(errors="replace")).places
+        return found is not None and not self._log.redaction((found[1] or b"").decode()).places
 
     def _clean(self, value: Any) -> Any:
         found = self._log.redaction(value)
