@@ -39,6 +39,9 @@ def make(shell: Stdio, workspace: Path, folder: Path) -> World:
         ended(shell, called(shell, "train_model", name=name, dataset="points", method="classical")["job"])
         asked = {"models": ["constant:", name], "use_case": "sorting", "dataset": "points", "latency": False}
         ended(shell, called(shell, "evaluate_models", **asked)["job"])
+    called(shell, "define_use_case", **use_case("spare"))  # in which nothing serves
+    asked = {"models": ["constant:", "second"], "use_case": "spare", "dataset": "points", "latency": False}
+    ended(shell, called(shell, "evaluate_models", **asked)["job"])
     promoted = called(shell, "promote_model", use_case="sorting", model="sorter@v1")
     assert promoted["state"] == "applied", promoted
     shell.call("move_alias", {"use_case": "sorting", "model": "second@v1"})  # of the fixture

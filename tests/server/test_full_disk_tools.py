@@ -44,7 +44,7 @@ TABLE: dict[str, Callable[[World], dict[str, Any]]] = {
     "rollback_model": lambda world: {
         "use_case": "sorting", "expected_current": "second@v1", "reason": "a test " * 60,
     },
-    "promote_model": lambda world: {"use_case": "sorting", "model": "second@v1"},
+    "promote_model": lambda world: {"use_case": "spare", "model": "second@v1"},
     "record_feedback": lambda world: {"prediction": world.prediction, "label": "a", "source": "human"},
     "register_model": lambda world: {
         "name": "there", "endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}, "task": "text-generation",

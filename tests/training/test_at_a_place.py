@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.places import executor
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
+from speciate.server.mcp.app import offered_tools
 from speciate.settings import Settings
+from speciate.training.planning.placing import find_place
+from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.jobs.places.cluster import Double
 from tests.training.world import make_dataset, png, thirds
@@ -119,3 +122,10 @@ def test_what_cannot_go_is_refused_with_what_can(engine: Engine) -> None:
             {**spec, "method": "full", "base_model": "new:bert", "resources": {"gpu": 2, "place": "lab"}},
         )
     assert "lab" in room.value.message
+    base = {"method": "full", "base_model": "path:/bases/bert", "resources": {"place": "lab"}}
+    with pytest.raises(SpeciateError) as folder:
+        find_place(TrainSpec.model_validate(spec | base), engine.workspace.settings)
+    register, _ = folder.value.next
+    assert isinstance(register, Call)
+    assert register.tool in {tool.name for tool in offered_tools()}
+    assert register.arguments["source"] == "path:/bases/bert"

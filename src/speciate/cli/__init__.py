@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from speciate import __version__
 from speciate.errors import SpeciateError, closest
+from speciate.governance.roles import ROLES
 from speciate.promotion.verify_evidence import add_arguments
 from speciate.workspace import filesystem
 
@@ -262,7 +263,7 @@ def _add_token(commands: argparse._SubParsersAction[argparse.ArgumentParser], sh
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="issue one (asks on the terminal)", parents=[shared])
     create.add_argument("name", metavar="NAME", help="whose it is; the audit names it so")
-    create.add_argument("--role", required=True, choices=("viewer", "labeller", "approver", "admin"))
+    create.add_argument("--role", required=True, choices=ROLES)
     create.add_argument("--days", type=float, default=90, metavar="N", help="how long it lasts (default: 90)")
     actions.add_parser("list", help="which are in force", parents=[shared])
     actions.add_parser("revoke", help="end one, with its sessions", parents=[shared]).add_argument(

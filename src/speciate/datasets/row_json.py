@@ -2,7 +2,7 @@
 
 The bytes of a row are those that `_encode` below gives for its filled cells in the order of their names. The ids of
 versions hang on each of them, so they never change. What Arrow writes alike it writes for a whole column at once:
-texts, whole numbers, fractions, truth values. Python's encoder writes all other cells.
+texts, whole numbers, fractions, booleans. Python's encoder writes all other cells.
 """
 
 from __future__ import annotations

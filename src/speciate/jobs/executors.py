@@ -230,9 +230,7 @@ class _Zygotes:
         try:
             folder = runtime_folder()
             warm.sweep(folder)
-            made = (
-                f"{os.getpid()}-{os.urandom(4).hex()}"  # of this executor alone: one that died may yet remove its own
-            )
+            made = f"{os.getpid()}-{os.urandom(4).hex()}"  # another one's, that died, may yet remove its own
             addresses = [str(folder / f"{made}-{family}.zygote") for family in PROCESSES[name]]
             return warm.Owner(addresses, lambda numbers: self._start(name, addresses, numbers))
         except (OSError, RuntimeError, SpeciateError) as error:  # no folder for sockets, or no more threads

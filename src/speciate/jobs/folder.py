@@ -23,6 +23,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
@@ -49,6 +50,8 @@ _RESERVE, _RESERVE_BYTES = "reserve", 16_384
 
 NO_ROOM = 77
 """Exit code of a worker that a full disk kept from writing how it ended."""
+CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+"""Of a worker's own doing: it is tried again, with a retry less."""
 
 
 class Outcome(NamedTuple):

@@ -24,10 +24,9 @@ from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
 from speciate.jobs import forks, zygote
-from speciate.jobs.folder import FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
+from speciate.jobs.folder import CRASHES, FULL_BYTES, NO_ROOM, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.process_identity import identity
 
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _WORKER = "speciate.worker"
 
 
@@ -145,7 +144,7 @@ def _outcome(ending: Ending, free: int) -> Outcome:
         return Outcome(-1, "killed", "its process was killed")
     if ending.status < 0:
         number = signal.Signals(-ending.status)
-        kind = "transient" if number in _CRASHES else "killed"
+        kind = "transient" if number in CRASHES else "killed"
         return Outcome(ending.status, kind, f"its process ended by {number.name}")
     if ending.status == NO_ROOM or free < FULL_BYTES:
         return Outcome(

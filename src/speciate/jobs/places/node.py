@@ -27,13 +27,12 @@ from pathlib import Path
 
 from speciate import __version__
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import SECOND, Outcome, RunFolder
+from speciate.jobs.folder import CRASHES, SECOND, Outcome, RunFolder
 from speciate.jobs.places.depot import Sent, read_sent, write_manifest
 from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS, _MOST_LOOK = 0.2, 1.0
-_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _ALIVE = ".alive"
 _LIBC = ctypes.CDLL(None)
 
@@ -177,7 +176,7 @@ def _outcome(status: int, *, troubled: bool) -> Outcome:
         recovery = "Call get_job(job=..., log_lines=100) for its log."
         return Outcome(status, "transient", f"its process ended with code {status} before it could say why", recovery)
     number = signal.Signals(-status)
-    return Outcome(status, "transient" if number in _CRASHES else "killed", f"its process ended by {number.name}")
+    return Outcome(status, "transient" if number in CRASHES else "killed", f"its process ended by {number.name}")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import packs
 from speciate.datasets.versions import Manifest
-from speciate.errors import CallAgain, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.refs import model_ref
 from speciate.settings import Capacity, Settings
 from speciate.training.train_spec import Payload, TrainSpec
@@ -40,8 +40,11 @@ def find_place(spec: TrainSpec, settings: Settings) -> Where:
         raise SpeciateError(
             Code.REFUSED,
             f"The folder {model_ref(spec.base_model).name!r} is the caller's, and is not moved to a place.",
-            "fetch_model takes it into the registry; then name that version as base_model.",
-            next=[CallAgain("", {"resources": {"place": None}})],
+            "register_model takes it into the workspace; then name that version as base_model.",
+            next=[
+                Call("register_model", {"name": f"{spec.name}-base", "source": spec.base_model}),
+                CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None}}),
+            ],
         )
     if settings.trust.require_signature:
         raise _refused("Signatures of models are checked on this machine alone", spec)
