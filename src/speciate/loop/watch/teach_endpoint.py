@@ -14,7 +14,9 @@ nothing about today.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,16 +143,24 @@ class Rounds(NamedTuple):
     """Answers to label, and which people labelled."""
 
 
-def rounds(known: Sequence[LoggedAnswer], open_: Sequence[LoggedAnswer]) -> Rounds:
-    """`known`: which people labelled. Half of them come first; the rest, then again those, after each part. Pure."""
+def rounds(known: Sequence[LoggedAnswer], open_: Sequence[LoggedAnswer], labels: Mapping[str, object]) -> Rounds:
+    """`known`: which people labelled, as `labels` says. Half of them come first; the rest, then again those, after each
+    part, one label after another: a teacher that always gives one label fails the first check, whichever it is. Pure.
+    """
     half = max(LEAST, len(known) // 2)
-    first, rest = list(known[:half]), [*known[half:], *known[:half]]
+    queues: dict[str, deque[LoggedAnswer]] = {}
+    for each in [*known[half:], *known[:half]]:
+        queues.setdefault(json.dumps(labels[each.id], sort_keys=True), deque()).append(each)
     size = max(1, -(-len(open_) // _PARTS))
     parts = []
-    for place, begin in enumerate(range(0, len(open_), size)):
-        checks = [rest[(place * _CHECKS + each) % len(rest)] for each in range(min(_CHECKS, len(rest)))]
+    for begin in range(0, len(open_), size):
+        in_turn = [each for one_of_each in zip_longest(*queues.values()) for each in one_of_each if each is not None]
+        checks = in_turn[:_CHECKS]
+        for each in checks:  # the next part is held to others first
+            queue = queues[json.dumps(labels[each.id], sort_keys=True)]
+            queue.append(queue.popleft())
         parts.append((list(open_[begin : begin + size]), checks))
-    return Rounds(first, parts)
+    return Rounds(list(known[:half]), parts)
 
 
 def run(
@@ -159,7 +169,7 @@ def run(
 ) -> tuple[Taught, dict[str, object]]:  # fmt: skip
     """How often it gave people's labels, and the labels that it gave to others: none where it is not trusted."""
     asker = _Asker(run, payload)
-    planned = rounds(known, open_)
+    planned = rounds(known, open_, labels)
     kept: dict[str, object] = {}
     why = ""
     try:
