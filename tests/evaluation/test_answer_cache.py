@@ -8,7 +8,8 @@ import pytest
 
 from speciate.evaluation import answer_cache
 from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
-from speciate.privacy.purge_evaluations import PURGED, purge_cached_answers
+from speciate.privacy.purge_evaluations import purge_cached_answers
+from speciate.privacy.redaction import PURGED
 from speciate.workspace.workspace import Folders
 
 ONE, TWO = AnswerKey("a:1"), AnswerKey("b:1")

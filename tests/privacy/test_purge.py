@@ -25,6 +25,7 @@ from speciate.jobs.run import Run
 from speciate.models.model_card import ModelCard
 from speciate.privacy import deletion, erase, gc, purge, purge_catalog, references
 from speciate.privacy.purge_datasets import Target
+from speciate.privacy.redaction import TextRedactor
 from speciate.promotion import aliases
 from speciate.refs import JobId
 from speciate.settings import Settings
@@ -382,7 +383,46 @@ def test_the_question_forgets_too(workspace: Workspace) -> None:
     ],
 )
 def test_whole_words_are_replaced_wherever_they_stand(before: Any, after: Any) -> None:
-    assert purge_catalog.TextRedactor([GROUP, "7"]).document(before) == after
+    assert TextRedactor([GROUP, "7"]).document(before) == after
+
+
+def test_a_question_that_quotes_what_went_is_void_and_not_called_forged(workspace: Workspace) -> None:
+    def ask(tx: Transaction, about: str) -> str:
+        return approvals.request(tx, "allow", {"about": about}, {}, subject="dataset:notes", hours=24).id
+
+    quoting = workspace.database.transact(lambda tx: ask(tx, f"all of {GROUP}"))
+    other = workspace.database.transact(lambda tx: ask(tx, "all of the others"))
+    workspace.database.transact(lambda tx: purge_catalog.redact_catalog(tx, [GROUP]))
+    asked = approvals.get(workspace.database, quoting)
+    assert (asked.state, asked.arguments) == ("void", {"about": "all of [purged]"})
+    assert approvals.get(workspace.database, other).state == "pending"
+
+
+KEPT = {
+    "meta": "of the workspace, not of its data",
+    "job_plans": "deleted",
+    "dataset_tags": "names of versions",
+    "model_versions": "what a model learned stays in it, its labels among that: docs/forgetting.md",
+    "suites": "hashes; evaluation/suites.py forgets them",
+    "judged_suites": "hashes and names of columns",
+    "judged_models": "names of models",
+    "aliases": "names",
+    "audit": "a chain of hashes, which a changed row would break: docs/forgetting.md",
+    "approval_keys": "of people who approve",
+    "consents": "names of datasets and hosts",
+    "spending": "the same",
+    "tool_calls": "names of tools",
+    "watch_states": "ids and numbers",
+    "label_requests": "ids of answers; those that went are deleted",
+    "job_needs": "ids of jobs",
+}
+"""Tables that a purge leaves as they are, and why."""
+
+
+def test_every_table_is_searched_or_there_is_a_reason(workspace: Workspace) -> None:
+    tables = {name for (name,) in workspace.database.read("SELECT table_name FROM duckdb_tables() WHERE NOT internal")}
+    assert tables == KEPT.keys() | purge_catalog.DOCUMENTS.keys()
+    assert not KEPT.keys() & purge_catalog.DOCUMENTS.keys()
 
 
 def test_names_of_datasets_are_no_traces(workspace: Workspace) -> None:

@@ -211,6 +211,27 @@ def test_only_words_that_nobody_else_says_are_traces(folders: Folders) -> None:
     assert purged.labels == ["rare"]
 
 
+def test_a_word_that_a_row_of_another_file_or_dataset_says_is_no_trace(folders: Folders) -> None:
+    def sealed(ids: str, label: list[str], name: str) -> tuple[Manifest, Lanes]:
+        columns = {"id": list(ids), "group_key": [f"of {each}" for each in ids], "label": label}
+        columns["source"] = [f"{name}/{each}.png" for each in ids]
+        return _named(seal_first(folders, rows(columns), blank("image")), name, 1)
+
+    made = sealed("abc", ["rare", "common", "shared"], "made")
+    total = rows({"id": ["d"], "group_key": ["of d"], "label": ["rare"], "source": ["made/d.png"]})
+    grown = _named(seal_appended(folders, *made, total), "made", 2)
+    other = sealed("xy", ["shared", "other"], "other")
+    assert "rare" not in _purge(folders, [made, grown, other], "of a").texts
+    assert "common" in _purge(folders, [made, grown, other], "of b").labels
+    assert "shared" not in _purge(folders, [made, grown, other], "of c").texts
+
+
+def test_names_of_columns_and_words_of_our_own_documents_are_no_traces(folders: Folders) -> None:
+    table = rows({"id": list("ab"), "group_key": ["jane", "joe"], "label": ["verdict", "x"], "mood": ["mood", "sad"]})
+    version = _named(seal_first(folders, table, blank("image", ["mood"])), "made", 1)
+    assert purge_datasets.purge(folders, [version], Target(dataset="made", group="jane"), _silent).texts == ["jane"]
+
+
 def test_who_still_holds_the_old_manifest_is_told_so(folders: Folders) -> None:
     manifest, total = _named(seal_first(folders, _people([0, 5]), blank("text", ["text"])), "made", 1)
     for name in _purge(folders, [(manifest, total)], "person 0").obsolete:

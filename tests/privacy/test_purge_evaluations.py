@@ -40,6 +40,25 @@ def test_the_other_examples_keep_their_answers_and_scores(tmp_path: Path) -> Non
     assert not purge_examples(tmp_path, {"a", "elsewhere"}, ["rare"])
 
 
+@pytest.mark.parametrize(
+    ("label", "before", "after"),
+    [
+        ("cat", '{"label": "category", "cat": 0.913}', '{"label": "category", "[purged]": 0.913}'),
+        ("cat", "concatenated", "concatenated"),
+        ("3", "0.913", "0.913"),
+        ("3", '{"3": 0.93, "y": [3, "3"]}', '{"[purged]": 0.93, "y": [3, "[purged]"]}'),
+        ("3", "3", "[purged]"),
+        ("1234", "1234.5", "1234.5"),
+        ("Größe", '{"of": "die Größe"}', '{"of": "die [purged]"}'),
+    ],
+)
+def test_a_label_goes_as_a_whole_word_and_json_stays_json(tmp_path: Path, label: str, before: str, after: str) -> None:
+    columns = {"example": ["a", "b"], "output": ["x", before]}
+    pq.write_table(pa.table(columns), tmp_path / "predictions.parquet")
+    assert purge_examples(tmp_path, {"a"}, [label])
+    assert [row["output"] for row in _read(tmp_path, "predictions")] == [after]
+
+
 def test_an_evaluation_without_them_is_left_as_it_was(tmp_path: Path) -> None:
     _write(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -228,6 +228,13 @@ def withdraw(tx: Transaction, action: str, use_case: str, model: str, by: str) -
     """Whatever waits to do this with that model is void: what it shows leaves out what has happened since."""
     for waiting in _pending_for(tx, action, use_case, model):
         _close(tx, waiting, VOID, by)
+
+
+def withdraw_changed(tx: Transaction, ids: Collection[str]) -> None:
+    """The same of those of `ids` that wait, after a purge took words out of what they show."""
+    for row in tx.execute(_PENDING):
+        if row[0] in ids:
+            _close(tx, _approval(row), VOID, "")
 
 
 def _same_requests(tx: Transaction, action: str, arguments: Mapping[str, Any]) -> list[Approval]:

@@ -34,6 +34,7 @@ from speciate.datasets.version_rows import Places
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import SpeciateError
 from speciate.modalities.tabular import Row
+from speciate.privacy.redaction import own_words
 from speciate.workspace import integrity
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.packs import PackReader, PackWriter, index_path
@@ -176,7 +177,7 @@ def purge(
     reduced = [each for version in versions if (each := reduce_version(folders, *version, cuts, packs))]
     for part in sorted(folders.features.glob("*/*.parquet")):
         _forget_vectors(part, set().union(*known.values()))
-    texts, labels = _unique_texts(folders, cuts)
+    texts, labels = _unique_texts(folders, manifests, cuts)
     blobs = [Blobs(folders.blobs).path(content) for content in sorted(known[CONTENT]) if _is_blob(folders, content)]
     obsolete = [*cuts, *packs, *(index_path(Path(pack)).as_posix() for pack in packs)]
     obsolete += [path.relative_to(folders.root).as_posix() for path in blobs]
@@ -413,19 +414,40 @@ def _forget_vectors(part: Path, known: set[str]) -> None:
     part.unlink()
 
 
-def _unique_texts(folders: Folders, cuts: Mapping[str, RowsToRemove]) -> tuple[list[str], list[str]]:
-    """Texts of the rows that go which no row has that stays in the same files; and those that were labels."""
+def _unique_texts(
+    folders: Folders, manifests: Sequence[Manifest], cuts: Mapping[str, RowsToRemove]
+) -> tuple[list[str], list[str]]:
+    """Texts of the rows that go which no row of any version has that stays; and those that were labels. Names of
+    columns, and what our own code writes, tell of nobody."""
+    if not cuts:
+        return [], []
     labels, texts = set[str](), set[str]()
     for cut in cuts.values():
         labels |= _texts_of(cut.rows, ["label"])
         texts |= _texts_of(cut.rows, _text_columns(cut.rows.schema))
     texts |= {Path(text).name for cut in cuts.values() for text in _texts_of(cut.rows, ["source"])}
-    for cut in cuts.values():
-        assert cut.file is not None
-        kept = pq.read_table(folders.root / cut.file)
-        common = _texts_of(kept, _text_columns(kept.schema))
-        texts -= common | {Path(text).name for text in _texts_of(kept, ["source"])}
-    return sorted(texts - {""}), sorted(labels & texts)
+    texts -= {"", *own_words(), *(column for manifest in manifests for column in manifest.columns)}
+    for file in sorted({part.file for manifest in manifests for part in manifest.parts}):
+        if texts:
+            texts -= _still_said(folders, cuts[file].file if file in cuts else file, texts)
+    return sorted(texts), sorted(labels & texts)
+
+
+def _still_said(folders: Folders, file: str | None, texts: set[str]) -> set[str]:
+    """Those of `texts` that a row of a sealed file says. A damaged file says nothing."""
+    assert file is not None
+    if _column_names(folders.root / file) is None:
+        return set()
+    wanted, found = pa.array(sorted(texts), pa.string()), set[str]()
+    with pq.ParquetFile(folders.root / file) as rows:
+        for batch in rows.iter_batches(columns=_text_columns(rows.schema_arrow)):
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                said = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+                said = said.dictionary_decode() if pa.types.is_dictionary(said.type) else said
+                of_sources = [pc.replace_substring_regex(said, "^.*/", "")] if name == "source" else []
+                for each in (said, *of_sources):
+                    found.update(each.filter(pc.is_in(each, wanted)).unique().to_pylist())
+    return found
 
 
 def _cells(cuts: Mapping[str, RowsToRemove]) -> list[Row]:

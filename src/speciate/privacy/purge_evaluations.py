@@ -12,10 +12,10 @@ from speciate.errors import SpeciateError
 from speciate.evaluation import answer_cache
 from speciate.evaluation.evaluate import FILES
 from speciate.evaluation.pages.page import delete_pages
+from speciate.privacy.redaction import TextRedactor
 from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
-PURGED = "[purged]"
 _LOST = "Nobody can tell which examples it holds."
 UNREADABLE = (pa.ArrowException, OSError, KeyError, SpeciateError)
 """What a table that is damaged raises; see `check_damage`."""
@@ -73,10 +73,11 @@ def _is_purged(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray
 
 
 def _clear_labels(table: pa.Table, labels: Sequence[str]) -> pa.Table:
+    eraser = TextRedactor(labels)
     for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) and field.name not in ("example", "key", "content"):
-            column = table[field.name]
-            for label in labels:
-                column = pc.replace_substring(column, pattern=label, replacement=PURGED)
-            table = table.set_column(place, field, column)
+        if labels and pa.types.is_string(field.type) and field.name not in ("example", "key", "content"):
+            written = table[field.name].combine_chunks().dictionary_encode()
+            after = [None if cell is None else eraser.cell(cell) for cell in written.dictionary.to_pylist()]
+            cells = pa.array(after, pa.string()).take(written.indices)
+            table = table.set_column(place, field, cells)
     return table

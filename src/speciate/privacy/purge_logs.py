@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.predictions import maintenance, reading
 from speciate.predictions.log_files import ANSWERS, FEEDBACK, LogFolder, all_logs
 from speciate.predictions.pii_redaction import Redaction
-from speciate.privacy.purge_catalog import TextRedactor
+from speciate.privacy.redaction import TextRedactor
 from speciate.settings import Log as Settings
 from speciate.settings import load
 from speciate.workspace.workspace import Folders
@@ -156,18 +156,11 @@ def _redact_rows(rows: pa.Table, columns: Iterable[str], eraser: TextRedactor) -
 
     for name in columns:
         before = rows[name].to_pylist()
-        after = [None if cell is None else _redact_cell(cell, eraser, plain=name == "given") for cell in before]
+        redact = eraser.text if name == "given" else eraser.json
+        after = [None if cell is None else redact(cell) for cell in before]
         if after != before:
             rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(after, pa.string()))
     return rows
-
-
-def _redact_cell(cell: str, eraser: TextRedactor, *, plain: bool) -> str:
-    if plain:
-        return eraser.text(cell)
-    before = json.loads(cell)
-    after = eraser.document(before)
-    return cell if after == before else json.dumps(after, ensure_ascii=False)
 
 
 def _normalize_cell(cell: Any) -> str:
