@@ -271,6 +271,9 @@ def test_aliases_of_all_deployments_are_read_at_once(
     monkeypatch.setattr(workspace.database, "read", lambda sql, *rest: (asked.append(sql), read(sql, *rest))[1])
     monkeypatch.setattr(keeper._baker, "look", lambda: None)
     keeper.look()
+    assert asked == [], "nothing was committed"
+    workspace.database.transact(lambda tx: tx.event("use_case:other", "note", {}))
+    keeper.look()
     assert len(asked) == 1
 
 
@@ -291,6 +294,7 @@ def test_a_canary_that_comes_into_production_is_never_in_neither_place(
         return rows
 
     monkeypatch.setattr(workspace.database, "read", then_promoted)
+    workspace.database.transact(lambda tx: tx.event("use_case:other", "note", {}))  # so it reads again
     keeper.look()
     assert moved
     assert (model(wanted(workspace).target), model(wanted(workspace).canary)) == ("words@v1", "words@v2")

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -143,12 +143,19 @@ class DeploymentKeeper:
             if self._workspace.settings.serving.start == "after_promotion":
                 self._make_those_that_serve()
             folders = all_deployments(self._workspace.folders)
-            for folder in folders:
-                try:
-                    self._update(folder, self._serving[1])
-                except (SpeciateError, OSError):
-                    _log.exception("the deployment of %s could not be updated", folder.use_case)
+            self._each(folders, self._update)
+            # after all are alive: the examples that a version is tried on may take a minute
+            self._each([folder for folder in folders if not folder.stopped], self._want)
             self._baker.look()
+
+    def _each(
+        self, folders: Sequence[DeploymentFolder], act: Callable[[DeploymentFolder, _DeploymentHealth], None]
+    ) -> None:
+        for folder in folders:
+            try:
+                act(folder, self._watched.setdefault(folder.use_case, _DeploymentHealth()))
+            except (SpeciateError, OSError):
+                _log.exception("the deployment of %s could not be updated", folder.use_case)
 
     def _keep(self) -> None:
         while not self._stopping:
@@ -176,18 +183,17 @@ class DeploymentKeeper:
 
     # One deployment
 
-    def _update(self, folder: DeploymentFolder, serving: ServingAliases) -> None:
-        watched = self._watched.setdefault(folder.use_case, _DeploymentHealth())
+    def _update(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
         if not folder.stopped:
             self._keep_alive(folder, watched)
-            self._want(folder, watched, serving)
         elif watched.start and watched.start.process.poll() is not None:
             watched.start = None
 
-    def _want(self, folder: DeploymentFolder, watched: _DeploymentHealth, serving: ServingAliases) -> None:
+    def _want(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         """Tell it what the aliases name now."""
+        serving = self._serving[1]
         alias = serving.get((folder.use_case, "production"))
         if alias is None:
             return
