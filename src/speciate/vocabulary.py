@@ -48,6 +48,9 @@ class Task(NamedTuple):
         return modality in self.modalities or (self.modalities == MODALITIES and modality in third_parties())
 
 
+Middle = Literal["mean", "median", "weighted median", "middle of the shortest half"]
+
+
 class Metric(NamedTuple):
     """`low` and `high` bound the values (None: no bound); `positive`: is about one label that must be named."""
 
@@ -65,11 +68,22 @@ class Metric(NamedTuple):
     """Computes it, and comes with an extra."""
     chosen_by: str | None = None
     """What a training chooses by in its place, where more than answers is needed: a model must act."""
+    counts_right: bool = False
+    """A share of right answers: labels that people give in production estimate it."""
+    seeks_positives: bool = False
+    """Of the answers that are the same for all, the positive label is best: another one scores 0."""
+    middle: Middle = "mean"
+    """Of the numbers that are answered to everything, the one with the least error."""
 
     @property
     def sign(self) -> int:
         """+1 where more is better, else -1: `sign * difference` is an improvement where it is positive."""
         return 1 if self.better == "higher" else -1
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether it is about absolute errors: what learns by squared ones is far worse with heavy tails."""
+        return self.middle != "mean"
 
     @property
     def bounded(self) -> bool:
@@ -135,16 +149,28 @@ TASKS: dict[str, Task] = {
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", ("classification", "ordinal"), "higher", "mean", 0, 1, "share of right answers"),
+        Metric(
+            "accuracy", ("classification", "ordinal"), "higher", "mean", 0, 1,
+            "share of right answers", counts_right=True,
+        ),
         Metric(
             "balanced_accuracy", _ONE_LABEL, "higher", "corpus", 0, 1, "mean of the labels' recalls"
         ),
         Metric("f1_macro", ("classification", "ordinal"), "higher", "corpus", 0, 1, "mean of the labels' F1"),
         Metric("mcc", _ONE_LABEL, "higher", "corpus", -1, 1, "Matthews correlation; 0 is chance"),
-        Metric("recall", _ONE_LABEL, "higher", "mean", 0, 1, "share of positives found", positive=True),
+        Metric(
+            "recall", _ONE_LABEL, "higher", "mean", 0, 1,
+            "share of positives found", positive=True, seeks_positives=True,
+        ),
         Metric("specificity", _ONE_LABEL, "higher", "mean", 0, 1, "share of negatives left alone", positive=True),
-        Metric("precision", _ONE_LABEL, "higher", "corpus", 0, 1, "share of true alarms", positive=True),
-        Metric("f1", _ONE_LABEL, "higher", "corpus", 0, 1, "harmonic mean of the two", positive=True),
+        Metric(
+            "precision", _ONE_LABEL, "higher", "corpus", 0, 1,
+            "share of true alarms", positive=True, seeks_positives=True,
+        ),
+        Metric(
+            "f1", _ONE_LABEL, "higher", "corpus", 0, 1,
+            "harmonic mean of the two", positive=True, seeks_positives=True,
+        ),
         Metric(
             "auroc", _ONE_LABEL, "higher", "corpus", 0, 1,
             "area under the ROC curve: of the positive label, else one-versus-rest, averaged", probabilities=True,
@@ -187,7 +213,10 @@ METRICS: dict[str, Metric] = {
             "quadratic_kappa", ("ordinal",), "higher", "corpus", -1, 1,
             "Cohen's kappa with squared ranks between answer and label as weights; 0 is chance",
         ),
-        Metric("mae", ("regression",), "lower", "mean", 0, None, "mean absolute error, in the label's unit"),
+        Metric(
+            "mae", ("regression",), "lower", "mean", 0, None,
+            "mean absolute error, in the label's unit", middle="median",
+        ),
         Metric(
             "rmse", ("regression",), "lower", "corpus", 0, None, "root of the mean squared error, in the label's unit"
         ),
@@ -197,8 +226,12 @@ METRICS: dict[str, Metric] = {
         Metric(
             "mape", ("regression",), "lower", "mean", 0, None,
             "mean absolute error as a share of the target; a target of 0 is not counted",
+            middle="weighted median",
         ),
-        Metric("median_ae", ("regression",), "lower", "corpus", 0, None, "median absolute error, in the label's unit"),
+        Metric(
+            "median_ae", ("regression",), "lower", "corpus", 0, None, "median absolute error, in the label's unit",
+            middle="middle of the shortest half",
+        ),
         Metric("subset_accuracy", ("multi-label",), "higher", "mean", 0, 1, "share with exactly the right labels"),
         Metric("f1_micro", ("multi-label",), "higher", "corpus", 0, 1, "F1 over all pairs of example and label"),
         Metric("f1_macro_labels", ("multi-label",), "higher", "corpus", 0, 1, "mean of the labels' F1"),
@@ -373,6 +406,21 @@ def find_metric(name: str) -> Metric:
     if name not in METRICS:
         raise unknown("metric", name, METRICS, next=[Call("list_options", {"kind": "metric"})])
     return METRICS[name]
+
+
+def is_absolute(metric: str) -> bool:
+    """Of a metric by name; one that a workspace made is not."""
+    return metric in METRICS and METRICS[metric].is_absolute
+
+
+def counts_right(metric: str) -> bool:
+    """The same for a share of right answers."""
+    return metric in METRICS and METRICS[metric].counts_right
+
+
+def seeks_positives(metric: str) -> bool:
+    """The same for what looks for one label."""
+    return metric in METRICS and METRICS[metric].seeks_positives
 
 
 def metrics_of(family: Family, positive_label: str | None = None) -> list[str]:

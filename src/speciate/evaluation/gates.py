@@ -603,17 +603,14 @@ def _rival(evidence: Evidence) -> str:
         return evidence.baseline.model
     metric = find_metric(evidence.metric)
     if "regression" in metric.families:
-        return f"always answering the {_MIDDLES.get(metric.name, 'mean')}"
+        return f"always answering the {metric.middle}"
     if "forecasting" in metric.families:
         return "repeating the last step or period"
-    if metric.name in ("f1", "recall", "precision") and evidence.positive_label is not None:
+    if metric.seeks_positives and evidence.positive_label is not None:
         return f"always answering {evidence.positive_label!r}"
     if "classification" in metric.families:
         return "always answering the most frequent label"
     return "the best answer that is the same for all"
-
-
-_MIDDLES = {"mae": "median", "mape": "weighted median", "median_ae": "middle of the shortest half"}
 
 
 def _cost(row: Row) -> float:

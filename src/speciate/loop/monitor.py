@@ -30,6 +30,7 @@ from speciate.sandbox import SandboxPolicy
 from speciate.sandbox import check as check_sandbox
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.use_cases import UseCase
+from speciate.vocabulary import counts_right
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -41,8 +42,6 @@ _EVALUATION = """
 SELECT id, report FROM evaluations WHERE use_case = ? AND contains(',' || models || ',', ',' || ? || ',')
 ORDER BY created DESC LIMIT 1
 """
-_RATES = {"accuracy"}
-"""Metrics whose target is a share of right answers."""
 _OF_CELLS = {"text", "tabular", "protein"}
 """Modalities whose inputs lie in cells, so that a model may embed them outside the sandbox."""
 
@@ -212,7 +211,7 @@ def _is_text(modality: str) -> bool:
 
 def _allowed(use_case: UseCase) -> float | None:
     target = use_case.objective.target
-    if target is None or use_case.objective.metric not in _RATES or not 0 < target < 1:
+    if target is None or not counts_right(use_case.objective.metric) or not 0 < target < 1:
         return None
     return 1 - target
 

@@ -27,6 +27,7 @@ from speciate.promotion.aliases import CANARY, Alias
 from speciate.promotion.request_counters import BadCount, BadShare, RequestCounters
 from speciate.settings import Bake
 from speciate.use_cases import UseCase
+from speciate.vocabulary import counts_right
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -36,8 +37,6 @@ SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
 )  # fmt: skip
 BakeState = Literal["provisional", "survived", "broken"]
 """Of the version under an alias: provisional until it survived, or broke a limit and stayed."""
-_RATES = {"accuracy"}
-"""Metrics whose target is a share of right answers."""
 ALPHA = 0.001
 """How likely a limit that is kept is ever found broken, over the whole bake."""
 _ODDS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -216,7 +215,7 @@ def quality_from_feedback(
             own = _wrong_answers(found, model, drawn, measure)
             if own is None:
                 continue
-            target = use_case.objective.target if use_case.objective.metric in _RATES else None
+            target = use_case.objective.target if counts_right(use_case.objective.metric) else None
             fair = drawn == "random" and measure == "right" and target is not None
             other = _wrong_answers(found, before, drawn, measure) if before else None
             return Quality(own, other, 1 - target if fair and target is not None else None)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from speciate.models.blend import MEMBER_FORMS, Averaged, answers_of, as_scores, choose_members
 from speciate.tasks.task import TaskHead
-from speciate.vocabulary import Family
+from speciate.vocabulary import Family, is_absolute
 
 _AVERAGED: dict[Family, Averaged] = {"classification": "classes", "multi-label": "labels", "regression": "numbers"}
 _LEAST_HELD = 30
@@ -24,7 +24,6 @@ _MOST_MEMBERS = 4
 """Each is asked in production."""
 _LEAST_GAIN = 0.01
 """Share of the best candidate's loss."""
-_ABSOLUTE = ("mae", "mape", "median_ae")
 
 
 class HeldScores(NamedTuple):
@@ -68,7 +67,7 @@ def select_members(candidates: Sequence[HeldScores], targets: Any, best: int, me
     answers = [answers_of(candidates[place].scores, averaged, temperatures[place]) for place in usable]
 
     def loss(mean: npt.NDArray[np.float64]) -> float:
-        return _loss(mean, targets, averaged, absolute=metric in _ABSOLUTE)
+        return _loss(mean, targets, averaged, absolute=is_absolute(metric))
 
     found = choose_members(answers, loss, _MOST_MEMBERS)
     if len(found) < 2:

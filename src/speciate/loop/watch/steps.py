@@ -33,12 +33,10 @@ from speciate.training.planning.prior_model_checks import suits_family
 from speciate.training.planning.shortlist import is_worthwhile
 from speciate.training.train_spec import STREAMING
 from speciate.use_cases import UseCase
-from speciate.vocabulary import Family, find_task
+from speciate.vocabulary import Family, counts_right, find_task
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-_RATES = ("accuracy",)
-"""Metrics whose target is a share of right answers."""
 _FOLDER = "folder"
 """Where a label came from that no column of a log has."""
 _MOST_VARIED = 5_000
@@ -150,7 +148,7 @@ def relearn(
         before=memory.before if memory.first is not None else None,
         serving=card.ref,
         serving_share=random_answers.of_episode(workspace, watch.use_case, memory.episode, card.ref)
-        if use_case.objective.metric in _RATES
+        if counts_right(use_case.objective.metric)
         else None,
         judged_before=judged_before(workspace.database, use_case, judged),
         target=use_case.objective.target,

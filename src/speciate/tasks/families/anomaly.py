@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import FINDS_POSITIVES, as_label, is_empty
+from speciate.tasks.families.classification import as_label, is_empty
 from speciate.tasks.task import Prediction, Scores, TaskExample, TaskTerms
+from speciate.vocabulary import seeks_positives
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ class Anomaly(BaseModel):
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
         """Everything is normal; by a metric that looks for anomalies, nothing is."""
         positive = terms.positive_label or ANOMALY
-        answer = positive if metric in FINDS_POSITIVES else NORMAL
+        answer = positive if seeks_positives(metric) else NORMAL
         prediction = Prediction(answer, 1.0, {answer: 1.0})
         return lambda example: prediction
 

@@ -14,15 +14,12 @@ from pydantic import BaseModel, ConfigDict
 from speciate.datasets.columns import class_name
 from speciate.datasets.loading.loader import Example
 from speciate.tasks.task import DirectSupervision, Prediction, Scores, TaskExample, TaskTerms
+from speciate.vocabulary import seeks_positives
 
 if TYPE_CHECKING:
     import torch
 
     from speciate.models.backbones.contract import States
-
-
-FINDS_POSITIVES = ("f1", "recall", "precision")
-"""Metrics by which always answering the positive label is the best constant: to answer another one scores 0."""
 
 
 _MOST_TOLD, _TOLD = 1000, 100
@@ -52,7 +49,7 @@ class Classification(DirectSupervision, BaseModel):
         counts = Counter(targets)
         shares = {label: counts[label] / len(targets) for label in sorted(counts)}
         label = max(shares, key=lambda name: shares[name])
-        if metric in FINDS_POSITIVES and terms.positive_label in shares:
+        if seeks_positives(metric) and terms.positive_label in shares:
             label = str(terms.positive_label)
         elif metric == "specificity" and label == terms.positive_label and len(shares) > 1:
             label = max((name for name in shares if name != label), key=lambda name: shares[name])

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.tasks.task import DirectSupervision, Prediction, Scores, TaskExample, TaskTerms
+from speciate.vocabulary import METRICS
 
 if TYPE_CHECKING:
     import torch
@@ -80,13 +81,15 @@ def best_constant(numbers: npt.NDArray[np.float64], metric: str) -> float:
     with weights 1 / |target|. The median of absolute errors is least in the middle of the shortest half (Rousseeuw
     1984).
     """
-    if metric == "mae":
-        return float(np.median(numbers))
-    if metric == "mape":
-        return _weighted_median(numbers[numbers != 0])
-    if metric == "median_ae":
-        return _middle_of_shortest_half(numbers)
-    return float(numbers.mean())
+    match METRICS[metric].middle if metric in METRICS else "mean":
+        case "median":
+            return float(np.median(numbers))
+        case "weighted median":
+            return _weighted_median(numbers[numbers != 0])
+        case "middle of the shortest half":
+            return _middle_of_shortest_half(numbers)
+        case "mean":
+            return float(numbers.mean())
 
 
 def _weighted_median(numbers: npt.NDArray[np.float64]) -> float:

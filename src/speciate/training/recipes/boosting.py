@@ -17,7 +17,6 @@ import numpy.typing as npt
 from speciate.models.estimators import Trees, trees_from_boosting
 
 Targets = npt.NDArray[Any]
-ABSOLUTE_METRICS = ("mae", "mape", "median_ae")
 _STOP_SHARE, _FEWEST_TO_STOP = 0.15, 200
 """Of the examples, by which rounds are chosen; with fewer examples the usual number is taken."""
 _RATE, _USUAL_ROUNDS, _MOST_ROUNDS, _PATIENCE = 0.05, 150, 800, 30

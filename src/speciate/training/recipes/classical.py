@@ -39,7 +39,7 @@ from speciate.tasks.task import Representation, TaskHead
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
-from speciate.training.recipes.boosting import ABSOLUTE_METRICS, boosted_classifier, boosted_regression
+from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
     cumulative,
@@ -50,6 +50,7 @@ from speciate.training.recipes.structured_learners import (
     thresholds_on_a_line,
 )
 from speciate.training.training_context import TrainingContext
+from speciate.vocabulary import is_absolute
 
 Targets = npt.NDArray[Any]
 
@@ -486,7 +487,7 @@ def _dense_regressors(metric: str) -> tuple[Learner, ...]:
         Learner("ridge", ridge(1.0)),
         Learner("svm", _kernel_regression, _kernel_too_large),
         Learner("boosting", boosted_regression(False), _trees_too_large),
-        *(absolute if metric in ABSOLUTE_METRICS else ()),
+        *(absolute if is_absolute(metric) else ()),
     )
 
 
