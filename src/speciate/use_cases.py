@@ -157,12 +157,12 @@ class DefineResult(NamedTuple):
 
 
 def names(reader: Database | Transaction) -> list[str]:
-    return [name for (name,) in _rows(reader, _NAMES)]
+    return [name for (name,) in reader.read(_NAMES)]
 
 
 def get(reader: Database | Transaction, name: str, version: int | None = None) -> UseCase:
     """The version in force, or the one asked for. Raises NOT_FOUND with near names."""
-    rows = _rows(reader, _NEWEST, [name]) if version is None else _rows(reader, _VERSION, [name, version])
+    rows = reader.read(_NEWEST, [name]) if version is None else reader.read(_VERSION, [name, version])
     if rows:
         return _use_case(rows[0])
     known = names(reader)
@@ -177,12 +177,12 @@ def get(reader: Database | Transaction, name: str, version: int | None = None) -
 
 def in_force(reader: Database | Transaction) -> dict[str, UseCase]:
     """Of each use case the version in force, by name."""
-    return {found.name: found for row in _rows(reader, _IN_FORCE) if (found := _use_case(row))}
+    return {found.name: found for row in reader.read(_IN_FORCE) if (found := _use_case(row))}
 
 
 def serving(reader: Database | Transaction, name: str) -> str | None:
     """The model behind NAME@production, or None."""
-    rows = _rows(reader, _IN_PRODUCTION, [name])
+    rows = reader.read(_IN_PRODUCTION, [name])
     return str(rows[0][0]) if rows else None
 
 
@@ -393,7 +393,7 @@ def has_grown(reader: Database | Transaction, old: object, new: object) -> bool:
     before, after = dataset_ref(old), dataset_ref(new)
     if (before.name, before.split) != (after.name, after.split) or before.version is None or after.version is None:
         return False
-    rows: dict[int, str] = dict(_rows(reader, _MANIFESTS, [before.name, before.version, after.version]))
+    rows: dict[int, str] = dict(reader.read(_MANIFESTS, [before.name, before.version, after.version]))
     if len(rows) < 2 or after.version < before.version:
         return False
     parts = {version: [_part(each) for each in json.loads(text)["parts"]] for version, text in rows.items()}
@@ -428,11 +428,6 @@ def _flatten(definition: Definition) -> dict[str, object]:
 
 
 # Rows
-
-
-def _rows(reader: Database | Transaction, sql: str, parameters: list[Any] | None = None) -> list[Row]:
-    read = reader.execute if isinstance(reader, Transaction) else reader.read
-    return read(sql, parameters or [])
 
 
 def _definition(row: Row) -> Definition:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.refs import dataset_ref
-from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.database import Database, Transaction
 
 _SPENT = """
 coalesce((SELECT sum(usd) FROM spending s WHERE s.dataset = c.dataset AND s.host = c.host AND s.stamp >= c.granted), 0)
@@ -79,13 +79,13 @@ def end_those_over(database: Database, passed: Callable[[float], float]) -> None
 
 def find(reader: Database | Transaction, name: str, host: str) -> Consent | None:
     """Also an expired consent."""
-    rows = _rows(reader, _OF, [name, host])
+    rows = reader.read(_OF, [name, host])
     return Consent(*rows[0]) if rows else None
 
 
 def list_consents(reader: Database | Transaction) -> list[Consent]:
     """All consents that were not taken back, by dataset and host."""
-    return [Consent(*row) for row in _rows(reader, _ALL, [])]
+    return [Consent(*row) for row in reader.read(_ALL, [])]
 
 
 def _in_force(reader: Database | Transaction, name: str, host: str, whose: str = "") -> Consent:
@@ -110,7 +110,7 @@ def _sources(reader: Database | Transaction, dataset: str) -> set[str]:
     """Names of the datasets that the version, or all versions of a bare name, came from; itself among them."""
     ref = dataset_ref(dataset)
     parents: dict[str, list[str]] = {}
-    for name, number, text, deleted in _rows(reader, _ORIGINS, []):
+    for name, number, text, deleted in reader.read(_ORIGINS, []):
         parents[f"{name}@v{number}"] = json.loads(text)
         for gone, left in json.loads(deleted or "{}").items():
             parents.setdefault(gone, left["parents"])
@@ -126,7 +126,3 @@ def _sources(reader: Database | Transaction, dataset: str) -> set[str]:
 
 def _name(ref: str) -> str:
     return ref.partition("@")[0]
-
-
-def _rows(reader: Database | Transaction, sql: str, parameters: list[str]) -> list[Row]:
-    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)

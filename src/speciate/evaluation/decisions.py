@@ -71,9 +71,9 @@ def store(tx: Transaction, decision: Decision, *, use_case: str, version: int, e
 
 def get(reader: Database | Transaction, decision: str) -> StoredDecision:
     """The decision of this id. Raises NOT_FOUND with near ids."""
-    rows = _rows(reader, _GET, [decision])
+    rows = reader.read(_GET, [decision])
     if not rows:
-        known = [name for (name,) in _rows(reader, _IDS, [])]
+        known = [name for (name,) in reader.read(_IDS, [])]
         raise unknown("decision", decision, known, "Call describe_evaluation: it names its decision.")
     return _stored_decision(rows[0])
 
@@ -82,22 +82,22 @@ def newest(
     reader: Database | Transaction, use_case: str, candidate: str, evaluation: str | None = None, suite: str = "core"
 ) -> StoredDecision | None:
     """The newest decision on a candidate (`name@v3`) on one of the use case's suites, of one evaluation if named."""
-    rows = _rows(reader, _OF, [use_case, candidate, evaluation, evaluation, suite])
+    rows = reader.read(_OF, [use_case, candidate, evaluation, evaluation, suite])
     return _stored_decision(rows[0]) if rows else None
 
 
 def on_candidate(reader: Database | Transaction, use_case: str, candidate: str) -> list[StoredDecision]:
     """All decisions on a candidate on the core suite, newest first."""
-    return [_stored_decision(row) for row in _rows(reader, _ON_CANDIDATE, [use_case, candidate])]
+    return [_stored_decision(row) for row in reader.read(_ON_CANDIDATE, [use_case, candidate])]
 
 
 def of_evaluation(reader: Database | Transaction, evaluation: str) -> list[StoredDecision]:
-    return [_stored_decision(row) for row in _rows(reader, _OF_EVALUATION, [evaluation])]
+    return [_stored_decision(row) for row in reader.read(_OF_EVALUATION, [evaluation])]
 
 
 def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
     """`name@v3:test` that the first decision of the use case rests on."""
-    rows = _rows(reader, _FIRST, [use_case])
+    rows = reader.read(_FIRST, [use_case])
     return str(rows[0][0]) if rows else None
 
 
@@ -163,10 +163,6 @@ def verdict_of(decision: Decision) -> Mapping[str, object]:
     """As a job's result has one of several."""
     shown = {"id", "candidate", "verdict", "needed_examples", "same_model"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)
-
-
-def _rows(reader: Database | Transaction, sql: str, parameters: list[str | None]) -> list[CatalogRow]:
-    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
 
 
 def _stored_decision(row: CatalogRow) -> StoredDecision:

@@ -31,7 +31,7 @@ from speciate.tasks.families import preference
 from speciate.tasks.families.control import ENVIRONMENT, SEED
 from speciate.use_cases import COLUMN, CONSTANT, NEAREST, UseCase
 from speciate.vocabulary import Family, find_metric, find_task
-from speciate.workspace.database import Database, Row, Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
 Reader = Database | Transaction
@@ -186,7 +186,7 @@ def forget(tx: Transaction, media: Collection[str]) -> None:
 
 def suite_of(reader: Reader, evaluation: str) -> JudgedSuite | None:
     """What an evaluation judged; None for one from before rows were kept."""
-    found = _read(reader, _FACETS, [evaluation])
+    found = reader.read(_FACETS, [evaluation])
     if not any(facet == ROWS for facet, _, _ in found):
         return None
     return JudgedSuite({facet: packed(reader, suite) for facet, suite, _ in found}, found[0][2])
@@ -249,18 +249,18 @@ def looks(reader: Reader, rows: Packed, judged_now: Collection[str], waiting: Co
 def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job: str, asked: float) -> LooksOnRows:
     """The same at the end of a job that was asked for at `asked`: evaluations that were asked for before it, and those
     after it which did not know of it. So of two that were planned together each counts the other, or is counted."""
-    unaware = [name for name, text in _read(reader, _LATER, [asked, job]) if job not in _known_jobs(text)]
+    unaware = [name for name, text in reader.read(_LATER, [asked, job]) if job not in _known_jobs(text)]
     return _count(reader, rows, judged_now, _LOOKS_BEFORE, [asked, unaware], ())
 
 
 def all_looks(reader: Reader) -> list[Scored]:
     """Every model in every evaluation whose rows are known."""
-    return [Scored(*row) for row in _read(reader, _LOOKS, [])]
+    return [Scored(*row) for row in reader.read(_LOOKS, [])]
 
 
 def promotions(reader: Reader) -> list[tuple[int, str]]:
     """(row of the audit, evaluation that it rested on) of every promotion."""
-    return [(int(seq), str(evaluation)) for seq, evaluation in _read(reader, _PROMOTED, [])]
+    return [(int(seq), str(evaluation)) for seq, evaluation in reader.read(_PROMOTED, [])]
 
 
 def _known_jobs(plan: str | None) -> Collection[str]:
@@ -274,7 +274,7 @@ def _count(
     waiting: Collection[Scored],
 ) -> LooksOnRows:  # fmt: skip
     by_suite: dict[str, list[Scored]] = {}
-    for row in _read(reader, sql, parameters):
+    for row in reader.read(sql, parameters):
         each = Scored(*row)
         by_suite.setdefault(each.suite, []).append(each)
     mine = judged_rows.suite_id(rows)
@@ -285,8 +285,8 @@ def _count(
         for each in entries
     ]
     evaluations = {each.evaluation for each in scored}
-    promoted = {seq for seq, evaluation in _read(reader, _PROMOTED, []) if evaluation in evaluations}
-    weights = {str(found) for model in judged_now for (found,) in _read(reader, _WEIGHTS, [model])}
+    promoted = {seq for seq, evaluation in reader.read(_PROMOTED, []) if evaluation in evaluations}
+    weights = {str(found) for model in judged_now for (found,) in reader.read(_WEIGHTS, [model])}
     candidates = len(count_candidates([*scored, *waiting], judged_now, mine, weights))
     return LooksOnRows(candidates=candidates, evaluations=len(evaluations), promotions=len(promoted))
 
@@ -324,7 +324,7 @@ def under_way(reader: Reader, manifest: Manifest, split: str | None, rows: Packe
     """Models of evaluations on these rows, or on this dataset's split, that were asked for and have not ended: asked
     all at once, each would count none of the others."""
     scored, mine = [], judged_rows.suite_id(rows)
-    for job, text in _read(reader, _UNDER_WAY, []):
+    for job, text in reader.read(_UNDER_WAY, []):
         payload = json.loads(text).get("payload") or {}
         suite = payload.get("suite_id") or ""
         same_split = (payload.get("dataset") or {}).get("name") == manifest.name and payload.get("split") == split
@@ -340,7 +340,7 @@ def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None
     """The suite that a use case stands on in this role, by its decisions until the evaluation `before`, which is left
     out. None where no rows are known, or where a person looked at `before` when they approved a promotion.
     """
-    evaluations = [_Judged(*row) for row in _read(reader, _LINE, [use_case, role])]
+    evaluations = [_Judged(*row) for row in reader.read(_LINE, [use_case, role])]
     names = [each.evaluation for each in evaluations]
     if before in names:
         evaluations = evaluations[: names.index(before) + 1]
@@ -353,7 +353,7 @@ def line(reader: Reader, use_case: str, role: Suite = "core", before: str | None
         evaluations = evaluations[start:]
     found: Line | None = None
     for evaluation, dataset, _ in evaluations:
-        rows = _read(reader, _FACETS, [evaluation])
+        rows = reader.read(_FACETS, [evaluation])
         facets = {str(facet): str(suite) for facet, suite, _ in rows}
         if ROWS not in facets:
             continue
@@ -373,7 +373,7 @@ class _Judged(NamedTuple):
 def _approved_place(reader: Reader, use_case: str, role: Suite, evaluations: Sequence[_Judged]) -> int | None:
     """Which of these evaluations the line begins with, since a person approved a promotion that rested on it. On a
     further suite that was the newest one at that moment."""
-    approved = [(str(evaluation), stamp) for evaluation, stamp in _read(reader, _APPROVED, [use_case])]
+    approved = [(str(evaluation), stamp) for evaluation, stamp in reader.read(_APPROVED, [use_case])]
     if role != "core":
         stamp = approved[-1][1] if approved else float("-inf")
         return max((place for place, each in enumerate(evaluations) if each.decided <= stamp), default=None)
@@ -395,15 +395,15 @@ def change_since_elsewhere(reader: Reader, use_case: str, evaluation: str, candi
     Counted are evaluations since the last promotion of the use case that a person approved.
     """
     suite = suite_of(reader, evaluation)
-    created = _read(reader, _CREATED, [evaluation])
+    created = reader.read(_CREATED, [evaluation])
     if suite is None or not created:
         return None
-    approved = [str(row[0]) for row in _read(reader, _APPROVED, [use_case])]
+    approved = [str(row[0]) for row in reader.read(_APPROVED, [use_case])]
     if evaluation in approved:
         return None
-    since = max((row[0] for each in approved for row in _read(reader, _CREATED, [each])), default=float("-inf"))
+    since = max((row[0] for each in approved for row in reader.read(_CREATED, [each])), default=float("-inf"))
     asked = [created[0][0], since, evaluation, use_case, candidate, candidate]
-    for other, dataset in _read(reader, _ELSEWHERE, asked):
+    for other, dataset in reader.read(_ELSEWHERE, asked):
         before = suite_of(reader, other)
         if before is None or not judged_rows.overlaps(before.rows, suite.rows):
             continue
@@ -420,7 +420,7 @@ def _change(reader: Reader, stands_on: Line, ids: Mapping[str, str], rows_of: Ca
     def compare(facet: str) -> SuiteChange:
         before = stands_on.facets[facet]
         if before == ids[facet]:
-            return SuiteChange(judged=_read(reader, _SIZE, [before])[0][0], since=stands_on.dataset)
+            return SuiteChange(judged=reader.read(_SIZE, [before])[0][0], since=stands_on.dataset)
         return judged_rows.compare(packed(reader, before), rows_of(facet), stands_on.dataset)
 
     changed = {facet: compare(facet) for facet in stands_on.facets if facet in ids}
@@ -439,8 +439,4 @@ def _packed_facet(reader: Reader, ids: Mapping[str, str], facet: str) -> Packed:
 
 
 def packed(reader: Reader, suite: str) -> Packed:
-    return judged_rows.from_bytes(bytes(_read(reader, _PACKED, [suite])[0][0]))
-
-
-def _read(reader: Reader, sql: str, parameters: Sequence[object]) -> list[Row]:
-    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
+    return judged_rows.from_bytes(bytes(reader.read(_PACKED, [suite])[0][0]))

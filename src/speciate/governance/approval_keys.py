@@ -72,8 +72,7 @@ def approval_strength_here(reader: Database | Transaction) -> str:
 
 
 def _in_force(reader: Database | Transaction) -> list[Key]:
-    rows = reader.execute(_IN_FORCE) if isinstance(reader, Transaction) else reader.read(_IN_FORCE)
-    return [Key(*row) for row in rows]
+    return [Key(*row) for row in reader.read(_IN_FORCE)]
 
 
 def answer_instructions(tx: Transaction, approval: str) -> str:

@@ -72,15 +72,12 @@ def update(tx: Transaction, jobs: Sequence[Job]) -> None:
 
 
 def by_id(source: Transaction | Database, ids: Sequence[str]) -> dict[str, Job]:
-    rows = source.execute(_BY_ID, [ids]) if isinstance(source, Transaction) else source.read(_BY_ID, [ids])
+    rows = source.read(_BY_ID, [ids])
     return {row[0]: _job(row) for row in rows}
 
 
 def children_of(source: Transaction | Database, parents: Sequence[str]) -> list[Job]:
-    rows = (
-        source.execute(_BY_PARENT, [parents]) if isinstance(source, Transaction) else source.read(_BY_PARENT, [parents])
-    )
-    return [_job(row) for row in rows]
+    return [_job(row) for row in source.read(_BY_PARENT, [parents])]
 
 
 def select(database: Database, where: str, parameters: Sequence[object], order: str = "created, id") -> list[Job]:

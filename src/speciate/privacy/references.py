@@ -44,8 +44,7 @@ class JobReference(NamedTuple):
 
 def jobs_naming(reader: Database | Transaction, names: Collection[str]) -> list[JobReference]:
     """Oldest first: the jobs that name one of `names` or a version of it, and the runs that did not succeed."""
-    query = reader.execute if isinstance(reader, Transaction) else reader.read
-    rows = query(_JOBS, [sorted(names)])
+    rows = reader.read(_JOBS, [sorted(names)])
     found = []
     for id, kind, state, attempts, executor, *texts in rows:  # noqa: A001 - the column
         documents = [json.loads(text) for text in texts if text and any(name in text for name in names)]

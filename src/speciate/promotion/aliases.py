@@ -52,8 +52,7 @@ class AliasMove(NamedTuple):
 
 def read(reader: Database | Transaction, use_case: str, alias: str = "production") -> Alias | None:
     """The alias as committed, or, given a transaction, as the transaction sees it."""
-    query = reader.execute if isinstance(reader, Transaction) else reader.read
-    rows = query(_READ, [use_case, alias])
+    rows = reader.read(_READ, [use_case, alias])
     return Alias(*rows[0]) if rows else None
 
 

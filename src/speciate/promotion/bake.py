@@ -267,11 +267,10 @@ class BakeHistory(NamedTuple):
 
 def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -> dict[str, BakeHistory]:
     """Of each of these use cases. The events are scanned once, however many these are: they have no index."""
-    read = reader.execute if isinstance(reader, Transaction) else reader.read
     said: defaultdict[str, list[BakeEvent]] = defaultdict(list)
-    for subject, kind, at, data in read(_BAKE_EVENTS, [[f"use_case:{name}" for name in use_cases]]):
+    for subject, kind, at, data in reader.read(_BAKE_EVENTS, [[f"use_case:{name}" for name in use_cases]]):
         said[subject].append(BakeEvent(kind, at, json.loads(data)))
-    moves: dict[str, str] = dict(read(_LAST_MOVES, [list(use_cases)]))
+    moves: dict[str, str] = dict(reader.read(_LAST_MOVES, [list(use_cases)]))
     return {name: BakeHistory(said[f"use_case:{name}"], moves.get(name)) for name in use_cases}
 
 
@@ -335,9 +334,8 @@ def current_automatic_rollback(reader: Database | Transaction, use_case: str) ->
 
 def has_answered(reader: Database | Transaction, use_case: str, model: str, *, as_canary: bool = False) -> bool:
     """Whether a version ever answered for a use case in production, or also `as_canary`."""
-    read = reader.execute if isinstance(reader, Transaction) else reader.read
     kind = "canary.answered" if as_canary else "production.answered"
-    return bool(read(_HAS_ANSWERED, [f"use_case:{use_case}", kind, model]))
+    return bool(reader.read(_HAS_ANSWERED, [f"use_case:{use_case}", kind, model]))
 
 
 def survived_event(alias: Alias) -> str:

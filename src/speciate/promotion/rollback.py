@@ -105,11 +105,10 @@ def _only_meaning(tx: Transaction, use_case: str, current: str, canary: str | No
 
 def last_good(reader: Database | Transaction, use_case: str) -> str | None:
     """The version that served before the present one and was not rolled back."""
-    rows = reader.execute if isinstance(reader, Transaction) else reader.read
     current = aliases.read(reader, use_case)
     seen = {current.model} if current else set()
-    for (model,) in rows(_SERVED, [use_case]):
-        if model not in seen and rows(_REPLACED_BY, [use_case, model]) != [("rollback",)]:
+    for (model,) in reader.read(_SERVED, [use_case]):
+        if model not in seen and reader.read(_REPLACED_BY, [use_case, model]) != [("rollback",)]:
             return str(model)
         seen.add(model)
     return None

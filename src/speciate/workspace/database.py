@@ -64,6 +64,10 @@ class Transaction:
         """Run one statement and return all of its rows."""
         return self._cursor.execute(sql, parameters).fetchall()
 
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of one SELECT, over what this transaction wrote, too: the same call as `Database.read`."""
+        return self.execute(sql, parameters)
+
     def event(self, subject: str, type: str, data: EventData | None = None) -> None:  # noqa: A002 - the column
         self.events.append((subject, type, data or {}))
 

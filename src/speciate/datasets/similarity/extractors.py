@@ -107,7 +107,8 @@ def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
     if name not in suited:
         recovery = f"Extractors for {modality}: {', '.join(suited)}."
         if others := [choice.modality for choice in choices() if choice.name == name]:
-            raise SpeciateError(Code.INVALID, f"{name!r} embeds {others[0]}, and this is {modality}.", recovery)
+            embeds = " and ".join(sorted(others, key="multimodal".__eq__))  # which every encoder of a part does, too
+            raise SpeciateError(Code.INVALID, f"{name!r} embeds {embeds}, and this is {modality}.", recovery)
         if is_trained_here(name):
             return _resolve_registered(name, modality, workspace, recovery)
         raise unknown("extractor", name, suited, recovery)

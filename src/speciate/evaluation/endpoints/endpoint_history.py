@@ -166,13 +166,13 @@ def history_of(reader: Database | Transaction, endpoint: Endpoint) -> History:
     return History(
         fingerprint=None if fingerprint is None else Fingerprint.model_validate(fingerprint["fingerprint"]),
         served=tuple(served["served"]) if served else (),
-        changes=tuple(_change(row) for row in _read(reader, _BY_SUBJECT, [_subject(endpoint), CHANGED, _MOST])),
+        changes=tuple(_change(row) for row in reader.read(_BY_SUBJECT, [_subject(endpoint), CHANGED, _MOST])),
     )
 
 
 def changes(reader: Database | Transaction) -> list[Change]:
     """Of all endpoints, the newest first."""
-    return [_change(row) for row in _read(reader, _ALL_CHANGES, [_MOST])]
+    return [_change(row) for row in reader.read(_ALL_CHANGES, [_MOST])]
 
 
 def store_fingerprint(tx: Transaction, endpoint: Endpoint, now: Fingerprint, job: str) -> FingerprintComparison | None:
@@ -192,9 +192,7 @@ def store_served_names(tx: Transaction, endpoint: Endpoint, served: tuple[str, .
     """What a provider said that it serves, while it answered whatever it was asked. Not `just_now`: some of the answers
     may have been recorded earlier, so names that it gave at any time tell nothing new."""
     if not just_now:
-        known = {
-            name for _, data in _read(tx, _BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(data)
-        }
+        known = {name for _, data in tx.read(_BY_SUBJECT, [_subject(endpoint), SERVED, 1_000]) for name in _names(data)}
         served = tuple(name for name in served if name not in known)
     if not served:
         return
@@ -228,7 +226,7 @@ def _subject(endpoint: Endpoint) -> str:
 
 
 def _last(reader: Database | Transaction, endpoint: Endpoint, kind: str) -> Mapping[str, Any] | None:
-    rows = _read(reader, _BY_SUBJECT, [_subject(endpoint), kind, 1])
+    rows = reader.read(_BY_SUBJECT, [_subject(endpoint), kind, 1])
     found: Mapping[str, Any] | None = json.loads(rows[0][1]) if rows else None
     return found
 
@@ -236,7 +234,3 @@ def _last(reader: Database | Transaction, endpoint: Endpoint, kind: str) -> Mapp
 def _change(row: Row) -> Change:
     data = json.loads(row[1])
     return Change(row[0], data["host"], data["model"], tuple(data["why"]), data["identity"])
-
-
-def _read(reader: Database | Transaction, sql: str, parameters: list[Any]) -> list[Row]:
-    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)

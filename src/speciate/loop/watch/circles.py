@@ -28,15 +28,14 @@ def leanings(
 ) -> dict[str, set[str]]:
     """Use case -> others whose models it leans on. `teachers`: of watches, by the settings. `definitions`: those in
     force, where the caller has read them."""
-    read = reader.execute if isinstance(reader, Transaction) else reader.read
     known = use_cases.in_force(reader) if definitions is None else definitions
     named = [(name, definition.incumbent) for name, definition in known.items() if definition.incumbent]
-    named += [(str(name), str(each)) for name, taught in read(_TAUGHT) for each in json.loads(taught)]
+    named += [(str(name), str(each)) for name, taught in reader.read(_TAUGHT) for each in json.loads(taught)]
     named += list(teachers.items())
     if not named:
         return {}
     made_for: dict[str, set[str]] = {}
-    for name, use_case in read(_MADE_FOR):
+    for name, use_case in reader.read(_MADE_FOR):
         made_for.setdefault(str(name), set()).add(str(use_case))
     found: dict[str, set[str]] = {}
     for name, ref in named:

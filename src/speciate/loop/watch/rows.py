@@ -170,12 +170,12 @@ def find(reader: Database | Transaction, use_case: str) -> Standing:
 
 
 def get(reader: Database | Transaction, use_case: str) -> Standing | None:
-    rows = _read(reader, _GET, [use_case])
+    rows = reader.read(_GET, [use_case])
     return _standing(rows[0]) if rows else None
 
 
 def everyone(reader: Database | Transaction) -> list[Standing]:
-    return [_standing(row) for row in _read(reader, _ALL)]
+    return [_standing(row) for row in reader.read(_ALL)]
 
 
 def any_enabled(database: Database) -> bool:
@@ -308,7 +308,7 @@ def triggers(database: Database, use_case: str, number: int) -> list[Recorded]:
 
 
 def requests(reader: Database | Transaction, use_case: str) -> list[LabelRequest]:
-    return [LabelRequest(*row) for row in _read(reader, _REQUESTED, [use_case])]
+    return [LabelRequest(*row) for row in reader.read(_REQUESTED, [use_case])]
 
 
 def _episode(row: Row) -> Episode:
@@ -324,7 +324,3 @@ def _standing(row: Row) -> Standing:
         Watch.model_validate_json(definition), enabled, asked, created, changed, by,
         Memory.model_validate_json(memory), turn,
     )  # fmt: skip
-
-
-def _read(reader: Database | Transaction, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-    return reader.execute(sql, parameters) if isinstance(reader, Transaction) else reader.read(sql, parameters)
