@@ -6,8 +6,9 @@ for the reference, and as a number lies at the far end of the references' range.
 
 A file per kind of answer; each has tables of its metrics by name: MEANS, STATISTICS, CORPORA. A new metric: its
 function and a line in a table of its file, its entry in speciate/vocabulary.py (METRICS), and its row in
-docs/metrics.md. The first table of its kind in a file is joined below. clouds.py and structure_scores.py have the
-arithmetic of metrics that other files list. A caller's own scorers: ../scorers/.
+docs/metrics.md; what else must know of it reads that entry (whether it counts right answers, say). A file's first table
+of a kind is joined with the others' below. clouds.py and structure_scores.py are used by name: by a scorer that takes a
+library's function. A caller's own scorers: ../scorers/.
 """
 
 from __future__ import annotations
