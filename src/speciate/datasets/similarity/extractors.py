@@ -107,7 +107,7 @@ def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
     if name not in suited:
         recovery = f"Extractors for {modality}: {', '.join(suited)}."
         if others := [choice.modality for choice in choices() if choice.name == name]:
-            embeds = " and ".join(sorted(others, key="multimodal".__eq__))  # which every encoder of a part does, too
+            embeds = min(others, key="multimodal".__eq__)  # every encoder embeds a part of mixed rows, too
             raise SpeciateError(Code.INVALID, f"{name!r} embeds {embeds}, and this is {modality}.", recovery)
         if is_trained_here(name):
             return _resolve_registered(name, modality, workspace, recovery)
