@@ -1,9 +1,9 @@
 """Near-duplicates: which examples are nearly the same, by their sketches, and which one of a cluster leads it.
 
 Every caller searches here: splits (splits.py), the operation `deduplicate`, and the evaluation, for test rows that a
-model has nearly seen. Whether two sketches are near is decided by the modality: `grep "def near" modalities/`. Mixed rows
-that are near in any part stay on one side of a split and count as seen; `deduplicate`, which throws rows away, wants
-them near in every part. By vectors, `deduplicate` uses `leaders_by_cosine`.
+model has nearly seen. Whether two sketches are near is decided by the modality: `grep "def near" modalities/`. Mixed
+rows that are near in any part stay on one side of a split and count as seen; `deduplicate`, which throws rows away,
+wants them near in every part. By vectors, `deduplicate` uses `leaders_by_cosine`.
 
 Sketches that share a key are candidates, and candidates are compared whole: locality-sensitive hashing (Indyk and
 Motwani 1998). It finds the pairs that the keys promise, with two exceptions that hardly change a cluster. Equal
