@@ -91,12 +91,12 @@ def _apply_event(period: DeploymentPeriod, event: Event) -> DeploymentPeriod:
 
 
 class DeploymentMetrics(NamedTuple):
-    """Of promotions in the last 30 days, over all use cases."""
+    """Promotion figures of the last 30 days, over all use cases."""
 
     models_deployed_30d: int
     """Distinct (use case, version) that survived their bake; an export is the version that it was made from."""
     models_baking_30d: int
-    """Those that serve, and whose bake is not over."""
+    """Distinct (use case, version) that serve now and whose bake is not over."""
     change_failure_rate: float | None
     """Promotions that failed, as a share; None where there were none."""
     seconds_to_recover: float | None

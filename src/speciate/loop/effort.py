@@ -47,11 +47,11 @@ ON arguments ->> 'use_case' = name AND state IN ('approved', 'denied') AND decid
 
 class Effort(NamedTuple):
     compute_minutes: float
-    """Of all runs together, those of failed ones too."""
+    """Minutes of all runs on this machine together, those of failed ones too."""
     usd: float
-    """Paid for calls of endpoints; what computing costs is not in it."""
+    """USD paid for calls of endpoints; what computing costs is not in it."""
     tool_calls: int
-    """Since calls are counted (schema 5)."""
+    """Calls of tools since calls are counted (schema 5)."""
     people_asked: int
     """Questions that a person answered."""
 

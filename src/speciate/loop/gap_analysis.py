@@ -25,7 +25,7 @@ Kind = Literal["class", "value", "number", "cluster"]
 Mask = npt.NDArray[np.bool_]
 
 EXPONENT = 0.35
-"""Of learning curves; those measured lie between 0.2 and 0.5 for most tasks."""
+"""Exponent a of learning curves, error ~ n^-a; those measured lie between 0.2 and 0.5 for most tasks."""
 CAMPAIGN = 100
 """Examples whose use is estimated."""
 LEAST = 8
@@ -40,7 +40,7 @@ _CLUSTERS, _PER_CLUSTER, _ROUNDS = 12, 40, 30
 class Group(NamedTuple):
     kind: Kind
     column: str
-    """Of a value or a number; '' else."""
+    """Column of a value or a number; '' for a class or a cluster."""
     value: str
     """The class, the value, `low`, `middle` or `high`, or the number of the cluster."""
     members: Mask
@@ -60,15 +60,15 @@ class Gap(BaseModel):
     value: str
     n: int
     failed: float
-    """Among n; whole where each example is right or wrong."""
+    """Failures among the n examples; whole where each example is right or wrong."""
     rate: float
     interval: tuple[float, float]
-    """Wilson's, of 95 %, for itself alone."""
+    """Wilson's 95 % interval of the rate, for this group alone."""
     rest: float = Field(description="The rate of all other examples.")
     p: float
     p_holm: float = Field(description="Adjusted for all groups that were compared.")
     share: float
-    """Of all examples."""
+    """n as a share of all examples."""
     trained: int | None = Field(None, description="Training examples of the group; null: unknown.")
     needed: int | None = Field(None, description="More until it fails as seldom as the rest, by a learning curve.")
     """At most ten times what it has. None where it fails no more often, or nobody knows what it has."""
@@ -129,7 +129,7 @@ def _effective(values: Values, codes: npt.NDArray[np.int64]) -> int:
 
 
 def _variance(values: Values, codes: npt.NDArray[np.int64]) -> float:
-    """Of the mean: C / (C - 1) times the sandwich over units (Liang & Zeger 1986); NaN for one unit."""
+    """Variance of the mean: C / (C - 1) times the sandwich over units (Liang & Zeger 1986); NaN for one unit."""
     names, own = np.unique(codes, return_inverse=True)
     if len(names) < 2:
         return math.nan

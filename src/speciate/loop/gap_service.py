@@ -45,7 +45,7 @@ _MOST_DESCRIBED = 600
 _SHOWN = 6
 """Failed examples that are named of a group."""
 _WORST_SHARE = 0.8
-"""Of errors without a bound: a fifth counts as failed."""
+"""Quantile of errors without a bound above which an example counts as failed: a fifth of them do."""
 
 
 class GapRequest(BaseModel):
@@ -55,7 +55,7 @@ class GapRequest(BaseModel):
     model: str
     metric: str
     manifest: Manifest | None
-    """Of the evaluated dataset."""
+    """Manifest of the evaluated dataset."""
     watched: Path | None = None
     """Where monitoring keeps samples of the log; None where it was never monitored."""
     generation: int = 0

@@ -58,12 +58,13 @@ class Gaps(BaseModel):
 
     @property
     def sure(self) -> tuple[Gap, ...]:
-        """Those that are no chance finding."""
+        """The groups whose gap is no chance finding."""
         return tuple(each for each in self.untrusted if each.surely)
 
 
 def gaps_of_use_case(workspace: Workspace, pool: Pool, use_case: str, *, count: int = _COUNT) -> Gaps:
-    """Of what serves, by its newest evaluation. Raises NOT_FOUND where nothing serves or it was never evaluated."""
+    """Gaps of the model that serves a use case, by its newest evaluation. Raises NOT_FOUND where nothing serves or it
+    was never evaluated."""
     return ask(pool, request_of_use_case(workspace, use_case, count=count))
 
 
@@ -89,7 +90,8 @@ def request_of_use_case(workspace: Workspace, use_case: str, *, count: int = _CO
 def find_gaps(
     workspace: Workspace, pool: Pool, evaluation: str, *, model: str | None = None, count: int = _COUNT
 ) -> Gaps:
-    """Of one evaluation. `model`: default its candidate. Raises NOT_FOUND for an evaluation or model."""
+    """Gaps of one model in one evaluation. `model`: default its candidate. Raises NOT_FOUND for an evaluation or
+    model."""
     inspected = Inspection(workspace, pool, evaluation)
     report = inspected.report
     named = report.row(model or inspected.candidate).model

@@ -20,7 +20,7 @@ _DAY = 24 * _HOUR
 _LOOK_SECONDS = 60.0
 _HOURS_WHEN_LOW = 1.0
 _PATIENCE = 7
-"""So many times the usual pause until it is done beside what runs."""
+"""Times the usual pause after which it is done beside what runs."""
 _LAST = "SELECT max(coalesce(ended, created)), bool_or(ended IS NULL) FROM jobs WHERE kind = 'gc'"
 _FIRST = "SELECT min(stamp) FROM events"
 _BUSY = "SELECT 1 FROM jobs WHERE state IN ('queued', 'starting', 'running') AND executor = 'local' LIMIT 1"

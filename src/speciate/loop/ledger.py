@@ -63,7 +63,7 @@ class History(NamedTuple):
     """The events that matter, sorted by the use case that they may be about."""
 
     by_use_case: Mapping[str, Sequence[Event]]
-    """Each with what of the shared ones concerns it; in order of `seq`."""
+    """Events of each use case, with the shared ones that concern it; in order of `seq`."""
     jobs: Mapping[str, Mapping[str, str]]
     """Use case -> id -> kind, of jobs that ran or may run, and began while the clock ran."""
     datasets: Mapping[str, str]
@@ -78,7 +78,7 @@ class LedgerLine(NamedTuple):
     use_case: str
     time_to_model: TimeToModel
     until_model: Effort
-    """Up to the first answer; up to now while there is none."""
+    """Effort up to the first answer; up to now while there is none."""
     in_all: Effort
 
 
@@ -96,9 +96,9 @@ class Remodelled(NamedTuple):
     episodes: int
     promoted: int
     median_seconds: float | None
-    """Of those that were promoted."""
+    """Median over the episodes that were promoted."""
     minutes: float
-    """Of computing, of all jobs of all these episodes."""
+    """Computing time of all jobs of all these episodes."""
     usd: float
 
 
@@ -114,13 +114,14 @@ class Ledger(NamedTuple):
     deliveries: DeploymentMetrics
     remodelled: tuple[Remodelled, ...] = ()
     monitoring_minutes: float = 0.0
-    """Of computing, of the windows that watches looked at. With those of `remodelled` it is all that watches took."""
+    """Computing time of the windows that watches looked at. With the minutes of `remodelled` it is all that watches
+    took."""
     promoted_by_loop_30d: int = 0
     promoted_by_hand_30d: int = 0
 
 
 def ledger(workspace: Workspace) -> Ledger:
-    """As of now."""
+    """The ledger as of now."""
     now = workspace.clock.now()
     history = history_of(workspace, now)
     names = use_cases.names(workspace.database)
@@ -233,7 +234,7 @@ class LedgerDocument(TypedDict):
 
 
 def document(found: Ledger) -> LedgerDocument:
-    """As JSON has it."""
+    """The ledger as JSON has it."""
     shown = {
         "at": found.at,
         "stages": list(STAGES),
@@ -286,7 +287,7 @@ def history_of(workspace: Workspace, now: float) -> History:
 
 
 def _lifecycle(database: Database) -> tuple[dict[str, list[Event]], dict[str, list[Event]]]:
-    """Those of each use case, and of what may belong to any those that are found by each key."""
+    """Events of each use case, and the events that may concern any use case, by each key that they are found by."""
     own, shared = defaultdict[str, list[Event]](list), defaultdict[str, list[Event]](list)
     for seq, stamp, subject, kind, data in database.read(_LIFECYCLE):
         event = Event(seq, stamp, subject, kind, json.loads(data))
@@ -310,8 +311,8 @@ def _keys(event: Event) -> tuple[str, ...]:
 def _about(
     shared: Mapping[str, Sequence[Event]], jobs: Iterable[str], own: Sequence[Event], dataset: str | None
 ) -> Iterable[Event]:
-    """Of the models those that the use case trained or let serve, the dataset that the one which counts learned from,
-    and the answers to its questions. There may be thousands of others."""
+    """The shared events that concern a use case: of the models that it trained or let serve, of the dataset that the
+    version which counts learned from, and of the answers to its questions. There may be thousands of others."""
     served = {f"model:{event.data.get('after')}" for event in own if event.type == "alias.moved"}
     asked = {f"approval:{event.data['approval']}" for event in own if event.type == "approval.requested"}
     keys = (*jobs, *served, *asked, f"dataset:{dataset}")

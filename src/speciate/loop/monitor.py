@@ -84,7 +84,7 @@ class Signal(_Frozen):
     bad: float | None = None
     n: int | None = None
     allowed: float | None = None
-    """Of signals that count: so many bad of n, and the share that is allowed."""
+    """For signals that count: `bad` of `n` were bad, and the share `allowed` may be."""
     interval: tuple[float, float] | None = None
 
 
@@ -109,7 +109,7 @@ class MonitorOutcome(_Frozen):
     """Answers whose inputs are least like those before, most of all first."""
     plot: str | None = None
     sheet: str | None = None
-    """Below the workspace."""
+    """Path of the contact sheet, below the workspace."""
     notes: tuple[str, ...] = ()
 
 
@@ -121,15 +121,15 @@ class MonitorPayload(_Frozen):
     since: float
     """Answers before are not shown any more."""
     allowed_wrong: float | None
-    """By the use case's target; None: by what its evaluation found."""
+    """Share of wrong answers that the use case's target allows; None: by what its evaluation found."""
     evaluation: str | None
-    """The last one of the model."""
+    """Newest evaluation of the model."""
     p95_ms: float | None
     error_rate: float
     hours: Path
     cage: SandboxPolicy
     earlier: tuple[MonitorOutcome, ...]
-    """Of this generation, oldest first."""
+    """Windows of this generation before this one, oldest first."""
 
 
 def plan(spec: MonitorSpec, workspace: Workspace) -> Plan[MonitorPayload]:
@@ -168,7 +168,7 @@ def plan(spec: MonitorSpec, workspace: Workspace) -> Plan[MonitorPayload]:
 
 
 def past_windows(workspace: Workspace, spec: MonitorSpec) -> tuple[MonitorOutcome, ...]:
-    """Of the same generation before this one, oldest first, each number once."""
+    """Windows of the same generation before this one, oldest first, each number once."""
     return tuple(each for each in outcomes(workspace, spec.use_case, spec.generation) if each.number < spec.number)
 
 

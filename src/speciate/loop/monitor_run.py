@@ -49,7 +49,7 @@ from speciate.settings import Settings
 REFERENCE, LEAST_REFERENCE, LEAST = 600, 50, 20
 """Inputs before that a window is compared with; without so many there is no reference; without so many it waits."""
 SHARES = {"inputs": 0.25, "quality": 0.4, "failed": 0.05, "failed_not_finite": 0.05, "slow": 0.05}
-"""Of all false alarms, how many each signal may make; they sum to 1 with six scalars."""
+"""Share of all false alarms that each signal may make; they sum to 1 with six scalars."""
 SCALAR_SHARE = 0.2 / 6
 _MOST_DATED = 4
 """Windows up to the newest in which the moment of a change is looked for."""
@@ -140,7 +140,7 @@ class _Monitor:
         return [each for each in reversed(found) if each.use == "waits"]
 
     def _reference(self) -> list[MonitorOutcome]:
-        """Since the promotion, or since the onset of the last alarm: what began then is what is usual now."""
+        """Windows since the promotion, or since the onset of the last alarm: what began then is what is usual now."""
         shifts = [
             signal.onset
             for each in self._payload.earlier
@@ -348,7 +348,7 @@ class _Monitor:
         )  # fmt: skip
 
     def _limits(self, rows: Mapping[str, list[Any]]) -> list[Signal]:
-        """By what the deployment counted; where none did, by the log."""
+        """Signals of the limits, by what the deployment counted; where none did, by the log."""
         spec, payload = self._spec, self._payload
         hours = [
             each
@@ -412,7 +412,7 @@ class _Monitor:
     # Evidence over windows
 
     def _judged(self, signal: Signal) -> Signal:
-        """With what its looks so far come to, since its last alarm."""
+        """The signal with what its looks so far come to, since its last alarm."""
         spec = self._spec
         past = _since_alarm(signal.name, self._payload.earlier)
         looks = [factors for _, each in past if (factors := factors_of(each)) is not None]
@@ -485,7 +485,7 @@ class _Evaluated(NamedTuple):
     right: Values
     confidence: Values
     confident_right: Values
-    """Of those with a confidence."""
+    """`right` of the examples that have a confidence, in the order of `confidence`."""
 
 
 def factors_of(signal: Signal) -> LogFactors | None:
@@ -516,7 +516,7 @@ def _is_shift(name: str) -> bool:
 
 
 def _share(signal: Signal) -> float:
-    """Of its threshold, in logarithms."""
+    """Evidence of the signal as a share of its threshold, both in logarithms."""
     if signal.log_evidence is None or not signal.threshold:
         return 0.0
     return signal.log_evidence / signal.threshold
@@ -536,7 +536,7 @@ def _finite(value: float) -> float | None:
 
 
 def trails_of(windows: Sequence[MonitorOutcome]) -> list[Trail]:
-    """Of each signal that accumulates: its evidence over windows as a share of its threshold."""
+    """For each signal that accumulates, its evidence over windows as a share of its threshold."""
     names = dict.fromkeys(each.name for window in windows for each in window.signals if each.threshold)
     found: list[Trail] = []
     for name in names:

@@ -46,11 +46,11 @@ _LOST = "With it, a sample of logged answers is lost; it is made again from the 
 
 
 class Sample(NamedTuple):
-    """Of one window; N inputs. NaN where there is no such number."""
+    """The sampled answers of one window, with N inputs. NaN where there is no such number."""
 
     ids: list[str]
     keys: list[str]
-    """Of their vectors; '' where the input has none."""
+    """Keys of the inputs' vectors; '' where the input has none."""
     confidence: Values
     number: Values
     """The answer, where it is a number."""
@@ -98,7 +98,7 @@ def extractor_id(source: Source) -> str | None:
 
 
 def sample(source: Source, window: Window) -> tuple[Sample, list[str]]:
-    """Of a window, with the names of its measures: as it was sampled before, else made now."""
+    """The sample of a window, with the names of its measures: as it was sampled before, else made now."""
     path = source.log.watched / "samples" / f"{source.generation}-{window.number}.parquet"
     try:
         table = integrity.read_table(path, _LOST, "Start the monitoring job again.")
@@ -152,7 +152,7 @@ def _chosen(source: Source, window: Window) -> list[LoggedAnswer]:
 
 
 def _key(answer: LoggedAnswer) -> str:
-    """The same for the same input; of an answer whose input was not kept, its own."""
+    """Key of an answer's input, the same for the same input; an answer whose input was not kept has one of its own."""
     if not answer.input:
         return hashlib.sha256(answer.id.encode()).hexdigest()
     if "data" in answer.input:
@@ -198,7 +198,7 @@ def _describe(source: Source, answers: Sequence[LoggedAnswer], keys: Sequence[st
 
 
 def _embed(source: Source, inputs: Sequence[tuple[int, LoggedInput]]) -> tuple[list[int], Rows]:
-    """By a model, of cells. Those without finite numbers are left out."""
+    """Embed inputs: places of the usable ones, and their vectors. Those without finite numbers are left out."""
     assert source.modality is not None
     kind, model = find(source.modality), extractors.load(source.extractor, source.modality, source.folders)
     media = [read_input(kind, given) for _, given in inputs]
@@ -221,7 +221,8 @@ class _Answer(NamedTuple):
 
 
 def _ask(source: Source, inputs: Sequence[LoggedInput], names: Sequence[str] | None, *, vectors: bool) -> _Answer:
-    """Of the sandbox. Inputs on which its process ends are halved until each stands by itself, and cost themselves."""
+    """Ask a sandboxed process for vectors and measures. If it ends, the inputs are halved until the one that ends it
+    stands by itself and is left out."""
     request: DescribeRequest = {
         "modality": source.modality or "", "inputs": inputs, "measures": names, "vectors": vectors,
     }  # fmt: skip
@@ -318,7 +319,7 @@ def _of_table(table: pa.Table, measures: int) -> Sample:
 
 
 def join(samples: Sequence[Sample]) -> Sample:
-    """Of several windows, oldest first. Measures that a window lacks are NaN."""
+    """Join the samples of several windows, oldest first. Measures that a window lacks are NaN."""
     most = max(one.measures.shape[1] for one in samples)
     measures = [
         np.pad(one.measures, ((0, 0), (0, most - one.measures.shape[1])), constant_values=math.nan) for one in samples

@@ -50,7 +50,7 @@ class Notice(NamedTuple):
     `get_status` has them."""
 
     id: str
-    """The same for the same event, so that who gets it twice can tell."""
+    """Id that is the same for the same event, so that a receiver who gets it twice can tell."""
     at: float
     kind: Kind
     text: str
@@ -168,7 +168,7 @@ class Hook:
 
 
 def hooks(workspace: Workspace) -> list[Hook]:
-    """Those of the settings. What a hook that is there no more had left to tell is forgotten."""
+    """The hooks that the settings name. What a hook that is there no more had left to tell is forgotten."""
     notify, found = workspace.settings.notify, list[Hook]()
     if notify.webhook:
         found.append(Hook(workspace, "webhook", webhook(workspace.settings)))
@@ -190,7 +190,7 @@ def alerts(workspace: Workspace) -> list[str]:
 
 
 def document(notice: Notice) -> dict[str, object]:
-    """As hooks get it. `text` alone is what chat services show."""
+    """The notice as hooks get it. `text` alone is what chat services show."""
     return {
         "text": notice.text, "id": notice.id, "kind": notice.kind, "at": notice.at, "subject": notice.subject,
         **notice.data,

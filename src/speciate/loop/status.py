@@ -72,14 +72,14 @@ class UseCaseStatus(NamedTuple):
     task: str
     production: str | None
     bake: BakeState | None
-    """Of what is in production."""
+    """Bake of the version in production."""
     canary: Canary | None
     taken_back: AutomaticRollback | None
-    """By the bake, where nothing moved since."""
+    """Rollback by the bake, where nothing moved since."""
     previous: str | None
     time_to_model: TimeToModel
     running_jobs: list[str]
-    """Without the children of composites."""
+    """Ids of running jobs, without the children of composites."""
     paused_jobs: list[str]
     waiting_for_person: list[str]
     """Ids of approvals."""
@@ -94,10 +94,10 @@ class Disk(NamedTuple):
     free: int
     catalog: int
     floor: int
-    """With less free, runs stop and wait."""
+    """Free bytes below which runs stop and wait."""
     quota: int | None
     used: int | None
-    """By the workspace; None where there is no quota."""
+    """Bytes used by the workspace; None where there is no quota."""
     low: bool
 
 
@@ -109,7 +109,7 @@ class Jobs(NamedTuple):
 
 
 class _CatalogState(NamedTuple):
-    """Of all use cases that are asked for, each table read once."""
+    """What the catalog says of all use cases that are asked for, each table read once."""
 
     definitions: Mapping[str, UseCase]
     aliases: Mapping[str, Mapping[str, Alias]]

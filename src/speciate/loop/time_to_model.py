@@ -42,7 +42,7 @@ _STILL = frozenset(
 class TimeToModel(NamedTuple):
     state: Literal["open", "provisional", "done"]
     seconds: float
-    """Up to now where the state is open."""
+    """Seconds on the clock; up to now where the state is open."""
     stages: dict[str, float]
     """Stage -> seconds, those that took any: {data, queue, train, evaluate, person, deploy, idle}."""
     model: str | None
@@ -72,8 +72,9 @@ def time_to_model(
     dataset: str | None = None,
     jobs: Mapping[str, str] | None = None,
 ) -> TimeToModel:
-    """Of one use case. `events` in order of `seq`, of any subject; those after `now` have not happened yet. `dataset`
-    (`name@v1`) is what the version that counts learned from. `jobs`: those that ran for the use case, id -> kind."""
+    """Time to model of one use case. `events` in order of `seq`, of any subject; those after `now` have not happened
+    yet. `dataset` (`name@v1`) is what the version that counts learned from. `jobs`: those that ran for the use case, id
+    -> kind."""
     subject = f"use_case:{use_case}"
     known = [event for event in events if event.at <= now]
     own = [event for event in known if event.subject == subject]

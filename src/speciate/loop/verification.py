@@ -56,7 +56,7 @@ class Finding(NamedTuple):
     needed_by: tuple[str, ...]
     what_to_do: str
     may_go: bool = False
-    """It can be excluded: others continue without it."""
+    """Whether it can be excluded: others continue without it."""
 
 
 class WalkProgress(NamedTuple):
@@ -309,7 +309,7 @@ def _has_hash(data: bytes, sha256: str, path: Path) -> bool:
 
 
 def finding_document(finding: Finding) -> Mapping[str, object]:
-    """For programs."""
+    """A finding as programs read it."""
     return dict(finding._asdict())
 
 

@@ -25,8 +25,9 @@ class Witness(NamedTuple):
 
 
 def witness(usual: Rows, later: Rows, rng: np.random.Generator) -> Witness:
-    """Of vectors (M, D) and (N, D), M and N above 1: Gretton et al. 2012, section 2.3, of a Gaussian kernel of whitened
-    vectors. Without its own part in the means no row looks like its side because it is one of it."""
+    """How much more each row of `usual` (M, D) and `later` (N, D), M and N above 1, resembles `later` than `usual`: the
+    witness function of Gretton et al. 2012, section 2.3, with a Gaussian kernel of whitened vectors. Its own part in
+    the means is left out, so no row looks like its side because it is one of it."""
     features = kernel_features(whiten(np.vstack([usual, later])), rng).astype(np.float64)
     first, second = features[: len(usual)], features[len(usual) :]
     to_first, to_second = features @ first.mean(0), features @ second.mean(0)

@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 760, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 150, 46, 40
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 _MOST = 1.25
-"""Of the threshold, at the upper edge; evidence beyond is drawn at it."""
+"""Upper edge of the plot, as a multiple of the threshold; evidence beyond it is drawn at the edge."""
 _NAMED = 14
 """Pixels between two names."""
 

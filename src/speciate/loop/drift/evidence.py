@@ -35,7 +35,7 @@ _YEAR = 365.25 * 86_400.0
 _KAPPAS = np.linspace(0.05, 0.95, 19)
 _AS_LIKELY = math.log(20.0)
 _ODDS = np.array([1.5, 2.0, 3.0, 5.0])
-"""Of the alternatives: so many times the odds of what is allowed."""
+"""Odds under each alternative, as multiples of the allowed odds."""
 
 
 def of_p(p: float) -> LogFactors:
@@ -104,6 +104,6 @@ class Verdict(NamedTuple):
 
 
 def judge(looks: Sequence[LogFactors], limit: float) -> Verdict:
-    """Of one signal, after its newest look."""
+    """Verdict on one signal after its newest look. `limit`: the logarithm that the evidence must reach for an alarm."""
     found = detector(looks)
     return Verdict(found, limit, found >= limit, onset(looks) if found >= limit / 2 else None)

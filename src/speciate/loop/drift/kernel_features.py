@@ -14,7 +14,7 @@ import numpy as np
 from speciate.loop.drift.permutation import Rows, ShiftTest, largest_distance
 
 _COMPONENTS, _EXPLAINED = 32, 0.9
-"""At most so many, until they explain so much of the variance."""
+"""Components that whitening keeps: at most so many, until they explain so much of the variance."""
 _WAVES = 64
 _FOR_MEDIAN = 200
 """Rows whose distances give the kernel's width."""
@@ -49,8 +49,9 @@ def kernel_features(rows: Rows, rng: np.random.Generator) -> Rows:
 
 
 def compare(reference: Rows, window: Rows, rng: np.random.Generator) -> tuple[ShiftTest, Novelty]:
-    """Of vectors (M, D) and (N, D): the MMD of two kernels of whitened vectors, the linear one, which sees a shift of
-    the mean soonest, and the Gaussian one, which sees every change; and the novelty of the window's rows."""
+    """Test vectors (M, D) and (N, D) for a shift, by the MMD of two kernels of whitened vectors: the linear one, which
+    sees a shift of the mean soonest, and the Gaussian one, which sees every change. The second result is the novelty of
+    the window's rows."""
     white = whiten(np.vstack([reference, window]))
     seen = kernel_features(white, rng)
     cut = len(reference)
@@ -66,9 +67,9 @@ class Novelty(NamedTuple):
 
 
 def novelty(reference: Rows, window: Rows) -> Novelty:
-    """Of kernel features (M, F) and (N, F): the witness function of Gretton et al. 2012, section 2.3, and as a number
-    that people can read its area under the ROC curve on rows that it was not made of (a classifier two-sample test by
-    halves; Lopez-Paz & Oquab, ICLR 2017). Evidence for people; it decides nothing."""
+    """Novelty of the window's rows, from kernel features (M, F) and (N, F): the witness function of Gretton et al.
+    2012, section 2.3. As a number that people can read: its area under the ROC curve on rows that it was not made of (a
+    classifier two-sample test by halves; Lopez-Paz & Oquab, ICLR 2017). Evidence for people; it decides nothing."""
     scores = window @ (window.mean(0) - reference.mean(0))
     if min(len(reference), len(window)) < _LEAST_FOR_AUC:
         return Novelty(scores.astype(np.float32), 0.5)

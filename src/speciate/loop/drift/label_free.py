@@ -54,7 +54,7 @@ class Estimated(NamedTuple):
     value: float
     low: float | None
     high: float | None
-    """Of 95 %, where labels are among what it rests on."""
+    """Upper bound of the 95 % interval; both bounds are None where the estimate rests on no labels."""
     labels: int
 
 
@@ -65,8 +65,9 @@ def confidence_based(expected: Values) -> Estimated:
 
 
 def prediction_powered(expected: Values, labelled: Values, right: Values) -> Estimated | None:
-    """Of the answers (N,), with `labelled` (L,) the expectations of those that were drawn at random and labelled, and
-    `right` (L,) what their labels said, between 0 and 1. None below ten labels.
+    """Mean correctness of the answers, estimated from what is expected of them (N,) and corrected by labels. `labelled`
+    (L,): the expectations of those answers that were drawn at random and labelled. `right` (L,): what their labels
+    said, between 0 and 1. None below ten labels.
 
     mean(expected) + mean(right - labelled), with the normal interval of Angelopoulos et al., Prediction-Powered
     Inference, Science 2023, section "mean estimation".

@@ -28,13 +28,13 @@ class Arrived(NamedTuple):
     contradicted: int
     """Answers that were counted before, and were now judged otherwise."""
     ids: tuple[str, ...]
-    """Of the judged answers, those of `right` after another as in `right`."""
+    """Ids of the judged answers, in the order of `right`."""
     right: tuple[float, ...]
 
 
 def arrivals(answers: Iterable[AnswerOutput], given: Sequence[StoredFeedback], begin: float, end: float) -> Arrived:
-    """Of [begin, end). `answers`: of one version alone. `given`: all feedback on them, in any order; that from `end` on
-    is not looked at."""
+    """Verdicts that arrived in [begin, end). `answers`: those of one version alone. `given`: all feedback on them, in
+    any order; feedback from `end` on is not looked at."""
     known = {each.id: each.output for each in answers}
     until_end = latest_by_source(each for each in given if each.at < end)
     until_begin = latest_by_source(each for each in given if each.at < begin)

@@ -9,12 +9,13 @@ from speciate.promotion.request_counters import BadCount
 from speciate.serving.hourly_tallies import HourTally, without_worst
 
 NOT_FINITE_RATE, SLOW_RATE = 0.001, 0.05
-"""As the bake has them. A p95 holds where at most so many are slower."""
+"""Shares of requests that may have no finite answer, or be slower than the p95 limit, as the bake has them."""
 LEAST_REQUESTS = 30
 
 
 class LimitCount(NamedTuple):
-    """Of one window. `seen` leaves out its worst hour where there are several."""
+    """How many requests of one window broke one limit. `seen` leaves out the window's worst hour where there are
+    several."""
 
     name: str
     what: str

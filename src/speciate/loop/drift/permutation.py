@@ -82,7 +82,8 @@ def largest_gap(reference: Values, window: Values, rng: np.random.Generator, tim
     passed = np.flatnonzero(ends) + 1
 
     def measure(chosen: Rows) -> Measured:
-        """Of counts: equal gaps are equal numbers, and it takes a third of the time of shares."""
+        """Largest gap (1, R) of each permutation, by counts: equal gaps are equal numbers, and it takes a third of the
+        time of shares."""
         counts: npt.DTypeLike = np.int64 if n * (m + n) > _MOST_32 else np.int32
         gaps: npt.NDArray[np.int64] = np.cumsum(chosen.astype(np.uint8)[:, order], axis=1, dtype=counts)
         gaps = gaps if ends.all() else gaps[:, ends]

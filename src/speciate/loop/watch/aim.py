@@ -56,13 +56,13 @@ class AimedGap(BaseModel):
     there: int
     """Unlabelled answers that look like it."""
     chosen: int = 0
-    """Of these, how many people are asked about."""
+    """How many of these answers people are asked about."""
 
 
 class Aim(NamedTuple):
     gaps: list[AimedGap]
     members: list[set[str]]
-    """Of each gap: the unlabelled answers that lie in it."""
+    """For each gap, the ids of the unlabelled answers that lie in it."""
 
     @property
     def wanted(self) -> set[str]:
@@ -109,7 +109,7 @@ def _add(aim: Aim, of: str, gap: Gap, members: set[str]) -> None:
 
 
 def _groups(answers: Sequence[AskedAnswer], vectors: Vectors | None) -> list[Group]:
-    """Each with its members among `answers`, labelled or not."""
+    """Groups of answers, each with its members among `answers`, labelled or not."""
     outputs = np.array([each.output or "" for each in answers])
     values, counts = np.unique(outputs, return_counts=True)
     found = [

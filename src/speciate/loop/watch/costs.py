@@ -26,15 +26,15 @@ GROUP BY ALL ORDER BY ALL
 class Cost(NamedTuple):
     use_case: str
     episode: int | None
-    """None: of monitoring, which no episode asked for."""
+    """Number of the episode; None for monitoring, which no episode asked for."""
     minutes: float
-    """Of all runs on this machine, also of failed ones; without queueing."""
+    """Minutes of all runs on this machine, also of failed ones; without queueing."""
     usd: float
     jobs: int
 
 
 def everywhere(database: Database) -> list[Cost]:
-    """Of every watch, in the order of use cases and episodes."""
+    """Costs of every watch, in the order of use cases and episodes."""
     return [Cost(*row) for row in database.read(_ALL, ["watch/"])]
 
 

@@ -52,7 +52,7 @@ _MOST_DOUBLINGS = 4
 _UNRESOLVED = 3
 """Fruitless episodes, one after another, after which people are told."""
 _OPEN = 1e18
-"""Of a cause: while its episode runs."""
+"""Stands in `Memory.tried` for a cause whose episode still runs, in place of the time when it may fire again."""
 _MOST_TRIED = 200
 _IN_STATE: dict[State, StepName] = {"mining": "mine", "checking": "check", "learning": "relearn"}
 _BY_LABELS: tuple[TriggerKind, ...] = ("now", "data_shift", "quality_regression")

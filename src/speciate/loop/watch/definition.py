@@ -19,7 +19,7 @@ TriggerKind = Literal[
 DAY = 86_400.0
 HOUR = 3600.0
 WINDOW_SECONDS = 7 * DAY
-"""Of answers that one monitoring job looks at."""
+"""Span of the answers that one monitoring job looks at."""
 PATIENCE_SECONDS = 21 * DAY
 """How long an episode waits for its labels."""
 ASK = 100
@@ -48,7 +48,7 @@ class Trigger(_Frozen):
 
     @property
     def labels(self) -> int:
-        """Of `new_labels`: how many."""
+        """New labels with which `new_labels` fires."""
         return self.n or 300
 
 
@@ -62,7 +62,7 @@ class Policy(_Frozen):
     cooldown_hours: float = Field(168, ge=0, le=8760, description="Between episodes; longer while they bring nothing.")
 
     def capped(self, caps: WatchCaps) -> Policy:
-        """As it holds: a person's caps are never exceeded."""
+        """The policy as it holds: a person's caps are never exceeded."""
         return self.model_copy(
             update={
                 "budget_minutes": min(self.budget_minutes, caps.minutes),

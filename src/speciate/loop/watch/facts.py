@@ -24,7 +24,7 @@ class Alarm(BaseModel):
     model_config = ConfigDict(frozen=True)
     signal: str
     onset: float | None = None
-    """Since when it is so, most likely."""
+    """When the change began, most likely."""
     log_evidence: float = 0.0
     window: int = 0
 
@@ -43,7 +43,7 @@ class Memory(BaseModel):
     """Of labelling; the second asks for what an inconclusive comparison lacked."""
     causes: tuple[TriggerKind, ...] = ()
     fingerprints: tuple[str, ...] = ()
-    """Of the causes of the running episode."""
+    """Fingerprints of the causes of the running episode."""
     model: str | None = None
     generation: int = 0
     moved: float = 0.0
@@ -61,7 +61,7 @@ class Memory(BaseModel):
     learned_until: float = 0.0
     """Labels that came until then were learned from, or were tried."""
     scheduled: float = 0.0
-    """Until when schedules were looked at."""
+    """Time until which schedules were looked at."""
     asked: float = 0.0
     """The newest call with the trigger `now` that was dealt with."""
     requirement: int = 0
@@ -142,7 +142,7 @@ class Taught(BaseModel):
     trusted: bool
     because: str
     labels: int = 0
-    """That it gave; none where it is not trusted."""
+    """Labels that the teacher gave; none where it is not trusted."""
     source: str | None = None
     """The job under which the log has them."""
 
@@ -164,7 +164,7 @@ class ShadowReport(BaseModel):
     disagreements: tuple[str, ...]
     """Answers on which they differ, those first of which the candidate is most sure."""
     ms: float | None
-    """Of one input, the median over chunks of 16 asked together, once it is loaded."""
+    """Milliseconds for one input: the median over chunks of 16 asked together, once the candidate is loaded."""
     logged_ms: float | None
     """The median of what was logged: of requests of any size, so not to be compared to the last digit."""
 
@@ -181,7 +181,7 @@ class Learned(BaseModel):
     promotion: Literal["applied", "needs_approval", "refused"] | None = None
     approval: str | None = None
     gain: float | None = None
-    """On the judged answers of production, over what serves."""
+    """Gain on the judged answers of production, over what serves."""
     interval: tuple[float, float] | None = None
     judged: int = 0
     """Randomly drawn answers that judged it."""
@@ -213,12 +213,12 @@ class EndedJob:
     outcome: Mined | Checked | Learned | Promoted | None
     """None where it failed."""
     why: str = ""
-    """Where it failed, in our own words."""
+    """Why it failed, in our own words."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Of the watch's jobs in this calendar month."""
+    """What the watch's jobs took in this calendar month."""
 
     minutes: float = 0.0
     usd: float = 0.0
@@ -249,16 +249,17 @@ class Seen:
     question: str | None = None
     """A pending approval of this use case."""
     windows: tuple[Window, ...] = ()
-    """Those that are newer than memory.window, oldest first."""
+    """Monitoring windows newer than `memory.window`, oldest first."""
     labels_new: int = 0
     """Labelled answers that came after memory.learned_until."""
     labels_judging: int = 0
-    """Of these, drawn at random: others teach and judge nothing. Looked up where an episode may begin with them."""
+    """Those new labels that can judge, as their answers were drawn at random; others teach and judge nothing. Looked up
+    where an episode may begin with them."""
     pool: int | None = None
     """Answers since the onset of the newest alarm, while the watch is idle; None: there is no such alarm."""
     labels_of_episode: int = 0
     labels_drawn: int = 0
-    """Of `labels_of_episode`, those drawn at random."""
+    """Those of `labels_of_episode` whose answers were drawn at random."""
     requested: int | None = None
     """Answers that the episode waits for: a purge takes some. None: all that it asked about."""
     requirement: Requirement | None = None
@@ -279,7 +280,7 @@ class Seen:
     """State of the approval that the episode asked for."""
     spent: Spent = Spent()
     usual_minutes: float = 10.0
-    """Of an episode of this watch, by those before."""
+    """Minutes that an episode of this watch usually takes, by those before."""
     circle: tuple[str, ...] = ()
     """Use cases that lean on one another with this one."""
     busy: str | None = None
@@ -294,7 +295,7 @@ class Cause:
 
     kind: TriggerKind
     fingerprint: str
-    """The same cause again has the same one."""
+    """Identity of the cause: it is the same when the same cause fires again."""
     text: str
     evidence: Evidence
     gain: float | None
@@ -309,18 +310,18 @@ class Start:
 
     step: StepName
     n: int = 0
-    """Of `mine`: answers to ask about."""
+    """For `mine`: how many answers to ask about."""
     since: float | None = None
-    """Of `mine`: none older; None: since what serves came."""
+    """For `mine`: time from which on answers are taken; None: since what serves came."""
     minutes: float = 0.0
-    """Of `relearn`: what it may take."""
+    """For `relearn`: how long it may take."""
     usd: float = 0.0
     bases: tuple[str, ...] = ()
-    """Of `relearn`: base models to try besides."""
+    """For `relearn`: base models to try besides."""
     model: str | None = None
-    """Of `promote`."""
+    """For `promote`: the version to promote."""
     fresh: bool = True
-    """Of `relearn`: whether it begins with the labels that came."""
+    """For `relearn`: whether it begins with the labels that came."""
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ class End:
     because: str
     model: str | None = None
     smallest_gain: float | None = None
-    """That could have been seen: 'nothing to gain' and 'nothing could be seen' differ by it."""
+    """The smallest gain that could have been seen: 'nothing to gain' and 'nothing could be seen' differ by it."""
 
 
 @dataclass(frozen=True)
@@ -353,14 +354,15 @@ class Decision:
     fired: tuple[Cause, ...] = ()
     """All that fired, whether or not anything was begun."""
     taken: tuple[Cause, ...] = ()
-    """Those that an episode began with, or was joined by."""
+    """The causes that an episode began with, or that joined one."""
     start: tuple[Start, ...] = ()
     told: tuple[Told, ...] = ()
     ended: End | None = None
 
 
 def key_of(use_case: str, memory: Memory, step: str) -> str:
-    """Of a job: the same step of the same round of the same episode is the same job, however often it is asked for."""
+    """Key of a job: the same step of the same round of the same episode is the same job, however often it is asked
+    for."""
     return f"watch/{use_case}/{memory.episode}/{step}" + (f".{memory.round}" if memory.round > 1 else "")
 
 

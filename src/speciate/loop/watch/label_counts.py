@@ -33,7 +33,7 @@ class LabelCounts(NamedTuple):
     """Labelled answers whose label came after what was learned."""
     of_episode: int = 0
     drawn: int = 0
-    """Of these, drawn at random."""
+    """Those of `of_episode` whose answers were drawn at random."""
     alpha: float | None = None
     doubly: int = 0
     """Answers that several people labelled."""
@@ -62,9 +62,9 @@ class LabelReader:
         )
 
     def judging(self, use_case: str, learned_until: float, requested: Collection[str]) -> int:
-        """Of the labels that came after what was learned: those of answers that were drawn at random, the only ones
-        that can judge. `requested`: about which episodes asked so. Reads the log; what it found is kept until a label
-        comes, as later answers are in no earlier draw."""
+        """How many labels that came after `learned_until` can judge: those of answers that were drawn at random.
+        `requested`: answers that episodes drew so. Reads the log; what it found is kept until a label comes, as later
+        answers are in no earlier draw."""
         labels, folder = self.labels(use_case), log_folder(self._workspace.folders, use_case)
         known = self._drawn.get(use_case)
         if known is None or known[0] is not labels or known[1] != labels.rows_read:
@@ -76,7 +76,7 @@ class LabelReader:
         return sum(labels.came.get(name, 0.0) > learned_until for name in known[2])
 
     def labels(self, use_case: str) -> LogLabels:
-        """Of its log as it is now."""
+        """Labels of the use case's log as it is now."""
         folder = log_folder(self._workspace.folders, use_case)
         days = self._workspace.settings.log.of(use_case).retention_days
         floor = prediction_ids.first_after(reading.retention_start(self._workspace.clock.now(), days))
@@ -88,7 +88,7 @@ class LabelReader:
 
 
 class _Stamp(NamedTuple):
-    """Of a file: one that was replaced has another inode, and one that grew another size."""
+    """Identity of a file's content: a file that was replaced has another inode, and one that grew another size."""
 
     inode: int
     size: int
@@ -107,13 +107,13 @@ class LogLabels:
 
     def __init__(self) -> None:
         self.floor = ""
-        """Of ids: older answers are expired."""
+        """Lowest id of an answer that is kept: older answers are expired."""
         self.came: dict[str, float] = {}
         """Prediction -> when its prevailing label came. Labels of models are none."""
         self.alpha: float | None = None
         self.doubly = 0
         self.rows_read = 0
-        """Of all looks, for who asks what a look costs."""
+        """Rows read by all looks together, for who asks what a look costs."""
         self._files: dict[Path, _File] = {}
         self._said: dict[str, Counter[Row]] = {}
         """Prediction -> its feedback, and in how many files it lies: two, where a kill came while they were sealed."""

@@ -52,7 +52,7 @@ from speciate.workspace.workspace import Workspace
 _ASKED = "SELECT prediction FROM label_requests WHERE use_case = ?"
 _INSERT = "INSERT INTO label_requests VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _ROUNDS = 20
-"""In which what is near a suite is replaced by the next answers."""
+"""Rounds in which answers near a suite are replaced by the next ones."""
 _GAP_ANSWERS = 2_000
 
 
@@ -73,7 +73,7 @@ class MinePayload(BaseModel):
     n: int
     since: float
     asked: tuple[str, ...]
-    """Those that people were asked about before."""
+    """Answers that people were asked about before."""
     modality: str | None = None
     """None: mixed rows, or unknown; then near-copies are not looked for."""
     generation: int = 0
@@ -93,7 +93,7 @@ class MineOutcome(BaseModel):
     not_kept: int = 0
     """Answers whose inputs the log did not keep."""
     unchecked: int = 0
-    """Of the chosen: those of which nobody can say whether they are near-copies."""
+    """Chosen answers of which nobody can say whether they are near-copies."""
     gaps: tuple[AimedGap, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -178,7 +178,7 @@ class Choice(NamedTuple):
 
 
 Check = Callable[[list[str]], Mapping[str, bool | None]]
-"""Of some ids, whether each is near a row of a suite; None: nobody can say."""
+"""Tells for each of some ids whether it is near a row of a suite; None: nobody can say."""
 
 
 def choose_apart(candidates: Sequence[Candidate], n: int, wanted: Collection[str], check: Check) -> Choice:

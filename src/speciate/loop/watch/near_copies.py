@@ -90,7 +90,7 @@ class SuiteIndex:
 def sketches(
     pool: Pool, modality: str, media: Path, inputs: Sequence[LoggedInput]
 ) -> list[InputSketch]:  # fmt: skip
-    """Of each input, in order. One on which the process ends costs itself alone."""
+    """One sketch for each input, in order. An input on which the process ends costs itself alone."""
     found: list[InputSketch] = []
     for start in range(0, len(inputs), _CHUNK):
         found += _ask(pool, modality, media, inputs[start : start + _CHUNK])

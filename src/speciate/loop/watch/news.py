@@ -25,18 +25,18 @@ _DIGESTS = "SELECT data FROM events WHERE type = 'watch.digest' AND subject = ? 
 
 
 class Digest(NamedTuple):
-    """Of one month, for one use case."""
+    """New base models of one month: how many there are, and which suit one use case."""
 
     month: str
-    """As 2026-11."""
+    """The month, as 2026-11."""
     new: int
     suits: int
     refs: tuple[str, ...]
-    """Of those that suit, the most fetched first."""
+    """Refs of those that suit, the most fetched first."""
 
 
 def refresh_key(now: float) -> str:
-    """Of the week, counted from the epoch: the same week is the same job."""
+    """Key of the refresh of a week, counted from the epoch: the same week is the same job."""
     return f"refresh/week/{int(now // REFRESH_SECONDS)}"
 
 
@@ -88,5 +88,5 @@ def tell(tx: Transaction, use_case: str, found: Digest) -> None:
 
 
 def untold(database: Database, use_cases: Sequence[str], month: str) -> list[str]:
-    """Those that were told of no month since this one."""
+    """Use cases that were told of no month since this one."""
     return [name for name in use_cases if (last := last_digest(database, name)) is None or last.month < month]

@@ -21,7 +21,7 @@ SELECT prediction FROM label_requests WHERE use_case = ? AND episode = ? AND dra
 
 
 class ServingShare(NamedTuple):
-    """Of right answers, with its 95 % interval (Wilson)."""
+    """Share of right answers, with its 95 % interval (Wilson)."""
 
     n: int
     share: float

@@ -57,18 +57,18 @@ _EVALUATION_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _SHADOW_SECONDS = 600.0
 CANARY_PERCENT = 10.0
-"""Of the requests of a deployment, before all of them."""
+"""Percentage of a deployment's requests that a candidate gets before it gets all of them."""
 _PRIORITY = -10
 """Whatever a person asked for goes first."""
 ACTOR = "watch"
 _LEVEL = 0.95
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
-"""As `repr` writes texts."""
+"""Quoted texts, as `repr` writes them."""
 _OWN_WORDS = frozenset({
     "better", "not_worse", "better_if_dearer", "reaches", "at_most", "unseen", "no_slice_worse", "license", "offline",
     "arrived", "split", "train", "test", "core", "heldout", "regression",
 })  # fmt: skip
-"""Of gates and suites: what else a reason quotes is a value of somebody's data."""
+"""Words of gates and suites: anything else that a reason quotes is a value of somebody's data."""
 
 
 class Way(BaseModel):
@@ -105,7 +105,7 @@ class RelearnSpec(BaseModel):
     """`log:...`: labelled answers to learn from; None: it learns from the dataset as it is."""
     judge_source: str | None
     teach: Mapping[str, Any] | None = None
-    """Of the kind `teach`; None where no person named a teacher."""
+    """Spec of the job `teach`; None where no person named a teacher."""
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
@@ -113,7 +113,7 @@ class RelearnSpec(BaseModel):
     """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
     best: str | None = None
-    """Of all versions that ever served, the one that was best on the core suite; None: nothing but what serves."""
+    """The version that was best on the core suite of all that ever served; None: no other than what serves."""
     before: str | None = None
     """What served before this episode, where it has promoted a candidate already."""
     serving: str | None = None
@@ -226,7 +226,8 @@ def _taught(steps: Mapping[str, Child]) -> Taught | None:
 
 
 def _variants(dataset: str) -> ChildRequest:
-    """Of training rows alone, in their groups: never in a suite (datasets/operations/variants.py)."""
+    """Job that adds variants of training rows alone, in their groups: never in a suite
+    (datasets/operations/variants.py)."""
     wanted = {"dataset": dataset, "steps": [{"op": "variants", "count": 1}]}
     return ChildRequest(step=VARIANTS, kind="curate", spec=wanted, priority=_PRIORITY)
 
@@ -264,7 +265,8 @@ def _trained(children: Sequence[Child]) -> list[_Trained]:
 
 
 def _comparison(spec: RelearnSpec, dataset: str, left: float) -> ChildRequest:
-    """Of the new base models, by frozen vectors of the examples: the step by which `specialize` leaves some out."""
+    """Job that compares the new base models by frozen vectors of the examples: the step by which `specialize` leaves
+    some out."""
     found = [Candidate(method="probe", base_model=way.base_model) for way in spec.ways if way.base_model]
     asked = shortlist_request(
         found, use_case=spec.use_case, dataset=dataset, seed=0, seconds_left=max(left, 1.0), grace=_GRACE_SECONDS
@@ -369,7 +371,7 @@ def _report(evaluated: Child) -> Mapping[str, Any]:
 
 
 def _value(spec: RelearnSpec, evaluated: Child, model: str | None) -> float | None:
-    """With the sign that makes more better."""
+    """Value of a model in an evaluation, with the sign that makes more better."""
     sign = find_metric(spec.metric).sign
     rows = _report(evaluated).get("leaderboard", ())
     return next((sign * row["value"] for row in rows if row["model"] == model and row["value"] is not None), None)

@@ -22,7 +22,7 @@ _DAY = 86_400.0
 
 
 class BudgetLeft(NamedTuple):
-    """Of this calendar month, UTC."""
+    """What is left of the budget of this calendar month, UTC."""
 
     minutes: float
     usd: float
@@ -43,7 +43,7 @@ class WatchReport(NamedTuple):
     action: str
     cool_down_until: float | None
     labels_asked: int
-    """By the running episode."""
+    """Answers that the running episode asked people to label."""
     labels_answered: int
     alarms: tuple[str, ...]
     """Detectors that have enough evidence."""
@@ -61,7 +61,7 @@ class EpisodeReport(NamedTuple):
     near_suites: int
     """Answers that nobody was asked about, for they are near-copies of a suite's rows."""
     gaps: tuple[AimedGap, ...]
-    """Where it fails, by the analysis before people were asked."""
+    """Groups in which it fails, by the analysis before people were asked."""
     shadow: ShadowReport | None
     taught: Taught | None
 
@@ -100,7 +100,7 @@ def report(workspace: Workspace, use_case: str) -> WatchReport:
 
 
 def reports(workspace: Workspace) -> list[WatchReport]:
-    """Of every watch, in the order of their names."""
+    """Reports of all watches, in the order of their names."""
     gatherer = Gatherer(workspace)
     return [_report(workspace, gatherer, each) for each in rows.everyone(workspace.database)]
 
@@ -175,7 +175,7 @@ def episode_report(workspace: Workspace, use_case: str, number: int) -> EpisodeR
 
 
 def _results(database: Database, use_case: str, number: int, step: str) -> list[dict[str, object]]:
-    """Of the ended jobs of a step, round by round."""
+    """Results of the ended jobs of a step, round by round."""
     begin = Memory(episode=number)
     keys = [key_of(use_case, begin.model_copy(update={"round": each}), step) for each in (1, 2)]
     names = [id_from_key("job", key) for key in keys]

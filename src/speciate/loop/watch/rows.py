@@ -83,7 +83,7 @@ class Standing(NamedTuple):
     by: str
     memory: Memory
     turn: int
-    """Of the memory, which is only changed by compare-and-swap."""
+    """Number of changes of the memory, by which compare-and-swap tells whether somebody else changed it."""
 
 
 class Tick(NamedTuple):
@@ -189,7 +189,7 @@ class Decided(NamedTuple):
     """What a look at one watch came to."""
 
     standing: Standing
-    """As it was looked at."""
+    """The watch as it was looked at."""
     decision: Decision
     send: Sequence[Send]
 
@@ -318,7 +318,7 @@ def _episode(row: Row) -> Episode:
 
 @functools.lru_cache(maxsize=4096)
 def _standing(row: Row) -> Standing:
-    """Of a fleet few rows change between two looks."""
+    """The watch in a row. Cached, as few rows of a fleet change between two looks."""
     definition, enabled, asked, created, changed, by, memory, turn = row
     return Standing(
         Watch.model_validate_json(definition), enabled, asked, created, changed, by,

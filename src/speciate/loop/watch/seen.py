@@ -98,7 +98,7 @@ _PROBLEM = "SELECT problem FROM watch_outbox WHERE key = ? AND problem IS NOT NU
 
 
 class Surroundings(NamedTuple):
-    """Of all watches at one moment."""
+    """Facts about all watches at one moment."""
 
     production: Mapping[str, Alias]
     definitions: Mapping[str, UseCase]
@@ -111,7 +111,7 @@ class Surroundings(NamedTuple):
     learning: tuple[str, ...]
     """Watches whose episode trains now."""
     requests: Mapping[str, Mapping[str, LabelRequest]]
-    """Of watches that wait for labels."""
+    """Use case -> answer -> its label request, for watches that wait for labels."""
     changes: Sequence[tuple[int, str]]
     """Changed endpoints: number of the event, and the endpoint's identity."""
     canaries: Mapping[str, Alias] = {}
@@ -143,11 +143,11 @@ class Gatherer:
         """Use case -> when they were looked up, and which suit."""
         self._bakes = BakeHistories()
         self._around: tuple[object, int, Surroundings] | None = None
-        """Of the last look, with what it was read for."""
+        """What the last look read, with what it was read for."""
 
     def around(self, standing: Sequence[Standing], now: float) -> Surroundings:
-        """The same object as at the look before, where nothing happened since: whatever matters to a watch is an event,
-        or seen within minutes."""
+        """Facts about all watches: the same object as at the look before, where nothing happened since.
+        Whatever matters to a watch is an event, or seen within minutes."""
         states = tuple((each.watch.use_case, each.memory.state) for each in standing)
         key = (self.workspace.database.last_seq, states, month_start(now), int(now // _ALL_SECONDS))
         timed = int(now // _TIMED_SECONDS)
@@ -265,7 +265,7 @@ class Gatherer:
         return int(reading.answers(log, since=max(onsets), columns=["id"]).num_rows)
 
     def _judging(self, standing: Standing, windows: Sequence[Window], came: int) -> int:
-        """Of the new labels, those that can judge: looked up where an episode may begin now that could do with them."""
+        """How many of the new labels can judge: looked up where an episode may begin now that could do with them."""
         watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
         alarmed = bool(memory.alarms) or any(signal.alarm for window in windows for signal in window.signals)
         may_begin = memory.state == "idle" and (alarmed or (standing.asked or 0.0) > memory.asked)
@@ -276,7 +276,7 @@ class Gatherer:
         return self.labels.judging(name, memory.learned_until, at_random)
 
     def _windows(self, name: str, memory: Memory, alias: Alias | None) -> tuple[Window, ...]:
-        """Of what serves: outcomes of the monitoring jobs that follow the last one that was read, in order."""
+        """Outcomes of the monitoring jobs of what serves that follow the last one that was read, in order."""
         if alias is None:
             return ()
         first = _next_window(memory, alias)
@@ -405,12 +405,12 @@ def find_modality(database: Database, model: str) -> str | None:
 
 
 def _next_window(memory: Memory, alias: Alias) -> int:
-    """The first that was not read."""
+    """Number of the first window that was not read."""
     return memory.window + 1 if alias.generation == memory.generation else 0
 
 
 def month_start(now: float) -> float:
-    """Of the calendar month, UTC."""
+    """When the calendar month began, UTC, in seconds since the epoch."""
     day = datetime.fromtimestamp(now, UTC)
     return datetime(day.year, day.month, 1, tzinfo=UTC).timestamp()
 
@@ -432,7 +432,7 @@ def last_time(trigger: Trigger, now: float) -> float | None:
 
 
 def _signals(job: Job) -> tuple[Signal, ...]:
-    """Of a monitoring job's result; none where it failed: its window is passed over."""
+    """Signals in a monitoring job's result; none where it failed: its window is passed over."""
     listed = (job.result or {}).get("signals", ())
     return tuple(
         Signal(

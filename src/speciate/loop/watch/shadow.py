@@ -44,7 +44,7 @@ _CHUNK, _SECONDS, _SHOWN = 16, 600.0, 12
 _NEWEST = 5_000
 """Answers of which the sample is drawn."""
 _SAME = 1e-6
-"""Of numbers: the relative difference up to which they agree."""
+"""Relative difference up to which numbers agree."""
 
 
 class ShadowSpec(BaseModel):
@@ -118,7 +118,7 @@ def sample(log: LogFolder, payload: ShadowPayload) -> list[LoggedAnswer]:
 
 
 def item_of(log: LogFolder, answer: LoggedAnswer) -> Item | None:
-    """As it was asked; None for a mixed row, or where its file is gone."""
+    """The logged input as it was asked; None for a mixed row, or where its file is gone."""
     kept = answer.input or {}
     if "text" in kept:
         return {"id": answer.id, "text": str(kept["text"])}
@@ -136,7 +136,7 @@ def item_of(log: LogFolder, answer: LoggedAnswer) -> Item | None:
 class TimedAnswers(NamedTuple):
     predictions: list[ItemPrediction]
     ms: list[float]
-    """Of one input of each chunk."""
+    """Milliseconds for one input of each chunk but the first, which loads the model."""
 
 
 def run(run: Run) -> dict[str, object]:

@@ -249,7 +249,7 @@ def core_of(database: Database, use_case: UseCase, card: ModelCard) -> str:
 
 
 def best_served(database: Database, use_case: UseCase, core: str, serving: str) -> str | None:
-    """Of the versions that ever served, the one with the best value on the core suite; None where that is what serves.
+    """The version with the best value on the core suite among those that ever served; None where that is what serves.
     Small losses of each promotion against its predecessor would add up. Values of different states of a suite that
     grows are not comparable: so it only says which one a candidate is compared with, on the same rows."""
     served = {str(row[0]) for row in database.read(_SERVED, [use_case.name])}

@@ -66,7 +66,7 @@ class TeachPayload(AskedPayload):
 
 
 class AnyPayload(RootModel[EndpointPayload | TeachPayload]):
-    """Of one of the two."""
+    """Payload of a teacher: of an endpoint, or of a model version."""
 
 
 def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload | EndpointPayload]:
@@ -178,7 +178,7 @@ def _unlabelled(log: LogFolder, since: float, until: float, labels: Mapping[str,
 
 
 def _some(log: LogFolder, names: Sequence[str], most: int) -> list[LoggedAnswer]:
-    """By the hash of their ids."""
+    """At most so many of the answers, in the order of the hash of their ids."""
     order = sorted(names, key=lambda name: hash_to_unit(name, "taught"))[:most]
     found = reading.find_many(log, order)
     return [found[name] for name in order if name in found]

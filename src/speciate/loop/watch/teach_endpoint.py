@@ -48,7 +48,7 @@ AGREEMENT, LEAST = 0.8, 30
 """Share of people's labels that a teacher must give, too, and how many of these there must be."""
 _FAMILIES = ("classification", "ordinal", "multi-label")
 _READ = ("text", "tabular", "protein")
-"""Whose logged inputs are words: others would have to be opened first."""
+"""Modalities whose logged inputs are words: others would have to be opened first."""
 _PARTS, _CHECKS = 4, 10
 """So many parts, after each of which it is held to so many labels of people."""
 _SPENT = "spent.json"
@@ -67,7 +67,7 @@ class EndpointPayload(BaseModel):
     since: float
     until: float
     dataset: str | None
-    """Whose consent pays; None for an endpoint on this machine."""
+    """Dataset whose consent pays; None for an endpoint on this machine."""
     budget_usd: float | None
     private_hosts: tuple[str, ...] = ()
 
@@ -117,7 +117,7 @@ def plan(
 
 
 class Agreement(NamedTuple):
-    """With labels of people."""
+    """How many answers of an endpoint agreed with labels of people."""
 
     asked: int = 0
     right: int = 0
@@ -130,7 +130,7 @@ class Agreement(NamedTuple):
         return Agreement(self.asked + other.asked, self.right + other.right)
 
     def is_lost(self) -> bool:
-        """Whether it surely gives fewer of them than it must."""
+        """Whether it surely agrees less often than it must."""
         return self.asked > 0 and wilson_interval(self.share, self.asked, 0.95)[1] < AGREEMENT
 
 
@@ -138,9 +138,9 @@ class Rounds(NamedTuple):
     """What it is asked, in order."""
 
     first: list[LoggedAnswer]
-    """Which people labelled."""
+    """Answers that people labelled."""
     parts: list[tuple[list[LoggedAnswer], list[LoggedAnswer]]]
-    """Answers to label, and which people labelled."""
+    """Answers to label, and answers that people labelled."""
 
 
 def rounds(known: Sequence[LoggedAnswer], open_: Sequence[LoggedAnswer], labels: Mapping[str, object]) -> Rounds:

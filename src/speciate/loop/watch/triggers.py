@@ -14,7 +14,7 @@ AGREEMENT = 0.6
 DOUBLY = 50
 """Answers that several people labelled, before alpha says anything."""
 _EXPECTED, _ERRORS = 0.5, 3.0
-"""Of `surely_disagree`."""
+"""In `surely_disagree`: the expected disagreement, and how many standard errors alpha must lie below `AGREEMENT`."""
 _QUALITY = ("quality", "wrong", "error")
 _LIMITS = ("latency", "slow", "failed", "usd", "limit")
 

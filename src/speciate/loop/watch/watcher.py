@@ -51,13 +51,13 @@ Sender = Callable[[Workspace, Watch, Memory, Start, float], Send]
 
 
 class _Rest(NamedTuple):
-    """Of a watch to which nothing happens."""
+    """A watch to which nothing happens: what its last look saw and decided, and when it must look again."""
 
     turn: int
     changed: float
     """When the watch was defined, paused or resumed last."""
     around: Surroundings
-    """As they were."""
+    """Facts that the decision rests on."""
     labels: object
     """What there was of labels, where they can wake it."""
     until: float
@@ -150,7 +150,8 @@ class Watcher:
         return Decided(standing, decision, send)
 
     def _store(self, decided: Sequence[Decided], around: Surroundings, now: float) -> dict[str, Decision]:
-        """Those that were stored. Where somebody else changed a watch meanwhile, the next look sees it."""
+        """Store decisions; returns those that were stored, by use case. Where somebody else changed a watch meanwhile,
+        the next look sees it."""
         fault("watch_decided")
         stored = self._workspace.database.transact(lambda tx: rows.store_decisions(tx, decided, now))
         fault("watch_stored")
