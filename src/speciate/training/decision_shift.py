@@ -83,7 +83,7 @@ def _tuned(scores: Floats, true: Labels, measure: Measure) -> Floats:
 
 
 def _f1(true: Labels, given: Labels, labels: int) -> Floats:
-    """Of each label; NaN of one that neither is there nor is answered."""
+    """F1 of each label, (labels,); NaN for a label that neither is there nor is answered."""
     hits = np.bincount(true[true == given], minlength=labels)
     total = np.bincount(true, minlength=labels) + np.bincount(given, minlength=labels)
     return np.where(total > 0, 2 * hits / np.maximum(total, 1), np.nan)
@@ -99,7 +99,7 @@ def can_shift(estimator: Any) -> bool:
 
 
 def shifted(estimator: Any, by: Floats) -> Any:
-    """The same estimator with this added to its scores."""
+    """A copy of the estimator, with `by` added to its scores."""
     if isinstance(estimator, Linear):
         return estimator._replace(bias=np.asarray(estimator.bias) + by)
     if isinstance(estimator, Trees):

@@ -21,7 +21,7 @@ _AVERAGED: dict[Family, Averaged] = {"classification": "classes", "multi-label":
 _LEAST_HELD = 30
 """Held-out examples below which a choice of weights is a draw."""
 _MOST_MEMBERS = 4
-"""Each is asked in production."""
+"""Members at most: each is asked in production."""
 _LEAST_GAIN = 0.01
 """Share of the best candidate's loss."""
 
@@ -39,11 +39,11 @@ class ChosenMembers(NamedTuple):
     """Place of the candidate -> its weight."""
     temperatures: dict[int, float]
     scores: npt.NDArray[np.float64]
-    """Of the mean, on the held-out examples."""
+    """Scores of the mean, on the held-out examples."""
     averaged: Averaged
     loss: float
     loss_of_best: float
-    """Of the candidate that is the best by itself."""
+    """Loss of the candidate that is the best by itself."""
 
     @property
     def is_surer(self) -> bool:

@@ -27,7 +27,7 @@ def measure(context: TrainingContext, task_head: TaskHead, held: Sequence[Exampl
 def measure_answers(
     context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> Estimate:
-    """The same of answers, whoever gave them."""
+    """The objective's metric with its interval, clustered by group, for answers, whoever gave them."""
     metric = find_metric(context.payload.objective.metric)
     groups = [example.group or example.id for example in held]
     examples = len({example.id for example in held})  # folds may be repeated
@@ -42,7 +42,7 @@ def measure_answers(
 def scores_of(
     context: TrainingContext, task_head: TaskHead, held: Sequence[Example], given: Sequence[Prediction]
 ) -> list[float]:
-    """Each example's own, under the objective's metric; NaN where it does not count. Empty of a corpus metric."""
+    """Value of each example under the objective's metric; NaN where it does not count. Empty for a corpus metric."""
     metric = find_metric(context.payload.objective.metric)
     if metric.shape == "corpus":
         return []

@@ -78,7 +78,7 @@ class LanguageParameters(Parameters):
         raise NotImplementedError
 
     def planned_steps(self, learned: int) -> int:
-        """Of the optimizer, at most. `learned`: training examples."""
+        """Steps of the optimizer, at most. `learned`: training examples."""
         return self.max_steps or self.num_train_epochs * math.ceil(learned / self.batch_size)
 
 

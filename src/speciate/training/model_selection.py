@@ -107,7 +107,7 @@ class _EvaluatedLearner(NamedTuple):
     group: LearnerGroup
     learner: Learner
     whole: Representation | None
-    """Of the whole training split, after folds; else the model is `fitted`."""
+    """Representation of the whole training split, after folds; else the model is `fitted`."""
     fitted: TrainedPredictor | None
     task_head: TaskHead
     estimate: Estimate
@@ -117,16 +117,16 @@ class _EvaluatedLearner(NamedTuple):
     """(N, K) of the held-out examples."""
     held: Sequence[Example] = ()
     estimator: Any = None
-    """Of the first part."""
+    """Estimator of the first division into training and held-out examples."""
     members: tuple[_Weighted, ...] = ()
-    """Of a mean of candidates: those, with what `fitted` and `learner` are in a single one."""
+    """Members of a mean of candidates, with what `fitted` and `learner` are in a single one; else empty."""
     averaged: Averaged = "classes"
     shift: Any = None
     """(K,) or (1,): added to the scores of the model, not to `scores`."""
 
     @property
     def representation(self) -> Representation:
-        """Of the model itself, or after folds of what it will be."""
+        """Representation of the model itself, or after folds of what it will be."""
         found = self.whole if self.fitted is None else self.fitted.representation
         assert found is not None, "one of the two is there"
         return found
@@ -332,8 +332,9 @@ def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> l
 def _decide_between(
     context: TrainingContext, near: Sequence[_EvaluatedLearner], folds: int, sign: int
 ) -> _EvaluatedLearner | None:
-    """Of candidates that few validation examples do not tell apart: the best out of fold on training and validation
-    examples alike, and among equals the one that sees most parts, as it answers where one of them is missing.
+    """Choose between candidates that few validation examples do not tell apart: the best out of fold on training and
+    validation examples alike, and among equals the one that sees most parts, as it answers where one of them is
+    missing.
 
     Without a validation split they were judged out of fold already. None where that cannot be done, or there is no
     time: then the first of the best stays.
@@ -501,7 +502,7 @@ def _shift_for(context: TrainingContext, scores: Any, held: Sequence[Example]) -
 
 
 def _fit_whole(context: TrainingContext, best: _EvaluatedLearner) -> TrainedPredictor:
-    """After folds: once more on the whole training split."""
+    """After folds: the best learner, fitted once more on the whole training split."""
     whole = {each.group.name: each.whole for each in _singles(best)}
     return _learned_from(context, best, context.train, whole)
 

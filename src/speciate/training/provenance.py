@@ -28,7 +28,7 @@ _LIBRARIES = (
     "pyarrow",
 )
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""Of the processor: those that change what numerical libraries compute, or how fast."""
+"""Flags of the processor that change what numerical libraries compute, or how fast."""
 
 
 Environment = dict[str, Any]
@@ -87,7 +87,7 @@ def processor_flags() -> frozenset[str]:
 
 
 def _accelerator() -> Mapping[str, str]:
-    """Only where torch is there already: asking would load it."""
+    """Name of the accelerator, only where torch is loaded already: asking would load it."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return {}

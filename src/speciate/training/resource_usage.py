@@ -20,16 +20,16 @@ from speciate.jobs.folder import write_whole
 from speciate.jobs.run import OutOfMemory, Run
 
 STAGES = ("preparing", "training", "judging")
-"""Of one run. What is left is start and end: imports, saving."""
+"""Stages of one run that are measured apart. What is left is start and end: imports, saving."""
 _KEPT, _KEEP_SECONDS, _KEEP_SHARE = "spent.json", 1.0, 100
 """Kept each second, or after a hundred times what it took last: a busy disk made it 70 ms."""
 
 
 class Usage(NamedTuple):
     seconds: float = 0.0
-    """By the clock."""
+    """Seconds by the clock."""
     cpu: float = 0.0
-    """Of all of the process's threads."""
+    """Processor seconds of all of the process's threads."""
 
     def plus(self, other: Usage) -> Usage:
         return Usage(self.seconds + other.seconds, self.cpu + other.cpu)
@@ -71,7 +71,7 @@ class CostMeter:
         self.steps = kept["steps"]
 
     def keep(self) -> None:
-        """For the attempt that resumes from here."""
+        """Write down what was spent, for the attempt that resumes from here."""
         if self._kept is None:
             return
         began = time.monotonic()

@@ -66,7 +66,7 @@ _MORE = 1.2
 _MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500}, 3000
 _PRELOAD = {"classical": "classical", **dict.fromkeys(LANGUAGE_PARAMETERS, "language")}
 _ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
-"""Where settings.toml says `capacity.gpu`."""
+"""Methods that train on a GPU where settings.toml says `capacity.gpu`."""
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 """Types of columns."""
@@ -205,7 +205,7 @@ def commit(tx: Transaction, job: Job, trained: TrainOutput) -> TrainResult:
 
 
 def _license(base: Base | None, encoders: Sequence[PartEncoder]) -> str | None:
-    """Of all base models; None where one says nothing."""
+    """Licenses of all base models; None where one says nothing."""
     if not encoders:
         return base.license if base else None
     said = [each.license for each in encoders]
@@ -327,8 +327,8 @@ def _answer_columns(database: Database, use_case: UseCase) -> tuple[str, ...]:
 
 
 def answers_among_inputs(database: Database, manifest: Manifest, use_case: UseCase | None) -> list[str]:
-    """Of inputs that hold what the system in use answers: that they are left out, or, without a use case, that a model
-    will copy them."""
+    """Notes about inputs that hold what the system in use answers: that they are left out, or, without a use case, that
+    a model will copy them."""
     told = []
     for each in [use_case] if use_case else use_cases.in_force(database).values():
         task = task_named(each.task)

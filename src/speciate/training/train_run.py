@@ -42,7 +42,7 @@ from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
-"""Of a payload: what follows from the rest, wherever it is resolved again."""
+"""Fields of a payload that a recipe leaves out: they follow from the rest, wherever it is resolved again."""
 
 
 class TrainedModel(TypedDict):
@@ -76,7 +76,7 @@ def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> Trained
 
 
 def _follow_leader(run: Run, payload: Payload, team: Follower) -> None:
-    """In each other process of the team."""
+    """What each other process of the team does."""
     context, parameters = (
         TrainingContext(run, payload, _read_examples(run, payload).examples, CostMeter(), team),
         payload.parameters,
@@ -98,7 +98,7 @@ def _read_examples(run: Run, payload: Payload) -> UnseenExamples:
 
 
 def _sampled_ids(folders: Folders, payload: Payload) -> list[str] | None:
-    """Which examples are read; None: all of them. The same for the same seed."""
+    """Ids of the examples that are read; None: all of them. The same for the same seed."""
     splits = payload.manifest.splits
     most = {"train": _MOST_LEARNED, "validation": _MOST_VALIDATED}
     if payload.spec.method not in _SAMPLED_METHODS or all(splits.get(name, 0) <= most[name] for name in most):
@@ -193,7 +193,7 @@ def _card(context: TrainingContext, chosen: SelectedModel, identity: str, second
 
 
 def _parts_read(context: TrainingContext, chosen: SelectedModel) -> dict[str, tuple[str, ...]]:
-    """Of mixed rows: the parts that the model reads, and those that its dataset has beside them. Else empty."""
+    """For mixed rows, the parts that the model reads, and those that its dataset has beside them. Else empty."""
     read = tuple(getattr(getattr(chosen.predictor, "representation", chosen.predictor), "names", ()))
     if not read or context.payload.manifest.modality != "multimodal":
         return {}
@@ -255,7 +255,7 @@ def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> 
 
 
 GPU_LOCKS = "gpus"
-"""Below a workspace's cache."""
+"""Folder of the locks, below a workspace's cache."""
 
 
 def take_gpus(folder: Path, wanted: int) -> list[int]:

@@ -139,7 +139,7 @@ class RequestedResources(Frozen):
 
     @model_serializer(mode="wrap")
     def _leave_here_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
-        """As it was before there were places, where it is about this machine."""
+        """JSON as it was before there were places, where the run is on this machine."""
         found: Mapping[str, Any] = dump(self)
         return found if self.place else {name: value for name, value in found.items() if name != "place"}
 
@@ -164,7 +164,7 @@ class TrainSpec(Frozen):
     seed: int = Field(0, ge=0, le=MOST_SEED)
     budget_minutes: float | None = Field(None, gt=0)
     budget_usd: float | None = Field(None, gt=0)
-    """Of this machine's time."""
+    """Most that this machine's time may cost."""
     like: str | None = None
     """A model version whose recipe is repeated, but for what is named beside."""
     continue_from: str | None = None
@@ -208,7 +208,7 @@ class Candidate(Frozen):
     continue_from: str | None = None
     like: str | None = None
     encoders: tuple[str, ...] | None = None
-    """Of mixed rows: base models beside the first."""
+    """For mixed rows: base models beside the first."""
 
 
 class Teacher(Frozen):
@@ -221,7 +221,7 @@ class Teacher(Frozen):
     parameters: int | None
     bytes: int | None
     learned_from: tuple[Manifest, ...] | None = ()
-    """As `base_learned_from`."""
+    """Data that it learned from, as `Payload.base_learned_from`."""
 
 
 class PartEncoder(Frozen):
@@ -231,7 +231,7 @@ class PartEncoder(Frozen):
     folder: str | None
     license: str | None = None
     learned_from: tuple[Manifest, ...] | None = ()
-    """As `base_learned_from`."""
+    """Data that it learned from, as `Payload.base_learned_from`."""
 
 
 class Payload(Frozen):
@@ -240,7 +240,7 @@ class Payload(Frozen):
     spec: TrainSpec
     manifest: Manifest
     dataset: str
-    """With its version."""
+    """Ref of the dataset, with its version."""
     task: str
     target: str | None
     """None: the examples themselves teach."""
@@ -248,13 +248,13 @@ class Payload(Frozen):
     terms: TaskTerms = TaskTerms()
     parameters: SerializeAsAny[Parameters]
     license: str | None = None
-    """Of the base model."""
+    """License of the base model."""
     base_folder: str | None = None
     """Where a base model with weights lies."""
     base_learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
     part_encoders: tuple[PartEncoder, ...] = ()
-    """Of mixed rows: the base model, and those beside it."""
+    """For mixed rows: the base model, and those beside it."""
     head: Literal["published", "new"] | None = None
     """Whether the head that a base model was published with is kept; None where it has none for this task."""
     teachers: tuple[Teacher, ...] = ()
@@ -262,16 +262,16 @@ class Payload(Frozen):
     dearer: tuple[Candidate, ...] = ()
     """What could be tried after this one, cheapest first."""
     threads: int
-    """Of each process."""
+    """Threads of each process."""
     processes: int = Field(1, ge=1)
-    """That train a network together, each on a device of its own."""
+    """Processes that train a network together, each on a device of its own."""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
-    """At most; None: what the machine has."""
+    """Megabytes at most; None: what the machine has."""
     usd_per_core_hour: float = USD_PER_CORE_HOUR
     """What this machine's time costs."""
     length: float = 1.0
-    """Of a mean example, in the unit of planning/estimates.py: only for comparing datasets."""
+    """Length of a mean example, in the unit of planning/estimates.py: only for comparing datasets."""
 
     @field_serializer("dearer")
     def _dump_dearer(self, dearer: tuple[Candidate, ...]) -> list[Mapping[str, object]]:

@@ -45,7 +45,8 @@ class Division(NamedTuple):
 
 
 _MOST_FINISH_SECONDS, _FINISH_SHARE = 15.0, 0.1
-"""Before a run's limit, when a training ends by itself: to save and report what it has."""
+"""Seconds before a run's limit when a training ends by itself, and their share of it: to save and report what it
+has."""
 _KEEP_SHARE = 20
 """Keeping the best so far costs at most so small a part of the time."""
 
@@ -212,7 +213,7 @@ class TrainingContext:
             )
 
     def checkpoint(self) -> None:
-        """Between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
+        """To be called between candidates: nothing is lost by stopping here, for a candidate costs seconds."""
         self.meter.keep_if_due()
         if self.run.stopping:
             raise Stopped
@@ -223,8 +224,8 @@ class TrainingContext:
 
     @property
     def seconds_left(self) -> float:
-        """Of the budget, which all attempts of the run share, or until so near the run's limit that the model can still
-        be saved; infinite without either."""
+        """Seconds until the end of the budget, which all attempts of the run share, or until so near the run's limit
+        that the model can still be saved; infinite without either."""
         return min(self._budget - self.meter.budgeted, self.run.seconds_left - self._finish_seconds)
 
     def offer_best(self, make: Callable[[], Any]) -> None:

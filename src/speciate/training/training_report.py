@@ -56,7 +56,7 @@ class LearningCurve(TypedDict):
 
 
 class TrainReport(TypedDict, total=False):
-    """With the keys of a `MethodReport` beside these."""
+    """Report of a training, with the keys of a `MethodReport` beside these."""
 
     dataset: str
     task: str
@@ -80,6 +80,6 @@ class TrainReport(TypedDict, total=False):
     usd: float
     repetition: Repetition
     learning_curve: LearningCurve
-    """Where the target was missed."""
+    """Only where the target was missed."""
     replay: dict[str, object]
-    """Of continual learning: what was drawn from earlier versions."""
+    """What continual learning drew from earlier versions."""

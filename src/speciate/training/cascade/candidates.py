@@ -53,7 +53,8 @@ class SpecializeSpec(BaseModel):
     dataset: str
     budget_minutes: float = Field(gt=0)
     budget_usd: float | None = Field(None, gt=0)
-    """Of answers of models that others serve, such as the incumbent's: a hard stop of each evaluation."""
+    """Most that answers of models that others serve may cost, such as the incumbent's: a hard stop of each
+    evaluation."""
     base_models: tuple[str, ...] = ()
     """Empty: whatever is installed and suits the modality."""
     methods: tuple[Method, ...] = ()
@@ -61,7 +62,7 @@ class SpecializeSpec(BaseModel):
     published: tuple[str, ...] = Field((), max_length=MOST_CANDIDATES)
     """Published models that are tried as they are: `hf:org/name`, `timm:NAME`, or what was fetched."""
     max_bytes: int | None = Field(None, gt=0)
-    """Of published models that may be fetched, together."""
+    """Bytes of published models that may be fetched, all together."""
     like: str | None = None
     """A model version whose recipe is tried first."""
     canary_percent: float | None = Field(None, gt=0, le=100)
@@ -71,7 +72,7 @@ class SpecializeSpec(BaseModel):
     shortlist: bool = False
     """Whether base models are compared before any of them is trained."""
     order: tuple[str, ...] = ()
-    """Of ordinal labels, from low to high."""
+    """Ordinal labels, from low to high."""
     aim: Aim = "pass"
     """pass: the first model that will surely pass ends the search; best: the whole budget is used."""
     test_examples: int | None = None
@@ -92,7 +93,7 @@ class TrainedCandidate(NamedTuple):
 
     @property
     def value(self) -> float:
-        """On held-out examples; NaN where they leave the metric undefined."""
+        """The metric on held-out examples; NaN where they leave it undefined."""
         value = self.report["validation"]["value"]
         return math.nan if value is None else float(value)
 
@@ -132,7 +133,8 @@ def choose_candidates(
 
 
 def _one_probe(found: Sequence[Candidate]) -> list[Candidate]:
-    """Of mixed rows: one probe, in which every base model reads the parts that suit it."""
+    """Candidates for mixed rows: the classical ones, and one probe in which every base model reads the parts that suit
+    it."""
     probes = [each for each in found if each.method == "probe" and each.base_model]
     others = [each for each in found if each.method == "classical"]
     if not probes:
@@ -243,7 +245,7 @@ def trained_candidates(children: Sequence[Child]) -> list[TrainedCandidate]:
 
 
 def _candidate_of(child: Child) -> Candidate:
-    """With the method and base model that a recipe came to mean."""
+    """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
     return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 

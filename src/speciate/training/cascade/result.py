@@ -119,7 +119,7 @@ def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -
 
 
 def _usd(children: Sequence[Child]) -> float:
-    """Of this machine's time in trainings, and what answers of others cost; what a failed child cost is not known."""
+    """USD of this machine's time in trainings, and of answers of others; what a failed child cost is not known."""
     trained = sum(candidate.report.get("usd", 0.0) for candidate in trained_candidates(children))
     asked = sum(usd for child in children if child.result for usd in child.result.get("spent_usd", {}).values())
     return round(float(trained + asked), 6)

@@ -87,7 +87,7 @@ def _default_candidates(children: Sequence[Child]) -> list[Candidate]:
 
 
 def untried(spec: SpecializeSpec, children: Sequence[Child]) -> list[Candidate]:
-    """In their order, those that a shortlist excluded left out."""
+    """Candidates that were not tried, in their order, without those that a shortlist excluded."""
     tried = {child.step for child in children}
     possible = keep_shortlisted(of_named_bases(spec, _possible(spec, children)), shortlist_report(children))
     recipe = [  # it stands for its like
@@ -161,7 +161,7 @@ def search_ended(spec: SpecializeSpec, children: Sequence[Child]) -> when_to_sto
 
 
 def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
-    """Those worth a look on the test split: not surely below the target, nor surely worse than the best.
+    """Candidates worth a look on the test split: not surely below the target, nor surely worse than the best.
 
     All of them where held-out examples left every value undefined.
     Judged by one standard error on validation examples (Breiman et al. 1984): the best stays, and with it whatever is

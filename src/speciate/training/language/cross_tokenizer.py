@@ -36,7 +36,7 @@ class TokenizerSide(NamedTuple):
     spelling: TokenBytes
     ends: frozenset[int]
     rows: int
-    """Of its head."""
+    """Rows of its model's head."""
 
 
 class TokenGroups(NamedTuple):
@@ -199,7 +199,7 @@ _SPACE = "▁"
 
 
 def token_bytes(tokenizer: Any) -> TokenBytes:
-    """By id. `tokenizer`: a fast one."""
+    """Bytes of each token, by id. `tokenizer`: a fast one."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     alphabet: Any = bytes_to_unicode
@@ -247,7 +247,7 @@ def first_pieces(tokenizer: Any, spelling: TokenBytes, words: Sequence[bytes]) -
 
 
 NOWHERE = -1
-"""Of a token that stands in no group."""
+"""Stands for the group of a token that is in none."""
 REST, END = 0, 1
 """Outcomes that are always there: whatever no text of the other side begins like, and the end of the answer."""
 
@@ -287,7 +287,7 @@ def _ends_character(text: bytes, place: int) -> bool:
 
 
 def groups_before(groups: TokenGroups, group: int) -> TokenGroups:
-    """Without that group and those behind it."""
+    """The groups without that one and those behind it."""
 
     def left(side: Sequence[int]) -> list[int]:
         return [each if each < group else NOWHERE for each in side]

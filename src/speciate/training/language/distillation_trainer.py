@@ -113,7 +113,7 @@ SCALED = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scal
 
 
 def same_vocabulary(student: Any, teacher: Any) -> bool:
-    """Of two tokenizers: whether each number means the same to both."""
+    """Whether each token number means the same to both tokenizers."""
     return bool(student.get_vocab() == teacher.get_vocab())
 
 
@@ -242,7 +242,7 @@ class _CrossTokenizer:
         }
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int, padding: int) -> torch.Tensor:
-        """On the right."""
+        """Tensor (rows, width) of the rows, padded on the right."""
         import torch
 
         full = [[*row, *[padding] * (width - len(row))] for row in rows]
@@ -358,7 +358,8 @@ class _TeacherSide(NamedTuple):
 def _make_side(
     states: torch.Tensor, tokens: torch.Tensor, groups: torch.Tensor, model: Any, outcome: torch.Tensor
 ) -> _TeacherSide:
-    """Of states (B, T, H), tokens (B, T) and groups (B, T). A group's tokens stand side by side."""
+    """A model's side of the comparison, from states (B, T, H), tokens (B, T) and groups (B, T). A group's tokens stand
+    side by side."""
     import torch
 
     there = groups != NOWHERE
@@ -374,7 +375,7 @@ def _make_side(
 
 
 def _by_parts(what: Callable[[slice], Any], size: int, rows: int) -> list[Any]:
-    """Of so many places a part at a time, each computed again in the backward pass."""
+    """Apply `what` to `size` places, a part at a time, each computed again in the backward pass."""
     import torch
     from torch.utils.checkpoint import checkpoint
 

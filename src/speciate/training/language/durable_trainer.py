@@ -60,7 +60,7 @@ class TrainerSession(NamedTuple):
     """Evaluations without a lower loss on held-out examples before it ends."""
     keep_best: bool = True
     name: str = ""
-    """Of one training of several in this run."""
+    """Name of one training of several in this run."""
     watch_loss: bool = True
     """Whether a loss that rises for good means that the training has diverged; that of policies may not."""
 

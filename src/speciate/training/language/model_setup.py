@@ -32,7 +32,7 @@ _HELD_OUT_AT_ONCE = 8
 """Held-out examples: whatever the micro-batch, as the mean loss depends on it. Without gradients they take less room
 than one example that is learned."""
 _TINY_BYTES = 40_000_000
-"""Of weights, up to which converting them costs as much as bfloat16 saves (two blocks of width 64: no gain)."""
+"""Bytes of weights up to which converting them costs as much as bfloat16 saves (two blocks of width 64: no gain)."""
 _NO_MATTER_TO_STEPS = {"per_device_train_batch_size", "judged", "max_new_tokens", "max_completion_length"}
 """Options that a later attempt may change: what is learned stays the same."""
 _NAMES_IN_DIGESTS = {

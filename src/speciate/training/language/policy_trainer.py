@@ -39,7 +39,7 @@ _LOGGED_NAMES = {
     "distinct": "completions/distinct", "alike": "completions/alike", "entropy": "entropy", "kl": "kl",
     "no_spread": "rewards/no_spread",
 }  # fmt: skip
-"""Of a step: what trl, or `_calculate_rewards` here, calls it."""
+"""Figure of a step -> what trl, or `_calculate_rewards` here, calls it."""
 
 
 class PolicyEvaluation(NamedTuple):
@@ -50,7 +50,7 @@ class PolicyEvaluation(NamedTuple):
     form: ChatFormat
     parameters: ReinforcementParameters
     held_rows: Any
-    """The same as trl's trainers take them."""
+    """The held-out questions as trl's trainers take them."""
 
 
 def make_policy_trainer(trainer: type[Any]) -> type[Any]:
@@ -92,7 +92,7 @@ class _PolicyTrainer(DurableTrainer):
 
     @property
     def kept_step(self) -> int:
-        """Whose weights are in place now; there may be no evaluation of that step."""
+        """Step whose weights are in place now; there may be no evaluation of that step."""
         return self.evaluations.kept.step if self._best_is_kept else self._ended_at
 
     @property

@@ -91,7 +91,7 @@ def check_questions(
 
 
 def _test_questions(context: TrainingContext) -> list[str]:
-    """Its questions, as texts."""
+    """Questions of the test split, as texts."""
     found = []
     for example in tokenized_examples.test_examples(context):
         with contextlib.suppress(ValueError):  # a conversation that is none: whoever evaluates on it is told
@@ -110,7 +110,7 @@ def short_enough(
     found: Sequence[Question],
     which: str,
 ) -> list[Question]:
-    """Those that leave room for an answer. INVALID where too few of them do."""
+    """Questions that leave room for an answer. INVALID where too few of them do."""
     limit = min(parameters.max_length, longest - parameters.max_completion_length)
     lengths = [_count_tokens(tokenizer, each, chat_format) for each in found]
     kept = [each for each, length in zip(found, lengths, strict=True) if length <= limit]

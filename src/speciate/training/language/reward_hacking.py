@@ -33,11 +33,11 @@ _ENTROPY, _ENTROPY_LOW = 0.2, 0.1
 _NO_SIGNAL = 0.8
 _ALIKE_SHARE = 0.9
 _SAME_REWARD = 1e-8
-"""Difference of rewards that is none."""
+"""Difference of two rewards up to which they count as the same."""
 _FALSE_ALARM = 0.025
-"""Of saying that a metric has fallen which has not, shared by the pairs of evaluations so far. The k-th evaluation ends
-k - 1 of k (k - 1) / 2 pairs, so up to the k-th it adds up to 2 (1/2 + ... + 1/k) times that at most, whatever answers
-have in common: 9.6 % in ten evaluations, 15 % in thirty."""
+"""Probability of saying that a metric has fallen which has not, shared by the pairs of evaluations so far. The k-th
+evaluation ends k - 1 of k (k - 1) / 2 pairs, so up to the k-th it adds up to 2 (1/2 + ... + 1/k) times that at most,
+whatever answers have in common: 9.6 % in ten evaluations, 15 % in thirty."""
 _GAIN_P_VALUE = 0.05
 """Two-sided p-value of a gain since the first evaluation, below which it is one."""
 _ERRORS = 1.0
@@ -59,7 +59,7 @@ class StepStatistics(NamedTuple):
     entropy: float
     """Nats of a token, the mean."""
     kl: float
-    """To the base model, nats of a token, the mean."""
+    """Divergence from the base model, nats of a token, the mean."""
     no_spread: float
     """Share of questions all of whose answers got the same reward: nothing is learned from them."""
 
@@ -75,10 +75,10 @@ class HeldOutEvaluation(NamedTuple):
     """Standard error of the metric."""
     length: float
     p_since_first: float = math.nan
-    """Of the metric's difference to the first evaluation, on the same examples: two-sided. NaN where that is not known:
-    of a corpus metric, and of evaluations in checkpoints from before it was."""
+    """Two-sided p-value of the metric's difference to the first evaluation, on the same examples. NaN where that is not
+    known: for a corpus metric, and for evaluations in checkpoints from before it was kept."""
     p_since_best: float = math.nan
-    """The same, to the `best` one before this."""
+    """The same p-value, of the difference to the `best` evaluation before this."""
 
 
 class Suspicion(NamedTuple):
@@ -141,7 +141,7 @@ def ends(seen: Sequence[StepStatistics]) -> tuple[StepStatistics, StepStatistics
 
 
 def _mean(some: Sequence[StepStatistics]) -> StepStatistics:
-    """Of each figure, NaNs left out; at the last step of them."""
+    """Mean of each figure, NaNs left out; `step` is the last one's."""
 
     def mean(figures: Sequence[float]) -> float:
         known = [value for value in figures if math.isfinite(value)]
@@ -263,13 +263,13 @@ class Wording(NamedTuple):
     longest: float
     """The length in tokens that 95 of 100 answers do not exceed."""
     distinct: float
-    """Of the pairs of neighbouring tokens in an answer those that are there once; the mean over answers."""
+    """Share of distinct ones among the pairs of neighbouring tokens in an answer; the mean over answers."""
     alike: float
-    """Of the answers to a question after its first, the share that repeats one before; the mean over questions."""
+    """Share of the answers to a question after its first that repeat one before; the mean over questions."""
 
 
 def measure_wording(answers: Sequence[Sequence[int]], each: int = 1) -> Wording:
-    """Of token ids; `each`: answers to the same question stand together, so many at a time.
+    """Measure answers, given as token ids; `each`: answers to the same question stand together, so many at a time.
 
     >>> measure_wording([[1, 2, 1, 2, 1, 2, 1, 2]]).distinct
     0.2857142857142857
@@ -330,7 +330,7 @@ class Evaluations:
         return next(each for each in self.held if each.step == self._kept)
 
     def difference(self, earlier: int, later: int) -> Difference | None:
-        """Of the metric's own numbers at these steps, later minus earlier; None where they are not known."""
+        """Difference of the metric's own numbers at these steps, later minus earlier; None where they are not known."""
         before, after = self.scores.get(earlier), self.scores.get(later)
         if not before or not after or len(before) != len(after):
             return None
@@ -348,7 +348,7 @@ class Evaluations:
         return first, second
 
     def state(self) -> Mapping[str, object]:
-        """As JSON, which has no number for NaN."""
+        """State as JSON, which has no number for NaN."""
         return {
             "held": [[or_none(value) for value in each] for each in self.held],
             "scores": {str(step): [or_none(value) for value in each] for step, each in self.scores.items()},

@@ -101,7 +101,8 @@ def tokenize_splits(
     longest: int,
     said: Sequence[Turn] | None = None,
 ) -> TokenizedSplits:
-    """Of both splits. `longest`: tokens that the model can see. `said`: learned in place of the training split."""
+    """Tokenize both splits. `longest`: tokens that the model can see. `said`: learned in place of the training
+    split."""
     train, held = tokenize_turns(context, tokenizer, chat_format, parameters, learn, longest, said)
     return TokenizedSplits([each.example for each in train], [each.example for each in held])
 
@@ -129,7 +130,7 @@ def tokenize_turns(
 
 
 def token_rows(found: Sequence[TokenizedExample]) -> Any:
-    """As trl's trainers take tokens: a `datasets.Dataset` in memory."""
+    """The examples as trl's trainers take tokens: a `datasets.Dataset` in memory."""
     from datasets import Dataset
 
     return Dataset.from_dict({"input_ids": [each.ids for each in found], "labels": [each.labels for each in found]})
@@ -195,7 +196,7 @@ def _too_long(found: Truncation, longest: int) -> SpeciateError:
 
 
 def _check_turns(context: TrainingContext, train: Sequence[Turn], held: Sequence[Turn]) -> None:
-    """One answer for all, the same pair again, and what stands in the test split, too."""
+    """Note one answer for all, the same pair again, and what stands in the test split, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
         context.notes.append(
             f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "

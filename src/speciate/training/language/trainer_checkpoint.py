@@ -42,7 +42,7 @@ class Learning(NamedTuple):
 
 
 class Best(NamedTuple):
-    """Of the evaluations so far."""
+    """The best of the evaluations so far, with the weights of its step."""
 
     step: int
     loss: float
@@ -99,7 +99,7 @@ def checkpoint_identity(trainer: type[Any], said: Mapping[str, Any]) -> Checkpoi
 
 
 def trainer_state(said: Any) -> dict[str, bytes]:
-    """As a file. `said`: transformers' TrainerState."""
+    """State of a Trainer as a file. `said`: transformers' TrainerState."""
     return {_TRAINER_STATE: json.dumps({name: getattr(said, name) for name in _RESUMED}).encode()}
 
 
@@ -127,7 +127,7 @@ def restore_weights(found: TrainingState, model: Any) -> None:
 
 
 def restore_optimizer(found: TrainingState, learning: Learning) -> None:
-    """And the scheduler."""
+    """Restore the optimizer and the scheduler."""
     facts, tensors = found
     check_names(tensors["optimizer"], optimizer.moment_names(facts["optimized"]), "moments")
     inner = _unwrapped(learning.optimizer)
@@ -177,7 +177,7 @@ def copy_to_cpu(some: Tensors) -> dict[str, torch.Tensor]:
 
 
 def copy_weights(source: Tensors, model: Any) -> None:
-    """All that `weights` names, into the model."""
+    """Copy all weights in `source` into the model."""
     import torch
 
     with torch.no_grad():

@@ -43,7 +43,7 @@ class VisionSplits(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of what is learned: tokens and pixels."""
+        """SHA-256 of what is learned: tokens and pixels."""
         found = hashlib.sha256()
         for each in (*self.train, *self.held):
             found.update(repr((each.tokens.ids, each.tokens.labels)).encode())
@@ -79,7 +79,7 @@ def choose_image_prompt(context: TrainingContext, processor: Any, parameters: Vi
 def tokenize_image_splits(
     context: TrainingContext, processor: Any, shown: ImageSettings, parameters: VisionSftParameters, longest: int
 ) -> VisionSplits:
-    """Of both splits. `longest`: tokens that the model can see."""
+    """Tokenize both splits. `longest`: tokens that the model can see."""
     limit = min(parameters.max_length, longest)
     train = _find_turns(context, context.train, context.labels(context.train), shown, "training")
     held = _find_turns(context, context.validation, context.labels(context.validation), shown, "validation")
@@ -103,7 +103,8 @@ class ImageCollator:
 def _find_turns(
     context: TrainingContext, examples: Sequence[Example], labels: Sequence[Any], shown: ImageSettings, which: str
 ) -> list[VisionTurn]:  # fmt: skip
-    """Those with an image. INVALID where most of the training examples lack one, and for a question that is none."""
+    """A turn for each example with an image. INVALID where most of the training examples lack one, and for a question
+    that is none."""
     seen = [each for each in examples if _has_picture(each, shown)]
     lacking = len(examples) - len(seen)
     if which == "training" and 2 * lacking > len(examples):
@@ -206,7 +207,7 @@ def _too_long(lost: int, count: int, limit: int, longest: int, enough: int) -> S
 def _check_turns(
     context: TrainingContext, train: Sequence[VisionTurn], held: Sequence[VisionTurn], shown: ImageSettings
 ) -> None:
-    """One answer for all, the same again, and what stands in held-out splits, too."""
+    """Note one answer for all, the same example again, and what stands in held-out splits, too."""
     if (common := example_checks.most_common_answer([each.answer for each in train])) is not None:
         context.notes.append(
             f"{common[1]:.0%} of the training examples have the same answer, {common[0][:_CHARACTERS_SHOWN]!r}: a "

@@ -37,10 +37,10 @@ from speciate.workspace.workspace import Workspace
 
 _MB = 1_000_000
 _PROCESS_MB = 1200
-"""Of a worker with torch, and of a small network that answers validation examples."""
+"""Memory of a worker with torch, and of a small network that answers validation examples."""
 _BYTES = 4
 _COPIES_IN_MEMORY = 3
-"""Of a tensor, beside those of the models: changes, signs, what is kept."""
+"""Copies of a tensor, beside those of the models: changes, signs, what is kept."""
 
 
 def plan(spec: MergeSpec, workspace: Workspace) -> Plan[MergePayload]:
@@ -209,7 +209,7 @@ _WHY_NORMS = "the statistics of BatchNorm have no mean, and are counted anew on 
 
 
 def _shared(versions: Sequence[ModelVersion]) -> Mapping[str, object]:
-    """Of the merge's card: what all members have."""
+    """Fields of the merge's card that its members decide."""
     first = versions[0].card
     names = ("task", "modality", "inputs", "parts", "labels", "parameters")
     return {name: getattr(first, name) for name in names} | {
@@ -236,7 +236,7 @@ def _learned(workspace: Workspace, versions: Sequence[ModelVersion]) -> tuple[Ma
 
 
 def _license(versions: Sequence[ModelVersion]) -> str | None:
-    """All of them hold; None where one is not known."""
+    """Licenses of all members, which all hold; None where one is not known."""
     names = [version.card.license for version in versions]
     known = sorted({name for name in names if name is not None})
     return " AND ".join(known) if known and None not in names else None

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 MergedModel = NetworkPredictor | LanguagePredictor
 METHOD = "merge"
-"""As cards have it."""
+"""Name of the method, as cards have it."""
 
 
 class _Validation(NamedTuple):
@@ -59,7 +59,8 @@ class _Validation(NamedTuple):
 
     @property
     def held(self) -> list[Example]:
-        """Of language models as many as their training judged by: each answer takes a while."""
+        """Validation examples to measure on, by id. Language models answer as many as their training judged by: each
+        answer takes a while."""
         most = getattr(self.context.payload.parameters, "judged", None)
         return sorted(self.context.validation, key=lambda each: each.id)[:most]
 

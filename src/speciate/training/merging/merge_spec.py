@@ -15,9 +15,9 @@ from speciate.training.hyperparameters import MOST_SEED
 MergeMethod = Literal["soup", "greedy", "slerp", "task_arithmetic", "ties", "dare"]
 METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 METHODS_ON_A_BASE: tuple[MergeMethod, ...] = ("task_arithmetic", "ties", "dare")
-"""Those that need the weights that all models began with."""
+"""Methods that need the weights that all models began with."""
 _USUAL_TASK_WEIGHT = 0.4
-"""Of each model's change, where nothing says better (Ilharco et al. 2023)."""
+"""Weight of each model's change, where nothing says better (Ilharco et al. 2023)."""
 
 
 class _Frozen(BaseModel):
@@ -42,7 +42,8 @@ class MergeSpec(_Frozen):
     method: MergeMethod
     weights: tuple[float, ...] | None = None
     dataset: str | None = None
-    """Whose validation split measures, and chooses in a greedy soup; default: the version that all learned from."""
+    """Dataset whose validation split measures, and chooses in a greedy soup; default: the version that all learned
+    from."""
     hyperparameters: Mapping[str, Any] = Field(default_factory=dict)
 
 
@@ -65,11 +66,11 @@ class MergePayload(_Frozen):
     base_folder: str | None = None
     base_has_head: bool = False
     card: Mapping[str, Any]
-    """What the version's card has of its members'."""
+    """Fields of the new version's card that its members decide."""
     recipe: Recipe
-    """Of the first member's training: its task, terms and target."""
+    """Recipe of the first member's training: its task, terms and target."""
     manifest: Manifest | None = None
-    """To measure on, and to count the statistics of BatchNorm anew."""
+    """Dataset to measure on, and to count the statistics of BatchNorm anew."""
     learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that the members learned from; None where they are not known any more."""
     counts_batches: bool = False

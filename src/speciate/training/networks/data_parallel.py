@@ -67,7 +67,7 @@ class Stepping(Protocol):
 
 
 class Team(Protocol):
-    """Those that take the steps of one training."""
+    """The processes that take the steps of one training."""
 
     @property
     def size(self) -> int: ...
@@ -77,15 +77,15 @@ class Team(Protocol):
 
     @property
     def device(self) -> str | None:
-        """Of this process; None: as its payload says."""
+        """Device of this process; None: as its payload says."""
         ...
 
     def of(self, recipe: Recipe) -> Team:
-        """The same processes, for the training that `build` makes of this."""
+        """The same processes, for the training that `build` makes of `recipe`."""
         ...
 
     def begin(self, training: Stepping) -> None:
-        """Before a step."""
+        """Called before a step."""
         ...
 
     def add(self, parameters: Sequence[torch.Tensor], loss: float, counted: int) -> tuple[float, int]:
@@ -114,7 +114,7 @@ ALONE = Alone()
 
 
 def own_share(team: Team, places: Places) -> Places:
-    """Those of the batch that this process learns from; none where there are fewer than processes.
+    """Places of the batch that this process learns from; none where there are fewer than processes.
 
     Taken in turns, as neighbours in a batch are of like length.
     """
@@ -122,7 +122,7 @@ def own_share(team: Team, places: Places) -> Places:
 
 
 def seed_of(*key: int) -> int:
-    """Of the chance of one process in one step: 32 bits of the key alone, so that nothing has to be kept."""
+    """Seed for the chance of one process in one step: 32 bits of the key alone, so that nothing has to be kept."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big")
 
 
@@ -146,7 +146,7 @@ class Follower:
         return _add(parameters, loss, counted)
 
     def go(self, build: Callable[..., Stepping]) -> NoReturn:
-        """Until the leader is gone."""
+        """Follow the leader's orders until it is gone."""
         training: Stepping | None = None
         while True:
             order = self._orders.get()
@@ -225,7 +225,7 @@ class _Crew:
         self._pids, self._pipes = list[int](), list[int]()
         self._watches = list[threading.Thread]()
         self.current: Leader | None = None
-        """Whose training they hold."""
+        """Leader whose training they hold."""
 
     def fork(self, serve: Callable[[int], NoReturn]) -> None:
         """`serve`, in the new process, gets the end of the pipe that it reads its orders from."""
@@ -315,7 +315,7 @@ def receive(training: Stepping, order: StepOrder, identity: Mapping[str, Any]) -
 
 
 def _serve(rank: int, join: _Join, follow: Callable[[Follower], None], reading: int) -> NoReturn:
-    """All of a follower's life."""
+    """All of a follower's life, in its own process."""
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader saves, and ends all
@@ -364,5 +364,5 @@ def _spread(tensors: Sequence[torch.Tensor]) -> None:
 
 
 def places_per_process(team: Team, size: int) -> int:
-    """Of a batch of `size`, at most."""
+    """Places of a batch of `size` that one process takes, at most."""
     return -(-size // team.size)

@@ -29,7 +29,7 @@ _SHARE_OF_TIME = 10.0
 
 
 class KeptPipeline:
-    """Of `networks/kept_head.py`'s form."""
+    """A training that keeps the pipeline of its base model, in the form of `KeptHead` (networks/kept_head.py)."""
 
     def __init__(self, context: TrainingContext, pipeline: Pipeline, base_model: str, folder: Path) -> None:
         assert isinstance(context.payload.parameters, PipelineParameters), "the plan sees to it"

@@ -49,7 +49,7 @@ class StopRequest:
 
 
 _DECAY = 0.9
-"""Of the running mean: about the last ten steps."""
+"""Share of the running mean that each step leaves in place: it covers about the last ten steps."""
 _SETTLED = 10
 """Steps before the running mean says anything."""
 _TIMES = 10.0

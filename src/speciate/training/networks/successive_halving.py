@@ -27,7 +27,7 @@ _STANDINGS = "halving.json"
 
 class Rung(NamedTuple):
     epochs: int
-    """Of each candidate, in all."""
+    """Epochs of each candidate, those of earlier rungs included."""
     entrants: int
 
 
@@ -39,13 +39,13 @@ class RateStanding(NamedTuple):
     value: float | None
     why: str
     seconds: float
-    """In all rungs."""
+    """Seconds in all rungs."""
 
 
 class SearchResult(NamedTuple):
     candidate: int
     training: Training
-    """With its best weights in place."""
+    """The winner's training, with its best weights in place."""
     standings: list[RateStanding]
     """The last one of each candidate that was tried, in their order."""
 
@@ -161,7 +161,7 @@ class _Search:
         return standing
 
     def _best(self, of: list[int], count: int) -> list[int]:
-        """In their order."""
+        """The `count` best of these candidates, in ascending order of their numbers."""
 
         def rank(candidate: int) -> tuple[float, int]:
             standing = self._latest.get(candidate)
@@ -200,7 +200,7 @@ class _Search:
         return durable_training.training_place(self._run, f"candidate-{candidate}")
 
     def _best_of(self, candidate: int) -> Checkpoints:
-        """Of a training that diverged: apart, so that nothing resumes from there."""
+        """Checkpoints of a training that diverged: apart, so that nothing resumes from there."""
         return durable_training.training_place(self._run, f"candidate-{candidate}-diverged").checkpoints
 
     def _plan_steps(self, plan: list[Rung]) -> None:

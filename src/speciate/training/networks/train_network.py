@@ -80,7 +80,7 @@ class NetworkMethod(NamedTuple):
     finish: Callable[[Network], Sequence[str]]
     """Returns the adapted layers that have learned nothing."""
     usual_rate: Callable[[str], float]
-    """By base model."""
+    """Usual learning rate, by base model."""
     prepare: Callable[[TrainingContext], None] = no_preparation
     """Before anything is built, in each process: what else there is to learn and to be judged by."""
     teach: Callable[[TrainingContext, Backbone], TrainingHead] = task_head
@@ -116,7 +116,7 @@ def follow_leader(
 def measure_network_cost(
     context: TrainingContext, parameters: FullParameters, method: NetworkMethod, steps: int
 ) -> NetworkCost:
-    """By so many real steps."""
+    """Cost of a training, measured on so many real steps."""
     return _make_search(context, parameters, method).weigh(steps)
 
 
@@ -152,11 +152,11 @@ class _NetworkSearch:
     ) -> None:
         self._context, self._parameters, self._method, self._kept = context, parameters, method, kept
         self._precision: Precision = "float32" if parameters.precision == "auto" else parameters.precision
-        """Until it is settled."""
+        """Precision of the steps; float32 where it is not settled yet."""
         self._base_model, self._rates = base_model, rates
         self._offered = -math.inf
         self._steps: int | None = None
-        """Of a training that has no time for a whole epoch."""
+        """Steps of a training that has no time for a whole epoch; else None."""
         self._better: tuple[int, int, Scores] | None = None
         """Candidate and step of the latest evaluation that was better than those before, with its scores."""
         self._divisions: Divisions = list(context.divisions(parameters.folds))
@@ -186,7 +186,7 @@ class _NetworkSearch:
     def _predictor(
         self, backbone: Any, head: Any, loss: TaskLoss, task_head: TaskHead, held: Sequence[Example]
     ) -> SavablePredictor:
-        """Of a network that is trained no further."""
+        """Predictor of a network that is trained no further."""
         for module in (backbone.module, head):
             module.cpu().eval()
         if self._kept is not None:
@@ -378,7 +378,8 @@ class _NetworkSearch:
         return network, TrainingHead(head, self._context.task_head, self._context.targets)
 
     def _options(self, task_head: TaskHead) -> Mapping[str, bool]:
-        """Of the preprocessing: taggers keep capital letters, for they mark names; forecasters keep a series' end."""
+        """Options of the preprocessing: taggers keep capital letters, for they mark names; forecasters keep a series'
+        end."""
         if task_head.family == "forecasting":
             return {"ending": True}
         return {"cased": True} if task_head.family in PER_UNIT and self._base_model == "new:bert" else {}

@@ -63,7 +63,7 @@ class Step(NamedTuple):
     loss: float
     learning_rate: float
     grad_norm: float
-    """Before it was clipped."""
+    """Norm of the gradient before it was clipped."""
     examples: int
 
 
@@ -86,7 +86,7 @@ class Evaluation(NamedTuple):
     """The metric, or the loss."""
     scores: Scores
     better: bool
-    """Than every one before; always where the last weights are to be kept."""
+    """Whether it is better than every one before; always where the last weights are to be kept."""
 
 
 class Best(NamedTuple):

@@ -29,9 +29,9 @@ from speciate.training.training_context import TrainingContext
 _FEW_TRIAL_EXAMPLES = 4
 _PRECISION_TURNS, _TIMED_STEPS = 2, 2
 COMPARED_STEPS = 2 * _PRECISION_TURNS * (1 + _TIMED_STEPS)
-"""Of both precisions together: the first step of a turn warms up."""
+"""Steps of both precisions together: the first step of a turn warms up."""
 _LATER_COPIES = 3
-"""Of what is trained, beside the weights: two moments of the optimizer, and the best weights so far."""
+"""Copies of what is trained, beside the weights: two moments of the optimizer, and the best weights so far."""
 
 
 class MeasuredTraining(Training):
@@ -48,7 +48,7 @@ class MeasuredTraining(Training):
         return step
 
     def state(self) -> TrainingState:
-        """To be saved: what it cost until here is kept with it."""
+        """State to be saved: what the training cost until here is kept with it."""
         self._tally.keep()
         return super().state()
 
@@ -70,7 +70,7 @@ class MeasuredTraining(Training):
         return TrialPass(len(places), usage_now().minus(before), peak_mb())
 
     def compare(self) -> PrecisionComparison:
-        """The same steps in float32 and in bfloat16, turn by turn.
+        """Take the same steps in float32 and in bfloat16, turn by turn.
 
         On a CPU the processor's seconds count, since others may use it meanwhile.
         """
@@ -107,7 +107,7 @@ class TrialPass(NamedTuple):
 
 
 def _copy_state(state: TrainingState) -> TrainingState:
-    """Which the training does not change."""
+    """A copy of the state, which the training does not change."""
     groups = {
         group: {name: each.detach().clone() for name, each in tensors.items()}
         for group, tensors in state.tensors.items()
@@ -139,7 +139,7 @@ class PlannedWork(NamedTuple):
     builds: int
     saves: int
     epochs: int
-    """Of all trainings together."""
+    """Epochs of all trainings together."""
 
 
 class StepCost(NamedTuple):
@@ -184,7 +184,7 @@ def planned_work(
 
 
 def memory_need(training: MeasuredTraining) -> tuple[MemoryNeed, Usage]:
-    """With what an example then costs, at most: more together cost less."""
+    """Memory that a step needs, and what an example then costs, at most: more together cost less."""
     one = training.rehearse(1)
     few = training.rehearse(min(_FEW_TRIAL_EXAMPLES, training.micro_batch))
     each = max(0.0, few.peak_mb - one.peak_mb) / max(1, few.examples - one.examples)
@@ -206,7 +206,8 @@ def step_cost(
     steps: int,
     over_budget: Callable[[], bool] = lambda: False,
 ) -> StepCost:
-    """Of `steps` steps after the first, which is on the longest batch and warms up; of fewer where the budget ends."""
+    """Cost of a step, of judging an example and of building. A step's is the mean of `steps` after the first, which is
+    on the longest batch and warms up; of fewer where the budget ends."""
     with training.random_states:
         before = usage_now()
         training.advance()
@@ -222,7 +223,7 @@ def step_cost(
 
 
 def _judging_cost(training: MeasuredTraining, judge: HeldOutData) -> Usage:
-    """Of one example."""
+    """Cost of judging one example."""
     batches_begun, before = 0, usage_now()
     enough = math.ceil(_JUDGED_EXAMPLES / training.micro_batch)
 
@@ -241,7 +242,7 @@ def _judging_cost(training: MeasuredTraining, judge: HeldOutData) -> Usage:
 _FASTER_TIMES = 1.2
 """Times as fast as in float32 that a step must be."""
 _LOSS_SHARE, _LOSS = 0.02, 0.005
-"""Of the same steps: by how much of the loss, or by how much, it may differ."""
+"""By how much the losses of the same steps may differ: as a share of the loss, or as they are."""
 _TRIAL_SHARE = 50
 """Trying costs at most so small a part of the time that lies ahead: a gain of a sixth must pay for many that fail."""
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
@@ -286,7 +287,7 @@ def choose_precision(
 
 
 def unmeasured_choice(asked: AskedPrecision) -> PrecisionChoice:
-    """Where so little lies ahead that no real step is taken before."""
+    """The precision where so little lies ahead that no real step is taken before."""
     return (
         PrecisionChoice("float32", "too little lies ahead to try bfloat16")
         if asked == "auto"
@@ -340,19 +341,19 @@ class FittedWork(NamedTuple):
     rates: int
     epochs: int
     steps: int | None = None
-    """Of one training that has no time for a whole epoch."""
+    """Steps of one training that has no time for a whole epoch; else None."""
 
 
 _FEW_EPOCHS = 8
-"""So many a learning rate gets before another one is tried."""
+"""Epochs that a learning rate gets before another one is tried."""
 _FITTED_FILE = "fitted.json"
 
 
 def fit_to_budget(
     work: Callable[[int, int], PlannedWork], pace: StepCost, rates: int, epochs: int, seconds: float
 ) -> FittedWork:
-    """Of at most so many rates and epochs, what `seconds` allow at this pace: a schedule that ends inside the budget
-    learns more than a longer one that is cut off. `work(rates, epochs)` grows with both."""
+    """How many rates and epochs, up to those given, `seconds` allow at this pace: a schedule that ends inside the
+    budget learns more than a longer one that is cut off. `work(rates, epochs)` grows with both."""
     for count in range(rates, 0, -1):
         low, high = 0, epochs
         while low < high:
@@ -378,7 +379,7 @@ def keep_fit(run: Run, fitted: FittedWork) -> None:
 
 DOES_NOT_FIT = "does_not_fit"
 _WORTH_SECONDS = 30.0
-"""Of work ahead: with less, real steps are not worth their time."""
+"""Seconds of work ahead below which real steps are not worth their time."""
 _TRIAL_STEPS = 2
 _OVERESTIMATE = 8
 """Times that a few of the longest examples may cost more, each, than the mean one in a whole batch."""
@@ -470,7 +471,7 @@ def _fitted(
 
 
 _SPARE_SHARE = 0.2
-"""Of the time for steps: kept back, as a pace of two steps is a guess."""
+"""Share of the time for steps that is kept back, as a pace of two steps is a guess."""
 
 
 def steps_in_time(pace: StepCost, around: PlannedWork, seconds: float) -> int:

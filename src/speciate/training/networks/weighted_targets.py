@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 Penalty = Callable[["torch.nn.Module"], "torch.Tensor"]
-"""Of the head, whoever knows the rest."""
+"""From the head to a loss that is added to each batch's."""
 
 
 class TrainingTarget(NamedTuple):
     target: Any
-    """As the task_head has it."""
+    """The target as the task_head has it."""
     label_weight: float = 1.0
     """Weight of the task's own loss; 0 where there is no label."""
     soft_target: npt.NDArray[np.float32] | None = None
     """(K,) the scores of another model; NaN: none for this column."""
     weight: float = 0.0
-    """Of the soft target."""
+    """Weight of the soft target."""
     states: npt.NDArray[np.float32] | None = None
     """(W,) pooled states of another model."""
 
@@ -110,7 +110,7 @@ class SoftTargetLoss:
 
 
 def held_out_targets(task_head: object, targets: Any) -> Any:
-    """Those of held-out examples, as this task_head of a training takes them."""
+    """Targets of held-out examples, as this task_head of a training takes them."""
     return [TrainingTarget(target) for target in targets] if isinstance(task_head, SoftTargetLoss) else targets
 
 

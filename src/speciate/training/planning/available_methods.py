@@ -25,11 +25,11 @@ from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
 LANGUAGE: tuple[Method, ...] = ("sft",)
-"""Of language models, what a plan tries by itself: the others need columns that few data have."""
+"""Methods for language models that a plan tries by itself: the others need columns that few data have."""
 _ALL_OF_LANGUAGE: tuple[Method, ...] = (*LANGUAGE, "dpo", "kto", "orpo", "simpo", "reward", "grpo", "rloo")
 _NO_VISION_MODEL = "no package brings a vision-language model."
 PART_FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression", "anomaly")
-"""That are learned from several parts of a row."""
+"""Families that are learned from several parts of a row."""
 _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "classification": _ALL,
     "multi-label": _ALL,

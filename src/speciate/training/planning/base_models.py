@@ -44,7 +44,7 @@ class Base(NamedTuple):
     inputs: tuple[str, ...] = ()
     """The columns that a model of ours was trained on."""
     head: PublishedHead | None = None
-    """That it was published with."""
+    """Head that it was published with."""
 
     @property
     def fresh(self) -> bool:
@@ -187,7 +187,7 @@ def _learned_manifests(payload: Payload) -> tuple[Manifest, ...] | None:
 
 
 def _prior_models(payload: Payload) -> list[str]:
-    """Of ours, that the training begins with or that teach."""
+    """Models of this workspace that the training begins with or that teach."""
     base = [payload.spec.base_model] if payload.base_learned_from != () and payload.spec.base_model else []
     beside = [each.base_model for each in payload.part_encoders if each.learned_from != ()]
     return list(dict.fromkeys([*base, *beside, *(teacher.model for teacher in payload.teachers)]))

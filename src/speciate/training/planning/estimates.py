@@ -44,8 +44,8 @@ _NEAREST = 5
 _SIZES_APART = 1.5
 """Runs whose sizes differ by less say nothing about growth."""
 USUAL_STEPS_SHARE = 0.5
-"""Of a network's planned steps: done before patience ends it, where no like run is recorded. Four easy tasks did 0.36
-to 0.48 of them, handwritten digits 0.86 and all: the least certain part of an estimate."""
+"""Share of a network's planned steps that is done before patience ends it, where no like run is recorded. Four easy
+tasks did 0.36 to 0.48 of them, handwritten digits 0.86 and all: the least certain part of an estimate."""
 _RATES = 3
 """Learning rates that are tried where none is given."""
 
@@ -70,7 +70,7 @@ class TrainingRequest(NamedTuple):
     family: Family
     examples: int
     length: float
-    """Of a mean example."""
+    """Characters, residues, steps or seconds of a mean example; 1 if all have one length."""
     visits: int = 0
     """Examples that a network's steps read in all, at most; where it writes answers, the tokens of those, at most."""
     dataset: str = ""
@@ -97,7 +97,7 @@ class RecordedRun(NamedTuple):
     loaded_mb: float
     peak_mb: float
     share: float | None = None
-    """Of a network's planned steps: those that were done."""
+    """Share of a network's planned steps that was done."""
 
 
 class MeasuredRun(NamedTuple):
@@ -114,7 +114,7 @@ class KnownCosts(NamedTuple):
     runs: Sequence[RecordedRun]
     measured: Sequence[MeasuredRun]
     shipped: Sequence[RecordedRun] = ()
-    """As they would be here."""
+    """Shipped runs, with the figures that they would have here."""
 
 
 def known_costs(database: Database) -> KnownCosts:
@@ -178,7 +178,7 @@ def example_count(manifest: Manifest) -> int:
 
 
 def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
-    """The same training's own figures where it was measured; else the median of the like runs nearest in size."""
+    """Cost of a training: its own figures where it was measured; else the median of the like runs nearest in size."""
     like = [run for run in known.runs if run.request.like(asked)]
     measured = [one for one in known.measured if one.request.like(asked)]
     for one in measured:
@@ -197,8 +197,8 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
 
 
 _LEAST_STEPS, _JUDGING_SHARE = 5, 3
-"""Of a network: two to try it, a few to learn. An example is judged in a third of the time that learning from it takes.
-"""
+"""For a network: the fewest steps, two to try it and a few to learn, and how many examples are judged in the time that
+learning from one takes."""
 _LEAST_EMBEDDED = 512
 """Examples: a probe of less is no use."""
 
@@ -314,6 +314,6 @@ def bytes_written(method: str, changes: str | None, base_folder: str | None) -> 
 
 
 def _weight_bytes(folder: Path) -> int:
-    """Of the weights; a folder that is gone has none."""
+    """Bytes of the weights in a folder; a folder that is gone has none."""
     files = [folder] if folder.is_file() else folder.glob("*")
     return sum(path.stat().st_size for path in files if path.suffix in _WEIGHTS and path.is_file())

@@ -30,12 +30,12 @@ class ModelToFetch(NamedTuple):
 
     ref: str
     spec: StoredSpec
-    """Of the job `fetch`."""
+    """Spec of the job `fetch`."""
 
 
 def models_to_fetch(workspace: Workspace, base_models: Sequence[str]) -> tuple[ModelToFetch, ...]:
-    """Those of the hub that are not registered, each once. Raises INVALID for what is on no hub, CONFLICT where a use
-    case has the name that it would get, MISSING_EXTRA without the hub's library."""
+    """Base models of the hub that are not registered, each once. Raises INVALID for what is on no hub, CONFLICT where a
+    use case has the name that it would get, MISSING_EXTRA without the hub's library."""
     found: dict[str, ModelToFetch] = {}
     for base in base_models:
         ref = model_ref(base)
@@ -94,7 +94,7 @@ def _specialize(spec: StoredSpec, absent: set[str], standing_in: str) -> StoredS
 
 
 def _evaluate(spec: StoredSpec, absent: set[str]) -> StoredSpec:
-    """With the constant answer in place of what is not here."""
+    """Spec of an evaluation with the constant answer in place of what is not here."""
 
     def here(refs: Sequence[str]) -> list[str]:
         return [ref for ref in refs if not absent & set(ref.removeprefix("ensemble:").split("+"))]

@@ -141,7 +141,7 @@ def _check_groups(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
 
 
 def _check_positive_label(manifest: Manifest, task: Task, terms: TaskTerms) -> None:
-    """Of several labels, one must be known not to be normal: all others are learned as normal."""
+    """If there are several labels, one must be known not to be normal: all others are learned as normal."""
     if len(manifest.labels) > 1 and terms.positive_label not in manifest.labels:
         raise SpeciateError(
             Code.INVALID,

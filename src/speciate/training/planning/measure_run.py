@@ -149,7 +149,7 @@ class MeasuredCost(NamedTuple):
 
 
 class CostRow(TypedDict):
-    """Of one training."""
+    """What one training would cost."""
 
     seconds: float
     cpu_seconds: float
@@ -282,7 +282,7 @@ class _Measurement:
         return MeasuredCost(heads.spent.plus(once).plus(each.times(left)) if left else heads.spent, heads.peak_mb)
 
     def _fits(self, fit: Fit, examples: Sequence[Example], count: int) -> MeasuredCost:
-        """Of `count` examples, from fractions of `examples`."""
+        """Cost of fitting `count` examples, from fractions of `examples`."""
         sizes = sorted({max(_FEWEST_EXAMPLES, round(part * len(examples))) for part in _FRACTIONS})
         costs = [self._timed(fit, self._some(size, examples)) for size in sizes]
         if len(costs) < 3:  # so few that all of them are no more than a fraction

@@ -21,7 +21,7 @@ _COLUMN = "parts"
 
 
 def part_modalities(folders: Folders, manifest: Manifest) -> frozenset[str]:
-    """Of the parts that any usable row has. Empty where rows are not mixed."""
+    """Modalities of the parts that any usable row has. Empty where rows are not mixed."""
     if manifest.modality != MULTIMODAL.name:
         return frozenset()
     if _COLUMN not in version_rows.stored_columns(folders, manifest):

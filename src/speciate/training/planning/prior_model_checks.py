@@ -46,7 +46,7 @@ def base_method(method: str, family: Family | None = None) -> Method:
 
 
 def suits_family(method: str, family: Family) -> bool:
-    """Of the methods here, whether it does tasks of this family; True of others."""
+    """Whether a method of `_TRAINS_AS` does tasks of this family; True for other methods."""
     if method == "distill" and family == "generation":
         return True
     return method not in _TRAINS_AS or family in (
@@ -239,7 +239,8 @@ def _language_teacher(workspace: Workspace, name: str, manifest: Manifest, task:
 
 
 def _folder_identity(folder: Path) -> str:
-    """Of a folder that is no version: names, sizes and times of its files, as weights are too large to be read here."""
+    """Identity of a folder that is no version: names, sizes and times of its files, as weights are too large to be read
+    here."""
     said = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(folder.iterdir())]
     return hashlib.sha256(repr(said).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from speciate.jobs.kinds import Child, ChildRequest
 
 SCREEN, FETCH, RACE = "screen", "fetch/", "race"
 _BUDGET_SHARE = 1 / 3
-"""Of the budget that is left: at most so much goes into the race."""
+"""Share of the budget left that goes into the race, at most."""
 
 
 def next_published(

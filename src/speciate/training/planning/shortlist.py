@@ -101,7 +101,7 @@ KIND = Kind(
 SHORTLIST_STEP = "shortlist"
 """The step."""
 _BUDGET_SHARE = 1 / 3
-"""Of the budget that is left: at most so much goes into comparing base models. Their vectors stay for the probes."""
+"""Share of the budget left that goes into comparing base models, at most. Their vectors stay for the probes."""
 
 
 def comparable_base_models(candidates: Sequence[Candidate]) -> list[str]:

@@ -58,7 +58,7 @@ class UnavailableCandidate(_Frozen):
 class TrainingPlan(_Frozen):
     dataset: str
     candidates: tuple[PlannedCandidate, ...]
-    """From cheap to dear."""
+    """Candidates from cheap to dear."""
     refused: tuple[UnavailableCandidate, ...]
     needed_test_examples: int | None
     """Test rows of all labels to show the use case's target; None where it has none. For recall and the like scaled by
@@ -231,7 +231,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
 
 
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
-    """Of the steps that are planned at most: what like runs did before patience or a met target ended them."""
+    """Share of the steps planned at most that like runs did before patience or a met target ended them."""
     asked = request_of(payload)
     shares = [run.share for run in records.runs if run.share is not None and run.request.like(asked)]
     return median(shares[:5]) if shares else USUAL_STEPS_SHARE

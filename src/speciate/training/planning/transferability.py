@@ -70,7 +70,7 @@ def logme(vectors: npt.NDArray[np.floating], columns: npt.NDArray[np.floating]) 
 
 
 def evidence(vectors: npt.NDArray[np.floating], column: npt.NDArray[np.floating]) -> Evidence:
-    """Of one column (N,). `alpha` belongs to vectors whose mean square is 1."""
+    """LogME's evidence for one column (N,), given vectors (N, D). `alpha` belongs to vectors whose mean square is 1."""
     return _evidence(_directions(_whole(vectors)), np.asarray(column, np.float64))
 
 
@@ -97,14 +97,15 @@ def h_score(
 
 
 class _Directions(NamedTuple):
-    """Those in which the vectors differ from 0: `left` (N, R) orthonormal, `squares` (R,) of the singular values."""
+    """Directions in which the vectors differ from 0: `left` (N, R) orthonormal, `squares` (R,) of the singular
+    values."""
 
     left: Numbers
     squares: Numbers
 
 
 def _whole(vectors: npt.NDArray[np.floating]) -> Numbers:
-    """With a mean square of 1, unless all are 0."""
+    """The vectors scaled to a mean square of 1, unless all are 0."""
     numbers = np.asarray(vectors, np.float64)
     largest = np.abs(numbers).max(initial=0.0)
     if largest == 0:
@@ -158,7 +159,7 @@ def _ledoit_wolf(centred: Numbers) -> float:
 
 KEEP = 3
 FAMILIES: tuple[Family, ...] = ("classification", "multi-label", "ordinal", "regression")
-"""Whose examples have one vector, and a label that a column of numbers can hold."""
+"""Families whose examples have one vector, and a label that a column of numbers can hold."""
 
 
 class Scores(NamedTuple):
@@ -216,10 +217,10 @@ def comparable(base_model: str | None) -> bool:
 
 
 def kept_base_models(report: Mapping[str, Any]) -> list[str]:
-    """Of a shortlist's report, best first."""
+    """Base models that a shortlist kept, from its report, best first."""
     return [row["base_model"] for row in report["candidates"] if row["kept"]]
 
 
 def _rank(column: Sequence[float], value: float) -> float:
-    """From 0, greatest first; equals share theirs."""
+    """Rank of a value in the column, from 0, greatest first; equals share theirs."""
     return sum(other > value for other in column) + 0.5 * (sum(other == value for other in column) - 1)

@@ -18,7 +18,7 @@ from speciate.models.estimators import Trees, trees_from_boosting
 
 Targets = npt.NDArray[Any]
 _STOP_SHARE, _FEWEST_TO_STOP = 0.15, 200
-"""Of the examples, by which rounds are chosen; with fewer examples the usual number is taken."""
+"""Share of the examples by which the number of rounds is chosen; with fewer examples the usual number is taken."""
 _RATE, _USUAL_ROUNDS, _MOST_ROUNDS, _PATIENCE = 0.05, 150, 800, 30
 _ONE_THREAD_CELLS = 1_000_000
 _NODES = 400_000

@@ -57,7 +57,7 @@ Targets = npt.NDArray[Any]
 _MEASURED = ("classification", "ordinal", "regression", "multi-label", "anomaly")
 """Families of tasks that learn from measured properties of an example as well as from what is counted of it."""
 _PENALTIES = tuple(np.logspace(-1, 5, 13).tolist())
-"""Of thousands of columns of spread 1."""
+"""Ridge penalties to choose from, for thousands of columns of spread 1."""
 ONE_UNIT = ("image",)
 """Modalities described by numbers of one kind: scaling each pixel by itself costs an SVM 4 points on MNIST."""
 
@@ -150,7 +150,7 @@ def _convolution_groups(learners: tuple[Learner, ...]) -> list[LearnerGroup]:
 
 
 def _fitted_once(fit: Callable[[Sequence[Example]], Representation]) -> Callable[[Sequence[Example]], Representation]:
-    """The same for the same examples."""
+    """Fit only once for the same examples, and give the same representation again."""
     fitted: dict[tuple[str, ...], Representation] = {}
 
     def fit_or_find(examples: Sequence[Example]) -> Representation:
@@ -230,7 +230,7 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
 
 
 def learners_for(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[Learner]:
-    """Those that suit the task and rows of this kind."""
+    """Learners that suit the task and rows of this kind."""
     labels, yes_or_no = len(task_head.labels), _counted_logistic if sparse else logistic(1.0)
     match task_head.family:
         case "multi-label":
@@ -415,19 +415,19 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
 
 
 _MANY_LABELS = 100
-"""From here on the label with the nearest mean is tried, too."""
+"""With more labels, the label with the nearest mean is tried, too."""
 _MOST_SCORES = 50_000_000
 """Examples times labels that a learner may hold at once: 400 MB."""
 
 
 def _scores_too_many(rows: int, columns: int, classes: int) -> str | None:
-    """All labels are weighed for all examples in each round."""
+    """Why the scores would be too many, if they are: all labels are weighed for all examples in each round."""
     many = rows * classes > _MOST_SCORES or columns * classes > _MOST_SCORES
     return f"{classes:,} labels of {rows:,} examples would need gigabytes" if many else None
 
 
 def _lines_too_many(rows: int, columns: int, classes: int) -> str | None:
-    """One against all others each."""
+    """Why the labels are too many, if they are: each gets a line of its own against all others."""
     most = 1000
     return f"{classes:,} labels are more than the {most:,} that each get a line" if classes > most else None
 
@@ -437,7 +437,7 @@ def _means_too_large(rows: int, columns: int, classes: int) -> str | None:
 
 
 def _neighbours_too_many(rows: int, columns: int, classes: int) -> str | None:
-    """Each question is compared with all of them, also in production."""
+    """Why the examples are too many, if they are: each question is compared with all of them, also in production."""
     if rows * classes > _MOST_SCORES:
         return _scores_too_many(rows, columns, classes)
     return f"{rows:,} examples are more than the 50,000 that each answer is compared with" if rows > 50_000 else None
@@ -451,7 +451,7 @@ def _forest_too_large(rows: int, columns: int, classes: int) -> str | None:
 
 
 def _too_many_for_ridge(rows: int, columns: int, classes: int) -> str | None:
-    """All examples are compared with each other."""
+    """Why the examples are too many, if they are: all are compared with each other."""
     return f"{rows:,} examples are more than the 8,000 that all penalties are tried on" if rows > 8000 else None
 
 

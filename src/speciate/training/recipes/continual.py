@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 
 MakeTargets = Callable[[TrainingContext, Backbone, Any], TrainingHead]
-"""With the grown head."""
+"""Makes what a training learns, given the grown head."""
 
 
 def continual_method(
@@ -181,7 +181,7 @@ def add_replay_buffer(context: TrainingContext, parameters: ReplayParameters) ->
 
 
 def replayed_examples(examples: Sequence[Example]) -> list[Example]:
-    """Those of the buffer, each once."""
+    """Examples that come from the replay buffer, each once."""
     return list({each.id: each for each in examples if each.id.startswith(REPLAYED_PREFIX)}.values())
 
 
@@ -259,7 +259,7 @@ def _ewc_penalty(context: TrainingContext, backbone: Backbone, head: Any, parame
     before = {name: each.detach().clone() for name, each in backbone.module.named_parameters()}
 
     def penalty(_: torch.nn.Module) -> torch.Tensor:
-        """Of the backbone: the head's rows move with new labels."""
+        """Penalty on changes of the backbone alone: the head's rows move with new labels."""
         named = backbone.module.named_parameters()
         moved = [(mattered[name] * (each - before[name].to(each.device)).square()).sum() for name, each in named]
         total: torch.Tensor = sum(moved[1:], moved[0])
@@ -374,7 +374,7 @@ _MOST_SLICE_EXAMPLES = 1000
 
 
 class SliceValues(NamedTuple):
-    """Of one slice; NaN where the metric is undefined."""
+    """The metric on one slice, before and after; NaN where it is undefined."""
 
     slice: EarlierSlice
     before: float

@@ -18,7 +18,7 @@ from speciate.models.estimators import Trees
 Targets = npt.NDArray[Any]
 _TREES = 200
 _MOST_NODES = 3_000_000
-"""Of all trees and labels together."""
+"""Nodes of all trees and labels together, at most."""
 
 
 def extra_trees_classifier(features: float | str = "sqrt") -> Callable[[Any, Targets, int], Trees]:

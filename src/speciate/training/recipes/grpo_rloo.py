@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 _USUAL_RATE = 1e-6
-"""Where every weight learns (trl 1.16)."""
+"""Usual learning rate where every weight learns (trl 1.16)."""
 _ERROR_SHOWN = 200
 """Characters of a library's error."""
 
@@ -134,7 +134,7 @@ def train_with_rewards(
 def _load_questions(
     context: TrainingContext, parameters: ReinforcementParameters
 ) -> tuple[list[Question], list[Question]]:
-    """Of both splits, in the order of their ids, also those without a reference."""
+    """Questions of both splits, in the order of their ids, also those without a reference."""
     train = find_questions(context, _by_id([*context.train, *context.unlabelled_train]))
     held = find_questions(context, _by_id([*context.validation, *context.unlabelled_held]))
     return check_questions(context, parameters, train, held), held
@@ -190,7 +190,8 @@ def _metric_gain(running: Any) -> MethodReport | None:
 def tool_arguments(
     context: TrainingContext, tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, host: EnvironmentHost
 ) -> TrainerArguments:
-    """Of trl's configuration. INVALID where trl cannot read tool calls of this template, or cannot show the tools."""
+    """Arguments of trl's configuration that an environment needs. INVALID where trl cannot read tool calls of this
+    template, or cannot show the tools."""
     from transformers.utils.chat_template_utils import get_json_schema
     from trl.chat_template_utils import add_response_schema, supports_tool_calling
 

@@ -125,7 +125,7 @@ def _merge_adapters(backbone: Network) -> tuple[str, ...]:
 
 
 def _is_silent(layer: Any) -> bool:
-    """Of LoRA: its second matrix begins at zero."""
+    """Whether LoRA left the layer as it was: its second matrix begins at zero."""
     later = getattr(layer, "lora_B", None) or {}
     return bool(later) and all(not each.weight.any() for each in later.values())
 

@@ -39,7 +39,7 @@ class Pair(NamedTuple):
 
 
 class PairTokens(NamedTuple):
-    """Of a question and two answers to it."""
+    """Token ids of a question and of two answers to it."""
 
     prompt: list[int]
     chosen: list[int]

@@ -118,7 +118,7 @@ class _Embeds(Protocol):
 
 
 _UNLABELLED_SHARE = 0.5
-"""Of the time that is left once the labelled examples are embedded."""
+"""Share of the time left, once the labelled examples are embedded, that embedding unlabelled ones must leave."""
 
 
 def _unlabelled_learners(
@@ -215,7 +215,8 @@ def spread_factor(inputs: npt.NDArray[Any]) -> float:
 
 
 def on_spread_vectors(learn: Learn) -> Learn:
-    """The same linear learner, on vectors that are spread; its result is for the vectors as they were.
+    """A linear learner that learns as `learn` does, on vectors that are spread; its result is for the vectors as they
+    were.
 
     The penalty on a head's weights suits vectors that lie about 1 apart. Some base models put all vectors near one
     point, and a head with that penalty can hardly tell them apart. Vectors that are spread already stay as they are:

@@ -54,4 +54,4 @@ METHODS: dict[str, Callable[[Any], train_network.NetworkMethod]] = {
     "ewc": continual.ewc_method,
     "distill": distill_network.distill_method,
 }
-"""Of those that train networks."""
+"""Method -> what makes its `NetworkMethod`, for the methods that train networks."""

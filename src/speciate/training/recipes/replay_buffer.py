@@ -39,7 +39,7 @@ class ReplayBuffer(NamedTuple):
 
 
 def buffer_name(model: str) -> str:
-    """Of the dataset that holds what a model's versions replayed."""
+    """Name of the dataset that holds what a model's versions replayed."""
     return model[: _MOST_NAME - len(BUFFER_SUFFIX)] + BUFFER_SUFFIX
 
 
@@ -124,7 +124,7 @@ def _earlier_rows(folders: Folders, now: Manifest, earlier: Sequence[Manifest]) 
 
 
 def _row_labels(table: pa.Table, version: Manifest, target: str | None) -> list[str]:
-    """One for each row; all the same where the target is a number or no single label."""
+    """A label for each row; all the same where the target is a number or no single label."""
     name = "label" if is_label(version, target) else target or ""
     if name not in table.column_names or not pa.types.is_string(table[name].type):
         return [""] * table.num_rows

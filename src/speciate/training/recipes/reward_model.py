@@ -89,7 +89,7 @@ def _load_grader(context: TrainingContext, parameters: RewardParameters) -> tupl
 
 
 def _offers(context: TrainingContext, examples: Sequence[Example]) -> list[tuple[AnswerPair, bool]]:
-    """Each with whether the first answer is the better one."""
+    """Pairs of answers, each with whether the first answer is the better one."""
     found = []
     for example, label in zip(examples, context.labels(examples), strict=True):
         offer = parse_pair(str(example.media))

@@ -111,7 +111,7 @@ def discriminant(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Estimator
 
 
 def _learn_binary(learn: Learn, inputs: Any, column: npt.NDArray[np.int64], seed: int) -> Linear:
-    """Where all answers are one, there is nothing to learn."""
+    """Learn a column of 0 and 1. Where all answers are one, there is nothing to learn."""
     if column.min() == column.max():
         return Linear(
             np.zeros((1, inputs.shape[1])), np.array([_CERTAIN_LOG_ODDS if column[0] else -_CERTAIN_LOG_ODDS])
@@ -144,7 +144,7 @@ def _learn_isolation(inputs: Any, targets: Any, seed: int) -> Estimator:
 
 
 def _gaussian_too_large(rows: int, columns: int, classes: int) -> str | None:
-    """Its time grows with the cube of the columns."""
+    """Why a covariance is too large, if it is: its time grows with the cube of the columns."""
     return f"a covariance of {columns:,} columns would take minutes" if columns > _MOST_GAUSSIAN_COLUMNS else None
 
 
@@ -257,7 +257,7 @@ LearnControl = Callable[[Any, Any, int], Estimator]
 
 
 def _per_step(learn: LearnControl) -> LearnControl:
-    """From steps one by one; `targets`: (T, A) for each example."""
+    """Learn from steps one by one; `targets`: (T, A) for each example."""
 
     def learn_steps(inputs: UnitRows, targets: Sequence[npt.NDArray[Any]], seed: int) -> Estimator:
         return learn(inputs.matrix, np.concatenate(list(targets)), seed)

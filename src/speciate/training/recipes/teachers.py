@@ -155,7 +155,7 @@ class AnsweredExample(NamedTuple):
 
 
 def teacher_folder(context: TrainingContext, teacher: Teacher) -> Path:
-    """Of its weights, which may be converted first."""
+    """Folder of the teacher's weights, which may be converted first."""
     return causal_lm.transformers_folder(Path(teacher.folder), context.folders.cache)
 
 
@@ -183,7 +183,7 @@ def language_teacher(context: TrainingContext, teacher: Teacher, longest_answer:
 def teacher_answers(
     context: TrainingContext, teacher: Teacher, examples: Sequence[Example], longest_answer: int
 ) -> list[Answer]:
-    """One for each. Raises Stopped between batches where the run is asked to stop."""
+    """The teacher's answer to each example. Raises Stopped between batches where the run is asked to stop."""
     usual = teacher_prompt_form(teacher) is not None or longest_answer == Sampling().max_new_tokens
     identity = language_predictor.answer_identity(Path(teacher.folder), teacher.id) + (
         "" if usual else f" {longest_answer}"

@@ -190,5 +190,5 @@ def _boxed(answer: str) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """Of one form in Unicode, folded case, single spaces, without what stands around a result."""
+    """The text in one form of Unicode, with folded case and single spaces, without what stands around a result."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_MARGINS)

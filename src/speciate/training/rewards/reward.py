@@ -69,7 +69,7 @@ class Reward(Protocol):
     """Opened for one run and asked many times. Not from two threads at once."""
 
     name: str
-    """Of its own among the rewards of a run."""
+    """Name that no other reward of the run has."""
     failures: RewardFailures
 
     def score(

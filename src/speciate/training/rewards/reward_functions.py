@@ -22,10 +22,12 @@ class RewardFunctions(NamedTuple):
     opened: list[Reward]
     weights: list[float]
     host: EnvironmentHost | None = None
-    """Of an environment, which may say itself what an answer was worth: the last of the functions and weights."""
+    """Host of an environment, which may say itself what an answer was worth: that is the last of the functions and
+    weights."""
 
     def functions(self, questions: Sequence[Question]) -> list[Callable[..., list[float | None]]]:
-        """One for each reward, of its name. trl hands each the column `place` of the questions of `asking.rows`."""
+        """One function for each reward, under its name. trl hands each the column `place` of the questions of
+        `asking.rows`."""
         found = [_reward_function(each, questions) for each in self.opened]
         return [*found, _of_environments] if self._own else found
 
@@ -36,8 +38,8 @@ class RewardFunctions(NamedTuple):
     def sums(
         self, questions: Sequence[Question], answers: Sequence[str], environments: Sequence[float | None] = ()
     ) -> list[float]:
-        """Of each answer, as trl sums them: what a reward does not say counts as 0, NaN where none says anything.
-        `environments`: what they said themselves."""
+        """Weighted sum of each answer's rewards, as trl sums them: what a reward does not say counts as 0, NaN where
+        none says anything. `environments`: what they said themselves."""
         by_reward = [_score_answers(each, questions, answers) for each in self.opened]
         by_reward += [list(environments)] if self._own else []
         return weighted_sums(list(zip(*by_reward, strict=True)), self.weights)
@@ -121,8 +123,8 @@ def _score_answers(reward: Reward, questions: Sequence[Question], answers: Seque
 
 
 def weighted_sums(said: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float]:
-    """Of each answer the sum of what its rewards say, where those that say nothing (None or NaN) count as 0; NaN where
-    none says anything."""
+    """Weighted sum of each answer's rewards, where those that say nothing (None or NaN) count as 0; NaN where none says
+    anything."""
     return [_sum(values, weights) for values in said]
 
 

@@ -21,11 +21,12 @@ _RULES = {
     "gym": "speciate.training.rewards.reward_rules:gym_rule",
 }
 Rule = Callable[[str, str | None, Any], Any]
-"""Of the result, the target and the cell of the spec's column: a number, None, or a failure."""
+"""From the result, the target and the cell of the spec's column to a number, None, or a failure."""
 
 
 class RuleQuestion(TypedDict):
-    """Of each answer: its result (None: there is none), the reference, and the cell of the rule's column."""
+    """What a rule reads of each answer: its result (None: there is none), the reference, and the cell of the rule's
+    column."""
 
     answers: Sequence[str | None]
     references: Sequence[str | None]

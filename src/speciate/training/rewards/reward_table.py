@@ -72,7 +72,7 @@ def open_rewards(
 
 
 def reward_names(specs: Sequence[RewardSpec]) -> list[str]:
-    """Of each reward: its own, else its kind, with a number where another has it too."""
+    """Name of each reward: its own, else its kind, with a number where another has it too."""
     wanted, seen = [spec.name or spec.kind for spec in specs], Counter[str]()
     found = []
     for name in wanted:

@@ -38,7 +38,7 @@ _TYPES: Mapping[str, type[Any]] = {"str": str, "int": int, "float": float, "bool
 
 
 class CallCounts(TypedDict):
-    """Of tools, in a run."""
+    """Calls of an environment's tools in a run, and what failed."""
 
     calls: int
     failures: dict[str, int]
@@ -48,7 +48,7 @@ class CallCounts(TypedDict):
 class Tool(NamedTuple):
     name: str
     signature: inspect.Signature
-    """Without self."""
+    """Signature without self."""
     doc: str
 
 
