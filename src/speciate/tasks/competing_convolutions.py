@@ -25,7 +25,7 @@ from speciate.tasks.task import Arrays, RepresentationSettings
 _LENGTH, _KERNELS, _GROUPS, _FEWEST_GROUPS = 9, 8, 64, 8
 """Weights of a kernel, kernels of a group, groups: half of them for the series, half for its differences."""
 _MOST_CHANNELS = 8
-"""That a group adds up."""
+"""Channels that a group adds up, at most."""
 _WORK = 10_000_000_000
 """Results of kernels: about a minute."""
 _CHUNK = 4_000_000
@@ -43,7 +43,7 @@ class _Kernels(NamedTuple):
 
 
 class _SparseScaling(NamedTuple):
-    """Of counts: zeros stay zeros, others come to mean 0 by a spread that is wider for rare ones."""
+    """Scaling of counts: zeros stay zeros, others come to mean 0 by a spread that is wider for rare ones."""
 
     mean: npt.NDArray[np.float32]  # (features,)
     spread: npt.NDArray[np.float32]

@@ -81,7 +81,7 @@ class DenoisingNetwork:
 
 
 class DenoisingHead(ImageGeneration):
-    """Of one pipeline; it is not stored."""
+    """Task head of one pipeline; it is not stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
     _pipeline: Pipeline = PrivateAttr()
@@ -147,7 +147,7 @@ def denoising_head(pipeline: Pipeline) -> DenoisingHead:
 
 
 def _noise_of(latents: torch.Tensor, level: int) -> torch.Tensor:
-    """The same for the same image and level, whatever else is in the batch."""
+    """Noise that is the same for the same image and level, whatever else is in the batch."""
     import torch
 
     seed = zlib.crc32(latents.numpy().tobytes()) * _JUDGED_LEVELS + level

@@ -28,7 +28,7 @@ class EncodedColumns:
         """`plain`: the other columns. `means`: column -> category -> K means; of an unknown category `default`."""
         self._plain, self._means, self._default = plain, means, tuple(default)
         self._learned: dict[str, npt.NDArray[np.float64]] = {}
-        """Of the rows that it was fitted on, by id: as the other folds encode them. Not saved."""
+        """Encoded rows that it was fitted on, by id: as the other folds encode them. Not saved."""
 
     @classmethod
     def fit(cls, examples: Sequence[Example], inputs: Sequence[str], targets: npt.NDArray[Any]) -> EncodedColumns:

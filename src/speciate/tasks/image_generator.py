@@ -31,7 +31,7 @@ from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.task import Prediction
 
 _NOTICES = ("README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-"""Of a base model: its licence goes with weights that were made from it."""
+"""Files that are kept of a base model: its licence goes with weights that were made from it."""
 
 
 class _Manifest(BaseModel):
@@ -85,7 +85,7 @@ class ImageGenerator:
 
 
 def load_generator(folder: Path, threads: int = 1) -> ImageGenerator:
-    """From a folder whose hashes were checked."""
+    """Load a generator from a folder whose hashes were checked."""
     return ImageGenerator(load_pipeline(folder, folder.name, threads), folder, load_sampling(folder))
 
 

@@ -96,7 +96,8 @@ class IntervalQuantiles:
 
 
 def intervals(steps: int) -> list[tuple[int, int]]:
-    """Of each depth the parts of one length, and those that begin half a part later.
+    """Intervals [begin, end) of a series: at each depth the parts of one length, and those that begin half a part
+    later.
 
     >>> intervals(4)
     [(0, 4), (0, 2), (2, 4), (1, 3), (0, 1), (1, 2), (2, 3), (3, 4)]

@@ -21,7 +21,7 @@ _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "convolutions": Convolutions, "competing convolutions": CompetingConvolutions,
 }  # fmt: skip
 _MOST_KEPT_BYTES, _MOST_KEPT = 64 << 20, 2
-"""Of one matrix, and matrices."""
+"""Most bytes of a matrix that is kept, and most matrices."""
 
 
 class Joined:

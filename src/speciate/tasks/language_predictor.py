@@ -231,7 +231,7 @@ class _RewardManifest(BaseModel):
 
 
 def load_reward_model(folder: Path, threads: int = 1) -> RewardPredictor:
-    """From a folder whose hashes were checked."""
+    """Load a reward model from a folder whose hashes were checked."""
     import torch
 
     torch.set_num_threads(threads)

@@ -84,7 +84,7 @@ class Parts:
         return list(dict.fromkeys(part.name for part in self._parts))
 
     def encoders(self) -> list[Embeddings]:
-        """Of parts that a base model reads."""
+        """Encoders of the parts that a base model reads."""
         return [part.representation for part in self._parts if isinstance(part.representation, Embeddings)]
 
     def encode(self, examples: Sequence[Example]) -> Any:
@@ -159,7 +159,7 @@ class Parts:
 
 
 def with_part(examples: Sequence[Example], part: str) -> list[Example]:
-    """Those that have the part, with it alone as their medium."""
+    """Examples that have the part, with it alone as their medium."""
     return [example._replace(media=example.media[part]) for example in examples if example.media.get(part) is not None]
 
 
@@ -174,7 +174,7 @@ def is_counted(part: PartName) -> bool:
 
 
 def _read_part(name: str, examples: Sequence[Example], encoder: Embeddings) -> _Part:
-    """By a base model. `examples`: with the part as their medium."""
+    """A part that a base model reads. `examples`: with the part as their medium."""
     rows = encoder.encode(examples)
     return _Part(name, encoder, _weight(rows), rows.shape[1])
 
@@ -202,7 +202,7 @@ def _fit_part(name: str, examples: Sequence[Example], *, dense: bool, one_unit: 
 
 
 def _weight(rows: npt.NDArray[Any]) -> float:
-    """By which a part comes to the spread of ten columns of spread 1."""
+    """Factor by which a part comes to the spread of ten columns of spread 1."""
     total = float(np.var(rows, axis=0).sum())
     return float(np.sqrt(10 / total)) if total > 0 else 1.0
 

@@ -26,7 +26,7 @@ Rebuild = Callable[[RepresentationSettings], Embeddings]
 
 
 def encoders_of(representation: Representation) -> Sequence[Embeddings]:
-    """Of a representation of several: those inside it. Empty of others."""
+    """Encoders inside a representation of several; empty for others."""
     found: Any = getattr(representation, "encoders", None)
     inside: Sequence[Embeddings] = found() if found is not None else ()
     return inside
@@ -61,7 +61,7 @@ def rebuild(settings: RepresentationSettings, folder: Path, cache: Folders | Non
 
 
 def _place(file: Path, target: Path) -> None:
-    """The same file, without its bytes where the disk is the same; links by name are not read."""
+    """Put the same file there, without its bytes where the disk is the same; links by name are not read."""
     try:
         os.link(file, target)
     except OSError:

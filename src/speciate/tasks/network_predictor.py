@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MANIFEST, HEAD = "predictor.json", "head.safetensors"
 _NO_OUTPUT = {"temperature", "thresholds", "known"}
-"""Of a task head: calibration, and the labels that vectors were learned from. They say nothing of what a head gives."""
+"""Fields of a task head that say nothing of what a head gives: calibration, and the labels that vectors were learned
+from."""
 _BATCH = 32
 
 
@@ -159,7 +160,7 @@ def _batches(backbone: Backbone, items: Sequence[Item], size: int) -> Iterator[l
 
 
 def saved_task_head(folder: Path) -> TaskHead:
-    """Of a model that was trained here, whatever learned it."""
+    """Task head of a model that was trained here, whatever learned it."""
     said = json.loads((folder / MANIFEST).read_text())["readout"]
     found: TaskHead = TASK_HEADS[said["family"]].model_validate(said)
     return found

@@ -45,7 +45,7 @@ _SIDE = 64
 """Pixels of the square that segments are judged at while they are trained."""
 _WRITING: tuple[Adapter, ...] = ("ctc", "speech", "seq2seq", "image-to-text", "question-answering")
 WITHOUT_LABELS: tuple[Adapter, ...] = (*_WRITING, "forecast", "depth", "zero-shot-image", "zero-shot-audio")
-"""Whose heads have no rows of labels."""
+"""Adapters whose heads have no rows of labels."""
 
 
 def published_task_head(head: PublishedHead, task_head: TaskHead) -> TaskHead:
@@ -215,7 +215,7 @@ class PublishedPanoptic(Panoptic):
         return np.stack([segments, places[segments]])
 
     def _segments(self, target: Mapping[str, Any], part: Batch, row: int) -> _Segments:
-        """Of labels that training has not seen there are none."""
+        """Segments of a target, placed as in its row of the batch; labels that training has not seen have none."""
         pixels = _placed(from_runs(target["rle"], target["size"]), part, row)
         known = [(place, label) for place, label in enumerate(target["labels"], 1) if label in self.labels]
         shown = [(place, label) for place, label in known if (pixels == place).any()]

@@ -81,8 +81,8 @@ def _fold_temperature(network: PublishedNetwork, temperature: float, media: Sequ
 
 
 def _cool(network: PublishedNetwork, temperature: float) -> None:
-    """Of a zero-shot model, whose logits are multiplied by a number that is kept as its logarithm. Of several templates
-    each is cooled by itself."""
+    """Apply a temperature to a zero-shot model, whose logits are multiplied by a number that is kept as its logarithm.
+    Of several templates each is cooled by itself."""
     import torch
 
     scales = [each for name, each in network.module.named_parameters() if name.startswith("logit_scale")]

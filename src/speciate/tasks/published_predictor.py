@@ -63,7 +63,7 @@ class PublishedPredictor:
 
     @property
     def published_labels(self) -> tuple[str, ...]:
-        """Those of the head, or those that a zero-shot model is asked about."""
+        """Labels of the head, or those that a zero-shot model is asked about."""
         if self.prompts is not None and self.prompts.labels:
             return self.prompts.labels
         return self.model.labels if self.model.head.labels != () else ()
@@ -136,7 +136,7 @@ def map_prediction(raw: Prediction, table: LabelMap, family: Family, *, prefixed
 
 
 def _largest(table: LabelMap, probabilities: Mapping[str, float]) -> dict[str, float]:
-    """Of labels that may all be given: the largest probability of those that mean the same."""
+    """Probability of each label where several may be given: the largest of those that mean the same."""
     shares = dict.fromkeys(table.wanted, 0.0)
     for name, share in probabilities.items():
         if name in table.pairs:
@@ -179,7 +179,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def _above(raw: RawAnswer, thresholds: Mapping[str, float] | None) -> RawAnswer:
-    """Of several labels: those above their own threshold."""
+    """Where several labels may be given, answer those above their own threshold."""
     if thresholds is None or raw.probabilities is None:
         return raw
     return raw._replace(output=sorted(each for each, share in raw.probabilities.items() if share > thresholds[each]))

@@ -34,11 +34,11 @@ _MOST_UNKNOWN = 0.2
 """Share of the characters or tokens of the training texts that a tokenizer may lack."""
 _IGNORED = -100
 _MOST_TOKENS = 448
-"""Of a text that is learned, where the network names no limit."""
+"""Tokens of a text that is learned, at most, where the network names no limit."""
 
 
 class _Texts:
-    """Of task heads whose scores are characters."""
+    """What task heads have in common whose scores are characters."""
 
     def encode_targets(self, targets: Sequence[Any]) -> Any:
         return list(targets)

@@ -26,7 +26,7 @@ from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepres
 _LENGTH = 9
 """Weights of a kernel."""
 KERNELS = tuple(combinations(range(_LENGTH), 3))
-"""Where each kernel has a 2."""
+"""Places at which each kernel has a 2."""
 _MOST_PER_KERNEL, _LEAST_PER_KERNEL, _MOST_DILATIONS = 119, 12, 32
 """84 times 119 features are the authors' 9,996."""
 _WORK = 40_000_000_000
@@ -106,7 +106,7 @@ class Convolutions:
 
 
 def channels_and_length(series: Sequence[Series]) -> tuple[int, int]:
-    """Of training series (C, T): C and the median of T. UnsuitableRepresentation as in `Convolutions.fit`."""
+    """Channels C of training series (C, T), and the median of T. UnsuitableRepresentation as in `Convolutions.fit`."""
     channels = {len(each) for each in series}
     if len(channels) > 1:
         raise UnsuitableRepresentation("the series differ in their channels")
@@ -144,8 +144,8 @@ def _plan(steps: int, channels: int, each_kernel: int, generator: np.random.Gene
 
 
 def _thresholds(plan: _Plan, series: Sequence[Series], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Of each feature a quantile of the results on a training series; quantiles follow the golden ratio, so that they
-    spread evenly."""
+    """Thresholds (F,): for each feature a quantile of the results on a training series. Quantiles follow the golden
+    ratio, so that they spread evenly."""
     drawn = generator.integers(len(series), size=(len(plan.dilations), len(KERNELS)))
     found, before = list[npt.NDArray[np.float32]](), 0
     for place, count in enumerate(plan.counts.tolist()):

@@ -87,7 +87,8 @@ class Scaling(NamedTuple):
 
 
 _MOST_CATEGORIES, _SURE_CATEGORIES, _OFTEN = 250, 50, 5
-"""Of a column; so many of them whatever their number of rows, others only where they occur so often."""
+"""Categories of a column at most; so many of them whatever their number of rows, others only where they occur so
+often."""
 
 
 class Columns:

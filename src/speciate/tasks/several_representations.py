@@ -30,7 +30,7 @@ class Several:
 
     @property
     def names(self) -> list[str]:
-        """Of mixed rows: the parts that any of them reads."""
+        """Parts of mixed rows that any of the representations reads."""
         return sorted({name for each in self._representations for name in getattr(each, "names", ())})
 
     def encoders(self) -> list[Embeddings]:

@@ -45,11 +45,11 @@ class TaskTerms(NamedTuple):
 
     positive_label: str | None = None
     horizon: int | None = None
-    """Of forecasts, in steps."""
+    """Steps that a forecast reaches ahead."""
     order: tuple[str, ...] = ()
-    """Of ordinal labels, from low to high. Empty: the order of the numbers that the labels are or begin with."""
+    """Ordinal labels, from low to high. Empty: the order of the numbers that the labels are or begin with."""
     modality: str | None = None
-    """Of the examples; a caller with their manifest fills it in."""
+    """Modality of the examples; a caller with their manifest fills it in."""
 
 
 class TaskExample(NamedTuple):
@@ -109,7 +109,7 @@ class Representation(Protocol):
 
 
 class DirectSupervision:
-    """Of a task head that learns from the examples in the form in which it is evaluated on them."""
+    """For task heads that learn from the examples in the form in which they are evaluated on them."""
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
@@ -133,7 +133,7 @@ class TaskHead(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of their codes; for ordinal ones of their ranks."""
+        """Labels in the order of their codes; for ordinal ones of their ranks."""
         ...
 
     @classmethod

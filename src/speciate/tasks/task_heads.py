@@ -59,4 +59,4 @@ AnyTaskHead = Annotated[
     | Control,
     Field(discriminator="family"),
 ]
-"""As it is stored with a model: those that are trained."""
+"""A task head as it is stored with a model: those that are trained."""

@@ -36,11 +36,11 @@ class Anomaly(BaseModel):
     family: Literal["anomaly"] = "anomaly"
     positive_label: str
     normal_share: float
-    """Of the normal examples, those that are to be called normal."""
+    """Share of the normal examples that are to be called normal."""
     normal_scores: tuple[float, ...] = ()
-    """Of held-out normal examples, from low to high; evenly spaced quantiles where they are many."""
+    """Scores of held-out normal examples, from low to high; evenly spaced quantiles where they are many."""
     counted: int = 0
-    """How many examples those stand for."""
+    """How many examples `normal_scores` stand for."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class Classification(DirectSupervision, BaseModel):
         return made
 
     def _told(self, row: npt.NDArray[np.float64]) -> dict[str, float]:
-        """Of very many labels those alone that are at all probable."""
+        """Probability of each label; of very many labels, those alone that are at all probable."""
         if len(self.labels) <= _MOST_TOLD:
             return dict(zip(self.labels, row.tolist(), strict=True))
         places = np.sort(np.argpartition(-row, _TOLD)[:_TOLD])
@@ -136,7 +136,7 @@ def softmax(scores: Scores, temperature: float = 1.0) -> Scores:
 
 
 def sigmoid(scores: npt.NDArray[Any]) -> Scores:
-    """Of any shape."""
+    """Logistic function of scores of any shape."""
     probabilities: Scores = 1.0 / (1.0 + np.exp(-np.clip(scores.astype(np.float64), -500, 500)))
     return probabilities
 

@@ -92,7 +92,7 @@ class Control(BaseModel):
 
     @classmethod
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
-        """The same action, whatever is seen: the mean, for absolute errors the median."""
+        """A baseline with the same action, whatever is seen: the mean, for absolute errors the median."""
         middle = np.median if metric == "action_mae" else np.mean
         actions = np.concatenate([np.array(target[ACTIONS], np.float64) for target in targets])
         centre = [round(float(value), 6) for value in middle(actions, axis=0)]

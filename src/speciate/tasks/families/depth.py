@@ -51,7 +51,7 @@ class Depth(DirectSupervision, BaseModel):
 
     @classmethod
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
-        """At each place the median depth of the training images there."""
+        """A baseline with, at each place, the median depth of the training images there."""
         maps = np.stack([resize_labels(from_map(target), (_GRID, _GRID)) for target in targets])
         middle = _medians(maps)
         prediction = Prediction(to_map(middle), None, None)

@@ -111,7 +111,7 @@ class Forecasting(BaseModel):
         return [_rescale(made, LevelAndSpread.of(one.media)) for made, one in zip(predictions, examples, strict=True)]
 
     def head(self, width: int) -> torch.nn.Module:
-        """Of the pooled and of the last state."""
+        """Linear head on the pooled and the last state."""
         from torch import nn
 
         return nn.Linear(2 * width, self.channels * self.horizon)

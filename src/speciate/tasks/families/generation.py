@@ -114,8 +114,8 @@ def parts_of(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def split_answer(media: Mapping[str, Any]) -> tuple[Parts, str] | None:
-    """Of a row whose one text is a conversation that ends in the assistant's turn: the row without that turn, and it.
-    ValueError for a text that is meant to be a conversation and is none."""
+    """Split a row whose one text is a conversation that ends in the assistant's turn into the row without that turn,
+    and it. None for other rows. ValueError for a text that is meant to be a conversation and is none."""
     texts = [part for part, _ in present_parts(media) if part.modality == "text"]
     turns = split_last_answer(conversation(media[str(texts[0])])) if len(texts) == 1 else None
     if turns is None or not turns[1].strip():

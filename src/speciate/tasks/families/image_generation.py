@@ -88,7 +88,7 @@ def prompt_of(example: Example) -> str:
 
 
 def resized(pixels: Pixels, side: int) -> Pixels:
-    """As a square of so many pixels."""
+    """The image as a square of `side` pixels."""
     from PIL import Image
 
     if pixels.shape[:2] == (side, side):

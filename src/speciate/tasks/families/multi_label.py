@@ -48,8 +48,9 @@ class MultiLabel(DirectSupervision, BaseModel):
 
     @classmethod
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
-        """The same labels for all: those with the greatest F1 over all pairs; all, by the mean of the labels' F1; by
-        shares of wrong pairs the labels of at least half of the examples; by whole sets the most frequent set."""
+        """A baseline with the same labels for all: those with the greatest F1 over all pairs; all, by the mean of the
+        labels' F1; by shares of wrong pairs the labels of at least half of the examples; by whole sets the most
+        frequent set."""
         task_head = cls.fit(targets, {})
         wanted = task_head.encode_targets(targets)
         shares = wanted.mean(axis=0)
@@ -153,7 +154,7 @@ def _thresholds_of_each(probabilities: Scores, labelled: npt.NDArray[np.bool_]) 
 
 
 def _thresholds_of_errors(probabilities: Scores, labelled: npt.NDArray[np.bool_]) -> list[float]:
-    """By the share of wrong pairs: each label's errors are fewest."""
+    """Thresholds by the share of wrong pairs: each label's errors are fewest."""
     chosen = []
     for column, target in zip(probabilities.T, labelled.T, strict=True):
         cuts, given, hits = _curve(column, target)

@@ -35,7 +35,7 @@ class Ordinal(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["ordinal"] = "ordinal"
     labels: tuple[str, ...]
-    """From low to high."""
+    """Labels from low to high."""
     temperature: float = 1.0
 
     @classmethod
@@ -142,7 +142,7 @@ def check_order(labels: Collection[str], order: Sequence[str]) -> None:
 
 
 def _number(label: str) -> float:
-    """Also of "1-poor"; NaN where there is none at the beginning."""
+    """Number that a label is or begins with, as in "1-poor"; NaN where there is none."""
     try:
         return float(label)
     except ValueError:

@@ -35,7 +35,7 @@ class Retrieval(DirectSupervision, BaseModel):
     known: tuple[str, ...]
     """Labels of the training examples; a model gives none."""
     dimensions: int = 128
-    """Of a network's vectors."""
+    """Length of a network's vectors."""
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
@@ -51,7 +51,7 @@ class Retrieval(DirectSupervision, BaseModel):
 
     @classmethod
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
-        """The same vector for all: neighbours by chance."""
+        """A baseline with the same vector for all: neighbours by chance."""
         return lambda example: Prediction([1.0], None, None)
 
     @property

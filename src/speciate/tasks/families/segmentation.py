@@ -52,14 +52,15 @@ class Segmentation(DirectSupervision, BaseModel):
     whole_batch: ClassVar[Literal[True]] = True
     family: Literal["segmentation"] = "segmentation"
     labels: tuple[str, ...]
-    """Without background."""
+    """Labels without background."""
     side: int
-    """In pixels, of the squares or cubes that are learned and answered."""
+    """Side of the squares or cubes that are learned and answered, in pixels."""
     axes: Literal[2, 3] = 2
-    """3 of volumes."""
+    """2 for images, 3 for volumes."""
     shares: tuple[float, ...] = ()
-    """Of what was learned, that are background and each label: where a head begins. Where all were as likely, soft Dice
-    would first teach it that everything is the rarest label, and many steps would go by until it had unlearned that."""
+    """Shares of what was learned that are background and each label: where a head begins. Where all were as likely,
+    soft Dice would first teach it that everything is the rarest label, and many steps would go by until it had
+    unlearned that."""
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
@@ -102,7 +103,7 @@ class Segmentation(DirectSupervision, BaseModel):
 
     @classmethod
     def baseline(cls, targets: Sequence[Any], terms: TaskTerms, metric: str = "") -> Callable[[Example], Prediction]:
-        """At each place the label that is commonest there."""
+        """A baseline with, at each place, the label that is commonest there."""
         task_head = cls.fit(targets, {})
         counts = np.zeros((len(task_head.labels) + 1, *task_head.shape), np.int64)
         for target in targets:
@@ -113,7 +114,7 @@ class Segmentation(DirectSupervision, BaseModel):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what is learned and answered."""
+        """Shape of the masks that are learned and answered."""
         return (self.side,) * self.axes
 
     def encode_targets(self, targets: Sequence[Any]) -> npt.NDArray[np.uint8]:
@@ -177,7 +178,7 @@ class Segmentation(DirectSupervision, BaseModel):
 
 
 def _label_shares(targets: Sequence[Any], labels: Sequence[str]) -> tuple[float, ...]:
-    """Of background and each label, the mean over targets whatever their size."""
+    """Shares of background and each label, the mean over targets whatever their size."""
     found = np.zeros(len(labels) + 1)
     for target in targets:
         pixels = from_runs(target["rle"], target["size"])
@@ -234,10 +235,10 @@ class LabelMap(TypedDict):
     """A mask as JSON."""
 
     labels: list[str]
-    """Of the codes from 1 on."""
+    """Labels of the codes from 1 on."""
     size: list[int]
     rle: Any
-    """Of `to_runs`."""
+    """Runs, as `to_runs` writes them."""
     spacing: NotRequired[list[float]]
     """Millimetres between voxels."""
 

@@ -72,7 +72,7 @@ class Tokens(DirectSupervision, BaseModel):
         return [self._prediction(each) for each in scores]
 
     def placed(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
-        """With the commonest tag for units that a network has not seen."""
+        """Predictions with the commonest tag for units that a network has not seen."""
         made = []
         for prediction, example in zip(predictions, examples, strict=True):
             given = prediction.output

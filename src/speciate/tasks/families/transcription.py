@@ -31,7 +31,7 @@ class Transcription(DirectSupervision, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     family: Literal["transcription"] = "transcription"
     characters: str
-    """Each once, sorted."""
+    """Characters of the training texts, each once, sorted."""
 
     @classmethod
     def evaluation_example(cls, example: Example, cell: Any, terms: TaskTerms) -> TaskExample | None:
