@@ -40,19 +40,19 @@ class Spend(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     dataset: str
-    """Its name."""
+    """Name of the dataset."""
     host: str
     usd: float | None = Field(None, ge=0)
     """At most, of all its attempts together; None: whatever is left of what was allowed."""
 
 
 class Share(NamedTuple):
-    """Of one job, of one sum that was allowed."""
+    """What one job may spend of one sum that was allowed."""
 
     usd: float
     """What its attempts may spend together."""
     alone: float
-    """The same, if no other job lived."""
+    """What they might spend together, if no other job lived."""
     holders: tuple[str, ...]
     """Jobs that hold some of the sum."""
 
@@ -67,9 +67,9 @@ Consented = tuple[str, str]
 
 class Ledger(NamedTuple):
     caps: Mapping[Consented, float]
-    """In force."""
+    """Sums in force, in USD."""
     spent: Mapping[Consented, Mapping[str, float]]
-    """By job, since the sum was allowed."""
+    """USD by job, since the sum was allowed."""
     holding: Mapping[str, Sequence[Spend]]
     """Jobs with a run that lives, and those that are to start before the one in question."""
 
@@ -115,7 +115,7 @@ class Ledger(NamedTuple):
 
 
 def ledger(database: Database) -> Ledger:
-    """As of now."""
+    """The ledger as of now."""
     now = database.now()
     spent = dict[Consented, dict[str, float]]()
     for dataset, host, job, usd in database.read(_SPENT):

@@ -269,7 +269,7 @@ class Engine:
         return rows.select(self.workspace.database, " AND ".join(where), parameters, order)
 
     def children(self, *jobs: str) -> Sequence[Job]:
-        """In the order in which they were made."""
+        """Children of these jobs, in the order in which they were made."""
         return rows.children_of(self.workspace.database, [*jobs]) if jobs else ()
 
     def wait(self, job: str, *, until: str = "end", timeout: float) -> Job:

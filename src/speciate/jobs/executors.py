@@ -28,9 +28,9 @@ from speciate.jobs.zygote import PROCESSES, SANDBOXED, SUPERVISORS, Program
 from speciate.sandbox import process, warm
 
 _ARGUMENT_BYTES = 1024
-"""Of a zygote's command line, where its forks write theirs."""
+"""Length of the last argument of a zygote's command line, where its forks write their own."""
 _PREPARED_SECONDS = 240.0
-"""So long imports that were asked for stay made, at least."""
+"""Seconds that imports which were asked for stay made, at least."""
 _log = logging.getLogger(__name__)
 
 
@@ -206,7 +206,8 @@ class LocalExecutor:
 
 
 class _Zygotes:
-    """Those of one executor: their sockets are there at once, they start when somebody first asks. Thread-safe."""
+    """The zygotes of one executor: their sockets are there at once, they start when somebody first asks.
+    Thread-safe."""
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace

@@ -51,7 +51,7 @@ _RESERVE, _RESERVE_BYTES = "reserve", 16_384
 NO_ROOM = 77
 """Exit code of a worker that a full disk kept from writing how it ended."""
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
-"""Of a worker's own doing: it is tried again, with a retry less."""
+"""Signals that a worker brought on itself: it is tried again, with a retry less."""
 
 
 class Outcome(NamedTuple):
@@ -92,7 +92,7 @@ class RunDocument(TypedDict, total=False):
     entry: str
     """`module:function` of the kind's `run`."""
     payload: dict[str, Any]
-    """Of the plan, as JSON; the kind knows its keys."""
+    """Payload of the plan, as JSON; the kind knows its keys."""
     secrets: Sequence[tuple[str, str]]
     """Name and host of the keys that the run needs."""
     workspace: str
@@ -107,7 +107,7 @@ class RunDocument(TypedDict, total=False):
     row: Mapping[str, Any]
     """The job, without result and error."""
     allowances: dict[str, float]
-    """By host, USD."""
+    """USD by host."""
     zygote: str
     warm_parent: str
     """Where the launching process's warm parent listens (`sandbox.warm.use`)."""

@@ -16,9 +16,9 @@ from speciate.refs import JobId
 
 class State(StrEnum):
     WAITING = "waiting"
-    """For other jobs."""
+    """It waits for other jobs."""
     QUEUED = "queued"
-    """For room, or for a backoff to pass."""
+    """It waits for room, or for a backoff to pass."""
     STARTING = "starting"
     """The start is on disk; the run has not been seen alive yet."""
     RUNNING = "running"
@@ -49,7 +49,7 @@ class RunHandle(TypedDict):
     place: NotRequired[str]
     """A place of settings.toml; without it the run is on this machine."""
     folder: NotRequired[str]
-    """Of the run in the place's depot, relative to it: known however the workspace is moved or copied."""
+    """Folder of the run in the place's depot, relative to it: known however the workspace is moved or copied."""
 
 
 JobError = TypedDict(
@@ -91,11 +91,11 @@ class Limits(BaseModel):
     queue_seconds: float | None = None
     run_seconds: float | None = None
     silence_seconds: float | None = None
-    """Without a line of progress."""
+    """Seconds that it may be without a line of progress."""
     grace_seconds: float = 20.0
-    """Between the polite request to stop and the kill."""
+    """Seconds between the polite request to stop and the kill."""
     retries: int = 3
-    """After transient errors; also the number of times that a run which ran out of memory is tried smaller."""
+    """Retries after transient errors; also how often a run that ran out of memory is tried smaller."""
 
 
 class Job(BaseModel):

@@ -81,7 +81,7 @@ class Plan(BaseModel, Generic[Payload]):
     peak_memory_mb: int | None = None
     """Expected; `resources` is what is kept free for it."""
     p95_latency_ms: float | None = None
-    """Of one answer of the model that it makes."""
+    """95th percentile of the milliseconds for one answer of the model that the run makes."""
     known_from: tuple[str, ...] = ()
     """Jobs that the estimates come from."""
     use_case: str | None = None

@@ -25,7 +25,7 @@ from speciate.workspace.workspace import Folders
 _LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part of 64 MB, decoded
 _log = logging.getLogger(__name__)
 _QUESTIONS_PER_LIFE = 1000
-"""After so many a process is replaced: libraries leak, and a captured process should not live for ever."""
+"""Questions after which a process is replaced: libraries leak, and a captured process should not live for ever."""
 _LONGEST_ANSWER = 64 << 20  # bytes
 SERVICE_MODULE = "speciate.jobs.pool_process"
 """The module of a process that answers `ask_service`; its argument is the workspace's folder."""
@@ -40,14 +40,14 @@ class FileAnswer(TypedDict):
     """What a service answers whose answer is a file: see `Pool.ask_for_file`."""
 
     file: str
-    """Its name in the process's working folder."""
+    """Name of the file in the process's working folder."""
 
 
 class ImageAnswer(TypedDict):
     """What a service answers that draws."""
 
     png: str
-    """In base64."""
+    """A PNG file in base64."""
 
 
 CALL_SECONDS = 43.0

@@ -155,7 +155,7 @@ class Reconciler:
         return found.get(job)
 
     def _rooms(self) -> Iterator[tuple[str | None, Capacity]]:
-        """Each place with its capacity, this machine first."""
+        """Each place with its capacity; this machine is None and comes first."""
         yield None, self._capacity
         yield from self._places.capacities.items()
 
@@ -439,7 +439,7 @@ class Reconciler:
         self._tell(job, NoRoom("Stopped at a checkpoint for a job that somebody waits for; it resumes by itself."))
 
     def _with_money(self, planned: list[Job]) -> tuple[list[Job], dict[str, str]]:
-        """Those whose share of what people allowed is free, and why others wait. In the order in which they start: who
+        """Jobs whose share of what people allowed is free, and why others wait. In the order in which they start: who
         waits holds its share against those behind it, so that it cannot starve."""
         if not any(self._plans[job.id].spends for job in planned):
             return planned, {}

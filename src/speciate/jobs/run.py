@@ -54,10 +54,10 @@ class Run:
         """`run.redacted(text)`: the text of others without the run's keys. Use it for everything that is kept."""
         spec = folder.spec()
         self.payload = spec["payload"]
-        """As JSON; `read_payload` gives the model that the kind's plan made."""
+        """Payload of the plan as JSON; `read_payload` gives the model that the kind's plan made."""
         self.job = spec["job"]
         self.allowances = spec.get("allowances", {})
-        """By host, what all attempts of this job may spend there together."""
+        """USD by host that all attempts of this job may spend there together."""
         self.folders = Folders(Path(spec["workspace"]))
         self.memory_retries = spec.get("memory_retries", 0)
         """How often this job ran out of memory before: halve the micro-batch that often."""
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def seconds_left(self) -> float:
-        """Until its limit passes; infinite without one."""
+        """Seconds until its limit passes; infinite without one."""
         return math.inf if self.limit_seconds is None else self.limit_seconds - (self.clock() - self._began)
 
     def keep_best(self, write: Callable[[Path], Mapping[str, object]]) -> None:

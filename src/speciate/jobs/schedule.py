@@ -16,10 +16,10 @@ from speciate.workspace.disk_space import DiskSpace, format_bytes
 
 PATIENCE_SECONDS = 60.0
 COURTESY_SECONDS = 5.0
-"""So long a job that somebody waits for lets runs in the background be."""
+"""Seconds for which a job that somebody waits for leaves runs in the background alone."""
 _MOST_NAMED = 3
 _CLOCK_SECONDS = 5.0
-"""By which a clock is slewed back without having been set."""
+"""Seconds by which a clock is slewed back without having been set."""
 
 
 def _pool(resources: Resources) -> dict[str, float]:

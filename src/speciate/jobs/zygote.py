@@ -67,7 +67,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
 
 
 def modules(process: str) -> tuple[str, ...]:
-    """All that one of PROCESSES comes to import."""
+    """All modules that one of PROCESSES comes to import."""
     return tuple(dict.fromkeys(name for family in PROCESSES[process] for name in _MODULES[family]))
 
 
@@ -100,7 +100,7 @@ def become_worker(connection: socket.socket, parent: int) -> NoReturn:
 
 
 def _become(connection: socket.socket) -> NoReturn:
-    """In the fork: the program that is asked for."""
+    """In the fork: become the program that is asked for."""
     code = 70
     try:
         document, descriptors = warm_child.receive(connection)

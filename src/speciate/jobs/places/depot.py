@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 _KEPT = ("outputs", "checkpoints")
 _HASH_CHARACTERS = 64
 _MISSING = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
-"""Of a file that was there: ELOOP is a link in its place."""
+"""Error numbers for a file that was there and is gone: ELOOP is a link in its place."""
 
 
 class Entry(NamedTuple):
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
 
 class Sent(NamedTuple):
     version: str
-    """Of speciate, here and there."""
+    """Version of speciate, here and there."""
     spec: RunDocument
     inputs: tuple[Entry, ...]
     moved: Mapping[str, str]
@@ -170,7 +170,7 @@ def files_left(folder: Path) -> Iterator[Path]:
 
 
 def write_manifest(folder: Path) -> None:
-    """On the node, once nothing writes there any more."""
+    """Write the hashes of what a run left, on the node, once nothing writes there any more."""
     found: dict[str, str] = {}
     for name in files_left(folder):
         with (folder / name).open("rb") as file:

@@ -39,9 +39,9 @@ LOOK_SECONDS = 2.0
 _STALE_LOOKS = 3
 _RELAUNCH_SECONDS = 60.0
 _ASK_SECONDS = 5.0
-"""Between two questions to the cluster about runs that wait."""
+"""Seconds between two questions to the cluster about runs that wait."""
 _BURY_SECONDS = 10.0
-"""So long the cluster must say of a launch that nobody claimed that it has ended: once may be a mistake."""
+"""Seconds for which the cluster must say that a launch which nobody claimed has ended: once may be a mistake."""
 _BRING_TRIES = 3
 _LOOKED, _CLUSTER_LOG = "looked", "cluster.log"
 _TAIL = 2000
@@ -154,7 +154,7 @@ class PlaceExecutor:
             return b""
 
     def forget(self, handle: RunHandle) -> None:
-        """Its end is in the catalog."""
+        """Forget a run whose end is in the catalog."""
         with self._lock:
             watched = self._runs.pop(handle["run"], None)
         if watched is not None and isinstance(watched.found, Gone):
@@ -174,7 +174,8 @@ class PlaceExecutor:
     # One look
 
     def look(self) -> None:
-        """Of the place's thread alone. Never raises for a run's or the place's trouble."""
+        """One look at all runs of the place, for the place's own thread alone. Never raises for a run's or the place's
+        trouble."""
         with self._lock:
             runs = [watched for watched in self._runs.values() if not watched.over]
         self._ask(runs)
@@ -379,7 +380,7 @@ class PlaceExecutor:
         return RunFolder(self._workspace / "runs" / handle["run"])
 
     def _named(self, watched: _Watched) -> str:
-        """Of the launch, for the cluster: nobody else's."""
+        """Name of the launch for the cluster: nobody else's."""
         return watched.handle["folder"].replace("/runs/", "-")
 
     def _say_silent_cluster(self) -> str:

@@ -19,11 +19,11 @@ from speciate.jobs.folder import write_whole
 
 CLAIMED, LEASE, FENCED, CANCEL = "claimed", "lease", "fenced", "cancel"
 DAEMON = "daemon"
-"""Who claimed what will never start."""
+"""Name under which the daemon claims a launch, which then never starts."""
 _LOST = 1.5
 """Times the node's `hold`, until the daemon calls a silent run lost: it has killed itself long before."""
 _BEATS = 6
-"""In a `hold`."""
+"""Beats in a `hold`."""
 
 
 class Terms(NamedTuple):

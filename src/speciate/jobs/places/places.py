@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Places:
-    """Without any in the settings nothing is made and no thread begins."""
+    """The places of settings.toml. Without any, nothing is made and no thread begins."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

@@ -114,7 +114,7 @@ def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool
 
 
 def main(folder: str) -> int:
-    """On the node."""
+    """What the probe's job does on the node."""
     path = Path(folder)
     claim(path, "node")
     said = {
@@ -130,7 +130,7 @@ def main(folder: str) -> int:
 
 
 def _gpus() -> list[str]:
-    """As the driver's own program lists them."""
+    """GPUs as the driver's own program lists them."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_GPU_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -22,7 +22,7 @@ _PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "RESV_DEL_HOLD", "REQUEUE_HOLD
 _RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING", "STOPPED"}
 _SECONDS = 30.0
 _NOTICE_SECONDS = 60
-"""Before a time limit of Slurm's own, a run is told to leave a checkpoint."""
+"""Seconds before a time limit of Slurm's own at which a run is told to leave a checkpoint."""
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL")
 """Nothing that may hold a key: whoever may look at the cluster's jobs sees their scripts."""
 
@@ -52,7 +52,7 @@ class Slurm:
         )  # fmt: skip
 
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
-        """Of each name, by one call. After MinJobAge, 300 s by default, an ended one is not known any more."""
+        """Status of each name, by one call. After MinJobAge, 300 s by default, an ended one is not known any more."""
         said: dict[str, set[str]] = {name: set() for name in names}
         answer = self._call("squeue", "--noheader", "--states=all", f"--name={','.join(names)}", "--format=%j|%T")
         for line in answer.splitlines():
@@ -93,7 +93,7 @@ def _status(said: set[str]) -> Status:
 
 
 def _script(argv: Sequence[str]) -> str:
-    """With `exec`, so that Slurm's signals reach the supervisor itself."""
+    """Script of a launch. It uses `exec`, so that Slurm's signals reach the supervisor itself."""
     here = clean_environment()
     given = {name: here[name] for name in _PASSED_ON if name in here} | LIBRARIES | {"PYTHONUNBUFFERED": "1"}
     words = [f"{name}={value}" for name, value in given.items()]
