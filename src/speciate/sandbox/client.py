@@ -48,7 +48,7 @@ class ProcessDied(Exception):
     def __init__(self, how: str = "what it wrote is no answer", last: Sequence[str] = ()) -> None:
         super().__init__("; ".join((how, *(f"it wrote: {line}" for line in last))))
         self.how = how
-        """In our words: an exit code, a signal, or what it did."""
+        """What ended it, in our words: an exit code, a signal, or what it did."""
 
 
 class RemoteError(Exception):
@@ -202,7 +202,7 @@ class _Lines:
     def __init__(self, read: Callable[[float], bytes], most: int, deadline: float) -> None:
         self._read, self._room, self._deadline = read, most, deadline
         self.rest = bytearray()
-        """Of what was read, what follows the lines that were given."""
+        """Bytes that were read and follow the lines that were given."""
 
     def next(self) -> bytearray:
         searched = 0
@@ -231,7 +231,7 @@ def _milliseconds_left(deadline: float) -> float:
 
 
 def _bytes_below(folder: Path) -> int:
-    """On disk: a file with holes counts as what is there."""
+    """Bytes on disk below a folder: a file with holes counts as what is there."""
     size = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -58,7 +58,7 @@ PARENT_ENVIRONMENT = {
     **_ENVIRONMENT, "HOME": "/nonexistent", "TMPDIR": "/nonexistent",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # what forks should have one thread
 }  # fmt: skip
-"""Of a warm parent: a sandboxed process's, without a folder."""
+"""Environment of a warm parent: a sandboxed process's, without a folder."""
 _PACKAGE = Path(__file__).parent.parent
 _CODE = _PACKAGE.parent if (_PACKAGE.parent.parent / "pyproject.toml").is_file() else _PACKAGE
 """The package; of an editable install `src/`, which Python lists to find it, and in which nothing else lies."""
@@ -115,7 +115,7 @@ class Sandbox:
 
     @property
     def capabilities(self) -> int:
-        """Those that it keeps where root starts it, as a mask."""
+        """Capabilities that it keeps where root starts it, as a mask."""
         return 0 if self.code else syscall_filter.CAP_DAC_READ_SEARCH
 
 
@@ -137,9 +137,9 @@ class _Process(Protocol):
 
 class Ending(NamedTuple):
     how: str
-    """Its exit code or the signal that ended it, in words."""
+    """How it ended, in words: its exit code or the signal."""
     last: tuple[str, ...]
-    """Of its standard error: lines that may quote anything."""
+    """Last lines of its standard error, which may quote anything."""
 
 
 class SandboxedProcess:
@@ -233,7 +233,7 @@ def _kill_group(process: _Process) -> None:
 
 
 def _exit_status(process: _Process) -> str | None:
-    """In words; None where it lives."""
+    """How a process ended, in words; None where it lives."""
     if isinstance(process, warm.ForkedProcess):
         if not process.ended(0):
             return None
@@ -248,7 +248,7 @@ def _exit_status(process: _Process) -> str | None:
 
 
 def _ended_words(status: int) -> str:
-    """As of os.waitstatus_to_exitcode."""
+    """How a process ended, in words. `status`: as of os.waitstatus_to_exitcode."""
     return f"it ended with code {status}" if status >= 0 else f"{signal.Signals(-status).name} ended it"
 
 
@@ -258,7 +258,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def warm_address() -> str | None:
-    """Of this process's warm parent, for processes that it starts and that outlive it (`warm.use`)."""
+    """Address of this process's warm parent, for processes that it starts and that outlive it (`warm.use`)."""
     return warm.own_address(PARENT_ENVIRONMENT) if is_complete() else None
 
 

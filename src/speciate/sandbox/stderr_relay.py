@@ -19,7 +19,7 @@ MOST_BYTES, LONGEST = 64 << 10, 500
 _READ_BYTES = 1 << 16
 _REMEMBERED = 5
 _PAUSE_SECONDS = 0.02
-"""Between two looks at a process that has said too much: some 3 MB a second are dropped then."""
+"""Seconds between two looks at a process that has said too much: some 3 MB a second are dropped then."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Stream:
     rest: bytes = b""
     heard: int = 0
     last: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    """Its newest lines."""
+    """Newest lines that it wrote."""
     ended: threading.Event = field(default_factory=threading.Event)
     """All that it wrote has been passed on."""
 

@@ -35,7 +35,7 @@ _NEWEST = 466
 
 
 class SyscallNumbers(NamedTuple):
-    """Of one system call; None: the architecture has no such call."""
+    """Numbers of one system call; None: the architecture has no such call."""
 
     x86_64: int | None
     arm64: int | None
@@ -122,7 +122,7 @@ JUDGED = {
     "prlimit64": _PRLIMIT, "sendto": _SENDTO, "socket": _SOCKET, "socketpair": _SOCKETPAIR, "fcntl": _FCNTL,
     "ioctl": IOCTL, "utimensat": _UTIMENSAT, "setpriority": _SETPRIORITY, "ioprio_set": _IOPRIO_SET, **_OWN_THREAD,
 }  # fmt: skip
-"""Those of which the arguments decide."""
+"""System calls of which the arguments decide."""
 _SIGNALS_AND_LEASES = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 TERMINALS_AND_OWNERS = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX, FIOSETOWN, SIOCSPGRP
 
@@ -254,7 +254,7 @@ def one_of(argument: int, values: Sequence[int], hit: int, miss: int) -> list[In
 
 
 def _all_of(*fields: tuple[int, int]) -> list[Instruction]:
-    """Each of these words has this value."""
+    """Allow a call if each of these words has this value."""
     last = len(fields) - 1
     tests = [
         each
@@ -265,7 +265,7 @@ def _all_of(*fields: tuple[int, int]) -> list[Instruction]:
 
 
 def _unix_of(*kinds: int) -> list[Instruction]:
-    """Of family AF_UNIX, and of one of these types; their flags do not matter."""
+    """Allow a socket of family AF_UNIX and of one of these types; their flags do not matter."""
     tests = [(EQUAL, len(kinds) - place, 0, kind) for place, kind in enumerate(kinds)]
     return [
         (LOAD, 0, 0, low_half(0)), (EQUAL, 1, 0, socket.AF_UNIX), (RETURN, 0, 0, EPERM),
@@ -274,7 +274,7 @@ def _unix_of(*kinds: int) -> list[Instruction]:
 
 
 def low_half(argument: int) -> int:
-    """Its lower half, on a little-endian machine."""
+    """Place of the argument's lower half, on a little-endian machine."""
     return _ARGUMENTS + 8 * argument
 
 
@@ -300,7 +300,7 @@ def _drop_capabilities(here: Machine, keep: int) -> None:
 
 
 def _capabilities(here: Machine) -> int:
-    """That this thread is permitted, as a mask."""
+    """Capabilities that this thread is permitted, as a mask."""
     data = ctypes.create_string_buffer(24)
     _call(here.capget, _capability_header(), data)
     _, low, _, _, high, _ = struct.unpack("6I", data.raw)

@@ -30,7 +30,7 @@ class UserFunction(NamedTuple):
     file: Path
     function: str
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes, in hex digits."""
     body: list[ast.stmt]
 
 

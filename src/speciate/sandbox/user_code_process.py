@@ -13,10 +13,10 @@ from speciate.sandbox.serve import serve
 
 class CodeToLoad(TypedDict):
     name: str
-    """Of the file."""
+    """Name of the file."""
     source: str
     function: str
-    """Its name, or that of a class."""
+    """Name of the function, or of a class."""
 
 
 class LoadedFunction:

@@ -55,7 +55,7 @@ _QUICK_SECONDS = 5.0
 
 
 class Message(TypedDict, total=False):
-    """Of a warm parent, or of a fork that is being confined."""
+    """What a warm parent tells, or a fork that is being confined."""
 
     pid: int
     watch: int
@@ -72,7 +72,7 @@ class ForkedProcess:
         self.pid, self._watch, self._asked = pid, watch, asked
         self.stdin, self.stdout, self.stderr = streams
         self.status: int | None = None
-        """As of os.waitstatus_to_exitcode, once `wait` has learned it."""
+        """Exit status as of os.waitstatus_to_exitcode, once `wait` has learned it."""
         self._lock = threading.Lock()
         self._closed = False
 
@@ -94,7 +94,7 @@ class ForkedProcess:
         return True
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Its status; None where nobody saw it. Killed where it takes longer."""
+        """Wait for the fork's status; None where nobody saw it. Killed where it takes longer."""
         if not self.ended(60.0 if timeout is None else timeout):
             self.kill()
             self.ended(_END_SECONDS)
@@ -146,7 +146,7 @@ def start_fork(request: Request, environment: Mapping[str, str], family: str = "
 
 
 def ask(connection: socket.socket, request: Mapping[str, object], descriptors: Sequence[int]) -> None:
-    """Of whoever a warm parent forks for this connection: JSON of any length, and what it inherits."""
+    """Ask whoever a warm parent forks for this connection: JSON of any length, and what it inherits."""
     with tempfile.TemporaryFile() as content:
         content.write(json.dumps(request).encode())
         content.flush()
@@ -154,7 +154,7 @@ def ask(connection: socket.socket, request: Mapping[str, object], descriptors: S
 
 
 def _pipes() -> tuple[list[int], list[int]]:
-    """Of standard input, output and error: our ends and theirs."""
+    """Pipes for standard input, output and error: our ends and theirs."""
     (theirs_in, ours_in), (ours_out, theirs_out), (ours_error, theirs_error) = (os.pipe() for _ in range(3))
     return [ours_in, ours_out, ours_error], [theirs_in, theirs_out, theirs_error]
 
@@ -189,7 +189,7 @@ class Owner:
             os.chmod(address, 0o600)
             listener.listen(64)
         self._parents: list[subprocess.Popen[bytes]] = []
-        """That retired, and have forks that live; the last one may not have."""
+        """Parents that retired and have forks that live; the last one may not have retired."""
         self._end, self._ending = os.pipe2(os.O_CLOEXEC)
         self._ends = threading.Event()
         atexit.register(self._unlink, os.getpid())
@@ -238,7 +238,7 @@ class Owner:
             self._unlink(os.getpid())
 
     def _run(self) -> bool:
-        """Until the parent retires; whether it did so of its own accord."""
+        """Run a parent until it retires; whether it did so of its own accord."""
         parent = self._start([each.fileno() for each in self._listeners])
         self._parents.append(parent)
         if self._ends.is_set():
@@ -252,7 +252,7 @@ class Owner:
 
 
 def _owned_parent(environment: Mapping[str, str]) -> Owner:
-    """Of this process, for sandboxed ones without torch."""
+    """The warm parent of this process, for sandboxed ones without torch."""
     folder = runtime_folder()
     sweep(folder)
     name = f"{os.getpid()}-{os.urandom(4).hex()}"

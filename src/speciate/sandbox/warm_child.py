@@ -44,14 +44,14 @@ FAILED = 70
 """Exit code of a fork that could not be confined."""
 LONGEST = 4096  # bytes of a message of parent or child
 MOST_DESCRIPTORS = 16
-"""That come with a request."""
+"""Descriptors that come with a request, at most."""
 
 
 class Request(TypedDict):
     """How a process is to run: `Sandbox` and the command line, resolved by who asks."""
 
     arguments: list[str]
-    """Of the interpreter, after `-I`: `-m MODULE ...` or `-c CODE ...`."""
+    """Arguments of the interpreter, after `-I`: `-m MODULE ...` or `-c CODE ...`."""
     environment: dict[str, str]
     readable: list[str]
     writable: str
@@ -190,7 +190,7 @@ def _forget(environment: dict[str, str]) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    """As `python -I ARGUMENTS` does."""
+    """Do what `python -I ARGUMENTS` does."""
     gc.enable()
     flag, what, *rest = arguments
     code = 0
