@@ -15,7 +15,7 @@ class ApprovalQuestion(Result):
     id: str
     expires: float
     until: str
-    """The same as ISO time, UTC."""
+    """`expires` as ISO time, UTC."""
     how: str
 
 

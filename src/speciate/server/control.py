@@ -116,7 +116,7 @@ class ControlContext:
 
 
 class Person(NamedTuple):
-    """Who decides."""
+    """The person who decides."""
 
     name: str
     """The account, by the kernel."""

@@ -139,7 +139,7 @@ class ApprovalRequest(Request):
 
 class DecideRequest(ApprovalRequest):
     hash: str | None = None
-    """Of the approval as it was shown; without it nothing is decided."""
+    """Hash of the approval as it was shown; without it nothing is decided."""
 
 
 class OpenRequest(Request):
@@ -190,7 +190,7 @@ class SwitchRequest(UseCaseRequest):
 
 class StartDeploymentRequest(UseCaseRequest):
     options: dict[str, int | float | None]
-    """Of the settings' `serving`; None: as they are there."""
+    """Options of the settings' `serving`; None: as they are there."""
 
 
 class AuditRequest(Request):
@@ -225,7 +225,7 @@ class EnrollRequest(Request):
 
 class RevokeRequest(Request):
     key: str
-    """Its name, or how its fingerprint begins."""
+    """Name of the key, or how its fingerprint begins."""
 
 
 class TokenRequest(Request):

@@ -135,7 +135,7 @@ def _named_socket(workspace: Path) -> Path | None:
 
 
 def _owners(workspace: Path) -> set[int]:
-    """Whose daemon is as good as ours: our own, and for root that of whoever owns the workspace."""
+    """Uids whose daemon is as good as ours: our own, and for root that of whoever owns the workspace."""
     owners = {os.getuid()}
     if os.getuid() == 0:
         with contextlib.suppress(OSError):

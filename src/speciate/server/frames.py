@@ -54,7 +54,8 @@ class Splitter:
         self._longest = longest
         self._begun = bytearray()
         self._head = b""
-        """Of a frame that was found to be too long, whose end has not come; then `_begun` is its newest part."""
+        """First bytes of a frame that was found to be too long, whose end has not come; then `_begun` is its newest
+        part."""
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
         """The frames that end in this piece."""

@@ -78,7 +78,7 @@ class LearningCurves(Result):
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     lines: int
-    """That there are; the rows are some of them, the last one included."""
+    """How many lines there are; the rows are some of them, the last one included."""
 
 
 class JobView(Result):
@@ -95,7 +95,7 @@ class JobView(Result):
     request: str | None = None
     """What was asked of a run that still lives: cancel, pause or stop."""
     place: str | None = None
-    """Of settings.toml, where it does not run here."""
+    """Place of settings.toml, where it does not run here."""
     progress: JobProgress | None = None
     eta_seconds: float | None = None
     run_seconds: float = 0.0
@@ -121,7 +121,7 @@ _Age = Callable[[float], float]
 
 
 def job_lines(engine: Engine, jobs: Sequence[Job]) -> tuple[JobLine, ...]:
-    """One for each; however many composites are among them, their children are read at once."""
+    """A line for each job; however many composites are among them, their children are read at once."""
     children: defaultdict[str | None, list[Job]] = defaultdict(list)
     for child in engine.children(*(job.id for job in jobs if job.executor == "composite")):
         children[child.parent].append(child)
@@ -275,7 +275,7 @@ def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
 
 
 def _run_seconds(job: Job, children: Sequence[Job], age: _Age) -> float:
-    """Of all attempts; of a composite the sum of its children's."""
+    """Seconds of all attempts; of a composite the sum of its children's."""
     if children:
         return round(sum(_run_seconds(child, (), age) for child in children), 3)
     running = age(job.started) if job.state in LIVE and job.started is not None else 0.0
@@ -353,7 +353,7 @@ class LearningPlot(NamedTuple):
 
 
 def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None:
-    """Of the job, or of that child which learned last; None where nothing has curves."""
+    """Learning curves of the job, or of that child which learned last; None where nothing has curves."""
     for each in (job, *reversed(engine.children(job.id))):
         if lines := _metric_lines(engine.folder(each).path):
             shown = _thin_out(lines, _ROWS)

@@ -76,7 +76,7 @@ def _find_a_model(database: Database, found: Version) -> tuple[NextAction, ...]:
 
 
 def _likely(database: Database, names: Sequence[str], manifest: Manifest) -> list[str]:
-    """Those that decided on this dataset, then those that decided on none; others would get no decision on it."""
+    """Use cases that decided on this dataset, then those that decided on none; others would get no decision on it."""
     decided: dict[str, set[str]] = {}
     for name, dataset in database.read(_DECIDED_ON):
         decided.setdefault(name, set()).add(dataset_ref(dataset).name)
@@ -224,7 +224,7 @@ def _order_note(order: Order, total: int) -> str:
 
 
 def _search_again(query: Query, beside: Mapping[str, str]) -> NextAction:
-    """The same call with what a use case had filled in, as far as there are arguments for it."""
+    """The same search with what a use case had filled in, as far as there are arguments for it."""
     fields = query.model_dump(mode="json", exclude_defaults=True, exclude={"weights"})
     arguments = {"query" if key == "text" else key: value for key, value in fields.items()}
     return NextAction(tool="search_models", arguments={**arguments, **beside})

@@ -85,7 +85,7 @@ def list_options(kind: Kind, name: str | None = None, task: str | None = None) -
 
 
 def _tasks(task: Task | None) -> list[Option]:
-    """Those whose modality can be read."""
+    """Tasks whose modality can be read."""
     known = modalities.table()
     return [
         Option(each.name, f"{each.what}; usually measured by {each.default_metric}", {}, ())
@@ -113,7 +113,7 @@ def _metric_text(metric: Metric) -> str:
 
 
 def _methods(task: Task | None) -> list[Option]:
-    """Of a task those that do it with what is installed, with the base models that they can take."""
+    """All methods; for a task, those that do it with what is installed, with the base models that they can take."""
     can = task and [way for each in task.modalities for way in available_candidates(each, task.family)]
     found = []
     for name, parameters in PARAMETERS.items():
@@ -133,7 +133,7 @@ def _methods(task: Task | None) -> list[Option]:
 
 
 def _is_learned_by(task: Task, method: str) -> bool:
-    """Of a method that trains language models."""
+    """Whether a method that trains language models does this task."""
     if method == preference.REWARD or task.name == preference.PREFERENCE:
         return (task.name, method) == (preference.PREFERENCE, preference.REWARD)
     return method in VISION_VARIANTS if task.name == VISION_TASK else task.family == "generation"
@@ -164,7 +164,7 @@ def _extractors(task: Task | None) -> list[Option]:
 
 
 def _formats(task: Task | None) -> list[Option]:
-    """Of exports. All of them: whether one fits is a matter of the dataset, which export_dataset looks at."""
+    """Formats of exports. All of them: whether one fits is a matter of the dataset, which export_dataset looks at."""
     return [Option(name, first_line(place.partition(":")[0]), {}, ()) for name, place in FORMATS.items()]
 
 
@@ -174,7 +174,7 @@ def _operations(task: Task | None) -> list[Option]:
 
 
 def _rewards(task: Task | None) -> list[Option]:
-    """Of `rewards` of grpo and rloo, each with all that may be set of it."""
+    """Kinds of `rewards` of grpo and rloo, each with all that may be set of it."""
     if task is not None and task.family != "generation":
         return []
     return [
@@ -189,12 +189,12 @@ def _rewards(task: Task | None) -> list[Option]:
 
 
 def _gym(task: Task | None) -> list[Option]:
-    """Of `gym:TASK`, a source of create_dataset; settings as the package writes them."""
+    """Tasks of `gym:TASK`, a source of create_dataset; settings as the package writes them."""
     return [Option(name, each.what, dict(each.settings), ()) for name, each in reasoning_gym.list_tasks().items()]
 
 
 def _arguments(task: Task | None) -> list[Option]:
-    """Those that `tools/list` names without writing them out."""
+    """Arguments that `tools/list` names without writing them out."""
     return [
         Option(f"{tool}.{name}", field.get("description", ""), field.get("items", field), ())
         for tool, each in sorted(DECLARED.items())

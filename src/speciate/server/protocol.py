@@ -46,7 +46,7 @@ class DaemonAnswer(TypedDict, total=False):
     read_only: Sequence[str]
     """Names of the tools that only read."""
     result: Mapping[str, Any]
-    """Of an action."""
+    """What an action answered."""
     url: str
     port: int
     token: str

@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 
 class RequestLog:
-    """Of one workspace. Thread-safe. `now`: seconds since the epoch."""
+    """Writes down who asked one workspace for what over the network. Thread-safe. `now`: seconds since the epoch."""
 
     def __init__(self, folder: Path, now: Callable[[], float]) -> None:
         self._folder, self._now, self._lock = folder, now, threading.Lock()

@@ -26,7 +26,7 @@ from speciate.settings import load
 
 _LONGEST_SHOWN = 200
 _HOMES = {Path("/home"), Path("/Users")}
-"""Whose folders are homes of other users."""
+"""Folders that hold the homes of other users."""
 
 
 def roots(app: App) -> list[Path]:
@@ -52,7 +52,7 @@ def _why_no_root(app: App, path: Path) -> str | None:
 
 
 def _homes() -> list[Path]:
-    """Of this user, by the environment and by the system."""
+    """Home folders of this user, by the environment and by the system."""
     found = []
     with contextlib.suppress(RuntimeError):
         found.append(Path.home().resolve())
@@ -213,7 +213,7 @@ def _leads_into(resolved: Path, folder: Path) -> bool:
 
 
 def _is_one_of(path: Path, inodes: Collection[tuple[int, int]]) -> bool:
-    """By device and inode: a hard link has another path."""
+    """Whether it is one of these files, by device and inode: a hard link has another path."""
     try:
         info = path.stat()
     except (OSError, ValueError):

@@ -426,7 +426,7 @@ def _is_inode(path: Path, inode: int) -> bool:
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
-    """Until one of them is over."""
+    """Wait until one of them is over."""
 
     async def wait(one: Callable[[], Awaitable[None]]) -> None:
         await one()

@@ -46,7 +46,7 @@ class Session:
         self.read_only: Collection[str] = ()
         self._open: dict[Key, _Request] = {}
         self._delivered: set[Key] = set()
-        """Those of the open requests that a daemon may have begun to do."""
+        """Open requests that a daemon may have begun to do."""
         self._initialize: bytes | None = None
         self._initialized: bytes | None = None
         self._kept: dict[tuple[str, str], bytes] = {}

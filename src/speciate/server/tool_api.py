@@ -213,7 +213,8 @@ def _arguments(function: Callable[..., Any], hints: Mapping[str, Any]) -> type[B
 
 
 def _without_images(annotation: Any) -> Any:
-    """Of `tuple[Result, *tuple[ToolImage, ...]]` its first part; of a union those parts that are no tuples."""
+    """A result's type without images: of `tuple[Result, *tuple[ToolImage, ...]]` its first part; of a union those parts
+    that are no tuples."""
     if get_origin(annotation) is tuple:
         return get_args(annotation)[0]
     if isinstance(annotation, UnionType):

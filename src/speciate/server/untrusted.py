@@ -77,7 +77,7 @@ def _cut(document: Any, longest: int, keys: int = _LONGEST_KEY) -> Any:
 
 
 def _longest(field: str) -> int:
-    """Of the keys below a field."""
+    """Most characters of the keys below a field."""
     return _LONGEST_SENTENCE if field in _SENTENCES else _LONGEST_KEY
 
 

@@ -206,7 +206,7 @@ class Server:
         await library.serve_stream(self.mcp, stream, caller)
 
     def http_app(self, token: str, port: int) -> Starlette:
-        """The same server over streamable HTTP on loopback, for whoever holds the token."""
+        """This server over streamable HTTP on loopback, for whoever holds the token."""
         workspace = self._app.workspace
         log = RequestLog(workspace.folders.root / "requests", workspace.clock.now)
         find = authorization.authority_of(workspace).find_token

@@ -29,7 +29,7 @@ _LENGTHS = ("maxLength", "minLength", "pattern")
 _FAR = 1000
 """An upper bound above that is met by nobody by chance."""
 _SHOWN = 4
-"""So many mistakes of one call are spelled out."""
+"""Mistakes of one call that are spelled out, at most."""
 _ALIKE = ("next_actions", "estimate")
 """Fields of most results, always of one form: the instructions say it once."""
 _KINDS = {

@@ -15,7 +15,7 @@ from speciate.resources.docs import guides
 from speciate.workspace.workspace import Workspace
 
 MOST = 100
-"""So many values the protocol allows in one answer."""
+"""Values that the protocol allows in one answer."""
 
 _NAMES = {
     "job": "SELECT id FROM jobs WHERE contains(id, $1) ORDER BY NOT starts_with(id, $1), created DESC LIMIT $2",
@@ -91,7 +91,7 @@ def _beginning(values: Iterable[str], typed: str) -> list[str]:
 
 
 def _holding(values: Iterable[str], typed: str) -> list[str]:
-    """Those that begin with the text, then those that hold it, whatever the case."""
+    """Values that begin with the text, then those that hold it, whatever the case."""
     low = typed.lower()
     found = [each for each in values if low in each.lower()]
     return sorted(found, key=lambda each: not each.lower().startswith(low))[: MOST + 1]

@@ -47,7 +47,7 @@ from speciate.serving.http_bounds import BoundedBodies
 MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 HTTP_PATH = "/mcp"
 _CALLER = "speciate.caller"
-"""In the scope of a request: who came by a token of the team."""
+"""Key in the scope of a request: who came by a token of the team."""
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class TeamDoor(NamedTuple):
     """How a team comes to the same transport, by way of its proxy."""
 
     address: str | None
-    """As in `https://speciate.example.com`."""
+    """Address of the team's proxy, as in `https://speciate.example.com`."""
     find: Callable[[str], Token | None]
     """The token in force that a text is."""
     log: RequestLog

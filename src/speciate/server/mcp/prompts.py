@@ -53,7 +53,7 @@ class Playbook(NamedTuple):
 
 
 def playbooks(folder: Path | None = None) -> list[Playbook]:
-    """All of them, by name."""
+    """All playbooks, by name."""
     folder = folder or Path(next(iter(speciate.prompts.__path__)))
     return [read_playbook(path) for path in sorted(folder.glob("*.md"))]
 

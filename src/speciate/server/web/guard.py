@@ -40,7 +40,7 @@ HEADERS = {
 _SAFE = ("GET", "HEAD")
 _YEAR = 31_536_000
 SIGNED_IN = "speciate.signed_in"
-"""In the scope of a request: the token by which it began a session."""
+"""Key in the scope of a request: the token by which it began a session."""
 
 
 def host_name(port: int) -> str:
@@ -51,7 +51,7 @@ class Front(NamedTuple):
     """Where pages are served: for this machine, or for a team."""
 
     host: str
-    """As the header Host names it."""
+    """Name and port of the host, as the header Host names it."""
     scheme: str
     cookie: str
     entrance: str
@@ -69,7 +69,7 @@ class Front(NamedTuple):
 
     @property
     def site(self) -> str:
-        """Without its port: what a passkey is bound to."""
+        """The host without its port: what a passkey is bound to."""
         return self.host.partition(":")[0]
 
     def is_open(self, path: str) -> bool:

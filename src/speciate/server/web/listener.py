@@ -46,7 +46,7 @@ class _Server(uvicorn.Server):
 
 
 class Pages:
-    """Of one daemon. Raises UNAVAILABLE where no port can be had."""
+    """The pages of one daemon. Raises UNAVAILABLE where no port can be had."""
 
     def __init__(self, app: App, control: ControlContext) -> None:
         self._app, self._control, self._clock = app, control, app.workspace.clock
@@ -56,7 +56,7 @@ class Pages:
         self._changes = Changes(app)
         self._running = list[_Running]()
         self.last_used = self._clock.monotonic()
-        """By the monotonic clock."""
+        """When the pages were last used, by the monotonic clock."""
         listener = _listen(app)
         self.port: int = listener.getsockname()[1]
         self.sessions = Sessions(self._clock.monotonic)
@@ -133,7 +133,7 @@ def _bound(address: str, port: int) -> socket.socket:
 
 
 def _listen(app: App) -> socket.socket:
-    """At the port of before, where it is free: bookmarks keep working."""
+    """Listen at the port of before, where it is free: bookmarks keep working."""
     path = app.workspace.folders.root / _PORT_FILE
     kept = 0
     with suppress(OSError, ValueError):

@@ -43,7 +43,7 @@ _TYPES = {
     ".bin": ("application/octet-stream", b""),
 }  # fmt: skip
 FOREIGN_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
-"""Of an answer with what others made: opened by itself, it runs nothing."""
+"""Content security policy of an answer with what others made: opened by itself, it runs nothing."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 Name = tuple[str, ...]
 

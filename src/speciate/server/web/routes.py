@@ -37,7 +37,7 @@ class Write(NamedTuple):
     path: str
     act: Act
     do: Callable[[Visit], str | Mapping[str, object]]
-    """Where the browser goes next, or, for a script of ours, an answer."""
+    """Does the act; returns where the browser goes next, or, for a script of ours, an answer."""
     answers: bool = False
     """Whether a script asks, which wants a refusal as JSON."""
 

@@ -68,11 +68,11 @@ class Grant(NamedTuple):
 class Session:
     account: PageAccount | TokenAccount
     role: Level | Role
-    """As it was opened; see `Sessions.acts`."""
+    """Role with which it was opened; see `Sessions.acts`."""
     keys: tuple[SealedKey, ...]
     csrf: str
     begun: float
-    """By the monotonic clock."""
+    """When it began, by the monotonic clock."""
     token: Token | None = None
 
     def knows(self, token: object) -> bool:

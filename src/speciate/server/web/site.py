@@ -257,7 +257,7 @@ async def _icon(request: Request) -> Response:
 
 
 async def _form(request: Request) -> dict[str, str] | None:
-    """Of a POST; None for one that is too long, or no form."""
+    """Fields of a POST's form; None for one that is too long, or no form."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     length = request.headers.get("content-length", "")
     if kind != "application/x-www-form-urlencoded" or not length.isdigit() or int(length) > _LONGEST_FORM:

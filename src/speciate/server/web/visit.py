@@ -36,7 +36,7 @@ class Parts(NamedTuple):
 @dataclass(frozen=True)
 class Visit:
     app: App
-    """With the session's account as caller."""
+    """The app, with the session's account as caller."""
     control: ControlContext
     parts: Parts
     session: Session
@@ -49,7 +49,7 @@ class Visit:
     """What stands in the places of the route's braces."""
     query: Mapping[str, str]
     form: Mapping[str, str]
-    """Of a POST; empty else."""
+    """Fields of a POST's form; empty else."""
     address: str
     """Path and query."""
 
@@ -58,7 +58,7 @@ class Visit:
         return self.app.workspace.database
 
     def may(self, act: str) -> bool:
-        """By the name of an act."""
+        """Whether the session may do an act, by the act's name."""
         return Act[act] in self.acts
 
     @property

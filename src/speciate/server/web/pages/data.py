@@ -108,7 +108,7 @@ class Tile(NamedTuple):
     quality: str
     preview: str | None
     answers: tuple[tuple[str, Mapping[str, Any] | None], ...] = ()
-    """Of models in an evaluation: a short name and what it said."""
+    """Answers of models in an evaluation: a short name and what it said."""
 
 
 def grid(visit: Visit) -> Mapping[str, object]:

@@ -111,11 +111,11 @@ def to_sign(visit: Visit, asked: Answer) -> Mapping[str, object]:
 
 
 def passkeys_here(visit: Visit, keys: Sequence[Key]) -> list[Key]:
-    """Those that a browser gives to these pages: each is bound to the host that it was made on."""
+    """Passkeys that a browser gives to these pages: each is bound to the host that it was made on."""
     return [key for key in keys if key.kind == PASSKEY and passkeys.parse(key.public).host == visit.front.site]
 
 
 def sealed_here(visit: Visit, marks: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """Those that came with the session, still sealed. `marks`: public half -> fingerprint."""
+    """Keys that came with the session, still sealed. `marks`: public half -> fingerprint."""
     known = [key for key in visit.session.keys if str(key.get("public")) in marks]
     return [{**key, "fingerprint": marks[str(key["public"])]} for key in known]
