@@ -303,7 +303,7 @@ def _may_go(ref: str, name: str, needed: Mapping[str, Set[str | None]], unfinish
 
 
 def _is_deletable(tx: Transaction, doomed: VersionsToDelete) -> bool:
-    """By the same word as where a person asks."""
+    """Whether the versions may be deleted, by the same check as where a person asks."""
     try:
         check_deletable(tx, doomed)
     except SpeciateError:

@@ -76,7 +76,7 @@ class ErasedVersion(PlannedVersion):
     """A version that changed, with its new manifest."""
 
     rows: int
-    """That went."""
+    """Rows that went."""
     learned: int
     """How many of the purged rows a training on it reads."""
     qualities: dict[str, int]
@@ -93,7 +93,7 @@ class EraseOutput(BaseModel):
     model_config = ConfigDict(frozen=True)
     versions: list[ErasedVersion]
     seen: list[tuple[str, int, str]]
-    """Of the payload."""
+    """`seen` of the payload: name, version and id of all versions of all datasets."""
     texts: list[str]
     evaluations: list[str]
     logged: dict[str, int] = {}

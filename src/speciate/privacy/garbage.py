@@ -42,7 +42,7 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 _EVALUATION = re.compile(r"evaluation-[0-9a-z]+")
 _VERSION = re.compile(r"v\d+")
 _VERSION_FILES = ("files.json", "model.json", "model.sig")
-"""Of a model version's folder, beside those that files.json lists: models/sealed.py and signature.py."""
+"""Files in a model version's folder, beside those that files.json lists: models/sealed.py and signature.py."""
 _COUNTED = ("datasets", "packs", "evaluations")
 _TABLE = re.compile(r"datasets/[^/.\0][^/\0]{0,99}/[^/.\0][^/\0]{0,99}\.parquet")
 """A sealed file of rows, relative to the root. Other files that a job names are not ours and are never opened here."""
@@ -151,7 +151,7 @@ def _remove_version(folder: Path) -> bool:
 
 
 def _version_files(folder: Path) -> list[Path]:
-    """Those that we wrote, the list of them last: a kill between two leaves a folder that says what is to go."""
+    """The files that we wrote, the list of them last: a kill between two leaves a folder that says what is to go."""
     try:
         listed = json.loads((folder / _VERSION_FILES[0]).read_bytes())
         names = [name for name in listed if Path(name).name == name]
@@ -279,7 +279,7 @@ def _cache(folders: Folders) -> Iterator[Path]:
 
 
 def _working_folders() -> set[Path]:
-    """Of the processes that this one may ask."""
+    """Working folders of the processes that this one may ask."""
     found = set[Path]()
     for entry in _PROCESSES.glob("[0-9]*/cwd"):
         try:
@@ -342,7 +342,7 @@ class Custody(BaseModel):
     witnessed: float = 0.0
     """When the newest trusted backup was made."""
     since: float = 0.0
-    """Its first event."""
+    """When the catalog's first event was."""
     gaps: tuple[tuple[float, float], ...] = ()
     """Times of which it knows nothing, both ends included."""
     worked: tuple[tuple[float, float], ...] = ()
@@ -380,7 +380,7 @@ def lacking(saved: Iterable[Row], known: Collection[Row], deleted: Collection[Ro
 
 
 def joined(spans: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """The same moments as disjoint spans in order."""
+    """The moments of `spans` as disjoint spans in order."""
     found: list[tuple[float, float]] = []
     for since, until in sorted(spans):
         if found and since <= found[-1][1]:

@@ -87,7 +87,7 @@ class GcPayload(BaseModel):
     live: Live
     custody: Custody = Custody()
     identity: str | None = None
-    """Of the catalog that it was planned for."""
+    """Identity of the catalog that it was planned for."""
     sweeps: bool = False
     """Whether more goes than `doomed`: a person was told what would."""
     lacking: tuple[str, ...] = ()
@@ -209,7 +209,8 @@ def announced(database: Database) -> GarbageReport | None:
 
 
 def last_sweep(database: Database) -> GarbageReport | None:
-    """Of the newest run since the workspace, or its catalog, began; not one that only ended a deletion or a purge."""
+    """Report of the newest run since the workspace, or its catalog, began; not of one that only ended a deletion or a
+    purge."""
     row = database.read_one(_LAST_SWEEP)
     since = announced(database)
     if row is None or since is None or row[0] < since.at:
@@ -428,7 +429,7 @@ class LostRows(NamedTuple):
     models: list[str]
     evaluations: list[str]
     specs: list[StoredSpec]
-    """Of jobs."""
+    """Specs of the jobs among `refs`."""
     backups: list[str]
     """Names of the backups that have them; they are kept (workspace/backup.py)."""
 
@@ -462,7 +463,7 @@ def backups(workspace: Workspace) -> list[SavedBackup]:
 
 
 def lost_rows(workspace: Workspace) -> LostRows:
-    """Of all kept backups."""
+    """Rows that kept backups have and the catalog lost, from all kept backups."""
     database, saved_before = workspace.database, backups(workspace)  # first: whatever they have was committed by then
     known: dict[str, set[str]] = {noun: {ref for (ref,) in database.read(sql)} for noun, sql in _VERSIONS.items()}
     known["evaluation"] = {ref for (ref,) in database.read(_EVALUATIONS)}

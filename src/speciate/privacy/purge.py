@@ -39,7 +39,7 @@ _MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
 _IDS = "SELECT name, version, id FROM dataset_versions ORDER BY name, version"
 _ERASE, _SWEEP = "erase-", "sweep"
 _PASSED_ON = ("since", "doomed")
-"""Of what the first step found: what the last one needs."""
+"""Keys of what the first step found that the last one needs."""
 _MOST_TRIES = 8
 
 

@@ -79,7 +79,7 @@ def _redact_cell(cell: str, eraser: TextRedactor, column: str) -> str:
 
 
 def _texts_in(texts: Collection[str], written: str) -> list[str]:
-    """Those that may occur, as they are or as JSON escapes them: far fewer than there are, as a rule."""
+    """Texts that may occur in `written`, as they are or as JSON escapes them: far fewer than there are, as a rule."""
     return [text for text in texts if text in written or json.dumps(text)[1:-1] in written]
 
 

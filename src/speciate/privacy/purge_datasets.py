@@ -66,7 +66,7 @@ class RowsToRemove(NamedTuple):
     places: Places
     """Rows of the file, ascending."""
     rows: pa.Table
-    """Those rows."""
+    """The rows at `places`."""
     file: str | None = None
     """The file without them, relative to the workspace's root; None where none was written."""
 
@@ -90,13 +90,13 @@ class PurgeResult(NamedTuple):
     texts: list[str]
     """Names and cells that only rows which went had: they may stand in reports and requests."""
     labels: list[str]
-    """Those of them that were labels."""
+    """Those of `texts` that were labels."""
     obsolete: list[str]
     """Files with purged rows, relative to the root: to be deleted once the catalog names the new ones."""
     unreadable: list[str]
     """Files of versions and evaluations that are damaged: whether they hold any of it, nobody can tell."""
     cells: list[Row] = []  # noqa: RUF012 - never changed
-    """Of each row that goes, column of the user's -> cell."""
+    """For each row that goes, column of the user's -> cell."""
 
 
 class RowCounts(BaseModel):
@@ -191,7 +191,7 @@ class SealedFiles(NamedTuple):
     """Sealed files, also those that no version names, relative to the root."""
 
     files: list[str]
-    """Of rows."""
+    """Files that hold rows."""
     damaged: list[str]
 
 
@@ -434,7 +434,7 @@ def _unique_texts(
 
 
 def _still_said(folders: Folders, file: str | None, texts: set[str]) -> set[str]:
-    """Those of `texts` that a row of a sealed file says. A damaged file says nothing."""
+    """Those of `texts` that a row of a sealed file has. A damaged file has none."""
     assert file is not None
     if _column_names(folders.root / file) is None:
         return set()

@@ -37,8 +37,8 @@ def purge_examples(folder: Path, ids: Collection[str], labels: Sequence[str]) ->
 
 
 def purge_cached_answers(folders: Folders, ids: Collection[str], labels: Sequence[str]) -> bool:
-    """The same in the answers that are kept for later evaluations. A damaged file of them goes: no evaluation can read
-    it, and nobody can say what it holds."""
+    """As `purge_examples`, in the answers that are kept for later evaluations. A damaged file of them goes: no
+    evaluation can read it, and nobody can say what it holds."""
     found = False
     for path in answer_cache.sealed(folders):
         try:

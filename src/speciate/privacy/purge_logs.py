@@ -125,7 +125,7 @@ def _purge_log(folder: LogFolder, forgotten: PurgedExamples, eraser: TextRedacto
 
 
 def _close_segments(folder: LogFolder) -> None:
-    """Until nobody appends any more to what was there."""
+    """Close the log's segments, until nobody appends any more to what was there."""
     before = set(folder.all_segments()) - set(folder.closed_segments())
     end = time.monotonic() + _ROLL_SECONDS
     while before - set(folder.closed_segments()) and any(path.exists() for path in before):

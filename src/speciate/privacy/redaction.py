@@ -38,7 +38,7 @@ class TextRedactor:
         return self._pattern.sub(PURGED, text) if self._pattern else text
 
     def document(self, document: Any) -> Any:
-        """The same shape with every string, keys among them, without the texts."""
+        """A document of the same shape, every string of which, keys too, lacks the texts."""
         if isinstance(document, str):
             return self.text(document)
         if isinstance(document, dict):

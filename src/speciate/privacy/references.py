@@ -14,7 +14,7 @@ from speciate.workspace.database import Database, Transaction
 PURGE_KINDS = ("forget", "erase", "gc")
 """Kinds that take things away."""
 _FIELDS = {"dataset", "parent", "parents", "ref", "core", "heldout", "regression"}
-"""Of specs, plans and results: what they hold are refs of datasets."""
+"""Fields of specs, plans and results that hold refs of datasets."""
 _CARDS = "SELECT card FROM model_versions ORDER BY created, name, version"
 _MANIFEST = {"name", "version", "parts"}
 _JOBS = """
@@ -56,7 +56,7 @@ def jobs_naming(reader: Database | Transaction, names: Collection[str]) -> list[
 
 
 def unfinished_jobs(reader: Database | Transaction, names: Collection[str]) -> list[JobReference]:
-    """Those that have not ended and work with one of `names`; not those that take things away."""
+    """Jobs that have not ended and work with one of `names`; not those that take things away."""
     return [job for job in jobs_naming(reader, names) if job.named and not job.ended and job.kind not in PURGE_KINDS]
 
 
@@ -71,7 +71,7 @@ class Origins(NamedTuple):
 
 
 def model_origins(tx: Transaction) -> list[Origins]:
-    """Of every model version, oldest first: a model comes after those that it was made from."""
+    """Origins of every model version, oldest first: a model comes after those that it was made from."""
     found = []
     for (text,) in tx.execute(_CARDS):
         card = ModelCard.model_validate_json(text)
