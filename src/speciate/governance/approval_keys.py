@@ -101,7 +101,7 @@ def check_new(key: Key, known: Mapping[str, Key]) -> None:
 
 
 def find_key(known: Mapping[str, Key], name: str) -> Key:
-    """One in force by its name, or by how its fingerprint begins. Raises NOT_FOUND with near names."""
+    """The key in force by its name, or by how its fingerprint begins. Raises NOT_FOUND with near names."""
     found = [key for key in known.values() if name == key.name or (len(name) >= 8 and key.fingerprint.startswith(name))]
     if len(found) != 1:
         raise unknown("key", name, [key.name for key in known.values()], "See: speciate key list")
@@ -157,7 +157,7 @@ class TrailState(NamedTuple):
     """What the trail says at its end."""
 
     keys: dict[str, Key]
-    """In force, by fingerprint."""
+    """Keys in force, by fingerprint."""
     problems: tuple[str, ...]
     settings: SettingsSnapshot | None
     """What of the settings was confirmed last; None where no key was ever enrolled."""
@@ -169,7 +169,7 @@ class TrailState(NamedTuple):
     keys_at: dict[int, frozenset[str]]
     """Number of a row -> the fingerprints in force after it; only rows where that changed."""
     tokens: Mapping[str, Token]
-    """By id: issued and not revoked; some may have expired."""
+    """Tokens by id: issued and not revoked; some may have expired."""
 
     def keys_after(self, row: int) -> frozenset[str]:
         changed = [number for number in self.keys_at if number <= row]
@@ -177,7 +177,7 @@ class TrailState(NamedTuple):
 
 
 def head_of(rows: Sequence[audit.Row]) -> str:
-    """As it stands in a statement."""
+    """Head of the trail as it stands in a statement."""
     return f"{rows[-1].seq}:{rows[-1].hash}" if rows else f"0:{audit.GENESIS}"
 
 

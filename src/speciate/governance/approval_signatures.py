@@ -88,7 +88,7 @@ class SignedAnswer(BaseModel):
     key: str
     """Fingerprint."""
     name: str
-    """As the key was enrolled."""
+    """Name of the key as it was enrolled."""
     signature: str
     """Hex digits, the armored text of `ssh-keygen`, or what a browser answers for a passkey, as JSON."""
 

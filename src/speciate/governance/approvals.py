@@ -231,7 +231,7 @@ def withdraw(tx: Transaction, action: str, use_case: str, model: str, by: str) -
 
 
 def withdraw_changed(tx: Transaction, ids: Collection[str]) -> None:
-    """The same of those of `ids` that wait, after a purge took words out of what they show."""
+    """Void those of `ids` that wait, after a purge took words out of what they show."""
     for row in tx.execute(_PENDING):
         if row[0] in ids:
             _close(tx, _approval(row), VOID, "")

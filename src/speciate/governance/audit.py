@@ -26,7 +26,7 @@ NEXT_STEP = (
     "restore a newer backup, or a person continues from this trail: speciate audit accept (signed where a key is "
     "enrolled, else with a typed yes)"
 )
-"""Where rows were lost."""
+"""Advice where rows were lost."""
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
 _APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

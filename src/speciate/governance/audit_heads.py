@@ -45,7 +45,7 @@ def read_heads(path: Path) -> dict[int, str]:
 
 
 def keep_heads(workspace: Workspace) -> None:
-    """From here on, and once for what there is."""
+    """Keep the heads of the audit from here on, and once for what there is."""
     path = workspace.folders.root / NAME
 
     def heard(events: Sequence[Event]) -> None:
@@ -115,7 +115,8 @@ class Head(NamedTuple):
 
 
 def outside_head_path(identity: str, workspace: Path) -> Path:
-    """Of the head of the workspace at that place. Raises ValueError for what is no identity."""
+    """File that keeps the head of the audit of the workspace at that place. Raises ValueError for what is no
+    identity."""
     if not _IDENTITY.fullmatch(identity):
         raise ValueError(f"{identity!r} is no identity of a workspace")
     where = hashlib.sha256(os.fsencode(workspace.resolve())).hexdigest()[:16]

@@ -35,17 +35,17 @@ from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
 
 SECONDS = 120.0
-"""For an answer."""
+"""Seconds for which a question is open."""
 _NAMES = ("policy", "policies", "private_hosts", "cage", "roots", "trust", "executors")
 """Settings that decide what needs a person."""
 _SINCE = ("executors",)
-"""Of these: what snapshots from before there was the setting lack. Nothing was confirmed then."""
+"""Those of `_NAMES` that snapshots from before there was the setting lack. Nothing was confirmed then."""
 _MOST_OPEN = 1000
 CONFIRM = (
     "the stricter of both is in force. A person who wants what is in the file confirms it: speciate policy --confirm. "
     "To undo the change instead, edit settings.toml, then: speciate stop"
 )
-"""Where settings.toml is not as it was confirmed."""
+"""Advice where settings.toml is not as it was confirmed."""
 _log = logging.getLogger(__name__)
 _READ = (
     "Read `speciate audit verify`. To continue from this trail, a person signs: speciate audit accept. Where no key "
@@ -73,7 +73,7 @@ class SignatureRequest(NamedTuple):
     challenge: str
     until: float
     keys: tuple[Key, ...]
-    """Those that may sign; empty where a typed yes is enough."""
+    """Keys that may sign; empty where a typed yes is enough."""
 
     def document(self) -> QuestionDocument:
         return {
@@ -87,11 +87,11 @@ class _PendingQuestion(NamedTuple):
     head: str
     until: float
     ends: float
-    """By the monotonic clock: the other one may be set."""
+    """When it ends, by the monotonic clock: the other one may be set."""
 
 
 class Authority:
-    """Of one open workspace. Thread-safe."""
+    """Questions, answers and confirmed settings of one open workspace. Thread-safe."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace, self._lock = workspace, threading.Lock()
@@ -121,7 +121,7 @@ class Authority:
 
     @property
     def keys(self) -> Mapping[str, Key]:
-        """In force, by fingerprint."""
+        """Keys in force, by fingerprint."""
         return dict(self._keys)
 
     @property
@@ -142,7 +142,7 @@ class Authority:
         return dict(found if found is not None else settings_snapshot(self._workspace.settings))
 
     def settings(self) -> Settings:
-        """Those in force: the stricter ones, where settings.toml is not as it was confirmed."""
+        """Settings in force: the stricter ones, where settings.toml is not as it was confirmed."""
         settings = self._workspace.settings
         if not self._differences or self._confirmed is None:
             return settings
@@ -235,11 +235,11 @@ class Authority:
     # Who may come over the network
 
     def tokens(self) -> list[Token]:
-        """In force, by name. A clock that was set back revives none."""
+        """Tokens in force, by name. A clock that was set back revives none."""
         return sorted((each for each in self._tokens.values() if self._lasts(each)), key=lambda token: token.name)
 
     def token(self, id: str) -> Token | None:  # noqa: A002 - of a token
-        """One in force."""
+        """The token with this id, if it is in force."""
         found = self._tokens.get(id)
         return found if found is not None and self._lasts(found) else None
 
@@ -262,7 +262,7 @@ class Authority:
         return made
 
     def revoke_token(self, name: str, by: str) -> Token:
-        """Its open sessions end with the next request. Raises NOT_FOUND."""
+        """Revoke a token. Its open sessions end with the next request. Raises NOT_FOUND."""
         ended = tokens.named(self.tokens(), name)
         with self._changing():
             tokens.revoke(self._workspace, ended, by)
@@ -398,7 +398,7 @@ def _contradictions(rows: Sequence[audit.Row], standing: approval_keys.TrailStat
 
 
 def settings_snapshot(settings: Settings) -> SettingsSnapshot:
-    """As JSON."""
+    """The settings of `_NAMES`, as JSON."""
     found: SettingsSnapshot = settings.model_dump(mode="json", include=set(_NAMES))
     return found
 
@@ -415,7 +415,7 @@ def settings_differences(settings: Settings, confirmed: Mapping[str, Any]) -> li
 
 
 def stricter_settings(settings: Settings, confirmed: Mapping[str, Any]) -> Settings:
-    """Of both, setting by setting, whatever lets less happen without a person."""
+    """Settings that have, one by one, whatever lets less happen without a person."""
     try:
         before = Settings.model_validate({name: confirmed[name] for name in _NAMES if name in confirmed})
     except ValidationError:  # of a later version: nothing of it can be compared

@@ -97,7 +97,7 @@ def disallow(workspace: Workspace, dataset: str, host: str, by: str, proof: Mapp
 
 
 def end_all(tx: Transaction, dataset: str, by: str) -> None:
-    """Of a dataset that is no more: another one of its name was not meant."""
+    """Take back all consents for a dataset that is no more: another one of its name was not meant."""
     for (host,) in tx.execute(_HOSTS, [dataset]):
         if (before := consent.find(tx, dataset, host)) is not None:
             _revoke(tx, before, by, _NOTHING)

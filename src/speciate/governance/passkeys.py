@@ -26,7 +26,7 @@ class Passkey(NamedTuple):
     """The public half, as the line `HOST CREDENTIAL` has it."""
 
     host: str
-    """Of the pages that it was made on (the relying party's id)."""
+    """Host of the pages that it was made on (the relying party's id)."""
     credential: bytes
     """As authenticators write it: its id and its public key (WebAuthn, attested credential data)."""
 

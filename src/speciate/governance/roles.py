@@ -24,10 +24,10 @@ class Act(StrEnum):
 
 
 Role = Literal["viewer", "labeller", "approver", "admin"]
-"""Of a token."""
+"""Role that a token gives."""
 ROLES: tuple[Role, ...] = get_args(Role)
 Level = Literal["look", "decide"]
-"""Of a session on this machine, which a person at a terminal opened."""
+"""Level of a session on this machine, which a person at a terminal opened."""
 
 _VIEWER = frozenset({Act.LOOK})
 _LABELLER = _VIEWER | {Act.LABEL}
