@@ -262,7 +262,7 @@ def query_dataset(
 
 
 def _limit_of(sql: str | None) -> int:
-    """So many rows as the statement asks for, within what a page may hold."""
+    """Rows that the statement asks for, within what a page may hold."""
     found = _LIMIT.search(sql or "")
     return min(max(int(found[1]), 1), _MOST_ROWS) if found else _ROWS
 
@@ -307,7 +307,7 @@ def _view(found: versions.Version) -> DatasetView:
 
 
 def _overview(found: versions.Version, labels: int = _LABELS_IN_LIST) -> DatasetView:
-    """Without columns and inputs, and with the first few labels."""
+    """View of a version without columns and inputs, and with the first few labels."""
     manifest = found.manifest
     return DatasetView(
         version=manifest.ref,

@@ -288,7 +288,7 @@ def evaluate_models(
 
 
 def check_refs_of_keys(app: App, by_model: dict[str, Any]) -> dict[str, Any]:
-    """With each model as `models` names it after its paths were checked."""
+    """Values by model, each model as `models` names it after its paths were checked."""
     return {str(check_refs(app, model)): value for model, value in by_model.items()}
 
 

@@ -47,7 +47,7 @@ from speciate.workspace.database import Transaction
 _PATH = "path:"
 _INSPECT = "speciate.models.pickled_weights_process:inspect"
 _SECONDS = 120.0
-"""For all files of a folder with pickled weights."""
+"""Seconds for all files of a folder with pickled weights."""
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
