@@ -12,7 +12,7 @@ _FOLDER = Path(speciate.__file__).parent / "docs"
 
 
 def guides() -> list[str]:
-    """Their names: `index`, `datasets`, ..."""
+    """Names of the guides: `index`, `datasets`, ..."""
     return sorted(path.stem for path in _FOLDER.glob("*.md"))
 
 

@@ -41,7 +41,8 @@ class QualityView(Result):
 
 
 class PreferenceView(Result):
-    """Of answers to the same question that the same source scored: how often one version's had the higher score."""
+    """How often one version's answers had the higher score, of answers to the same question that the same source
+    scored."""
 
     model: str
     over: str

@@ -28,7 +28,7 @@ class EpisodeLine(Result):
 
 
 class DigestView(Result):
-    """Of the base models that were published in a month."""
+    """The base models that were published in a month, and which of them suit the use case."""
 
     month: str
     new: int
