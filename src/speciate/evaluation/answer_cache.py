@@ -194,7 +194,7 @@ def _sealed(path: Path) -> Path | None:
 
 
 class _Cost(TypedDict, total=False):
-    """Of a call. A journal's line has further keys."""
+    """What one call cost in US dollars, and at which host. A line of the journal has further keys."""
 
     host: str | None
     usd: float | None
@@ -231,7 +231,7 @@ def _row(line: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _cached_answer(row: Mapping[str, Any]) -> CachedAnswer:
-    """Of a row of the schema; an older file may lack some of its columns."""
+    """The cached answer in a row of the schema; an older file may lack some of its columns."""
     cells: Mapping[str, Any] = {name: row.get(name) for name in CachedAnswer._fields}
     texts = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}
     return CachedAnswer(**{**cells, **texts})
@@ -268,7 +268,7 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def digest(content: str | bytes) -> str:
-    """Of a question or of what identifies a model, for a key."""
+    """The first 32 hex digits of the sha256 of a question, or of what identifies a model: part of a key."""
     return hashlib.sha256(
         content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     ).hexdigest()[:32]

@@ -73,7 +73,7 @@ class ModelEntry(NamedTuple):
     served: tuple[str, ...] = ()
     """The model names that an endpoint reported."""
     label_coverage: LabelCoverage | None = None
-    """Of a published model."""
+    """How far a published model's labels cover the user's; the default for every other model."""
     without_consent: dict[str, int] | None = None
     """By the columns that gates ask for: training rows that do not say yes."""
 
@@ -309,7 +309,7 @@ def _comparison(metric: Metric, baseline: str, candidate: str, difference: Diffe
 
 
 def difference(metric: Metric, first: MetricScores, second: MetricScores, clusters: Codes, level: float) -> Difference:
-    """Of one metric on the same examples, with its interval."""
+    """The difference of two models in one metric on the same examples, with its interval."""
     if first.values is not None and second.values is not None:
         return statistics.paired_difference(first.values, second.values, clusters, level)
     if first.resampled is None or second.resampled is None:

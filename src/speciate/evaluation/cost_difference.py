@@ -49,7 +49,7 @@ class _Logs(NamedTuple):
 
 
 def interval_of_turns(turns: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Of the typical cost: a t interval of its logarithm over turns. None below three turns."""
+    """Interval of the typical cost: a t interval of the costs' logarithms over turns. None below three turns."""
     logs = _logs(turns, level)
     return None if logs is None else (float(np.exp(logs.low)), float(np.exp(logs.high)))
 

@@ -45,7 +45,7 @@ class StoredDecision(NamedTuple):
     decision: Decision
     use_case: str
     use_case_version: int
-    """Of the gates that were applied; a newer version of the use case may ask for something else."""
+    """Version of the use case whose gates were applied; a newer one may ask for something else."""
     evaluation: str
     created: float
 

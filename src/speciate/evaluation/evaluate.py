@@ -81,7 +81,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.parquet")
-"""Of an evaluation, rows by example; the last only where a scorer failed on some."""
+"""Files of an evaluation, rows by example; the last only where a scorer failed on some."""
 
 
 class EvaluateSpec(BaseModel):
@@ -108,9 +108,9 @@ class EvaluateSpec(BaseModel):
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
     label_maps: Mapping[str, Mapping[str, str]] = {}
-    """Of published models, named as in `models`: {model: {published label: label of the dataset}}."""
+    """For published models, as `models` names them: {model: {published label: label of the dataset}}."""
     prompts: Mapping[str, tuple[str, ...]] = {}
-    """Of published models that take sentences: {model: templates with {label}, or {input} for one that writes}."""
+    """For published models that take sentences: {model: templates with {label}, or {input} for one that writes}."""
     scorer: str | None = None
     """`path/to/file.py:FUNCTION`, `package:NAME` or `code_passes`: its scores are metrics, too."""
     judge: Judging | None = None
@@ -126,7 +126,7 @@ class _Compared(NamedTuple):
     """The models of one evaluation, by what each is in it."""
 
     named: list[EvaluatedModel]
-    """Those that the call names."""
+    """The models that the call names."""
     baseline: EvaluatedModel
     incumbent: EvaluatedModel
     candidate: EvaluatedModel | None

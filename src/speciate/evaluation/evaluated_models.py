@@ -48,12 +48,12 @@ class EvaluatedModel(BaseModel):
     identity: str
     """Content hash of a model version; part of the key of cached answers."""
     path: str | None = None
-    """Of a model's folder, or of the file with the code or the log."""
+    """The model's folder, or the file with the code or the log."""
     function: str | None = None
-    """Of the code."""
+    """Name of the function in the file with the code."""
     endpoint: Endpoint | None = None
     members: tuple[EvaluatedModel, ...] = ()
-    """Of an ensemble."""
+    """The models of an ensemble."""
     column: str | None = None
     task: str | None = None
     modality: str | None = None
@@ -61,7 +61,7 @@ class EvaluatedModel(BaseModel):
     learned_from: tuple[Manifest, ...] | None = ()
     """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
     statement: TrainingStatement | None = None
-    """Of a model of others: what is said of its training, which is not here."""
+    """What is said of the training of a model of others, which is not here."""
     stated_data: tuple[Manifest, ...] = ()
     """Versions of this workspace that it is said to have learned from: they can speak against it, never for it."""
     terms: TaskTerms | None = None
@@ -75,7 +75,7 @@ class EvaluatedModel(BaseModel):
     weights_license: str | None = None
     training_usd: float | None = None
     published: PublishedLabels | None = None
-    """Of a published model that is asked as it is."""
+    """How a published model is asked as it is, and what its labels mean; None for other models."""
     recipe: str | None = None
     """Digest of what decides how much an answer costs; equal for two trainings of one recipe."""
 

@@ -73,13 +73,13 @@ class Evidence(NamedTuple):
     comparisons: Mapping[str, Comparison]
     limits: UseCaseLimits
     level: float = LEVEL
-    """Of the intervals in the rows and comparisons."""
+    """Confidence level of the intervals in the rows and comparisons."""
     examples: int = 0
     """Test rows of all labels; a metric about one label counts fewer."""
     clusters: int = 0
     """Independent units among them: groups where there are groups."""
     fresh_level: float | None = None
-    """Of intervals on rows that no model was judged on before; None: `level`."""
+    """Confidence level of intervals on rows that no model was judged on before; None: `level`."""
     reused: bool = False
     """Whether the rows judged other models before, or chose the one in production."""
     shown: bool = False
@@ -524,7 +524,8 @@ def _unseen(gate: Gate, evidence: Evidence) -> _GateAnswer:
 
 
 def _unknown_training(gate: Gate, stated: TrainingStatement) -> _GateAnswer:
-    """Of a model of others. No further example would tell, so it is no doubt of the data: who uses it decides."""
+    """The gate's answer on a model of others whose training data nobody here knows. No further example would tell, so
+    the use case refuses, accepts, or leaves it to a person."""
     told = f" ({said})" if (said := stated.sentence()) else ""
     known = f"what it learned from is not here{told}: nobody knows whether it saw these examples"
     match gate.if_unknown or "ask":

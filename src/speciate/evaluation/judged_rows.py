@@ -74,7 +74,7 @@ class RowPreimage(NamedTuple):
 
 
 def preimages(table: pa.Table, target: str | None, *, optional: bool = False) -> Iterator[RowPreimage]:
-    """Of each row that can be judged, as `pack` has it: the first 8 bytes of the sha256 of both texts."""
+    """The preimages of each row that can be judged. `pack` keeps the first 8 bytes of the sha256 of both texts."""
     references = table[target].to_pylist() if target else [None] * table.num_rows
     ids = table["id"].to_pylist() if "id" in table.column_names else [""] * table.num_rows
     columns = (ids, _media(table), _windows(table), references, table["group_key"].to_pylist())
@@ -93,7 +93,7 @@ def pack_cells(table: pa.Table, column: str) -> Packed:
 
 
 def contents(table: pa.Table, column: str) -> list[str]:
-    """Of each row what a hidden column of hashes says it is, and which window; its id where that says nothing."""
+    """What each row is by a hidden column of hashes, with its window; its id where that cell is empty."""
     known = zip(table[column].to_pylist(), table["id"].to_pylist(), _windows(table), strict=True)
     return [_encode([name, window] if name else [None, row]) for name, row, window in known]
 
@@ -169,13 +169,13 @@ def without(rows: Packed, media: Iterable[str]) -> Packed:
 
 
 def _media(table: pa.Table) -> list[str]:
-    """Of each row what example it is, whatever it is called: the hash of its medium."""
+    """The hash of each row's medium: which example it is, whatever it is called."""
     columns = [table[name].to_pylist() for name in (CONTENT, KEY, FINGERPRINT, "id") if name in table.column_names]
     return [str(next((cell for cell in cells if cell is not None), "")) for cells in zip(*columns, strict=True)]
 
 
 def _windows(table: pa.Table) -> list[tuple[Any, ...]]:
-    """Of each row which part of its medium it is."""
+    """Which part of its medium each row is: (start, stop), or () where rows are whole media."""
     if START not in table.column_names:
         return [()] * table.num_rows
     return list(zip(table[START].to_pylist(), table[STOP].to_pylist(), strict=True))
@@ -238,5 +238,5 @@ def _count(before: Packed, now: Packed) -> _Counts:
 
 
 def column_facets(names: Sequence[str]) -> list[str]:
-    """Of models under evaluation those that answer from a column: `column:rules`."""
+    """The names of the models under evaluation that answer from a column, such as `column:rules`."""
     return [name for name in names if name.startswith(COLUMN)]

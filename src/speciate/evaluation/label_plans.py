@@ -13,7 +13,7 @@ from speciate.tasks.example_targets import is_label
 from speciate.vocabulary import Task
 
 _COPIES = 2.5
-"""Of the weights in memory: as numbers of four bytes where the file has two, and what a batch takes."""
+"""Memory of a loaded model over the size of its weights: four bytes a number where the file has two, and a batch."""
 
 
 class SettledModels(NamedTuple):

@@ -119,7 +119,7 @@ def with_near_copies(
 
 
 def _manifest(database: Database, datasets: Sequence[str]) -> tuple[Manifest, str | None] | None:
-    """Of the first of these refs that is still there, with its split."""
+    """The manifest of the first of these refs that is still there, with its split."""
     for text in datasets:
         ref = dataset_ref(text)
         try:

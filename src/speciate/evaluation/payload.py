@@ -43,7 +43,7 @@ class EvaluationPayload(BaseModel):
     no_decision: str | None = None
     """Why no verdict may be given; None if one may."""
     suite: Suite = "core"
-    """Of the use case, that the dataset is."""
+    """Which suite of the use case the dataset is."""
     unseen: tuple[str, ...] = ()
     """Warnings of the dataset's report about labels that the split lacks."""
     earlier: LooksOnRows = LooksOnRows()
@@ -51,7 +51,7 @@ class EvaluationPayload(BaseModel):
     elsewhere: tuple[SuiteElsewhere, ...] = ()
     """Suites of other rows of this modality, of which some may be near-copies of these."""
     suite_id: str = ""
-    """Of the rows as they were planned: evaluations under way find each other by it."""
+    """Id of the rows as they were planned: evaluations under way find each other by it."""
     known_jobs: tuple[str, ...] = ()
     """Evaluations under way that `earlier` accounts for."""
     gain_shown: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class EvaluationPayload(BaseModel):
     suite_change: SuiteChange | None = None
     """Against the rows that the use case stands on."""
     reference_column: str | None = None
-    """Of the stored rows; None where references lie in the media."""
+    """The column of the references in the stored rows; None where references lie in the media."""
     roles: dict[str, Role] = {}
     """Model -> what it is here. Candidates get a verdict; only they make the intervals wider."""
     remarks: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ class PublishedLabels(BaseModel):
     ref: str
     """As the caller named it: in calls that carry a table."""
     published: tuple[str, ...] | None
-    """Of its head; None where only the loaded model tells."""
+    """Labels of its head; None where only the loaded model tells."""
     zero_shot: bool = False
     """Whether it is asked about the user's labels, or the phrases of the table."""
     writes: bool = False
@@ -55,7 +55,7 @@ class PublishedLabels(BaseModel):
     needs_input: bool = True
     """Whether that template must have a place for the input: what Donut begins with need not."""
     steps: int | None = None
-    """That a forecaster gives: longer horizons are not its."""
+    """How many steps a forecaster gives; a longer horizon is beyond it."""
     templates: tuple[str, ...] = ()
     table: dict[str, str] | None = None
     """Given by the caller: published label or phrase -> the user's label."""

@@ -24,7 +24,7 @@ from speciate.workspace.workspace import Workspace
 
 ROUNDS = (50, 200)
 LEVEL = 0.99
-"""Of the interval: there are several looks, and each at several models."""
+"""Confidence level of the interval: there are several looks, and each at several models."""
 
 
 class RaceSpec(BaseModel):
@@ -39,7 +39,7 @@ class RaceSpec(BaseModel):
 class RacePayload(BaseModel):
     model_config = ConfigDict(frozen=True)
     evaluation: EvaluationPayload
-    """Of the examples that decide."""
+    """How the models are evaluated on the examples that decide."""
     refused: Mapping[str, str]
     """Models that cannot be asked, and why."""
     seconds: float | None
@@ -51,7 +51,7 @@ class Standing(NamedTuple):
 
     model: str
     value: float
-    """Of the metric, greater being better or not."""
+    """Value of the metric, greater being better or not."""
 
 
 def plan(spec: RaceSpec, workspace: Workspace) -> Plan[RacePayload]:

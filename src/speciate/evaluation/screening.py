@@ -42,7 +42,7 @@ class ScreenSpec(BaseModel):
     models: tuple[str, ...] = Field(min_length=1, max_length=MOST_CANDIDATES)
     """`hf:org/name`, `timm:NAME`, or what was fetched already."""
     max_bytes: int = Field(4 << 30, gt=0)
-    """That may be fetched, all models together."""
+    """Most bytes that may be fetched, all models together."""
     keep: int = Field(_KEPT, ge=1, le=20)
 
 
@@ -50,7 +50,7 @@ class ScreenPayload(BaseModel):
     model_config = ConfigDict(frozen=True)
     models: tuple[str, ...]
     here: Mapping[str, str]
-    """Of those that are fetched already: the ref of the version."""
+    """Models that are fetched already: as named in the call -> the ref of the version."""
     folders: Mapping[str, str]
     licenses_here: Mapping[str, str | None]
     task: str
@@ -67,9 +67,9 @@ class Screened(NamedTuple):
 
     ref: str
     version: str | None
-    """Of one that is here already."""
+    """The version of a model that is here already; None for another one."""
     name: str
-    """That it gets in the registry."""
+    """The model's name in the registry."""
     bytes: int
     """To be fetched."""
     ceiling: float | None

@@ -44,7 +44,8 @@ def _how_many(decision: Decision, doubts: list[GateResult]) -> str:
 
 
 def _can_be_measured_again(gate: GateResult) -> bool:
-    """Also beside a free method that was fitted for another candidate: the next call names this one alone."""
+    """Whether another evaluation may settle the gate. It may beside a free method that was fitted for another
+    candidate, too: the next call names this one alone."""
     if gate.gate.rule == "free_method":
         return True
     return gate.gate.rule == "at_most" and gate.gate.metric in _MEASURED_AGAIN

@@ -32,9 +32,9 @@ _EXACT_BELOW = 200
 _EXACT_DISCORDANT = 25
 _JACKKNIFE_GROUPS = 200
 _CHUNK_CELLS = 2_000_000
-"""Of weights held at once: 16 MB."""
+"""Most weights held at once, 8 bytes each: 16 MB."""
 _KEPT_CELLS = 1 << 25
-"""Of drawn counts, a byte each, that are kept for who asks next."""
+"""Most drawn counts, a byte each, that are kept for the next caller."""
 _NEAR_AN_END = 5
 _NO_SPREAD = 1e-9
 _MOST_UNDEFINED = 0.05
@@ -43,7 +43,7 @@ UNDEFINED_ON = "undefined on"
 LEAST_UNITS = 20
 """Independent examples below which no standard error is relied on to plan with."""
 MOST_UNITS = 10_000_000
-"""Beyond this nobody collects: no number of examples settles it."""
+"""Most examples that anybody would collect: beyond it no number of examples settles a question."""
 _STEPS = 50
 
 
@@ -324,7 +324,7 @@ class Resampled(NamedTuple):
     left_out: Floats
     clusters: int
     degrees: float
-    """Of freedom."""
+    """Degrees of freedom."""
 
     def minus(self, other: Resampled) -> Resampled:
         drawn, left_out = self.drawn - other.drawn, self.left_out - other.left_out
@@ -404,7 +404,7 @@ def _bca_levels(resampled: Resampled, drawn: Floats, left_out: Floats, level: fl
 
 
 def _accelerated(z: float, acceleration: float) -> float:
-    """Beyond the pole, where few degrees of freedom reach, there is no further quantile."""
+    """The accelerated quantile. Beyond the pole, where few degrees of freedom reach, there is no further quantile."""
     rest = 1 - acceleration * z
     return z / rest if rest > 0 else math.copysign(math.inf, z)
 

@@ -247,8 +247,9 @@ def looks(reader: Reader, rows: Packed, judged_now: Collection[str], waiting: Co
 
 
 def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job: str, asked: float) -> LooksOnRows:
-    """The same at the end of a job that was asked for at `asked`: evaluations that were asked for before it, and those
-    after it which did not know of it. So of two that were planned together each counts the other, or is counted."""
+    """What these rows were asked before, counted at the end of a job that was asked for at `asked`: by evaluations that
+    were asked for before it, and those after it which did not know of it. So of two that were planned together each
+    counts the other, or is counted."""
     unaware = [name for name, text in reader.read(_LATER, [asked, job]) if job not in _known_jobs(text)]
     return _count(reader, rows, judged_now, _LOOKS_BEFORE, [asked, unaware], ())
 
@@ -388,9 +389,9 @@ def suite_change(reader: Reader, stands_on: Line, suite: JudgedSuite) -> SuiteCh
 
 
 def change_since_elsewhere(reader: Reader, use_case: str, evaluation: str, candidate: str) -> SuiteChange | None:
-    """The same against evaluations that were none of this use case's decisions: without a use case, or of this
-    candidate, a version of it, or its weights under another name, for another one. Their authors saw on which rows it
-    errs. None where no row was lost since any of them.
+    """How the suite changed since evaluations that were none of this use case's decisions: without a use case, or of
+    this candidate, a version of it, or its weights under another name, for another one. Their authors saw on which rows
+    it errs. None where no row was lost since any of them.
 
     Counted are evaluations since the last promotion of the use case that a person approved.
     """

@@ -38,7 +38,7 @@ _TEACH = ("model", "endpoint", "ensemble")
 _FAMILIES: tuple[Family, ...] = (
     "classification", "ordinal", "multi-label", "regression", "generation", "transcription",
 )  # fmt: skip
-"""Whose answers are one cell."""
+"""Task families whose answers are one cell."""
 _LABELLED: tuple[Family, ...] = ("classification", "ordinal", "multi-label")
 _USUAL = "text-generation"
 _OF_PROMPT = ("template", "system", "temperature", "max_tokens", "seed")

@@ -68,7 +68,7 @@ class CachedClient:
         return known
 
     def recorded(self, keys: Collection[AnswerKey]) -> dict[AnswerKey, CachedAnswer]:
-        """Of these, the answers that are in the cache and that another call would not change; nothing is asked."""
+        """The answers to these keys that are in the cache and that another call would not change; nothing is asked."""
         known = answer_cache.read(self._run.folders, self._fingerprint, keys)
         return {key: answer for key, answer in known.items() if not answer.passing}
 

@@ -455,7 +455,7 @@ def _text(content: Any) -> str | None:
 
 
 def _logprobs(value: Any) -> list[float]:
-    """Of a choice's tokens, as far as they are numbers."""
+    """Log probabilities of the tokens of a choice; those that are no finite numbers are left out."""
     content = value.get("content") if isinstance(value, dict) else None
     found = [token.get("logprob") for token in content if isinstance(token, dict)] if isinstance(content, list) else []
     return [float(each) for each in found if isinstance(each, int | float) and math.isfinite(each)]

@@ -43,7 +43,7 @@ class Limits(NamedTuple):
     bounds: Bounds = Bounds()
     timeouts: Timeouts = Timeouts()
     attempts: int = 6
-    """Of one request; what a rate limit refused does not count."""
+    """Most attempts at one request; one that a rate limit refused does not count."""
     backoff_s: float = 1.0
     """Before the second attempt, on average; it doubles with each."""
     longest_backoff_s: float = 30.0
@@ -77,7 +77,7 @@ class CallSummary(NamedTuple):
     retries: int
     rate_limits: int
     usd: float | None
-    """Of the calls whose cost is known; None without a price."""
+    """Cost in US dollars of the calls whose cost is known; None without a price."""
     usd_at_most: float | None
     """With the worst case of calls that may have cost something without reporting it."""
     served_models: dict[str, int]
@@ -215,11 +215,11 @@ class _PendingCall:
         self.attempts = 0
         self.faults = 0
         self.usd: float | None = None
-        """Of all its attempts, as far as it is known."""
+        """Cost in US dollars of all its attempts so far, as far as it is known."""
         self.doubtful_usd = 0.0
         """The worst case of the others."""
         self.dialect: Dialect | None = None
-        """Its own, while it finds out what the endpoint knows."""
+        """The request's own dialect while it finds out what the endpoint knows; None: that of all calls."""
         self.used = Dialect()
         self.sent = 0.0
 

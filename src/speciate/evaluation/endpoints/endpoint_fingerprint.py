@@ -58,7 +58,7 @@ class FingerprintPayload(BaseModel):
     budget_usd: float | None
     """None for an endpoint on this machine, which costs nothing."""
     dataset: str | None
-    """Whose consent pays."""
+    """The dataset whose consent pays for the questions."""
     private_hosts: tuple[str, ...] = ()
     model: str
 
@@ -165,8 +165,8 @@ def run(run: Run) -> Mapping[str, object]:
 
 
 def fingerprint(replies: dict[int, Reply], asked_at: float) -> Fingerprint:
-    """Of replies by the place of their request. What a model withheld or cut is an answer, too; a refusal of the
-    request is none."""
+    """The fingerprint of an endpoint. `replies`: by the place of their request. What a model withheld or cut is an
+    answer, too; a refusal of the request is none."""
     count = len(pinned_questions.PINNED_QUESTIONS)
     answers = tuple(
         tuple(_answer_digest(replies.get(time_ * count + question)) for time_ in range(pinned_questions.PASSES))

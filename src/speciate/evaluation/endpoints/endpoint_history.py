@@ -146,17 +146,17 @@ class Change(NamedTuple):
     """When it was seen, seconds since the epoch."""
     host: str
     model: str
-    """Its name at the endpoint."""
+    """The model's name at the endpoint."""
     why: tuple[str, ...]
     identity: str
 
 
 class History(NamedTuple):
-    """Of one endpoint. `fingerprint` None: it was never asked the pinned questions."""
+    """What is known of one endpoint. `fingerprint` None: it was never asked the pinned questions."""
 
     fingerprint: Fingerprint | None
     served: tuple[str, ...]
-    """What the provider said last that it serves."""
+    """The model names that the provider last said it serves."""
     changes: tuple[Change, ...]
     """The newest first."""
 
@@ -171,7 +171,7 @@ def history_of(reader: Database | Transaction, endpoint: Endpoint) -> History:
 
 
 def changes(reader: Database | Transaction) -> list[Change]:
-    """Of all endpoints, the newest first."""
+    """Changes seen at all endpoints, the newest first."""
     return [_change(row) for row in reader.read(_ALL_CHANGES, [_MOST])]
 
 

@@ -16,7 +16,7 @@ from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 
 CHARACTERS_PER_TOKEN = 4.0
-"""Of English prose, for estimates only; other languages and code have fewer."""
+"""Mean length of a token of English prose, for estimates only; other languages and code have fewer."""
 _IMAGE_TOKENS = 26_000
 """More than any known endpoint counts for an image of 1024 x 1024: gpt-4o-mini takes 25,501."""
 _AUDIO_TOKENS_PER_SECOND = 100
@@ -58,7 +58,7 @@ class OwnPrice(NamedTuple):
 
 
 class PublishedPrice(NamedTuple):
-    """Of genai-prices' table, by the endpoint's host and the model's name there."""
+    """The price in genai-prices' table, found by the endpoint's host and the model's name there."""
 
     base_url: str
     model: str

@@ -94,7 +94,7 @@ class PromptForm(NamedTuple):
     family: str
     modality: str
     labels: tuple[str, ...]
-    """Those that an answer may name; ordinal ones from low to high."""
+    """The labels that an answer may name; ordinal ones from low to high."""
     columns: tuple[str, ...]
     """The input columns, which a template may name."""
     shots: tuple[tuple[list[Part], str], ...] = ()
@@ -238,7 +238,7 @@ def _inline(cell: Any) -> str:
 
 
 def _fence(text: str) -> str:
-    """Between tags that do not occur in it."""
+    """The text between tags that do not occur in it."""
     tag, number = "example", 1
     while f"<{tag}>" in text or f"</{tag}>" in text:
         number += 1

@@ -27,7 +27,7 @@ class Environment(Protocol):
     """The same seed and the same actions give the same episode."""
 
     def reset(self, *, seed: int) -> tuple[Vector, Info]:
-        """What is measured at first, (S,)."""
+        """Begins an episode. Returns the first measurement, (S,), and info."""
         ...
 
     def step(self, action: npt.ArrayLike) -> tuple[Vector, float, bool, bool, Info]:

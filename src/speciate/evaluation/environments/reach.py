@@ -94,8 +94,8 @@ def expert(seen: npt.ArrayLike) -> Vector:
 
 
 class ReachBySight(Reach):
-    """The same, but only the point's own place and speed are measured, (4,): the camera alone sees where the mark is,
-    which may lie anywhere on the other side, and where the disc is."""
+    """`Reach` with a camera. Only the point's own place and speed are measured, (4,). The camera alone sees where the
+    mark is, which may lie anywhere on the other side, and where the disc is."""
 
     _turn = 1.5
 

@@ -19,13 +19,13 @@ class Beginning(TypedDict):
 
 @final
 class Actions(TypedDict):
-    """Of each episode; None for one that has ended."""
+    """The next action of each episode, (A,); None for one that has ended."""
 
     actions: list[list[float] | None]
 
 
 class Answer(TypedDict):
-    """Of each episode; None for one that had ended."""
+    """What each episode answers to its action; None for one that had ended."""
 
     seen: list[list[float] | None]
     rewards: NotRequired[list[float | None]]

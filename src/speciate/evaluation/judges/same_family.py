@@ -28,7 +28,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def families(model: str) -> frozenset[str]:
-    """Of a model's name at its provider.
+    """The model families that a model's name at its provider tells.
 
     >>> sorted(families("deepseek-ai/DeepSeek-R1-Distill-Llama-70B"))
     ['deepseek', 'llama']
@@ -54,7 +54,8 @@ def check_same_family(judge: str, endpoint: Endpoint, models: Iterable[Evaluated
 
 
 def check_same_family_names(judge: str, mine: Collection[str], judged: str, theirs: Collection[str]) -> None:
-    """The same by names alone, of which each side may have several: what was asked for, and what is said to serve."""
+    """Refuses a judge of the family that it judges, by names alone. Each side may have several: what was asked for, and
+    what is said to serve."""
     both = _all_families(mine) & _all_families(theirs)
     if both:
         raise _same_family_error(

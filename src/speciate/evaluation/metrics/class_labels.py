@@ -54,7 +54,8 @@ def _brier(answers: Answers) -> Floats:
 
 
 def _top_5_accuracy(answers: Answers) -> Floats:
-    """Of labels that are equally probable as many count as there are places left; none without a probability."""
+    """Top-5 hit of each example, (N,), 0 to 1. Of equally probable labels as many count as there are places left. A
+    reference without a probability scores 0."""
     table = answers.table
     true = table[np.arange(len(table)), answers.references.astype(np.int64)][:, None]
     before, equal = (table > true).sum(1), (table == true).sum(1)
@@ -234,7 +235,8 @@ def _tables(answers: Answers) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDA
 def _ranking_metric(
     measure: Callable[[Floats, Floats], Floats], answers: Answers, clusters: Codes
 ) -> Callable[[Floats], Floats]:
-    """Of the positive label, else the mean over the labels that occur, each against the rest."""
+    """A ranking metric as a function of resampling weights: of the positive label, else its mean over the labels that
+    occur, each against the rest."""
     table = answers.table
     known = range(len(answers.labels)) if answers.positive is None else (answers.positive,)
     wanted = [label for label in known if (answers.references == label).any()]

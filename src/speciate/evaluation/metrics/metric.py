@@ -50,7 +50,7 @@ class Statistic(NamedTuple):
 
 
 LARGEST = 1e60
-"""Of a number that is answered, for its fourth power is still one."""
+"""The largest size of a number that counts as an answer: its fourth power is still finite."""
 
 
 def label_answers(

@@ -45,7 +45,7 @@ def rmsd(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
 
 
 def tm_score(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
-    """Between 0 and 1: above 0.5 is the same fold, whatever the length."""
+    """TM-score between 0 and 1: above 0.5 is the same fold, whatever the length."""
     reference, answer, _ = _pair(example, prediction)
     scale = _scale(len(reference))
     best, length = 0.0, len(reference)
@@ -59,7 +59,7 @@ def tm_score(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float
 
 
 def lddt(example: Mapping[str, Any], prediction: Mapping[str, Any]) -> float:
-    """Between 0 and 1: the share of distances below 15 Å that are kept, to 0.5, 1, 2 and 4 Å; no superposition."""
+    """lDDT between 0 and 1: the share of distances below 15 Å that are kept, to 0.5, 1, 2 and 4 Å; no superposition."""
     reference, answer, _ = _pair(example, prediction)
     wanted, there = _distances(reference), _distances(answer)
     counted = (wanted < _INCLUSION) & ~np.eye(len(reference), dtype=bool)

@@ -135,5 +135,5 @@ def _yes_no(value: bool) -> str:
 
 
 def folder_of(folders: Folders, evaluation: str) -> Path:
-    """Of an evaluation's pages."""
+    """The folder of an evaluation's pages."""
     return folders.exports / "evaluations" / evaluation

@@ -147,7 +147,7 @@ def _invalid_confidence(answer: Answer) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whose powers are finite, too."""
+    """Whether a value is a number whose powers are finite, too."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= LARGEST
@@ -206,12 +206,12 @@ class PredictorRequest(NamedTuple):
     labels: tuple[str, ...]
     """The possible answers; empty if answers are not labels."""
     training_targets: Sequence[Any]
-    """Of the training split; without one, of the examples themselves."""
+    """The references of the training split; without one, those of the examples themselves."""
     training_examples: Sequence[TaskExample]
     """For few-shot prompts."""
     on_progress: OnProgress
     references: Sequence[Any] = ()
-    """Of the examples: what a published model's labels are compared with. No model sees them."""
+    """The references of the examples: a published model's labels are compared with them. No model sees them."""
 
 
 class ModelAnswers(NamedTuple):
@@ -224,6 +224,6 @@ class ModelAnswers(NamedTuple):
     """The model names that an endpoint reported; several, if it changed meanwhile."""
     notes: tuple[str, ...] = ()
     coverage: LabelCoverage | None = None
-    """Of a published model's labels."""
+    """How far a published model's labels cover the user's."""
     timed: TimedModel | None = None
     """A loaded model whose `cost` is still to be measured, by turns with the others."""

@@ -57,7 +57,7 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
 
 
 _TOGETHER_BYTES = 2_000_000_000
-"""Of weights that stay loaded until all models are measured by turns; beyond it each is measured by itself."""
+"""Most bytes of weights that stay loaded so that all models are measured by turns; beyond it, one after another."""
 
 
 def stay_loaded(every: Sequence[ModelAnswers]) -> bool:

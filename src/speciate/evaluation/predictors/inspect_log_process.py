@@ -27,7 +27,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 
 MOST_BYTES = 1 << 30
-"""Of a log."""
+"""Size of the largest log that is read."""
 _MOST_JSON, _MOST_MEMBER, _MOST_SAMPLES = 256 << 20, 64 << 20, 200_000
 _LONGEST_TEXT, _LONGEST_NAME = 1 << 20, 200
 _PAGE = 8 << 20

@@ -40,7 +40,7 @@ _CHOSEN_ON = 1_000
 _STEPS, _VALUES = 256, 2_048
 """Most steps of a series, and most values of all its channels; longer ones are squeezed."""
 _DIGITS = 9
-"""Of a distance: what differs beyond is rounding, and equal rows shall be equally near."""
+"""Decimals of a distance: what differs beyond is rounding, and equal rows shall be equally near."""
 _CHUNK = 256
 
 
@@ -159,7 +159,7 @@ def _average(metric: str) -> Callable[[Sequence[Any]], Prediction]:
 def _value(
     metric: Metric, task: EvaluationPayload, references: Sequence[Any], made: Sequence[Prediction], known: Sequence[Any]
 ) -> float:
-    """Of these answers, signed so that more is better; minus infinity where it is undefined."""
+    """The metric's value on these answers, signed so that more is better; minus infinity where it is undefined."""
     labels = () if task.family == "regression" else task.terms.order or tuple(sorted(set(known)))
     answers: Answers = judged(
         task.family, references, [one.output for one in made], [one.probabilities for one in made], labels,
@@ -177,7 +177,7 @@ def _value(
 
 
 def _independent(examples: Sequence[Example]) -> Callable[[int], npt.NDArray[np.bool_]]:
-    """Of a training row those that could lie on the other side of a split: of another group and other content."""
+    """Training row -> which rows, (N,), could lie across a split from it: those of another group and other content."""
     groups = np.unique([example.group or f"alone {k}" for k, example in enumerate(examples)], return_inverse=True)[1]
     contents = np.unique([media_digest(example.media) for example in examples], return_inverse=True)[1]
     return lambda row: (groups != groups[row]) & (contents != contents[row])
@@ -282,7 +282,7 @@ def _resample(media: npt.NDArray[Any], channels: int, steps: int) -> Floats:
 
 
 def _tanimoto(examples: Sequence[Example]) -> Distances:
-    """Of Morgan fingerprints: shared bits over bits of either."""
+    """Tanimoto distance of Morgan fingerprints: 1 less the shared bits over the bits of either."""
     bits = Features("molecule")
     known = np.asarray(bits.encode(examples), np.float32)
     sizes = known.sum(axis=1, dtype=np.float64)

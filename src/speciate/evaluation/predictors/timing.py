@@ -109,7 +109,7 @@ class _Batch(NamedTuple):
     times: int
     """How often it is asked in a turn."""
     seconds: float
-    """Of processor time, in a turn."""
+    """Processor time of the batch in a turn."""
 
 
 def _usd_by_turns(models: Sequence[TimedModel], drawn: Sequence[Sequence[Example]]) -> list[list[float]]:

@@ -56,7 +56,7 @@ class JudgedPage(TypedDict):
     examples: list[JudgedExample]
     more: bool
     totals: dict[str, int]
-    """Of each of `SHOWN`, under the other conditions."""
+    """How many examples each of `SHOWN` has under the other conditions."""
 
 
 class AnswersToOne(TypedDict):

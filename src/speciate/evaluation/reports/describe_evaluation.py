@@ -45,10 +45,10 @@ class EvaluationDescription(NamedTuple):
     baseline: str
     candidate: str
     rows: tuple[Row, ...]
-    """Of the leaderboard, the best first."""
+    """Rows of the leaderboard, the best first."""
     models_left_out: int
     comparisons: tuple[Comparison, ...]
-    """Of the main metric, each of these models against the baseline, with Holm's p-values."""
+    """Comparisons in the main metric of each of these models with the baseline, with Holm's p-values."""
     pareto: Pareto
     break_even: BreakEven | None
     slices: ServiceAnswer | None
@@ -191,7 +191,7 @@ class Inspection:
             iter([self.report.candidate] if self.report.candidate in others else others), self.baseline
         )
         self.manifest = manifest_of(workspace, self.report)
-        """Of the evaluated dataset; None where it was deleted since."""
+        """Manifest of the evaluated dataset; None where it was deleted since."""
 
     @property
     def _folder(self) -> Path:

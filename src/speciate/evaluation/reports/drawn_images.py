@@ -27,7 +27,7 @@ _REAL = "real"
 class SideBySideRequest(BaseModel):
     model_config = ConfigDict(frozen=True)
     folder: Path
-    """Of the evaluation's files."""
+    """Folder of the evaluation's files."""
     models: tuple[str, ...]
     ids: tuple[str, ...]
 

@@ -161,7 +161,7 @@ def _calibration_of(model: str, references: Mapping[str, str], answers: Sequence
 
 
 _MOST_REASONS = 3
-"""Of a scorer's failures that are quoted."""
+"""Most reasons of a scorer's failures that are quoted."""
 
 
 class ModelFailures(TypedDict):
@@ -182,7 +182,7 @@ class UnscoredAnswers(TypedDict):
     failures: dict[str, int]
     models: dict[str, int]
     first: list[Mapping[str, object]]
-    """Of each reason: `model`, `example`, `failure`, `detail`, and its `count`."""
+    """For each quoted reason its first answer: `model`, `example`, `failure`, `detail`; and the reason's `count`."""
 
 
 def worst_examples(payload: Mapping[str, object]) -> WorstExamples:
@@ -226,7 +226,7 @@ def unscored(payload: Mapping[str, object]) -> UnscoredAnswers:
 
 
 def failures(answers: Sequence[Answer]) -> list[ModelFailures]:
-    """Of each model that failed on some example."""
+    """Each model that failed on some example: how many errors it has, and the commonest."""
     found: dict[str, Counter[str]] = {}
     for answer in answers:
         if answer["error"] is not None:
@@ -252,7 +252,7 @@ def badness(answer: Answer, example: Example, metric: Metric) -> float:
 
 
 def mean_badness(answers: Sequence[Answer], example: Example, metric: Metric) -> float:
-    """Of one model's answers to an example."""
+    """Mean badness of one model's answers to an example."""
     return sum(badness(answer, example, metric) for answer in answers) / len(answers)
 
 

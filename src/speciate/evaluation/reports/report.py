@@ -130,7 +130,7 @@ class Comparison(_Frozen):
     losses: int | None = None
 
     def turned(self) -> Comparison:
-        """The same comparison with the models' parts exchanged."""
+        """This comparison with the models' parts exchanged."""
         interval = (-self.interval[1], -self.interval[0]) if self.interval else None
         return self.model_copy(
             update={

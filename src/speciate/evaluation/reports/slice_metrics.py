@@ -53,7 +53,7 @@ class Slice(TypedDict):
 class Cut(TypedDict):
     column: NotRequired[str]
     slices: list[Slice]
-    """Of the largest 20 values."""
+    """The slices of the largest 20 values."""
     left_out: int
     """Values."""
     metric: NotRequired[str]
@@ -122,7 +122,7 @@ class _Cells:
         return {"slices": slices, "left_out": max(0, len(values) - _MOST)}
 
     def _gains(self, cells: Any, metric: Metric) -> Floats:
-        """Of each value, in their order, how much better the candidate is on all its examples together."""
+        """For each value, in their order, how much better the candidate is on all its examples together."""
         gains = metric.sign * np.nan_to_num(self._second - self._first)
         found: Floats = np.bincount(np.unique(cells, return_inverse=True)[1], gains).astype(np.float64)
         return found

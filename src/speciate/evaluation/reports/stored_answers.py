@@ -39,7 +39,7 @@ class StoredRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     folder: Path
-    """Of the evaluation's files."""
+    """Folder of the evaluation's files."""
     metric: str = ""
     baseline: str = ""
     candidate: str = ""
@@ -70,7 +70,7 @@ def read_examples(request: StoredRequest) -> dict[str, Example]:
 
 
 def read_answers(folder: Path, models: Sequence[str] | None = None) -> list[Answer]:
-    """Of these models, or of all; in the order of the file."""
+    """The answers of these models, or of all; in the order of the file."""
     path = folder / "predictions.parquet"
     integrity.check(path, LOST, RECOVERY)
     known = set(pq.read_schema(path).names)

@@ -25,11 +25,11 @@ from speciate.workspace.workspace import Folders
 class ThumbnailRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     root: Path
-    """Of the workspace."""
+    """Root folder of the workspace."""
     manifest: Manifest
     ids: tuple[str, ...]
     captions: tuple[str, ...] = ()
-    """Of a sheet, one per id."""
+    """Captions on a sheet, one per id."""
 
 
 class Thumbnails(TypedDict):

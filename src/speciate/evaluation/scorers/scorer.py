@@ -29,7 +29,7 @@ BUILT_IN: dict[str, tuple[str, Better]] = {
     "tm_score": ("speciate.evaluation.metrics.structure_scores:tm_score", "higher"),
     "lddt": ("speciate.evaluation.metrics.structure_scores:lddt", "higher"),
 }
-"""Those that come with this package: name -> "module:function", and what is better."""
+"""Scorers that come with this package: name -> ("module:function", which direction is better)."""
 _PACKAGE = "package:"
 _HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'likeness:MODEL', 'code_passes' or 'gym_score'."
 
