@@ -121,11 +121,11 @@ class LabelItem(NamedTuple):
     input: Any
     output: Any
     files: tuple[str, ...]
-    """Of the input, and of an answer that is an image, where they lie in the workspace."""
+    """Files of the input, and of an answer that is an image, where they lie in the workspace."""
     said: Mapping[str, Any]
     """Source -> the label or score that it gave."""
     beside: tuple[str, ...] = ()
-    """Of an image: answers of other versions to the same text. Scores of both say which one is preferred."""
+    """For an image: answers of other versions to the same text. Scores of both say which one is preferred."""
 
 
 class LabelQueue(NamedTuple):

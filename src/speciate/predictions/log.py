@@ -206,7 +206,7 @@ class _InputRecord:
         return {"text": kept} if form == "text" else {"row": kept}
 
     def _cell(self, name: str, cell: Mapping[str, Any]) -> Any:
-        """Of a mixed row. `name`: NAME.MODALITY"""
+        """The stored form of one cell of a mixed row. `name`: NAME.MODALITY"""
         own, _, modality = name.rpartition(".")
         if self._log.redaction.hides(own) or self._log.redaction.hides(name):
             self.redacted += 1
@@ -301,7 +301,7 @@ class Writer:
         self._missed, self._missed_in_all = MissedAnswers(), 0
         self._stamp = folder.roll_stamp()
         self.folder_bytes = 0
-        """Of the whole log, as last measured."""
+        """Bytes of the whole log, as last measured."""
         self._measure_at = 0.0
         self._thread: threading.Thread | None = None
 

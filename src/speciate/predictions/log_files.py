@@ -239,7 +239,7 @@ class Footer(NamedTuple):
     torn: int
     least: str
     most: str | None
-    """Of its first column, an id; `least` "" and `most` None where the footer does not tell."""
+    """`least` and `most` bound the first column, an id. They are "" and None where the footer does not tell."""
 
     def may_hold(self, filters: Sequence[tuple[str, str, Any]]) -> bool:
         """Whether a row may pass them all. Each: column, one of `=`, `in`, `>=`, value or values; only those on an id

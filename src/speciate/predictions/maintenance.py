@@ -48,7 +48,7 @@ _DAY = 86_400_000  # ms
 _GRACE_SECONDS = 600.0
 """A file is written a moment before the line that names it."""
 PART_BYTES = 64 << 20
-"""Of lines that become one part at most: all of them are in memory at once."""
+"""Most bytes of lines that become one part: all of them are in memory at once."""
 LOOK_SECONDS = 60.0
 _LEAST_SECONDS = 6 * 3600.0
 """Expired answers go within so long, also if there is nothing to seal."""

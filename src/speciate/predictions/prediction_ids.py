@@ -29,7 +29,7 @@ class PredictionId(NamedTuple):
     at: float
     """Seconds since the epoch, to the millisecond."""
     tag: int
-    """Of the use case."""
+    """Tag of the use case."""
 
 
 @functools.lru_cache(maxsize=1024)

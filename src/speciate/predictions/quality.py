@@ -20,7 +20,7 @@ from speciate.predictions.feedback import (
 from speciate.predictions.reading import StoredFeedback
 
 _DRAWS = 400
-"""Of the bootstrap."""
+"""Resamples of the bootstrap."""
 _SESSION_SECONDS = 3600.0
 _MOST_OF = 0.8
 """As a watch waits for: what cannot be told is left out, and it must be little."""
@@ -35,7 +35,7 @@ class AnswerOutput(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """Of one version, by one measure."""
+    """How good one version's answers are, by one measure."""
 
     model: str
     measure: Literal["right", "score", "absolute_error"]
@@ -46,7 +46,7 @@ class Quality(NamedTuple):
     mean: float
     low: float | None
     high: float | None
-    """Of 95 %; None where one value alone says nothing of how they vary."""
+    """`low` and `high` are the 95 % interval; None where one value alone says nothing of how they vary."""
 
 
 class AskedAnswer(NamedTuple):
@@ -68,16 +68,17 @@ class Preference(NamedTuple):
     losses: int
     ties: int
     share: float | None
-    """Of wins among the questions that decide; None without any."""
+    """Share of wins among the questions that decide; None without any."""
     low: float | None
     high: float | None
-    """Of 95 %."""
+    """`low` and `high` are the 95 % interval."""
 
 
 def estimate_preferences(
     answers: Iterable[AskedAnswer], given: Mapping[str, BySource], *, level: float = 0.95
 ) -> list[Preference]:
-    """Of each two versions whose answers to a question the same source scored. `given`: of `latest_by_source`."""
+    """Preferences between each two versions whose answers to a question the same source scored. `given`: of
+    `latest_by_source`."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = {}
     for each in answers:
         for source, said in given.get(each.id, {}).items():
@@ -199,7 +200,7 @@ def wilson_interval(share: float, n: int, level: float) -> tuple[float, float]:
 
 
 def t_interval(values: list[float], level: float) -> tuple[float | None, float | None]:
-    """Of a mean; (None, None) for a single value."""
+    """The t interval of a mean; (None, None) for a single value."""
     n = len(values)
     if n < 2:
         return None, None
@@ -222,7 +223,7 @@ def _t_quantile(p: float, degrees: int) -> float:
 
 
 def random_place(prediction: str) -> float:
-    """Of an answer in the random order, uniform in [0, 1)."""
+    """Place of an answer in the random order, uniform in [0, 1)."""
     return prediction_ids.hash_to_unit(prediction, "queue")
 
 
@@ -236,12 +237,12 @@ class Agreement(NamedTuple):
     low: float | None
     high: float | None
     answers: int
-    """That two labellers at least have labelled."""
+    """Answers that at least two labellers have labelled."""
     labellers: int
 
 
 def agreement(given: Iterable[StoredFeedback], *, seed: int = 0) -> Agreement:
-    """Between labellers (a source and who it was): the latest label of each for each answer."""
+    """Agreement between labellers (a source and who it was): the latest label of each for each answer counts."""
     last: dict[tuple[str, str, str], StoredFeedback] = {}
     for each in sorted(given, key=lambda one: one.at):
         if each.label is not None:
@@ -270,7 +271,7 @@ def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:
 
 
 def label_pattern(labels: Sequence[Hashable]) -> Pattern:
-    """Of the labels of one answer."""
+    """Pattern of the labels of one answer: each label with how often it occurs."""
     return frozenset(Counter(labels).items())
 
 

@@ -75,7 +75,7 @@ class StoredFeedback(NamedTuple):
     score: float | None
     by: str
     drawn: str | None
-    """By which strategy of the queue the answer was asked about; None: by none."""
+    """Strategy of the queue by which the answer was asked about; None: by none."""
 
 
 class LogContents(NamedTuple):
@@ -195,12 +195,12 @@ def answers(
 
 
 def feedback_rows(part: Path) -> list[FeedbackRow]:
-    """Of one part. Raises FileNotFoundError, DAMAGED."""
+    """Rows of feedback in one part. Raises FileNotFoundError, DAMAGED."""
     return cast("list[FeedbackRow]", read_part(part).to_pylist())
 
 
 def feedback_of_lines(data: bytes) -> list[FeedbackRow]:
-    """Of whole lines of a segment, in order."""
+    """Rows of feedback in whole lines of a segment, in order."""
     records = decode(lines_with(data, _FEEDBACK_NEEDLE)).records
     return [_feedback_row(record) for record in records if record["k"] == FEEDBACK_LINE]
 

@@ -40,7 +40,7 @@ class Alias(NamedTuple):
     """Grows with each move; never used twice. A canary's is the number of the audit row that set it."""
     changed: float
     percent: float | None = None
-    """Of the requests, for a canary."""
+    """Percent of the requests that a canary gets."""
 
 
 class AliasMove(NamedTuple):

@@ -36,7 +36,7 @@ SURVIVED, CANARY_SURVIVED, BROKEN, TAKEN_BACK = (
     "promotion.survived", "canary.survived", "bake.broken", "bake.rolled_back",
 )  # fmt: skip
 BakeState = Literal["provisional", "survived", "broken"]
-"""Of the version under an alias: provisional until it survived, or broke a limit and stayed."""
+"""State of the version under an alias: provisional until it survived, or broke a limit and stayed."""
 ALPHA = 0.001
 """How likely a limit that is kept is ever found broken, over the whole bake."""
 _ODDS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
@@ -47,7 +47,7 @@ _ENOUGH = 100
 """Requests before latency is judged (the first ones warm a version up), and of a version that is compared with."""
 _HALF_AGAIN = 1.5
 _LEVEL = 0.98
-"""Of the interval (Wilson) whose upper end the version before may have had: above it is one time in a hundred."""
+"""Level of the interval (Wilson) whose upper end the version before may have had: above it is one time in a hundred."""
 
 
 _HAS_ANSWERED = """
@@ -61,7 +61,7 @@ class Quality(NamedTuple):
 
     judged: BadCount
     before: BadCount | None
-    """Of the version before."""
+    """The same count for the version before."""
     allowed: float | None
     """Share that may be wrong by the use case's target, for metrics that are such a share."""
 
@@ -74,7 +74,7 @@ class BakeObservation(NamedTuple):
     counters: RequestCounters | None
     """None where no deployment counted a request of it."""
     before: RequestCounters | None
-    """Of the version that it replaced or, for a canary, stands beside."""
+    """Counters of the version that it replaced or, for a canary, stands beside."""
     answered: bool
     """Whether it ever answered, also where no deployment counts."""
     refused: str | None = None
@@ -85,7 +85,7 @@ class BakeObservation(NamedTuple):
 class Judgement(NamedTuple):
     state: Literal["baking", "survived", "broken"]
     reasons: tuple[str, ...]
-    """Of what is broken."""
+    """What is broken, a text each; empty unless `state` is "broken"."""
     evidence: Mapping[str, float]
     """Numbers alone, as they go into the audit."""
 
@@ -266,7 +266,8 @@ class BakeHistory(NamedTuple):
 
 
 def bake_histories(reader: Database | Transaction, use_cases: Collection[str]) -> dict[str, BakeHistory]:
-    """Of each of these use cases. The events are scanned once, however many these are: they have no index."""
+    """The bake history of each of these use cases. The events are scanned once, however many these are: they have no
+    index."""
     said: defaultdict[str, list[BakeEvent]] = defaultdict(list)
     for subject, kind, at, data in reader.read(_BAKE_EVENTS, [[f"use_case:{name}" for name in use_cases]]):
         said[subject].append(BakeEvent(kind, at, json.loads(data)))

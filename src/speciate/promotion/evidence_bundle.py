@@ -101,7 +101,7 @@ class JudgedMember(NamedTuple):
 class _Chosen(NamedTuple):
     stored: StoredDecision
     row: audit.Row | None
-    """Of the audit: that let the candidate serve, if it does."""
+    """Row of the audit that let the candidate serve, if it does."""
 
 
 class Party(NamedTuple):
@@ -562,7 +562,7 @@ def _data(workspace: Workspace, stored: StoredDecision, judged: Sequence[JudgedM
 
 
 def _software(workspace: Workspace, stored: StoredDecision) -> dict[str, Any]:
-    """Of this process, and of the training as its recipe has it."""
+    """Software of this process, and of the training as its recipe has it."""
     card = registry.resolve(workspace.database, workspace.folders, stored.decision.candidate).card
     now = provenance.record(1)
     kept = {name: value for name, value in now.items() if name not in ("threads", "cores", "processor")}

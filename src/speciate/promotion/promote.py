@@ -63,7 +63,7 @@ class PromotionResult(BaseModel):
     model_config = ConfigDict(frozen=True, validate_by_name=True)
     state: Literal["applied", "needs_approval", "refused"]
     decision: Mapping[str, Any] | None = None
-    """Of `_decision_summary`."""
+    """The decision as `_decision_summary` has it."""
     to: str | None = None
     before: str | None = Field(None, alias="from")
     reasons: tuple[str, ...] = ()
@@ -227,7 +227,7 @@ def override(
 
 
 def result(job: Job) -> PromotionResult:
-    """Of the ended job. Raises its error, or UNAVAILABLE if it has not ended yet."""
+    """The result of the ended job. Raises its error, or UNAVAILABLE if it has not ended yet."""
     if job.result is not None:
         return PromotionResult.model_validate(job.result)
     error = job.error or {}

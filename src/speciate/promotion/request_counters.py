@@ -55,15 +55,15 @@ class BadShare:
         return BadCount(self.n - worst.n, self.bad - worst.bad)
 
     def _worst(self) -> BadCount:
-        """Of two with as many bad ones, the one with fewer good ones."""
+        """The worse of the worst window and this one: it has more bad ones or, of two with as many, fewer good ones."""
         before, now = BadCount(self.worst_n, self.worst_bad), BadCount(self.window_n, self.window_bad)
         return max(before, now, key=lambda one: (one.bad, -one.n))
 
 
 @dataclass
 class RequestCounters:
-    """Of one version under one alias since one move of it. Every share is of requests, not of their inputs, which
-    share a fate."""
+    """Counters of one version's requests under one alias since one move of it. Every share is of requests, not of their
+    inputs, which share a fate."""
 
     alias: str
     generation: int
@@ -72,7 +72,7 @@ class RequestCounters:
     """When the first request was answered."""
     last: float | None = None
     seconds: float = 0.0
-    """What all requests took together."""
+    """Seconds that all requests took together."""
     failed: BadShare = field(default_factory=BadShare)
     """No answer came, for the model's own sake: it was too late, or its process ended."""
     not_finite: BadShare = field(default_factory=BadShare)
@@ -80,8 +80,8 @@ class RequestCounters:
     unusable: BadShare = field(default_factory=BadShare)
     """An input could not be used."""
     slow: BadShare = field(default_factory=BadShare)
-    """Of the inputs that the version computed alone, as the use case's limit is meant: those that took longer. Waiting
-    for others, which a busy deployment does, is no fault of the version."""
+    """Inputs that took longer than the use case's limit, counting only what the version computed for them alone.
+    Waiting for others, which a busy deployment does, is no fault of the version."""
     overloaded: int = 0
     """Requests, beside those above, for which the queue had no room or whose turn came too late: the load's doing, and
     no word about the version."""

@@ -32,7 +32,7 @@ CONTEXT = b"speciate-evidence-v1\0"
 FORMAT = "speciate-evidence"
 DOCUMENT, SIGNATURE, AUDIT = "evidence.json", "signature.json", "audit.jsonl"
 MOST_BYTES = 512 << 20
-"""Of a bundle. Members are stored, not compressed, so nothing grows when it is read."""
+"""Most bytes of a bundle. Members are stored, not compressed, so nothing grows when it is read."""
 _MOST_DOCUMENT, _MOST_SIGNATURE = 64 << 20, 4096
 _NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 _HALF = 16
@@ -40,7 +40,7 @@ _LONGEST_SHOWN = 300
 _MOST_UNANSWERED = 0.02
 _GENESIS = "0" * 64
 RECOMPUTED = "recomputed"
-"""Of a gate whose outcome follows from the intervals that the bundle has."""
+"""Word for a gate whose outcome follows from the intervals that the bundle has."""
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What a document of another shape raises."""
 
@@ -443,7 +443,7 @@ def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple
 
 
 def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
-    """Of the candidate over the baseline, or another model."""
+    """Interval of the candidate's gain over the baseline, or over another model; None where none is kept."""
     decision = document["decision"]
     decision = {**decision, "baseline": over or decision["baseline"]}
     for each in document["report"]["comparisons"]:
@@ -608,7 +608,7 @@ def _between(interval: Any) -> str:
 
 
 def suite_id(rows: Sequence[Sequence[str]]) -> str:
-    """Of rows [..., digest of the example, digest of the row]: what the workspace calls their suite."""
+    """Id of the suite of rows [..., digest of the example, digest of the row], as the workspace calls it."""
     packed = b"".join(sorted(bytes.fromhex(row[-2][:_HALF] + row[-1][:_HALF]) for row in rows))
     return f"suite-{hashlib.sha256(packed).hexdigest()[:24]}"
 

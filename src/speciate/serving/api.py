@@ -279,7 +279,7 @@ class Api:
         return JSONResponse(document, headers={VERSION: serving.target.model} if serving else None)
 
     async def _docs(self, request: Request) -> Response:
-        """The same page for everybody; what it shows it fetches with the token."""
+        """The page of documentation, the same for everybody; what it shows it fetches with the token."""
         named = {"content-security-policy": openapi.POLICY, "referrer-policy": "no-referrer"}
         return HTMLResponse(openapi.page(), headers=named)
 

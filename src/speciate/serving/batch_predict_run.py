@@ -298,7 +298,7 @@ class _Table:
         return item
 
     def _text_column(self) -> str | None:
-        """Of a model of texts that was not trained on columns: the column of its medium's name, or the only one."""
+        """For a model of texts that was not trained on columns: the column of its medium's name, or the only one."""
         if self._rows.inputs or self._rows.modality == "tabular":
             self._check_columns()
             return None

@@ -227,7 +227,7 @@ def usage_piece(head: ChatHead, usage: Usage | None) -> Document:
 
 
 def event(document: Document) -> bytes:
-    """Of a stream."""
+    """One event of a stream, as bytes."""
     return b"data: " + json.dumps(document, ensure_ascii=False).encode() + b"\n\n"
 
 

@@ -55,21 +55,21 @@ class Target(_Frozen):
     """A version that shall serve, with all that a process needs to serve it without the catalog."""
 
     generation: int
-    """Of the alias: grows with each move, so the same version promoted again is another target."""
+    """Generation of the alias: it grows with each move, so the same version promoted again is another target."""
     model: str
     """`name@v3`"""
     path: str
-    """Of its folder, below the workspace where it lies there: a workspace may be moved."""
+    """Path of its folder, below the workspace where it lies there: a workspace may be moved."""
     task: str
     modality: str
     inputs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     ignored_parts: tuple[str, ...] = ()
-    """Of mixed rows: those that an input may bring beside the ones that are read."""
+    """For mixed rows: the parts that an input may bring beside the ones that are read."""
     labels: tuple[str, ...] = ()
-    """What it may answer, where that is a label."""
+    """The labels that it may answer; empty where it answers no labels."""
     columns: tuple[tuple[str, str], ...] = ()
-    """Of rows: the columns that it reads, each with its type in JSON Schema."""
+    """For rows: the columns that it reads, each with its type in JSON Schema."""
     bytes: int = 0
     warmup: str | None = None
     """A file with examples to try it on; it may be gone. None where there are none."""
@@ -86,7 +86,7 @@ class Wanted(_Frozen):
     options: Serving
     target: Target | None = None
     canary: Target | None = None
-    """Beside `target`, for so many `percent` of the requests."""
+    """Version that answers so many `percent` of the requests beside `target`."""
     percent: float = 0.0
 
 
@@ -106,7 +106,7 @@ class Refused(_Frozen):
 class State(_Frozen):
     pid: int = 0
     version: str = ""
-    """Of this package, as the process runs it; "" for one from before this field."""
+    """Version of this package, as the process runs it; "" for one from before this field."""
     port: int = 0
     """Where it listens on loopback now; 0 where it does not."""
     socket: str = ""

@@ -390,7 +390,8 @@ def stop_deployment(workspace: Workspace, use_case: str) -> DeploymentView:
 
 
 def list_deployments(workspace: Workspace) -> list[DeploymentView]:
-    """Of all use cases; `wanted` is what the alias names, of which the deployment may not have heard yet."""
+    """The deployments of all use cases. `wanted` is what the alias names: the deployment may not have heard of it
+    yet."""
     found = [deployment_view(folder) for folder in all_deployments(workspace.folders)]
     moved = {each.use_case: aliases.read(workspace.database, each.use_case) for each in found}
     return [each._replace(wanted=alias.model if (alias := moved[each.use_case]) else None) for each in found]

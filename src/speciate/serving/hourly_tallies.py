@@ -32,7 +32,7 @@ Key = tuple[str, int, str]
 
 
 class HourTally(BaseModel):
-    """Of one version under one alias in one hour. `hour` counts from the epoch. All but the keys are sums."""
+    """Counts of one version under one alias in one hour. `hour` counts from the epoch. All but the keys are sums."""
 
     model_config = ConfigDict(extra="ignore")
     hour: int
@@ -45,7 +45,7 @@ class HourTally(BaseModel):
     not_finite: int = 0
     unusable: int = 0
     overloaded: int = 0
-    """Beside `requests`: no room in the queue."""
+    """Requests that found no room in the queue; `requests` leaves them out."""
     timed: int = 0
     """Inputs whose time was held against the use case's p95 limit."""
     slow: int = 0
@@ -138,7 +138,7 @@ class HourlyTallies:
 
 
 def read_hours(folder: Path, begin: float, end: float) -> list[HourTally]:
-    """Of hours that begin in [begin, end), oldest first. What is not there, or is no such file, is left out."""
+    """Tallies of hours that begin in [begin, end), oldest first. What is not there, or is no such file, is left out."""
     days = range(int(begin // _DAY), int(end // _DAY) + 1)
     found = (each for day in days for each in _read(_file(folder, day)))
     return sorted((each for each in found if begin <= each.hour * HOUR < end), key=lambda each: (each.hour, each.key))

@@ -23,13 +23,14 @@ else:
 HEAD_SECONDS = 10.0
 """Until the head of a request is whole: from connecting, or from its first byte after an answer."""
 _SILENT_SECONDS = 10.0
-"""Between two pieces of a body."""
+"""Longest pause between two pieces of a body, in seconds."""
 _BODY_SECONDS = 300.0
 """From a head to the end of its body."""
 _HEAD_BYTES = 64 << 10
 _DROP_SECONDS, _PAUSE_SECONDS = 30.0, 1.0
 _DROP_BYTES, _DROP_DECLARED_BYTES = 32 << 20, 1 << 30
-"""Of a body that nobody reads: dropped, so that its sender comes to read the answer. More, or a pause, ends it."""
+"""Most bytes of a body that nobody reads, by its size and by what it declares. They are dropped, so that its sender
+comes to read the answer. More, or a pause, ends it."""
 _DESCRIPTORS = 1 << 16
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n"

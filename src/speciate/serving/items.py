@@ -33,13 +33,13 @@ class Item(TypedDict, total=False):
     """NAME.MODALITY -> its cell."""
     error: str
     generation: Mapping[str, Any]
-    """Of a chat: sampling that differs from the model's own (fields of `Sampling`), often none."""
+    """For a chat: sampling that differs from the model's own (fields of `Sampling`), often none."""
     stream: bool
-    """Of a chat: the answer leaves while it is written, and ends where its time does."""
+    """For a chat: whether the answer leaves while it is written, and ends where its time does."""
 
 
 class Usage(TypedDict):
-    """Of one answer of a chat, in tokens of the model."""
+    """Tokens of one answer of a chat, as the model counts them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -56,18 +56,18 @@ class ItemPrediction(TypedDict):
     error_text: NotRequired[str]
     """A decoder's own words, which may quote the input."""
     prediction: NotRequired[str | None]
-    """Its id in the log of the use case; None if it could not be written."""
+    """Id of the answer in the log of the use case; None if it could not be written."""
     usage: NotRequired[Usage]
-    """Of a chat."""
+    """For a chat: how many tokens it took."""
     too_long: NotRequired[bool]
-    """Of a chat: the error is that the prompt leaves no room for an answer."""
+    """For a chat: whether the error is that the prompt leaves no room for an answer."""
 
 
 class ModelInputs(TypedDict, total=False):
     """The version that is asked, and how it reads its inputs."""
 
     model: Required[str]
-    """Its folder."""
+    """Folder of the version."""
     modality: Required[str | None]
     inputs: Required[list[str]]
     parts: Required[list[str]]

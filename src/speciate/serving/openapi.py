@@ -31,11 +31,11 @@ _CELLS: Mapping[str, Any] = {"number": 1.0, "integer": 1, "boolean": True}
 _SIDE, _RATE = 32, 16_000
 
 Schema = dict[str, Any]
-"""Of JSON Schema 2020-12, and the objects of OpenAPI around it."""
+"""A schema of JSON Schema 2020-12, or an object of OpenAPI around it."""
 
 
 def document(use_case: str, target: Target | None) -> Schema:
-    """Of all routes. `target`: the version that serves; None while none does."""
+    """The OpenAPI document of all routes. `target`: the version that serves; None while none does."""
     serving = f"It serves {target.model} ({target.task})." if target else "No version serves now."
     return {
         "openapi": "3.1.0",
@@ -104,7 +104,7 @@ def _predictions(target: Target | None) -> Schema:
 
 
 def output_schema(target: Target | None) -> Schema:
-    """Of an answer of this version."""
+    """Schema of an answer of this version."""
     task = task_named(target.task) if target else None
     if target is None or task is None:
         return {}

@@ -30,7 +30,7 @@ _KEPT_SECONDS = 300.0
 class Finished(NamedTuple):
     answer: ServiceAnswer
     seconds: float
-    """That it took, whoever waited."""
+    """Seconds that the answer took, whoever waited."""
 
 
 class Question(threading.Thread):

@@ -57,7 +57,7 @@ _DEPLOYMENT_SECONDS = 20.0
 _WITH_PREDICTIONS = {200, 422}
 """HTTP status."""
 _LOAD_SECONDS = 28.0
-"""Of the `CALL_SECONDS` of a call, to load a model: the answer needs some, too."""
+"""Seconds of a call's `CALL_SECONDS` to load a model: the answer needs some, too."""
 MOST_BYTES = 64 * 1024 * 1024
 """All inputs of one call together; more needs a job."""
 _LONGEST_ERROR = 300
@@ -120,7 +120,7 @@ class Prediction(NamedTuple):
     error_text: str | None = None
     """A decoder's own words, which may quote the input."""
     prediction: str | None = None
-    """Its id in the log of the use case; None if no use case was asked, or nothing could be written."""
+    """Id of the answer in the log of the use case; None if no use case was asked, or nothing could be written."""
 
     @classmethod
     def of(cls, found: ItemPrediction) -> Prediction:
@@ -264,7 +264,7 @@ def _log_predictions(
 
 
 def _shorten_errors(predictions: Sequence[Prediction]) -> list[Prediction]:
-    """The same mistake is explained once: many items often have one, and each explanation may be long."""
+    """Explains each mistake once: many items often have the same one, and an explanation may be long."""
     explained: dict[tuple[str, str | None], str] = {}
     shown: list[Prediction] = []
     for item in predictions:

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 def family(card: ModelCard) -> str:
-    """Of the process that answers with this model, as of `Pool.ask`."""
+    """Family of the process that answers with this model, as of `Pool.ask`."""
     return "classical" if card.base_model is None and card.method in _WITHOUT_TORCH else "torch"
 
 

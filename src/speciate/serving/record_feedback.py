@@ -84,11 +84,11 @@ class FeedbackResponse(TypedDict):
 
 
 class FeedbackRefusal(TypedDict):
-    """One of several that was not stored."""
+    """A feedback that was not stored, one of several."""
 
     prediction: str
     status: int
-    """As of HTTP."""
+    """Status as of HTTP."""
     error: str
 
 

@@ -33,14 +33,14 @@ from speciate.serving.deployment_folder import Target
 from speciate.serving.items import AnswerPayload, AnswerWord, Item, ItemPrediction, ModelInputs
 
 _RESTART_SECONDS = 1.0, 30.0
-"""Between two attempts to start a process that died: at first, and at most."""
+"""Seconds between two attempts to start a process that died: at first, and at most."""
 _PASSES = 3
 _TRIAL_SECONDS, _FEWEST = 10.0, 3
 """A trial ends after so many seconds, once it has tried so many examples."""
 _MOST_SHOWN = 300  # characters
 LOAD, ANSWER = "speciate.serving.predict_worker:load", "speciate.serving.predict_worker:answer"
 _STREAM_SHARE = 0.9
-"""Of the time that a request may take, for the tokens of an answer that leaves while it is written."""
+"""Share of the time that a request may take, for the tokens of an answer that leaves while it is written."""
 _LONGEST_ANSWER = 256 * 1024 * 1024  # bytes, of a whole batch
 _MB = 1024 * 1024
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class LoadableModel(Protocol):
     def answer(self, items: Sequence[Item], seconds: float, heard: OnTexts | None = None) -> list[ItemPrediction]: ...
 
     def cpu_seconds(self) -> float | None:
-        """That its process has used; None where nobody can tell."""
+        """Processor seconds that its process has used; None where nobody can tell."""
         ...
 
 
@@ -108,7 +108,7 @@ class _Waiting(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """That the model may take for it."""
+        """Seconds that the model may take for it."""
         return max(0.001, self.deadline - self.since)
 
 
@@ -317,7 +317,7 @@ def _pass_on(batch: Sequence[_Waiting], texts: Mapping[int, str]) -> set[int]:
 
 
 def _settle(one: _Waiting, answer: ItemPrediction | Exception) -> None:
-    """Of one that was handed over."""
+    """Gives one that was handed over its answer, or the error."""
     if isinstance(answer, Exception):
         one.future.set_exception(answer)
     else:
@@ -496,7 +496,7 @@ class Runner:
         return [_check_prediction(one) for one in found] if odd else found
 
     def cpu_seconds(self) -> float | None:
-        """That all of its threads have used, by the scheduler's count in nanoseconds (Linux)."""
+        """Processor seconds that all of its threads have used, by the scheduler's count in nanoseconds (Linux)."""
         try:
             threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
             return sum(int(one.read_text().split()[0]) for one in threads) / 1e9 or None

@@ -101,7 +101,7 @@ Key = tuple[str, int, str]
 
 
 class Outcome(NamedTuple):
-    """Of one request."""
+    """What became of one request."""
 
     seconds: float
     failed: bool
@@ -112,11 +112,11 @@ class Outcome(NamedTuple):
 
 
 OVERLOADED = Outcome(0.0, failed=False, not_finite=False, unusable=False, overloaded=True)
-"""Of a request for which the queue had no room."""
+"""Outcome of a request for which the queue had no room."""
 
 
 FAILED = Outcome(0.0, failed=True, not_finite=False, unusable=False)
-"""Of a request whose process ended."""
+"""Outcome of a request whose process ended."""
 
 
 def outcome_of(answers: Sequence[ItemPrediction | BaseException], seconds: float, *, gave_up: bool = False) -> Outcome:

@@ -20,7 +20,7 @@ LONGEST_KEY = 256
 
 
 def hash_percent(use_case: str, canary: str, key: str) -> float:
-    """Of a key, uniform in [0, 100)."""
+    """Place of a key, uniform in [0, 100)."""
     digest = hashlib.sha256(json.dumps([use_case, canary, key]).encode()).digest()
     return 100 * int.from_bytes(digest[:6], "big") / (1 << 48)
 
