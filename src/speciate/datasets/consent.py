@@ -78,7 +78,7 @@ def end_those_over(database: Database, passed: Callable[[float], float]) -> None
 
 
 def find(reader: Database | Transaction, name: str, host: str) -> Consent | None:
-    """Also an expired consent."""
+    """The consent for a dataset and a host, even an expired one; None if nobody gave one."""
     rows = reader.read(_OF, [name, host])
     return Consent(*rows[0]) if rows else None
 

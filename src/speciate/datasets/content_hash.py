@@ -28,8 +28,8 @@ from speciate.datasets.row_json import canonical_rows
 from speciate.workspace.blobs import write_durably
 
 _ROW_GROUPS = 64
-"""Of a file, where none gets fewer or more rows than below. Rows lie by id, so that a question for few ids, or with few
-answers, passes most of them over; each one costs a reader a look at its place and its bounds."""
+"""Row groups of a file, where none gets fewer or more rows than below. Rows lie by id, so that a question for few ids,
+or with few answers, passes most of them over; each one costs a reader a look at its place and its bounds."""
 _LEAST_GROUP, _MOST_GROUP = 16_384, 122_880
 _PAGE, _PAGE_ROWS = 1 << 15, 1024
 """Bytes and rows of a page: what a few rows of a group need is unpacked, and not all of it."""

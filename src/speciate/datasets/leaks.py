@@ -55,7 +55,7 @@ def _crossing_warnings(split: Mapping[str, Any]) -> list[str]:
 
 
 def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
-    """Of several inputs, each column of texts -> how many of its texts lie in several splits.
+    """For several inputs: each column of texts -> how many of its texts lie in several splits.
 
     Rows with the same text and other cells are no copies, but a model that is trained on the text alone has seen them.
     Case and blanks at the ends do not count; columns with few different or short cells are no texts. `rows`: usable.

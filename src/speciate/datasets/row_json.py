@@ -23,8 +23,8 @@ _QUOTE, _COMMA, _BACKSLASH, _BRACE, _FIRST_PRINTED = b'",\\{ '
 _EXACT = 2.0**53
 """Whole numbers below it are exact as float64, and fractions from it on there are none."""
 _LEAST, _MOST = 1e-3, 1e9
-"""Between them Arrow writes a fraction as Python does, as its shortest decimal without an exponent. Arrow promises
-nothing of the kind: `_arrow_writes_alike` asks."""
+"""Bounds between which Arrow writes a fraction as Python does, as its shortest decimal without an exponent. Arrow
+promises nothing of the kind: `_arrow_writes_alike` asks."""
 
 
 def canonical_rows(batch: pa.RecordBatch | pa.Table) -> pa.LargeStringArray:
@@ -57,7 +57,7 @@ def canonical_rows(batch: pa.RecordBatch | pa.Table) -> pa.LargeStringArray:
 
 class _Cells(NamedTuple):
     cells: pa.LargeStringArray
-    """Of a column as JSON, without the quotes of texts."""
+    """Cells of a column as JSON, without the quotes of texts."""
     quote: str = ""
 
 

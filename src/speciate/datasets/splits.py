@@ -228,8 +228,8 @@ class _Assignment:
 
 
 def _earlier_splits(component: Codes, keys: Sequence[str], names: list[str], kept: Mapping[str, str]) -> Codes:
-    """Of each component the first split, in the order of `names`, in which one of its members was; -1 if there
-    is none."""
+    """For each component the first split, in the order of `names`, in which one of its members was; -1 if there is
+    none."""
     none = len(names)
     found = np.full(int(component.max()) + 1, none)
     if kept:
@@ -400,7 +400,7 @@ def _drift(members: Members, splits: Sequence[str | None]) -> float:
 
 
 def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> SplitReport:
-    """Of a test split: how many independent units it has, and what those can show by the planning formulas.
+    """How many independent units a test split has, and what those can show by the planning formulas.
 
     These are about shares of right answers, so there are none where the label is a number. A verdict may show more, as
     far as answers within a group differ: `_at_best` counts rows.

@@ -19,7 +19,7 @@ from speciate.vocabulary import Family
 
 _ANSWERS = ("completion", "answer", "response", "output", "chosen")
 _CAPTIONS = ("caption", "text")
-"""Of images, as folders of Hugging Face name them. Of texts such columns are inputs."""
+"""Columns of images' captions, as folders of Hugging Face name them. Of texts such columns are inputs."""
 _TRANSCRIPTS = ("transcription", "transcript", "sentence", "text")
 _BOXES = re.compile(r"STRUCT<.*\bBBOX: LIST<.*>\[\]")
 """The type of a column of boxes, as a manifest names it."""

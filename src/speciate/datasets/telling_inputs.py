@@ -22,7 +22,7 @@ FEWEST = 20
 MOST_ROWS = 5_000
 """Rows that are looked at, evenly spaced."""
 _FEWEST_ERRORS = 5
-"""Of the constant answer, below which a column tells the answer by chance."""
+"""Fewest errors of the constant answer, below which a column tells the answer by chance."""
 _CLASSES, _NUMBERS = 0.98, 0.999
 """Share of the constant's errors, or of the variance, that a telling column removes."""
 _FOLDS = 5
@@ -121,8 +121,8 @@ def _by_value(values: Sequence[Any], targets: Sequence[Any]) -> bool:
 
 
 def _codes_of(values: Sequence[Any]) -> list[list[Any]]:
-    """Of short texts that hardly repeat, such as numbers of orders: what each is without its digits, and its number.
-    Rows that were numbered class by class tell the class so."""
+    """For short texts that hardly repeat, such as numbers of orders: each text without its digits, and its number. Rows
+    that were numbered class by class tell the class so."""
     texts = [value for value in values if isinstance(value, str)]
     words = max((len(value.split()) for value in texts), default=0)
     if len(texts) < len(values) / 2 or 2 * len(set(texts)) < len(texts) or words > _MOST_WORDS:

@@ -52,7 +52,7 @@ class SplitReport(Dealing, total=False):
     """Pairs of ids."""
     missing_labels: list[MissingLabel]
     telling_inputs: list[dict[str, str | float | int]]
-    """Of `telling_inputs.TellingInput`: inputs that alone tell the label of the training split."""
+    """Inputs that alone tell the label of the training split, each as `telling_inputs.TellingInput` has it."""
 
 
 class ForeignReport(TypedDict, total=False):

@@ -45,7 +45,7 @@ _OPERATIONS = "SELECT operation FROM dataset_versions WHERE name = ? ORDER BY ve
 _ALL = "SELECT name, version, manifest, parents, operation, created FROM dataset_versions"
 _SET = "UPDATE dataset_versions SET operation = ? WHERE name = ? AND version = ?"
 _GONE: Mapping[str, object] = {"parts": [], "packs": [], "splits": {}, "labels": {}, "columns": {}}
-"""Of a manifest: what went with the rows."""
+"""Fields of a deleted version's manifest that went with the rows: they are empty."""
 
 
 class DeletedVersion(TypedDict):
@@ -97,7 +97,7 @@ class Manifest(BaseModel):
     labels: dict[str, int] = {}
     """Classes and how often they occur, at most the 10,000 most frequent; empty where labels are numbers."""
     rows: int
-    """Of every quality."""
+    """Number of rows of every quality."""
     hashing: int = 1
     """How the rows' digests became `id`: content_hash.py. Versions of before it was asked for have 1."""
 

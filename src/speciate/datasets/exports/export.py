@@ -60,7 +60,7 @@ class ExportSpec(BaseModel):
     partial: bool = False
     """Whether rows of quality partial leave, too, such as series that lack a slice; the report names them."""
     column: str | None = None
-    """That a format of masks, boxes or transcripts turns into files; default: the format's own."""
+    """The column that a format of masks, boxes or transcripts turns into files; default: the format's own."""
 
 
 class Payload(BaseModel):
@@ -310,7 +310,7 @@ def check_version(manifest: Manifest, identified: bool) -> None:
 
 
 def check_rows(rows: pa.Table, manifest: Manifest, identified: bool) -> None:
-    """The same check for `rows`, the exported ones: some may have been added later."""
+    """The check of `check_version` for the exported `rows`: some may have been added later."""
     if identified or not holds_dicom(manifest):
         return
     check_version(manifest, identified)

@@ -55,7 +55,7 @@ class Fasta:
 
 
 def _sequences(export: ExportContent, piece: Piece, start: int, rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Of each row the sequences: one, or those of a structure's chains."""
+    """The sequences of each row: one, or those of a structure's chains."""
     if export.media is None:
         return [[re.sub(r"\s+", "", str(row[export.manifest.inputs[0]]))] for row in rows]
     assert export.folders is not None

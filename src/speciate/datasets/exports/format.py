@@ -36,11 +36,11 @@ class WriteReport(NamedTuple):
 
 
 class Format(Protocol):
-    """The same content gives the same bytes: no times, no paths, nothing in the order of a set."""
+    """A format of exports. The same content gives the same bytes: no times, no paths, nothing in the order of a set."""
 
     name: str
     again: str | None
-    """What below the export holds the rows for `create_dataset`; None if it does not read this format."""
+    """Path below the export that holds the rows for `create_dataset`; None if it does not read this format."""
     files: bool
     """Whether media leave as files of their own, with nothing beside them but files called `metadata`."""
     once: bool
@@ -80,7 +80,7 @@ class Piece(NamedTuple):
 
     split: str | None
     name: str
-    """Of the split as a file or folder."""
+    """The split's name as a file or folder."""
     hub: str
     """The split as Hugging Face allows to call it."""
     start: int
@@ -101,16 +101,16 @@ class ExportContent(NamedTuple):
     label: str | None
     """The column that holds the label."""
     labels: list[Any]
-    """Of each row, as its class is called, or a number; None if it has none."""
+    """Label of each row, as its class is called, or a number; None if it has none."""
     group: str | None
     """The column that holds the group."""
     media: Media | None
     windows: bool
     """Whether some rows are windows of their medium."""
     folders: Folders | None = None
-    """Of the workspace, for formats that decode media in a sandboxed process."""
+    """Folders of the workspace, for formats that decode media in a sandboxed process."""
     column: str | None = None
-    """That a format turns into files, where it is about one."""
+    """The column that a format turns into files, where it is about one."""
 
     def pieces(self) -> Iterator[Piece]:
         """Split by split, those of no split last."""

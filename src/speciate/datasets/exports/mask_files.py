@@ -35,8 +35,8 @@ _MAKER = "speciate"
 _SCHEME = "99SPECIATE"
 """Codes of our own: what a label means in a terminology is not known here."""
 _INWARD = 0.1
-"""Of a pixel, by which outlines lie within the edges of their pixels: readers that ask for centres and readers that
-round corners to centres then fill the same ones."""
+"""Share of a pixel by which outlines lie within the edges of their pixels: readers that ask for centres and readers
+that round corners to centres then fill the same ones."""
 _EMPTY = "it shows nothing"
 _TYPE_2 = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -57,7 +57,7 @@ class _Scan(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the volume that the scan decodes to."""
+        """Shape (D, H, W) of the volume that the scan decodes to."""
         stacked = (len(self.placed), *self.placed[0].size)
         return tuple(stacked[axis] for axis in self.layout.order)
 
@@ -224,7 +224,7 @@ def _digest(maps: Sequence[LabelMap]) -> str:
 
 
 def _uid(scan: _Scan, *names: str) -> str:
-    """The same for the same mask of the same scan, so that an archive takes a repeated export for what it is."""
+    """The same UID for the same mask of the same scan, so that an archive knows a repeated export for what it is."""
     text = "\0".join([text_value(scan.headers[0], "SeriesInstanceUID"), *names])
     return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 

@@ -56,7 +56,7 @@ class Parquet:
 
 class Layout(NamedTuple):
     schema: pa.Schema
-    """Of every batch, described for the hub."""
+    """Schema of every batch, described for the hub."""
     medium: str | None
     """The column that holds what lay in files; None if the table has it all."""
     classes: dict[str, int]

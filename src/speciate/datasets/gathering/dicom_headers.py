@@ -98,7 +98,7 @@ class HeaderFields(TypedDict):
 
 
 class NotRead(TypedDict):
-    """Of a bundle, which is an example already, or of what is no DICOM file."""
+    """Why a file has no header here: it is a bundle, which is an example already, or it is no DICOM file."""
 
     kind: Literal["bundle", "none"]
     reason: NotRequired[str]
@@ -107,7 +107,7 @@ class NotRead(TypedDict):
 
 class HeadersAnswer(TypedDict):
     headers: list[HeaderFields | NotRead]
-    """Of each file in order."""
+    """Header of each file, in order."""
 
 
 class DigestsAnswer(TypedDict):
@@ -154,7 +154,7 @@ class FileWithHeader(NamedTuple):
     file: SourceFile
     header: Header
     digest: str = ""
-    """Of its bytes, where another file says that it is the same instance."""
+    """Digest of the file's bytes, where another file says that it is the same instance."""
 
 
 class DicomExample(NamedTuple):
@@ -170,7 +170,7 @@ class DuplicateFile(NamedTuple):
 
 
 def without_copies(files: Sequence[FileWithHeader]) -> tuple[list[FileWithHeader], list[DuplicateFile]]:
-    """Of files with the same instance and the same bytes, the one whose name comes first stays."""
+    """Leaves out copies: of files with the same instance and the same bytes, the one whose name comes first stays."""
     seen: dict[tuple[str, str], SourceFile] = {}
     kept: list[FileWithHeader] = []
     twice: list[DuplicateFile] = []
@@ -274,7 +274,7 @@ def read_headers(payload: DicomFiles) -> HeadersAnswer:
 
 
 def digests(payload: DicomFiles) -> DigestsAnswer:
-    """The same for files that hold the same bytes."""
+    """A digest of each file, the same for files that hold the same bytes."""
     return {"digests": [_digest(path) for path in payload["paths"]]}
 
 
@@ -331,7 +331,7 @@ def read_with_pydicom(file: BinaryIO) -> HeaderFields | NotRead:
 
 
 def read_from_head(head: bytes) -> HeaderFields | None:
-    """The same fields from the first bytes of an ordinary image; None for any other file."""
+    """The header fields from the first bytes of an ordinary image; None for any other file."""
     found = pick_elements(head, _QUICK)
     if found is None:
         return None

@@ -448,7 +448,8 @@ def _column(table: pa.Table, name: str) -> Any:
 
 
 def _times(table: pa.Table, info: Info, row: Row, faults: list[str]) -> Times:
-    """Of each step; within a quarter of a step of what the rate says, so that a step has one frame."""
+    """Seconds of each step, (T,). They must lie within a quarter of a step of what the rate says, so that a step has
+    one frame."""
     expected = np.arange(table.num_rows) / info.fps
     if "timestamp" not in table.column_names:
         return expected

@@ -41,7 +41,7 @@ _MOSTLY = 0.5
 _LONG_TEXT = 20
 """Characters on average."""
 MOST_TABLES = 8
-"""Of a source whose heads are read to find a manifest; a dataset in shards has more."""
+"""Most tables of a source whose heads are read to find a manifest; a dataset in shards has more."""
 _FIRST, _MOST_COLUMNS = 20, 50
 """Cells that are looked at before a file is looked for; and columns, at most."""
 _SUFFIX = re.compile(r"\.\w{1,8}$")
@@ -55,7 +55,7 @@ FILE_NAME = "file_name"
 
 
 class _Folder:
-    """Of a table; folders below it are looked up once, and not for each cell."""
+    """The folder of a table; folders below it are looked up once, and not for each cell."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,7 +80,7 @@ class FileColumns(NamedTuple):
 
     head: pa.Table
     naming: list[str]
-    """Their cells name existing files of a modality."""
+    """Columns whose cells name existing files of a modality."""
     texts: list[str]
     """Long texts."""
 
@@ -216,7 +216,7 @@ class ManifestRow(NamedTuple):
     number: int
     """In the table, from 1."""
     path: Path
-    """Of its first part."""
+    """Path of the row's first part."""
     parts: dict[PartName, Path]
 
 

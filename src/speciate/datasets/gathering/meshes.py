@@ -47,7 +47,7 @@ class MeshFiles(TypedDict):
 
 class MeshNames(TypedDict):
     names: list[list[str]]
-    """Of each file in order."""
+    """Names in each file, in the order of the files."""
 
 
 def gather(found: Listing, context: SourceContext) -> Listing:

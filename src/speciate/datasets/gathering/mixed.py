@@ -47,7 +47,7 @@ _VOTERS = 25
 class MixedListing(NamedTuple):
     listing: Listing
     tables: list[SourceFile]
-    """Those that are no part of an example and made none: they may hold labels."""
+    """Tables that are no part of an example and made none: they may hold labels."""
 
 
 def gather(

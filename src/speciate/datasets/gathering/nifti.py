@@ -202,7 +202,7 @@ def _names_and_paths(file: SourceFile) -> list[tuple[str, str]]:
 
 
 def _card(found: Listing, mask: SourceFile) -> str | None:
-    """Beside the folder of the masks."""
+    """Path of the file `dataset.json` beside the folder of the masks; None where it may not be read or is not there."""
     path = mask.path.parent.parent / _CARD
     return str(path) if any(path.is_relative_to(root) for root in found.readable) and path.is_file() else None
 
@@ -259,7 +259,7 @@ def _names(card: str | None) -> dict[int, str]:
 
 
 def _bytes(files: list[tuple[str, str]], most: int) -> bytes:
-    """Of one file, or the bundle of a pair; the first `most` of each."""
+    """The first `most` bytes of one file, or a bundle of those of a pair."""
     read = {name: _first(Path(path), most) for name, path in files}
     return bundle(read) if len(read) > 1 else next(iter(read.values()))
 

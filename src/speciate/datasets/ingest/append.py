@@ -77,9 +77,9 @@ class AppendedVersion(NamedTuple):
     report: VersionReport
     counts: AppendCounts
     refused: int
-    """Of the added rows."""
+    """How many of the added rows were refused."""
     warnings: tuple[str, ...] = ()
-    """Of the split."""
+    """Warnings about the split."""
 
 
 def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: int, packs: list[str]) -> AppendedVersion:

@@ -128,7 +128,7 @@ class Draft(NamedTuple):
     implied: bool = False
     """Whether the label is a column that the caller did not name."""
     warnings: tuple[str, ...] = ()
-    """Of the groups and the inputs."""
+    """Warnings about the groups and the inputs."""
 
     @property
     def brings_split(self) -> bool:

@@ -72,7 +72,7 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _SHOWN = 5
 _MOST_CLASSES = 20
-"""Of a column that is offered as the label."""
+"""Most classes of a column that is offered as the label."""
 
 
 class Labels(BaseModel):
@@ -144,7 +144,7 @@ class Payload(BaseModel):
     now: float | None = None
     """When it was planned, by the workspace's clock; None in plans of before."""
     requested: tuple[str, ...] = ()
-    """Of a log: answers about which episodes of a watch asked, drawn at random."""
+    """Answers of a log about which episodes of a watch asked, drawn at random."""
 
 
 def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
@@ -321,7 +321,7 @@ class _SourceContent(NamedTuple):
     hint: str = ""
     """How the source may be meant otherwise."""
     brought: frozenset[str] | None = None
-    """Of media, the columns that tables brought; the others were measured. None: all."""
+    """For media: the columns that tables brought; the others were measured. None: all."""
     remarks: tuple[str, ...] = ()
     """Warnings about the source: how it is understood, what it holds."""
 

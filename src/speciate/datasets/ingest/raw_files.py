@@ -41,7 +41,7 @@ class RawFile(NamedTuple):
 
 
 def file_state(file: SourceFile) -> FileState:
-    """Of several files: the sum of their sizes and the latest change."""
+    """State of a file; for several files the sum of their sizes and the latest change."""
     return (
         _combine_states([_state_of_path(path) for _, path in file.parts]) if file.parts else _state_of_path(file.path)
     )

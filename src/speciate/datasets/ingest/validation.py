@@ -43,7 +43,7 @@ class ValidationRequest(TypedDict):
 
 class ValidationAnswer(TypedDict):
     verdicts: list[Verdict]
-    """Of each span in order."""
+    """Verdict on each span, in order."""
 
 
 def validate_files(payload: ValidationRequest) -> ValidationAnswer:

@@ -29,7 +29,7 @@ from speciate.workspace.workspace import Folders
 _CHART = "speciate.datasets.inspect.describe:draw_charts"
 _DIFFERENCE = "speciate.datasets.inspect.changes:compare_versions"
 WIDTH, HEIGHT = 480, 260
-"""Of one panel, in pixels."""
+"""Width and height of one panel, in pixels."""
 _MARGIN, _TOP, _BOTTOM = 12, 30, 34
 _MOST_BARS = 12
 _MOST_NUMBERS = 4

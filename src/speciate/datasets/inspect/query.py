@@ -74,7 +74,8 @@ def query_log(
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page:
-    """The same over the answers in the log in `folder` since then, newest first unless SQL orders them."""
+    """A page of the answers since then in the log in `folder`: rows of one SELECT, or rows that fulfil a condition. The
+    newest come first unless SQL orders them."""
     if sql is not None and where is not None:
         raise SpeciateError(Code.INVALID, "Both sql and where were given.", "Call query_dataset with one of them.")
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):

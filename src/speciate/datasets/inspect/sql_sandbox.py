@@ -94,7 +94,7 @@ class LogRequest(QueryRequest):
 class PageAnswer(TypedDict):
     columns: list[str]
     rows: list[list[Any]]
-    """Of JSON."""
+    """Rows of cells, each a value of JSON."""
     more: bool
     """Whether further rows follow."""
 

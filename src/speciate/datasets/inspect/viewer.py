@@ -58,7 +58,7 @@ class ViewRequest(BaseModel):
 
 
 class FileViewRequest(BaseModel):
-    """Of a file that lies in no dataset, such as what a model was asked."""
+    """A file to view that lies in no dataset, such as what a model was asked."""
 
     model_config = ConfigDict(frozen=True)
     data: str
@@ -73,19 +73,19 @@ class View(TypedDict, total=False):
 
     view: str
     why: str
-    """Of `nothing`."""
+    """Reason, for the view `nothing`."""
     text: str
     cells: list[list[Any]]
-    """Of a row: column, cell."""
+    """For a row: pairs of column and cell."""
     size: list[int]
     """Pixels of an image or video, voxels of a volume, or vertices and triangles."""
     seconds: float
     names: list[str]
     channels: list[list[float]]
-    """Of a series, thinned."""
+    """For a series: its channels, thinned."""
     steps: int
     parts: list[Any]
-    """Of a mixed row: a name and its View each."""
+    """For a mixed row: a name and its View each."""
     cut: bool
     """Whether less is shown than there is."""
 

@@ -54,7 +54,7 @@ def load_examples(
 def iterate_examples(
     folders: Folders, manifest: Manifest, splits: Collection[str] | None = None, size: int = 1024
 ) -> Iterator[list[Example]]:
-    """The same examples in the same order, so many decoded at a time."""
+    """Yields the examples of `load_examples` in their order, decoding `size` at a time."""
     table = version_rows.read(folders, manifest, splits=splits, usable=True)
     for start in range(0, table.num_rows, size):
         chunk = table.slice(start, size)
@@ -184,7 +184,7 @@ def media_digest(medium: Any) -> str:
 
 
 def _sha256(medium: Any) -> str:
-    """Of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
+    """The sha256 of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
     if isinstance(medium, np.ndarray):
         found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
         found.update(np.ascontiguousarray(medium).data)

@@ -127,7 +127,7 @@ class Stream:
         return self._delivered(self._read_examples())
 
     def tables(self) -> Iterator[pa.Table]:
-        """The same batches as tables of fixed, hidden and user's columns; nothing is decoded."""
+        """Yields the batches as tables of fixed, hidden and user's columns; nothing is decoded."""
         return self._delivered(self._read_tables())
 
     def state(self) -> StreamState:

@@ -71,14 +71,14 @@ class RewriteAnswer(FileAnswer):
     """The file holds the new bytes one after another."""
 
     items: Sequence[RewrittenItem]
-    """Of each of the contents."""
+    """One item for each of the contents."""
 
 
 class TeacherAnswers(NamedTuple):
     """Answers of a teacher."""
 
     teacher: str
-    """Its ref, with its version."""
+    """The teacher's ref, with its version."""
     how: str
     """The teacher's task and wording, in words."""
     repeats: Sequence[Sequence[tuple[Any, str | None]]]

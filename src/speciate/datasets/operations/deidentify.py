@@ -58,7 +58,8 @@ from speciate.modalities.medical.dicom import of_series
 from speciate.refs import id_from_key
 
 COLUMN = "deidentified"
-"""By which profile; null if a row was not rewritten. An export of files looks for it."""
+"""Column with the profile that a row was de-identified by; null if it was not rewritten. Exports of files look for
+it."""
 TEXT_COLUMN = "text_suspected"
 _SERVICE = "speciate.datasets.operations.deidentify:rewrite"
 _KEY_FILE = "deidentification.key"

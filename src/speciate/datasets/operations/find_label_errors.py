@@ -57,7 +57,8 @@ class LabelErrorParameters(Parameters):
 
 
 class LabelQuality(NamedTuple):
-    """Of N labels; `quality` is the out-of-fold probability of the given label, NaN if it was not assessed."""
+    """What was found about N labels. `quality` is the out-of-fold probability of the given label, NaN if it was not
+    assessed."""
 
     issue: Mask
     suggestion: Codes

@@ -80,7 +80,7 @@ class _Audit(TypedDict):
     matched: int
     unmatched: int
     unused: int
-    """Of the other dataset."""
+    """Rows of the other dataset that no row was joined to."""
     columns: list[str]
     labelled: NotRequired[int]
 

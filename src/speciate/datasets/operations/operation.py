@@ -57,7 +57,7 @@ MADE_BY, MADE_FROM, HOW = "made_by", "made_from", "how"
 OF_ROWS = (MADE_BY, MADE_FROM, HOW)
 """A model's ref or the name of a rule; the id of the original example; settings, in words."""
 WHY = "why_not"
-"""Beside a column of answers: why there is none."""
+"""Suffix of the column beside a column of answers that says why an answer is missing."""
 PARTS = "parts"
 
 
@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
     split_made_by: str | None = None
     """How, if it made a new split."""
     dealing: Dealing = {}  # noqa: RUF012 - never changed
-    """Of that split."""
+    """How that split was made."""
 
 
 class Outside(NamedTuple):
@@ -117,7 +117,7 @@ class Operation:
     needs: tuple[str, ...] = ()
     """Libraries that it imports."""
     outside: str = ""
-    """Of an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
+    """For an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
     None if this step asks no model. It stands above this floor, so it is named by string."""
 
 

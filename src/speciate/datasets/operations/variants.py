@@ -74,7 +74,7 @@ _SHIFT = 0.05
 _GRAIN = 5.0
 """Standard deviation of noise in images, of 255."""
 _DECIBELS = 3.0
-"""By which audio becomes louder or softer at most."""
+"""Decibels by which audio becomes louder or softer at most."""
 _NOISE = 0.03
 """Noise as a share of the spread of a series or audio: 30 dB below it (Um et al. 2017 for series)."""
 _SCALE = 0.05
@@ -122,7 +122,7 @@ class _Audit(TypedDict):
 
 class _Variant(NamedTuple):
     place: int
-    """Of its original."""
+    """Place of its original."""
     number: int
     how: str
 

@@ -112,11 +112,11 @@ class Axis(NamedTuple):
     column: str
     """The column with the length of each medium."""
     part: PartName | None = None
-    """Of mixed rows."""
+    """For mixed rows: the part that is cut."""
 
 
 class Window(NamedTuple):
-    """Of the example at `place`, in the unit of its modality."""
+    """A window of the example at `place`, in the unit of its modality."""
 
     place: int
     start: float
@@ -132,7 +132,7 @@ class ExampleWindows(NamedTuple):
     bounds: list[tuple[float, float]]
     """In the unit of its modality, from the example's own beginning."""
     length: float
-    """Of the example, in what the windows are counted in."""
+    """Length of the example, in the unit that the windows are counted in."""
     rest: bool
     """Whether something is left behind the last window."""
 
@@ -235,7 +235,7 @@ def _cut(rows: pa.Table, parameters: WindowParameters, axis: Axis, context: Cont
 
 
 def windows_of_length(whole: float, window: float, stride: float) -> ExampleWindows:
-    """Of a medium that is `whole` long."""
+    """The windows of a medium that is `whole` long."""
     bounds = [(start, min(start + window, whole)) for start in window_starts(whole, window, stride)]
     return ExampleWindows(bounds, whole, whole - bounds[-1][1] > 1e-6)
 

@@ -83,7 +83,7 @@ def _attribute(name: str, kind: str) -> _Attribute:
 
 
 def _with_label(attributes: list[_Attribute]) -> list[_Attribute]:
-    """Beside a series, the one nominal attribute is the class."""
+    """Names the series and, where it is the one nominal attribute beside the series, the label."""
     if not any(attribute.kind == "relational" for attribute in attributes):
         return attributes
     nominal = [attribute for attribute in attributes if attribute.kind == "nominal"]

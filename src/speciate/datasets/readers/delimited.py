@@ -165,7 +165,7 @@ class Record(NamedTuple):
     data: bytes
     """As it may be parsed; empty if it cannot be."""
     line: int
-    """Of its first byte, from 1."""
+    """Number of the line of its first byte, from 1."""
     fault: str | None
 
 
@@ -258,7 +258,7 @@ def _ragged(number: int, count: int, width: int) -> str:
 
 
 def _cells(line: bytes, delimiter: str) -> list[str]:
-    """Of a line that stands alone, as a lenient parser splits it."""
+    """The cells of a line that stands alone, as a lenient parser splits it."""
     text = _text(line.rstrip(b"\r\n"))
     try:
         return next(csv.reader([text], delimiter=delimiter))

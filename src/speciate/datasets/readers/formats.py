@@ -40,7 +40,7 @@ class Reader(NamedTuple):
     format: str | None = None
     layout: Shape | None = None
     columns: tuple[str, ...] = ()
-    """Of `long`: id and time."""
+    """For the layout `long`: the columns of id and time."""
     as_is: bool = False
     """Whether media are used that a person should look at first, such as scans with suspected text."""
 

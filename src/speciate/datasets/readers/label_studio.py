@@ -223,6 +223,6 @@ def _object(result: Mapping[str, Any], value: Mapping[str, Any], kind: str) -> B
 
 
 def _area(corners: Sequence[tuple[float, float]]) -> float:
-    """Of a polygon, by the shoelace formula; corners in order."""
+    """Area of a polygon, by the shoelace formula; corners in order."""
     following = [*corners[1:], corners[0]]
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(corners, following, strict=True))) / 2

@@ -153,7 +153,7 @@ def _first_rows(path: Path) -> pa.Table:
 
 
 def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
-    """Of both forms of Arrow."""
+    """The record batches of a reader of either form of Arrow."""
     count = getattr(reader, "num_record_batches", None)
     return iter(reader) if count is None else map(reader.get_batch, range(count))
 

@@ -137,7 +137,7 @@ def unreadable_error(path: Path, why: str, recovery: str = "Mend the file, then 
 
 
 def unread_error(path: Path, error: Exception, recovery: str = "Mend the file, then repeat the call.") -> SpeciateError:
-    """The same with a library's message, which may quote the file."""
+    """The error for a file that a library cannot read. The library's message may quote the file, so it is untrusted."""
     lines = str(error).strip().splitlines() or ["unknown"]
     why = f"{path.name[:64]!r} cannot be read: {type(error).__name__}; untrusted says more."
     return SpeciateError(Code.INVALID, why, recovery, lines[0][:300])

@@ -79,7 +79,7 @@ class EmbedResult(TypedDict):
 class PartRequest(TypedDict):
     modality: str
     part: str | None
-    """Of mixed rows."""
+    """For mixed rows: the part that vectors are made of."""
     packs: list[str]
     values: Sequence[object] | None
     """The input columns, None if the media are files."""

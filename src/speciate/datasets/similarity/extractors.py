@@ -165,7 +165,7 @@ def _needs(ref: str) -> tuple[str, ...]:
 
 @cache
 def _code_version(modality: str) -> str:
-    """Of all the code of the package that a modality comes from: another version may describe in another way."""
+    """Digest of all the code that a modality comes from: another version of it may describe media in another way."""
     module = importlib.import_module(modalities.table()[modality].partition(":")[0])
     file = Path(module.__file__ or "")
     files = sorted(file.parent.glob("*.py")) if module.__package__ else [file]

@@ -41,7 +41,7 @@ _NEAREST = "speciate.datasets.similarity.nearest_neighbours:nearest"
 _DRAW = "speciate.datasets.inspect.contact_sheet:draw_thumbnails"
 _WAIT_SECONDS = 28.0
 _SECONDS = 42.0
-"""Of the whole call without the contact sheet: loading a model for a text may take half of it."""
+"""Seconds for the whole call without the contact sheet: loading a model for a text may take half of it."""
 _MOST_DRAWN = 36
 ROWS = ("id", "label", "split", "source")
 SHOWN = (*ROWS, "content")
@@ -188,7 +188,7 @@ class NearestAnswer(TypedDict):
     neighbours: list[tuple[str, float]]
     """Ids and distances: 1 - cosine, 0 to 2; of equal ones the smaller id is first."""
     rows: list[list[Any]]
-    """Of `SHOWN`, first the example of the query."""
+    """Cells of `SHOWN` for each example, first the example of the query."""
 
 
 class VectorsMissing(TypedDict):

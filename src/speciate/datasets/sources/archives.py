@@ -23,7 +23,8 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".ta
 MOST_MEMBERS = 1_000_000
 LONGEST_MEMBER = 1 << 30  # bytes; a sandboxed process writes no longer file
 _HIGHEST_RATIO = 200
-"""Of unpacked to packed bytes, beyond which what is longer than _HARMLESS counts as a bomb; deflate reaches 1,000."""
+"""Highest ratio of unpacked to packed bytes. Beyond it what is longer than _HARMLESS counts as a bomb; deflate reaches
+1,000."""
 _HARMLESS = 64 << 20
 _BLOCK = 1 << 20
 _REASONS_KEPT = 10_000

@@ -213,7 +213,7 @@ def match_excerpts(table: pa.Table, key: str, files: Sequence[SourceFile], label
 class _Sidecar(NamedTuple):
     file: SourceFile
     places: list[int]
-    """Of the media that it names."""
+    """Places of the media that it names."""
     table: pa.Table
     """A row for each of these."""
     notes: tuple[str, ...]

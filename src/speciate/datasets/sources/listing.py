@@ -68,7 +68,7 @@ class SourceFile(NamedTuple):
     """Where several files are one example: the name and the path of each, as they stand in its bundle
     (modalities/bundles.py). `path` is then the first of them, or the folder that they share."""
     also: tuple[str, ...] = ()
-    """Its other names in a table of labels, such as the identifier of a series."""
+    """The file's other names in a table of labels, such as the identifier of a series."""
     within: tuple[str, ...] = ()
     """Names that it shares with others in a table of labels, the finest first: its study, its patient."""
 
@@ -99,9 +99,9 @@ class Listing(NamedTuple):
     known: Mapping[str, Mapping[str, str]] = MappingProxyType({})
     """Name of an excluded file -> its columns that are known all the same, such as its patient: a purge finds it."""
     revision: str | None = None
-    """Of a source on a hub: the commit that was read."""
+    """For a source on a hub: the commit that was read."""
     marker: Marker | None = None
-    """Of an export of ours: which role each column plays."""
+    """For an export of ours: which role each column plays."""
     notes: tuple[str, ...] = ()
     """Sentences for the report: how it was read, and which labels found no file. They quote foreign names."""
     join: LabelsFile | None = None
@@ -154,7 +154,7 @@ def find_source_files(source: Path, workspace: Path) -> FoundFiles:
 class DetectedLayout(NamedTuple):
     listing: Listing
     tables: list[SourceFile]
-    """Among media, the tables that lie beside them: they may hold labels."""
+    """Tables that lie beside media: they may hold labels."""
 
 
 def detect_layout(source: Path, files: list[SourceFile], modality: str, reader: Reader) -> DetectedLayout:
@@ -323,7 +323,7 @@ def modality_of_file(path: Path) -> str | None:
 
 
 def modality_of(head: bytes, name: str) -> str | None:
-    """The same of the first 4 KiB of a file."""
+    """The modality of a file's first 4 KiB and its name; None if no modality recognises it."""
     known = ("image", *(modality for modality in table() if modality != "image"))
     return next((modality for modality in known if find(modality).sniff(head, name)), None)
 

@@ -28,7 +28,7 @@ class Packaged(NamedTuple):
     package: str
     install: str
     license: str
-    """Of the data, as the package or their source states it."""
+    """License of the data, as the package or their source states it."""
     what: str
     write: Callable[[Path], None]
 

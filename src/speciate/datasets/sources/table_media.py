@@ -128,7 +128,7 @@ def _medium(cell: Any) -> tuple[bytes | None, str]:
 
 
 def _suffix(data: bytes, given: str) -> str:
-    """Of its file name, else of the modality that it looks like."""
+    """Suffix for a file: that of its given name, else that of the modality that its bytes look like."""
     suffix = PurePosixPath(given.replace("\\", "/")).suffix.lower()
     if suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= 8:
         return suffix

@@ -30,7 +30,7 @@ _SECONDS = 600.0
 class ShardRequest(TypedDict):
     folder: str
     names: list[str]
-    """Of its members, below the folder."""
+    """Names of the shard's members, below the folder."""
     ours: bool
     """Whether it is of our own export."""
 
