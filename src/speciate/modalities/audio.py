@@ -130,7 +130,7 @@ class Audio(Modality[Vector]):
         return self.decode(value)
 
     def fingerprint(self, media: Vector) -> str:
-        """Of the samples in 16 bits: the same audio in another lossless container is the same audio."""
+        """Length and hash of the samples in 16 bits: the same audio in another lossless container is the same audio."""
         samples = (media * 32767).round().clip(-32768, 32767).astype("<i2")
         return f"{len(media)} {hashlib.sha256(samples.data).hexdigest()}"
 

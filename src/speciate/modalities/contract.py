@@ -153,7 +153,7 @@ class Modality(Protocol[Media]):
         ...
 
     def fingerprint(self, media: Media) -> str:
-        """The same text for media that differ in nothing that carries meaning (container, case, spacing)."""
+        """A text that is the same for media that differ in nothing that carries meaning (container, case, spacing)."""
         ...
 
     def measure(self, media: Media) -> dict[str, int | float]:

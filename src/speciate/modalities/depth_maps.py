@@ -32,11 +32,11 @@ class DepthMap(TypedDict):
     high: float
     values: str
     relative: NotRequired[bool]
-    """Of an answer: whether it is nearness up to an unknown scale and shift, and no distance."""
+    """Only in an answer: whether it is nearness up to an unknown scale and shift, and no distance."""
 
 
 def to_map(distances: npt.NDArray[Any]) -> DepthMap:
-    """Of (H, W) numbers; what is not finite is not known."""
+    """The depth map of (H, W) distances; what is not finite is not known."""
     values = np.asarray(distances, np.float64)
     if values.ndim != 2:
         raise ValueError(f"a depth map has two axes, and this has {values.ndim}")

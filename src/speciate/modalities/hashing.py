@@ -18,7 +18,7 @@ from speciate.modalities.contract import Sketches, Vector
 Hashes = npt.NDArray[np.uint64]
 
 WIDTH = 512
-"""Of the vectors of `hash_vector`."""
+"""Length of the vectors of `hash_vector`."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _SPACE = ord(" ")
 

@@ -87,7 +87,7 @@ class Image(Modality[Pixels]):
         return FileSummary(header, seen.fingerprint, _measures(seen.gray), IMAGE_SKETCHES.sketch(seen.gray))
 
     def fingerprint(self, media: Pixels) -> str:
-        """Of the pixels: the same image in another lossless container is the same image."""
+        """Shape and hash of the pixels: the same image in another lossless container is the same image."""
         return f"{media.shape} {hashlib.sha256(np.ascontiguousarray(media).data).hexdigest()}"
 
     def measure(self, media: Pixels) -> dict[str, int | float]:
@@ -200,7 +200,7 @@ def _upright(image: Pillow.Image) -> Pixels:
 
 
 def _decode_scaled(image: Pillow.Image, data: bytes) -> _DecodedImage:
-    """Of a JPEG, decoded at the smallest scale whose pixels are whole blocks, or small beside the sketch's."""
+    """A JPEG decoded at the smallest scale whose pixels are whole blocks, or small beside the sketch's."""
     from PIL import ImageOps
 
     turned = image.getexif().get(_ORIENTATION, 1)
@@ -267,7 +267,8 @@ def missing_bytes(data: bytes) -> str | None:
 
 
 def incomplete_pages(image: Pillow.Image, data: bytes) -> str | None:
-    """The same for later images of the opened, not yet decoded `image`, which only its header points to."""
+    """What is missing in the later images of the opened, not yet decoded `image`, which only its header points to; None
+    as for `missing_bytes`."""
     if image.format == "MPO":
         return _mpo(image, data)
     return _tiff_pages(image, data) if image.format == "TIFF" else None

@@ -27,7 +27,7 @@ class ImageAnswer(TypedDict):
 
 
 class StoredImage(TypedDict):
-    """The same where its bytes are a file of their own."""
+    """An image answer whose bytes are a file of their own."""
 
     mime: str
     sha256: str
@@ -37,7 +37,7 @@ class StoredImage(TypedDict):
 
 
 def encode_image(pixels: Pixels) -> ImageAnswer:
-    """The same pixels give the same bytes."""
+    """The image answer of pixels (h, w, 3), as PNG: the same pixels give the same bytes."""
     from PIL import Image
 
     buffer = io.BytesIO()

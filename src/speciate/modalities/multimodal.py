@@ -189,7 +189,7 @@ class Multimodal(Modality[Parts]):
         return {str(part): None if file is None else read(part, file) for part, file in parts}
 
     def marks(self, data: bytes, unit: str) -> list[float]:
-        """Of the one part that has an axis."""
+        """Where the units of the one part that has an axis begin, and where the last one ends."""
         parts = dict(_parts_of(data))
         cut = _axis([part for part, file in parts.items() if file is not None])
         if cut is None or unit not in _kind(cut).mark_units:

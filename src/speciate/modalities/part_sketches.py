@@ -30,7 +30,7 @@ class PartSketch(NamedTuple):
     digest: bytes
     """16 bytes of the hash of its fingerprint."""
     code: bytes | None
-    """Its modality's sketch."""
+    """The part's sketch by its modality."""
 
 
 class EqualDigests:

@@ -28,14 +28,14 @@ TOLERANCE = 0.05
 _COARSER = 4
 """A column in which twice as many rows agree at so many times the tolerance has a continuum of values."""
 _MOST_NUMBERS = 256
-"""Beyond it numbers are summed up in so many groups, each with a sign and made smaller by the inverse hyperbolic
-sine."""
+"""Most numbers that are compared one by one: beyond it they are summed up in so many groups, each with a sign and made
+smaller by the inverse hyperbolic sine."""
 _NO_NUMBERS = (str, bool, bytes)
 """Kinds of cells that are no numbers even where they can be read as one."""
 _HEADER = 10  # bytes: the count of numbers and the digest of all other cells
 _NAME, _NUMBER = 4, 8  # bytes
 _AXES, _OWN = 10, 6
-"""Of the space in which neighbours are looked for, and how many of them are columns as they are."""
+"""Axes of the space in which neighbours are looked for, and how many of them are columns as they are."""
 _SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
 _FAR = 1e150
 """Numbers beyond count as this, so that differences and squares of them are finite."""
@@ -137,7 +137,7 @@ def _spreads(numbers: Doubles) -> Doubles:
 
 
 def _spread(values: Doubles) -> float:
-    """Of sorted values. Where one value prevails, zero say, it is how far the others are from it."""
+    """Spread of sorted values. Where one value prevails, zero say, it is how far the others are from it."""
     if not len(values):
         return 0.0
     starts = np.flatnonzero(np.append(True, np.diff(values) > 0))

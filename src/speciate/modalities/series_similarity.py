@@ -37,9 +37,10 @@ Floats = npt.NDArray[np.float32]
 TOLERANCE = 0.25
 """Root mean square difference, in spreads: a correlation of 0.97."""
 _LEAST_RATIOS = (2.0, 1.5)
-"""Of the gap, for series and for spectrograms: waves without noise have fewer dimensions than they seem to have."""
+"""Least ratio of the gap, for series and for spectrograms: waves without noise have fewer dimensions than they seem to
+have."""
 _MOST_VALUES = 8192
-"""Of one sketch, all channels together."""
+"""Most values of one sketch, all channels together."""
 _LEAST_STEPS, _LEAST_OVERLAP, _SHARE = 8, 24, 0.5
 _WINDOW, _POINTS = 24, 12
 """Steps around a landmark, and the means that stand for them."""
@@ -49,7 +50,7 @@ _REACH, _WINDOW_REACH = 1.0, 0.6
 """Greatest distance between whole series, and between windows, that is looked into."""
 _WINDOW_NEIGHBOURS, _MOST_LANDMARKS = 5, 200_000
 _STEP = 4096
-"""Of the stored integers in one spread."""
+"""Steps of the stored integers in one spread."""
 _HEADER = 8
 _CHUNK = 2_000_000
 

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from speciate.errors import Code, SpeciateError
 
 SEPARATOR = b"/"
-"""Between the chains of one code: two codes are homologous if any of their chains are."""
+"""Byte between the chains of one code: two codes are homologous if any of their chains are."""
 IDENTITY, COVERAGE = 0.3, 0.8
 _SHORTEST, _SHORT, _NEAR_COPY = 8, 50, 0.8
 """Residues of peptides, and the share of equal ones that makes near copies of them."""
@@ -36,7 +36,7 @@ _RUN, _RUN_SLACK, _ROWS = 3, 2, 2000
 _OPEN, _EXTEND = 11, 1
 _KINDS = ("LM", "IV", "C", "A", "G", "ST", "P", "FY", "W", "EQBZ", "DN", "KR", "H")
 _FREQUENCIES = (0.121, 0.128, 0.014, 0.083, 0.071, 0.119, 0.047, 0.068, 0.011, 0.107, 0.095, 0.114, 0.023)
-"""Of those kinds in known proteins (Swiss-Prot): the less frequent a seed is, the more it says."""
+"""Frequencies of those kinds in known proteins (Swiss-Prot): the less frequent a seed is, the more it says."""
 _PATTERNS = ((0, 1, 3, 5, 6), (0, 1, 2, 5, 6), (0, 1, 2, 4, 6), (0, 3, 4, 5, 6))
 _SPAN = 7
 _DRIFT = 8
@@ -46,17 +46,17 @@ _LEAST = 45
 _HITS = 2_000_000
 """Pairs of seeds in one batch: some 200 MB."""
 _MOST_HITS = 1_000_000_000
-"""Beyond it a seed is compared only with the next ones that are equal to it, in the order of the sequences."""
+"""Most pairs of seeds. Beyond it a seed is compared only with the next equal ones, in the order of the sequences."""
 _LEAST_REACH = 32
 _MANY = 3_000_000
 """After so many alignments only pairs that join separate groups are aligned."""
 _DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
 _MOST_REPEATS = 8
-"""Of one seed within a sequence; a homopolymer has no other seeds."""
+"""Most repeats of one seed within a sequence; a homopolymer has no other seeds."""
 _RARE_LETTERS = bytes.maketrans(b"JUO" + bytes(range(128, 256)), b"LCK" + 128 * b"X")
 """Letters that BLOSUM62 lacks -> the nearest ones; what is no letter -> any residue."""
 _STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
-"""Of these none aligns with another as well as with itself."""
+"""Standard residues: none of them aligns with another as well as with itself."""
 
 Places = npt.NDArray[np.int64]
 
@@ -192,10 +192,10 @@ class _Aligner:
 
 
 class _Seeds(NamedTuple):
-    """Of one pattern, in the order of their places."""
+    """The seeds of one pattern, in the order of their places."""
 
     places: Places
-    """Of their first residue among all residues."""
+    """Place of each seed's first residue among all residues."""
     codes: npt.NDArray[np.int64]
 
 

@@ -101,14 +101,16 @@ class Protein(Modality[Media]):
         return sequence
 
     def fingerprint(self, media: Media) -> str:
-        """Of a structure the chains and where their atoms are, to a hundredth of an Ångström: PDB or mmCIF."""
+        """The sequence; of a structure the chains and a hash of where their atoms are, to a hundredth of an Ångström.
+        It is the same for PDB and mmCIF."""
         if isinstance(media, str):
             return media
         places = hashlib.sha256((media["coordinates"] * 100).round().astype("<i4").tobytes())
         return f"{'/'.join(protein_structures.chains(media))} {places.hexdigest()}"
 
     def measure(self, media: Media) -> dict[str, int | float]:
-        """Of a structure also how many residues and atoms of the backbone its model lacks, and how wide it is."""
+        """Number of residues; of a structure also how many residues and atoms of the backbone its model lacks, and how
+        wide it is."""
         if isinstance(media, str):
             return {"residues": len(media)}
         seen = media["seen"]

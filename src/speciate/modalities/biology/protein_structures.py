@@ -353,7 +353,7 @@ def _chain(library: Any, model: gemmi.Structure, chain: gemmi.Chain) -> _Chain |
 
 
 def _letter(library: Any, name: str) -> str:
-    """Of a modified residue that of its parent; X without one."""
+    """One-letter code of a residue, of a modified one that of its parent; X without one."""
     letter: str = library.find_tabulated_residue(name).one_letter_code.strip().upper()
     return letter or "X"
 

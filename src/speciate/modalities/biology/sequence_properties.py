@@ -66,7 +66,7 @@ def sequence_properties(sequence: str) -> Vector:
 
 
 def _scale(values: Floats) -> list[float]:
-    """Of one scale along the chain: mean and spread, the mean of each third, autocovariance, extreme windows."""
+    """One scale along the chain: mean and spread, the mean of each third, autocovariance, extreme windows."""
     count = len(values)
     third = max(1, count // 3)
     middle = values[third : count - third] if count > 2 * third else values
@@ -95,7 +95,7 @@ def _counts(sequence: str, charges: Floats) -> list[float]:
 
 
 def _distribution(groups: npt.NDArray[np.int64]) -> list[float]:
-    """Of each group its share, and where its first, quarter, middle, three-quarter and last residue lies, 0 to 1."""
+    """For each group its share, and where its first, quarter, middle, three-quarter and last residue lies, 0 to 1."""
     found: list[float] = []
     for group in range(len(_GROUPS)):
         places = np.flatnonzero(groups == group)

@@ -110,7 +110,7 @@ def _check_extended(data: bytes) -> None:
 
 
 def _check_chunks(data: bytes, header: Head, records: list[_Record]) -> None:
-    """That the table of chunks lies within the file, and has no more chunks than there are bytes for."""
+    """Raises DecodeError unless the table of chunks lies in the file and has no more chunks than there are bytes."""
     found = next((record.content for record in records if (record.user, record.number) == _LASZIP), None)
     if found is None or len(found) < 34:
         raise DecodeError("error", "It is packed, but has no record of laszip that says how.")

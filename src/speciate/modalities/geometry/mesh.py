@@ -83,7 +83,7 @@ class Mesh(Modality[MeshMedia]):
         return FileSummary(self.inspect(data), self.fingerprint(media), _measures(media, corners), sketch)
 
     def fingerprint(self, media: MeshMedia) -> str:
-        """Of the triangles, rounded, in an order of their own: not of how a file numbers or repeats its vertices."""
+        """Count and hash of the triangles, rounded and sorted: a file may number or repeat vertices as it likes."""
         corners = _rounded(media["vertices"])[media["faces"]]
         if "colors" in media:
             corners = np.concatenate([corners, media["colors"][media["faces"]]], axis=2)

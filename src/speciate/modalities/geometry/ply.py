@@ -32,9 +32,9 @@ Numbers = npt.NDArray[Any]
 class Property(NamedTuple):
     name: str
     type: str
-    """Of a value, as numpy writes it, without byte order."""
+    """Type of a value, as numpy writes it, without byte order."""
     length: str | None
-    """Of a list: the type of its length."""
+    """For a list: the type of its length."""
 
 
 class Element(NamedTuple):

@@ -24,7 +24,7 @@ from speciate.modalities.geometry.shape_descriptors import SHAPE_SKETCHES
 _FEWEST = 32
 """Points that make a shape: fewer have no sketch."""
 _CELLS = 1 << 16
-"""Of the longest side, about: a fingerprint ignores finer differences."""
+"""Cells along the longest side, about: a fingerprint ignores finer differences."""
 
 
 class PointCloudMedia(TypedDict):
@@ -71,7 +71,7 @@ class PointCloud(Modality[PointCloudMedia]):
         return _checked(LoadedCloud(points))
 
     def fingerprint(self, media: PointCloudMedia) -> str:
-        """Of the points, rounded and sorted; their colours and intensities count, too."""
+        """Count and hash of the points, rounded and sorted; their colours and intensities count, too."""
         points = media["points"].astype(np.float64)
         cell = 2.0 ** round(math.log2(max(float(np.ptp(points, axis=0).max()), 1e-30) / _CELLS))
         rows = [np.round(points / cell).astype(np.int64)]

@@ -196,7 +196,7 @@ def _unpacked(packed: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _npy_shape(file: Any) -> tuple[int, ...]:
-    """Of an array, from its header. Its values are not read, and no objects ever are."""
+    """Shape of an array, from its header. Its values are not read, and no objects ever are."""
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -274,7 +274,7 @@ def _of_array(array: npt.NDArray[Any]) -> LoadedCloud:
 
 
 def _as_bytes(colours: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Of numbers up to 1, 1 is full, and of those beyond a byte, 65,535."""
+    """Colours as bytes. Of numbers up to 1, 1 is full; of those beyond a byte, 65,535 is."""
     values = np.nan_to_num(colours.astype(np.float64))
     full = 255 if colours.dtype.kind == "f" and values.max(initial=0) <= 1 else ply.scale_of(values)
     return np.asarray((values * full).clip(0, 255).round(), np.uint8)

@@ -152,7 +152,7 @@ def _angles(first: Doubles, second: Doubles) -> Doubles:
 
 
 _STEP = 1 / 4096
-"""Of an invariant, in root mean square distances from the middle."""
+"""Step in which an invariant is stored, in root mean square distances from the middle."""
 _GRIDS = 12
 
 

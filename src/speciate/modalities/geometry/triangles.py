@@ -19,7 +19,8 @@ class Topology(NamedTuple):
     watertight: bool
     """Every edge lies between exactly two faces."""
     oriented: bool
-    """And these go along it in opposite directions, so that inside and outside are known."""
+    """Whether it is watertight and the two faces of each edge go along it in opposite directions, so that inside and
+    outside are known."""
     components: int
     """Parts that share no corner."""
 
@@ -92,7 +93,7 @@ def welded(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> P
 
 
 def topology(faces: Places) -> Topology:
-    """Of welded faces. Faces with two corners at one place have no area and are passed over."""
+    """Topology of welded faces, (F, 3). Faces with two corners at one place have no area and are passed over."""
     real = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
     if not len(real):
         return Topology(watertight=False, oriented=False, components=0)

@@ -20,7 +20,7 @@ _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _WORDY = ("US", "IVUS", "OT", "XC", "ES", "SC", "DOC")
 """Modalities whose machines print into the image as a rule."""
 _LEVELS = (0.3, 0.45, 0.6, 0.8)
-"""Of the range of an image: above it, or in the negative above it, lie strokes."""
+"""Shares of an image's range: above each, or in the negative above it, lie strokes."""
 _LOWEST, _TALLEST = 5, 64
 """Heights of a letter in pixels."""
 _MOST_PIECES = 20_000

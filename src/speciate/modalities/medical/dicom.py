@@ -99,12 +99,12 @@ def of_series(files: Sequence[bytes]) -> bytes:
 
 
 def member_name(number: int) -> str:
-    """Of the instance of this place in a series, from 1 on."""
+    """File name of the instance of this place in a series, from 1 on."""
     return f"{number:05}.dcm"
 
 
 def stack_of(placed: Sequence[Slice], instances: int) -> Stack:
-    """Of slices in the patient; frames of one instance that have no place there follow each other as stored."""
+    """The stack of slices in the patient; frames of one instance without a place there stay as they are stored."""
     if instances == 1 and all(each.position is None for each in placed):
         rows, columns = placed[0].spacing or (1.0, 1.0)
         return Stack(list(range(len(placed))), (placed[0].thickness or 1.0, rows, columns), None)

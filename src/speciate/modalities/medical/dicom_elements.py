@@ -183,8 +183,8 @@ class _Walk:
         return group, element
 
     def _length(self, tag: tuple[int, int]) -> tuple[int, bool]:
-        """And whether the following elements are implicit although the file is explicit, as in items of an unknown
-        type."""
+        """Bytes of an element, and whether the following elements are implicit although the file is explicit, as in
+        items of an unknown type."""
         if not self._explicit or tag[0] == 0xFFFE:
             return int(struct.unpack(f"{self._order}I", self._take(4))[0]), False
         kind = self._take(2)

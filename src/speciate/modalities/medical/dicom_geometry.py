@@ -40,7 +40,7 @@ class Slice(NamedTuple):
     thickness: float | None
     """Millimetres to the next slice by the header: used for a single slice."""
     pixels: str
-    """The same for slices whose pixels are the same."""
+    """A text that is the same for slices whose pixels are the same."""
 
 
 class Stack(NamedTuple):
@@ -51,7 +51,7 @@ class Stack(NamedTuple):
     directions: Floats | None
     """(3, 3): where slices, rows and columns count up to; None if unknown."""
     tilt_degrees: float = 0.0
-    """Between the normal and the way from slice to slice: of a CT whose gantry was tilted."""
+    """Degrees between the normal and the way from slice to slice: of a CT whose gantry was tilted."""
 
 
 def stack_slices(slices: Sequence[Slice]) -> Stack:
@@ -92,7 +92,7 @@ def axes(orientation: Sequence[float]) -> tuple[Floats, Floats, Floats]:
 
 
 def orientations(found: Sequence[Sequence[float] | None]) -> list[int]:
-    """Of each orientation the place of the first one that is the same; None is its own kind."""
+    """For each orientation the place of the first one that is the same; None is its own kind."""
     kinds: list[int] = []
     places: list[int] = []
     for place, one in enumerate(found):

@@ -62,7 +62,7 @@ class Scan(NamedTuple):
         return cls([slices[place] for place in stack.order], stack)
 
     def place(self, position: Sequence[float]) -> int | None:
-        """Of the slice that a point lies in."""
+        """Place of the slice that a point lies in; None if it lies in none."""
         normal = axes(self.slices[0].orientation or ())[2]
         along = np.array([each.position for each in self.slices], np.float64) @ normal
         apart = np.abs(along - np.array(position, np.float64) @ normal)

@@ -45,7 +45,7 @@ class _Group(NamedTuple):
 
 
 class _Scale(NamedTuple):
-    """Of a channel: value = sample * factor + offset, in `unit`."""
+    """Scale of a channel: value = sample * factor + offset, in `unit`."""
 
     factor: float
     offset: float

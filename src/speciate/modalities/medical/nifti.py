@@ -35,7 +35,7 @@ _FIRST = 348, 540
 _SINGLE, _PAIRED = ("n+1", "n+2"), ("ni1", "ni2")
 _AXES = "LPS"
 _MILLIMETRES = (1.0, 1000.0, 1.0, 0.001, 1.0, 1.0, 1.0, 1.0)
-"""Of NIfTI's units of length: unknown, metre, millimetre, micron; there are no others."""
+"""Millimetres of NIfTI's units of length: unknown, metre, millimetre, micron; there are no others."""
 _LONGEST_START = 64 << 20  # bytes before the voxels: header and extensions
 _FARTHEST_SPACING = 1e-6, 1e6  # millimetres
 _TOLERANCE = 1e-3
@@ -62,7 +62,7 @@ class _Parts(NamedTuple):
 
     header: bytes
     voxels: bytes
-    """The same bytes if one file holds both."""
+    """Bytes of the voxels' file; those of `header` if one file holds both."""
     paired: bool
 
 

@@ -43,7 +43,7 @@ _COLOURS = (
     (46, 134, 222), (238, 82, 83), (29, 209, 161), (255, 159, 67), (155, 89, 182), (241, 196, 15), (72, 219, 251),
     (255, 107, 188),
 )  # fmt: skip
-"""Of labels, in their order; from the ninth on, they come again."""
+"""Colours (red, green, blue) of labels, in their order; from the ninth on, they come again."""
 
 
 class Volume(TypedDict):
@@ -119,7 +119,7 @@ class VolumeModality(Modality[Volume]):
         return self.decode(value)
 
     def fingerprint(self, media: Volume) -> str:
-        """Of values and geometry, to five digits; the window and the file format do not count."""
+        """Shape, spacing to five digits and a hash of the voxels; the window and the file format do not count."""
         voxels = np.ascontiguousarray(media["voxels"]) + np.float32(0)  # makes one of the two zeros
         spacing = " ".join(f"{side:.5g}" for side in media["spacing"])
         return f"{voxels.shape} {spacing} {hashlib.sha256(voxels.data).hexdigest()}"

@@ -99,7 +99,8 @@ class Episodes(Modality[Episode]):
         return _decoded(recording, 0, len(recording.times), whole=True)
 
     def decode_window(self, data: bytes, start: float, stop: float) -> Episode:
-        """Of videos, only from the keyframe before the window to its end."""
+        """The steps from `start` to `stop`; of videos it decodes only from the keyframe before the window to its
+        end."""
         recording = _read(data)
         begin, end = round(start), min(round(stop), len(recording.times))
         if begin >= end:
@@ -127,8 +128,8 @@ class Episodes(Modality[Episode]):
         return {"times": times, "state": state, "action": action, "cameras": {}, "about": about}
 
     def fingerprint(self, media: Episode) -> str:
-        """Of state, action and task, as the encoding of the video carries no meaning; of an episode without numbers, of
-        its frames."""
+        """Hash of state, action and task, as the encoding of the video carries no meaning; of an episode without
+        numbers, of its frames, too."""
         found = hashlib.sha256(media["about"]["task"].encode("utf-8", "surrogatepass"))
         for values in (media["state"], media["action"]):
             found.update(f"{values.shape}".encode() + (np.round(values, 5) + 0.0).astype("<f4").tobytes())

@@ -60,7 +60,7 @@ class Track(NamedTuple):
     """From times (N,), whether all must be decoded, and a stride: the frames of every stride-th of the times
     (K, h, w, 3), and which of all the times have one (N,)."""
     frame_bytes: int
-    """Of one frame when it is small."""
+    """Bytes of one frame when it is small."""
 
 
 class Recording(NamedTuple):

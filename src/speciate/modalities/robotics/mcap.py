@@ -29,10 +29,10 @@ from speciate.modalities.video.footage import small_size
 
 MAGIC = b"\x89MCAP0\r\n"
 _MOST_BYTES = 2 << 30
-"""Of all chunks together, decompressed."""
+"""Most bytes of all chunks together, decompressed."""
 _MOST_MESSAGES = 5_000_000
 _MOST_NUMBERS = 512
-"""Of one message."""
+"""Most numbers of one message."""
 _MOST_PIXELS = 64_000_000
 _ACTION = re.compile(r"(^|[/_.\-])(action|actions|command|commands|cmd|target|targets)([/_.\-]|$)")
 _IMAGE = re.compile(r"(^|[/.])CompressedImage$")
@@ -177,7 +177,7 @@ def _numbers(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str
 
 
 def _fields(content: Any) -> Mapping[str, Any]:
-    """Of a JSON object, a protobuf message, or a ROS message, which is a plain object."""
+    """The fields of a JSON object, a protobuf message, or a ROS message, which is a plain object."""
     if isinstance(content, dict):
         return {str(key): part for key, part in content.items()}
     if hasattr(content, "DESCRIPTOR"):

@@ -63,11 +63,11 @@ def rotation(data: bytes, container: Container) -> int:
 
 
 class _Box(NamedTuple):
-    """Of an MP4 file."""
+    """A box of an MP4 file."""
 
     kind: bytes
     start: int
-    """Of its contents."""
+    """Byte at which its contents begin."""
     stop: int
 
 
@@ -118,7 +118,7 @@ def _shows(data: bytes, media: _Box) -> bool:
 
 
 def _angle(data: bytes, header: _Box) -> float:
-    """Of the matrix [a b u; c d v; x y w] in the track's header."""
+    """Rotation in degrees by the matrix [a b u; c d v; x y w] in the track's header."""
     at = header.start + (52 if data[header.start] == 1 else 40)
     if at + 8 > len(data):
         return 0.0
@@ -127,7 +127,7 @@ def _angle(data: bytes, header: _Box) -> float:
 
 
 class _Element(NamedTuple):
-    """Of a Matroska file."""
+    """An element of a Matroska file."""
 
     name: int
     start: int

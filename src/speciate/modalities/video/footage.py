@@ -147,7 +147,7 @@ def encode(frames: Sequence[Pixels] | Iterator[Pixels], times: Sequence[float], 
 
 
 def _begin(stream: Any) -> float:
-    """Of the first frame that is shown, in seconds."""
+    """Time of the first frame that is shown, in seconds."""
     return float((stream.start_time or 0) * stream.time_base)
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LONGEST = 12 * 3600
 """Seconds."""
 MOST_PIXELS = 40_000_000
-"""Of one frame; 8K has 33 million."""
+"""Most pixels of one frame; 8K has 33 million."""
 MOST_PACKETS = 3_000_000
 _MOST_STREAMS = 64
 _BUFFER = 1 << 18
@@ -93,7 +93,7 @@ class PacketIndex(NamedTuple):
     stamps: Ticks
     """(N,) time stamps of the frames, ascending."""
     keys: Ticks
-    """Those of them that can be decoded without another."""
+    """Time stamps of the frames that can be decoded without another, ascending."""
     end: int
     """Where the last frame ends."""
     rate: Rate
@@ -185,7 +185,7 @@ class Span(NamedTuple):
     stamps: Ticks
     """(N,) of the frames in it, ascending: one at least, which is shown at its beginning."""
     keys: Ticks
-    """Of the keyframes in it, and of one before where it begins with another frame."""
+    """Time stamps of the keyframes in it, and of one before where it begins with another frame."""
 
 
 def span(video: OpenVideo, start: int, stop: int) -> Span:
@@ -263,7 +263,7 @@ def _display_size(stream: VideoStream, turned: int) -> tuple[int, int]:
 
 
 def _rate(stamps: Ticks) -> tuple[Rate, int]:
-    """And the usual interval, in ticks."""
+    """The frame rate, and the usual interval in ticks."""
     if len(stamps) < 3:
         return Rate("constant", 0, 0), int(stamps[-1] - stamps[0])
     intervals = np.diff(stamps)

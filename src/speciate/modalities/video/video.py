@@ -208,7 +208,7 @@ class Video(Modality[Clip]):
         return self.decode(value)
 
     def fingerprint(self, media: Clip) -> str:
-        """Of the pixels that models see."""
+        """Shape and hash of the pixels that models see."""
         frames = media["frames"]
         return f"{frames.shape} {hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()}"
 
@@ -251,7 +251,7 @@ class Video(Modality[Clip]):
         return VIDEO_SKETCHES.sketch(_compared(media))
 
     def window(self, media: Clip, start: float, stop: float) -> Clip:
-        """Of the frames that are there: at least the one that is shown when it begins."""
+        """The frames from `start` to `stop`, in seconds: at least the one that is shown when it begins."""
         times = media["times"]
         first = int(np.searchsorted(times, np.float32(start)))
         last = int(np.searchsorted(times, np.float32(stop)))

@@ -364,7 +364,7 @@ def _name(tag: int) -> str:
 
 
 def _bytes(raw: Any) -> bytes:
-    """Of an element that may have been decoded already."""
+    """The bytes of an element that may have been decoded already."""
     if isinstance(raw.value, bytes):
         return raw.value
     if raw.value is None:

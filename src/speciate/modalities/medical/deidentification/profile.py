@@ -34,7 +34,7 @@ _KINDS_OF_OBJECTS = ("ClassUID", "ClassesIn", "ClassesSupported", "TransferSynta
 
 class Option(NamedTuple):
     code: str
-    """Of the DICOM terminology, for De-identification Method Code Sequence."""
+    """Code of the DICOM terminology, for De-identification Method Code Sequence."""
     meaning: str
 
 
@@ -77,7 +77,7 @@ class Profile(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Of the table."""
+    """A row of the table: what is done to an attribute."""
 
     tag: str
     name: str

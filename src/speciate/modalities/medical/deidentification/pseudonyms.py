@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 
 _UID_ROOT = "2.25."
-"""Of UIDs that are made from 128 bits (PS3.5 B.2)."""
+"""Root of UIDs that are made from 128 bits (PS3.5 B.2)."""
 _REGISTERED = "1.2.840.10008."
 """Below it lie UIDs of the standard itself, which name nobody."""
 _MOST_DAYS = 3_650
@@ -25,7 +25,7 @@ class Pseudonyms(NamedTuple):
     key: bytes
 
     def name(self, value: str) -> str:
-        """Of a patient or a group, such as `P-4GQ7ZKM2XNVA`."""
+        """Pseudonym of a patient or a group, such as `P-4GQ7ZKM2XNVA`."""
         return "P-" + base64.b32encode(self._digest("name", value)).decode()[:12]
 
     def uid(self, uid: str) -> str:
