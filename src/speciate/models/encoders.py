@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float32]
 Precision = Literal["float32", "bfloat16"]
-"""Of weights and activations. bfloat16 costs a third of the time where the processor has it; the vectors' cosine to
-those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
+"""Precision of weights and activations. bfloat16 costs a third of the time where the processor has it; the vectors'
+cosine to those of float32 is above 0.9999 (MiniLM, 640 sentences)."""
 
 _OF_TOKENS = ("text", "protein")
 """Modalities whose inputs are token ids; inputs of other modalities would lose digits in bfloat16."""
@@ -57,7 +57,7 @@ _COMPUTES = 1
 
 class Encoder(Protocol):
     id: str
-    """The same id means the same vector for the same item, on every machine."""
+    """Identity of the encoder: the same id means the same vector for the same item, on every machine."""
     parameters: int
     precision: Precision
 
@@ -109,7 +109,8 @@ class FrozenEncoder:
         return self._load("float32")
 
     def in_float32(self) -> FrozenEncoder:
-        """The same network with all of its digits. Its vectors are others, so it has no place in a cache."""
+        """An encoder of the same network with all of its digits. Its vectors are others, so it has no place in a
+        cache."""
         return FrozenEncoder(
             self._base_model, self._folder, self._modality, f"{self.id}-in-float32", self.parameters, "float32",
             self._batch, self._threads, self._layers,
@@ -327,7 +328,7 @@ def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
 
 
 def _named(name: str, what: Any) -> str:
-    """Also the name of a folder of the cache."""
+    """An id: the name with a digest of what it stands for. It is also the name of a folder of the cache."""
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:64]}-{digest[:16]}"
 

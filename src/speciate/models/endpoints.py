@@ -16,7 +16,7 @@ LONGEST_MODEL = 200
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 _NUMBER = re.compile(r"(?i)\d+|0x[0-9a-f]*")
 _KEYS_BEGIN = ("sk-", "sk_", "gsk_", "hf_", "xai-", "fw_", "AIza")
-"""Of the providers that we know."""
+"""How keys of the providers that we know begin."""
 
 
 class Endpoint(BaseModel):

@@ -86,7 +86,7 @@ def load_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]
 
 
 def saved_form(path: Path) -> str:
-    """Of a file that `save` wrote, without its arrays; empty where it says none."""
+    """The form of the estimator in a file that `save` wrote, read without its arrays; empty where it says none."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -451,7 +451,7 @@ def fit_distance(inputs: Any, count: int) -> Distance:
 
 
 def fit_gaussian(inputs: npt.NDArray[Any]) -> Gaussian:
-    """Of (S, D), with the covariance shrunk towards a sphere by Ledoit & Wolf (2004)."""
+    """The Gaussian of inputs (S, D), with the covariance shrunk towards a sphere by Ledoit & Wolf (2004)."""
     from sklearn.covariance import ledoit_wolf
 
     inputs = np.asarray(inputs, np.float64)
@@ -494,7 +494,7 @@ def _depths(tree: Any) -> npt.NDArray[np.float64]:
 
 
 def _usual_depth(count: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Of a tree that isolates this many examples (Liu et al. 2008, equation 1): what a leaf of many stands for."""
+    """Usual depth of a tree that isolates this many examples (Liu et al. 2008, equation 1), added at a leaf of many."""
     many = np.maximum(count, 3).astype(np.float64)
     usual = 2 * (np.log(many - 1) + np.euler_gamma) - 2 * (many - 1) / many
     return np.where(count <= 1, 0.0, np.where(count == 2, 1.0, usual))
@@ -527,7 +527,7 @@ class StreamingLda(NamedTuple):
         return cls(zeros, np.zeros(classes), np.zeros((width, width)), np.array(shrinkage))
 
     def placed(self, places: npt.NDArray[np.int64], classes: int) -> StreamingLda:
-        """The same classes among more: each at its place, the new ones without an example."""
+        """The estimator with its classes among more: each at its place, the new ones without an example."""
         means, counts = np.zeros((classes, self.means.shape[1])), np.zeros(classes)
         means[places], counts[places] = self.means, self.counts
         return self._replace(means=means, counts=counts)

@@ -53,39 +53,39 @@ Answer = TypeVar("Answer")
 class FetchSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    """Of the model that gets its next version."""
+    """Name of the model that gets its next version."""
     source: str
     """`hf:org/name`, `hf:org/name@REVISION`, `timm:NAME`, or `path:/dir`."""
     task: str | None = None
     license: str | None = None
     """In place of what its metadata state; a stricter text beside the weights still counts."""
     weights_license: str | None = None
-    """Of the weights, where that is another than of the code that they came with."""
+    """License of the weights, where that is another than of the code that they came with."""
     labels: Mapping[str, str] | None = None
-    """Of a model with its own head: published label -> the user's. It then answers under the latter."""
+    """For a model with its own head: published label -> the user's. It then answers under the latter."""
     prompts: tuple[str, ...] = ()
-    """Of a zero-shot model: templates with {label}; of one that writes a text: one with {input}."""
+    """For a zero-shot model: templates with {label}; for one that writes a text: one with {input}."""
     trained_on: tuple[str, ...] = ()
     """What it is said to have learned from: datasets of this workspace, or of others."""
     data_until: str | None = None
     """A day, month or year: nothing that it learned from is said to be later."""
     base_model: str | None = None
-    """Of an adapter of PEFT: what it changes, where it is another than it names."""
+    """For an adapter of PEFT: the model that it changes, where it is another than it names."""
     pickles: Mapping[str, str] | None = None
     """File -> sha256 of pickled weights that a person has let be converted. No tool takes it."""
 
 
 class BaseModelRef(BaseModel):
-    """What an adapter changes."""
+    """The model that an adapter changes."""
 
     model_config = ConfigDict(frozen=True)
     ref: str
     folder: Path | None = None
-    """Of a version, or of `path:`; None where it is fetched."""
+    """Folder of a version, or of `path:`; None where it is still to be fetched."""
     id: str | None = None
-    """Of a version."""
+    """Id of a version's card; None where it is no version."""
     license: str | None = None
-    """Of a version."""
+    """License of a version; None where it is no version, or not known."""
 
 
 class FetchPayload(BaseModel):
@@ -94,7 +94,7 @@ class FetchPayload(BaseModel):
     host: str | None = None
     """The hub, if a key for it is stored."""
     base: BaseModelRef | None = None
-    """Of an adapter."""
+    """For an adapter: the model that it changes; None: the one that the adapter names."""
 
 
 class Source(BaseModel):
@@ -461,7 +461,8 @@ def _card(spec: FetchSpec, where: Source, staged: Path, details: RepositoryDetai
 def _licenses_in(
     folder: Path, details: RepositoryDetails, ref: str, said: str | None = None, said_of_weights: str | None = None
 ) -> tuple[str | None, str | None]:
-    """Of a model, and of its weights where they have their own. `said`: by the caller, in place of the metadata."""
+    """Licenses of a model, and of its weights where they have their own. `said`: what the caller says in place of the
+    metadata."""
     metadata = details.get("card") or {}
     tags = (tag.removeprefix("license:") for tag in details.get("tags", ()) if tag.startswith("license:"))
     stated = licenses.spdx(said) or licenses.of_card(metadata) or licenses.spdx(next(tags, None))

@@ -98,12 +98,12 @@ _OF_WEIGHTS = re.compile(
 
 
 def texts_in(folder: Path) -> list[str]:
-    """Of the licences that lie beside weights, as far as they are short text files."""
+    """Texts of the licences that lie beside weights, as far as they are short text files."""
     return _texts(folder, _FILES)
 
 
 def texts_of_weights(folder: Path) -> list[str]:
-    """Of those that are about the weights alone, by their names: `MODEL_LICENSE`, `LICENSE-WEIGHTS.txt`."""
+    """Texts of the licences of the weights alone, by their names: `MODEL_LICENSE`, `LICENSE-WEIGHTS.txt`."""
     return _texts(folder, sorted(path.name for path in folder.iterdir() if _OF_WEIGHTS.fullmatch(path.name)))
 
 
@@ -140,7 +140,8 @@ def settle(stated: str | None, texts: Iterable[str], ref: str) -> str | None:
 
 
 def stricter(one: str | None, other: str | None, ref: str) -> str | None:
-    """Of two works in one, whose terms both hold: None where one is not known. INVALID where neither is stricter."""
+    """The stricter of the licenses of two works in one, whose terms both hold: None where one is not known. INVALID
+    where neither is stricter."""
     if one is None or other is None:
         return None
     mine, its = strictness(one), strictness(other)

@@ -45,9 +45,9 @@ class ModelCard(BaseModel):
     use_case: str | None = None
     inputs: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
-    """Of mixed rows: NAME.MODALITY of each part that it reads."""
+    """For mixed rows: NAME.MODALITY of each part that it reads."""
     ignored_parts: tuple[str, ...] = ()
-    """Of mixed rows: the parts of the rows that it was trained on which it does not read, and which rows may bring."""
+    """For mixed rows: the parts of the rows that it was trained on which it does not read, and which rows may bring."""
     labels: tuple[str, ...] = ()
     parameters: int | None = None
     """Numbers that were learned, those of a frozen base model included."""
@@ -65,7 +65,7 @@ class ModelCard(BaseModel):
     license: str | None = None
     """SPDX id; None where it is not known. Of metadata and the text beside the weights, the stricter."""
     weights_license: str | None = None
-    """Of the weights alone, where that is another than of what came with them; both must be allowed."""
+    """License of the weights alone, where that is another than of what came with them; both must be allowed."""
     created: float = 0.0
 
     @property

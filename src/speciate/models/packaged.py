@@ -22,7 +22,7 @@ class Packaged(NamedTuple):
     folder: str
     install: str
     license: str
-    """Of the weights, as their card states it; the package around them may carry another."""
+    """License of the weights, as their card states it; the package around them may carry another."""
     task: str
     modality: str
     parameters: int

@@ -29,7 +29,7 @@ _MODULE = "speciate.models.pickled_weights_process"
 _SECONDS = 1800.0
 _PIECE, _MEBIBYTE = 1 << 20, 1 << 20
 _MEMORY_MB = 1024
-"""Beside the largest file."""
+"""Megabytes of memory beside four times the largest file."""
 
 
 class PickledFile(TypedDict):
@@ -67,7 +67,7 @@ def superseded(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def hash_files(folder: Path, names: Iterable[str]) -> PickledFiles:
-    """Of the files as they are now. Raises as foreign_files.py does."""
+    """Digest and size of each of the files as they are now. Raises as foreign_files.py does."""
     found: dict[str, PickledFile] = {}
     for name in names:
         sha, size = _read(folder, name, None)

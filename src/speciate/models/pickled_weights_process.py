@@ -47,7 +47,7 @@ class ConversionRequest(TypedDict):
 class Inspection(TypedDict):
     tensors: int
     bytes: int
-    """Of the tensors."""
+    """Bytes of the tensors."""
     names: list[str]
     """What the pickle refers to, such as `torch.FloatStorage`."""
 

@@ -40,7 +40,7 @@ def card(provider_and_model: str) -> ModelCard:
 
 
 def endpoint(provider_and_model: str) -> Endpoint:
-    """Of `openai/gpt-5-mini`, with `api:` before it or without.
+    """The endpoint of `openai/gpt-5-mini`, with `api:` before it or without.
 
     Raises NOT_FOUND with the known providers, INVALID without a model (or one longer than any).
     """

@@ -167,7 +167,7 @@ def _config(base_model: str, seconds: float) -> Any:
 
 
 def _from_folder(base_model: str, folder: Path) -> AudioBackbone:
-    """Of wav2vec 2.0's family only: other folders' spectrograms are not ours."""
+    """A network in a folder, of wav2vec 2.0's family only: other folders' spectrograms are not ours."""
     config = hf_transformers.published_config(folder)
     if not hasattr(config, "conv_kernel") or getattr(config, "feat_extract_norm", None) != "layer":
         raise SpeciateError(

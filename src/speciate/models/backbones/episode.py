@@ -37,12 +37,12 @@ _SIDE = 64
 """Pixels of a side of what the convolutions see, of every camera."""
 _PLACES = 32
 _CONTRAST = 64.0
-"""By which a pixel's distance from the mean image, 0 to 255, is divided."""
+"""Divisor of a pixel's distance from the mean image, 0 to 255."""
 _FARTHEST = 10.0
 
 
 class Scale(NamedTuple):
-    """Of the measurements, from the training episodes."""
+    """Mean and spread of the measurements, from the training episodes."""
 
     mean: list[float]
     std: list[float]

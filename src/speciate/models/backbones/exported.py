@@ -43,7 +43,7 @@ class ExportSettings(BaseModel):
     inputs: dict[str, tuple[int | None, ...]]
     """The batch's entries that the network reads, with their sides; None: any."""
     grid: tuple[int, ...] | None = None
-    """Of its States, if positions have places."""
+    """Shape of the grid of its States, if positions have places."""
     parameters: int
     """Learned numbers of the network, as before the export."""
 

@@ -47,7 +47,7 @@ class Preprocessing(NamedTuple):
     """In pixels, of the square that every image becomes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of each channel, where white is 1."""
+    """Standard deviation of each channel, where white is 1; `mean` likewise."""
     resample: int = _BILINEAR
     """Filter, by Pillow's number."""
 
@@ -231,7 +231,8 @@ def _published(folder: Path, media: Sequence[Any], declared: Any) -> Preprocessi
 
 
 def _number(size: Any) -> int:
-    """Of `224`, `[224, 224]`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`; 0 where it says nothing."""
+    """The number in `224`, `[224, 224]`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`; 0 where there is
+    none."""
     if isinstance(size, Mapping):
         size = size.get("height") or size.get("shortest_edge")
     if isinstance(size, Sequence) and size:

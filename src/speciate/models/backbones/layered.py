@@ -22,7 +22,7 @@ def has_two_depths(backbone: Backbone) -> bool:
 
 
 class LayeredBackbone:
-    """The same network, whose pooled state is that of both layers. What is saved of it is the plain one."""
+    """A network whose pooled state is that of its last and its middle layer. What is saved of it is the plain one."""
 
     def __init__(self, plain: Backbone) -> None:
         self.plain: Any = plain

@@ -54,7 +54,7 @@ class SentenceModules(NamedTuple):
     """Whether texts are folded to lower case before they are cut."""
 
     def width(self, states: int) -> int:
-        """Of the vectors, from that of the network's states."""
+        """Width of the vectors, from that of the network's states."""
         return self.dense[-1].outputs if self.dense else states * (self.pooling.count("+") + 1)
 
 
@@ -74,7 +74,7 @@ def flat_name(name: str) -> str:
 
 
 def nested_files(folder: Path) -> list[str]:
-    """Of a folder with `modules.json`, the names `PART/FILE` in it that may be read."""
+    """The names `PART/FILE` that may be read in a folder with `modules.json`; none in another folder."""
     if not (folder / MODULES).is_file():
         return []
     parts = [path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
@@ -85,7 +85,7 @@ def nested_files(folder: Path) -> list[str]:
 
 
 def counting_files(folder: Path) -> list[Path]:
-    """Beside a network's own, those that determine its vectors."""
+    """The files beside a network's own that determine its vectors."""
     parts = [path for path in folder.glob(f"*{SEPARATOR}*") if is_part_file(path.name.replace(SEPARATOR, "/", 1))]
     nested = [folder / name for name in nested_files(folder) if is_part_file(name) and name != POOLING]
     limits = folder / _LIMITS

@@ -53,7 +53,7 @@ class Encoding(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Of `numbers` in an item."""
+        """Width of `numbers` in an item."""
         return 2 * len(self.numbers) + sum(number.flagged for number in self.numbers)
 
 
@@ -195,7 +195,8 @@ def _seen(number: Number, media: Sequence[Row]) -> list[Any]:
 
 
 def _rank(values: Any, knots: Any) -> Any:
-    """Between knots in proportion; of values that many training rows share, the middle of their ranks."""
+    """Ranks of values, -1 to 1: between knots in proportion; of values that many training rows share, the middle of
+    their ranks."""
     different, first = np.unique(knots, return_index=True)
     last = len(knots) - 1 - np.unique(knots[::-1], return_index=True)[1]
     return np.interp(values, different, (first + last) / (len(knots) - 1) - 1)

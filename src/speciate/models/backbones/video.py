@@ -37,7 +37,7 @@ class Preprocessing(NamedTuple):
     """In pixels, of the square that every frame becomes."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of each channel, where white is 1."""
+    """Standard deviation of each channel, where white is 1; `mean` likewise."""
     resample: int = _BILINEAR
     """Filter, by Pillow's number."""
 

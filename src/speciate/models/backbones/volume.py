@@ -43,7 +43,7 @@ class Preprocessing(NamedTuple):
     side: int
     mean: float
     std: float
-    """Of the voxels of the training volumes."""
+    """Standard deviation of the voxels of the training volumes; `mean` likewise."""
 
 
 class VolumeBackbone:
@@ -71,8 +71,8 @@ class VolumeBackbone:
         return {"voxels": torch.from_numpy(np.stack([item["voxels"] for item in items]))}
 
     def states(self, batch: dict[str, torch.Tensor]) -> States:
-        """Of `new:cnn3d` the coarsest grid; of `new:unet3d` all voxels of the cube. Pooled by the mean, and half of the
-        channels by the most that they are anywhere, which finds what is small."""
+        """States at the coarsest grid of `new:cnn3d`, or at all voxels of the cube of `new:unet3d`. Pooled by the mean,
+        and half of the channels by the most that they are anywhere, which finds what is small."""
         import torch
 
         maps: torch.Tensor = self.module(batch["voxels"])

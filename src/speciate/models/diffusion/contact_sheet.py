@@ -12,7 +12,7 @@ import numpy.typing as npt
 _CELL, _GAP, _LINE = 112, 6, 13
 """Pixels of an image's longer side, between images, and of a line of text."""
 _CHARACTERS = 18
-"""Of a line below an image."""
+"""Most characters of a line below an image."""
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 

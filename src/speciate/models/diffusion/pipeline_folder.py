@@ -22,7 +22,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 class PipelinePart(NamedTuple):
     classes: tuple[str, ...]
-    """Those that are loaded. Other ones in `model_index.json` refuse the pipeline."""
+    """Classes that are loaded. Other ones in `model_index.json` refuse the pipeline."""
     files: tuple[str, ...]
     """Whichever of them are there; a part needs its first one."""
     weights: str | None = None
@@ -47,8 +47,8 @@ PARTS: Mapping[str, PipelinePart] = {
         ("scheduler_config.json",),
     ),
 }  # fmt: skip
-"""Of latent diffusion with one text encoder (Rombach et al. 2022): Stable Diffusion 1 and 2 and what was made of them.
-Its scheduler's noise levels count; images are drawn by DDIM, whichever sampler is named."""
+"""Parts of latent diffusion with one text encoder (Rombach et al. 2022): Stable Diffusion 1 and 2 and what was made of
+them. Its scheduler's noise levels count; images are drawn by DDIM, whichever sampler is named."""
 _BESIDE = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts that may be named, and are not loaded."""
 

@@ -19,7 +19,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
 
 FOLDER = "converted"
-"""Of the workspace's cache."""
+"""Folder of converted weights in the workspace's cache."""
 _VERSION = 1
 """Raise it when the same file gives another folder."""
 

@@ -44,7 +44,7 @@ _LICENCE = re.compile(r"(?i).*(licen[cs]e|copying|notice).*")
 
 
 class AdapterSettings(BaseModel):
-    """Of `adapter_config.json`, what the sums need; by PEFT's names."""
+    """What the sums need of `adapter_config.json`; by PEFT's names."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     peft_type: str
@@ -72,7 +72,7 @@ class AdapterSettings(BaseModel):
 class MergedModel(NamedTuple):
     architecture: str
     tensors: int
-    """Of the adapter."""
+    """Number of the adapter's tensors."""
 
 
 def is_adapter(names: Iterable[str]) -> bool:
@@ -83,7 +83,7 @@ def is_adapter(names: Iterable[str]) -> bool:
 
 
 def files_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Of an adapter's folder, what is read: a checkpoint's state of the optimizer and the like are left."""
+    """The files of an adapter's folder that are read: a checkpoint's state of the optimizer and the like are left."""
     return tuple(sorted(name for name in names if _READ.fullmatch(name)))
 
 

@@ -44,11 +44,11 @@ class PublishedHead(NamedTuple):
     """In the order of the head's outputs. () of a head without labels; None where the weights' library knows them."""
     multi_label: bool = False
     steps: int | None = None
-    """That a forecaster gives."""
+    """Number of steps that a forecaster gives."""
     engine: Literal["torch", "onnx"] = "torch"
-    """What computes it. An ONNX network answers, and cannot be trained."""
+    """The engine that computes it. An ONNX network answers, and cannot be trained."""
     relative: bool = False
-    """Of depth: whether larger is nearer, in no unit, as MiDaS and Depth Anything are trained, but for their metric
+    """For depth: whether larger is nearer, in no unit, as MiDaS and Depth Anything are trained, but for their metric
     sorts."""
 
     pairs: bool = False
@@ -80,7 +80,7 @@ class _AutoTable(NamedTuple):
     names: str
     """The mapping in transformers' module modeling_auto."""
     kinds: tuple[str, ...] = ()
-    """Of it the model types that need nothing but the medium; empty: all."""
+    """Model types of the mapping that need nothing but the medium; empty: all."""
 
 
 _SPEECH = ("whisper", "speech_to_text", "moonshine", "speech-encoder-decoder")
@@ -346,7 +346,7 @@ def _auto_mappings() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
 
 
 def _pairs(call: ast.Call) -> dict[str, tuple[str, ...]]:
-    """Of `OrderedDict([("bert", "BertForX"), ("wav2vec2", ("A", "B"))])`."""
+    """Model type -> names of classes in `OrderedDict([("bert", "BertForX"), ("wav2vec2", ("A", "B"))])`."""
     found: dict[str, tuple[str, ...]] = {}
     for pair in call.args[0].elts if call.args and isinstance(call.args[0], ast.List) else ():
         try:

@@ -232,7 +232,7 @@ def _unambiguous(pairs: Iterable[tuple[Key, str]]) -> dict[Key, str]:
 
 
 def _likeness(senses: Sequence[str], others: Sequence[str]) -> float:
-    """Of the nearest two: of their letters, or of their words."""
+    """Likeness of the nearest two senses, 0 to 1: of their letters, or of their words."""
     best = 0.0
     for one in senses:
         for other in others:

@@ -50,8 +50,8 @@ def kept_labels(sources: RowSources) -> list[str]:
 
 
 def relabel(module: torch.nn.Module, sources: RowSources) -> RelabelledModule:
-    """The same network with the labels of `sources`, in their order. Every tensor that does not depend on the labels is
-    the published one, to the bit. INVALID for a head whose rows are not one for each label."""
+    """The network with the labels of `sources`, in their order. Every tensor that does not depend on the labels is the
+    published one, to the bit. INVALID for a head whose rows are not one for each label."""
     import torch
 
     network: Any = module

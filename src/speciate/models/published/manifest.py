@@ -32,13 +32,13 @@ class PublishedManifest(BaseModel):
     trained: bool = False
     """Whether it was trained further here with its own head, so that its labels are the user's."""
     thresholds: dict[str, float] | None = None
-    """Of several labels: each is given above its own."""
+    """For several labels: label -> threshold above which it is given."""
     horizon: int | None = None
     """Steps of a forecaster that was trained here; it may give more."""
 
     @property
     def table(self) -> LabelMap | None:
-        """Of tags without their prefixes."""
+        """The label map, for tags without their prefixes; None where there is none."""
         if self.label_map is None:
             return None
         pairs = self.label_map
@@ -48,7 +48,7 @@ class PublishedManifest(BaseModel):
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Of a tagger the user's tags as they were given, with prefixes where these have some."""
+        """For a tagger: the user's tags as they were given, with prefixes where these have some."""
         return tuple(sorted(set((self.label_map or {}).values()))) if self.task == _TAGS else ()
 
 
@@ -69,7 +69,8 @@ def write_manifest(
 
 
 def write_template(folder: Path, ref: str, templates: Sequence[str]) -> PublishedManifest:
-    """Of a model that writes a text: what is put around each input. Raises INVALID as `check_template` does."""
+    """Writes the manifest of a model that writes a text. `templates`: what is put around each input. Raises INVALID as
+    `check_template` does."""
     head = check_head(folder, ref)
     check_template(head, ref, templates)
     manifest = PublishedManifest(task=head.task, prompts=LabelPrompts((), tuple(templates)))

@@ -51,7 +51,7 @@ SERIES = "past_values"
 SERIES_MASK = "past_observed_mask"
 """Whether a step of a series was seen; a short one begins with its first step over again."""
 QUESTION_MASK, OFFSETS, PASSAGE = "passage_mask", "offset_mapping", "passage"
-"""Of a question's tokens which stand in the passage, and where there; and the characters of the passage."""
+"""Names in a batch: which of a question's tokens stand in the passage, where there, and the passage's characters."""
 _NUMBERS = ("pixel_values", "pixel_values_videos", "input_values", "input_features")
 """Entries of an item, beside `MASK`, that a network of images, videos or audio reads."""
 _MARKS: Mapping[str, type] = {MASK: np.int64, "is_longer": np.bool_}
@@ -113,7 +113,7 @@ class PublishedNetwork:
 
     @property
     def width(self) -> int:
-        """Of its outputs."""
+        """Width of its outputs."""
         by_words = self.model.head.adapter in _BY_WORDS and self.prompts is not None
         return len(self.prompts.labels) if by_words and self.prompts else len(self.model.labels)
 
@@ -132,7 +132,7 @@ class PublishedNetwork:
             ) from error
 
     def length(self, item: Item) -> int:
-        """Of tokens and samples their number; images of more pixels count as longer, so that like ones meet."""
+        """Number of an item's tokens or samples; images of more pixels count as longer, so that like ones meet."""
         if "input_ids" in item:
             return len(item["input_ids"])
         if SERIES in item:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CARD = ONNX_CARD
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-"""Of operators that onnxruntime brings itself."""
+"""Domains of operators that onnxruntime brings itself."""
 _EXTERNAL = 1
 _LEAST = 1e-12
 
@@ -45,7 +45,7 @@ class OnnxCard(BaseModel):
     """Rows and columns that an image is stretched to; of text the rows alone count, and the width follows."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Of pixels from 0 to 1."""
+    """Standard deviation of pixels from 0 to 1; `mean` likewise."""
     bgr: bool = False
     scores: Literal["logits", "probabilities"] = "logits"
     characters: tuple[str, ...] | str = Field((), description="After the blank; or `metadata:KEY`, one a line.")
@@ -94,7 +94,7 @@ class OnnxModule:
         return found
 
     def parameters(self) -> list[Any]:
-        """Their number is known, not they themselves."""
+        """Stands for the parameters: their number is known, not they themselves."""
         return [SimpleNamespace(numel=lambda: self.count)]
 
     def named_modules(self) -> list[tuple[str, Any]]:
@@ -184,7 +184,7 @@ class CardProcessor:
         self.card = card
 
     def __call__(self, images: Sequence[Any], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
-        """Of text one image at a time, as widths differ."""
+        """The batch of these images. Those of text come one at a time, as widths differ."""
         import torch
 
         return {self.card.input: torch.from_numpy(np.stack([self._prepare(each) for each in images]))}
@@ -220,7 +220,7 @@ class CardModule(OnnxModule):
         return found
 
     def text_of(self, symbols: Sequence[int]) -> str:
-        """Of the best symbol of each state: repeats are one, 0 is none."""
+        """The text of the best symbol of each state: repeats are one, 0 is none."""
         kept = [now for before, now in zip([0, *symbols], symbols, strict=False) if now not in (0, before)]
         characters = self.characters()
         return "".join(characters[each - 1] for each in kept if each <= len(characters))

@@ -75,7 +75,7 @@ class Ontology:
         return self._known[number]
 
     def _words_above(self, number: int) -> set[str]:
-        """Of the synset itself, too."""
+        """Words of the synset and of all above it."""
         seen, left = set[int](), [number]
         while left:
             if (one := left.pop()) not in seen:

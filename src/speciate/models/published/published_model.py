@@ -46,7 +46,7 @@ class PublishedModel(NamedTuple):
     processor: Any
     """The tokenizer, image processor or feature extractor; None where inputs are numbers."""
     tokenizer: Any = None
-    """Beside a processor of images or audio."""
+    """The tokenizer beside a processor of images or audio."""
 
     @property
     def config(self) -> Any:

@@ -103,11 +103,11 @@ class _SourceFact(NamedTuple):
     """The fields of one source about one model."""
 
     model: str
-    """Its repository, or its ref if it has none."""
+    """The model's repository, or its ref if it has none."""
     source: str
     origin: str
     fields: Mapping[str, Any]
-    """Of an `Entry`, those that the source knows."""
+    """Fields of an `Entry` that the source knows."""
 
 
 def _current_facts(listings: Iterable[SourceListing], sizes: Mapping[str, int] | None) -> Iterator[_SourceFact]:

@@ -43,7 +43,7 @@ class Families(NamedTuple):
 
 
 def families(table: pa.Table) -> Families:
-    """Of the rows of a table of models (index.SCHEMA)."""
+    """The families of the rows of a table of models (index.SCHEMA)."""
     rows = [
         dict(zip(_READ, values, strict=True))
         for values in zip(*(table[name].to_pylist() for name in _READ), strict=True)

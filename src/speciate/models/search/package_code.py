@@ -49,7 +49,7 @@ def _value(node: ast.expr, constants: dict[str, ast.expr]) -> Any:
 
 
 def literal_tables(path: Path, names: tuple[str, ...]) -> Mapping[str, Any]:
-    """Of a file, the dictionaries that are assigned to these names, as far as their entries are literals."""
+    """The dictionaries in a file that are assigned to these names, as far as their entries are literals."""
     try:
         tree = ast.parse(path.read_text("utf-8"))
     except (SyntaxError, ValueError, OSError):

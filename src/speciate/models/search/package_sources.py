@@ -354,7 +354,7 @@ SEGMENTATION_MODELS = SegmentationModels()
 
 
 _OURS = {"x-ai": "xai", "huggingface_together": "huggingface"}
-"""Its name of a provider -> ours, where they differ."""
+"""genai-prices' name of a provider -> ours, where they differ."""
 
 
 class Prices(PackageSource):
@@ -383,7 +383,7 @@ class Prices(PackageSource):
 
 
 def _usual(prices: Any) -> Any:
-    """Of several conditional prices the last one, which has no condition."""
+    """The usual price: of several conditional ones the last, which has no condition."""
     return prices[-1].prices if isinstance(prices, list) else prices
 
 

@@ -25,13 +25,13 @@ _PROVIDERS = {
     "openrouter": "openrouter", "deepgram": "deepgram", "assemblyai": "assemblyai", "elevenlabs": "elevenlabs",
     "black_forest_labs": "black-forest-labs", "recraft": "recraft", "stability": "stability", "cohere": "cohere",
 }  # fmt: skip
-"""Its name of a provider -> ours. Clouds that sell the models of others under many names are left out."""
+"""LiteLLM's name of a provider -> ours. Clouds that sell the models of others under many names are left out."""
 _KINDS = {
     "chat": "text-generation", "responses": "text-generation", "completion": "text-generation",
     "audio_transcription": "automatic-speech-recognition", "ocr": "image-text-to-text",
     "image_generation": "text-to-image", "embedding": "feature-extraction",
 }  # fmt: skip
-"""Its mode -> our task, where there is one."""
+"""LiteLLM's mode -> our task, where there is one."""
 _HEARS, _SEES = ("audio_transcription",), ("ocr", "image_edit")
 
 
@@ -85,7 +85,7 @@ def _entry(name: str, said: Mapping[str, Any]) -> Entry | None:
 
 
 def _per_image(said: Mapping[str, Any]) -> float | None:
-    """Of an image that it makes, else of one that it reads, else of a page."""
+    """US dollars for an image that it makes, else for one that it reads, else for a page."""
     for name in ("output_cost_per_image", "input_cost_per_image", "ocr_cost_per_page"):
         if found := _usd(said, name, 1):
             return found

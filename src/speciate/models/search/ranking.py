@@ -80,7 +80,7 @@ class SearchResult(NamedTuple):
     total: int
     """Models that pass every constraint."""
     shown: int
-    """Their rows, with each family as one row."""
+    """How many rows those models make, with each family as one row."""
     dropped_by: dict[str, Dropped]
     by_meaning: bool = False
     """Whether a vector of the query took part in the order."""

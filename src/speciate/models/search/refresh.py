@@ -135,7 +135,7 @@ def _embed(run: Run, table: pa.Table) -> int:
 
 
 def _sizes(run: Run, known: dict[str, int]) -> dict[str, int]:
-    """Of networks that are not counted yet."""
+    """Architecture -> parameters, for networks that are not counted yet."""
     found = {}
     for architecture, count in package_sources.timm_parameters(known):
         if run.stopping:

@@ -61,7 +61,7 @@ class Query(BaseModel):
     """SPDX ids."""
     max_parameters: int | None = None
     max_usd_per_1m_tokens: float | None = None
-    """Of input and output each."""
+    """Most US dollars for a million tokens, of input and of output each."""
     released_after: str | None = None
     published: tuple[AtLeast, ...] = ()
     weights: bool = False
@@ -127,7 +127,7 @@ def _figure(wanted: AtLeast) -> Constraint:
 
 
 def figure_name(benchmark: str, metric: str) -> str:
-    """The same name for all spellings of one benchmark and metric."""
+    """The name of a figure, the same for all spellings of one benchmark and metric."""
     return f"{_usual(benchmark, _BENCHMARKS)} {_usual(metric, _METRICS)}"
 
 

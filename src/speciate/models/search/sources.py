@@ -53,9 +53,9 @@ class Entry(BaseModel):
     usd_per_1m_input: FiniteFloat | None = None
     usd_per_1m_output: FiniteFloat | None = None
     usd_per_image: FiniteFloat | None = None
-    """Of an image that it makes, else of one (or a page) that it reads."""
+    """US dollars for an image that it makes, else for one (or a page) that it reads."""
     usd_per_minute: FiniteFloat | None = None
-    """Of sound."""
+    """US dollars for a minute of sound."""
     context_tokens: int | None = None
     released: str | None = Field(None, pattern=r"\d{4}(-\d{2}(-\d{2})?)?")
     base_model: str | None = None
@@ -66,7 +66,7 @@ class Entry(BaseModel):
     """The repository with its weights, `org/name`."""
     revision: str | None = None
     format: Literal["safetensors", "pickle"] | None = None
-    """Of its weights, if the source says so."""
+    """Format of its weights, if the source says so."""
     bytes: int | None = None
     gflops: FiniteFloat | None = None
     languages: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ class Published(NamedTuple):
     """What timm says of a set of weights."""
 
     side: int
-    """Of the images that they are published for, in pixels."""
+    """Side of the images that they are published for, in pixels."""
     hub: str | None
 
 

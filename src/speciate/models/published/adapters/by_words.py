@@ -8,11 +8,11 @@ from speciate.models.published.adapters.text import fill
 from speciate.models.published.published_model import LabelPrompts, PublishedModel
 
 _SENTENCE_TOKENS = 64
-"""Of SigLIP, which was trained on sentences of that length."""
+"""Tokens of a sentence for SigLIP, which was trained on sentences of that length."""
 
 
 def sentence_tokens(model: PublishedModel, prompts: LabelPrompts) -> list[dict[str, Any]]:
-    """Of each template the tokens of all labels, (labels, T) each."""
+    """For each template the tokens of all labels, (labels, T) each."""
     audio = model.head.adapter == "zero-shot-audio"
     options: dict[str, Any] = {"padding": True} if audio else {"padding": True, "truncation": True}
     if "siglip" in model.head.model_type:

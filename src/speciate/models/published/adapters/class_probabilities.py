@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 _THRESHOLD = 0.5
-"""Of a label that is given, where any number may be."""
+"""Probability above which a label is given, where any number may be."""
 
 
 def label_answers(model: PublishedModel, logits: torch.Tensor) -> list[RawAnswer]:

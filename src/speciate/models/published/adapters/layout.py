@@ -17,7 +17,7 @@ _PLACED = re.compile(r"(.+)@(\d{1,4}),(\d{1,4}),(\d{1,4}),(\d{1,4})", re.ASCII |
 _PAGE = 1000
 _NOWHERE: Box = (0, 0, 0, 0)
 _END: Box = (_PAGE, _PAGE, _PAGE, _PAGE)
-"""Of the token that ends a text, as LayoutLM was trained."""
+"""Box of the token that ends a text, as LayoutLM was trained."""
 
 
 class PlacedWords(NamedTuple):

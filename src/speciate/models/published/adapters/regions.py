@@ -14,7 +14,7 @@ from speciate.models.published.published_model import LabelPrompts, PublishedMod
 
 _BATCH = 8
 _SENTENCE_TOKENS = 16
-"""Of OWL-ViT, which was trained on sentences of that length."""
+"""Most tokens of a sentence for OWL-ViT, which was trained on sentences of that length."""
 
 
 def segment_things(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]:

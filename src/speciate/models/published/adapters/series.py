@@ -44,8 +44,8 @@ def forecast(model: PublishedModel, series: Sequence[Series]) -> list[RawAnswer]
 
 
 def _forecast_each(model: PublishedModel, series: Sequence[Series]) -> list[RawAnswer]:
-    """Of TimesFM, which reads one channel at a time, of any length; its mean. Of its three classes of frequency it is
-    told the first, which its makers advise for days and less, and where nothing is known."""
+    """Forecasts of TimesFM, which reads one channel at a time, of any length; its mean. Of its three classes of
+    frequency it is told the first, which its makers advise for days and less, and where nothing is known."""
     import torch
 
     rows = [torch.from_numpy(np.asarray(channel, np.float32)) for each in series for channel in each]

@@ -91,7 +91,7 @@ def tag(model: PublishedModel, texts: Sequence[Sequence[str]]) -> list[RawAnswer
 
 class WordTokens(NamedTuple):
     made: Any
-    """Of the tokenizer, with `bbox` where the network reads it."""
+    """Output of the tokenizer, with `bbox` where the network reads it."""
     words: list[list[str]]
     """Without their places."""
 
@@ -152,7 +152,7 @@ def _best_run(model: PublishedModel, text: str) -> str:
 
 class QuestionTokens(NamedTuple):
     made: Any
-    """Of the tokenizer, one window."""
+    """Output of the tokenizer, one window."""
     inside: Any
     """(T,) int64: 1 for tokens of the passage."""
     offsets: Any
@@ -285,7 +285,7 @@ def _tokens(model: PublishedModel, texts: list[str]) -> dict[str, Any]:
 
 
 def text_tokens(model: PublishedModel, texts: Sequence[str], **options: Any) -> Any:
-    """Of a cross-encoder, which compares two texts: the first line, and what stands below it. Raises ValueError for a
+    """Tokens of texts. A cross-encoder compares two: the first line, and what stands below it. Raises ValueError for a
     text of one line then."""
     given: list[list[str]] = [list(texts)]
     if model.head.pairs:
