@@ -23,7 +23,7 @@ from speciate.environment import clean_environment
 from speciate.tasks.task import Prediction
 
 TOLERANCE = 1e-4
-"""Of probabilities, and of numbers in units of their spread."""
+"""Largest difference of probabilities, and of numbers in units of their spread."""
 _TIES = 0.05
 """Share of inputs whose answer may differ although all probabilities agree: they lie on a threshold."""
 _PATIENCE_SECONDS = 600.0
@@ -72,7 +72,7 @@ class CardCheck(NamedTuple):
 
     n: int
     largest_difference: float
-    """Of probabilities, or of numbers."""
+    """Largest difference between two probabilities, or two numbers."""
     ties: int
     """Answers that differ on the threshold between two."""
 

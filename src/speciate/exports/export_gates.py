@@ -22,7 +22,7 @@ _ROUNDING = 1e-4
 """Share of the scores' spread: float32 sums in another order."""
 _LARGER = 1.1
 _PROGRAM_BYTES = 1 << 20
-"""Beside its weights the file holds the program that computes with them."""
+"""Bytes of the program that a file holds beside its weights, at most."""
 
 
 class _Frozen(BaseModel):
@@ -87,7 +87,7 @@ class Measured(_Frozen):
     held: MetricComparison
     speed: Speed
     bytes: tuple[int, int]
-    """Of the network: the parent's, the export's."""
+    """Bytes of the network: the parent's, the export's."""
 
 
 def decide(measured: Measured, quantize: Quantize) -> tuple[Gate, ...]:

@@ -37,9 +37,9 @@ class _Facade(NamedTuple):
     name: str
     """ "module:class" that the program's `load` makes."""
     parts: Mapping[str, str]
-    """Its arguments that are names in the code."""
+    """The class's arguments that are names in the code."""
     facts: Mapping[str, object]
-    """Its arguments that are values."""
+    """The class's arguments that are values."""
 
 
 def has_program(folder: Path) -> bool:

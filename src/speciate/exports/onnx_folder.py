@@ -38,7 +38,7 @@ _MODALITIES = ("text", "image")
 _NAMES: Mapping[str, tuple[str, ...]] = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values",)}
 _AXES: Mapping[str, tuple[str, ...]] = {"text": ("batch", "sequence"), "image": ("batch",)}
 _SHAPES: Mapping[str, list[str | int]] = {"tokens": ["batch", "sequence", "labels"], "regression": ["batch", 1]}
-"""Of outputs that are not (batch, labels)."""
+"""Shapes of outputs that are not (batch, labels)."""
 _MEDIA: Mapping[str, list[str]] = {"text": ["a fine day", "It rained, and nobody came.", "no"]}
 
 

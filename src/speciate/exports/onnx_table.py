@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import onnx
 
 FORMS = ("linear", "kernel", "trees")
-"""Of estimators. Nearest neighbours are not among them: which of several as near count depends on the last digit."""
+"""Forms of estimators that can become ONNX. Nearest neighbours cannot: which of several as near count depends on the
+last digit."""
 FAMILIES = ("classification", "multi-label", "ordinal", "regression")
 _OPSETS: Mapping[str, int] = {"": 17, "ai.onnx.ml": 3}
 _IR = 8
@@ -162,7 +163,7 @@ class _Graph:
         return self._votes(margins, int(kernel.classes)) if kernel.classes > 2 else margins
 
     def _votes(self, margins: str, classes: int) -> str:
-        """Of each pair of classes one has a vote; the sum of margins breaks ties."""
+        """Votes of the classes: each pair of classes gives one; the sum of margins breaks ties."""
         pairs = [(first, second) for first in range(classes) for second in range(first + 1, classes)]
         first, second = (np.eye(classes)[[pair[place] for pair in pairs]] for place in (0, 1))
         won = self.double(self.add("GreaterOrEqual", margins, self.constant(0.0)))

@@ -28,7 +28,7 @@ _PACKAGE = "speciate"
 _ASKED = ("predict",)
 """Methods that are called from outside."""
 _TABLES = "speciate.modalities"
-"""Its `find` looks in a table of all modalities; the program gets one with those of the model."""
+"""Package whose `find` looks in a table of all modalities; the program gets one with those of the model."""
 REPLACED: Mapping[str, str] = {
     "speciate.tasks.representations:Documents": "speciate.exports.standalone.word_counts:Documents",
     "pydantic:BaseModel": "speciate.exports.standalone.records:BaseModel",

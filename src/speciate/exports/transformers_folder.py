@@ -47,7 +47,7 @@ class WrittenFolder(NamedTuple):
     requires: tuple[str, ...]
     """Packages that those need."""
     pooling: str | None
-    """Of an encoder without a head: how the states of a medium become one vector; None if that is not known here."""
+    """For an encoder without a head: how the states of a medium become one vector; None if that is not known here."""
     notes: tuple[str, ...]
 
 
@@ -187,8 +187,8 @@ def _diffusers_pipeline(folder: Path, target: Path) -> WrittenFolder:
 
 
 def _pipeline_family(folder: Path) -> str | None:
-    """Of a published head that was trained further here, if transformers' pipeline answers as we do: the family of its
-    task."""
+    """The family of the task, for a published head that was trained further here, if transformers' pipeline answers as
+    we do; else None."""
     manifest = read_manifest(folder)
     if manifest is None or not manifest.trained or manifest.task.split("-")[0] not in ("text", "image", "audio"):
         return None

@@ -31,9 +31,9 @@ _PROBLEMS = {
 }  # fmt: skip
 _SMALL = 1e-6
 _LARGE = 1e3
-"""Of a constant beside numbers of about 1."""
+"""Size of a constant beside numbers of about 1."""
 _THEIR_BLANK = "|"
-"""Their tokenizers read this character as a blank whatever they are told."""
+"""Character that transformers' tokenizers read as a blank whatever they are told."""
 
 
 class HeadedModel(NamedTuple):
@@ -219,7 +219,7 @@ def _fill_normed(dense: Any, norm: Any, last: Any, weight: torch.Tensor, bias: t
 
 
 def _fill_first_token(made: Any, weight: torch.Tensor, bias: torch.Tensor) -> bool:
-    """Of a class that reads the first token's state; whether its head is one that we know."""
+    """Fills the head of a class that reads the first token's state. Returns whether its head is one that we know."""
     import torch
 
     body, last = getattr(made, made.base_model_prefix), getattr(made, "classifier", None)

@@ -20,7 +20,7 @@ def read_backbone(folder: Path, rebuild: Callable[..., Any]) -> Any:
 
 
 def read_exported_backbone(folder: Path, rebuild: Callable[..., Any]) -> Any:
-    """Of a model whose network is a file of onnxruntime or OpenVINO."""
+    """The backbone of a model whose network is a file of onnxruntime or OpenVINO."""
     return exported.load(_settings(folder), folder, rebuild)
 
 
