@@ -43,7 +43,8 @@ def deny(arguments: argparse.Namespace) -> int:
 
 
 def policy(arguments: argparse.Namespace) -> int:
-    """Of the workspace, or of one use case; or all of settings.toml that decides what needs a person (`--confirm`)."""
+    """Shows or sets the policy of the workspace or of one use case. `--confirm` confirms all of settings.toml that
+    decides what needs a person."""
     if arguments.confirm:
         return _confirm(arguments)
     workspace, use_case = workspace_path(arguments.workspace), arguments.use_case

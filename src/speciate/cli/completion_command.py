@@ -57,7 +57,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def words_of(parser: argparse.ArgumentParser, tools: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Words:
-    """Of a parser with its commands; `tools`: name -> argument -> schema, which follow `call`."""
+    """The words that complete each command of a parser; `tools`: name -> argument -> schema, which follow `call`."""
     words = dict(_below(parser, ""))
     words["call"] = (*sorted(tools), *words["call"])
     for tool, fields in tools.items():

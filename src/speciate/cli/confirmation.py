@@ -42,10 +42,10 @@ class DaemonQuestion(NamedTuple):
     arguments: Mapping[str, Any]
     action: str
     message: bytes
-    """What is signed."""
+    """The bytes that are signed."""
     challenge: str
     workspace: str
-    """Its identity."""
+    """Identity of the workspace."""
     keys: tuple[Key, ...]
     """Empty where a typed yes is enough."""
 

@@ -41,7 +41,7 @@ class Client(NamedTuple):
     skills: str = ""
     project_skills: str = ""
     command: str = ""
-    """Its own program: it rewrites `user` while it runs, so it is asked where it is on the path."""
+    """The client's own program: it rewrites `user` while it runs, so it is asked where it is on the path."""
     then: str = ""
     """What to do next."""
 

@@ -104,7 +104,7 @@ def state(workspace: Path) -> State:
 
 
 def unit_of(workspace: Path) -> Unit:
-    """The same workspace has the same unit, however its path is written."""
+    """The service unit of a workspace, the same however the workspace's path is written."""
     root = Path(os.path.realpath(workspace))
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     short = re.sub(r"[^a-z0-9]+", "-", (root.parent.name if root.name == ".speciate" else root.name).lower()).strip("-")

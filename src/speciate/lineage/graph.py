@@ -125,7 +125,7 @@ class ApprovalFact(NamedTuple):
     state: str
     by: str | None
     decision: str | None
-    """That it was shown."""
+    """Id of the decision that the person was shown."""
 
 
 class AnswerCount(NamedTuple):

@@ -89,7 +89,7 @@ class ModelReport(NamedTuple):
     card: str
     """Ours, in Markdown."""
     readme: str | None
-    """Its publisher's: foreign text."""
+    """The publisher's README: foreign text."""
 
 
 def model_report(workspace: Workspace, model: str) -> ModelReport:
@@ -310,7 +310,7 @@ def provider_state(database: Database, endpoint: Endpoint, ref: str) -> Provider
 
 
 def provider_alerts(database: Database) -> list[str]:
-    """Of changes since which no evaluation has asked the endpoint: a line for each model that was judged before."""
+    """A line for each model that was judged before its endpoint changed: no evaluation has asked it since."""
     newest: dict[str, endpoint_history.Change] = {}
     for change in endpoint_history.changes(database):
         newest.setdefault(change.identity, change)
@@ -330,7 +330,7 @@ def provider_alerts(database: Database) -> list[str]:
 
 
 def _served(database: Database, judged: dict[str, float]) -> dict[str, str]:
-    """Of these refs those of endpoints, with what each endpoint is known by."""
+    """Those of these refs that are of endpoints -> identity of the endpoint."""
     found = {}
     for ref in judged:
         endpoint = registry.endpoint_of(database, ref)

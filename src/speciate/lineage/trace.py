@@ -70,7 +70,7 @@ class Impact(NamedTuple):
     answers: dict[str, int]
     """`USE_CASE/name@v3` -> how many answers that are still logged."""
     ids: tuple[str, ...]
-    """Of the newest of them."""
+    """Ids of the newest of those answers."""
 
 
 def read_facts(workspace: Workspace) -> Facts:
@@ -214,7 +214,7 @@ def _recent_answers(workspace: Workspace, models: Sequence[str]) -> list[str]:
 
 
 def trace_foreign_model(ref: str, base: str | None) -> Trace:
-    """Of a model that is not of this workspace."""
+    """The trace of a model that is not of this workspace."""
     nodes = {f"base:{name}": Node(f"base:{name}", "base", name, {}) for name in (ref, base) if name}
     edges = (Edge(f"base:{base}", f"base:{ref}", "was the base of"),) if base else ()
     return Trace((f"base:{ref}",), Graph(nodes, edges), forward=False)

@@ -92,7 +92,7 @@ class CatalogFacts(NamedTuple):
     continues: bool = True
     """Whether the catalog has the backup's newest event."""
     signs: tuple[str, ...] = ()
-    """Of what lies in the folders."""
+    """Signs of use among what lies in the folders."""
     knows_some: bool = True
     """Whether the catalog names anything of what lies there."""
 
@@ -182,7 +182,7 @@ def doubt_error(root: Path, found: Doubt) -> SpeciateError:
 
 
 def gather_facts(root: Path, connection: duckdb.DuckDBPyConnection) -> CatalogFacts:
-    """Of an open catalog; one without tables counts as none."""
+    """The facts of an open catalog; one without tables counts as none."""
     anchor = read_anchor(root)
     read = reader_of(connection)
     try:
@@ -326,7 +326,7 @@ def settle_place(tx: Transaction, root: Path, original: str | None = None) -> No
 
 
 def original_of(database: Database) -> str | None:
-    """Whose copy this workspace is, as it was found when it was first opened; None where it is none."""
+    """The workspace that this one is a copy of, as it was found when it was first opened; None where it is no copy."""
     row = database.read_one(_GET, [_OF])
     return str(row[0]) if row else None
 

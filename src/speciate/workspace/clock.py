@@ -48,7 +48,7 @@ class SystemClock:
 
 NAME = "clock.json"
 TOLERANCE_SECONDS = 60.0
-"""By which the clock may part from the uptime: it is slewed, and suspended machines round."""
+"""Seconds by which the clock may part from the uptime: it is slewed, and suspended machines round."""
 MOST_UNSEEN_SECONDS = 7 * 86_400.0
 _SAVE_SECONDS = 600.0
 _MOST_SEGMENTS = 64

@@ -19,7 +19,7 @@ from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Database, Transaction
 
 COMPACTION_KEY = "rewrite"
-"""Its key in `meta`."""
+"""Key in `meta` under which a rewrite of the catalog is requested."""
 _log = logging.getLogger(__name__)
 
 

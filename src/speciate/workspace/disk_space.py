@@ -19,7 +19,7 @@ from speciate.settings import Disk
 GB = 1 << 30
 _LOOK_SECONDS, _SHARE_OF_TIME = 30.0, 20.0
 _BACK = 0.25
-"""Beyond the floor, as a share of it, until it counts as over: or runs would stop and start in turns."""
+"""Spare room as a share of the floor, from which a shortage counts as over: or runs would stop and start in turns."""
 
 
 class DiskSpace(NamedTuple):
@@ -60,7 +60,7 @@ class DiskSpace(NamedTuple):
 class _Measurement(NamedTuple):
     used: int
     free: int
-    """Of the disk, at that time."""
+    """Free bytes of the disk at that time."""
     again: float
 
 

@@ -183,7 +183,7 @@ def _short(footer: bytes) -> bytes:
 
 
 def _digest(file: IO[bytes], end: int, footer: bytes) -> bytes:
-    """Of the first `end` bytes and the footer."""
+    """The sha256 of the first `end` bytes and the footer."""
     digest, left = hashlib.sha256(), end
     file.seek(0)
     while left:

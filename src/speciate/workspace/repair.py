@@ -117,7 +117,7 @@ def note_events(folder: Path, events: int) -> None:
 
 
 def find_unfinished(backups: Path) -> Path | None:
-    """Of a log that was cut by somebody who was killed before `settle`; the newest."""
+    """The newest folder of a log that was cut by somebody who was killed before `settle`; None without one."""
     torn = [path for path in repair_folders(backups) if path.name.startswith("torn-") and _read_events(path) is None]
     return max(torn, key=lambda path: path.stat().st_mtime_ns, default=None)
 

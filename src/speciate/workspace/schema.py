@@ -23,7 +23,7 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
 }
-"""Of every connection that opens a catalog to work with it: those of one process share what DuckDB has loaded."""
+"""Settings of every connection that opens a catalog to work with it. Those of one process share what DuckDB loaded."""
 
 TABLES = """
 CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);
