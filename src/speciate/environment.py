@@ -91,7 +91,7 @@ def system_socket(workspace: Path) -> Path:
 
 
 def _workspace_digest(workspace: Path) -> str:
-    """The same for every spelling of the folder's path."""
+    """Digest of the folder's path, the same for every spelling of it."""
     return hashlib.sha256(os.fsencode(os.path.realpath(workspace))).hexdigest()[:24]
 
 

@@ -41,9 +41,9 @@ class RemoteFile(NamedTuple):
     name: str
     size: int
     sha256: str | None
-    """Of large files."""
+    """For large files: the sha256 of their content."""
     blob: str | None
-    """Of small files: the sha1 that git gives their content."""
+    """For small files: the sha1 that git gives their content."""
 
 
 class Revision(NamedTuple):

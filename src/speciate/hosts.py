@@ -100,7 +100,7 @@ class _Guard:
 
 
 class _AsyncGuard:
-    """The same, for asynchronous clients."""
+    """The guard for asynchronous clients."""
 
     def __init__(self, inner: Any, listed: frozenset[str]) -> None:
         self._inner, self._listed = inner, listed

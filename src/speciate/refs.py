@@ -132,7 +132,8 @@ def model_ref(text: str) -> ModelRef:
 JobId = NewType("JobId", str)
 
 ALPHABET, LENGTH = "23456789abcdefghjkmnpqrstvwxyz", 12
-"""Of an id: 30 characters without look-alikes, 58 bits, so one clash in a million among a million ids."""
+"""Alphabet and length of an id: 30 characters without look-alikes, 58 bits. Of a million ids two are equal once in a
+million."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,63}")
 
 
@@ -150,7 +151,7 @@ def new_id(noun: str) -> str:
 
 
 def id_from_key(noun: str, key: str) -> str:
-    """The same id for the same key, on every machine."""
+    """An id that is the same for the same key, on every machine."""
     return f"{noun}-{_encode(hashlib.sha256(key.encode()).digest())}"
 
 

@@ -70,7 +70,7 @@ _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED = 0, 1, "=IIhxx16I"  # sys/un.h and sys/ucr
 
 
 class Account(NamedTuple):
-    """Of the process that connected."""
+    """User and groups of the process that connected."""
 
     uid: int
     groups: frozenset[int]
@@ -89,7 +89,7 @@ class Account(NamedTuple):
 
 
 def own_account() -> Account:
-    """Of this process."""
+    """User and groups of this process."""
     return Account(os.getuid(), frozenset({os.getgid(), *os.getgroups()}))
 
 

@@ -145,7 +145,7 @@ class DefineResult(NamedTuple):
     changed: tuple[str, ...]
     """`objective.target: 0.9 -> 0.85`, against the version in force; empty for the first."""
     loosened: tuple[str, ...]
-    """Those of `changed` that ask less of a model."""
+    """Those changes among `changed` that ask less of a model."""
 
     @property
     def needed_test_examples(self) -> int | None:
@@ -176,7 +176,7 @@ def get(reader: Database | Transaction, name: str, version: int | None = None) -
 
 
 def in_force(reader: Database | Transaction) -> dict[str, UseCase]:
-    """Of each use case the version in force, by name."""
+    """The version in force of each use case, by name."""
     return {found.name: found for row in reader.read(_IN_FORCE) if (found := _use_case(row))}
 
 

@@ -71,9 +71,9 @@ class Metric(NamedTuple):
     counts_right: bool = False
     """A share of right answers: labels that people give in production estimate it."""
     seeks_positives: bool = False
-    """Of the answers that are the same for all, the positive label is best: another one scores 0."""
+    """Whether the positive label is the best of the answers that are the same for all: another one scores 0."""
     middle: Middle = "mean"
-    """Of the numbers that are answered to everything, the one with the least error."""
+    """Which number has the least error where it is the answer to everything."""
 
     @property
     def sign(self) -> int:
@@ -409,17 +409,17 @@ def find_metric(name: str) -> Metric:
 
 
 def is_absolute(metric: str) -> bool:
-    """Of a metric by name; one that a workspace made is not."""
+    """Whether a metric is absolute, by its name; one that a workspace made is not."""
     return metric in METRICS and METRICS[metric].is_absolute
 
 
 def counts_right(metric: str) -> bool:
-    """The same for a share of right answers."""
+    """Whether a metric is a share of right answers; one that a workspace made is not."""
     return metric in METRICS and METRICS[metric].counts_right
 
 
 def seeks_positives(metric: str) -> bool:
-    """The same for what looks for one label."""
+    """Whether a metric looks for one label; one that a workspace made does not."""
     return metric in METRICS and METRICS[metric].seeks_positives
 
 
