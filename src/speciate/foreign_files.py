@@ -25,7 +25,7 @@ LONGEST_SETTINGS, LONGEST_CODE = 4 << 20, 1 << 20
 LONGEST_TEXT = 64 << 20
 """Bytes of any file of a model that is not its weights."""
 MOST_FILES = 2_000
-"""At the top of a folder."""
+"""Most files at the top of a folder."""
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_COPYING = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)

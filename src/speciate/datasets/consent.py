@@ -30,7 +30,7 @@ class Consent(NamedTuple):
     host: str
     usd_cap: float
     spent_usd: float
-    """Since it was given, by whatever job."""
+    """US dollars spent since the consent was given, by whatever job."""
     granted: float
     expires: float | None
     """Seconds since the epoch, both; None: until it is taken back."""

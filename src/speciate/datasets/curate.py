@@ -77,7 +77,7 @@ class Payload(BaseModel):
     onto: int | None
     cage: str
     outside: dict[str, Mapping[str, Any]] = {}
-    """By the number of a step that asks models: `Outside.payload`."""
+    """For each step that asks models, by its number: `Outside.payload`."""
 
 
 def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
@@ -317,7 +317,7 @@ def commit(tx: Transaction, job: Job, collected: _CurateOutputs) -> Mapping[str,
 
 class Step(NamedTuple):
     number: int
-    """From 1."""
+    """Number of the step, from 1."""
     operation: Operation
     parameters: BaseModel
 

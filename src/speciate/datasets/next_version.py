@@ -277,7 +277,7 @@ class PackedVersion(TypedDict):
 
     manifest: Mapping[str, object]
     lanes: str
-    """In hexadecimal."""
+    """Lanes in hexadecimal."""
     parents: list[str]
     operation: Mapping[str, object]
     report: Mapping[str, object]

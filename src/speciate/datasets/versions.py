@@ -64,7 +64,7 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
     rows: int
-    """In the file."""
+    """Number of rows in the file."""
     removed: str | None = None
     """Sealed Parquet with the `position` of each row of the file that is no longer in the version."""
     gone: int = 0

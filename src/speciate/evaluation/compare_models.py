@@ -62,7 +62,7 @@ class ModelEntry(NamedTuple):
     repeats: tuple[Answers, ...]
     """Its answers to all examples, once per repeat."""
     errors: int
-    """In all repeats together."""
+    """Number of errors in all repeats together."""
     cost: Cost
     seen: int | None = 0
     """Examples that were in its training data; None if that data is not known any more."""

@@ -160,7 +160,7 @@ class _Resolved(NamedTuple):
     scored: _Scored
     settled: label_plans.SettledModels
     models: list[EvaluatedModel]
-    """As they are asked: with their labels settled, and what others state about their data."""
+    """The models as they are asked: with their labels settled, and what others state about their data."""
     cost: cost_check.CostCheck
     examples: int
 
@@ -526,7 +526,7 @@ class EvaluationResult(TypedDict):
     evaluation: str
     report: BriefReport
     spent_usd: NotRequired[dict[str, float | None]]
-    """By host."""
+    """US dollars spent, by host."""
     decision: NotRequired[Mapping[str, object]]
     """About the candidate."""
     decisions: NotRequired[list[Mapping[str, object]]]

@@ -29,7 +29,7 @@ class _OutOfTime(Exception):
 class _Round(NamedTuple):
     scores: dict[str, MetricScores]
     values: dict[str, tuple[float, float, float]]
-    """With the interval's ends."""
+    """Model -> (value, low, high), with the ends of the interval."""
     clusters: Codes
     size: int
 

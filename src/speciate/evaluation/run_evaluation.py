@@ -164,7 +164,7 @@ class _Fitted(NamedTuple):
     """What the constant and the nearest neighbours are fitted on."""
 
     manifest: Manifest
-    """With the columns that neighbours may be compared by."""
+    """The manifest with the columns that neighbours may be compared by."""
     training: list[TaskExample]
     asked: list[Example]
     """The suite with these columns."""

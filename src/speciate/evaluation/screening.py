@@ -56,7 +56,7 @@ class ScreenPayload(BaseModel):
     task: str
     modality: str
     labels: Mapping[str, int]
-    """With their counts; empty where only a run knows them."""
+    """Labels with their counts; empty where only a run knows them."""
     licenses: tuple[str, ...]
     max_bytes: int
     keep: int
@@ -71,7 +71,7 @@ class Screened(NamedTuple):
     name: str
     """The model's name in the registry."""
     bytes: int
-    """To be fetched."""
+    """Bytes to be fetched."""
     ceiling: float | None
     downloads: int
 

@@ -39,7 +39,7 @@ _NEAR_AN_END = 5
 _NO_SPREAD = 1e-9
 _MOST_UNDEFINED = 0.05
 UNDEFINED_ON = "undefined on"
-"""In a method: the interval rests on the other resamples, and no verdict rests on it."""
+"""Words in a method: the interval rests on the other resamples, and no verdict rests on it."""
 LEAST_UNITS = 20
 """Independent examples below which no standard error is relied on to plan with."""
 MOST_UNITS = 10_000_000

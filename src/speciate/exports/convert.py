@@ -38,7 +38,8 @@ class ConvertSpec(BaseModel):
     format: Format
     quantize: Quantize = "none"
     tolerance: float | None = Field(None, ge=0)
-    """In the metric's own units; None: 0.02 of a bounded metric, 5 % of the parent's value of another."""
+    """Most that the metric may lose, in its own units; None: 0.02 of a bounded metric, 5 % of the parent's value of
+    another."""
 
 
 class ConvertPayload(BaseModel):

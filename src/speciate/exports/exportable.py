@@ -42,7 +42,7 @@ _EXPORTABLE = (
 class ExportableNetwork(NamedTuple):
     predictor: Predictor
     backbone: Backbone
-    """In float32."""
+    """The backbone in float32."""
     per_unit: bool
 
     def items(self, examples: Sequence[Example]) -> list[Item]:

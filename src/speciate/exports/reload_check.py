@@ -33,7 +33,7 @@ _MODULE = "speciate.exports.reload_check"
 class ReloadedAnswers(NamedTuple):
     scores: list[npt.NDArray[Any]]
     memory_mb: float | None
-    """At the peak of loading and answering; None if the system does not count it."""
+    """Megabytes at the peak of loading and answering; None if the system does not count them."""
 
 
 def load_questions(folders: Folders, task: EvaluationPayload, ids: Sequence[str] | None = None) -> list[Example]:

@@ -29,7 +29,7 @@ class Node(NamedTuple):
     kind: Kind
     name: str
     facts: Mapping[str, Any]
-    """To be shown, by name."""
+    """Facts that are shown, by name."""
 
 
 class Edge(NamedTuple):

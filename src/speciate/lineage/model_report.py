@@ -213,7 +213,7 @@ _OBLIGATIONS = {
     "LicenseRef-gemma": "Its own terms of use hold, also for what is made from it.",
     "LicenseRef-llama3": "Its own terms hold; name it in what is made from it.",
 }
-"""In a sentence; no legal advice."""
+"""License -> what it obliges to, in a sentence; no legal advice."""
 
 
 def model_card_text(

@@ -99,7 +99,7 @@ class ImageSketches:
     threshold = 54 / 64
     """Share of the hash's bits that agree."""
     leniency = 16 / 64
-    """So much smaller may that share be where the gray values agree."""
+    """How much smaller that share may be where the gray values agree."""
     tolerance = 0.2
     """Most by which two small images may differ anywhere, once each has mean 0 and spread 1."""
     shift, drift, share = 6.0, 1.5, 0.02

@@ -22,7 +22,7 @@ Places = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
 NEIGHBOURS = 12
-"""So many of each medium are looked at."""
+"""Neighbours of each medium that are looked at."""
 CHANCE = 200.0
 _FEW, _TIGHTER, _MOST = 4, 5, 0.1
 """A cluster of more members than that lies within a fifth of the tolerance, and holds at most that share of all."""

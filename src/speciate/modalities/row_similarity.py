@@ -40,7 +40,7 @@ _SAMPLE, _PAIRS, _CHUNK = 20_000, 4000, 1 << 14
 _FAR = 1e150
 """Numbers beyond count as this, so that differences and squares of them are finite."""
 _NORMAL = 3.29
-"""From the 5th to the 95th percentile of a normal distribution, in standard deviations."""
+"""Standard deviations from the 5th to the 95th percentile of a normal distribution."""
 
 
 def sketch_row(row: Mapping[str, object]) -> bytes | None:

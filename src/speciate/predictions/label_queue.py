@@ -149,7 +149,7 @@ class LogSummary(NamedTuple):
 
 class _FeedbackSoFar(NamedTuple):
     since: float
-    """Before that answers are not shown any more."""
+    """Time before which answers are not shown any more."""
     given: list[StoredFeedback]
     latest: dict[str, dict[str, StoredFeedback]]
 

@@ -38,9 +38,9 @@ _MB = 1 << 20
 _QUOTA_SLACK = 1.25
 """Times the quota: beyond it nothing is written until old answers were dropped."""
 SEGMENT_BYTES, SEGMENT_SECONDS = 16 << 20, 3600.0
-"""After so much another segment begins, so that the first may be sealed."""
+"""Bytes and seconds after which another segment begins, so that the first may be sealed."""
 _SYNC_SECONDS, _IDLE_SECONDS = 0.1, 5.0
-"""Until written lines are synced; between two looks of a writer that has nothing open."""
+"""Seconds until written lines are synced; seconds between two looks of a writer that has nothing open."""
 _MEASURE_SECONDS, _SHARE_OF_TIME = 20.0, 50.0
 """The log's size is measured so often, and for a fiftieth of the time at most: every file is counted."""
 _log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ _DAY = 86_400.0
 _JSON = ("input", "output", "left_out")
 """Columns that hold JSON."""
 _FEEDBACK_NEEDLE = b'{"k":"%s",' % FEEDBACK_LINE.encode()
-"""In the lines of feedback: those of answers cost nothing."""
+"""What lines of feedback contain: those of answers cost nothing."""
 
 
 class LoggedAnswer(NamedTuple):

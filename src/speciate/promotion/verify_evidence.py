@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CONTEXT = b"speciate-evidence-v1\0"
-"""Before the bytes of evidence.json in what is signed: a signature for any other purpose is refused."""
+"""Stands before the bytes of evidence.json in what is signed: a signature for any other purpose is refused."""
 FORMAT = "speciate-evidence"
 DOCUMENT, SIGNATURE, AUDIT = "evidence.json", "signature.json", "audit.jsonl"
 MOST_BYTES = 512 << 20

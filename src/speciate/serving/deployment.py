@@ -41,7 +41,7 @@ from speciate.workspace.clock import Clock
 
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 15.0
-"""Before a version is tried again where nothing else serves."""
+"""Seconds before a version is tried again where nothing else serves."""
 _log = logging.getLogger(__name__)
 
 Launch = Callable[[Target], Process]

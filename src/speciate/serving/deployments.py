@@ -59,7 +59,7 @@ _LOOK_SECONDS = 0.5
 _FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
 """Seconds between two starts of a deployment that does not stay alive."""
 _STEADY_SECONDS = 30.0
-"""After so long alive a deployment's death is its first again."""
+"""Seconds alive after which a deployment's death counts as its first again."""
 _MOVES = {"alias.moved", "canary.set", "canary.ended"}
 _GATHER = "speciate.serving.deployments:gather_examples"
 _GATHER_SECONDS = 60.0

@@ -21,11 +21,11 @@ else:
     _Protocol = AutoHTTPProtocol
 
 HEAD_SECONDS = 10.0
-"""Until the head of a request is whole: from connecting, or from its first byte after an answer."""
+"""Seconds until the head of a request is whole: from connecting, or from its first byte after an answer."""
 _SILENT_SECONDS = 10.0
 """Longest pause between two pieces of a body, in seconds."""
 _BODY_SECONDS = 300.0
-"""From a head to the end of its body."""
+"""Seconds from a head to the end of its body."""
 _HEAD_BYTES = 64 << 10
 _DROP_SECONDS, _PAUSE_SECONDS = 30.0, 1.0
 _DROP_BYTES, _DROP_DECLARED_BYTES = 32 << 20, 1 << 30

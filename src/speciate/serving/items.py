@@ -77,7 +77,8 @@ class ModelInputs(TypedDict, total=False):
 class AnswerPayload(ModelInputs, total=False):
     items: Required[list[Item]]
     seconds: float
-    """After which an answer that leaves while it is written, or whose length its request names, ends as it is."""
+    """Seconds after which an answer that leaves while it is written, or whose length its request names, ends as it
+    is."""
 
 
 class AnswerPart(TypedDict):
@@ -96,7 +97,7 @@ class AnswerWord(TypedDict):
 
 class AnswerResult(TypedDict):
     predictions: list[ItemPrediction]
-    """In the order of the items."""
+    """Predictions in the order of the items."""
 
 
 class DeploymentAnswer(TypedDict):

@@ -25,7 +25,7 @@ from speciate.workspace.workspace import Workspace
 
 LOAD = "speciate.serving.predict_worker:load"
 _PATIENCE_SECONDS = 300.0
-"""On a busy machine; a cold start takes 5 to 20 s."""
+"""Most seconds for loading, on a busy machine; a cold start takes 5 to 20 s."""
 _MOST = 4
 """Models in production that are loaded ahead: as many as a process keeps."""
 _SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER BY changed DESC LIMIT ?"

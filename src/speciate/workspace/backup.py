@@ -56,7 +56,7 @@ _URGENT = {
 }  # fmt: skip
 _STAMP, _SECOND = "%Y%m%dT%H%M%SZ", timedelta(seconds=1)
 SUMS = "sha256.json"
-"""In each automatic backup: file -> sha256."""
+"""File in each automatic backup: name of a file -> sha256."""
 _KEPT = "kept_backups"
 _GET = "SELECT value FROM meta WHERE key = ?"
 _PUT = "INSERT OR REPLACE INTO meta VALUES (?, ?)"

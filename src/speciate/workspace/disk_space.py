@@ -28,10 +28,10 @@ class DiskSpace(NamedTuple):
     total: int
     free: int
     floor: int
-    """So much must stay free."""
+    """Bytes that must stay free."""
     quota: int | None = None
     used: int | None = None
-    """By the workspace; None where there is no quota."""
+    """Bytes that the workspace takes; None where there is no quota."""
 
     @property
     def spare(self) -> int:

@@ -31,7 +31,7 @@ DAMAGED_FOLDER = "damaged"
 """Where `speciate verify --all --quarantine` moves damaged parts of logs and caches to, below the workspace."""
 _MAGIC = b"SPSEAL01"
 _FLIPPED = 2
-"""So many bytes of a seal's beginning may differ for it to be a damaged one, and not none."""
+"""Bytes of a seal's beginning that may differ for it to count as a damaged seal, and not as none."""
 _ALL_BYTES, _FOOTER_BYTES = 32, 16
 _SEAL_BYTES = len(_MAGIC) + _ALL_BYTES + _FOOTER_BYTES
 _TAIL_BYTES = 8

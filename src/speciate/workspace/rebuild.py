@@ -39,7 +39,7 @@ _SAY = "INSERT INTO events VALUES (?, ?, 'workspace:catalog', ?, '{}')"
 class RebuildReport(NamedTuple):
     source: str
     rows: dict[str, int]
-    """By table."""
+    """Number of rows, by table."""
     kept: Path | None
     """Where the files of the old catalog lie."""
     lost: tuple[str, ...]

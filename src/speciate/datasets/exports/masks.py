@@ -44,7 +44,7 @@ _FILE, _WHY = "mask_file", "mask_left_out"
 
 class WrittenMask(NamedTuple):
     files: tuple[Path, ...]
-    """In the work folder; empty where the mask was left out."""
+    """Paths in the work folder; empty where the mask was left out."""
     why: str | None
     labels: tuple[str, ...]
 

@@ -159,7 +159,7 @@ class FileWithHeader(NamedTuple):
 
 class DicomExample(NamedTuple):
     files: list[FileWithHeader]
-    """In an order that is independent of their names."""
+    """Files of the example, in an order that is independent of their names."""
     what: str = ""
     """Why it is not all of its series: `localizer`, `echo 2`; empty if it is what the series is about."""
 

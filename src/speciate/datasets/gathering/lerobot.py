@@ -549,7 +549,7 @@ def clip_video(data: bytes, name: str, start: float, stop: float, fps: float) ->
 
 class _Packets(NamedTuple):
     inside: list[Any]
-    """In the order in which they are decoded."""
+    """The packets, in the order in which they are decoded."""
     whole: bool
     """Whether they decode without any other: from a keyframe on, with nothing between them that is shown elsewhere."""
 

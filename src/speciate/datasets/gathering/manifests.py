@@ -214,7 +214,7 @@ def _join(names: Sequence[str]) -> str:
 
 class ManifestRow(NamedTuple):
     number: int
-    """In the table, from 1."""
+    """Number of the row in the table, from 1."""
     path: Path
     """Path of the row's first part."""
     parts: dict[PartName, Path]

@@ -30,7 +30,7 @@ class NamedFile(NamedTuple):
     """A file as a layout sees it."""
 
     place: int
-    """In the listing."""
+    """Place of the file in the listing."""
     folders: tuple[str, ...]
     """Below those that all files share and those that are splits."""
     name: str
@@ -62,7 +62,7 @@ class GroupedFiles(NamedTuple):
 class _Member(NamedTuple):
     key: tuple[str, ...]
     part: str
-    """As it would be called; several files of one part share it."""
+    """Name that the part would get; several files of one part share it."""
     file: NamedFile
     in_folder: bool = False
     """Whether the part is a folder of files."""

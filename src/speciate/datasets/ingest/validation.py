@@ -27,10 +27,10 @@ class Verdict(NamedTuple):
     quality: str
     reason: str | None
     fields: Mapping[str, str | int | float | None]
-    """From its header, and measured."""
+    """Facts from the file's header, and measured ones."""
     fingerprint: str | None
     sketch: str | None
-    """In hexadecimal."""
+    """Sketch in hexadecimal."""
 
 
 class ValidationRequest(TypedDict):

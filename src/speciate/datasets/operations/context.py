@@ -64,7 +64,7 @@ class RewrittenItem(TypedDict):
     reason: NotRequired[str]
     """Why."""
     verdict: NotRequired[Sequence[object]]
-    """On the new bytes: a `validation.Verdict`."""
+    """Verdict on the new bytes: a `validation.Verdict`."""
 
 
 class RewriteAnswer(FileAnswer):
@@ -244,7 +244,7 @@ class RewrittenFile(NamedTuple):
 class RewrittenMedia(NamedTuple):
     pack: Path
     media: dict[str, RewrittenFile]
-    """By the content of the original."""
+    """Content of an original -> its rewritten file."""
 
 
 def rewrite_media(

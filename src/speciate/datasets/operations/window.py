@@ -65,7 +65,7 @@ _MOST_WINDOWS = 1_000_000
 _ENDLESS = 1e15
 """More windows than are ever cut; a stride of nearly nothing would be infinitely many."""
 _MOST_VALUES = 100_000_000
-"""In the cells of all windows together: they may overlap."""
+"""Most values in the cells of all windows together: windows may overlap."""
 _VERDICTS = {
     CONTENT: "content",
     FINGERPRINT: "fingerprint",

@@ -163,7 +163,7 @@ def _first_line(data: bytes) -> str:
 
 class Record(NamedTuple):
     data: bytes
-    """As it may be parsed; empty if it cannot be."""
+    """Bytes of the record as they may be parsed; empty if they cannot be."""
     line: int
     """Number of the line of its first byte, from 1."""
     fault: str | None

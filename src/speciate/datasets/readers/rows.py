@@ -40,7 +40,7 @@ _MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }  # fmt: skip
-"""In this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
+"""Byte order marks -> encodings, in this order: the mark of UTF-32-LE begins with that of UTF-16-LE."""
 _WEB_PAGE = re.compile(rb"(?i)\s*<(?:!doctype html|html)\b")
 _ONE = {"role", "content"}
 _SPOKEN = (_ONE, {"from", "value"})

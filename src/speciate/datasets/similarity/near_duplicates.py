@@ -30,9 +30,9 @@ from speciate.modalities.hashing import mix
 _COMPARISONS = 20_000_000
 """Limit of comparisons within crowds, all items and keys together; but see `_LEAST`."""
 _LEAST = 32
-"""With so many of its crowd each is compared, whatever that takes."""
+"""Items of its crowd with which each item is compared at least, whatever that takes."""
 _MANY = 2_000_000
-"""From so many pairs on, only pairs that join separate clusters are searched."""
+"""Pairs from which on only pairs that join separate clusters are searched."""
 _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]

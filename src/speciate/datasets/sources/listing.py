@@ -59,7 +59,7 @@ _KINDS = {
 class SourceFile(NamedTuple):
     path: Path
     name: str
-    """Below the source, with `/`; unique in a listing."""
+    """Path below the source, with `/`; unique in a listing."""
     split: str | None
     """From a folder train/, test/ ... or a file name such as X_TRAIN.ts, where the source has several of them."""
     folder: str | None
@@ -338,7 +338,7 @@ def _head(path: Path) -> bytes:
 
 class FoundFiles(NamedTuple):
     files: list[Path]
-    """In the order of their names."""
+    """The files, in the order of their names."""
     excluded: list[ExcludedFile]
     about: list[str] = []  # noqa: RUF012 - never changed
     """READMEs and licences, by their names below the folder: no examples, and no fault."""

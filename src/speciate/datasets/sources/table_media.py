@@ -21,7 +21,7 @@ from speciate.modalities import find, table
 
 METADATA, KEY = "metadata.parquet", "file_name"
 _ROWS = 64
-"""At a time: media are large."""
+"""Rows that are read at a time: media are large."""
 _LONGEST = 2**31 - 1
 _SAMPLE = 20
 _FEATURES = ("Image", "Audio", "Video", "Pdf", "Nifti", "Mesh")

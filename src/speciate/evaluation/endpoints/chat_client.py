@@ -67,7 +67,7 @@ class ImagePart(TypedDict):
 
 class AudioData(TypedDict):
     data: str
-    """In base64."""
+    """The audio in base64."""
     format: str
 
 

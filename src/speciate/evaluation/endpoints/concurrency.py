@@ -24,7 +24,7 @@ class Bounds(NamedTuple):
     saturation: float = 0.8
     """A limit that is not used to this share is not known to be borne: it does not grow."""
     pause_s: float = 5.0
-    """After a server's fault there is no growth for so long."""
+    """Seconds without growth after a server's fault."""
     hold_s: float = 1.0
     """How long nothing is sent after a rate limit without Retry-After."""
     longest_hold_s: float = 60.0
@@ -42,7 +42,7 @@ class Pace(NamedTuple):
     shrunk_at: float = -math.inf
     grows_from: float = -math.inf
     held_until: float = -math.inf
-    """Before that nothing is sent."""
+    """Time before which nothing is sent."""
 
 
 def first_pace(bounds: Bounds) -> Pace:

@@ -45,14 +45,14 @@ class Limits(NamedTuple):
     attempts: int = 6
     """Most attempts at one request; one that a rate limit refused does not count."""
     backoff_s: float = 1.0
-    """Before the second attempt, on average; it doubles with each."""
+    """Seconds before the second attempt, on average; they double with each."""
     longest_backoff_s: float = 30.0
     patience_s: float = 600.0
     """If nothing was answered for so long and a rate limit still stands, the calls end."""
     first_faults: int = 12
-    """As many faults before any answer end the calls."""
+    """Faults before any answer that end the calls."""
     failures_in_a_row: int = 20
-    """As many requests in a row without an answer end the calls."""
+    """Requests in a row without an answer that end the calls."""
 
 
 class Budget(NamedTuple):
@@ -72,14 +72,14 @@ class CallSummary(NamedTuple):
     failed: int
     """Recorded with an error."""
     unanswered: int
-    """Not recorded: it was stopped."""
+    """Requests that are not recorded, since the calls were stopped."""
     calls: int
     retries: int
     rate_limits: int
     usd: float | None
     """Cost in US dollars of the calls whose cost is known; None without a price."""
     usd_at_most: float | None
-    """With the worst case of calls that may have cost something without reporting it."""
+    """US dollars with the worst case of calls that may have cost something without reporting it."""
     served_models: dict[str, int]
     """How many answers each gave, by the name that the endpoint gave it, the first one seen first."""
 

@@ -65,7 +65,7 @@ KEYS: dict[str, str] = {
     "classification": "label", "ordinal": "label", "anomaly": "label",
     "regression": "number", "multi-label": "labels", "transcription": "text", "generation": "text",
 }  # fmt: skip
-"""Under which key an answer in JSON stands."""
+"""Family -> key of the answer in JSON."""
 _MOST_ENUMERATED = 250  # labels; OpenAI refuses schemas with many more
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 

@@ -20,7 +20,7 @@ class Info(TypedDict, total=False):
     """What an environment of ours says beside what is measured."""
 
     is_success: bool
-    """At the end."""
+    """Whether the episode is a success at its end."""
 
 
 class Environment(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 from speciate.evaluation.reports.report import Interval, Value
 
 NO_NUMBER = "–"
-"""In the place of a number that was not measured or is not known."""
+"""Stands for a number that was not measured or is not known."""
 _LONGEST_ANSWER = 200
 
 

@@ -51,7 +51,7 @@ class NearestNeighbours(NamedTuple):
     targets: Sequence[Any]
     neighbours: int
     answer: Callable[[Sequence[Any]], Prediction]
-    """From the targets of the neighbours, nearest first."""
+    """The answer from the targets of the neighbours, nearest first."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         return [

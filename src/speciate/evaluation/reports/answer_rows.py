@@ -31,7 +31,7 @@ class PageRequest(StoredRequest):
     show: str = "differ"
     label: str | None = None
     answered: str | None = None
-    """By the candidate."""
+    """Answer of the candidate."""
     after: str = ""
     """The last id of the page before; ids ascend."""
 

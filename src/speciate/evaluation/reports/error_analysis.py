@@ -271,7 +271,7 @@ def example_view(answer: Answer, example: Example) -> Mapping[str, object]:
 
 BOTH, NEITHER, ONLY_CANDIDATE, ONLY_BASELINE = "both_right", "both_wrong", "only_candidate", "only_baseline"
 _KINDS = {(True, True): BOTH, (True, False): ONLY_CANDIDATE, (False, True): ONLY_BASELINE, (False, False): NEITHER}
-"""By whether the candidate is right, and the baseline."""
+"""(whether the candidate is right, whether the baseline is) -> kind."""
 
 
 class _Pair(NamedTuple):

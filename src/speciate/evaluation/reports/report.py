@@ -217,7 +217,7 @@ class Decision(_Frozen):
     looks: int = 0
     """Earlier evaluations that read these rows, whoever asked."""
     earlier_candidates: int = 0
-    """Other models that were judged on these rows before; `level` accounts for them."""
+    """How many other models were judged on these rows before; `level` accounts for them."""
     suite_change: SuiteChange | None = None
     """Against the rows that earlier decisions of the use case judged; None where there are none."""
     same_model: str | None = None

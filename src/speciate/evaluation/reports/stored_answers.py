@@ -53,7 +53,7 @@ class StoredRequest(BaseModel):
     labels: int = 0
     """Labels in a confusion table."""
     column: str = ""
-    """To slice by."""
+    """Column to slice by."""
     but: tuple[str, ...] = ()
     """Columns not to slice by."""
 

@@ -52,7 +52,7 @@ class Scan(NamedTuple):
     """The series that regions are drawn on."""
 
     slices: Sequence[Slice]
-    """In the order of the stack, with their positions."""
+    """The slices in the order of the stack, with their positions."""
     stack: Stack
 
     @classmethod

@@ -72,7 +72,7 @@ class _File(NamedTuple):
     parts: _Parts
     nifti: Nifti1Header
     shape: tuple[int, int, int]
-    """In the file's order of axes, the first fastest."""
+    """Sides in the file's order of axes, the first fastest."""
     affine: npt.NDArray[np.float64]
     """(4, 4), in millimetres."""
     start: int
@@ -119,7 +119,7 @@ class Grid(NamedTuple):
     """Where the voxels of a file lie, for others in the same places."""
 
     shape: tuple[int, int, int]
-    """In the file's order of axes."""
+    """Sides in the file's order of axes."""
     affine: npt.NDArray[np.float64]
     """(4, 4), in millimetres."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Container = Literal["mp4", "matroska", "avi"]
-"""As libavformat calls its readers."""
+"""Formats of video files, named as libavformat calls its readers."""
 
 _STILL = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
 AUDIO_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ")

@@ -53,7 +53,7 @@ class OpenVideo(NamedTuple):
     """Degrees counterclockwise."""
     width: int
     height: int
-    """In pixels, as it is shown: turned, and with square pixels."""
+    """`width` and `height` in pixels as the video is shown: turned, and with square pixels."""
 
     @property
     def tick(self) -> Fraction:

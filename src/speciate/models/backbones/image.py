@@ -44,7 +44,7 @@ _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a publish
 
 class Preprocessing(NamedTuple):
     side: int
-    """In pixels, of the square that every image becomes."""
+    """Side of the square that every image becomes, in pixels."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Standard deviation of each channel, where white is 1; `mean` likewise."""

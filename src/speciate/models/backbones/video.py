@@ -34,7 +34,7 @@ _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a publish
 class Preprocessing(NamedTuple):
     frames: int
     side: int
-    """In pixels, of the square that every frame becomes."""
+    """Side of the square that every frame becomes, in pixels."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     """Standard deviation of each channel, where white is 1; `mean` likewise."""

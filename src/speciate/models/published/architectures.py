@@ -35,7 +35,7 @@ MOST_LABELS = 5_000
 class PublishedHead(NamedTuple):
     adapter: Adapter
     task: str
-    """By the vocabulary of this package, such as `image-classification`."""
+    """Name in the vocabulary of this package, such as `image-classification`."""
     modality: str
     architecture: str
     """The class of transformers."""

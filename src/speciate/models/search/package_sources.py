@@ -119,7 +119,7 @@ _TASKS = {
     "segmentation": ("image-segmentation", "image"),
     "video": ("video-classification", "video"),
 }
-"""By the package below torchvision.models."""
+"""Package below torchvision.models -> task and modality."""
 
 
 class Torchvision(PackageSource):

@@ -65,9 +65,9 @@ class Query(BaseModel):
     released_after: str | None = None
     published: tuple[AtLeast, ...] = ()
     weights: bool = False
-    """Only models with published weights."""
+    """Whether only models with published weights are found."""
     installed: bool = False
-    """Only models that can be used without fetching or allowing anything first."""
+    """Whether only models are found that can be used without fetching or allowing anything first."""
     children_of: str | None = None
     """The ref of a model: only it and its near-identical children, each a row of its own."""
 

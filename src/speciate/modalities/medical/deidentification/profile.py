@@ -29,7 +29,7 @@ DATES = ("DA", "DT", "TM")
 _TEXTS = ("LT", "ST", "UT", "UR", "UC")
 _KINDS_OF_OBJECTS = ("ClassUID", "ClassesIn", "ClassesSupported", "TransferSyntax", "CodingSchemeUID", "ContextUID",
                      "MappingResourceUID", "ExtensionCreatorUID")  # fmt: skip
-"""In keywords of UIDs that name a class, not an instance."""
+"""Parts of keywords of UIDs that name a class, not an instance."""
 
 
 class Option(NamedTuple):

@@ -93,7 +93,7 @@ class WordTokens(NamedTuple):
     made: Any
     """Output of the tokenizer, with `bbox` where the network reads it."""
     words: list[list[str]]
-    """Without their places."""
+    """Words of each text, without their places."""
 
 
 def word_tokens(model: PublishedModel, texts: Sequence[Sequence[str]], **options: Any) -> WordTokens:
