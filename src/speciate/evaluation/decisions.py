@@ -160,7 +160,7 @@ def with_telling_inputs(report: Report, telling: Mapping[str, tuple[TellingInput
 
 
 def verdict_of(decision: Decision) -> Mapping[str, object]:
-    """As a job's result has one of several."""
+    """The verdict as a job's result has one of several."""
     shown = {"id", "candidate", "verdict", "needed_examples", "same_model"}
     return decision.model_dump(mode="json", include=shown, exclude_none=True)
 

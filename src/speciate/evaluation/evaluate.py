@@ -401,7 +401,8 @@ def _free_method(
 
 
 def _candidates(roles: Mapping[str, Role]) -> list[str]:
-    """Those that are no further look at the same rows. What is in use was a candidate once, and that counts."""
+    """The candidates of this evaluation, which are no further look at its rows. What is in use was a candidate once,
+    and that counts."""
     return [model for model, role in roles.items() if role == "candidate"]
 
 

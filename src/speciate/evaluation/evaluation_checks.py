@@ -179,7 +179,7 @@ def _check_inputs(manifest: Manifest, task: Task, models: list[EvaluatedModel]) 
 
 
 def check_use_case(manifest: Manifest, use_case: UseCase | None) -> None:
-    """Its label and the columns of its gates must be there."""
+    """Checks that the use case's label and the columns of its gates are there."""
     _check_positive(manifest, use_case)
     _check_slices(manifest, use_case)
 

@@ -689,7 +689,7 @@ def _differences(
     levels: Sequence[float],
     seed: int,
 ) -> list[Difference]:
-    """At each of the levels."""
+    """The differences with an interval at each of the levels."""
     if metric.shape == "mean":
         first, second = averaged(metric, baseline), averaged(metric, candidate)
         return [paired_difference(first, second, clusters, level) for level in levels]

@@ -163,7 +163,7 @@ def read_file(file: Path, target: str | None) -> JudgedSuite | None:
 
 
 def without(rows: Packed, media: Iterable[str]) -> Packed:
-    """Without the rows of these media, which are to be forgotten (`_media`)."""
+    """The rows without those of these media, which are to be forgotten (`_media`)."""
     gone = np.frombuffer(b"".join(sorted({_half(medium) for medium in media})), "<u8")
     return rows[~np.isin(_keys(rows), gone)]
 

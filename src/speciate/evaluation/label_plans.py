@@ -73,7 +73,7 @@ def settle_horizon(models: Iterable[EvaluatedModel], horizon: int | None) -> int
 
 
 def _wanted_labels(manifest: Manifest, target: str | None, task: Task) -> Mapping[str, int]:
-    """With their counts; empty where only the run knows them: in another column, or several in a cell."""
+    """The labels with their counts; empty where only the run knows them: in another column, or several in a cell."""
     known = is_label(manifest, target) and task.family in ("classification", "ordinal")
     return manifest.labels if known else {}
 

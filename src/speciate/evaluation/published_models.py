@@ -259,7 +259,7 @@ def _check_table(found: PublishedLabels, table: Mapping[str, str], wanted: Colle
 
 
 def _in_full(found: PublishedLabels, table: Mapping[str, str]) -> dict[str, str]:
-    """With labels that were shown shortened as the model has them."""
+    """The table with labels that were shown shortened as the model has them."""
     full = {class_name(name): name for name in found.published or ()}
     return {full.get(name, name): label for name, label in table.items()}
 

@@ -231,7 +231,7 @@ def _learned_elsewhere(payload: EvaluationPayload) -> frozenset[str]:
 
 
 def _check_answers(model_answers: ModelAnswers, payload: EvaluationPayload) -> ModelAnswers:
-    """With an error in the place of each answer that is none of this task's."""
+    """The answers with an error in the place of each one that is none of this task's."""
     if model_answers.evaluated_model.source == "constant":
         return model_answers
     return model_answers._replace(
@@ -483,7 +483,7 @@ def _all_alike(examples: Sequence[Example]) -> bool:
 
 
 def _telling(payload: EvaluationPayload, suite: LoadedSuite) -> dict[str, tuple[TellingInput, ...]]:
-    """By model, the columns that it reads and that alone give the answer to these examples."""
+    """For each model the columns that it reads and that alone give the answer to these examples."""
     if payload.dataset.modality not in _WITH_CELLS:
         return {}
     reads = {one.name: _reads(one) for one in payload.models}

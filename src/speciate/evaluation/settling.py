@@ -30,7 +30,7 @@ def settling_calls(decision: Decision, use_case: str, core: str | None) -> tuple
 
 
 def document(call: Call) -> dict[str, Any]:
-    """As a job's result has it."""
+    """A call as a job's result has it."""
     return {**call.document(), **({"purpose": call.purpose} if call.purpose else {})}
 
 
@@ -52,7 +52,8 @@ def _can_be_measured_again(gate: GateResult) -> bool:
 
 
 def _evaluate_again(decision: Decision, use_case: str) -> Call:
-    """By the dataset's name alone, so that rows that joined take part; a suite of its own is named."""
+    """The call that evaluates again, by the dataset's name alone, so that rows that joined take part; a suite of its
+    own is named."""
     ref = dataset_ref(decision.dataset)
     arguments: dict[str, Any] = {"models": [decision.candidate], "use_case": use_case}
     if decision.suite != "core":

@@ -145,7 +145,7 @@ def answers(
 def _ask_local_model(
     run: Run, evaluated_model: EvaluatedModel, examples: list[Example], on_progress: Callable[[int], None], repeat: int
 ) -> list[Answer]:
-    """Without measuring costs."""
+    """Answers of a model on this machine, without measuring costs."""
     folder = transformers_folder(Path(evaluated_model.path or ""), run.folders.cache)
     return answer_all(run, evaluated_model.identity, examples, load(folder, run.folders).predict, on_progress, repeat)
 

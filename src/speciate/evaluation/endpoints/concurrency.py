@@ -50,7 +50,7 @@ def first_pace(bounds: Bounds) -> Pace:
 
 
 def after_answer(pace: Pace, bounds: Bounds, *, in_flight: int, now: float) -> Pace:
-    """After a call that succeeded; `in_flight` counts it."""
+    """The pace after a call that succeeded; `in_flight` counts it."""
     if now < pace.grows_from or in_flight < bounds.saturation * pace.limit:
         return pace
     if pace.round + 1 < pace.limit:
@@ -60,7 +60,7 @@ def after_answer(pace: Pace, bounds: Bounds, *, in_flight: int, now: float) -> P
 
 
 def after_rate_limit(pace: Pace, bounds: Bounds, *, sent: float, now: float, retry_after_s: float | None) -> Pace:
-    """After a call that was refused for the rate; `sent`: when it was sent."""
+    """The pace after a call that was refused for the rate; `sent`: when it was sent."""
     hold = min(bounds.hold_s if retry_after_s is None else max(0.0, retry_after_s), bounds.longest_hold_s)
     pace = pace._replace(round=0, slow_start=False, held_until=max(pace.held_until, now + hold))
     if sent < pace.shrunk_at:
@@ -69,5 +69,5 @@ def after_rate_limit(pace: Pace, bounds: Bounds, *, sent: float, now: float, ret
 
 
 def after_failure(pace: Pace, bounds: Bounds, *, now: float) -> Pace:
-    """After a call that failed by the server's or the network's fault."""
+    """The pace after a call that failed by the server's or the network's fault."""
     return pace._replace(round=0, grows_from=max(pace.grows_from, now + bounds.pause_s))

@@ -44,7 +44,7 @@ class Price(Protocol):
 
 
 class OwnPrice(NamedTuple):
-    """As the endpoint's owner states it; cached input costs what other input costs."""
+    """The price as the endpoint's owner states it; cached input costs what other input costs."""
 
     per_1m_input: float
     per_1m_output: float
@@ -143,7 +143,7 @@ USD_PER_CORE_HOUR = 0.05
 
 
 def usd_per_core_hour(settings: Settings) -> float:
-    """From `usd_per_hour` of the whole machine, where a person set that."""
+    """US dollars for an hour of a core, from `usd_per_hour` of the whole machine where a person set that."""
     return USD_PER_CORE_HOUR if settings.usd_per_hour is None else settings.usd_per_hour / cores()
 
 

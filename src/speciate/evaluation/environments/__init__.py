@@ -73,7 +73,7 @@ def check_environment(name: str) -> None:
 
 
 def make_environment(name: str) -> Environment:
-    """One of ours."""
+    """Makes one of our environments."""
     module, _, made = ENVIRONMENTS[name].partition(":")
     environment: Environment = getattr(importlib.import_module(module), made)()
     return environment

@@ -159,7 +159,7 @@ def _human(
     models: Sequence[EvaluatedModel],
     baseline: EvaluatedModel,
 ) -> dict[str, str]:
-    """By canonical name; of the baseline a pairwise judge says nothing."""
+    """The columns of people's grades by canonical name; of the baseline a pairwise judge says nothing."""
     named = {each.name for each in models} - ({baseline.name} if judging.mode == "pairwise" else set())
     found = {}
     for ref, column in judging.human.items():

@@ -59,7 +59,7 @@ def averaged(metric: Metric, repeats: Sequence[Answers]) -> Floats:
 
 
 def corpus_mean(metric: Metric, repeats: Sequence[Answers], clusters: Codes) -> Callable[[Floats], Floats]:
-    """As `corpus`, the mean over the repeats."""
+    """`corpus`, as the mean over the repeats."""
     each = [corpus(metric, answers, clusters) for answers in repeats]
     return lambda weights: np.asarray(np.mean([value(weights) for value in each], axis=0), float)
 

@@ -47,7 +47,7 @@ def _pearson(answers: Answers) -> Statistic:
 
 
 def _correlation(n: Floats, x: Floats, y: Floats, xx: Floats, yy: Floats, xy: Floats) -> Floats:
-    """From sums. What is left of equal numbers by rounding is no spread."""
+    """Correlation from sums. What is left of equal numbers by rounding is no spread."""
     spread, other = xx - x**2 / n, yy - y**2 / n
     flat, other_flat = spread <= _FLAT * xx, other <= _FLAT * yy
     with np.errstate(invalid="ignore", divide="ignore"):

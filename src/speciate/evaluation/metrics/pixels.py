@@ -94,7 +94,7 @@ def border(mask: Mask) -> Mask:
 
 
 def gaps(one: Mask, other: Mask, spacing: Sequence[float] | None = None) -> Floats:
-    """From each pixel of one to the nearest of the other, in pixels or in what `spacing` counts in."""
+    """Distance from each pixel of one to the nearest of the other, in pixels or in what `spacing` counts in."""
     from scipy.ndimage import distance_transform_edt
 
     distances: Floats = distance_transform_edt(~other, sampling=spacing)[one]

@@ -17,7 +17,7 @@ _LONGEST_ANSWER = 200
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
-    """To so many digits; thousands in full, tiny and huge numbers as powers of ten."""
+    """A number to so many digits; thousands in full, tiny and huge numbers as powers of ten."""
     if value is None or not math.isfinite(value):
         return NO_NUMBER
     size = abs(value)
@@ -27,7 +27,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
 
 
 def format_difference(value: float | None) -> str:
-    """With a sign, also above zero."""
+    """A number with a sign, also above zero."""
     return f"+{format_number(value)}" if value is not None and value > 0 else format_number(value)
 
 
@@ -40,7 +40,7 @@ def format_p_value(p_value: float | None) -> str:
 
 
 def format_usd(value: float | None) -> str:
-    """Below a hundredth of a cent, only that it is less."""
+    """An amount in US dollars. Below a hundredth of a cent, it says only that it is less."""
     return NO_NUMBER if value is None else "< $0.0001" if 0 < value < 0.0001 else f"${format_number(value)}"
 
 
@@ -83,5 +83,5 @@ def png_source(data: bytes) -> str:
 
 
 def shell_json(arguments: Mapping[str, Any]) -> str:
-    """As an argument in single quotes of a shell."""
+    """Arguments as JSON in single quotes of a shell."""
     return json.dumps(arguments, ensure_ascii=False).replace("'", "'\\''")

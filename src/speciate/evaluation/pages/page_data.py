@@ -69,7 +69,7 @@ class PageData(NamedTuple):
         return "candidate" if model == self.candidate else "baseline" if model == self.baseline else "other"
 
     def place(self, model: str) -> int:
-        """In the leaderboard, from 1 on: how charts name it."""
+        """Place of a model in the leaderboard, from 1 on: how charts name it."""
         return [row.model for row in self.report.leaderboard].index(model) + 1
 
     def places(self, models: Sequence[str]) -> list[int]:

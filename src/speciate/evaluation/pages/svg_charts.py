@@ -23,7 +23,7 @@ _LOGARITHMIC_FROM = 20
 
 
 class Scale(NamedTuple):
-    """From values to places between 0 and 1. `logarithmic`: both ends are positive."""
+    """Maps values to places between 0 and 1. `logarithmic`: both ends are positive."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Scale(NamedTuple):
 
     @classmethod
     def of_costs(cls, values: Sequence[float]) -> Scale:
-        """From zero on; logarithmic where positive costs span more than a factor of 20."""
+        """A scale of costs from zero on; logarithmic where positive costs span more than a factor of 20."""
         low, high = min(values), max(values)
         if low > 0 and high > _LOGARITHMIC_FROM * low:
             return cls(low / 1.6, high * 1.6, True)

@@ -104,7 +104,7 @@ def _answer(form: PromptForm, answer: CachedAnswer) -> Answer:
 
 
 def usd_per_1k(answers: Sequence[CachedAnswer]) -> float | None:
-    """As paid when the answers were given; None if one price is not known."""
+    """US dollars for 1,000 answers, as paid when they were given; None if one price is not known."""
     paid = [answer.usd for answer in answers if answer.error is None or answer.usd is not None]
     known = [usd for usd in paid if usd is not None]
     return 1000 * sum(known) / len(answers) if known and len(known) == len(paid) else None

@@ -129,7 +129,7 @@ def _to_cache(sample: Sample, model: str) -> CachedAnswer:
 
 
 def _published(usage: Mapping[str, Sequence[int]]) -> float | None:
-    """By published prices, where every model of it has one."""
+    """US dollars by published prices; None unless every model in `usage` has one."""
     each = []
     for name, (reply, answered) in usage.items():
         try:
@@ -143,7 +143,7 @@ def _published(usage: Mapping[str, Sequence[int]]) -> float | None:
 
 
 def _store_answers(request: PredictorRequest, answers: Mapping[AnswerKey, CachedAnswer]) -> None:
-    """With tokens, dollars and seconds of each, like all answers. No host: nothing was paid for this evaluation."""
+    """Stores the answers with tokens, dollars and seconds of each. No host: nothing was paid for this evaluation."""
     fingerprint = answer_cache.digest(request.evaluated_model.identity)
     known = answer_cache.read(request.run.folders, fingerprint, answers)
     with Journal(request.run.folders, fingerprint, request.run.folder.path.name) as journal:

@@ -169,7 +169,7 @@ class _Zip(_Log):
 
 
 def _decompress(packed: bytes, form: int) -> bytes:
-    """At most a byte more than a member may have."""
+    """The member's bytes, at most one more than a member may have."""
     if form == zipfile.ZIP_STORED:
         return packed
     if form == zipfile.ZIP_DEFLATED:

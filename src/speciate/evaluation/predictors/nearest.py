@@ -189,7 +189,7 @@ def _neighbours_apart(
     places: npt.NDArray[np.int64],
     apart: Callable[[int], npt.NDArray[np.bool_]],
 ) -> dict[int, list[int]]:
-    """By training row the nearest among those that are independent of it; without rows that have none."""
+    """For each training row the nearest among those that are independent of it; rows that have none are left out."""
     found: dict[int, list[int]] = {}
     for start in range(0, len(places), _CHUNK):
         chunk = places[start : start + _CHUNK]

@@ -105,7 +105,7 @@ def _labels_in(target: Any, family: Family) -> Iterable[str]:
 
 
 def _check_mapped(labels: PublishedLabels, published: Sequence[str], wanted: set[str], family: Family) -> None:
-    """Before the first example is asked."""
+    """Refuses labels of which none is mapped, before the first example is asked."""
     pairs = make_table(labels, published, wanted, family).pairs
     if not {name for name, label in pairs.items() if label != "O"}:
         raise nothing_mapped(labels, published, wanted)

@@ -113,7 +113,7 @@ def _first(given: Sequence[Answer] | None) -> Answer | None:
 
 
 def _is_wanted(pair: _Pair, request: PageRequest) -> bool:
-    """As the cells of the confusion table count."""
+    """Whether a pair is in the cells of the confusion table that are asked for."""
     if request.label is not None and label_text(str(pair.example["truth"])) != request.label:
         return False
     if request.answered is None:

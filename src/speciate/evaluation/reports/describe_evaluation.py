@@ -124,7 +124,7 @@ def against_baseline(report: Report, baseline: str) -> tuple[Comparison, ...]:
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """With p-values adjusted for being looked at together."""
+    """The comparisons with p-values adjusted for being looked at together."""
     values = holm([math.nan if c.p_value is None else c.p_value for c in comparisons])
     return tuple(c.model_copy(update={"p_holm": number(p)}) for c, p in zip(comparisons, values, strict=True))
 

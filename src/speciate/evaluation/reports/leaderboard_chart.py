@@ -96,6 +96,6 @@ def _numbers(row: Row) -> str:
 
 
 def _ascii(text: str, longest: int) -> str:
-    """As the font has it: Latin letters alone."""
+    """Text as the font has it: Latin letters alone."""
     shown = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return shown.encode("latin-1", "replace").decode("latin-1")

@@ -111,7 +111,7 @@ class _Cells:
         self._groups = np.unique(_groups(self._examples), return_inverse=True)[1].astype(np.int64)
 
     def cut(self, column: str) -> Cut:
-        """Without Holm. NOT_FOUND for a column that is not there."""
+        """The slices by one column, without Holm. NOT_FOUND for a column that is not there."""
         cells = self._column(column)
         values, counts = np.unique(cells, return_counts=True)
         metric = find_metric(self.metric)

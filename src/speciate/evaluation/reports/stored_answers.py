@@ -59,7 +59,8 @@ class StoredRequest(BaseModel):
 
 
 def read_examples(request: StoredRequest) -> dict[str, Example]:
-    """By id, in the order of the file. An example without a text gets the cells of its input columns as preview."""
+    """The examples by id, in the order of the file. One without a text gets the cells of its input columns as
+    preview."""
     table = integrity.read_table(request.folder / "examples.parquet", LOST, RECOVERY)
     inputs = [name for name in request.inputs if name in table.column_names]
     rows = table.select([*_OWN, *(name for name in inputs if name not in _OWN)]).to_pylist()
