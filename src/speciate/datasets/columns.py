@@ -75,13 +75,13 @@ def array(values: list[Any]) -> pa.Array:
 
 
 def with_column(rows: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """In the place of the column of this name, else as the last one."""
+    """`rows` with a column in the place of the one of this name, else as the last one."""
     place = rows.schema.get_field_index(name)
     return rows.append_column(name, values) if place < 0 else rows.set_column(place, name, values)
 
 
 def type_name(kind: pa.DataType) -> str:
-    """As SQL calls it, for people."""
+    """Name of a type as SQL calls it, for people."""
     from pyarrow import types
 
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):

@@ -79,7 +79,7 @@ def _repeating(table: pa.Table) -> bool | list[str]:
 
 
 def seal_bytes(data: bytes, folder: Path) -> Path:
-    """As `seal_rows`, for the bytes of a Parquet file."""
+    """`seal_rows`, for the bytes of a Parquet file."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
     if not target.exists():
@@ -105,7 +105,7 @@ def row_digests(table: pa.Table) -> Iterator[bytes]:
 
 
 def _rows_at_once(table: pa.Table) -> int:
-    """So many that their JSON stays small, however long texts are."""
+    """Rows at once: so many that their JSON stays small, however long texts are."""
     return int(max(1, min(_BATCH, _BATCH_BYTES * table.num_rows // max(table.nbytes, 1))))
 
 
@@ -171,7 +171,7 @@ def version_id(total: Lanes) -> str:
 
 
 def pack_lanes(total: Lanes) -> bytes:
-    """As it is stored: 2 KiB, little-endian."""
+    """The lanes as they are stored: 2 KiB, little-endian."""
     return total.astype("<u2").tobytes()
 
 

@@ -66,7 +66,7 @@ def _in_both(name: str, rows: pa.Table, learned: pa.Table) -> bool:
 
 
 def _cells(column: pa.ChunkedArray) -> list[Any]:
-    """As text, whatever the column's type; None where missing."""
+    """Cells as text, whatever the column's type; None where missing."""
     if pa.types.is_integer(column.type):
         return list(column.cast(pa.string()).to_pylist())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

@@ -201,7 +201,8 @@ def _reduce_part(folders: Folders, parent: Manifest, part: Part, now: Places) ->
 
 
 def _compact(folders: Folders, parent: Manifest, parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """At most MOST_PARTS: beyond that, all after the base become one; with the base if that is not much bigger."""
+    """The parts, at most MOST_PARTS: beyond that, all after the base become one; with the base if that is not much
+    bigger."""
     if len(parts) <= MOST_PARTS:
         return parts
     later = sum(part.rows - part.gone for part in parts[1:])
@@ -335,7 +336,7 @@ def commit(tx: Transaction, job: Job, version: NewVersion) -> dict[str, object]:
 
 
 def register_version(tx: Transaction, job: Job, version: NewVersion) -> Manifest:
-    """As `versions.register`: with its number."""
+    """Registers a version by `versions.register`; returns its manifest with its number."""
     return register(
         tx,
         version.manifest,

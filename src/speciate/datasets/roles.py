@@ -227,7 +227,7 @@ def _sequences(column: pa.ChunkedArray) -> bool:
 
 
 def _molecules(name: str, column: pa.ChunkedArray) -> bool:
-    """By the column's name, too: many a word could be SMILES."""
+    """Whether a column holds molecules: its name must say so, too, for many a word could be SMILES."""
     sample = _sample(column)
     return _SMILES.fullmatch(name) is not None and bool(sample) and sum(map(is_smiles, sample)) >= 0.9 * len(sample)
 

@@ -156,7 +156,7 @@ def files(folders: Folders, manifest: Manifest) -> list[Path]:
 
 
 def quoted(path: Path | str) -> str:
-    """As a literal of SQL."""
+    """A path as a literal of SQL."""
     return "'" + str(path).replace("'", "''") + "'"
 
 

@@ -175,7 +175,7 @@ def names(database: Database) -> list[str]:
 
 
 def version(database: Database, ref: DatasetRef | str) -> Version:
-    """As `resolve`, with provenance."""
+    """`resolve`, with provenance."""
     wanted = _untagged(database, dataset_ref(ref) if isinstance(ref, str) else ref)
     if wanted.version is None:
         row = database.read_one(_NEWEST, [wanted.name])

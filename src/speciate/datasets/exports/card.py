@@ -138,7 +138,7 @@ def licence(chain: Iterable[Version]) -> str:
 
 
 def _tasks(manifest: Manifest) -> list[str]:
-    """As the hub calls them; a hint only."""
+    """Names of the tasks as the hub calls them; a hint only."""
     if manifest.modality == "image" and "objects" in manifest.columns:
         return ["object-detection"]
     if manifest.label is None:

@@ -82,7 +82,7 @@ def _records(export: ExportContent, place: int, row: dict[str, Any], sequences: 
 
 
 def _value(cell: str | int | float) -> str:
-    """As it is, or quoted as JSON if it has blanks or looks quoted."""
+    """The cell as it is, or quoted as JSON if it has blanks or looks quoted."""
     text = str(cell)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 

@@ -47,8 +47,8 @@ def safe_name(text: str) -> str:
 
 
 def file_name(source: str, suffixes: tuple[str, ...], head: Callable[[], bytes]) -> str:
-    """From where a medium came (`photos/cat.png`, `table.parquet#12`), with its own suffix where that is one of
-    `suffixes`, else with one that fits its first bytes, which `head` reads."""
+    """A file name from where a medium came (`photos/cat.png`, `table.parquet#12`), with its own suffix where that is
+    one of `suffixes`, else with one that fits its first bytes, which `head` reads."""
     path, _, row = source.partition("#")
     base = path.rpartition("/")[2]
     stem, suffix = split_suffix(base)

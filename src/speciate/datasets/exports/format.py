@@ -70,7 +70,7 @@ class Media(NamedTuple):
         return self.packs.get(self.contents[place])
 
     def path(self, place: int) -> str:
-        """Below the folder of its split."""
+        """Path of the file at `place`, below the folder of its split."""
         folder = self.folders[place]
         return f"{folder}/{self.names[place]}" if folder else self.names[place]
 

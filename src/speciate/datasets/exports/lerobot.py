@@ -220,7 +220,8 @@ def _episode(data: bytes) -> _Episode:
 
 
 def _acting(episode: _Episode, actions: npt.NDArray[np.float32], number: int) -> _Episode:
-    """With these actions (T, A) in place of the recorded ones, which stay beside them. INVALID if they do not fit."""
+    """The episode with these actions (T, A) in place of the recorded ones, which stay beside them. INVALID if they do
+    not fit."""
     recording, names = episode.recording, episode.shape.action
     wanted = (len(recording.times), len(names) or actions.shape[1])
     if actions.shape != wanted:
@@ -427,7 +428,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _tasks(words: Sequence[str]) -> pa.Table:
-    """With the words as the index that pandas makes of them: LeRobot looks there."""
+    """Table of the tasks with the words as the index that pandas makes of them: LeRobot looks there."""
     table = pa.table({"task_index": pa.array(range(len(words)), pa.int64()), "task": pa.array(words, pa.string())})
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}

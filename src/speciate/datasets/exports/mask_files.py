@@ -196,7 +196,7 @@ def _segments(scan: _Scan, maps: Sequence[LabelMap], names: Sequence[str]) -> np
 
 
 def _by_frames(scan: _Scan, stacked: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """As highdicom wants it: in the order of the files, or of the frames of the one file."""
+    """The mask's frames as highdicom wants them: in the order of the files, or of the frames of the one file."""
     if len(scan.headers) > 1:
         return stacked
     made = np.empty_like(stacked)
@@ -366,7 +366,8 @@ def _edges(padded: Mask) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def _turning_in(at: tuple[int, int], ends: Sequence[tuple[int, int]], way: tuple[int, int]) -> tuple[int, int]:
-    """Where two pixels touch at a corner, the turn to the right stays with the pixel that the ring is of."""
+    """The end that the ring goes on to. Where two pixels touch at a corner, it turns right and stays with its own
+    pixel."""
     if len(ends) == 1 or way == (0, 0):
         return ends[0]
     right = (at[0] - way[1], at[1] + way[0])

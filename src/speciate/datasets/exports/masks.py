@@ -132,7 +132,7 @@ class Masks:
 
 
 def _written_masks(export: ExportContent, kind: str, work: Path) -> list[WrittenMask]:
-    """By a sandboxed process, one for each row of the export; the files lie in `work`."""
+    """Writes the masks by a sandboxed process, one for each row of the export; the files lie in `work`."""
     assert export.media is not None
     assert export.folders is not None
     assert export.column is not None
@@ -184,7 +184,7 @@ def _cells(export: ExportContent, row: int) -> list[Any]:
 
 
 def _stem(name: str) -> str:
-    """Without the suffixes of scans alone: a series may be called by its UID, which ends in `.1`."""
+    """A name without the suffixes of scans alone: a series may be called by its UID, which ends in `.1`."""
     return safe_name(_SUFFIXES.sub("", name))
 
 

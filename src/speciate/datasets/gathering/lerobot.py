@@ -328,7 +328,7 @@ def _old_row(info: Info, fields: Mapping[str, Any]) -> Row:
 
 
 def _episode(root: Path, info: Info, tasks: Mapping[int, str], row: Row) -> tuple[bytes, int]:
-    """Its bundle, and how many of its videos were encoded again."""
+    """The episode's bundle, and how many of its videos were encoded again."""
     faults: list[str] = []
     table = _steps(root, row, faults)
     steps = table.num_rows

@@ -113,7 +113,7 @@ def _group_by_layout(files: Sequence[NamedFile], layout: _Layout) -> GroupedFile
 
 
 def stem(name: str) -> str:
-    """Without its suffix, of which `.gz` is a part."""
+    """A file's name without its suffix, of which `.gz` is a part."""
     base = name[:-3] if name.lower().endswith(".gz") else name
     return base.rpartition(".")[0] or base
 

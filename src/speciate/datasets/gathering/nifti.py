@@ -166,7 +166,7 @@ class MaskAnswer(TypedDict):
 
 
 class _MaskCell(NamedTuple):
-    """One of them is None."""
+    """A mask's cell, or the reason why there is none: one of them is None."""
 
     cell: str | None
     reason: str | None

@@ -382,7 +382,7 @@ def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Ar
 def _append_to_splits(
     table: pa.Table, existing: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
 ) -> pa.Table:
-    """With the splits that the dataset's rows require, or refused."""
+    """The added rows with the splits that the dataset's rows require, or refused."""
     whole = _stack_split_columns(existing, table)
     new = np.arange(whole.num_rows) >= existing.num_rows
     taught = np.concatenate([np.zeros(existing.num_rows, bool), _not_drawn(table)])
@@ -434,7 +434,7 @@ def _first(splits: Collection[str | None]) -> str:
 
 
 def _ids(table: pa.Table, taken_ids: Collection[str]) -> pa.Array:
-    """From the content, so that the same example has the same id in every version; copies are numbered."""
+    """Ids from the content, so that the same example has the same id in every version; copies are numbered."""
     bounds = [pc.coalesce(table[name].cast(pa.string()), "") for name in (START, STOP)]
     contents = pc.if_else(
         pc.is_valid(table[START]), pc.binary_join_element_wise(table[CONTENT], *bounds, ":"), table[CONTENT]

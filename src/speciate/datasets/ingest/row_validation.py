@@ -61,7 +61,7 @@ class RowsRequest(TypedDict):
 
 
 class RowValidationContext(NamedTuple):
-    """Where rows are validated."""
+    """What rows are validated with."""
 
     run: Run
     pool: Pool

@@ -95,7 +95,7 @@ class Survey:
 
 
 class SurveyContext(NamedTuple):
-    """Where a survey is made."""
+    """What a survey is made with."""
 
     run: Run
     pool: Pool

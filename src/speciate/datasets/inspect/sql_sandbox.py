@@ -375,7 +375,7 @@ def open_locked(files: Sequence[Path], source: str, split: str | None = None) ->
 
 
 def _page(rows: Iterator[tuple[Any, ...]], limit: int, longest: float) -> tuple[list[list[Any]], bool]:
-    """At most `limit` rows, fewer where they have more than `longest` characters; whether there are more."""
+    """A page of at most `limit` rows, fewer where they have more than `longest` characters; whether there are more."""
     page: list[list[Any]] = []
     size = 0
     for row in rows:
@@ -392,7 +392,7 @@ def _length(cells: list[Any]) -> int:
 
 
 def _cell(value: Any) -> Any:
-    """As JSON: other types become text, long text is cut with an ellipsis, NaN and infinity become null."""
+    """A cell as JSON: other types become text, long text is cut with an ellipsis, NaN and infinity become null."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_CELL else value[:_LONGEST_CELL] + "…"
     if isinstance(value, float):

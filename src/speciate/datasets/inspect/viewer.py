@@ -215,7 +215,7 @@ def _run_lengths(count: int, every: int) -> npt.NDArray[np.float64]:
 
 
 def _episode(media: Any) -> View:
-    """Its frames as an image, its measurements and commands as series."""
+    """View of an episode: its frames as an image, its measurements and commands as series."""
     both = [(kind, media[kind]) for kind in ("state", "action") if media[kind].size]
     names = [f"{kind} {place}" for kind, values in both for place in range(values.shape[1])]
     series = _series(np.concatenate([values for _, values in both], axis=1).T, names) if both else None
@@ -276,7 +276,7 @@ def _of(modality: str, wanted: str, media: Any) -> Any:
 
 
 def _video_file(request: ViewRequest) -> bytes:
-    """Its frames as MP4, as far as they are shown: without sound."""
+    """The frames of a video as MP4, as far as they are shown: without sound."""
     data, start, stop = _bytes_of(request)
     try:
         return _encode_video(data, start, stop)

@@ -183,7 +183,7 @@ def _by_content(items: Sequence[MediaItem]) -> list[int]:
 
 
 def decode_here(packs: Sequence[Path], modality: str, items: Iterable[MediaItem]) -> Iterator[Any]:
-    """As `decode_media`, in this process, which must be sandboxed."""
+    """`decode_media` in this process, which must be sandboxed."""
     kind = find(modality)
     with PackReader(packs) as reader:
         for item in items:

@@ -195,7 +195,7 @@ class Stream:
                 yield examples(table, list(itertools.islice(media, table.num_rows)), self._columns)
 
     def _read_tables(self) -> Generator[pa.Table]:
-        """From the current step on. Rows are fetched for many batches at once."""
+        """Tables from the current step on. Rows are fetched for many batches at once."""
         table, places = self._rows
         if self._shuffle:
             places = places[epoch_order(self._manifest.id, self._seed, self._epoch, len(places))]

@@ -138,7 +138,7 @@ def _parse_answer(output: Any, error: str | None, reasoned: bool) -> _ParsedAnsw
 
 
 def _cell(output: Any) -> str | None:
-    """As text; lists, such as several labels, as JSON."""
+    """An output as text; lists, such as several labels, as JSON."""
     if output is None or isinstance(output, str):
         return output
     return json.dumps(output, ensure_ascii=False)

@@ -80,7 +80,7 @@ class DeidentifyRequest(_Wanted, RewriteRequest):
 
 
 class DeidentifiedItem(RewrittenItem):
-    """Without new bytes it has `names` alone."""
+    """An item whose file was de-identified. Without new bytes it has `names` alone."""
 
     names: list[str]
     """All columns that the file fills before or after."""

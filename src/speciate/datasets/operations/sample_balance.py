@@ -79,9 +79,9 @@ def preflight_sample(parameters: SampleParameters, manifest: Manifest, others: O
 
 class _Audit(TypedDict, total=False):
     farthest_left_out: float
-    """Of a diverse sample: the distance from the farthest example left out to its nearest chosen one."""
+    """For a diverse sample: the distance from the farthest example left out to its nearest chosen one."""
     largest_margin: float
-    """Of an uncertain sample: the largest margin of a chosen example."""
+    """For an uncertain sample: the largest margin of a chosen example."""
     splits: dict[str, int]
 
 

@@ -215,7 +215,7 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
 
 
 def _group_variants(rows: pa.Table, places: Any, manifest: Manifest) -> pa.Table:
-    """With a group for each original, which its variants share."""
+    """The variants' rows with a group for each original, which its variants share."""
     of = rows.take(pa.array(places))
     groups = rows["group_key"].to_pylist()
     for place, group in zip(

@@ -326,7 +326,7 @@ def _begins(rows: pa.Table, column: str) -> list[float]:
 
 
 def _with_bounds(cut: pa.Table, rows: pa.Table, windows: Sequence[Window], manifest: Manifest) -> pa.Table:
-    """With the windows' bounds for people."""
+    """The rows with the windows' bounds for people."""
     if manifest.inputs:
         known = rows[ORIGIN].is_valid().to_pylist() if ORIGIN in rows.column_names else [False] * rows.num_rows
         earlier = _begins(rows, WINDOW_START) if any(known) else [0.0] * rows.num_rows

@@ -96,7 +96,7 @@ def _cell(value: Any) -> Any:
 
 
 def _agreed(task: Mapping[str, Any], faults: Counter[str]) -> dict[str, Any]:
-    """By column; nothing of a task that nobody labelled. Choices are tuples."""
+    """Labels on which people agree, by column; nothing of a task that nobody labelled. Choices are tuples."""
     people = [_read(each["result"], task["data"], faults) for each in _that_count(task["annotations"])]
     agreed = dict[str, Any]()
     for name in dict.fromkeys(name for each in people for name in each):
@@ -150,7 +150,7 @@ def _read(results: Sequence[Any], data: Mapping[str, Any], faults: Counter[str])
 
 
 class _Unread(ValueError):
-    """With what such annotations do, for a sentence."""
+    """Annotations of a kind that is not read, with what they do, for a sentence."""
 
 
 def _answer(value: Mapping[str, Any], kind: str) -> Any:
@@ -197,7 +197,7 @@ def _tags(text: str, spans: Sequence[tuple[int, int, str]]) -> list[str]:
 
 
 def _object(result: Mapping[str, Any], value: Mapping[str, Any], kind: str) -> BoxedObject:
-    """From per cent of the image to pixels."""
+    """A box in pixels, from per cent of the image."""
     width, height = float(result["original_width"]), float(result["original_height"])
     if not (width > 0 and height > 0 and math.isfinite(width * height)):
         raise ValueError("an image without a size")

@@ -249,5 +249,5 @@ def _holds_messages(kind: pa.DataType) -> bool:
 
 
 def _without_empty_fields(cell: Any) -> Any:
-    """Without the fields that Arrow adds because other rows have them; an empty list is no cell."""
+    """A cell without the fields that Arrow adds because other rows have them; an empty list is no cell."""
     return [{name: value for name, value in (each or {}).items() if value is not None} for each in cell or ()] or None

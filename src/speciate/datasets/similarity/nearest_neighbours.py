@@ -104,7 +104,7 @@ def find_neighbours(engine: Engine, pool: Pool, manifest: Manifest, query: Neigh
 
 
 def neighbours_at_hand(engine: Engine, pool: Pool, manifest: Manifest, query: NeighbourQuery) -> Neighbours | None:
-    """As `find_neighbours`, but None where examples have no vectors yet: no job is started."""
+    """`find_neighbours`, but None where examples have no vectors yet: no job is started."""
     request = _request(engine, manifest, query)
     answer = pool.ask(_NEAREST, request.model_dump(mode="json"), _SECONDS)
     return None if "missing" in answer else _neighbours(pool, request, answer)
@@ -271,7 +271,7 @@ def _index(folders: Folders, manifest: Manifest, extractor: Extractor) -> Index 
 
 
 def _normalise(vectors: Vectors) -> Vectors:
-    """In place."""
+    """Scales vectors (N, D) to length 1, in place."""
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     vectors /= np.where(lengths > 0, lengths, 1)[:, np.newaxis]
     return vectors

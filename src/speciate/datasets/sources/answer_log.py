@@ -238,7 +238,7 @@ def split_of(example: LoggedExample, query: LogQuery) -> str | None:
 
 
 def _side(named: object) -> float:
-    """In [0, 1)."""
+    """A number in [0, 1) that follows from a group's name, or from content."""
     text = json.dumps(named, sort_keys=True, default=str)
     return int.from_bytes(hashlib.sha256(f"side/{text}".encode()).digest()[:8]) / 2**64
 

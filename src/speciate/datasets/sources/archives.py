@@ -182,7 +182,8 @@ class _Unpacking:
 
 
 def _is_zip(path: Path) -> bool:
-    """By content, whatever its name; a zip is recognised by its end, and a tar may end in a zip member."""
+    """Whether a file is a zip by its content, whatever its name; a zip is recognised by its end, and a tar may end in a
+    zip member."""
     return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)
 
 

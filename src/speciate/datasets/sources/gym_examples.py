@@ -187,7 +187,7 @@ def _number(key: str, text: str, most: int) -> int:
 
 
 def _value(text: str) -> Any:
-    """As JSON if it is valid, else the text."""
+    """The value as JSON if it is valid, else the text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -157,7 +157,7 @@ def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> 
 
 
 def _whole(file: SourceFile, labels: Path) -> Iterator[str]:
-    """Its path below the source, then relative to the labels file; the latter wins."""
+    """Names of a file in a table: its path below the source, then relative to the labels file; the latter wins."""
     yield file.name
     yield os.path.relpath(file.path, labels.parent)
 

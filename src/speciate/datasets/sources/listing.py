@@ -200,7 +200,7 @@ def normalise_split(name: object) -> str | None:
 
 
 def split_of_file(stem: str) -> str | None:
-    """From a file's name without its suffix: `X_TRAIN`, `dev`, `instances_val2017`, `test-00000-of-00002`."""
+    """The split in a file's name without its suffix: `X_TRAIN`, `dev`, `instances_val2017`, `test-00000-of-00002`."""
     found = _SPLIT_SUFFIX.search(re.sub(r"(?<=[a-z])\d{4}$", "", _SHARD.sub("", stem)))
     return _SPLIT_NAMES[found[1].lower()] if found else None
 
@@ -256,7 +256,7 @@ def shared_folders(files: Sequence[SourceFile]) -> int:
 
 
 def _without_cards(files: list[SourceFile]) -> list[SourceFile]:
-    """Without the JSON in which Hugging Face `datasets` describes Parquet and Arrow files beside it."""
+    """The files without the JSON in which Hugging Face `datasets` describes Parquet and Arrow files beside it."""
     if not any(format_of(file.path.name) in ("parquet", "arrow") for file in files):
         return files
     return [file for file in files if file.path.name not in _CARDS]

@@ -52,7 +52,7 @@ class MarkerAnswer(TypedDict):
 
 
 class MarkedRoles(TypedDict, total=False):
-    """Those that a marker names and whose columns exist."""
+    """Roles that a marker names and whose columns exist."""
 
     label: str
     group_by: str

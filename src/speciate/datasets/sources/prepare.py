@@ -142,7 +142,7 @@ def add_hint(hint: str) -> Iterator[None]:
 def _detect_layout(
     source: Path, files: list[SourceFile], modality: str, reader: Reader, export: own_export.Export | None
 ) -> DetectedLayout:
-    """As `detect_layout`; the marker of our own export says what its files are."""
+    """`detect_layout`, but the marker of our own export says what its files are."""
     if export is None:
         whole = recognise_modality(files) if reader._replace(as_is=False) == Reader() else None
         if whole is not None and modality in ("auto", whole):

@@ -41,7 +41,7 @@ class GymEntry(TypedDict):
 
 @cache
 def list_tasks() -> dict[str, GymTask]:
-    """By name, sorted; empty if the package is not installed."""
+    """The tasks by name, sorted; empty if the package is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         return {}

@@ -35,7 +35,7 @@ _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
 class SourceContext(NamedTuple):
-    """Where a source is prepared."""
+    """What a source is prepared with."""
 
     pool: Pool
     policy: SandboxPolicy
