@@ -43,7 +43,7 @@ class Track(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """As the header has it: of the track, or else of the file."""
+        """Length in seconds, as the header has it: of the track, or else of the file."""
         if self.stream.duration is not None and self.stream.time_base is not None:
             return float(self.stream.duration * self.stream.time_base)
         return (self.container.duration or 0) / 1_000_000

@@ -198,7 +198,7 @@ class Modality(Protocol[Media]):
         return FileSummary(self.inspect(data), self.fingerprint(media), self.measure(media), self.sketch(media))
 
     def window(self, media: Media, start: float, stop: float) -> Media:
-        """From `start` up to `stop` in `window_unit`, 0 <= start < stop; less if the medium ends before."""
+        """The medium from `start` up to `stop` in `window_unit`, 0 <= start < stop; less if it ends before."""
         assert self.window_unit is None, f"{self.name} names an axis, but cuts no windows from it."
         return media
 

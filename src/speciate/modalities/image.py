@@ -65,7 +65,7 @@ class Image(Modality[Pixels]):
             return _upright(image)
 
     def pixels(self, image: Pillow.Image) -> Pixels:
-        """As of a file with this image in it: upright, transparency over white, 16 bits as their full range."""
+        """The pixels of an opened image: upright, transparency over white, 16 bits as their full range."""
         return _upright(image.copy())  # which is turned in place
 
     def admit(self, value: Any) -> Pixels:

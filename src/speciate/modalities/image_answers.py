@@ -66,7 +66,7 @@ def image_bytes(answer: Mapping[str, Any]) -> bytes:
 
 
 def is_image_answer(output: object) -> TypeGuard[ImageAnswer]:
-    """By its form alone: nothing is decoded."""
+    """Whether an output is an image, by its form alone: nothing is decoded."""
     if not isinstance(output, dict) or set(output) != set(ImageAnswer.__annotations__):
         return False
     sizes = output["width"], output["height"]

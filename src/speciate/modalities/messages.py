@@ -25,7 +25,7 @@ class Message(NamedTuple):
     content: str
 
     def shown(self) -> dict[str, str]:
-        """As chat templates take it."""
+        """The message as chat templates take it."""
         return {"role": self.role, "content": self.content}
 
 

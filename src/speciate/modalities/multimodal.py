@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 
 class PartName(NamedTuple):
-    """As `scan.dicom` names it."""
+    """Name of a part, as `scan.dicom` has it."""
 
     own: str
     modality: str
@@ -91,7 +91,7 @@ class Multimodal(Modality[Parts]):
     sketching = PartSketches(_codes)
 
     def sniff(self, head: bytes, name: str) -> bool:
-        """By the name of the first member."""
+        """Whether it is a bundle of parts, by the name of the first member."""
         if not is_bundle(head) or len(head) < 30:
             return False
         length = int.from_bytes(head[26:28], "little")
@@ -247,7 +247,7 @@ def _read_part(part: PartName, read: Callable[[bytes], T], file: Any) -> T:
 
 
 def _parts_of(data: bytes) -> list[tuple[PartName, bytes | None]]:
-    """By name; None for a missing part. A part of several files is a bundle of its own."""
+    """The parts by name; None for a missing part. A part of several files is a bundle of its own."""
     found: dict[PartName, dict[str, bytes] | bytes | None] = {}
     for member, file in members_of(data).items():
         head, _, rest = member.partition("/")

@@ -147,7 +147,7 @@ def _is_mmcif(text: bytes) -> bool:
 
 
 def _is_pdb(text: bytes) -> bool:
-    """By its first line that is not blank: a record, and no word that only begins like one."""
+    """Whether a text is PDB, by its first line that is not blank: a record, and no word that only begins like one."""
     line = text[:4096].lstrip().split(b"\n", 1)[0].rstrip()
     if not line.ljust(6).startswith(_FIRST_RECORDS):
         return False

@@ -37,7 +37,7 @@ _OFF = re.compile(rb"\s*(?:ST)?(C?)N?4?n?OFF\b")
 
 
 def declared(data: bytes) -> DeclaredMesh:
-    """From headers and counts of lines alone. Raises DecodeError if the bytes are no mesh."""
+    """What a mesh declares, from headers and counts of lines alone. Raises DecodeError if the bytes are no mesh."""
     return _kind(data).declared(data)
 
 
@@ -133,7 +133,7 @@ _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("at
 
 
 def _looks_like_stl(data: bytes) -> bool:
-    """By its first triangle, if the length is not that of a complete file."""
+    """Whether bytes look like STL by their first triangle, if the length is not that of a complete file."""
     if len(data) < 84 + _STL_TRIANGLE.itemsize or not _stl_count(data):
         return False
     first = np.frombuffer(data, _STL_TRIANGLE, 1, 84)[0]
@@ -203,7 +203,7 @@ class _Off:
 
 
 def _off_lines(data: bytes) -> list[bytes]:
-    """Without comments and empty lines; the counts may stand behind the word OFF."""
+    """Lines without comments and empty ones; the counts may stand behind the word OFF."""
     found = _OFF.match(data)
     text = data[found.end() if found else 0 :]
     if b"#" in text:

@@ -157,7 +157,7 @@ def looks_like_obj(data: bytes) -> bool:
 
 
 def declared_obj(data: bytes) -> DeclaredMesh:
-    """By its lines that name vertices, and the triangles that its faces are cut into."""
+    """What an OBJ file declares: its lines that name vertices, and the triangles that its faces are cut into."""
     lines = _lines(data)
     return DeclaredMesh("OBJ", lines.vertices, int(np.maximum(lines.corners - 2, 0).sum()))
 
@@ -275,7 +275,8 @@ def glb_json(data: bytes) -> GltfTree:
 
 
 def gltf_declared(tree: GltfTree, name: str) -> DeclaredMesh:
-    """As many as all nodes show, each mesh as often as a node names it. glTF counts in metres."""
+    """What a glTF file declares: as many as all nodes show, each mesh as often as a node names it. glTF counts in
+    metres."""
     try:
         accessors, meshes, nodes = (tree.get(key) or [] for key in ("accessors", "meshes", "nodes"))
         if len(nodes) > _MOST_NODES:

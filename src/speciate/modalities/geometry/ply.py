@@ -226,7 +226,7 @@ def _length(each: Property) -> str:
 
 
 def _row_type(data: bytes, place: int, element: Element, order: str) -> np.dtype[Any] | None:
-    """As the first row is; None if that is cut."""
+    """Type of a row as the first one is; None if that is cut."""
     fields: list[Any] = []
     for each in element.properties:
         if each.length is None:

@@ -139,7 +139,8 @@ def _pcd(data: bytes) -> _Pcd | None:
 
 
 def _pcd_points(data: bytes) -> LoadedCloud:
-    """In an organised cloud, points that are no numbers stand for rays without a hit; they are left out."""
+    """The points of a PCD file. In an organised cloud, those that are no numbers stand for rays without a hit; they are
+    left out."""
     head = _pcd(data)
     assert head is not None
     if head.encoding == "binary_compressed":

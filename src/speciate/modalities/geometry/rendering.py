@@ -152,7 +152,7 @@ def _nearest(seen: Floats, reach: int) -> tuple[npt.NDArray[np.int64], Floats]:
 
 
 def _closed(nearest: npt.NDArray[np.int64], depth: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-    """Without gaps of a single pixel, which a grid of points leaves where it is turned against the pixels."""
+    """Closes gaps of a single pixel, which a grid of points leaves where it is turned against the pixels."""
     for axis in (0, 1):
         before, after = np.roll(depth, 1, axis), np.roll(depth, -1, axis)
         gap = np.minimum(before, after) > np.where(np.isfinite(depth), depth, -2) + 0.01

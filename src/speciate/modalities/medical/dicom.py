@@ -59,7 +59,8 @@ class Dicom(VolumeModality):
     default_group = "patient"
 
     def sniff(self, head: bytes, name: str) -> bool:
-        """By its bytes alone: files from hospitals have no suffix, and files called .dcm are often something else."""
+        """Whether bytes are DICOM: files from hospitals have no suffix, and files called .dcm are often something
+        else."""
         if is_bundle(head):
             length = int.from_bytes(head[_BUNDLE_NAME - 4 : _BUNDLE_NAME - 2], "little")
             extra = int.from_bytes(head[_BUNDLE_NAME - 2 : _BUNDLE_NAME], "little")
@@ -122,7 +123,7 @@ def patient_of(dataset: Dataset) -> str:
 
 
 class _Declared(NamedTuple):
-    """By headers alone."""
+    """What headers alone tell."""
 
     rows: int
     columns: int
@@ -185,7 +186,7 @@ def _volume(found: Sequence[Instance]) -> Volume:
 
 
 def _check_budget(found: Sequence[Instance]) -> None:
-    """By the headers, before a pixel is decoded."""
+    """Raises DecodeError for what is too large by the headers, before a pixel is decoded."""
     count = sum(each.frames for each in found)
     if count > MOST_FRAMES:
         raise DecodeError("refused", f"{count:,} frames, more than {MOST_FRAMES:,}.")
@@ -247,7 +248,7 @@ def _declared(found: Sequence[Dataset]) -> _Declared:
 
 
 def _syntax(dataset: Dataset) -> str:
-    """By its name."""
+    """Name of the transfer syntax."""
     meta = getattr(dataset, "file_meta", None)
     uid = meta.get("TransferSyntaxUID") if meta is not None else None
     return str(getattr(uid, "name", uid) or "")[:64]

@@ -214,7 +214,7 @@ def positive_value(dataset: Dataset, keyword: str) -> float | None:
 
 
 def number_values(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """So many finite numbers, or None."""
+    """So many finite numbers of an element, or None."""
     try:
         found = tuple(float(value) for value in dataset.get(keyword) or ())
     except Exception:  # noqa: BLE001 - as in `text`

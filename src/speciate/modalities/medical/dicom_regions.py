@@ -71,7 +71,7 @@ class Scan(NamedTuple):
 
 
 def regions(dataset: Dataset, scan: Scan) -> list[Region]:
-    """Those of a whole RTSTRUCT or SEG file. Raises DecodeError if it does not fit the scan."""
+    """The regions of a whole RTSTRUCT or SEG file. Raises DecodeError if it does not fit the scan."""
     kind = text_value(dataset, "Modality")
     with decode_errors(""):
         found = _outlined(dataset, scan) if kind == "RTSTRUCT" else _segmented(dataset, scan)

@@ -177,7 +177,7 @@ def _missing(group: _Group) -> npt.NDArray[np.bool_]:
 
 
 def _name(channel: Dataset, number: int) -> str:
-    """Its name, else its source, else its number."""
+    """The channel's name, else its source, else its number."""
     if label := text_value(channel, "ChannelLabel"):
         return label
     with decode_errors(""):
@@ -188,7 +188,7 @@ def _name(channel: Dataset, number: int) -> str:
 
 
 def _scale(channel: Dataset) -> _Scale:
-    """In millivolts if it is a voltage; samples without a sensitivity have no unit."""
+    """The channel's scale, in millivolts if it is a voltage; samples without a sensitivity have no unit."""
     sensitivity = number_value(channel, "ChannelSensitivity")
     if sensitivity is None:
         return _Scale(1.0, 0.0, "samples")

@@ -251,7 +251,7 @@ def slice_images(media: Volume, count: int) -> list[Pixels]:
 
 
 class Box(NamedTuple):
-    """In pixels of a drawing."""
+    """A box in pixels of a drawing."""
 
     left: int
     top: int

@@ -234,7 +234,7 @@ def _camera(name: str, track: Track, begin: int, end: int, stride: int, *, whole
 
 
 def _cut(camera: Camera, begin: int, end: int) -> Camera:
-    """With the last frame before the first step, if that step has none of its own."""
+    """The camera's frames, with the last one before the first step if that step has none of its own."""
     low = max(int(np.searchsorted(camera["steps"], begin, side="right")) - 1, 0)
     high = max(int(np.searchsorted(camera["steps"], end)), low + 1)
     steps = np.maximum(camera["steps"][low:high] - begin, 0).astype(np.int32)

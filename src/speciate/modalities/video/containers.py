@@ -25,7 +25,7 @@ _DEEPEST_TRACKS = 1 << 20  # bytes from the segment's beginning in which its tra
 
 
 def container_of(data: bytes) -> Container | None:
-    """From the first bytes."""
+    """Kind of container that the first bytes tell; None for another file."""
     if data[4:8] == b"ftyp":
         return None if data[8:12] in _STILL else "mp4"
     if data[4:8] in _BEGIN:
@@ -53,7 +53,7 @@ def missing(data: bytes, container: Container) -> Missing | None:
 
 
 def rotation(data: bytes, container: Container) -> int:
-    """By how many degrees the image is turned counterclockwise to be shown: 0, 90, 180 or 270. AVI knows none."""
+    """Degrees by which the image is turned counterclockwise to be shown: 0, 90, 180 or 270. AVI knows none."""
     degrees = 0.0
     if container == "mp4":
         degrees = _rotation_of_mp4(data)

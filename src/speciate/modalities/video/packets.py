@@ -66,7 +66,7 @@ class OpenVideo(NamedTuple):
         return self.stream.start_time or 0
 
     def seconds(self, ticks: Ticks) -> npt.NDArray[np.float64]:
-        """To the microsecond."""
+        """Ticks as seconds, to the microsecond."""
         return np.asarray(((ticks - self.origin) * float(self.tick)).round(6))
 
     def ticks(self, seconds: float) -> int:

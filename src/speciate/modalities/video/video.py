@@ -305,7 +305,7 @@ def _check(video: OpenVideo, stamps: Ticks, images: dict[int, Pixels]) -> None:
 
 
 def _spaced(stamps: Ticks) -> Ticks:
-    """At most 32 of them, evenly spaced in time: all where there are no more."""
+    """At most 32 of the time stamps, evenly spaced in time: all where there are no more."""
     if len(stamps) <= MOST_FRAMES:
         return stamps
     wanted = np.linspace(stamps[0], stamps[-1], MOST_FRAMES)

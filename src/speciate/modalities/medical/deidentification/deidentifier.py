@@ -179,7 +179,7 @@ class _Scrubber:
         self.changes: Counter[tuple[str, str]] = Counter()
 
     def scrub(self, dataset: Any, depth: int = 0) -> None:
-        """In place."""
+        """De-identifies a dataset in place."""
         if depth > _DEEPEST:
             raise DecodeError("refused", f"Sequences are nested more than {_DEEPEST} deep.")
         kept_private = self._kept_private(dataset)
@@ -373,7 +373,7 @@ def _bytes(raw: Any) -> bytes:
 
 
 def _text(raw: Any) -> str:
-    """As written, in whatever letters: to be compared, split and hashed."""
+    """The element's text as written, in whatever letters: to be compared, split and hashed."""
     value = raw.value
     if isinstance(value, bytes):
         return value.decode("latin-1").rstrip("\0 ")

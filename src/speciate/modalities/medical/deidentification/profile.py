@@ -70,7 +70,7 @@ class Profile(NamedTuple):
 
     @property
     def dates(self) -> Literal["REMOVED", "MODIFIED", "UNMODIFIED"]:
-        """As Longitudinal Temporal Information Modified has it."""
+        """The value of Longitudinal Temporal Information Modified."""
         if "modified_dates" in self.options:
             return "MODIFIED"
         return "UNMODIFIED" if "retain_full_dates" in self.options else "REMOVED"

@@ -35,7 +35,7 @@ class Pseudonyms(NamedTuple):
         return _UID_ROOT + str(int.from_bytes(self._digest("uid", uid)[:16], "big"))
 
     def days(self, patient: str) -> int:
-        """By how many days the dates of a patient move: 1 to 3,650 back."""
+        """Days by which the dates of a patient move: 1 to 3,650 back."""
         return -1 - int.from_bytes(self._digest("days", patient)[:8], "big") % _MOST_DAYS
 
     def _digest(self, use: str, value: str) -> bytes:
