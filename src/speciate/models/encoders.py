@@ -105,7 +105,7 @@ class FrozenEncoder:
             model_folder.save(plain(self._backbone()), folder)
 
     def network(self) -> Backbone:
-        """Its backbone anew, in float32 and apart from the one that embeds."""
+        """The encoder's backbone anew, in float32 and apart from the one that embeds."""
         return self._load("float32")
 
     def in_float32(self) -> FrozenEncoder:

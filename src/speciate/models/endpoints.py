@@ -61,7 +61,7 @@ class Endpoint(BaseModel):
 
     @property
     def is_local(self) -> bool:
-        """On this machine: nothing that is sent there leaves it."""
+        """Whether it is on this machine: nothing that is sent there leaves it."""
         return _is_loopback(str(urlsplit(self.base_url).hostname))
 
     @property

@@ -323,7 +323,7 @@ def trees_from_boosting(model: Any) -> Trees:
 
 
 def side_by_side(trees: Sequence[Trees]) -> Trees:
-    """Those of one output each as one of many: (N, K)."""
+    """Trees of one output each, joined into trees of K outputs: (N, K)."""
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in Trees._fields}
     offset = 0
     for output, each in enumerate(trees):
@@ -533,7 +533,7 @@ class StreamingLda(NamedTuple):
         return self._replace(means=means, counts=counts)
 
     def learned(self, inputs: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> StreamingLda:
-        """With further examples (N, D) of classes (N,); class -1 is ignored."""
+        """The estimator with further examples (N, D) of classes (N,); class -1 is ignored."""
         means, counts, scatter = self.means.copy(), self.counts.copy(), self.scatter.copy()
         for place in np.unique(targets[targets >= 0]):
             rows = np.asarray(inputs[targets == place], np.float64)

@@ -189,7 +189,7 @@ def of_card(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _family(name: str) -> str:
-    """Without the suffix that tells whether later versions hold, too."""
+    """The license without the suffix that tells whether later versions hold, too."""
     return name.removesuffix("-only").removesuffix("-or-later")
 
 

@@ -62,7 +62,7 @@ def of_card(metadata: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def of_readme(readme: Path) -> tuple[str, ...]:
-    """As `of_card`, without a library that reads YAML. Empty where there is none that can be read."""
+    """`of_card`, without a library that reads YAML. Empty where there is none that can be read."""
     try:
         text = foreign_files.read(readme, _LONGEST_README).decode("utf-8", "replace")
     except (OSError, ValueError):

@@ -166,7 +166,7 @@ def _folder_modality(folder: Path) -> str | None:
 
 
 def _reads_text(folder: Path, config: ModelConfig) -> bool:
-    """By its files and settings, as there are hundreds of types."""
+    """Whether a network reads text, by its files and settings, as there are hundreds of types."""
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"))
     return tokenizer and "vocab_size" in config and not any(name in config for name in _OTHER_MODALITIES)
 

@@ -235,6 +235,6 @@ def _spectrum(sound: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _wave(sound: Any, preprocessing: Preprocessing) -> Any:
-    """At least as long as one frame looks."""
+    """The waveform, at least as long as one frame looks."""
     longer = np.pad(sound, (0, max(400 - len(sound), 0))).astype(np.float32)
     return (longer - longer.mean()) / max(float(longer.std()), _QUIETEST) if preprocessing.loudness else longer

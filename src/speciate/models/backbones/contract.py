@@ -98,7 +98,7 @@ class Network(Protocol):
         ...
 
     def length(self, item: Item) -> int:
-        """Its number of positions: batches of similar length have little padding."""
+        """The item's number of positions: batches of similar length have little padding."""
         ...
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:

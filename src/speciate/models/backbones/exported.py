@@ -84,7 +84,7 @@ class ExportedBackbone:
 
 
 def load(settings: Mapping[str, Any], folder: Path, rebuild: Rebuild) -> ExportedBackbone:
-    """From a folder whose hashes were checked. As many threads compute as torch has."""
+    """The backbone from a folder whose hashes were checked. As many threads compute as torch has."""
     import torch
 
     export = ExportSettings.model_validate(settings[ENTRY])

@@ -80,7 +80,7 @@ def published_config(folder: Path) -> Any:
 
 
 def build_empty(config: Any) -> torch.nn.Module:
-    """With meaningless weights, to be loaded by model_folder.py."""
+    """A network with meaningless weights, to be loaded by model_folder.py."""
     return build_fresh(config, 0)
 
 
@@ -135,7 +135,8 @@ def _without_pooler(config: Any) -> Mapping[str, bool]:
 
 @cache
 def hide_unneeded_libraries() -> None:
-    """Before the first network is imported: transformers asks once for each library, and remembers the answer."""
+    """Hides libraries before the first network is imported: transformers asks once for each, and remembers the
+    answer."""
     if "transformers.modeling_utils" in sys.modules:  # the zygote's, say: its decision stays
         return
     from transformers.utils import import_utils

@@ -38,7 +38,7 @@ class Sampling(NamedTuple):
 
 
 class Pipeline(NamedTuple):
-    """In eval mode, on the CPU, in float32."""
+    """A pipeline in eval mode, on the CPU, in float32."""
 
     unet: Any
     vae: Any
@@ -117,8 +117,8 @@ class Pipeline(NamedTuple):
 
 
 def load_pipeline(folder: Path, ref: str, threads: int = 1) -> Pipeline:
-    """From the folder of a version or a checked copy, strictly: INVALID for weights that are missing, left over or of
-    another shape. Raises as `check_pipeline` does."""
+    """Loads a pipeline from the folder of a version or a checked copy, strictly: INVALID for weights that are missing,
+    left over or of another shape. Raises as `check_pipeline` does."""
     check_pipeline(folder, ref)
     import torch
     import transformers

@@ -82,7 +82,7 @@ def part_files(folder: Path) -> list[str]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """In either layout."""
+    """The weights' files, in either layout."""
     flat = [folder / f"{name}{SEPARATOR}{part.weights}" for name, part in PARTS.items() if part.weights]
     nested = [folder / name / part.weights for name, part in PARTS.items() if part.weights]
     return [path for path in (*flat, *nested) if path.is_file()]

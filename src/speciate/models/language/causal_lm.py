@@ -41,7 +41,7 @@ def is_causal_lm(folder: Path) -> bool:
 
 
 def config(folder: Path) -> ModelConfig:
-    """Its config.json; empty if there is none that can be read."""
+    """The folder's config.json; empty if there is none that can be read."""
     try:
         found = foreign_files.read_json(folder / "config.json")
     except (OSError, ValueError):
@@ -112,7 +112,7 @@ def load_tokenizer(folder: Path, template: str | None = None) -> PreTrainedToken
 
 
 def load_model(folder: Path, precision: Precision = "float32") -> torch.nn.Module:
-    """In eval mode, on the CPU. Raises INVALID if weights are missing or left over."""
+    """The model in eval mode, on the CPU. Raises INVALID if weights are missing or left over."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -212,8 +212,8 @@ class ScoringModel(NamedTuple):
 
 
 def load_scoring_model(folder: Path, seed: int | None = None) -> ScoringModel:
-    """In eval mode and float32, on the CPU. `seed`: of a fresh head, which a folder of a causal language model gets.
-    Raises INVALID if weights are missing, and if the head is and there is no seed."""
+    """The model in eval mode and float32, on the CPU. `seed`: of a fresh head, which a folder of a causal language
+    model gets. Raises INVALID if weights are missing, and if the head is and there is no seed."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

@@ -121,7 +121,7 @@ def load_processor(folder: Path, template: str | None = None) -> Any:
 
 
 def load_model(folder: Path) -> torch.nn.Module:
-    """In eval mode and float32, on the CPU. Raises INVALID if weights are missing."""
+    """The model in eval mode and float32, on the CPU. Raises INVALID if weights are missing."""
     import torch
     from transformers import AutoModelForImageTextToText
 

@@ -76,7 +76,7 @@ class MergedModel(NamedTuple):
 
 
 def is_adapter(names: Iterable[str]) -> bool:
-    """By names of files: an adapter without the model that it changes."""
+    """Whether these files are an adapter without the model that it changes, by their names."""
     names = set(names)
     whole = any(re.fullmatch(r"model[\w.\-]*\.safetensors", name) for name in names)
     return SETTINGS in names and WEIGHTS in names and not whole

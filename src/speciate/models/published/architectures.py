@@ -224,7 +224,8 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
 
 
 def find_labels(folder: Path) -> tuple[str, ...] | None:
-    """In the order of the head's outputs; None where there is no head that can be asked, or a library knows them."""
+    """The labels in the order of the head's outputs; None where there is no head that can be asked, or a library knows
+    them."""
     head = find_head(folder)
     return head.labels if head else None
 
@@ -235,7 +236,7 @@ def _of_card(card: OnnxCard) -> PublishedHead:
 
 
 def check_head(folder: Path, ref: str, task: str | None = None) -> PublishedHead:
-    """As `find_head`. Raises INVALID, with what to do, for a folder that cannot be asked as it is."""
+    """The head by `find_head`. Raises INVALID, with what to do, for a folder that cannot be asked as it is."""
     head, config = find_head(folder, task), read_config(folder)
     if head is None:
         raise _no_head(ref, *_named(config))
@@ -260,7 +261,7 @@ def check_head(folder: Path, ref: str, task: str | None = None) -> PublishedHead
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Its config.json; empty if there is none that can be read."""
+    """The folder's config.json; empty if there is none that can be read."""
     try:
         found = foreign_files.read_json(folder / "config.json")
     except (OSError, ValueError):
@@ -358,7 +359,7 @@ def _pairs(call: ast.Call) -> dict[str, tuple[str, ...]]:
 
 
 def _labels(config: ModelConfig) -> tuple[str, ...] | None:
-    """By the head's outputs. A config that names none has transformers' own names, LABEL_0 and so on."""
+    """The labels by the head's outputs. A config that names none has transformers' own names, LABEL_0 and so on."""
     if isinstance(named := config.get("label_names"), list):
         return tuple(str(each) for each in named)
     by_output = config.get("id2label")

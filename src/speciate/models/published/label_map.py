@@ -211,7 +211,7 @@ def _senses(name: str) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """In lower case, with blanks for all that is neither letter nor digit, also between `carSeat`'s words."""
+    """A name in lower case, with blanks for all that is neither letter nor digit, also between `carSeat`'s words."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", tag_stem(name.strip())).lower()
     return " ".join(re.sub(r"[^\w]+|_", " ", name).split())
 
@@ -225,7 +225,7 @@ Key = TypeVar("Key")
 
 
 def _unambiguous(pairs: Iterable[tuple[Key, str]]) -> dict[Key, str]:
-    """Without keys of two labels, which decide nothing."""
+    """The pairs without keys of two labels, which decide nothing."""
     every = set(pairs)
     counts = Counter(key for key, _ in every)
     return {key: label for key, label in every if counts[key] == 1}

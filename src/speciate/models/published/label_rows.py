@@ -101,7 +101,7 @@ def _names_of_labels(module: torch.nn.Module) -> _NamesOfLabels:
 
 
 def _empty(module: Any, more: int) -> Any:
-    """Without memory for weights, with so many more labels than it has."""
+    """The network with so many more labels than it has, and without memory for weights."""
     import torch
 
     labels = [f"label {place}" for place in range(module.config.num_labels + more)]

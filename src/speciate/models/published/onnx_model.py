@@ -108,7 +108,7 @@ class OnnxModule:
 
 
 class _Outputs(SimpleNamespace):
-    """With `None` for what the network does not give, and entries by name as transformers' outputs have."""
+    """Outputs with `None` for what the network does not give, and entries by name as transformers' outputs have."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
@@ -204,7 +204,7 @@ class CardProcessor:
 
 
 class CardModule(OnnxModule):
-    """With `logits`, whatever the output is called."""
+    """An ONNX network with `logits`, whatever its output is called."""
 
     def __init__(self, folder: Path, card: OnnxCard, threads: int) -> None:
         labels = dict(enumerate(card.labels))

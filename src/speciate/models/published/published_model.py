@@ -54,7 +54,7 @@ class PublishedModel(NamedTuple):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of the head's outputs, from the loaded config."""
+        """The labels in the order of the head's outputs, from the loaded config."""
         return tuple(str(self.config.id2label[place]) for place in range(self.config.num_labels))
 
     @property
@@ -63,8 +63,8 @@ class PublishedModel(NamedTuple):
 
 
 def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> PublishedModel:
-    """In eval mode, on the CPU, in float32. Raises INVALID, with the names, where weights are missing, left over or of
-    another shape."""
+    """The model in eval mode, on the CPU, in float32. Raises INVALID, with the names, where weights are missing, left
+    over or of another shape."""
     import torch
     import transformers
 
@@ -87,7 +87,7 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
 
 
 def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
-    """Its inputs are prepared by the publisher's files, or by a card of ours."""
+    """An ONNX model, whose inputs are prepared by the publisher's files, or by a card of ours."""
     import transformers
 
     module: Any
@@ -173,7 +173,7 @@ def _unreadable(folder: Path, why: str, error: Exception) -> SpeciateError:
 
 @contextmanager
 def quiet_transformers(transformers: Any) -> Iterator[None]:
-    """Without progress bars, and without its warnings about names, which are errors here."""
+    """Runs transformers without progress bars, and without its warnings about names, which are errors here."""
     levels = transformers.utils.logging
     before = levels.get_verbosity()
     levels.disable_progress_bar()

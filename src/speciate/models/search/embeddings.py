@@ -130,7 +130,7 @@ def embed_query(payload: QueryText) -> QueryVector:
 
 @cache
 def _encoder() -> Encoder:
-    """In one precision, so that vectors of a job and of the pool, and of other machines, are the same."""
+    """The encoder in one precision, so that vectors of a job and of the pool, and of other machines, are the same."""
     return load_encoder(f"pkg:{PACKAGE}", precision="float32")
 
 

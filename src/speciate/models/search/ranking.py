@@ -283,7 +283,7 @@ class ModelIndex:
 
 
 def _dropped(checks: Mapping[str, npt.NDArray[np.int8]], count: int) -> dict[str, Dropped]:
-    """In one pass: a row that fails one constraint alone would be there without it."""
+    """What each constraint drops, in one pass: a row that fails one constraint alone would be there without it."""
     failing = np.zeros(count, np.int16)
     for own in checks.values():
         failing += own != 1
@@ -401,7 +401,8 @@ def _counted(texts: Sequence[str], place: Path | None) -> BM25:
 
 
 def _keep(bm25: BM25, place: Path) -> None:
-    """In one step, so that nobody reads half of it. If it cannot be stored, it is counted again another time."""
+    """Stores the index in one step, so that nobody reads half of it. If it cannot be stored, it is counted again
+    another time."""
     temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
     try:
         temporary.mkdir(parents=True)

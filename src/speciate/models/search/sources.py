@@ -76,7 +76,7 @@ class Entry(BaseModel):
 
 
 class Source(Protocol):
-    """One of the places where models are published."""
+    """A place where models are published."""
 
     name: str
     what: str
@@ -90,7 +90,7 @@ class Source(Protocol):
         ...
 
     def entries(self) -> Iterator[Entry]:
-        """In a fixed order. Malformed entries are left out."""
+        """The entries in a fixed order. Malformed ones are left out."""
         ...
 
 

@@ -43,7 +43,7 @@ class _Named(NamedTuple):
 
 
 def _once(found: Iterator[_Named]) -> Iterator[Entry]:
-    """By repository, each once: the first use counts."""
+    """The entries by repository, each once: the first use counts."""
     named: dict[str, _Named] = {}
     for each in found:
         named.setdefault(each.repository, each)

@@ -24,7 +24,7 @@ _COLUMNS = {"acc@1": "top1", "acc@5": "top5"}
 
 
 class TimmResults:
-    """As a source it has nothing to ask: its facts come by a build alone."""
+    """Results of timm. As a source it has nothing to ask: its facts come by a build alone."""
 
     name, what, package = NAME, "accuracies on ImageNet that timm's authors measured", None
 

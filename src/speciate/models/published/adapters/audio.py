@@ -62,8 +62,8 @@ def transcribe_by_ctc(model: PublishedModel, sounds: Sequence[Samples]) -> list[
 
 
 def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnswer]:
-    """By generation. A recording that is longer than the model's window is read window after window, as Whisper's own
-    long-form decoding does."""
+    """Transcribes by generation. A recording that is longer than the model's window is read window after window, as
+    Whisper's own long-form decoding does."""
     import torch
 
     window = getattr(model.processor, "n_samples", None)
@@ -83,7 +83,7 @@ def transcribe(model: PublishedModel, sounds: Sequence[Samples]) -> list[RawAnsw
 
 
 def audio_features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:
-    """As the publisher prepares them; of a model that reads one part of a longer sound, the middle."""
+    """Features as the publisher prepares them. A model that reads one part of a longer sound gets the middle."""
     longest = int(getattr(model.processor, "nb_max_samples", 0) * SAMPLE_RATE / rate_of(model)) or None
     if longest:
         starts = [max(0, len(sound) - longest) // 2 for sound in sounds]

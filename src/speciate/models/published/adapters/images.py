@@ -29,7 +29,8 @@ def classify(model: PublishedModel, images: Sequence[Pixels]) -> list[RawAnswer]
 
 
 def classify_clips(model: PublishedModel, clips: Sequence[Mapping[str, Any]]) -> list[RawAnswer]:
-    """As many frames as the model reads, evenly spaced over the clip; of a shorter clip some are seen twice."""
+    """The class of each clip. The model sees as many frames as it reads, evenly spaced; of a shorter clip some are seen
+    twice."""
     found: dict[int, RawAnswer] = {}
     for places in batches([1] * len(clips), _CLIPS):
         frames = [read_frames(model, clips[place]) for place in places]
@@ -101,7 +102,7 @@ def as_image(pixels: Any) -> Any:
 
 
 def read_frames(model: PublishedModel, clip: Mapping[str, Any]) -> list[Any]:
-    """As many frames as the model reads, evenly spaced."""
+    """As many frames of the clip as the model reads, evenly spaced."""
     count = int(getattr(model.config, "num_frames", None) or getattr(model.config, "frames_per_clip", None) or 16)
     if not isinstance(clip, Mapping) or "frames" not in clip:
         raise ValueError("the example is no video")

@@ -21,7 +21,8 @@ OUTSIDE = "O"
 
 
 def classify(model: PublishedModel, texts: Sequence[str]) -> list[RawAnswer]:
-    """By the head's own function: softmax, sigmoid of each label, or the number itself."""
+    """The class or number of each text, by the head's own function: softmax, sigmoid of each label, or the number
+    itself."""
     found: dict[int, RawAnswer] = {}
     for places in _text_batches(model, texts):
         part = [texts[place] for place in places]
@@ -215,7 +216,7 @@ def best_tokens(starts: Any, ends: Any, inside: Any) -> TokenRun:
 
 
 def _best_words(model: PublishedModel, question: str, page: str) -> str:
-    """As `_best_run`, of a page whose words have places: the words of the best run of tokens."""
+    """The words of the best run of tokens, as `_best_run`, for a page whose words have places."""
     import torch
 
     placed = placed_words(page.split())
@@ -257,7 +258,7 @@ def write(model: PublishedModel, texts: Sequence[str], templates: Sequence[str] 
 
 
 def token_limit(model: PublishedModel) -> dict[str, int]:
-    """Its own limit of new tokens; where it has none, 256, or what its positions hold."""
+    """The model's own limit of new tokens; where it has none, 256, or what its positions hold."""
     network: Any = model.module
     own = network.generation_config
     if own.max_new_tokens is not None or (own.max_length or 20) != 20:
