@@ -191,7 +191,7 @@ def _spread(outputs: Sequence[Any]) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """A value as it comes back from JSON."""
     return json.loads(json.dumps(value, default=lambda each: each.tolist() if hasattr(each, "tolist") else str(each)))
 
 

@@ -113,7 +113,7 @@ def _medium(folder: Path, card: ModelCard) -> str:
 
 
 def _modalities(folder: Path, card: ModelCard) -> dict[str, None]:
-    """Those that the program may look up, in the order in which they are met."""
+    """Modalities that the program may look up, in the order in which they are met."""
     found = dict.fromkeys([card.modality] if card.modality else [])
     found |= dict.fromkeys(part.rpartition(".")[2] for part in card.parts)
     manifest = _manifest(folder)

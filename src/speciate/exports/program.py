@@ -129,7 +129,7 @@ class _Walk:
         return symbol
 
     def finish(self) -> None:
-        """Until nothing new is needed: a method that is used by name may use others."""
+        """Collects until nothing new is needed: a method that is used by name may use others."""
         while True:
             while self._left:
                 symbol = self._left.pop()

@@ -235,7 +235,7 @@ def of_chat(plain: bool) -> str:
 
 
 def of_diffusers(steps: int, guidance: float) -> str:
-    """From a text to an image, by the folder of a pipeline."""
+    """Lines that make an image from a text, by the folder of a pipeline."""
     return "\n".join(
         (
             "from diffusers import DDIMScheduler, StableDiffusionPipeline",
@@ -253,5 +253,5 @@ def _row(card: ModelCard) -> str:
 
 
 def _quoted(value: object) -> str:
-    """As Python and as JSON alike, and nothing in it that ends a block of Markdown."""
+    """A value as Python and JSON both write it, with nothing in it that ends a block of Markdown."""
     return json.dumps(value).replace("`", "\\u0060")

@@ -172,7 +172,7 @@ def _published(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
 
 
 def _diffusers_pipeline(folder: Path, target: Path) -> WrittenFolder:
-    """With a folder for each part, as diffusers saves it; `predictor.json` says how images were drawn here."""
+    """Writes a folder for each part, as diffusers saves it; `predictor.json` says how images were drawn here."""
     for name in sorted(json.loads((folder / sealed.MANIFEST).read_text())):
         place = target / pipeline_folder.nested_name(sealed.PUBLISHER if name == sealed.README else name)
         place.parent.mkdir(exist_ok=True)
