@@ -393,7 +393,7 @@ def _withdraw(future: Future[ItemPrediction]) -> bool:
 
 
 def _prediction(identifier: str, answer: ItemPrediction | BaseException) -> ItemPrediction:
-    """As a client sees it. What decoders and libraries said is apart: it may quote the input."""
+    """An answer as a client sees it. What decoders and libraries said is apart: it may quote the input."""
     if isinstance(answer, SpeciateError):
         return {"id": identifier, "output": None, "confidence": None, "error": str(answer)}
     if isinstance(answer, BaseException):

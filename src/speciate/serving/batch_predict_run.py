@@ -149,8 +149,8 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
 
 
 def _ask_outside(request: PredictorRequest, *, first: bool) -> list[Answer]:
-    """With a reason for each row that the budget did not reach; where it reached none of the `first`, BudgetSpent is
-    raised."""
+    """Answers, with a reason for each row that the budget did not reach; where it reached none of the `first`,
+    BudgetSpent is raised."""
     try:
         return predict(request).repeats[0]
     except BudgetSpent:
@@ -323,7 +323,7 @@ class _Table:
 
 
 def _table_file(run: Run, rows: RowsOfFile, pool: Pool) -> Path:
-    """As Parquet, of this attempt or an earlier one."""
+    """The table as Parquet, of this attempt or an earlier one."""
     path = run.checkpoints / _TABLE
     for earlier in run.resume_from:
         if (there := earlier.checkpoints / _TABLE).is_file():
@@ -477,8 +477,8 @@ _HEADER = ("id", "output", "confidence", "error", "model")
 
 
 def write_answers(path: Path, model: str, rows: Sequence[_Row]) -> None:
-    """As the suffix says; a row for each input, in their order. Where outputs are not all numbers or all texts, CSV and
-    Parquet have them as JSON."""
+    """Writes answers in the format that the suffix says; a row for each input, in their order. Where outputs are not
+    all numbers or all texts, CSV and Parquet have them as JSON."""
     outputs = [row.answer.output for row in rows if row.answer.error is None]
     numbers = all(map(_is_number, outputs))
     cells = [_cell(row.answer.output, numbers) for row in rows]

@@ -59,7 +59,7 @@ class ChatListener:
         self._texts.put_nowait(None)
 
     async def first(self) -> None:
-        """Until something is heard."""
+        """Waits until something is heard."""
         await self._begun.wait()
 
     async def texts(self) -> AsyncGenerator[str, None]:
@@ -86,7 +86,7 @@ class EventStream(StreamingResponse):
 
 
 async def until_gone(request: Request) -> None:
-    """Until the client goes away. For a request whose body was read."""
+    """Waits until the client goes away. For a request whose body was read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

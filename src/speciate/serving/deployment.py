@@ -411,7 +411,7 @@ class StateWriter:
             self._hours.time(key, now, slow)
 
     def write_counters(self, *, now: bool = False) -> None:
-        """Those that changed, where it is time or `now`."""
+        """Writes the counters that changed, where it is time or `now`."""
         try:
             self._counters.write(now=now)
             self._hours.write(now=now)

@@ -250,8 +250,8 @@ class DeploymentFolder:
 
     @property
     def far_socket(self) -> Path:
-        """Below no workspace, also for one whose file system has no sockets. Raises REFUSED, or OSError, where this
-        user has no private folder for sockets."""
+        """Path of a socket below no workspace, also for one whose file system has no sockets. Raises REFUSED, or
+        OSError, where this user has no private folder for sockets."""
         return runtime_folder() / f"{hashlib.sha256(os.fsencode(self.path / 'socket')).hexdigest()[:24]}.slot"
 
     def good(self) -> Target | None:

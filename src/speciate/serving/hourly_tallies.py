@@ -99,7 +99,7 @@ class HourlyTallies:
             tally.slow += slow
 
     def write(self, *, now: bool = False) -> None:
-        """Where it is time, or `now`. Raises OSError, as a full disk does."""
+        """Writes the tallies, where it is time or `now`. Raises OSError, as a full disk does."""
         with self._lock:
             if self._changed and (now or time.monotonic() - self._written_at >= _WRITE_SECONDS):
                 self._write()

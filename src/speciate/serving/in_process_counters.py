@@ -47,7 +47,7 @@ def count(workspace: Workspace, alias: Alias, outcome: Outcome) -> None:
 
 
 def counters(workspace: Workspace, use_case: str) -> list[RequestCounters]:
-    """As they are known by now; what was counted since the last writing is written first."""
+    """The counters as they are known by now; what was counted since the last writing is written first."""
     if (found := _counted.get(workspace)) is not None and (file := found.known(use_case)) is not None:
         _write(file, now=True)
     return read_counters(_path(workspace, use_case))

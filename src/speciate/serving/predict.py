@@ -510,7 +510,7 @@ def _member(path: Path, folder: int, name: str, most: int, workspace: Path | Non
 
 
 def _check_not_own(path: Path, descriptor: int, workspace: Path | None) -> None:
-    """By what was opened: a hard link has another name."""
+    """Refuses a person's keys and the workspace's own files, by what was opened: a hard link has another name."""
     info = os.fstat(descriptor)
     if info.st_nlink > 1 and (info.st_dev, info.st_ino) in secrets.inodes(workspace):
         raise _unreadable_error(path, "it leads to a person's keys, or to the workspace's own files")

@@ -138,7 +138,7 @@ def _respond(
 
 
 def _alike(chats: Sequence[_Chat]) -> list[list[_Chat]]:
-    """Those with the same sampling together: they are answered as one batch."""
+    """Chats with the same sampling together: they are answered as one batch."""
     groups: dict[str, list[_Chat]] = {}
     for each in chats:
         groups.setdefault(json.dumps(each.item["generation"], sort_keys=True), []).append(each)
@@ -186,7 +186,8 @@ def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
 
 
 def _failed(identifier: str, error: Exception) -> ItemPrediction:
-    """With our own words as they are; the words of decoders and libraries apart, for they may quote the input."""
+    """A failed item, with our own words as they are; the words of decoders and libraries apart, for they may quote the
+    input."""
     ours = str(error) if isinstance(error, SpeciateError) else UNUSABLE
     found: ItemPrediction = {"id": identifier, "output": None, "confidence": None, "error": ours}
     if foreign := error.foreign if isinstance(error, SpeciateError) else str(error):

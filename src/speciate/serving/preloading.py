@@ -68,8 +68,8 @@ class ModelPreloader:
         return self.begin(version)
 
     def wait(self, version: ModelVersion, seconds: float, again: str = "the call") -> None:
-        """Until it is loaded. Raises UNAVAILABLE after so many seconds, while loading continues; else what loading
-        raised. `again`: the call to repeat."""
+        """Waits until it is loaded. Raises UNAVAILABLE after so many seconds, while loading continues; else what
+        loading raised. `again`: the call to repeat."""
         load = self.begin(version)
         load.join(seconds)
         if load.is_alive():

@@ -97,7 +97,7 @@ def is_refused(answer: FeedbackResponse | FeedbackRefusal) -> TypeIs[FeedbackRef
 
 
 def feedback_response(recorded: RecordedFeedback) -> FeedbackResponse:
-    """As a client sees it."""
+    """The feedback as a client sees it."""
     standing: dict[str, StandingFeedback] = {
         source: {"label": given.label, "score": given.score, "at": given.at}
         for source, given in recorded.standing.items()
@@ -122,7 +122,8 @@ def label_check(folders: Folders) -> Callable[[LoggedAnswer, Feedback], None]:
 
 
 def known_answers(folders: Folders, model: str) -> KnownAnswers:
-    """From the card beside the version's weights; empty if the version is gone or was not made here."""
+    """The answers that the card beside the version's weights knows; empty if the version is gone or was not made
+    here."""
     named = _VERSION.fullmatch(model)
     if named is None:
         return KnownAnswers(None, ())
@@ -156,7 +157,7 @@ def check_label(model: str, feedback: Feedback, known: KnownAnswers) -> None:
 
 
 def _split_labels(label: Any) -> list[str]:
-    """As tasks of many labels read a cell."""
+    """Labels of a cell as tasks of many labels read it."""
     if isinstance(label, str):
         label = _parse_list(label) if label.lstrip().startswith("[") else _SEPARATOR.split(label)
     listed = label if isinstance(label, list) else [label]

@@ -261,7 +261,7 @@ class Replica:
                     _settle(one, TimeoutError())
 
     def _start_again(self) -> None:
-        """Until it succeeds, or this version is retired and nobody waits any more."""
+        """Starts the process until it succeeds, or this version is retired and nobody waits any more."""
         began, (gap, longest) = time.monotonic(), _RESTART_SECONDS
         self._process.end()
         while True:

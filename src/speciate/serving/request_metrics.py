@@ -165,7 +165,7 @@ class CounterFile:
             self._changed = True
 
     def write(self, *, now: bool = False) -> None:
-        """Where it is time, or `now`. Raises OSError, as a full disk does."""
+        """Writes the counters, where it is time or `now`. Raises OSError, as a full disk does."""
         with self._lock:
             if not self._changed or not (now or time.monotonic() - self._written_at >= _WRITE_SECONDS):
                 return
