@@ -293,7 +293,7 @@ class BakeHistories:
 
 
 def bake_state(history: BakeHistory, alias: Alias) -> BakeState:
-    """From its events. A version that survived before and is back by a rollback does not bake again."""
+    """State of a bake by its events. A version that survived before and is back by a rollback does not bake again."""
     for each in reversed(history.said):
         of_this_move = (each.data.get("alias"), str(each.data.get("generation"))) == (
             alias.alias, str(alias.generation),

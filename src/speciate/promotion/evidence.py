@@ -322,8 +322,8 @@ def reasons_for_person(tx: Transaction, spec: PromoteSpec, found: StoredDecision
 
 
 def _without_commerce(tx: Transaction, spec: PromoteSpec) -> list[str]:
-    """Where a licence forbids commercial use and the use case does not name it as allowed. Asked until one person has
-    let this version serve."""
+    """A sentence where a licence forbids commercial use and the use case does not name it as allowed. Asked until one
+    person has let this version serve."""
     name, _, version = spec.model.partition("@v")
     rows = tx.execute(_CARD, [name, int(version)]) if version.isdecimal() else []
     card = ModelCard.model_validate_json(rows[0][0]) if rows else None
@@ -371,7 +371,7 @@ def _telling_inputs(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -
 
 
 def _on_another_suite(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
-    """Where rows that were judged before are missing from the suites of these decisions, or changed."""
+    """Sentences where rows that were judged before are missing from the suites of these decisions, or changed."""
     whys = _suite_whys(tx, spec, found)
     for suite in use_cases.get(tx, spec.use_case).suites.further:
         if other := decisions.newest(tx, spec.use_case, spec.model, suite=suite):
@@ -399,7 +399,7 @@ def _suite_whys(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> li
 
 
 def _overruled(tx: Transaction, spec: PromoteSpec, found: StoredDecision) -> list[str]:
-    """Where an older decision was named and a newer one on the same suite does not say promote."""
+    """A sentence where an older decision was named and a newer one on the same suite does not say promote."""
     newest = _newest_on_core(tx, spec.model_copy(update={"evaluation": None, "decision": None}))
     if newest is None or newest.created <= found.created or newest.decision.verdict == "promote":
         return []

@@ -76,7 +76,7 @@ class PromotionResult(BaseModel):
     """`{id, expires, how}` of the question to a person."""
 
     def document(self) -> Mapping[str, object]:
-        """As it is stored and sent."""
+        """The result as it is stored and sent."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -115,7 +115,7 @@ def plan(spec: PromoteSpec, workspace: Workspace) -> Plan:
 
 
 def resolve_model(workspace: Workspace, spec: PromoteSpec) -> PromoteSpec:
-    """With the version that its model means now, `name@v3`. Raises as `plan` does."""
+    """The spec with the version that its model means now, `name@v3`. Raises as `plan` does."""
     return spec.model_copy(update={"model": plan(spec, workspace).resolved["model"]})
 
 

@@ -268,7 +268,7 @@ class Trail(NamedTuple):
 
 
 def row_digest(row: Document) -> str:
-    """As the workspace computes it: sha256 of the row as a JSON array, its own hash left out."""
+    """Digest of a row as the workspace computes it: sha256 of the row as a JSON array, its own hash left out."""
     names = ("seq", "stamp", "actor", "action", "use_case", "before", "after", "evidence", "previous_hash")
     return hashlib.sha256(json.dumps([row[name] for name in names]).encode()).hexdigest()
 
@@ -437,7 +437,7 @@ def _is_higher_better(metric: str, document: Document) -> bool:
 
 
 def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple[float, float]:
-    """With the sign that makes better greater."""
+    """The interval with the sign that makes better greater."""
     low, high = interval
     return (low, high) if _is_higher_better(metric, document) else (-high, -low)
 
