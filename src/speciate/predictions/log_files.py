@@ -89,7 +89,7 @@ class LogFolder:
         return sorted(self.segments.glob("*.jsonl"))
 
     def closed_segments(self) -> list[Path]:
-        """Those that nobody appends to any more."""
+        """Segments that nobody appends to any more."""
         return [path for path in self.all_segments() if not is_held(path)]
 
     def all_parts(self, kind: str = ANSWERS) -> list[Path]:

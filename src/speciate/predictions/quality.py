@@ -94,7 +94,7 @@ def estimate_preferences(
 
 
 def _preference(model: str, over: str, questions: Iterable[Sequence[int]], level: float) -> Preference:
-    """Where sources differ on a question, it is a tie."""
+    """How often one version is preferred over another. Where sources differ on a question, it is a tie."""
     verdicts = [sum(each) for each in questions]
     wins, losses = sum(each > 0 for each in verdicts), sum(each < 0 for each in verdicts)
     ties = len(verdicts) - wins - losses
@@ -276,7 +276,7 @@ def label_pattern(labels: Sequence[Hashable]) -> Pattern:
 
 
 def alpha_of_patterns(patterns: Mapping[Pattern, int]) -> float | None:
-    """As `alpha`. `patterns`: how many answers got their labels so. There are few, however many answers there are."""
+    """`alpha`. `patterns`: how many answers got their labels so. There are few, however many answers there are."""
     kinds: Counter[Hashable] = Counter()
     apart = 0.0
     for pattern, times in patterns.items():

@@ -206,7 +206,7 @@ def feedback_of_lines(data: bytes) -> list[FeedbackRow]:
 
 
 def feedback(folder: LogFolder, *, since: float = 0.0, of: str | None = None) -> list[StoredFeedback]:
-    """On answers given at `since` or later, oldest first. `of`: on this one alone."""
+    """Feedback on answers given at `since` or later, oldest first. `of`: on this one alone."""
     floor = prediction_ids.first_after(since)
     filters = [("prediction", ">=", floor), *([] if of is None else [("prediction", "=", of)])]
     needle = _FEEDBACK_NEEDLE if of is None else of.encode()
@@ -233,7 +233,7 @@ def find(folder: LogFolder, prediction: str, *, since: float = 0.0) -> LoggedAns
 
 
 def find_many(folder: LogFolder, predictions: Sequence[str]) -> dict[str, LoggedAnswer]:
-    """Those of these ids that the log holds."""
+    """The answers with these ids that the log holds, by id."""
     wanted = sorted(set(predictions))
     parts, open_ = (
         _read_parts_and_segments(folder, ANSWERS, None, [("id", "in", wanted)])
@@ -280,7 +280,7 @@ def count_by_model(folder: LogFolder, *, since: float = 0.0) -> dict[str, int]:
 
 
 def retention_start(now: float, retention_days: float) -> float:
-    """Before that answers are not shown any more."""
+    """Time before which answers are not shown any more."""
     return now - retention_days * _DAY
 
 
