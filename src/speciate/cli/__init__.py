@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """As argparse, but a misspelt command is told what was meant, instead of all there are."""
+        """Exits as argparse does, but tells what a misspelt command was meant to be, instead of all there are."""
         if wrong := re.match(r"argument [A-Za-z]+: invalid choice: '(.*?)' \(choose from (.*)\)$", message):
             near = closest(wrong[1], re.findall(r"'([^']+)'", wrong[2]))
             message = f"there is no {wrong[1]!r}; {near} `{self.prog} --help` lists all."

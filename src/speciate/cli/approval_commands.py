@@ -71,7 +71,7 @@ def policy(arguments: argparse.Namespace) -> int:
 
 
 def _policies(arguments: argparse.Namespace) -> tuple[str, dict[str, str]]:
-    """From the daemon, where one runs: it may hold to stricter ones than the file. Starts none."""
+    """The policies from the daemon, where one runs: it may hold to stricter ones than the file. Starts none."""
     try:
         status = ask_daemon(arguments, "status")
     except NoDaemon:
@@ -124,7 +124,7 @@ def promote(arguments: argparse.Namespace) -> int:
 
 
 def hosts(arguments: argparse.Namespace) -> int:
-    """Those at private addresses that may be asked. Taking one away needs no typed yes."""
+    """Lists, adds or removes hosts at private addresses that may be asked. Taking one away needs no typed yes."""
     if arguments.action == "list":
         found = _private_hosts(arguments)
         say_clean("\n".join(found) if found else "No private host is allowed: speciate hosts add HOST allows one.")
@@ -184,7 +184,7 @@ def allow(arguments: argparse.Namespace) -> int:
 
 
 def disallow(arguments: argparse.Namespace) -> int:
-    """Without a typed yes: it only takes away."""
+    """Takes a consent away, without a typed yes: it allows nothing."""
     request = {"dataset": arguments.dataset, "host": arguments.host}
 
     def show(question: DaemonQuestion) -> None:
@@ -259,7 +259,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _accept(arguments: argparse.Namespace) -> int:
-    """After a backup was restored, say: what is missing stays missing, and the trail continues."""
+    """Accepts the trail as it is, after a backup was restored, say: what is missing stays missing, and the trail
+    continues."""
     made = confirmation.confirm_and_run(arguments, ActionRequest("accept", {}, "Continue from this trail?"), _show)
     if made is None:
         return 1

@@ -116,8 +116,8 @@ UNSIGNED = "No key is enrolled here: anybody who runs programs as {} could give 
 
 
 def keep_head(arguments: argparse.Namespace, *, accepted: bool = False) -> None:
-    """In this person's config folder, where the daemon may be another user's; only along a trail that fits what was
-    kept, or that this person `accepted` a moment ago."""
+    """Keeps the trail's head in this person's config folder, where the daemon may be another user's; only along a trail
+    that fits what was kept, or that this person `accepted` a moment ago."""
     before = read_kept_head(arguments)
     verdict = ask_daemon(arguments, "audit", start=True, kept=before._asdict() if before and not accepted else None)
     if verdict["problems"] or not verdict["rows"]:
@@ -200,8 +200,8 @@ def _answer_fields(daemon_question: DaemonQuestion, key: Key, signature: str) ->
 
 
 def _signed_by_ssh(stored: StoredKey, message: bytes) -> str:
-    """By `ssh-keygen -Y sign`, which asks for a passphrase or a touch itself; without the private half's file, by the
-    agent that has it."""
+    """A signature by `ssh-keygen -Y sign`, which asks for a passphrase or a touch itself; without the private half's
+    file, by the agent that has it."""
     private = stored.ssh.with_suffix("") if stored.ssh and stored.ssh.suffix == ".pub" else stored.ssh
     with tempfile.TemporaryDirectory(prefix="speciate-sign-") as folder:
         public = Path(folder, "key.pub")
@@ -225,7 +225,7 @@ def _signed_by_ssh(stored: StoredKey, message: bytes) -> str:
 
 
 def passphrase(prompt: str) -> str:
-    """From the controlling terminal, without echo. Raises REFUSED where there is none."""
+    """Asks for a passphrase on the controlling terminal, without echo. Raises REFUSED where there is none."""
     with _terminal() as terminal:
         before = termios.tcgetattr(terminal)
         silent = list(before)

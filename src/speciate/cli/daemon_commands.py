@@ -44,7 +44,8 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def _serve_http(arguments: argparse.Namespace) -> int:
-    """Until interrupted. The port is the daemon's; our connection keeps it open, also over the daemon's death."""
+    """Serves HTTP until interrupted. The port is the daemon's; our connection keeps it open, also over the daemon's
+    death."""
     workspace, port, shown = workspace_path(arguments.workspace), arguments.http, False
     fixtures = [os.path.abspath(path) for path in arguments.fixture]
     while True:
@@ -58,7 +59,8 @@ def _serve_http(arguments: argparse.Namespace) -> int:
 
 
 def stop(arguments: argparse.Namespace) -> int:
-    """Until the daemon has let go of the workspace, whose files are then whole; 1 where that takes too long."""
+    """Stops the daemon. Returns once it has let go of the workspace, whose files are then whole; 1 where that takes too
+    long."""
     check_exists(arguments)
     workspace, pid = workspace_path(arguments.workspace), ask_daemon(arguments, "stop")["pid"]
     try:
@@ -144,7 +146,7 @@ def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = Fals
 
 
 def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> DaemonResult:
-    """As `ask_daemon`, of the workspace in this folder."""
+    """`ask_daemon`, for the workspace in this folder."""
     try:
         dialled = dial(workspace, CONTROL, start=start, action=action, **more)
     except SpeciateError as error:

@@ -125,7 +125,7 @@ def required(lines: Iterable[str]) -> dict[str, list[str]]:
 def _requirements_of(
     name: str, own: Mapping[str, list[str]], others: Mapping[str, list[str]], seen: tuple[str, ...]
 ) -> list[str]:
-    """Its own, and those of the extras that it names."""
+    """The extra's own requirements, and those of the extras that it names."""
     inside = [each for each in others.get(name, ()) if each not in seen]
     return [*own.get(name, ()), *(one for each in inside for one in _requirements_of(each, own, others, (*seen, name)))]
 
@@ -172,7 +172,7 @@ def service(workspace: Path) -> list[FilesystemCheck]:
 
 
 def clients() -> list[FilesystemCheck]:
-    """Those that are on this machine, and whether they know this server."""
+    """Clients that are on this machine, and whether they know this server."""
     return [
         FilesystemCheck(name, known, "knows this server" if known else f"speciate install {name}")
         for name, known in install_command.state(Path.home()).items()

@@ -108,7 +108,7 @@ class Entry(NamedTuple):
 
 
 def install(arguments: argparse.Namespace) -> int:
-    """Without a client: a table of them. Repeating a call changes nothing."""
+    """Installs the server in a client; without a client it shows a table of them. Repeating a call changes nothing."""
     home, here = Path.home(), Path.cwd()
     if arguments.client is None:
         say(format_table(_table(home, here), ("client", "", "for you", "for this folder")))
@@ -149,7 +149,8 @@ def state(home: Path) -> dict[str, bool]:
 
 
 def _entry(workspace: str | None, tools: str = "all") -> Entry:
-    """By its absolute path: clients start servers with another PATH than a terminal has."""
+    """The client's entry for this server, by its absolute path: clients start servers with another PATH than a terminal
+    has."""
     if "archive-v0" in Path(sys.prefix).parts:
         raise SpeciateError(
             Code.CONFLICT,

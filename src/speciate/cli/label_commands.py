@@ -36,7 +36,8 @@ def labels(arguments: argparse.Namespace) -> int:
 
 
 def _ask_until_stored(arguments: argparse.Namespace, item: LabelItemDocument) -> None:
-    """Until a label is stored, or the person skips the answer. A class that the model does not know is asked about."""
+    """Asks until a label is stored, or the person skips the answer. A class that the model does not know is asked
+    about."""
     about = {
         "prediction": item["prediction"],
         "drawn": item["drawn"],
@@ -129,7 +130,7 @@ def _item(item: LabelItemDocument, root: str) -> str:
 
 
 def in_a_line(value: Any) -> str:
-    """As JSON that a person reads: letters of all languages as they are, and what would move a terminal escaped."""
+    """A value as JSON for people: letters of all languages as they are, and what would move a terminal escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
 

@@ -99,8 +99,8 @@ def find(name: str) -> StoredKey | None:
 
 
 def all_keys() -> Iterator[StoredKey]:
-    """By name. One that is damaged, a link or open to others is left out, and said on standard error: it must not keep
-    the other keys from signing. Raises REFUSED for a folder that is open to others."""
+    """All keys by name. One that is damaged, a link or open to others is left out, and said on standard error: it must
+    not keep the other keys from signing. Raises REFUSED for a folder that is open to others."""
     try:
         names = sorted(name for name in os.listdir(folder()) if name.endswith(".json"))
     except FileNotFoundError:

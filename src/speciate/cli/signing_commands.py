@@ -53,7 +53,7 @@ def _done_line(answer: DaemonResult) -> str:
 
 
 def verify_signature(arguments: argparse.Namespace) -> int:
-    """By the library, which reads every file again."""
+    """Verifies a version's signature by the library, which reads every file again."""
     found = ask_daemon(arguments, "version", start=True, model=arguments.model)
     workspace = workspace_path(arguments.workspace)
     keys = [Path(arguments.key)] if arguments.key else load(workspace).trust.keys(workspace)

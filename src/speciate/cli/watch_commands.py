@@ -79,5 +79,5 @@ def format_why(looks: list[TickDocument]) -> str:
 
 
 def moment(at: float) -> str:
-    """On the machine's clock."""
+    """A time as the machine's clock shows it, such as `2026-03-01 14:05`."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
