@@ -54,13 +54,13 @@ class Call(NamedTuple):
     purpose: str = ""
 
     def __str__(self) -> str:
-        """As a sentence: `Call describe_dataset(dataset='lesions') for its tags.`"""
+        """The call as a sentence: `Call describe_dataset(dataset='lesions') for its tags.`"""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         gap = " " if self.purpose[:1].isalnum() else ""
         return f"Call {self.tool}({arguments}){gap}{self.purpose}."
 
     def document(self) -> CallDocument:
-        """As JSON; what is no JSON is its text."""
+        """The call as JSON; what is no JSON is its text."""
         return {"tool": self.tool, "arguments": json.loads(json.dumps(dict(self.arguments), default=str))}
 
 
@@ -76,7 +76,7 @@ class CallAgain(NamedTuple):
     purpose: str = ""
 
     def __str__(self) -> str:
-        """As a sentence: `Call train_model again with resources={'gpu': 1} and without teacher.`"""
+        """The call as a sentence: `Call train_model again with resources={'gpu': 1} and without teacher.`"""
         given, dropped = list[str](), list[str]()
         for name, change in self.changes.items():
             kept = _without_none(change) if isinstance(change, Mapping) else change
@@ -88,7 +88,7 @@ class CallAgain(NamedTuple):
         return f"Call {self.tool + ' ' if self.tool else ''}again {' and '.join(said)}{gap}{self.purpose}."
 
     def document(self) -> CallDocument:
-        """As JSON, still without the arguments that stay."""
+        """The call as JSON, still without the arguments that stay."""
         return {**Call(self.tool, self.changes).document(), "again": True}
 
 
@@ -145,7 +145,7 @@ class SpeciateError(Exception):
 
     @property
     def whole(self) -> str:
-        """With what a library said: for places that are below `untrusted` themselves."""
+        """The message with what a library said: for places that are below `untrusted` themselves."""
         return f"{self.message} {self.foreign}".strip()
 
 
@@ -162,7 +162,8 @@ def closest(value: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def _quote_name(name: str) -> str:
-    """As Python writes it, so without characters that hide or turn text; cut, for it may be a column of anybody's."""
+    """The name as Python writes it, so without characters that hide or turn text; cut, for it may be a column of
+    anybody's."""
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
 
 

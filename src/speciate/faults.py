@@ -17,7 +17,7 @@ _POINT = _ACTION = _ONCE = ""
 
 
 def reread() -> None:
-    """From the environment: a fork has another one than the process that imported this."""
+    """Reads the fault point again from the environment: a fork has another one than the process that imported this."""
     global _POINT, _ACTION, _ONCE
     _POINT, _ACTION, _ONCE = ((keeps_test_hooks() or "") + "::").split(":")[:3]
 

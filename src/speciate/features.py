@@ -197,7 +197,7 @@ def _seal(folder: Path, keys: pa.Array, vectors: Vectors) -> None:
 
 
 def _parts(folders: Folders, extractor: str) -> list[Path]:
-    """Those that are whole: a damaged one goes, and what was in it is computed again."""
+    """Parts that are whole: a damaged one goes, and what was in it is computed again."""
     return [part for part in _part_files(folders, extractor) if _is_whole(part)]
 
 

@@ -60,7 +60,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def open_named(path: Path) -> BufferedReader:
-    """As `open_file`, of a path that was resolved and checked: no link is followed on the way any more."""
+    """`open_file`, for a path that was resolved and checked: no link is followed on the way any more."""
     folder = open_folder(path.parent)
     try:
         return open_file(path, folder)
@@ -69,7 +69,7 @@ def open_named(path: Path) -> BufferedReader:
 
 
 def read_named(path: Path, most: int) -> bytes:
-    """As `read`, of a path that was resolved and checked: no link is followed on the way any more."""
+    """`read`, for a path that was resolved and checked: no link is followed on the way any more."""
     with open_named(path) as file:
         return _bytes(file, path.name, most)
 

@@ -291,7 +291,8 @@ def _api(kind: Kind, repository: str, token: str | None) -> Any:
 
 
 def _client() -> Any:
-    """As the library makes its own, but that it reaches private addresses only where HF_ENDPOINT names them."""
+    """A client as the library makes its own, but that it reaches private addresses only where HF_ENDPOINT names
+    them."""
     from huggingface_hub.utils._http import default_client_factory
 
     return hosts.guard(default_client_factory(), {server().lower()})

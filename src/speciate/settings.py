@@ -195,7 +195,7 @@ class Log(BaseModel):
         return self
 
     def of(self, use_case: str) -> Log:
-        """As it holds for one use case."""
+        """The settings of the log as they hold for one use case."""
         if use_case not in self.use_cases:
             return self
         general = self.model_dump(exclude={"use_cases"})

@@ -109,7 +109,7 @@ def peer_account(connection: socket.socket) -> Account:
 
 
 def _groups_on_file(uid: int, gid: int) -> frozenset[int]:
-    """As the system's files have them now."""
+    """The account's groups as the system's files have them now."""
     try:
         return frozenset(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
     except KeyError:

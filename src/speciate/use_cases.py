@@ -133,7 +133,7 @@ class UseCase(Definition):
         return gates_in_force(self)
 
     def gates_on(self, suite: str) -> tuple[Gate, ...]:
-        """Those that are applied on one of its suites: beside the core a candidate must only not be worse."""
+        """Gates that are applied on one of its suites: beside the core a candidate must only not be worse."""
         kept = ("unseen", "not_worse", "no_slice_worse")
         return self.in_force if suite == "core" else tuple(gate for gate in self.in_force if gate.rule in kept)
 

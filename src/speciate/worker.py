@@ -141,7 +141,7 @@ def _run_folder(folder: RunFolder) -> int:
 
 
 def _redacted(outcome: Outcome, redaction: Callable[[str], str]) -> Outcome:
-    """Without the run's keys, which an error may quote."""
+    """The outcome without the run's keys, which an error may quote."""
     calls = json.loads(redaction(json.dumps(outcome.next)))
     return outcome._replace(
         message=redaction(outcome.message),

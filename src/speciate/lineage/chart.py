@@ -92,7 +92,7 @@ def _points(way: Sequence[str], place: Mapping[str, Point]) -> Iterator[Point]:
 
 
 def svg(graph: Graph, start: Sequence[str]) -> str:
-    """As one SVG file without scripts; every text of it is escaped."""
+    """The graph as one SVG file without scripts; every text of it is escaped."""
     layout = lay_out(graph, start)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width}" height="{layout.height}" '

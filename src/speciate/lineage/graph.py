@@ -67,7 +67,7 @@ class Graph(NamedTuple):
         return self.within(found)
 
     def nearest(self, start: Sequence[str], most: int) -> Graph:
-        """So many nodes at most, in rings around the start."""
+        """The `most` nodes that are nearest to the start, in rings around it."""
         beside: dict[str, set[str]] = {}
         for edge in self.edges:
             beside.setdefault(edge.source, set()).add(edge.target)

@@ -163,8 +163,8 @@ def refuse_useless(root: Path, connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def refuse_before_replay(root: Path) -> None:
-    """As `refuse_wrong`, before a log that a killed owner left is folded into the file. What cannot be read like that
-    is for `salvage_catalog` to mend."""
+    """Refuses as `refuse_wrong` does, before a log that a killed owner left is folded into the file. What cannot be
+    read like that is for `salvage_catalog` to mend."""
     if not (root / "catalog.duckdb.wal").exists():
         return
     torn = repair.find_unfinished(root / "backups") is not None
@@ -295,8 +295,8 @@ def current_place(root: Path) -> Place:
 
 
 def is_copy(noted: Place | None, now: Place, *, original_there: bool) -> bool:
-    """By where the catalog last lay and where it lies; `original_there`: another folder lies where it last lay and has
-    the same identity. Pure."""
+    """Whether a workspace is a copy, by where the catalog last lay and where it lies; `original_there`: another folder
+    lies where it last lay and has the same identity. Pure."""
     if noted is None or noted.path == now.path:
         return False
     return original_there or noted.inode != now.inode

@@ -67,7 +67,7 @@ def check(path: Path, lost: str, recovery: str = _RESTORE) -> None:
 
 
 def check_footer(path: Path, lost: str, recovery: str = _RESTORE) -> None:
-    """As `check`, of what the footer says alone: cheap, for a file whose rows are not read."""
+    """`check`, of what the footer says alone: cheap, for a file whose rows are not read."""
     with path.open("rb") as file:
         seal = _seal_of(file)
         if seal is None:

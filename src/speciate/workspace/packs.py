@@ -189,7 +189,7 @@ class PackReader:
         )
 
     def length(self, sha256: str) -> int:
-        """In bytes; 0 where no pack holds it."""
+        """Length of a blob in bytes; 0 where no pack holds it."""
         return next((entry.length for pack in self._packs if (entry := pack.find(sha256))), 0)
 
     def __contains__(self, sha256: str) -> bool:

@@ -101,7 +101,7 @@ def check_blocks(catalog: Path) -> None:
 
 
 def _keep_what_opens(folders: Folders, now: float, *, torn: bool) -> tuple[str, ...]:
-    """Where it had come further once, or its log was just cut, that is noted. What is lost, a sentence each."""
+    """Notes where the catalog had come further once, or its log was just cut. Returns what is lost, a sentence each."""
     anchor = catalog_identity.read_anchor(folders.root)
     with duckdb.connect(str(folders.catalog)) as connection:
         read = catalog_identity.reader_of(connection)
