@@ -144,8 +144,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
 
 
 def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspace: Workspace) -> dict[int, Outside]:
-    """What each step that asks models sends out, by the step's number. Raises if consent, a key or a price is
-    missing."""
+    """The needs of each step that asks models, by the step's number. Raises if consent, a key or a price is missing."""
     found = dict[int, Outside]()
     for step in steps:
         if not step.operation.outside:
