@@ -13,10 +13,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import NamedTuple
 
 from speciate.governance.tokens import Token
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
 
 KEPT_DAYS = 90
 _LONGEST = 300
@@ -38,6 +41,8 @@ class Request(NamedTuple):
     """None: it goes on being answered."""
     peer: str
     """IP address, as the proxy told it."""
+    called: str = ""
+    """Over MCP: the method, and the name of a tool or prompt."""
 
 
 class RequestLog:
@@ -54,6 +59,7 @@ class RequestLog:
             "at": round(at, 3), "token": token.name if token else None, "id": token.id if token else None,
             "role": token.role if token else None, "method": request.method[:16],
             "path": _without_example(request.path)[:_LONGEST], "status": request.status, "peer": request.peer,
+            **({"called": request.called} if request.called else {}),
         }  # fmt: skip
         data = (json.dumps(line, ensure_ascii=True) + "\n").encode()
         path = self._folder / f"{_day(at)}.jsonl"
@@ -93,6 +99,27 @@ class RequestLog:
                     if len(found) == most:
                         return found
         return found
+
+
+def client_address(forwarded: str | None, peer: str, proxies: Networks) -> str:
+    """Who asked a proxy: the last address of X-Forwarded-For, which the proxy itself wrote; the ones before it anybody
+    could. The other end of the connection where that is no proxy, or said nothing."""
+    if not is_from(peer, proxies):
+        return peer
+    try:
+        return str(ip_address((forwarded or "").rpartition(",")[2].strip()))
+    except ValueError:
+        return peer
+
+
+def is_from(peer: str, networks: Networks) -> bool:
+    """Whether an IP address lies in one of the networks."""
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address  # at a listener of both families
+    return any(address in each for each in networks)
 
 
 def _without_example(path: str) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from time import time
 from typing import Any
 
 import anyio
 import httpx2
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from speciate.governance import authorization, tokens
 from speciate.governance.roles import ROLES, Role
 from speciate.server.mcp.app import Server
+from speciate.server.mcp.library import Bearer, TeamDoor, message_called
+from speciate.server.request_log import RequestLog
 from speciate.settings import Team
 from speciate.workspace.workspace import Workspace
 from tests.governance.people import perform
@@ -85,6 +89,15 @@ def test_a_role_sees_and_calls_its_tools_alone(server: Server, workspace: Worksp
     assert not {name for name in shown if "approve" in name or "token" in name or "policy" in name}
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_folders_of_this_machine_are_named_to_who_may_see_settings(
+    server: Server, workspace: Workspace, role: Role
+) -> None:
+    secret = issue(workspace, role)
+    *_, (_, told) = talk(server, [(secret, each) for each in (HELLO, READY, call(3, "get_status"))])
+    assert (str(workspace.folders.root) in json.dumps(told)) == (role == "admin")
+
+
 def test_a_session_gives_nobody_the_rights_of_who_began_it(server: Server, workspace: Workspace) -> None:
     admin, viewer = issue(workspace, "admin"), issue(workspace, "viewer")
     wanted = call(3, "define_use_case", name="x", task="text-classification")
@@ -104,14 +117,72 @@ def test_a_token_that_is_over_or_never_was_is_refused(server: Server, workspace:
     assert authorization.authority_of(workspace).tokens() == []
 
 
-def test_this_machine_s_token_does_everything_as_before_and_requests_are_noted(
-    server: Server, workspace: Workspace
-) -> None:
-    secret = issue(workspace, "viewer")
+def test_a_stream_over_http_ends_with_its_token(server: Server, workspace: Workspace) -> None:
+    secret, sent = issue(workspace, "viewer"), list[bytes]()
+    team = TeamDoor(
+        _ADDRESS, authorization.authority_of(workspace).find_token, RequestLog(workspace.folders.root, time)
+    )
+
+    async def events(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"before", "more_body": True})
+        perform(workspace, "token revoke", name="viewer")
+        await send({"type": "http.response.body", "body": b"after", "more_body": True})
+        await send({"type": "http.response.body", "body": b"later", "more_body": True})
+
+    async def hear(message: Message) -> None:
+        sent.append(message.get("body", b""))
+
+    async def nothing() -> Message:
+        return {"type": "http.disconnect"}
+
+    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": headers}
+    anyio.run(Bearer(events, TOKEN, team), scope, nothing, hear)
+    assert b"".join(sent) == b"before"
+
+
+def test_this_machine_s_token_does_everything_as_before_and_is_not_noted(server: Server, workspace: Workspace) -> None:
     _, _, (_, listed) = talk(server, [(TOKEN, HELLO), (TOKEN, READY), (TOKEN, _LIST)])
     assert "train_model" in {tool["name"] for tool in listed["result"]["tools"]}
     assert not (workspace.folders.root / "requests").exists()
-    talk(server, [(secret, HELLO)])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "speciate.example.com"}, {"x-forwarded-for": "203.0.113.5"}, {"forwarded": "for=203.0.113.5"}],
+)
+def test_this_machine_s_token_opens_nothing_to_the_network(
+    server: Server, workspace: Workspace, headers: dict[str, str]
+) -> None:
+    assert talk(server, [(TOKEN, HELLO)], headers)[0][0] == 401
+    assert talk(server, [(issue(workspace, "viewer"), HELLO)], headers)[0][0] == 200
+    assert [each["token"] for each in noted(workspace)] == [None, "viewer"]
+
+
+def test_a_request_is_noted_with_what_it_called_and_the_page_shows_it(server: Server, workspace: Workspace) -> None:
+    secret = issue(workspace, "viewer")
+    private = call(3, "query_dataset", dataset="a-private-name")
+    resource = {"jsonrpc": "2.0", "id": 4, "method": "resources/read", "params": {"uri": "speciate://a-private-name"}}
+    asked = [(secret, each) for each in (HELLO, READY, _LIST, private, resource)]
+    talk(server, asked, {"x-forwarded-for": "198.51.100.1, 203.0.113.5"})
+    lines = noted(workspace)
+    assert [(each["token"], each["method"], each["path"], each["status"], each["peer"]) for each in lines] == [
+        ("viewer", "POST", "/mcp", status, "203.0.113.5") for status in (200, 202, 200, 200, 200)
+    ]
+    assert [each["called"] for each in lines] == [
+        "initialize", "notifications/initialized", "tools/list", "tools/call query_dataset", "resources/read",
+    ]  # fmt: skip
+    assert "private" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b'{"method": 7}', b'{"method": "a b"}', b'{"params": []}', b"[" * 9999]
+)
+def test_what_is_no_message_is_noted_as_none(body: bytes) -> None:
+    assert message_called(body) == ""
+
+
+def noted(workspace: Workspace) -> list[dict[str, Any]]:
     [day] = (workspace.folders.root / "requests").iterdir()
-    noted = [json.loads(line) for line in day.read_text().splitlines()]
-    assert [(each["token"], each["method"], each["path"]) for each in noted] == [("viewer", "POST", "/mcp")]
+    return [json.loads(line) for line in day.read_text().splitlines()]

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from ipaddress import ip_network
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -210,7 +211,8 @@ class Server:
         workspace = self._app.workspace
         log = RequestLog(workspace.folders.root / "requests", workspace.clock.now)
         find = authorization.authority_of(workspace).find_token
-        team = library.TeamDoor(workspace.settings.team.address, find, log)
+        settings = workspace.settings.team
+        team = library.TeamDoor(settings.address, find, log, tuple(map(ip_network, settings.proxies)))
         return library.http_app(self.mcp, token, port, team, **self.http_options)
 
     def call(
@@ -359,7 +361,8 @@ def _report(context: Context[Any, Any], done: float, total: float | None, messag
 def _not_of_role(tool: str, caller: Caller) -> SpeciateError:
     role = caller.token.role if caller.token else ""
     return SpeciateError(
-        Code.REFUSED, f"The role {role} does not call {tool}.", "A person issues tokens: speciate token create",
+        Code.REFUSED, f"The role {role} does not call {tool}.",
+        "Call one of the tools that tools/list shows. A person gives another role: speciate token create.",
         next=[Call("get_status")],
     )  # fmt: skip
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -35,17 +37,21 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from speciate.governance.tokens import Token
 from speciate.server.frames import LONGEST, Splitter, check
 from speciate.server.mcp.subscriptions import Updates
-from speciate.server.request_log import Request, RequestLog
+from speciate.server.request_log import Networks, Request, RequestLog, client_address
 from speciate.server.tool_api import Caller
 from speciate.serving.http_bounds import BoundedBodies
 
 MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 HTTP_PATH = "/mcp"
+_OF_PROXIES = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "forwarded", "via")
+"""Headers by which a proxy says that it passes a request on."""
+_NAMING = ("tools/call", "prompts/get")
+_METHOD, _NAME = re.compile(r"[A-Za-z/_]{1,64}"), re.compile(r"[a-z0-9_]{1,64}")
 _CALLER = "speciate.caller"
 """Key in the scope of a request: who came by a token of the team."""
 
@@ -203,54 +209,135 @@ class TeamDoor(NamedTuple):
     find: Callable[[str], Token | None]
     """The token in force that a text is."""
     log: RequestLog
+    proxies: Networks = ()
+    """From there alone X-Forwarded-For says who asks."""
 
 
 def http_app(server: MCPServer, token: str, port: int, team: TeamDoor | None = None, **options: Any) -> Starlette:
     """Streamable HTTP at /mcp: in every request a bearer token, this machine's or one of the team's, and a Host that is
-    local or the team's address.
+    local or the team's address. This machine's token does not count for what a proxy passed on.
 
     `options` go to the library (an event store, say).
     """
     hosts = [f"{host}:{port}" for host in ("127.0.0.1", "localhost", "[::1]")]
     origins = [f"http://{host}" for host in hosts]
     if team and team.address:
-        hosts, origins = [*hosts, team.address.removeprefix("https://")], [*origins, team.address]
+        hosts, origins = [*hosts, _host_of(team)], [*origins, team.address]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
     app = server.streamable_http_app(
         streamable_http_path=HTTP_PATH, transport_security=security, max_request_body_size=LONGEST, **options
     )
-    app.add_middleware(_Bearer, token=token, team=team)
+    app.add_middleware(Bearer, token=token, team=team)
     app.add_middleware(BoundedBodies, most=LONGEST)  # the last one is the outermost
     return app
 
 
-class _Bearer:
-    """Lets nothing through without the token, on any path."""
+def _host_of(team: TeamDoor) -> str:
+    return (team.address or "").removeprefix("https://")
+
+
+class Bearer:
+    """Lets nothing through without a token, on any path. What came by the network is noted."""
 
     def __init__(self, app: ASGIApp, token: str, team: TeamDoor | None) -> None:
         self._app, self._expected, self._team = app, token, team
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or self._lets_in(scope):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        else:
-            answer = PlainTextResponse(
-                "Send the header 'Authorization: Bearer TOKEN' with the token that `speciate serve --http` printed.",
-                status_code=401, headers={"WWW-Authenticate": "Bearer"},
-            )  # fmt: skip
-            await answer(scope, receive, send)
-
-    def _lets_in(self, scope: Scope) -> bool:
-        """Who came by a token of the team stands in the scope from here on."""
-        kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        if kind != "Bearer":
-            return False
-        if hmac.compare_digest(given.encode(), self._expected.encode()):
-            return True
-        token = self._team.find(given) if self._team else None
-        if token is None or self._team is None:
-            return False
+            return
+        headers = Headers(scope=scope)
+        passed_on = self._is_passed_on(headers)
+        given = _bearer_of(headers)
+        if given and not passed_on and hmac.compare_digest(given.encode(), self._expected.encode()):
+            await self._app(scope, receive, send)
+            return
+        token = self._team.find(given) if given and self._team else None
+        if self._team and (token or passed_on):
+            receive, send = _noted(self._team, token, scope, receive, send)
+        if self._team and token:
+            send = _while_in_force(self._team, given, send)
+        if token is None:
+            await PlainTextResponse(_who_may(passed_on), 401, headers={"WWW-Authenticate": "Bearer"})(
+                scope, receive, send
+            )
+            return
         scope[_CALLER] = Caller(None, f"{token.name} (token) over MCP", "http", token=token)
-        peer = (scope.get("client") or ("", 0))[0]
-        self._team.log.add(Request(token, scope.get("method", ""), scope.get("path", ""), None, peer))
-        return True
+        await self._app(scope, receive, send)
+
+    def _is_passed_on(self, headers: Headers) -> bool:
+        """Whether a proxy sent it: it says so, or it was sent to the team's address."""
+        if any(name in headers for name in _OF_PROXIES):
+            return True
+        return self._team is not None and bool(self._team.address) and headers.get("host") == _host_of(self._team)
+
+
+def _bearer_of(headers: Headers) -> str:
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return given if kind == "Bearer" else ""
+
+
+def _who_may(passed_on: bool) -> str:
+    if passed_on:
+        return (
+            "Send the header 'Authorization: Bearer TOKEN' with a token of the team, which `speciate token create` "
+            "issues. The one that `speciate serve --http` printed is for this machine alone."
+        )
+    return "Send the header 'Authorization: Bearer TOKEN' with the token that `speciate serve --http` printed."
+
+
+def _noted(team: TeamDoor, token: Token | None, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """The same two, with the request in the log once its answer begins: by then its body was read."""
+    pieces = list[bytes]()
+    peer = client_address(Headers(scope=scope).get("x-forwarded-for"), _peer_of(scope), team.proxies)
+
+    async def heard() -> Message:
+        message = await receive()
+        if message["type"] == "http.request":
+            pieces.append(message.get("body", b""))
+        return message
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            called = message_called(b"".join(pieces)) if token else ""
+            pieces.clear()
+            team.log.add(
+                Request(token, scope.get("method", ""), scope.get("path", ""), message["status"], peer, called)
+            )
+        await send(message)
+
+    return heard, told
+
+
+def _while_in_force(team: TeamDoor, secret: str, send: Send) -> Send:
+    """A stream ends with its token: what would follow is not sent."""
+    over = False
+
+    async def told(message: Message) -> None:
+        nonlocal over
+        if over:
+            return
+        if message["type"] == "http.response.body" and team.find(secret) is None:
+            over = True
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(message)
+
+    return told
+
+
+def _peer_of(scope: Scope) -> str:
+    return str((scope.get("client") or ("", 0))[0])
+
+
+def message_called(body: bytes) -> str:
+    """The method of a message and, of a tool or prompt, its name: `tools/call predict`. Empty where it is none.
+
+    No arguments, and no address of a resource: either may name an example, which a purge could not take out again."""
+    try:
+        message = json.loads(body)
+        method, name = str(message.get("method", "")), (message.get("params") or {}).get("name", "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    if not _METHOD.fullmatch(method):
+        return ""
+    return f"{method} {name}" if method in _NAMING and _NAME.fullmatch(str(name)) else method

@@ -11,7 +11,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from speciate.server.request_log import Request, RequestLog
+from speciate.server.request_log import Networks, Request, RequestLog, client_address, is_from
 from speciate.server.web.routes import act_of
 from speciate.server.web.sessions import Session, Sessions
 from speciate.settings import Team
@@ -56,7 +56,7 @@ class Front(NamedTuple):
     cookie: str
     entrance: str
     """The path that begins a session."""
-    proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    proxies: Networks = ()
     """Of a team: who may ask; if it is empty, nobody."""
 
     @property
@@ -116,7 +116,7 @@ class Refusal(NamedTuple):
 def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | None:
     """Why a request gets no page; None where it may."""
     reads = asked.method in _SAFE
-    if front.team and not _is_from(asked.peer, front.proxies):
+    if front.team and not is_from(asked.peer, front.proxies):
         return Refusal(403, "This port is for the proxy that the settings name.")
     if front.team and asked.protocol != "https":
         return Refusal(403, "The proxy does not say that this came over HTTPS (X-Forwarded-Proto).")
@@ -134,15 +134,6 @@ def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | No
     if front.team:
         return Refusal(401, "Nobody is signed in here.", sign_in=True)
     return Refusal(401, "Nobody is signed in here. Run `speciate open` on a terminal; it prints a new link.")
-
-
-def _is_from(peer: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    try:
-        address = ip_address(peer)
-    except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address  # at a listener of both families
-    return any(address in each for each in proxies)
 
 
 class Guard:
@@ -170,7 +161,9 @@ class Guard:
             headers.get("sec-fetch-mode"), (scope.get("client") or ("", 0))[0], headers.get("x-forwarded-proto"),
         )  # fmt: skip
         refused = refusal(asked, self._front, session)
-        scope["session"], scope["peer"] = session, self._client(headers, asked)
+        forwarded = headers.get("x-forwarded-for") if self._front.team else None
+        scope["session"] = session
+        scope["peer"] = client_address(forwarded, asked.peer, self._front.proxies)
         send = self._with_headers(send, asked.path)
         if self._front.team and not asked.path.startswith(("/static/", "/favicon.ico")):
             send = self._logged(send, asked, scope)
@@ -186,14 +179,6 @@ class Guard:
         assert session is not None, "the rule above"
         act = act_of(asked.method, asked.path)
         return self._app if act is not None and act in self._sessions.acts(session) else self._denied
-
-    def _client(self, headers: Headers, asked: Asked) -> str:
-        """Who asked the proxy: the last address, which the proxy itself wrote; the ones before it anybody could."""
-        told = headers.get("x-forwarded-for", "").rpartition(",")[2].strip() if self._front.team else ""
-        try:
-            return str(ip_address(told))
-        except ValueError:
-            return asked.peer
 
     def _logged(self, send: Send, asked: Asked, scope: Scope) -> Send:
         async def told(message: Message) -> None:
