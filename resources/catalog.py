@@ -84,4 +84,4 @@ def job_log(app: App, job: str, after: int = 0) -> LogPiece:
 @resource("speciate://status")
 def status(app: App) -> Status:
     """Use cases with their clocks, running jobs, pending approvals, and disk."""
-    return workspace_status(app.workspace)
+    return workspace_status(app.workspace, sees_settings=False)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speciate.governance import approval_keys
+from speciate.governance.roles import Act
 from speciate.loop.status import UseCaseStatus, status
 from speciate.server.tool_api import App, NextAction, Result, tool
 from speciate.serving import deployments
@@ -126,9 +127,15 @@ def get_status(
 
     For one job, call get_job; for datasets, describe_dataset.
     """
-    found = status(app.workspace, use_case)
+    return status_view(app, use_case, sees_settings=app.caller.may(Act.INSPECT))
+
+
+def status_view(app: App, use_case: str | None = None, *, sees_settings: bool = True) -> StatusView:
+    """`sees_settings`: else no folder or host of this machine is named."""
+    found = status(app.workspace, use_case, sees_settings=sees_settings)
+    root = app.workspace.folders.root
     return StatusView(
-        workspace=str(app.workspace.folders.root),
+        workspace=str(root) if sees_settings else root.name,
         use_cases=tuple(
             UseCaseView.of(item, deployments.deployment_of(app.workspace.folders, item.name))
             for item in found.use_cases

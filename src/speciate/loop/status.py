@@ -132,8 +132,11 @@ class Status(NamedTuple):
     alerts: list[str]
 
 
-def status(workspace: Workspace, use_case: str | None = None) -> Status:
-    """Of all use cases, or of one. Raises NOT_FOUND for one that is not there."""
+def status(workspace: Workspace, use_case: str | None = None, *, sees_settings: bool = True) -> Status:
+    """Of all use cases, or of one. `sees_settings`: else no alert names a folder or host of settings.toml.
+
+    Raises NOT_FOUND for a use case that is not there.
+    """
     database, now = workspace.database, workspace.clock.now()
     known, room = _read(workspace, use_case, now), workspace.room.look()
     found = [_use_case_status(known, name, now, low=room.low) for name in known.definitions]
@@ -148,9 +151,16 @@ def status(workspace: Workspace, use_case: str | None = None) -> Status:
             *_questions_of_the_workspace(known.pending),
             *model_report.provider_alerts(database),
             *notifications.alerts(workspace),
-            *(f"Not as a person decided it: {problem}" for problem in authorization.authority_of(workspace).problems),
+            *_undecided(workspace, sees_settings),
         ],
     )
+
+
+def _undecided(workspace: Workspace, sees_settings: bool) -> list[str]:
+    problems = authorization.authority_of(workspace).problems
+    if problems and not sees_settings:
+        return ["Settings or keys are not as a person decided them. Who may see settings sees which."]
+    return [f"Not as a person decided it: {problem}" for problem in problems]
 
 
 def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogState:

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
 from speciate.errors import Code, SpeciateError
-from speciate.governance.roles import ACTS, act_of_tool
+from speciate.governance.roles import ACTS, Act, act_of_tool
 from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
@@ -70,8 +70,11 @@ class Caller(NamedTuple):
     token: Token | None = None
     """By which it came over the network. None: an account of this machine, which may call everything."""
 
+    def may(self, act: Act) -> bool:
+        return self.token is None or act in ACTS[self.token.role]
+
     def may_call(self, tool: str, *, read_only: bool) -> bool:
-        return self.token is None or act_of_tool(tool, read_only=read_only) in ACTS[self.token.role]
+        return self.may(act_of_tool(tool, read_only=read_only))
 
 
 IN_PROCESS = Caller(None, "in-process", "python")

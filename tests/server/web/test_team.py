@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -12,13 +13,15 @@ from starlette.routing import Route
 
 import speciate.tools
 from speciate.errors import SpeciateError
-from speciate.governance import approval_keys, approvals, audit, authorization
+from speciate.governance import approval_keys, approvals, audit, authorization, tokens
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
 from speciate.server import control
 from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
+from speciate.server.request_log import Request, RequestLog
 from speciate.server.web.guard import Asked, refusal, team_front
 from speciate.server.web.login import Throttle, inside
+from speciate.server.web.pages.trail import HIDDEN, without_settings
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.sessions import TokenAccount
 from speciate.server.web.site import Site
@@ -352,7 +355,10 @@ def test_every_request_is_noted_under_the_token_and_without_its_words(served: Se
     ):  # fmt: skip
         assert line in noted
     assert not any("private" in line or "/static/" in line for line in lines)
+    folder, now = served.workspace.folders.root / "requests", served.workspace.clock.now
+    RequestLog(folder, now).add(Request(None, "POST", "/mcp", None, peer, "tools/call predict"))
     page = admin.get("/requests").text
+    assert "POST /mcp tools/call predict" in page
     assert "ann viewer" in page
     assert "/data/films/v1/examples" in page
 
@@ -387,3 +393,36 @@ def test_the_frame_names_who_and_what_and_offers_what_the_role_may(served: Serve
     assert "Settings" in admin.text
     assert "Sign out" in viewer.text
     assert ORIGIN not in viewer.html
+
+
+def test_evidence_without_settings_keeps_the_rest() -> None:
+    evidence = {
+        "differences": ["roots is [/srv/x]"], "signed": {"name": "jane", "shown": {"settings": {"a": 1}}},
+        "rows": [{"private_hosts": ["10.9.8.7"]}, 3],
+    }  # fmt: skip
+    assert without_settings(evidence) == {
+        "differences": HIDDEN, "signed": {"name": "jane", "shown": {"settings": HIDDEN}},
+        "rows": [{"private_hosts": HIDDEN}, 3],
+    }  # fmt: skip
+
+
+def test_folders_and_hosts_of_the_settings_are_shown_to_who_may_see_settings(served: Served, port: int) -> None:
+    workspace, folder = served.workspace, "/srv/a-private-folder"
+    changed = {"roots": (Path(folder),), "private_hosts": ("10.9.8.7",)}
+    workspace.settings = workspace.settings.model_copy(update=changed)
+    people.enroll(workspace, Signer("jane"))
+    try:
+        ann, admin = (Member(port) for _ in range(2))
+        for each, name in ((ann, "viewer"), (admin, "admin")):
+            made = tokens.make()
+            request = {"name": name, "role": name, "days": 9.0, "id": made.id, "digest": made.digest}
+            authorization.authority_of(workspace).issue(request, "a test", {})
+            assert each.login(made.secret).status == 303
+        assert folder in admin.get("/audit").text
+        told = ann.get("/audit").text
+        assert "key enroll" in told
+        assert folder not in told
+        assert "10.9.8.7" not in told
+        assert str(workspace.folders.root) not in ann.get("/").text
+    finally:
+        people.forget(workspace)

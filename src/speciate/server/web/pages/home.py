@@ -8,13 +8,13 @@ from speciate.governance import approvals
 from speciate.loop.ledger import ledger
 from speciate.server.web.visit import Visit
 from speciate.tools.jobs import list_jobs
-from speciate.tools.status import get_status
+from speciate.tools.status import status_view
 
 _RECENT = 6
 
 
 def home(visit: Visit) -> Mapping[str, object]:
-    status, book = get_status(visit.app), ledger(visit.app.workspace)
+    status, book = status_view(visit.app, sees_settings=visit.may("INSPECT")), ledger(visit.app.workspace)
     recent = list_jobs(visit.app, limit=40).jobs
     running = [job for job in recent if job.state in ("running", "starting", "queued", "waiting")]
     return {

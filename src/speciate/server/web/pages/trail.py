@@ -11,6 +11,9 @@ from speciate.server.web.visit import Visit
 from speciate.settings import Settings
 
 _PAGE, _REQUESTS = 100, 300
+_OF_SETTINGS = frozenset({"settings", "differences", "roots", "private_hosts", "executors", "trust"})
+"""Keys of evidence that hold what stands in settings.toml: folders, hosts and clusters of this machine."""
+HIDDEN = "for who may see settings"
 _TERMINAL = {
     "policy": "speciate policy auto | person", "policies": "speciate policy person --use-case NAME",
     "private_hosts": "speciate hosts add HOST", "roots": "edit settings.toml, then: speciate policy --confirm",
@@ -25,8 +28,22 @@ def audit(visit: Visit) -> Mapping[str, object]:
     verdict = rows.verify(visit.database)
     return {
         "title": "Audit", "use_case": use_case, "verdict": verdict, "page": _PAGE,
-        "rows": [(row, approval_keys.evidence_of(row)) for row in found],
+        "rows": [(row, _evidence(visit, row)) for row in found],
     }  # fmt: skip
+
+
+def _evidence(visit: Visit, row: rows.Row) -> Mapping[str, object]:
+    found = approval_keys.evidence_of(row)
+    return found if visit.may("INSPECT") else {name: without_settings(found[name], name) for name in found}
+
+
+def without_settings(value: object, name: str = "") -> object:
+    """Evidence as it is shown to who may not see settings."""
+    if name in _OF_SETTINGS:
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {inner: without_settings(each, str(inner)) for inner, each in value.items()}
+    return [without_settings(each) for each in value] if isinstance(value, list) else value
 
 
 def requests(visit: Visit) -> Mapping[str, object]:
