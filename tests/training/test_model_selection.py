@@ -45,3 +45,22 @@ def test_a_winner_that_meets_the_target_on_few_examples_is_judged_on_all_of_them
 def test_a_winner_that_misses_the_target_or_surely_meets_it_is_not(points: Workspace) -> None:
     assert trained(points, 0.999)["how"] == "validation"
     assert trained(points, 0.6)["how"] == "validation"
+
+
+def test_a_label_of_two_examples_is_in_each_part_of_a_learning_curve(workspace: Workspace) -> None:
+    """A part without it taught learners that have no score for it: the whole training ended in a ValueError."""
+    random, n = np.random.default_rng(1), TRAIN + HELD + 20
+    labels = [f"label {each}" for each in random.integers(0, 3, n)]
+    labels[7] = labels[8] = "label 3"
+    make_dataset(
+        workspace, "points", "tabular", {"x": random.normal(size=n).tolist(), "y": random.normal(size=n).tolist()},
+        labels=labels, splits=["train"] * TRAIN + ["validation"] * HELD + ["test"] * 20, inputs=["x", "y"],
+    )  # fmt: skip
+    define(workspace, "rare", "tabular-classification", 0.99, metric="f1_macro")
+    for name, candidates in (("one", ["boosting"]), ("mean", list[str]())):
+        made = train_now(
+            workspace, job=f"job-{name}", name=name, dataset="points", method="classical", use_case="rare",
+            hyperparameters={"candidates": candidates},
+        )  # fmt: skip
+        points = made["report"]["learning_curve"]["points"]
+        assert [count for count, _ in points] == [TRAIN // 4, TRAIN // 2, TRAIN]

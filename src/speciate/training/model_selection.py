@@ -391,12 +391,14 @@ def _note_learning_curve(context: TrainingContext, best: _EvaluatedLearner, sign
     if not missed or not context.validation or count * _CURVE_SHARES[0] < _FEWEST_IN_CURVE or context.over_budget:
         return
     assert target is not None, "missed"
-    order = np.random.default_rng(context.payload.spec.seed).permutation(count).tolist()
+    order = _order_of_parts(context)
     curve = [CurvePoint(count, sign * best.estimate.value)]
     for share in _CURVE_SHARES:
         if context.over_budget:
             return
         part = [context.train[place] for place in sorted(order[: round(share * count)])]
+        if not context.has_each_label(part):
+            return
         with context.meter.stage("training"):
             try:
                 fresh = {each.group.name: each.group.represent(part) for each in _singles(best)}
@@ -417,6 +419,19 @@ def _note_learning_curve(context: TrainingContext, best: _EvaluatedLearner, sign
         "points": [[one.examples, round(sign * one.value, 6)] for one in curve],
         "examples_for_target": needed,
     }
+
+
+def _order_of_parts(context: TrainingContext) -> list[int]:
+    """Places of the training examples, drawn: one of each label first, since a learner that never saw a label has no
+    score for it."""
+    order: list[int] = np.random.default_rng(context.payload.spec.seed).permutation(len(context.train)).tolist()
+    if not context.labelled:
+        return order
+    labels, first = context.labels(context.train), dict[Any, int]()
+    for place in order:
+        first.setdefault(labels[place], place)
+    leading = set(first.values())
+    return [*first.values(), *(place for place in order if place not in leading)]
 
 
 def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:

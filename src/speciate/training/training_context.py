@@ -190,7 +190,7 @@ class TrainingContext:
         return "validation" if self.validation else "out-of-fold"
 
     @property
-    def _labelled(self) -> bool:
+    def labelled(self) -> bool:
         """Whether each example has one label, so that folds can have all of them."""
         return self.task_head.family in ("classification", "ordinal")
 
@@ -335,9 +335,15 @@ class TrainingContext:
     ) -> Iterator[tuple[list[Example], list[Example]]]:
         for learn, held in self._fold_places(examples, folds, repeat):
             parts = [examples[i] for i in learn], [examples[i] for i in held]
-            if self._labelled and set(self.labels(parts[0])) != set(self.labels(examples)):
+            if not self.has_each_label(parts[0], examples):
                 continue  # a fold that holds all examples of a label cannot judge
             yield parts
+
+    def has_each_label(self, part: Sequence[Example], of: Sequence[Example] | None = None) -> bool:
+        """Whether each label of `of`, the training examples by default, is in a part of them. True where an example has
+        no single label."""
+        whole = self.train if of is None else of
+        return not self.labelled or set(self.labels(part)) == set(self.labels(whole))
 
     def _fold_places(
         self, examples: Sequence[Example], folds: int, repeat: int
@@ -346,14 +352,14 @@ class TrainingContext:
 
         groups = [example.group or example.id for example in examples]
         folds = min(folds, len(set(groups)))
-        if self._labelled:  # more folds than the commonest label has examples cannot be made
+        if self.labelled:  # more folds than the commonest label has examples cannot be made
             folds = min(folds, max(Counter(self.labels(examples)).values()))
         if folds < 2:
             return iter(())
         seed = (self.payload.spec.seed + repeat) % 2**32
-        maker = StratifiedGroupKFold if self._labelled else GroupKFold
+        maker = StratifiedGroupKFold if self.labelled else GroupKFold
         splitter = maker(folds, shuffle=True, random_state=seed)
         places: Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = splitter.split(
-            np.zeros(len(examples)), self.targets(examples) if self._labelled else None, groups
+            np.zeros(len(examples)), self.targets(examples) if self.labelled else None, groups
         )
         return places
