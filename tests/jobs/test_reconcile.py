@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speciate.jobs.engine import Engine
-from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
+from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, Limits, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
@@ -137,6 +137,22 @@ def test_a_run_that_cannot_be_seen_is_not_taken_for_lost(engine: Engine, stage: 
         clock.advance(3600)
         engine.tick()
     assert (engine.get(job.id).state, engine.get(job.id).attempt) == (State.RUNNING, 1)
+    assert stage.submitted == [job.run_id]
+
+
+def test_a_run_that_is_gone_for_ever_ends_once_somebody_cancels_it_and_its_record_says_so(
+    engine: Engine, stage: Stage, clock: ManualClock
+) -> None:
+    job = running(engine, stage, "limited")
+    stage.truth[job.run_id] = Abandoned("nobody knows whether it ended")
+    engine.tick()
+    engine.control(job.id, "pause")
+    engine.tick()
+    assert engine.get(job.id).state is State.RUNNING, "only who wants its end gives it up"
+    engine.control(job.id, "cancel")
+    engine.tick()
+    done = engine.get(job.id)
+    assert (done.state, done.reason) == (State.CANCELLED, "cancelled on request; nobody knows whether it ended")
     assert stage.submitted == [job.run_id]
 
 

@@ -14,6 +14,7 @@ from speciate.jobs.folder import Outcome
 from speciate.jobs.job import ENDED, LIVE, Job, Limits, State
 from speciate.jobs.transitions import (
     MAX_LOSSES,
+    Abandoned,
     ActionRequested,
     Claimed,
     Exited,
@@ -39,6 +40,11 @@ def a_running_job(**changes: object) -> Job:
     return a_job(State.RUNNING, **({"attempt": 1, "started": 0.0} | changes))
 
 
+def test_a_run_that_was_given_up_counts_until_it_was_last_heard() -> None:
+    job = a_running_job(request="cancel", started=100.0)
+    assert decide(job, Abandoned(1, "unseen", 20.0), 9_000.0).run_seconds == 20.0
+
+
 def exited(kind: str, attempt: int = 1) -> Exited:
     return Exited(attempt, Outcome(0 if kind == "ok" else 1, kind, "said so"), {"value": 1})
 
@@ -58,6 +64,10 @@ def exited(kind: str, attempt: int = 1) -> Exited:
         ("cancel", exited("user"), State.CANCELLED),
         ("cancel", exited("killed"), State.CANCELLED),
         ("cancel", Lost(1, progressed=False), State.CANCELLED),
+        ("cancel", Abandoned(1, "unseen"), State.CANCELLED),
+        ("cancel", Abandoned(2, "unseen"), State.RUNNING),
+        ("pause", Abandoned(1, "unseen"), State.RUNNING),
+        (None, Abandoned(1, "unseen"), State.RUNNING),
         ("pause", exited("stopped"), State.PAUSED),
         ("pause", Lost(1, progressed=True), State.PAUSED),
         ("pause", exited("user"), State.FAILED),

@@ -56,7 +56,14 @@ class Unreachable(NamedTuple):
     why: str
 
 
-Observation = Pending | Alive | Ended | Gone | Unreachable
+class Abandoned(NamedTuple):
+    """Its end was forced, and nobody was there to be told: a place that is not seen for longer than a run lives without
+    it. Nothing that it leaves comes back."""
+
+    why: str
+
+
+Observation = Pending | Alive | Ended | Gone | Unreachable | Abandoned
 
 
 class RunSpec(NamedTuple):

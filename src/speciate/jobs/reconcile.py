@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs import allowances, rows
+from speciate.jobs import allowances, rows, transitions
 from speciate.jobs.allowances import Ledger
-from speciate.jobs.executors import Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
+from speciate.jobs.executors import Abandoned, Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
@@ -209,7 +209,10 @@ class Reconciler:
                 fault("lost_before_commit")
                 self._tell(job, Lost(job.attempt, self._progressed(job), self._ran(job)), paid)
                 self._forget(job)
-            case Pending() | Unreachable() if job.request:
+            case Abandoned(why) if job.request == "cancel":
+                self._tell(job, transitions.Abandoned(job.attempt, why, self._heard(job)), self._paid(job))
+                self._forget(job)
+            case Pending() | Unreachable() | Abandoned() if job.request:
                 self._pass_on_request(job, handle)
             case Pending():
                 self._relaunch(job)
@@ -218,6 +221,17 @@ class Reconciler:
     def _ran(self, job: Job) -> float | None:
         """Seconds of the newest attempt until now, whatever the clock says."""
         return self._workspace.elapsed.least(job.started) if job.started is not None else None
+
+    def _heard(self, job: Job) -> float | None:
+        """Seconds of the newest attempt until its progress last came here, of a run that was given up."""
+        ran = self._ran(job)
+        if ran is None or job.started is None:
+            return None
+        try:
+            at = (self._workspace.folders.runs / job.run_id / "progress.jsonl").stat().st_mtime
+        except OSError:
+            return 0.0
+        return min(ran, max(0.0, at - job.started))
 
     def _check_limits(self, job: Job) -> Job:
         limits = job.limits

@@ -65,6 +65,16 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Abandoned:
+    """The run of `attempt` was to be cancelled and its place cannot be seen any more: nobody waits for its word."""
+
+    attempt: int
+    why: str
+    ran: float | None = None
+    """Seconds until something was last heard of it."""
+
+
+@dataclass(frozen=True)
 class Acted:
     """An inline job was done, or a composite came to its end."""
 
@@ -126,6 +136,7 @@ Happening = (
     | SeenAlive
     | Exited
     | Lost
+    | Abandoned
     | Acted
     | Failed
     | Overdue
@@ -146,7 +157,7 @@ def decide(job: Job, event: Happening, now: float) -> Job:
     """The job after `event`. Raises SpeciateError only for an `ActionRequested` that makes no sense."""
     if job.state in ENDED and not isinstance(event, ActionRequested):
         return job
-    if isinstance(event, Exited | Lost) and event.ran is not None and _is_of(job, event.attempt):
+    if isinstance(event, Exited | Lost | Abandoned) and event.ran is not None and _is_of(job, event.attempt):
         return _with_run_time(job, event, now, event.ran)
     return _decide(job, event, now)
 
@@ -182,6 +193,10 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
             return _exited(job, event, now) if _is_of(job, attempt) else job
         case Lost(attempt, progressed):
             return _lost(job, progressed, now) if _is_of(job, attempt) else job
+        case Abandoned(attempt, why, _):
+            if not _is_of(job, attempt) or job.request != "cancel":
+                return job
+            return _end(job, State.CANCELLED, now, reason=f"{job.reason or 'cancelled on request'}; {why}")
         case Acted(result):
             return _end(job, State.SUCCEEDED, now, attempt=max(job.attempt, 1), result=result)
         case Failed(error):

@@ -75,7 +75,7 @@ class CostMeter:
         if self._kept is None:
             return
         began = time.monotonic()
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        self._kept.parent.mkdir(exist_ok=True)  # no run's folder is made: one that is gone was on a disk that is away
         kept = {
             "spent": self.spent, "budgeted": self.budgeted, "peak": self.see_peak(), "stages": self.stages,
             "steps": self.steps,

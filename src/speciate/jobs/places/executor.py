@@ -24,7 +24,7 @@ from typing import Protocol
 from speciate import __version__
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
+from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Resources, RunHandle
 from speciate.jobs.places import depot as depots
@@ -48,6 +48,8 @@ _TAIL = 2000
 """Characters of the cluster's log that are shown."""
 _LAUNCHED = "launched"
 """In a run's folder here: from now on it may live there."""
+ABANDONED = "abandoned"
+"""In a run's folder here: it was given up unseen, and may live on where the depot is."""
 _METRICS = "metrics*.jsonl"
 _NEW = Unreachable("it was not looked at yet")
 _log = logging.getLogger(__name__)
@@ -71,6 +73,8 @@ class _Watched:
     spec: RunSpec | None = None
     found: Observation = _NEW
     looked: float = 0.0
+    seen: float = 0.0
+    """When its folder was last seen, or it was first asked about."""
     cancel: str = ""
     """'' or 'asked' or 'forced', as somebody wants it; `done` is what was passed on."""
     done: str = ""
@@ -110,6 +114,8 @@ class PlaceExecutor:
         self._runs: dict[str, _Watched] = {}
         self._asked = -_ASK_SECONDS
         self._statuses: dict[str, Status] = {}
+        self._fenced: dict[str, float] = {}
+        """Abandoned runs, and since when the depot, seen again, tells them to end."""
         self._sweep = True
         self.wake = threading.Event()
 
@@ -120,7 +126,7 @@ class PlaceExecutor:
 
     def submit(self, run: RunSpec) -> None:
         with self._lock:
-            watched = self._runs.setdefault(run.id, _Watched(self.handle(run.id)))
+            watched = self._runs.setdefault(run.id, self._new(self.handle(run.id)))
             watched.spec = watched.spec or run
         self.wake.set()
 
@@ -131,15 +137,18 @@ class PlaceExecutor:
         with self._lock:
             watched = self._runs.get(handle["run"])
             if watched is None:
-                watched = self._runs[handle["run"]] = _Watched(handle)
+                watched = self._runs[handle["run"]] = self._new(handle)
                 self.wake.set()
+            unseen = self._clock() - watched.seen
+            if watched.cancel == "forced" and not watched.over and unseen > self._terms.lost:
+                return Abandoned(self._give_up(watched, unseen))
             if not watched.over and self._clock() - watched.looked > _STALE_LOOKS * LOOK_SECONDS:
                 return Unreachable(watched.trouble or f"{self.name} was not looked at for some seconds")
             return watched.found
 
     def cancel(self, handle: RunHandle, force: bool) -> None:
         with self._lock:
-            watched = self._runs.setdefault(handle["run"], _Watched(handle))
+            watched = self._runs.setdefault(handle["run"], self._new(handle))
             watched.cancel = "forced" if force else watched.cancel or "asked"
             if watched.cancel == watched.done:
                 return
@@ -157,14 +166,31 @@ class PlaceExecutor:
         """Forget a run whose end is in the catalog."""
         with self._lock:
             watched = self._runs.pop(handle["run"], None)
-        if watched is not None and isinstance(watched.found, Gone):
-            self.sweep()  # what it left was brought here
+        if watched is not None and (isinstance(watched.found, Gone) or self._is_abandoned(handle)):
+            self.sweep()  # what it left was brought here, or nobody wants it
 
     def trouble(self, run_id: str) -> str | None:
         """Why a run that lives, or should, does not get on, or cannot be seen."""
         with self._lock:
             watched = self._runs.get(run_id)
             return watched.trouble or None if watched and not watched.over else None
+
+    def _new(self, handle: RunHandle) -> _Watched:
+        return _Watched(handle, seen=self._clock())
+
+    def _give_up(self, watched: _Watched, unseen: float) -> str:
+        """What its record says. Marked here, so that no later attempt begins while it may live."""
+        here = self._here(watched.handle).path
+        if not (here / _LAUNCHED).exists():
+            return f"it was never started: {self.name} was not seen for {unseen:.0f} s"
+        (here / ABANDONED).touch()
+        return (
+            f"its run at {self.name} was not seen for {unseen:.0f} s and could not be told to end, so whether it ended "
+            "is not known; what it left stays there"
+        )
+
+    def _is_abandoned(self, handle: RunHandle) -> bool:
+        return (self._here(handle).path / ABANDONED).exists()
 
     def sweep(self) -> None:
         """Files went: what nothing needs any more goes from the depot, too, as soon as that can be reached."""
@@ -182,6 +208,7 @@ class PlaceExecutor:
         for watched in runs:
             try:
                 found, trouble = self._look_at(watched)
+                watched.seen = self._clock()
             except (OSError, SpeciateError) as error:
                 found, trouble = Unreachable(str(error)), f"{self.name}: {error}"
             with self._lock:
@@ -215,7 +242,11 @@ class PlaceExecutor:
             if (self._here(handle).path / _LAUNCHED).exists():
                 # Never sent again: a disk that is not mounted looks like one where nothing ever was.
                 raise FileNotFoundError(f"{there} cannot be seen, where its run was begun; nothing is started again")
-            return (Gone(), "") if watched.cancel else self._send(watched, there)
+            if watched.cancel:
+                return Gone(), ""
+            if may_live := self._end_abandoned(watched):
+                return Pending(), may_live
+            return self._send(watched, there)
         if watched.cancel != watched.done:
             self._pass_on(watched, there)
         seen = self._see(watched, there)
@@ -248,6 +279,38 @@ class PlaceExecutor:
                 return Gone() if watched.cancel else self._say_never_began(watched, there), ""
             case Verdict.GONE:
                 return self._bury(watched, there), ""
+
+    def _end_abandoned(self, watched: _Watched) -> str:
+        """Why an earlier attempt, given up unseen, may still live; empty once none can.
+
+        With the depot in sight again it is fenced, and dead after the time in which a node ends what it cannot renew.
+        Raises OSError.
+        """
+        job, _, attempt = watched.handle["run"].rpartition(".")
+        for number in range(1, int(attempt)):
+            handle = self.handle(f"{job}.{number}")
+            if not self._is_abandoned(handle):
+                continue
+            there = self._there(handle)
+            if not self.depot(handle).root.is_dir():
+                raise FileNotFoundError(
+                    f"{self.depot(handle).root} cannot be seen, where attempt {number} may live; nothing is started"
+                )
+            over = False
+            if there.is_dir():  # without its folder it cannot begin, nor renew its lease
+                (there / FENCED).touch()
+                claim(there, DAEMON)
+                lease = read_lease(there)
+                over = claimed_by(there) == DAEMON or (lease is not None and not lease.held)
+            since = self._fenced.setdefault(handle["run"], self._clock())
+            if not over and self._clock() - since <= self._terms.lost:
+                return (
+                    f"Attempt {number} was given up unseen and may live. Until it has ended, {self._terms.lost:g} s at "
+                    f"most, nothing is started at {self.name}."
+                )
+            self._clear(handle)
+            (self._here(handle).path / ABANDONED).unlink(missing_ok=True)
+        return ""
 
     def _see(self, watched: _Watched, there: Path) -> Seen:
         """The folder as it is; a change of claim or lease is noted with our own clock."""

@@ -74,7 +74,12 @@ class Keeper:
         self._thread.start()
 
     def _renew(self, *, held: bool = True) -> None:
+        """Raises OSError, also where the folder is not the one that was claimed.
+
+        Where a disk is not mounted any more, a run that writes may make its folder anew, and nobody hears a beat there.
+        """
         began = uptime()
+        (self._folder / CLAIMED).stat()
         self._beat += 1
         write_lease(self._folder, Lease(self._beat, held, self._node))
         self.renewed = began

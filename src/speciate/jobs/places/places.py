@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
-from speciate.jobs.executors import Executor, Observation, RunSpec, Unreachable
+from speciate.jobs.executors import Abandoned, Executor, Observation, RunSpec, Unreachable
 from speciate.jobs.job import Job, RunHandle
-from speciate.jobs.places.executor import LOOK_SECONDS, PlaceExecutor
+from speciate.jobs.places.executor import ABANDONED, LOOK_SECONDS, PlaceExecutor
 from speciate.jobs.places.slurm import Slurm
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
@@ -37,12 +38,14 @@ class Places:
             name: place.room() for name, place in workspace.settings.executors.items()
         }
         self.runs: Mapping[str, int] = {name: place.runs for name, place in workspace.settings.executors.items()}
+        self._unnamed: dict[str, _Unnamed] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
 
     def executor(self, name: str) -> Executor:
         """Of a place that the settings no longer name: one of which nothing is known."""
-        return self._executors.get(name) or _Unnamed(name)
+        found = self._executors.get(name)
+        return found or self._unnamed.setdefault(name, _Unnamed(name, self._workspace.folders.runs))
 
     def start(self) -> None:
         for name, executor in self._executors.items():
@@ -99,8 +102,9 @@ def owner_of(workspace: Workspace) -> str:
 class _Unnamed:
     """A place that settings.toml named when its run began."""
 
-    def __init__(self, name: str) -> None:
-        self._why = f"settings.toml names no place {name!r} any more"
+    def __init__(self, name: str, runs: Path) -> None:
+        self._why, self._runs = f"settings.toml names no place {name!r} any more", runs
+        self._forced: set[str] = set()
 
     def handle(self, run_id: str) -> RunHandle:
         return {"run": run_id}
@@ -112,10 +116,16 @@ class _Unnamed:
         """There is nothing to prepare."""
 
     def poll(self, handle: RunHandle) -> Observation:
-        return Unreachable(self._why)
+        if handle["run"] not in self._forced:
+            return Unreachable(self._why)
+        return Abandoned(f"{self._why}, so its run could not be told to end, and whether it ended is not known")
 
     def cancel(self, handle: RunHandle, force: bool) -> None:
-        """Nobody can be told."""
+        """Nobody can be told. Should the place be named again, no later attempt begins while this one may live."""
+        if force:
+            (self._runs / handle["run"]).mkdir(parents=True, exist_ok=True)
+            (self._runs / handle["run"] / ABANDONED).touch()
+            self._forced.add(handle["run"])
 
     def logs(self, handle: RunHandle, offset: int) -> bytes:
         return b""
