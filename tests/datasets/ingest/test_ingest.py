@@ -47,6 +47,19 @@ def test_files_about_the_data_are_counted(workspace: Workspace, tmp_path: Path) 
     assert notes == ["1 file is left out as a text about the data: 'README.md'."]
 
 
+def test_a_column_that_a_word_for_missing_makes_text_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [{"âge": "-" if i < 3 else i, "code": f"x{i}", "size": "" if i < 3 else i, "seen": i % 2} for i in range(60)]
+    with (tmp_path / "seen.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    data.ingest(workspace, "seen", source=tmp_path / "seen.csv", label="seen")
+    told = [each for each in version(workspace.database, "seen").report["warnings"] if "no numbers" in each]
+    assert told == [
+        "Column 'âge' is text, for 3 of its 60 cells are no numbers. Leave such cells empty, and it is read as numbers."
+    ]
+
+
 def test_a_folder_of_images(workspace: Workspace, tmp_path: Path) -> None:
     manifest = data.ingest(workspace, "digits", source=data.digit_folder(tmp_path / "digits", 100), label="folder")
     examples = load_examples(workspace.folders, manifest)

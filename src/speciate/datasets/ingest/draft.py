@@ -225,6 +225,27 @@ def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence
     return missing_group_warnings(group_by, usable["group_key"].to_pylist(), usable["source"].to_pylist())
 
 
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_NEARLY_ALL = 0.9
+
+
+def _nearly_numbers(table: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:
+    """Columns that some other word for "missing" than the known ones makes texts: a learner sees categories there."""
+    found = list[str]()
+    for name in inputs:
+        if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
+            continue
+        filled = table[name].filter(pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
+        numbers = pc.sum(pc.match_substring_regex(filled, _NUMBER)).as_py() or 0
+        if _NEARLY_ALL * len(filled) <= numbers < len(filled):
+            others = len(filled) - numbers
+            found.append(
+                f"Column {clean(name)!r} is text, for {others:,} of its {len(filled):,} cells are no numbers. Leave "
+                "such cells empty, and it is read as numbers."
+            )
+    return tuple(found)
+
+
 def finish_draft(
     draft: Draft,
     seed: int,
@@ -258,6 +279,7 @@ def finish_draft(
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
     lacking += (*leak_warnings(report), *copy_warnings(table["reason"].to_pylist()))
+    lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
     if not made:
         return FinishedDraft(table, report, lacking)
     assigned = whole.filter(_usable(whole))["split"].to_pylist()
