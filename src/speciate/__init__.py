@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speciate.server.async_client import connect_async
-    from speciate.server.client import connect
+    from speciate.server.client import JobFailed, ToolError, connect
     from speciate.server.load_model import load
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "connect", "connect_async", "load"]
+__all__ = ["JobFailed", "ToolError", "__version__", "connect", "connect_async", "load"]
 _PLACES = {
+    "JobFailed": "speciate.server.client",
+    "ToolError": "speciate.server.client",
     "connect": "speciate.server.client",
     "connect_async": "speciate.server.async_client",
     "load": "speciate.server.load_model",

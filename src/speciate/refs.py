@@ -160,7 +160,8 @@ def check_name(noun: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise SpeciateError(
             Code.INVALID,
-            f"{name!r} cannot name a {noun}: a name has letters, digits, '_', '-' and '.', and at most 64 of them.",
+            f"{name!r} cannot name a {noun}: a name has at most 64 letters from a to z, digits, '_', '-' and '.', "
+            "and begins with a letter or digit.",
             "Call again with another name.",
         )
     return name

@@ -359,10 +359,15 @@ def changes(before: Definition, after: Definition) -> tuple[str, ...]:
     """Each changed field as `path: old -> new`."""
     old, new = _flatten(before), _flatten(after)
     return tuple(
-        f"{path}: {json.dumps(old.get(path))} -> {json.dumps(new.get(path))}"
+        f"{path}: {_json(old.get(path))} -> {_json(new.get(path))}"
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path)
     )
+
+
+def _json(value: object) -> str:
+    """As it was written: names and descriptions are in any language."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 _HARMLESS = ("description", "incumbent")

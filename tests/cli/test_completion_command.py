@@ -36,6 +36,12 @@ _speciate; echo "${{COMPREPLY[@]}}"
         ("speciate call control_job job '=' job-1 action '=' c", "cancel"),
         ("speciate call predict --wait dry_run '=' t", "true"),
         ("speciate nonsense x", ""),
+        ("speciate token create --role ''", "viewer labeller approver admin"),
+        ("speciate token create ann --role app", "approver"),
+        ("speciate token create ann --role '=' l", "labeller"),
+        ("speciate token create ann --da", "--days"),
+        ("speciate call --wait predict dry", "dry_run="),
+        ("speciate slo", ""),
     ],
 )
 def test_bash_offers_what_may_come_next(tmp_path: Path, typed: str, offered: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from speciate.cli import doctor
+from speciate.cli import doctor, main
 
 LINES = (
     "numpy>=2", 'scipy>=1.13; extra == "medical"', 'nibabel>=5.3 ; python_version > "3" and extra == \'medical\'',
@@ -31,6 +31,20 @@ def test_an_extra_needs_what_those_that_it_names_need() -> None:
         "medical": ["scipy", "nibabel"], "video": ["av"], "domains": ["scipy", "nibabel", "av"],
         "all": ["transformers", "scipy", "nibabel", "av"],
     }  # fmt: skip
+
+
+def test_a_section_without_rows_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("core", "extras", "packaged", "sandbox", "runtime"):
+        monkeypatch.setattr(doctor, name, list)
+    for name in ("service", "approvals", "places", "check_folder", "catalog"):
+        monkeypatch.setattr(doctor, name, lambda workspace: [])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main(["doctor", "--workspace", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("Agents and editors") + 1].startswith("  none that is known is on this machine")
+    assert lines[lines.index("Unattended") + 1] == "  none"
 
 
 def test_what_is_missing_is_named_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,9 +147,19 @@ def test_claude_itself_is_asked_where_it_is_there(
     assert "locked" in capsys.readouterr().err
 
 
-def test_print_changes_nothing_and_the_table_says_who_knows(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_changes_nothing_and_the_table_says_who_knows(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SPECIATE_HOME", raising=False)
     assert main(["install", "cursor", "--print"]) == 0
-    assert json.loads(capsys.readouterr().out)["mcpServers"]["speciate"]["args"]
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["mcpServers"]["speciate"]["args"]
+    assert printed.err == f"Cursor reads it in {home / '.cursor' / 'mcp.json'}.\n"
+    monkeypatch.setenv("SPECIATE_HOME", "/data/a workspace")
+    assert main(["install", "cursor", "--print"]) == 0
+    assert "--workspace '/data/a workspace' does" in capsys.readouterr().err
+    assert main(["install", "cursor", "--print", "--workspace", "/data/a workspace"]) == 0
+    assert "SPECIATE_HOME" not in capsys.readouterr().err
     assert not list(home.iterdir())
     assert main(["install", "cursor"]) == 0
     capsys.readouterr()

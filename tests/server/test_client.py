@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 import speciate
+from speciate import JobFailed, ToolError
 from speciate.errors import Code, SpeciateError
-from speciate.server.client import JobFailed, ToolError
 from speciate.server.client_results import Shown
 from speciate.server.tool_api import DryRun, JobStarted
 from tests.server.processes import Daemons

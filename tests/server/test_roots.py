@@ -52,6 +52,7 @@ def test_a_path_outside_is_refused(app: App, path: str) -> None:
         check_readable(app, path)
     assert code_of(raised) is Code.REFUSED
     assert "roots" in raised.value.recovery
+    assert "start the client in the folder" in raised.value.recovery
 
 
 def test_a_link_does_not_lead_out(app: App, folder: Path, tmp_path: Path) -> None:
@@ -95,6 +96,9 @@ def elsewhere(tmp_path: Path) -> Iterator[App]:
 
 def test_roots_in_settings_replace_the_callers_folder(elsewhere: App, tmp_path: Path) -> None:
     assert roots(elsewhere) == [tmp_path / "allowed", tmp_path / "other" / "exports"]
+    with pytest.raises(SpeciateError, match="outside the folders") as raised:
+        check_readable(elsewhere, tmp_path / "home" / "x")
+    assert "start the client" not in raised.value.recovery, "its folder does not count"
 
 
 @pytest.mark.parametrize("path", ["conf/speciate/secrets.json", "conf/speciate", "conf", ".", "link"])

@@ -13,7 +13,8 @@ from speciate.cli.output import say
 from speciate.server.mcp.app import offered_tools
 
 Words = dict[str, tuple[str, ...]]
-"""Words that were typed, without options (`call control_job`) -> what may come next; `name=` wants a value."""
+"""Words that were typed, without options (`call control_job`) -> what may come next; `name=` wants a value, as does an
+option that has some: `token create --role=`."""
 
 _HOW = {
     "bash": "speciate completion bash > ~/.local/share/bash-completion/completions/speciate",
@@ -23,19 +24,20 @@ _HOW = {
 
 _BASH = """\
 _speciate() {
-  local path="" name="" cur="${COMP_WORDS[COMP_CWORD]}" i word words
+  local path="" name="" cur="${COMP_WORDS[COMP_CWORD]}" before="" i word words
+  local last="${COMP_WORDS[COMP_CWORD-1]}" known="|@PATHS@|" valued="|@VALUED@|"
   for ((i = 1; i < COMP_CWORD; i++)); do
     word="${COMP_WORDS[i]}"
     [[ "$word" == -* || "$word" == "=" || "${COMP_WORDS[i-1]}" == "=" || "$word" == *=* ]] && continue
     [[ "${COMP_WORDS[i+1]}" == "=" ]] && continue
-    path="$path $word"
+    [[ "$known" == *"|${path:+$path }$word|"* ]] && path="${path:+$path }$word"
   done
-  local before=""
   if [[ "$cur" == "=" ]]; then name="${COMP_WORDS[COMP_CWORD-1]}="; cur=""
-  elif [[ "${COMP_WORDS[COMP_CWORD-1]}" == "=" ]]; then name="${COMP_WORDS[COMP_CWORD-2]}="
+  elif [[ "$last" == "=" ]]; then name="${COMP_WORDS[COMP_CWORD-2]}="
   elif [[ "$cur" == *=* ]]; then name="${cur%%=*}="; before="$name"; cur="${cur#*=}"
+  elif [[ "$valued" == *"|$path $last|"* ]]; then name="$last="
   fi
-  case "${path# } $name" in
+  case "$path $name" in
 @CASES@
     *) words="" ;;
   esac
@@ -69,13 +71,30 @@ def words_of(parser: argparse.ArgumentParser, tools: Mapping[str, Mapping[str, M
 
 
 def _below(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    options = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
-    choices = [str(one) for action in parser._actions if not action.option_strings for one in action.choices or ()]
+    """Of several names of one command or option the first: the others are from before."""
+    options, choices = list[str](), list[str]()
+    for action in parser._actions:
+        flags = [flag for flag in action.option_strings if flag.startswith("--")]
+        options += flags[:1]
+        if isinstance(action, argparse._SubParsersAction):
+            choices += _commands(action)
+        elif not action.option_strings:
+            choices += map(str, action.choices or ())
+        elif flags and action.choices:
+            yield f"{path} {flags[0]}=".strip(), tuple(map(str, action.choices))
     yield path, (*choices, *options)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
+            for name, inner in _commands(action).items():
                 yield from _below(inner, f"{path} {name}".strip())
+
+
+def _commands(action: argparse._SubParsersAction[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
+    found = dict[str, argparse.ArgumentParser]()
+    for name, inner in action.choices.items():
+        if inner not in found.values():
+            found[name] = inner
+    return found
 
 
 def bash(words: Words) -> str:
@@ -84,7 +103,9 @@ def bash(words: Words) -> str:
         for path, some in words.items()
         if some
     ]
-    return _BASH.replace("@CASES@", "\n".join(cases))
+    paths = "|".join(path for path in words if path and not path.endswith("="))
+    valued = "|".join(path.removesuffix("=") for path in words if " --" in path)
+    return _BASH.replace("@CASES@", "\n".join(cases)).replace("@PATHS@", paths).replace("@VALUED@", valued)
 
 
 def zsh(words: Words) -> str:
@@ -112,8 +133,13 @@ def fish(words: Words) -> str:
         if plain:
             lines.append(f"complete -c speciate -n '__speciate_at {path}' -a '{plain}'")
         lines += [
-            f"complete -c speciate -n '__speciate_at {path}' -l {each.removeprefix('--')}"
-            for each in given
+            f"complete -c speciate -n '__speciate_at {path}' -l {each.removeprefix('--')}{_values(words, path, each)}"
+            for each in some
             if each.startswith("--")
         ]
     return "\n".join(lines)
+
+
+def _values(words: Words, path: str, option: str) -> str:
+    values = words.get(f"{path} {option}=".strip())
+    return f" -x -a '{' '.join(values)}'" if values else ""

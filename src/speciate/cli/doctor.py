@@ -61,6 +61,8 @@ _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
 _NAMED = re.compile(r"([\w.-]+)\s*(?:\[([\w\s,-]+)\])?")
 _FOR_DEVELOPERS = ("dev", "demo", "browser", "all", "domains")
 _SHOWN = 5
+_EMPTY = {"Agents and editors": "  none that is known is on this machine; for any other: speciate serve"}
+"""What is said of a section without rows."""
 _CORE = ("mcp", "duckdb", "pyarrow", "numpy", "pillow", "sandlock")
 
 
@@ -87,6 +89,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         say(title)
         if rows := [["", "ok" if check.ok else "--", check.name, check.what] for check in checks]:
             say(format_table(rows))
+        else:
+            say(_EMPTY.get(title, "  none"))
     needed = (sections.popitem()[1], core(), sandbox(), sections["Approvals"][1:])
     return 0 if all(check.ok for checks in needed for check in checks) else 1
 

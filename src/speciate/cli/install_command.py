@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -119,11 +121,12 @@ def install(arguments: argparse.Namespace) -> int:
             Code.INVALID, f"{client.title} has no configuration for one folder.", f"speciate install {arguments.client}"
         )
     entry = _entry(arguments.workspace, arguments.tools)
-    if arguments.print:
-        say(snippet(client, entry))
-        return 0
     base = here if arguments.project else home
     file = base / (client.project if arguments.project else client.user)
+    if arguments.print:
+        say(snippet(client, entry))
+        sys.stderr.write(f"{client.title} reads it in {file}.{_unsaid_workspace(arguments.workspace)}\n")
+        return 0
     if arguments.remove:
         say(_write(file, client, None, own=not arguments.project))
     else:
@@ -131,8 +134,16 @@ def install(arguments: argparse.Namespace) -> int:
     if skills := client.project_skills if arguments.project else client.skills:
         say(_remove_skill(base / skills) if arguments.remove else _copy_skill(base / skills))
     if not arguments.remove:
-        say(f"{client.then}.")
+        say(f"{client.then}.{_unsaid_workspace(arguments.workspace)}")
     return 0
+
+
+def _unsaid_workspace(given: str | None) -> str:
+    """Clients start servers with an environment of their own."""
+    named = os.environ.get("SPECIATE_HOME")
+    if given or not named:
+        return ""
+    return f" It does not name $SPECIATE_HOME, which clients may lack: --workspace {shlex.quote(named)} does."
 
 
 def state(home: Path) -> dict[str, bool]:

@@ -78,7 +78,7 @@ def check(known: Iterable[Token], wanted: Mapping[str, Any]) -> None:
         raise SpeciateError(Code.INVALID, f"A token's role is one of {', '.join(ROLES)}.", "Name one: --role viewer")
     if not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
         raise SpeciateError(
-            Code.INVALID, f"A token ends after at most {LONGEST_DAYS:g} days.", "Ask for fewer: --days 90"
+            Code.INVALID, f"A token lasts more than 0 and at most {LONGEST_DAYS:g} days.", "Name them: --days 90"
         )
     digest = str(wanted["digest"])
     if not re.fullmatch(r"[0-9a-f]{12}", str(wanted["id"])) or not re.fullmatch(r"[0-9a-f]{64}", digest):

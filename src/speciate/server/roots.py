@@ -156,12 +156,18 @@ def _outside(app: App, path: str | Path, resolved: Path, allowed: Sequence[Path]
     refused = [f"{each} is {why}" for each in _requested_roots(app) if (why := _why_no_root(app, each))]
     if (unread := _in_the_file_alone(app, resolved)) is not None:
         return unread
+    # `roots` replace the client's folder, and a client over HTTP has none
+    start = (
+        ""
+        if app.workspace.settings.roots or app.caller.folder is None
+        else "start the client in the folder of your project, "
+    )
     never = f" ({'; '.join(refused)}, which is never one of them)" if refused else ""
     return SpeciateError(
         Code.REFUSED,
         f"{str(path)!r} leads to {resolved}, outside the folders that tools may use: "
         f"{', '.join(map(str, allowed))}{never}.",
-        "Use a path below one of these, start the client in the folder of your project, or ask a person to add the "
+        f"Use a path below one of these, {start}or ask a person to add the "
         f'folder to `roots` in {app.workspace.folders.root / "settings.toml"}: roots = ["/path/to/data"]',
     )
 

@@ -96,6 +96,8 @@ def test_an_object_that_was_sent_as_text_is_taken_for_what_it_is() -> None:
         ({"name": "a", "epochs": 99}, ["'epochs' is 99", "less than or equal to 9"]),
         ({"name": 5}, ["'name' is 5", "must be text"]),
         ({"name": "a", "tags": ["x", 1]}, ["'tags[1]' is 1", "must be text"]),
+        ({"name": "a", "tags": '["x"'}, ["must be a list; as JSON it is cut off or wrong", "column 5"]),
+        ({"name": "a", "limits": "quick"}, ["'limits' is 'quick', and must be an object."]),
         ({"name": "a", "limits": {"p95_latency_ms": -1}}, ["'limits.p95_latency_ms' is -1", "greater than 0"]),
         ({"name": "a", "source": 5}, ["'source"]),
     ],

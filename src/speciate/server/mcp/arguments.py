@@ -209,9 +209,21 @@ def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
     if kind in ("literal_error", "enum", "const"):
         return f"{_name(path)} is {value}, which is none of: {_choices(found) or context.get('expected', '')}"
     if "type" in found and kind.endswith(("_type", "_parsing", "_from_float", "_attributes_type")):
-        return f"{_name(path)} is {value}, and must be {_KINDS.get(found['type'], found['type'])}"
+        must = f"{_name(path)} is {value}, and must be {_KINDS.get(found['type'], found['type'])}"
+        return f"{must}{_json_mistake(detail['input'])}" if found["type"] in ("array", "object") else must
     reason = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{_name(path)} is {value}: it {reason}" if reason.startswith("should") else f"{_name(path)}: {reason}"
+
+
+def _json_mistake(value: object) -> str:
+    """Of a text that begins as JSON: where it ends to be some."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return ""
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError) as error:
+        return f"; as JSON it is cut off or wrong: {error}"
+    return ""
 
 
 def _name(path: Sequence[int | str]) -> str:
