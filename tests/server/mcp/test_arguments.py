@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.server.mcp.arguments import as_listed, input_schema, outline, output_schema, parse
 from speciate.server.tool_api import App, Result, tool
+from speciate.tools.watches import watch_use_case
 
 
 class Limits(BaseModel):
@@ -107,6 +108,16 @@ def test_a_wrong_argument_is_named_with_what_is_valid(given: dict[str, Any], sai
     for words in said:
         assert words in error.message
     assert error.recovery.startswith("Call make_thing again; its arguments are: name (required), limits, mode")
+
+
+def test_a_mistake_in_what_tools_list_shortens_names_the_call_that_shows_it_whole() -> None:
+    declaration = watch_use_case.__tool__  # type: ignore[attr-defined]
+    schema = input_schema(declaration.arguments)
+    with pytest.raises(SpeciateError) as raised:
+        parse("watch_use_case", declaration.arguments, schema, {"use_case": "x", "triggers": ["new_labels"]})
+    wanted = Call("list_options", {"kind": "argument", "name": "watch_use_case.triggers"}, "for what it takes")
+    assert raised.value.next == (wanted,)
+    assert not refusal(epochs=99).next
 
 
 def test_several_mistakes_are_told_at_once() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from speciate.errors import Code, SpeciateError, closest
+from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.finite import is_finite
 
 Schema = dict[str, Any]
@@ -193,7 +193,17 @@ def _refusal(tool: str, schema: Schema, details: Sequence[ErrorDetails]) -> Spec
         Code.INVALID,
         "; ".join(sentences[:_SHOWN]) + more + ".",
         f"Call {tool} again; its arguments are: {known}." if known else f"Call {tool} again, without arguments.",
+        next=_whole_arguments(tool, schema, details),
     )
+
+
+def _whole_arguments(tool: str, schema: Schema, details: Sequence[ErrorDetails]) -> list[Call]:
+    """For a mistake in an argument of which `tools/list` names the fields alone: the call that shows them."""
+    wrong = dict.fromkeys(str(detail["loc"][0]) for detail in details if detail["loc"])
+    deferred = [name for name in wrong if is_deferred(schema["properties"].get(name, {}))]
+    return [
+        Call("list_options", {"kind": "argument", "name": f"{tool}.{name}"}, "for what it takes") for name in deferred
+    ]
 
 
 def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
