@@ -408,7 +408,7 @@ def test_evidence_without_settings_keeps_the_rest() -> None:
 
 def test_folders_and_hosts_of_the_settings_are_shown_to_who_may_see_settings(served: Served, port: int) -> None:
     workspace, folder = served.workspace, "/srv/a-private-folder"
-    changed = {"roots": (Path(folder),), "private_hosts": ("10.9.8.7",)}
+    changed = {"roots": [Path(folder)], "private_hosts": ("10.9.8.7",)}
     workspace.settings = workspace.settings.model_copy(update=changed)
     people.enroll(workspace, Signer("jane"))
     try:
