@@ -65,7 +65,7 @@ def lives(pid: int) -> bool:
     ("task_head", "more"),
     [
         ("labels", {}),
-        ("tags", {"micro": 2}),
+        pytest.param("tags", {"micro": 2}, marks=pytest.mark.slow),
         ("tags", {"batch": 2, "size": 3}),
         pytest.param("boxes", {"size": 3}, marks=pytest.mark.slow(reason="three processes are in the one before")),
     ],
