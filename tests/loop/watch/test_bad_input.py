@@ -72,7 +72,9 @@ def day(year: Year, count: float = 1) -> Decision:
     return year.watcher.look()[USE_CASE]
 
 
-@pytest.mark.parametrize(("came", "outcome"), [(60, None), (59, "no_labels"), (0, "no_labels")])
+@pytest.mark.parametrize(
+    ("came", "outcome"), [(60, None), (59, "no_labels"), pytest.param(0, "no_labels", marks=pytest.mark.slow)]
+)
 def test_labels_three_weeks_late_and_two_fifths_never(year: Year, came: int, outcome: str | None) -> None:
     given = Given()
     labels_of(year, given)
