@@ -80,6 +80,11 @@ def _connect(path: str, config: Mapping[str, Any]) -> Attached | duckdb.DuckDBPy
     return duckdb.connect(path, config=dict(config))
 
 
+def attach_in(folder: Path) -> None:
+    """From now on the catalog in this folder is attached where it is opened."""
+    _folders.add(str(folder))
+
+
 @contextlib.contextmanager
 def catalog_in(folder: Path) -> Iterator[None]:
     """Meanwhile the catalog in this folder is attached where it is opened."""

@@ -6,13 +6,16 @@ this process (its decoding still in the sandbox) and registers the version.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import csv
 import importlib
 import json
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from speciate.settings import Settings
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.clock import Clock
 from speciate.workspace.workspace import Workspace
+from tests import attached
 from tests.conftest import ManualClock
 
 _GOOD = ("a joy from start to end", "moving and funny", "the best film of the year", "warm, clever and well acted")
@@ -131,15 +135,37 @@ def seeded(root: Path, name: str, **spec: Any) -> Path:
     return root
 
 
+@cache
+def _new_workspaces() -> tuple[Path, Path]:
+    """Closed and to be copied, one by the system's clock and one by a test's: they do not know where they lie."""
+    folder = tempfile.TemporaryDirectory(prefix="fresh-")
+    atexit.register(folder.cleanup)
+    made = Path(folder.name, "system"), Path(folder.name, "manual")
+    for root, clock in zip(made, (None, ManualClock()), strict=True):
+        workspace = Workspace(root, clock, Settings())
+        workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'place'"))
+        workspace.close()
+    return made
+
+
+def fresh(folder: Path, *, manual: bool = False) -> Path:
+    """`folder`: now a new workspace that nobody opened yet, its catalog attached where it is opened, for a third of
+    what it costs to make one. `manual`: of a test's own clock."""
+    shutil.copytree(_new_workspaces()[manual], folder)
+    attached.attach_in(folder)
+    return folder
+
+
 @contextlib.contextmanager
 def copied(
     seed: Path, folder: Path, clock: Clock | None = None, settings: Settings | None = None
 ) -> Iterator[Workspace]:
     """A copy of a closed workspace, at `folder`: what was ingested once is each test's own to change."""
     shutil.copytree(seed, folder)
-    workspace = Workspace(folder, clock, settings or Settings(policy="auto"))
-    yield workspace
-    workspace.close()
+    with attached.catalog_in(folder):
+        workspace = Workspace(folder, clock, settings or Settings(policy="auto"))
+        yield workspace
+        workspace.close()
 
 
 def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:

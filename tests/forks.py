@@ -24,6 +24,7 @@ import pkgutil
 import runpy
 import select
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -215,22 +216,39 @@ _serves = False
 
 
 def _start() -> None:
+    """The processes that fork: our own, or one set of them for all workers of one run of pytest-xdist, which lives as
+    long as the process that started the workers."""
     global _folder  # noqa: PLW0603 - one for the whole process
+    if run := os.environ.get("PYTEST_XDIST_TESTRUNUID"):
+        shared = Path(tempfile.gettempdir(), f"forks-{run}")
+        shared.mkdir(mode=0o700, exist_ok=True)
+        _folder = str(shared)
+        with (shared / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (shared / "programs").exists():
+                _listen(os.getppid(), shared=True).wait()
+        return
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
     _folder = folder.name
+    server = _listen(os.getpid(), shared=False)
+    atexit.register(_end, server)
+
+
+def _listen(watched: int, *, shared: bool) -> subprocess.Popen[bytes]:
+    """`shared`: what is started goes on as nobody's child, for it is no more this process's than another worker's."""
     with contextlib.ExitStack() as stack:
         listeners = {name: stack.enter_context(socket.socket(socket.AF_UNIX)) for name in _FAMILIES}
         for name, listener in listeners.items():
             listener.bind(f"{_folder}/{name}")
             listener.listen(64)
         numbers = {name: listener.fileno() for name, listener in listeners.items()}
-        code = f"from tests.forks import serve; serve({numbers!r}, {_folder!r}, {os.getpid()})"
-        server = subprocess.Popen(
+        leave = "import os; os.fork() and os._exit(0); os.setsid(); " if shared else ""
+        code = f"{leave}from tests.forks import serve; serve({numbers!r}, {_folder!r}, {watched}, {shared})"
+        return subprocess.Popen(
             [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=list(numbers.values()),
             stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | LIBRARIES,
         )  # fmt: skip
-    atexit.register(_end, server)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
@@ -385,12 +403,12 @@ def _show_as(command: Sequence[str]) -> None:
     ctypes.memmove(begin, line.ljust(end - begin, b"\0"), end - begin)
 
 
-def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
-    """Fork until the process that tests is gone."""
+def serve(numbers: Mapping[str, int], folder: str, watched: int, shared: bool) -> None:
+    """Fork until the process that tests, or where that is `shared` the one that started all that test, is gone."""
     global _folder, _serves
     _folder, _serves = folder, True
-    watch = os.pidfd_open(parent)
-    if os.getppid() != parent:
+    watch = os.pidfd_open(watched)
+    if not shared and os.getppid() != watched:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     preload([*_MODULES, *(name for package in _PACKAGES for name in _modules(package))])
@@ -400,6 +418,8 @@ def serve(numbers: Mapping[str, int], folder: str, parent: int) -> None:
     start_programs_here()
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
+    if shared:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _modules(package: str) -> list[str]:

@@ -19,6 +19,7 @@ import psutil
 from speciate.governance import audit
 from speciate.jobs.job import State
 from speciate.workspace.workspace import Workspace
+from tests import forks
 
 FIXTURE = Path(__file__).with_name("fixture.py")
 CLIENT = Path(__file__).with_name("client.py")
@@ -67,7 +68,7 @@ class World:
         self.kills: Counter[str] = Counter()
         self._environment = os.environ | ({"SPECIATE_FAULT": fault} if fault else {})
         self._clients: list[subprocess.Popen[str]] = []
-        self._candidates: list[subprocess.Popen[bytes]] = []
+        self._candidates: list[forks.Fork | subprocess.Popen[bytes]] = []
 
     # Processes
 
@@ -85,7 +86,7 @@ class World:
         ]
         for _ in range(count):
             self._candidates.append(
-                subprocess.Popen(
+                forks.start(
                     argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     env=self._environment, start_new_session=True,
                 )

@@ -215,7 +215,7 @@ def test_what_a_policy_answered_leaves_as_actions_beside_the_recorded_ones(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     """Opened by pyarrow, by the layout that LeRobot documents; LeRobot itself does not install beside this package."""
-    source = write(tmp_path / "set", demonstrations(range(12)), Layout(per_data=12, per_video=12))
+    source = write(tmp_path / "set", demonstrations(range(8)), Layout(per_data=8, per_video=8))
     ingest(workspace, "reach", source=str(source))
     few = {"candidates": ["ridge"]}
     run_job(workspace, "train", name="policy", dataset="reach", method="classical", hyperparameters=few)
@@ -229,7 +229,7 @@ def test_what_a_policy_answered_leaves_as_actions_beside_the_recorded_ones(
     episodes = pa.concat_tables(map(pq.read_table, sorted((root / "meta/episodes").glob("*/*.parquet")))).to_pylist()
     assert "prediction" not in episodes[0]
     assert info["total_frames"] == steps.num_rows
-    assert info["total_episodes"] == len(episodes) == 12
+    assert info["total_episodes"] == len(episodes) == 8
     read = load_examples(workspace.folders, resolve(workspace.database, "acted"))
     given = {each.columns["seed"]: each for each in read}
     for episode in episodes:

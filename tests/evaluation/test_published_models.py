@@ -400,7 +400,8 @@ def judged(workspace: Workspace, models: Path, gates: list[dict[str, Any]], **re
 @pytest.mark.parametrize(
     ("if_unknown", "outcome", "said"),
     [
-        (None, "not_known", "a person accepts that once"), ("ask", "not_known", "a person accepts that once"),
+        (None, "not_known", "a person accepts that once"),
+        pytest.param("ask", "not_known", "a person accepts that once", marks=pytest.mark.slow),
         ("refuse", "fail", "refuses such models"), ("accept", "pass", "accepts that"),
     ],
 )  # fmt: skip
@@ -478,7 +479,7 @@ def test_a_folder_is_held_back_by_the_stricter_licence_where_mit_is_asked(worksp
             workspace, fetch.KIND,
             {"name": name, "source": f"path:{folder}", "labels": {"NEGATIVE": "bad", "POSITIVE": "good"}},
         )["model"]  # fmt: skip
-        for model in (made, folder):
+        for model in {"agpl": (made, folder), "weights": (made,), "mit": (folder,)}[name]:
             decision = run(workspace, model, use_case="triage").decision
             assert decision is not None
             (gate,) = [each for each in decision.gates if each.gate.rule == "license"]

@@ -108,7 +108,9 @@ def define(workspace: Workspace, **changes: Any) -> None:
 
 
 def train_model(workspace: Workspace, name: str = "points", **spec: Any) -> str:
-    given = {"name": name, "dataset": "flowers", "method": "classical", "hyperparameters": {}}
+    """On a line, which the clouds are told apart by: every learner and their mean take ten times as long."""
+    lines = {"candidates": ["logistic", "ridge"]}
+    given = {"name": name, "dataset": "flowers", "method": "classical", "hyperparameters": lines}
     return str(perform(workspace, train.KIND, given | spec)["model"])
 
 

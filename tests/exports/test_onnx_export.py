@@ -78,7 +78,14 @@ def export(parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path, form
 
 @pytest.mark.parametrize(
     ("form", "quantize", "near"),
-    [("onnx", "none", 1e-5), ("onnx", "int8", 0.1), ("openvino", "none", 1e-5), ("openvino", "int8", 0.1)],
+    [
+        ("onnx", "none", 1e-5),
+        ("openvino", "int8", 0.1),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow(reason="each form and each precision is in the two before"))
+            for more in (("onnx", "int8", 0.1), ("openvino", "none", 1e-5))
+        ),
+    ],
 )
 def test_an_export_answers_like_its_parent_with_the_same_head(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path, form: str, quantize: str, near: float

@@ -11,6 +11,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.kinds import Kinds
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
+from tests.data import fresh
 from tests.jobs.work import KINDS
 
 
@@ -18,7 +19,7 @@ from tests.jobs.work import KINDS
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """Started, with real time and room for eight runs."""
     settings = Settings(policy="auto", capacity=Capacity(cpu=8))
-    workspace = Workspace(tmp_path / "workspace", settings=settings)
+    workspace = Workspace(fresh(tmp_path / "workspace"), settings=settings)
     engine = Engine(workspace, Kinds(extra=KINDS))
     engine.start()
     yield engine

@@ -18,6 +18,7 @@ from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import ENTRY, Work
 
@@ -45,7 +46,9 @@ def stage() -> Stage:
 
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(capacity=Capacity(cpu=8, memory_mb=8000)))
+    workspace = Workspace(
+        fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(capacity=Capacity(cpu=8, memory_mb=8000))
+    )
     allow(workspace, 5.0)
     yield Engine(workspace, Kinds(extra=[ASKS]), executor=stage)
     workspace.close()

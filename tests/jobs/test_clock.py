@@ -16,6 +16,7 @@ from speciate.server import job_view
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.jobs.test_reconcile import LIMITED, Stage, running
 from tests.jobs.work import KINDS
 
@@ -30,7 +31,9 @@ def stage() -> Stage:
 
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000)))
+    workspace = Workspace(
+        fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000))
+    )
     yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED]), executor=stage)
     workspace.close()
 

@@ -293,6 +293,7 @@ def test_a_real_run_stops_for_a_full_disk_and_goes_on_from_its_checkpoint(engine
     assert (held.attempt, held.retries, held.losses) == (1, 0, 0)
     assert "with room it resumes by itself" in (held.reason or "")
     free[0] = 100 * GB
+    engine._wake.set()  # it would look again within two seconds
     ended = engine.wait(job.id, timeout=LONG)
     assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
     assert ended.result is not None

@@ -19,6 +19,7 @@ from speciate.settings import Capacity, Settings
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.jobs.work import ENTRY, KINDS, Work, plan
 
 
@@ -76,7 +77,9 @@ def stage() -> Stage:
 
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000)))
+    workspace = Workspace(
+        fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000))
+    )
     yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED]), executor=stage)
     workspace.close()
 

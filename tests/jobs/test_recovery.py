@@ -48,7 +48,7 @@ def test_a_job_that_ended_and_one_that_still_runs_are_both_there_again(tmp_path:
     engine = engine_over(Workspace(tmp_path / "workspace"))
     done = engine.submit("work", {"value": 7})
     result = engine.wait(done.id, timeout=30).result
-    live = engine.submit("work", {"seconds": 3, "value": 8})
+    live = engine.submit("work", {"seconds": 1.5, "value": 8})
     while engine.get(live.id).state is not State.RUNNING:
         engine.wait(live.id, until="change", timeout=30)
     end(engine)

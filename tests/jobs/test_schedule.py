@@ -21,6 +21,7 @@ from speciate.settings import Capacity, Disk, Settings
 from speciate.workspace.disk_space import GB, DiskSpace
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.jobs.test_reconcile import Stage, running
 from tests.jobs.work import ENTRY, KINDS, Work
 
@@ -194,7 +195,7 @@ def disk() -> SetDisk:
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage, disk: SetDisk) -> Iterator[Engine]:
     settings = Settings(capacity=Capacity(cpu=8, memory_mb=1000), disk=Disk(stop_below_gb=1))
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=settings)
+    workspace = Workspace(fresh(tmp_path / "w", manual=True), clock=clock, settings=settings)
     workspace.room.usage = lambda folder: (200 * GB, int(disk.free * GB))
     yield Engine(workspace, Kinds(extra=[*KINDS, BIG, TIDY]), executor=stage)
     workspace.close()

@@ -25,6 +25,7 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Folders, Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import KINDS
 from tests.promotion import world
@@ -54,7 +55,7 @@ def stage() -> Stage:
 @pytest.fixture
 def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]:
     settings = Settings(policy="auto", capacity=Capacity(cpu=4, memory_mb=1000), retention=Retention(keep_versions=2))
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=settings)
+    workspace = Workspace(fresh(tmp_path / "w", manual=True), clock=clock, settings=settings)
     yield Engine(workspace, Kinds(extra=KINDS), executor=stage)
     workspace.close()
 

@@ -174,7 +174,8 @@ def test_a_command_that_hangs_is_ended_with_what_it_began(monkeypatch: pytest.Mo
         command(("sh", "-c", "sleep 60 & sleep 60"))(NOTICE)
 
 
-def test_nobody_waits_for_a_hook_that_hangs(workspace: Workspace) -> None:
+def test_nobody_waits_for_a_hook_that_hangs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "_JOIN_SECONDS", 0.2)
     entered, leave = threading.Event(), threading.Event()
 
     def hang(notice: Notice) -> None:

@@ -170,11 +170,27 @@ def _garbage(workspace: Workspace) -> set[str]:
     return {*names, *deleted}
 
 
-@pytest.fixture
-def made(tmp_path: Path, clock: ManualClock) -> World:
-    """Forty days of work; then a backup, and one day more that it does not know."""
-    root = tmp_path / "w"
+def _opened(root: Path, clock: ManualClock) -> Workspace:
+    """It does not know where it lies, so no copy is taken for one."""
     workspace = Workspace(root, clock, _SETTINGS)
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'place'"))
+    return workspace
+
+
+@pytest.fixture
+def made(story: World, tmp_path: Path, clock: ManualClock) -> World:
+    """A copy of `story`, at its end."""
+    shutil.copytree(story.root.parent, tmp_path, dirs_exist_ok=True)
+    clock.advance(40 * _DAY)
+    return story._replace(root=tmp_path / "w")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Forty days of work; then a backup, and one day more that it does not know."""
+    folder, clock = tmp_path_factory.mktemp("story"), ManualClock()
+    root = folder / "w"
+    workspace = _opened(root, clock)
     world.define(workspace)
     clock.advance(_DAY)
     needed = _dataset(workspace, 5) | _model(workspace, "good") | _evaluation(workspace, "evaluation-first")
@@ -187,8 +203,8 @@ def made(tmp_path: Path, clock: ManualClock) -> World:
     _job(workspace, "job-early")
     _touch(root, clock.now() - 60)
     workspace.close()
-    shutil.copytree(root, tmp_path / "before")
-    workspace = Workspace(root, clock, _SETTINGS)
+    shutil.copytree(root, folder / "before")
+    workspace = _opened(root, clock)
     clock.advance(38 * _DAY)
     needed |= _dataset(workspace, 7)
     _job(workspace, "job-middle")
@@ -269,7 +285,7 @@ def test_a_lost_catalog_costs_no_file_that_was_needed(how: str, made: World, clo
     def look(workspace: Workspace, day: int) -> None:
         assert _files(root) >= made.needed | made.notes, f"day {day}"
 
-    _days(root, clock, range(0, 30, 3), look)
+    _days(root, clock, range(0, 30, 5), look)
     workspace = Workspace(root, clock, _SETTINGS)
     gone = {path for path in before - _files(root) if not path.startswith(("backups/", "runs/", "catalog"))}
     assert gone <= made.garbage, "what was garbage already when the backup was made, and nothing else"
@@ -289,8 +305,8 @@ def test_on_a_healthy_workspace_all_of_the_garbage_goes_and_it_alone(made: World
         if day == 1:  # on the day before, what a person had deleted went
             assert "MB are there that nothing needs" in status(workspace).alerts[0]
 
-    _days(made.root, clock, range(10), look)
-    _days(made.root, clock, range(10, 30, 4), look)
+    _days(made.root, clock, range(3), look)
+    _days(made.root, clock, range(3, 30, 4), look)
     first = {path for path in made.garbage if path not in seen[1]}
     assert first == {path for path in made.garbage if path.startswith("models/unwanted")}, "a person asked for that"
     left = _files(made.root)
@@ -320,7 +336,7 @@ def test_rows_that_vanish_without_a_word_keep_their_files_and_somebody_hears_of_
         assert _files(made.root) >= made.needed | made.notes, f"day {day}"
         assert day == 0 or any("The catalog lacks" in alert for alert in status(workspace).alerts)
 
-    _days(made.root, clock, range(0, 30, 3), look)
+    _days(made.root, clock, range(0, 30, 5), look)
     assert len(automatic_backups(made.root / "backups")) > 5
 
 

@@ -184,8 +184,17 @@ def test_a_workspace_in_which_nothing_is_wrong_is_whole(kept: Kept) -> None:
     assert walk.seen.files > 20
 
 
-@pytest.mark.parametrize("share", [0.03, 0.45, 0.97])
-@pytest.mark.parametrize("name", KINDS)
+_SHARES = (0.03, 0.45, 0.97)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        pytest.param(name, share, marks=pytest.mark.slow if (number + place) % len(_SHARES) else ())
+        for number, name in enumerate(KINDS)
+        for place, share in enumerate(_SHARES)
+    ],
+)
 def test_a_flipped_byte_is_found_and_named_and_the_rest_is_usable(
     kept: Kept, flipped: Callable[[Path, float], None], name: str, share: float
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def usable(name: str, media: Any) -> None:
         assert sketch is None or (modality.sketching is not None and len(sketch) == modality.sketching.width)
 
 
+@cache
 def width(name: str) -> int:
     """Of the features of a modality's first sample: every other must have as many."""
     modality = find(name)
@@ -148,14 +150,14 @@ def test_a_summary_says_what_the_medium_says(sample: Sample) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99])
-def test_a_truncated_file_is_told_where_its_format_knows(sample: Sample, share: float) -> None:
-    media = decoded(sample.modality, sample.data[: int(len(sample.data) * share)])
-    if isinstance(media, DecodeError):
-        assert media.quality in ("partial", "error")
-    else:
-        assert not sample.declares
-        usable(sample.modality, media)
+def test_a_truncated_file_is_told_where_its_format_knows(sample: Sample) -> None:
+    for share in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
+        media = decoded(sample.modality, sample.data[: int(len(sample.data) * share)])
+        if isinstance(media, DecodeError):
+            assert media.quality in ("partial", "error"), share
+        else:
+            assert not sample.declares, share
+            usable(sample.modality, media)
 
 
 @EACH
@@ -168,7 +170,7 @@ def test_not_even_the_last_bytes_may_be_missing(sample: Sample) -> None:
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_flipped_bytes_are_refused_or_still_usable(sample: Sample, seed: int) -> None:
     chance = random.Random(seed)
-    for flips in (1, 1, 3, 5, 30):
+    for flips in (1, 5, 30) if seed == 0 else (1, 1, 3, 5, 30):
         data = bytearray(sample.data)
         for _ in range(flips):
             data[chance.randrange(len(data))] = chance.randrange(256)
@@ -204,6 +206,8 @@ def test_blank_bytes_are_an_error(name: str) -> None:
 @ALL
 def test_another_modalitys_file_is_refused_or_usable(name: str) -> None:
     for sample in SAMPLES:
+        if sample.modality == name:
+            continue
         media = decoded(name, sample.data)
         if not isinstance(media, DecodeError):
             usable(name, media)

@@ -102,7 +102,7 @@ def test_series_of_any_number_of_channels_have_features_of_one_length(channels: 
     series = TIME_SERIES.admit(np.random.default_rng(0).normal(size=(channels, 50)))
     features = TIME_SERIES.features(series)
     assert features.shape == (408,)
-    for channel in range(channels):
+    for channel in {*range(min(channels, 9)), channels - 1}:
         changed = series.copy()
         changed[channel] += 1
         assert apart(features, TIME_SERIES.features(changed)) > 0.1

@@ -31,7 +31,7 @@ def echo(process: SandboxedProcess) -> bytes:
         process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_it_dies_with_the_process_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
     starts = f"""
         import sys, time

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -182,14 +183,22 @@ def test_the_parent_holds_no_secret_and_nothing_that_was_asked(tmp_path: Path, m
 
 
 def private_memory(pid: int) -> bytes:
-    found = bytearray()
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+    """What it may write to, as far as there is something: to read pages that nothing was written to takes seconds."""
+    found, page = bytearray(), os.sysconf("SC_PAGE_SIZE")
+    with (
+        Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory,
+        Path(f"/proc/{pid}/pagemap").open("rb", buffering=0) as pages,
+    ):
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             place, rights, *_ = line.split()
             if rights.startswith("rw"):
                 low, high = (int(each, 16) for each in place.split("-"))
-                memory.seek(low)
-                found += memory.read(high - low) or b""
+                pages.seek(low // page * 8)
+                there = np.frombuffer(pages.read((high - low) // page * 8), np.uint64) >> np.uint64(62) > 0
+                edges = np.flatnonzero(np.diff(there.astype(np.int8), prepend=0, append=0))
+                for begin, end in edges.reshape(-1, 2).tolist():
+                    memory.seek(low + begin * page)
+                    found += memory.read((end - begin) * page) or b""
     return bytes(found)
 
 

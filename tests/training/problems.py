@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import trimesh
-from mnist1d.data import get_dataset_args, make_dataset
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 
@@ -552,6 +551,8 @@ def _bursts() -> Rows:
 
 def _signals() -> Rows:
     """MNIST-1D: the shapes of ten digits, shifted, stretched, sheared and noisy."""
+    from mnist1d.data import get_dataset_args, make_dataset  # slow to import: matplotlib
+
     wanted = get_dataset_args()
     wanted.num_samples = 2000
     made = make_dataset(wanted)

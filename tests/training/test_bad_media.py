@@ -71,7 +71,7 @@ def test_series_of_any_length_are_learned_from_and_answered(workspace: Workspace
     kinds = [i // 4 % 2 for i in range(120)]
     series = []
     for kind in kinds:
-        steps = np.arange(int(chance.integers(20, 90)))
+        steps = np.arange(int(chance.integers(2, 9)) * 10 + 7 * kind)
         series.append((np.sin(steps * (0.3 + 0.5 * kind)) + chance.normal(0, 0.2, len(steps))).tolist())
     labels = [("slow", "fast")[kind] for kind in kinds]
     make_dataset(

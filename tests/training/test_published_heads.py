@@ -32,7 +32,7 @@ from tests.models.published import doubles
 from tests.training.world import make_dataset, model_path, png, thirds, train_now
 
 COUNT = 60
-QUICK = {"num_train_epochs": 20, "learning_rate": [3e-3], "batch_size": 8}
+QUICK = {"num_train_epochs": 10, "learning_rate": [3e-3], "batch_size": 8}
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,10 @@ def test_an_incomplete_tail_costs_only_the_commit_that_it_belonged_to(crashed: P
     assert kept == crashed / "backups" / "torn-1"
 
 
-@pytest.mark.parametrize("place", range(40, 4000, 331))
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(place, marks=pytest.mark.slow if at % 3 else ()) for at, place in enumerate(range(40, 4000, 331))],
+)
 def test_a_damaged_byte_costs_what_follows_it_and_both_files_are_kept(crashed: Path, place: int) -> None:
     log = crashed / "catalog.duckdb.wal"
     before = bytearray(log.read_bytes())

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,7 +18,7 @@ from speciate.datasets.columns import START
 from speciate.datasets.versions import Manifest, Part, Version, find_parent
 from speciate.errors import Call, Code, SpeciateError
 from speciate.refs import dataset_ref
-from speciate.workspace import integrity
+from speciate.workspace import integrity, memory_database
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
@@ -137,7 +136,7 @@ def first_single(folders: Folders, manifest: Manifest, split: str) -> str | None
     """The id of a usable row of the split that is a whole by itself, not a window of a longer medium; None without."""
     windows = f" AND {START} IS NULL" if START in stored_columns(folders, manifest) else ""
     query = f"SELECT id FROM {relation(folders, manifest)} WHERE split = ? AND quality = 'ok'{windows} LIMIT 1"
-    with duckdb.connect(":memory:") as connection:
+    with memory_database.cursor() as connection:
         found = connection.execute(query, [split]).fetchone()
     return None if found is None else str(found[0])
 
@@ -203,6 +202,6 @@ def mean_length(folders: Folders, manifest: Manifest) -> float:
         length = next((f'"{name}"' for name in _MEASURED if name in manifest.columns), "")
     if not length:
         return 1.0
-    with duckdb.connect() as connection:
+    with memory_database.cursor() as connection:
         found = connection.execute(f"SELECT avg({length}) FROM {relation(folders, manifest)}").fetchone()
     return max(1e-3, float(found[0])) if found and found[0] is not None else 1.0

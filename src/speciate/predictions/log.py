@@ -297,7 +297,7 @@ class Writer:
         """Whether the segment's name is on the disk, too."""
         self._done: list[_OpenSegment] = []
         self._dirty = threading.Event()
-        self._ending = False
+        self._ending = threading.Event()
         self._missed, self._missed_in_all = MissedAnswers(), 0
         self._stamp = folder.roll_stamp()
         self.folder_bytes = 0
@@ -344,7 +344,7 @@ class Writer:
         self._finish()
 
     def close(self) -> None:
-        self._ending = True
+        self._ending.set()
         self._dirty.set()
         if self._thread:
             self._thread.join()
@@ -422,10 +422,10 @@ class Writer:
     # The thread
 
     def _keep(self) -> None:
-        while not self._ending:
+        while not self._ending.is_set():
             told = self._dirty.wait(2 * _SYNC_SECONDS if self._open else _IDLE_SECONDS)
             if told:
-                time.sleep(_SYNC_SECONDS)  # what comes meanwhile goes along
+                self._ending.wait(_SYNC_SECONDS)  # what comes meanwhile goes along
             self._look()
             if told:
                 self._dirty.clear()

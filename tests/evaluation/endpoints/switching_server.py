@@ -32,6 +32,7 @@ class Served(ThreadingHTTPServer):
     is asked for. `refuses`: parameters that meet a 400. `down`: all meets a 503."""
 
     daemon_threads = True
+    request_queue_size = 128  # of five, the first round of calls fills the queue, and who finds it full waits a second
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -47,6 +48,8 @@ class Served(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Served
 
     def do_POST(self) -> None:

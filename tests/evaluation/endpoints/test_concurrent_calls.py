@@ -23,7 +23,7 @@ QUICK = Limits(
     backoff_s=0.01,
     failures_in_a_row=5,
 )
-IMPATIENT = QUICK._replace(timeouts=Timeouts(first_byte=0.8))
+IMPATIENT = QUICK._replace(timeouts=Timeouts(first_byte=0.4))
 PRICES = {"usd_per_1m_input": 100.0, "usd_per_1m_output": 1000.0}
 """A call of the stub takes 10 tokens and gives 2: $0.003."""
 LOOPBACK = ("127.0.0.1",)

@@ -17,13 +17,16 @@ from speciate.models import registry as registered
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
+from tests.data import fresh
 from tests.evaluation.endpoints.switching_server import Served, model, served
 from tests.evaluation.world import make_dataset, perform
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path / "w", clock=clock, settings=Settings(private_hosts=("127.0.0.1",)))
+    workspace = Workspace(
+        fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(private_hosts=("127.0.0.1",))
+    )
     yield workspace
     workspace.close()
 

@@ -21,8 +21,11 @@ def taken(chance: random.Random, model: str, *, noise: float = 0.0, words: int =
     return Fingerprint(form=1, asked=0.0, answers=tuple((told(q), told(q)) for q in range(COUNT)), served=("m",))
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 0.6, 1.0])
-@pytest.mark.parametrize("words", [2, pytest.param(3, marks=pytest.mark.slow(reason="between the other two")), 50])
+_BETWEEN = pytest.mark.slow(reason="between the others")
+
+
+@pytest.mark.parametrize("noise", [0.0, pytest.param(0.1, marks=_BETWEEN), 0.3, pytest.param(0.6, marks=_BETWEEN), 1.0])
+@pytest.mark.parametrize("words", [2, pytest.param(3, marks=_BETWEEN), 50])
 def test_an_unchanged_endpoint_is_rarely_called_changed_however_noisy_it_is(noise: float, words: int) -> None:
     chance = random.Random(7)
     times = 1_500

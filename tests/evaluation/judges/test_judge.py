@@ -16,6 +16,7 @@ from speciate.evaluation.reports import report
 from speciate.evaluation.reports.report import Report
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.data import fresh
 from tests.evaluation import world
 from tests.evaluation.judges import texts
 from tests.evaluation.predictors.answering import Answering, answering
@@ -24,7 +25,7 @@ from tests.evaluation.predictors.test_endpoint import register
 
 @pytest.fixture
 def sums(tmp_path: Path) -> Iterator[Workspace]:
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
+    workspace = Workspace(fresh(tmp_path / "workspace"), settings=Settings(policy="auto", private_hosts=("127.0.0.1",)))
     texts.make_dataset(workspace)
     texts.define(workspace)
     yield workspace
@@ -201,15 +202,18 @@ def test_planted_instructions_stay_between_the_tags(sums: Workspace, judge: Answ
 
 
 def test_labels_can_be_judged_as_well(flowers: Workspace) -> None:
+    world.make_dataset(flowers, "few", splits={"train": 10, "test": 60})
     with answering() as server:
         server.answer = lambda text: json.dumps(
             {"verdict": "yes" if texts.fenced(text)["answer"] == texts.fenced(text)["reference"] else "no"}
         )
         register(flowers, "arbiter", server, model="arbiter")
         judging = {"model": "arbiter", "scale": "yes/no"}
-        result = world.evaluate_models(flowers, models=["column:rules", "points"], judge=judging, latency=False)
+        result = world.evaluate_models(
+            flowers, models=["column:rules", "points"], dataset="few", judge=judging, latency=False
+        )
         found = report.find_report(flowers.database, result["evaluation"])
         assert found.metric == found_judge(found).metric
         row = found.row("points")
         assert row.value == row.metrics["accuracy"].value
-        assert len(server.asked) <= 400
+        assert len(server.asked) <= 120

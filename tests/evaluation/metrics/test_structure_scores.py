@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import biotite.structure as biotite
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -54,6 +53,8 @@ CASES = [(0.0, 0.0), (0.3, 0.0), (1.0, 0.4), (2.0, 0.0), (0.5, 1.2), (3.0, 2.0),
 
 @pytest.mark.parametrize(("noise", "hinge"), CASES)
 def test_scores_are_those_of_the_libraries(chain: Places, noise: float, hinge: float) -> None:
+    import biotite.structure as biotite  # slow to import: matplotlib
+
     answer = moved(chain, 1, noise, hinge)
     given = asked(chain, answer)
     superimposer = SVDSuperimposer()
@@ -108,7 +109,7 @@ def test_models_that_predict_places_are_compared_by_them(workspace: Workspace, c
         {"text": f"the fold of protein {number}", "truth": json.dumps(part.tolist()),
          "near": json.dumps(moved(part, number, 0.3).tolist()), "far": json.dumps(moved(part, number, 6.0).tolist()),
          "split": "test"}
-        for number, part in enumerate(chain[start : start + 60] for start in range(0, 80, 4))
+        for number, part in enumerate(chain[start : start + 60] for start in range(0, 80, 10))
     )  # fmt: skip
     data.ingest(workspace, "folds", rows=rows, inputs=("text",))
     define(workspace, "folding", "text-generation", metric="exact_match", target_column="truth")

@@ -47,6 +47,7 @@ class Answering(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Answering
 
     def log_message(self, *_: Any) -> None:

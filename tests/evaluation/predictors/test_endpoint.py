@@ -56,11 +56,17 @@ def test_an_endpoint_on_this_machine_that_no_person_listed_is_refused_before_the
     assert served.asked == []
 
 
-def test_no_recorded_answer_is_asked_again(flowers: Workspace, served: Answering) -> None:
-    spec: dict[str, Any] = {"models": ["oracle", "points"], "latency": False}
+@pytest.fixture
+def few(flowers: Workspace) -> str:
+    """A dataset with sixty rows to be tested."""
+    return world.make_dataset(flowers, "few", splits={"train": 10, "test": 60}).name
+
+
+def test_no_recorded_answer_is_asked_again(flowers: Workspace, served: Answering, few: str) -> None:
+    spec: dict[str, Any] = {"models": ["oracle", "points"], "latency": False, "dataset": few}
     first = world.evaluate_models(flowers, **spec)
     asked = len(served.asked)
-    assert asked == 200
+    assert asked == 60
     second = world.evaluate_models(flowers, **spec, metrics=["mcc"])
     assert len(served.asked) == asked
     rows = [result["report"]["leaderboard"] for result in (first, second)]
@@ -69,26 +75,28 @@ def test_no_recorded_answer_is_asked_again(flowers: Workspace, served: Answering
     )
 
 
-def test_other_words_are_another_question(flowers: Workspace, served: Answering) -> None:
-    world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
+def test_other_words_are_another_question(flowers: Workspace, served: Answering, few: str) -> None:
+    world.evaluate_models(flowers, models=["oracle", "points"], dataset=few, latency=False)
     world.evaluate_models(
-        flowers, models=["oracle", "points"], latency=False,
+        flowers, models=["oracle", "points"], dataset=few, latency=False,
         prompt={"template": "Point:\nx: {x}\ny: {y}\nOne of\n{labels}", "few_shot": 2},
     )  # fmt: skip
-    assert len(served.asked) == 400
+    assert len(served.asked) == 120
     assert served.asked[-1].startswith("Point:\nx: ")
 
 
-def test_repeats_are_asked_and_averaged_before_models_are_compared(flowers: Workspace, served: Answering) -> None:
-    result = world.evaluate_models(flowers, models=["points", "oracle"], repeats=3, latency=False)
+def test_repeats_are_asked_and_averaged_before_models_are_compared(
+    flowers: Workspace, served: Answering, few: str
+) -> None:
+    result = world.evaluate_models(flowers, models=["points", "oracle"], dataset=few, repeats=3, latency=False)
     found = report.find_report(flowers.database, result["evaluation"])
-    assert len(served.asked) == 600
-    assert (found.row("oracle").n, found.row("oracle").repeats, found.row("points").repeats) == (200, 3, 1)
+    assert len(served.asked) == 180
+    assert (found.row("oracle").n, found.row("oracle").repeats, found.row("points").repeats) == (60, 3, 1)
     folder = flowers.folders.evaluations / result["evaluation"]
     rows = pq.read_table(folder / "predictions.parquet").to_pylist()
-    assert sum(row["model"] == "oracle@v1" for row in rows) == 600
+    assert sum(row["model"] == "oracle@v1" for row in rows) == 180
     scores = pq.read_table(folder / "scores.parquet").to_pylist()
-    assert sum((row["model"], row["metric"]) == ("oracle@v1", "accuracy") for row in scores) == 200
+    assert sum((row["model"], row["metric"]) == ("oracle@v1", "accuracy") for row in scores) == 60
 
 
 def test_a_budget_is_a_hard_stop_and_what_was_paid_is_kept(flowers: Workspace, served: Answering) -> None:
@@ -122,6 +130,7 @@ def test_an_ensemble_answers_with_its_members_recorded_answers(flowers: Workspac
     assert 0.9 < together["value"] <= 1.0
 
 
+@pytest.mark.slow(reason="test_judge.py: what answers and verdicts cost, by job")
 def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answering) -> None:
     world.evaluate_models(flowers, models=["oracle", "points"], latency=False)
     jobs = {path.name.split(".")[0] for path in flowers.folders.predictions.glob("*/*.parquet")}
@@ -130,6 +139,7 @@ def test_what_was_paid_is_known_by_job_and_host(flowers: Workspace, served: Answ
     assert 0.0204 - 1e-9 <= sum(paid.values()) < 0.03  # more where a connection was lost: what that cost nobody said
 
 
+@pytest.mark.slow(reason="the one that is as good is replaced, below")
 def test_a_public_model_that_is_better_is_not_replaced(flowers: Workspace, served: Answering) -> None:
     world.make_dataset(flowers, "few", splits={"train": 6, "validation": 4, "test": 2})
     weak = world.train_model(flowers, "weak", dataset="few", hyperparameters={"candidates": ["boosting"]})

@@ -21,6 +21,7 @@ from speciate.evaluation.reports.error_analysis import (
 )
 from speciate.evaluation.statistics import Floats
 from speciate.workspace.workspace import Workspace
+from tests.data import fresh
 from tests.evaluation import handmade
 from tests.evaluation.handmade import answer, report, row
 
@@ -29,7 +30,7 @@ LABELS = ["ant", "bee", "cat", "dog", "eel"]
 
 @pytest.fixture
 def asked(tmp_path: Path) -> dict[str, Any]:
-    workspace, chance = Workspace(tmp_path / "w"), random.Random(7)
+    workspace, chance = Workspace(fresh(tmp_path / "w")), random.Random(7)
     references = {f"ex-{i}": chance.choice(LABELS) for i in range(300)}
     said = [
         answer("m@v1", one, reference if chance.random() < 0.6 else chance.choice(LABELS))

@@ -13,6 +13,7 @@ from speciate.evaluation.multiple_comparisons import holm
 from speciate.evaluation.reports.slice_metrics import slices_by_column, slices_by_columns
 from speciate.evaluation.statistics import paired_difference
 from speciate.workspace.workspace import Workspace
+from tests.data import fresh
 from tests.evaluation import handmade
 from tests.evaluation.handmade import report, row
 
@@ -31,7 +32,7 @@ def score(model: str, values: Any, **more: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> dict[str, Any]:
-    workspace = Workspace(tmp_path / "w")
+    workspace = Workspace(fresh(tmp_path / "w"))
     references = {f"ex-{i:03}": "yes" if i < 80 else "no" for i in range(N)}
     columns = {
         "site": SITES,

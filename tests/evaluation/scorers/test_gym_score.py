@@ -15,6 +15,7 @@ NUMBERS = {"source_dataset": "countdown", "numbers": [73, 85, 1, 42, 14, 49], "t
 ENTRY = encode_entry({"metadata": NUMBERS, "answer": "49*(85 - 1)/14 - 42 - 73"})
 
 
+@pytest.mark.slow(reason="test_sandboxed_rewards.py: the same scorer as a reward")
 @pytest.mark.skipif(not is_complete(), reason="this kernel has no sandbox")
 def test_each_right_answer_counts_and_an_example_without_an_entry_is_an_error(tmp_path: Path) -> None:
     answers: list[Any] = [

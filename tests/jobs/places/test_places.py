@@ -226,8 +226,8 @@ def test_what_no_place_can_hold_or_nobody_named_is_refused(open_engine: Open) ->
 @pytest.mark.parametrize(
     "point",
     [
-        "place_launched", "place_brought",
-        *(pytest.param(point, marks=pytest.mark.slow) for point in ("place_sent", "place_ended")),
+        "place_launched",
+        *(pytest.param(point, marks=pytest.mark.slow) for point in ("place_brought", "place_sent", "place_ended")),
     ],
 )  # fmt: skip
 def test_a_daemon_that_dies_anywhere_loses_and_repeats_nothing(

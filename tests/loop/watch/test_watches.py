@@ -33,6 +33,7 @@ from speciate.tools.watches import watch_use_case
 from speciate.use_cases import Definition, Objective, UseCase, UseCaseLimits
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
+from tests.data import fresh
 from tests.loop.watch.year import START, USE_CASE, Year
 
 SHIFT = [Trigger(on="data_shift")]
@@ -41,7 +42,7 @@ NOW = [Trigger(on="now")]
 
 @pytest.fixture
 def year(tmp_path: Path) -> Iterator[Year]:
-    made = Year(tmp_path / "w")
+    made = Year(fresh(tmp_path / "w", manual=True))
     yield made
     made.close()
 
@@ -209,7 +210,8 @@ def test_an_episode_is_seen_from_its_cause_to_its_end(app: App, year: Year) -> N
     for _ in range(60):
         year.clock.time += DAY
         year.database.transact(year._bake)
-        year.watcher.look()
+        if year.watcher.look()[USE_CASE].memory.state == "idle":
+            break
     shown_watch = watch_resource(app, USE_CASE)
     assert shown_watch.state == "idle"
     assert shown_watch.episodes[-1].outcome == "promoted"
@@ -305,8 +307,8 @@ def test_the_ledger_tells_the_time_to_a_better_model_by_cause_and_who_promoted(a
     year.clock.time = START + 61 * DAY
     watch_use_case(app, USE_CASE, NOW, Policy(action="auto", labels=300))
     ended = None
-    for _ in range(120):  # the second time, where the first comparison cannot tell
-        year.clock.time += DAY
+    for _ in range(40):  # the second time, where the first comparison cannot tell
+        year.clock.time += 3 * DAY
         year.database.transact(year._bake)
         ended = year.watcher.look()[USE_CASE].ended
         if ended is not None and ended.outcome == "promoted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -103,8 +104,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in FOLDERS}
 
 
-@pytest.fixture(params=[*NEW, "timm:resnet10t", "timm:test_vit", *FOLDERS])
+@pytest.fixture(scope="module", params=[*NEW, "timm:resnet10t", "timm:test_vit", *FOLDERS])
 def backbone(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Backbone:
+    """One for all tests: whoever changes its weights takes a copy."""
     name = request.param if ":" in request.param else f"path:{folders[request.param]}"
     return built(name)
 
@@ -185,6 +187,7 @@ def test_the_seed_alone_draws_the_weights(name: str) -> None:
 
 
 def test_saved_and_rebuilt_it_gives_equal_states(backbone: Backbone, tmp_path: Path) -> None:
+    backbone = copy.deepcopy(backbone)
     items = backbone.prepare(MEDIA[backbone.modality])
     with torch.no_grad():
         for weight in backbone.module.parameters():
@@ -196,6 +199,7 @@ def test_saved_and_rebuilt_it_gives_equal_states(backbone: Backbone, tmp_path: P
 
 
 def test_gradients_reach_the_weights(backbone: Backbone) -> None:
+    backbone = copy.deepcopy(backbone)
     backbone.module.train()
     with torch.no_grad():
         for weight in backbone.module.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 import unicodedata
@@ -42,8 +43,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made | {"esm": protein_folder(root / "esm")}
 
 
-@pytest.fixture(params=["new:bert", "new:esm", *CONFIGS, "esm"])
+@pytest.fixture(scope="module", params=["new:bert", "new:esm", *CONFIGS, "esm"])
 def backbone(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Backbone:
+    """One for all tests: whoever changes its weights takes a copy."""
     name = request.param if ":" in request.param else f"path:{folders[request.param]}"
     made = architectures.build(name, media_of(name), 3)
     made.module.eval()
@@ -107,6 +109,7 @@ def test_preparing_is_deterministic_and_takes_each_alone(backbone: Backbone) -> 
 
 
 def test_saved_and_rebuilt_it_gives_equal_states(backbone: Backbone, tmp_path: Path) -> None:
+    backbone = copy.deepcopy(backbone)
     with torch.no_grad():
         for weights in backbone.module.parameters():  # as training would leave them: not what a seed or a folder gives
             weights.add_(torch.linspace(-0.1, 0.1, weights.numel()).reshape(weights.shape))
@@ -123,6 +126,7 @@ def test_saved_and_rebuilt_it_gives_equal_states(backbone: Backbone, tmp_path: P
 
 
 def test_every_state_can_be_trained(backbone: Backbone) -> None:
+    backbone = copy.deepcopy(backbone)
     found = backbone.states(backbone.collate(backbone.prepare(media(backbone))))
     (found.pooled.square().sum() + found.sequence.square().sum()).backward()
     learned = [weights for weights in backbone.module.parameters() if weights.grad is not None]

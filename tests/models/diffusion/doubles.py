@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
 
 WORDS = ("<pad>", "<unk>", "<start>", "<end>", "a", "red", "green", "blue", "square", "circle")
 SIDE, LATENT, LENGTH = 16, 8, 6
@@ -27,6 +30,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pipeline(prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
+    from diffusers import (  # slow to import, and every worker imports this file
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )  # fmt: skip
+
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -222,7 +222,7 @@ def test_a_training_that_stops_and_resumes_ends_in_the_same_bits(name: str, tmp_
     for adapt in (None, lora_full.lora_method(LoraParameters(lora_dropout=0.1)).adapt):
         if name == "resnet" and adapt is not None:
             continue
-        begin = partial(start, name, folder, adapt=adapt, steps_of={"num_train_epochs": 4})
+        begin = partial(start, name, folder, adapt=adapt, steps_of={"num_train_epochs": 2})
         whole = begin()[0]
         whole.run_until(whole.total)
         first = begin()[0]

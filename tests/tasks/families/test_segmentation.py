@@ -32,7 +32,7 @@ def posed(count: int, seed: int) -> list[Any]:
 
 def test_a_network_draws_squares_and_discs_and_the_commonest_label_does_not() -> None:
     learned, asked = posed(120, 1), posed(40, 2)
-    predictor = train("image-segmentation", Segmentation, "image", learned, 120)
+    predictor = train("image-segmentation", Segmentation, "image", learned, 60)
     assert value("dice", predictor, asked) > 0.75
     assert value("dice", constant("image-segmentation", [one.target for one in learned], TaskTerms()), asked) < 0.1
 

@@ -188,7 +188,7 @@ def test_a_student_that_writes_as_its_teacher_in_other_tokens_is_right(towards: 
     assert float(_loss(_logits([{2: 0.5, 3: 0.5}], 5), teacher, towards)) > 0.1
 
 
-@pytest.mark.parametrize("towards", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("towards", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_a_student_that_learns_comes_to_write_as_its_teacher(towards: float) -> None:
     import torch
 

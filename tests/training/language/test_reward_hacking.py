@@ -133,7 +133,7 @@ def _falling(random: np.random.Generator, evaluations: int, examples: int) -> Fl
     return (random.random(examples) < rate[:, None]).astype(float)
 
 
-def _warned(draw: Draw, examples: int, evaluations: int = 10, trainings: int = 200) -> float:
+def _warned(draw: Draw, examples: int, evaluations: int = 10, trainings: int = 100) -> float:
     """The share of trainings in which `metric_falls` is said at any evaluation, where the reward rises at each."""
     random, said = np.random.default_rng(0), 0
     for _ in range(trainings):

@@ -65,7 +65,7 @@ def lives(pid: int) -> bool:
     ("task_head", "more"),
     [
         ("labels", {}),
-        ("tags", {"micro": 2}),
+        pytest.param("tags", {"micro": 2}, marks=pytest.mark.slow),
         ("tags", {"batch": 2, "size": 3}),
         pytest.param("boxes", {"size": 3}, marks=pytest.mark.slow(reason="three processes are in the one before")),
     ],
@@ -147,6 +147,7 @@ def test_what_all_of_them_refuse_is_said_once_and_well(tmp_path: Path) -> None:
     assert run.folder.outcome() == Outcome(1, "user", "Nothing to learn.", "Add examples.")
 
 
+@pytest.mark.slow(reason="they resume after a kill, and one process in bfloat16, in others")
 def test_in_bfloat16_they_resume_to_the_bit(tmp_path: Path) -> None:
     ends = []
     for name, stop in (("whole", None), ("stopped", TERMINATE)):

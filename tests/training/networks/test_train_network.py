@@ -202,7 +202,7 @@ def _titles(workspace: Workspace) -> None:
     """What is written says nothing of the topic, which is a column that a model of the kind may see."""
     chance = np.random.default_rng(1)
     words = ("stone", "river", "cloud", "light", "winter", "garden")
-    count = 180
+    count = 90
     columns = {
         "title": [" ".join(chance.choice(words, 5)) for _ in range(count)],
         "topic": [str(chance.choice(["sports", "music"])) for _ in range(count)],

@@ -76,7 +76,9 @@ def test_several_labels_are_learned_from_lists(workspace: Workspace) -> None:
     assert all(json.loads(one["truth"]) != json.loads(one["output"]) for one in found["worst"]["examples"])
 
 
-@pytest.mark.parametrize("splits", [("train", "validation", "test"), ("train", "test")])
+@pytest.mark.parametrize(
+    "splits", [("train", "validation", "test"), pytest.param(("train", "test"), marks=pytest.mark.slow)]
+)
 def test_ranks_are_learned_in_their_order(workspace: Workspace, splits: tuple[str, ...]) -> None:
     labels = [list(HOW)[i % 3] for i in range(120)]
     texts = [f"a {HOW[label]} thing number {i}" for i, label in enumerate(labels)]

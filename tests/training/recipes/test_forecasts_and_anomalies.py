@@ -115,7 +115,10 @@ def test_without_a_known_anomaly_the_tightest_learner_is_kept_and_said(
             labels=["fine"] * 40, splits=["train"] * 40, inputs=["x", "y"],
         )  # fmt: skip
     name = manifest.name if with_validation else "more"
-    report = train_now(workspace, name="parts-model", dataset=name, method="classical", task=ANOMALIES)["report"]
+    given = {} if with_validation else {"folds": 2}
+    report = train_now(
+        workspace, name="parts-model", dataset=name, method="classical", task=ANOMALIES, hyperparameters=given
+    )["report"]
     assert any("No anomaly was held out" in note for note in report["notes"])
     assert report["validation"]["value"] is None
     (kept,) = [one["name"] for one in report["candidates"] if one["chosen"]]

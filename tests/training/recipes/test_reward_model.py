@@ -76,6 +76,7 @@ def test_a_reward_model_tells_held_out_pairs_apart_and_gives_numbers(
     assert first.probabilities["first"] == pytest.approx(second.probabilities["second"])
 
 
+@pytest.mark.slow(reason="the trainer that goes on is that of test_grpo_rloo.py and test_distill_language.py")
 def test_a_reward_model_that_is_broken_off_ends_in_the_same_bits(workspace: Workspace, tmp_path: Path) -> None:
     make_pairs(workspace)
     asked = payload(

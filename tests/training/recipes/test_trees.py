@@ -84,7 +84,7 @@ def test_few_examples_and_a_label_of_one_are_learned(library: str) -> None:
     assert boosted_classifier(np.vstack([inputs, inputs[:1]]), targets, 0).scores(inputs).shape == (30, 3)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("classes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_forest_as_arrays_gives_its_shares(classes: int) -> None:
     from sklearn.ensemble import ExtraTreesClassifier
 

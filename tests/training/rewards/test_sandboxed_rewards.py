@@ -133,17 +133,17 @@ def test_a_function_of_a_file_is_called_with_a_batch_and_kept_over_the_run(tmp_p
     ("said", "failure"),
     [
         ("[float('nan')] * len(answers)", "nan"),
-        ("[float('inf')] * len(answers)", "nan"),
+        pytest.param("[float('inf')] * len(answers)", "nan", marks=pytest.mark.slow),
         ("[10 ** 400] * len(answers)", "not_a_number"),
-        ("['1'] * len(answers)", "not_a_number"),
+        pytest.param("['1'] * len(answers)", "not_a_number", marks=pytest.mark.slow),
         ("1.0", "not_a_number"),
-        ("None", "not_a_number"),
+        pytest.param("None", "not_a_number", marks=pytest.mark.slow),
         ("[1.0]", "wrong_number"),
-        ("[1.0] * 9", "wrong_number"),
+        pytest.param("[1.0] * 9", "wrong_number", marks=pytest.mark.slow),
         ("[1 / 0]", "raised"),
-        ("object()", "raised"),
+        pytest.param("object()", "raised", marks=pytest.mark.slow),
         ("__import__('os')._exit(0)", "ended"),
-        ("__import__('sys').exit(0)", "ended"),
+        pytest.param("__import__('sys').exit(0)", "ended", marks=pytest.mark.slow),
     ],
 )
 def test_what_a_function_says_wrong_is_named_counted_and_stops_the_run(tmp_path: Path, said: str, failure: str) -> None:

@@ -230,5 +230,5 @@ def draw_grid(images: Sequence[Pixels], captions: Sequence[str], side: int = THU
         shown = "".join(c for c in caption if c.isprintable())[:26]
         draw.text((x + 2, y + side), shown.encode("latin-1", "replace").decode("latin-1"), fill="black")
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG", optimize=True)
+    canvas.save(buffer, "PNG")
     return buffer.getvalue()

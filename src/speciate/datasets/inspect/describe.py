@@ -142,7 +142,7 @@ def draw_panels(panels: Sequence[Panel]) -> bytes:
     for place, panel in enumerate(panels):
         panel(pen, place % 2 * WIDTH, place // 2 * HEIGHT)
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG", optimize=True)
+    canvas.save(buffer, "PNG")
     return buffer.getvalue()
 
 

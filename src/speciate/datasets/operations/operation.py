@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -35,6 +34,7 @@ from speciate.jobs.allowances import Spend
 from speciate.modalities.multimodal import MULTIMODAL, PartName, parse_part_names
 from speciate.modalities.part_sketches import unpack_sketches
 from speciate.secrets import SecretRequest
+from speciate.workspace import memory_database
 
 if TYPE_CHECKING:
     from speciate.datasets.operations.context import Context
@@ -187,7 +187,7 @@ def check_sql(manifest: Manifest, select: str) -> None:
 
     Only parses. A query that brings names of its own (subqueries, lambdas) is left to the run.
     """
-    with duckdb.connect(":memory:") as connection:
+    with memory_database.cursor() as connection:
         check(connection, select)
         check_repeatable(connection, select)
         tree = json.loads(connection.execute(_TREE, [select]).fetchall()[0][0])

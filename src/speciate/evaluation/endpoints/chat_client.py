@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
+import ssl
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from email.utils import parsedate_to_datetime
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypedDict
 
@@ -158,6 +160,14 @@ class Dialect(NamedTuple):
         return next((steps[name] for name in order if steps[name] != self), None)
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted: read once, for that takes 15 ms of a core."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
 class Chat:
     """An open line to an endpoint. Its key is in no repr, and in nothing that it returns or raises."""
 
@@ -186,7 +196,9 @@ class Chat:
         self._client = await self._stack.enter_async_context(
             # What is sent to this machine is not sent through a proxy, whatever the environment names.
             hosts.guard(
-                httpx2.AsyncClient(headers=headers, limits=limits, trust_env=not self._endpoint.is_local),
+                httpx2.AsyncClient(
+                    headers=headers, limits=limits, trust_env=not self._endpoint.is_local, verify=_trusted()
+                ),
                 self._private_hosts,
             )
         )

@@ -49,7 +49,7 @@ def draw_leaderboard(report: Report, baseline: str, candidate: str) -> bytes:
     for place, row in enumerate(rows):
         _draw_row(sketch, report, row, _TOP + line * place + line // 2, across)
     data = io.BytesIO()
-    image.save(data, "PNG", optimize=True)
+    image.save(data, "PNG")
     return data.getvalue()
 
 

@@ -65,7 +65,7 @@ def _png(image: Pixels) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 

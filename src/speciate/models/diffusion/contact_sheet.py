@@ -33,7 +33,7 @@ def draw_labelled_grid(
         for number, line in enumerate(_lines(caption, cell)):
             pen.text((left, top + cell + number * _LINE), line, fill=_INK)
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 

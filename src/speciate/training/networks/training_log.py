@@ -153,7 +153,7 @@ def curve_image(lines: Sequence[MetricsLine]) -> bytes:
         row, column = divmod(number, across)
         _draw_panel(pen, column * _WIDTH, row * _HEIGHT, title, [line for line in shown if line.points])
     drawn = io.BytesIO()
-    canvas.save(drawn, "PNG", optimize=True)
+    canvas.save(drawn, "PNG")
     return drawn.getvalue()
 
 
