@@ -13,14 +13,14 @@ from starlette.routing import Route
 import speciate.tools
 from speciate.errors import SpeciateError
 from speciate.governance import approval_keys, approvals, audit, authorization
+from speciate.governance.page_sessions import TokenAccount
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
+from speciate.governance.token_tries import Throttle
 from speciate.server import control
 from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
-from speciate.server.web.guard import Asked, refusal, team_front
-from speciate.server.web.login import Throttle, inside
+from speciate.server.web.guard import Asked, inside, refusal, team_front
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
-from speciate.server.web.sessions import TokenAccount
 from speciate.server.web.site import Site
 from speciate.settings import Team
 from tests.conftest import ManualClock

@@ -315,6 +315,24 @@ def cell_shade(share: float, right: bool) -> str:
     return f"background: color-mix(in srgb, var({'--candidate' if right else '--bad'}) {depth:.0f}%, transparent)"
 
 
+def shaded_matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the share of its row in each cell, as a step for its shade."""
+    rows = []
+    for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
+        total = sum(counts) or 1
+        cells = [
+            {"count": count, "answer": answer, "right": at == place, "shade": shade_step(count / total, at == place)}
+            for at, (answer, count) in enumerate(zip(found["labels"], counts, strict=True))
+        ]
+        rows.append({"label": label, "cells": cells, "total": sum(counts)})
+    return {**found, "rows": rows}
+
+
+def shade_step(share: float, right: bool) -> int:
+    """The same in steps, 0 to 3, for pages whose policy allows no style of an element."""
+    return math.ceil(3 * (share if right else share**0.5)) if share else 0
+
+
 AGREEMENT_WORDS = {
     BOTH: "both right", ONLY_CANDIDATE: "only the candidate right", ONLY_BASELINE: "only the baseline right",
     NEITHER: "both wrong", "candidate_nearer": "the candidate nearer to the reference",
