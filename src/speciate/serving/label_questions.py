@@ -10,16 +10,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.segmentation_masks import from_runs
 from speciate.models import registry
+from speciate.predictions.feedback import LONGEST
 from speciate.predictions.label_queue import LabelItem
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import LoggedAnswer, input_files
 from speciate.serving.record_feedback import KnownAnswers
+from speciate.tasks.families.segmentation import outlines, region_mask
 from speciate.workspace.workspace import Workspace
 
-BY_PARTS = ("tokens", "detection")
-"""Families whose labels are lists, made on the page: a tag for each word, or boxes with a class each."""
+BY_PARTS = ("tokens", "detection", "segmentation")
+"""Families whose labels are lists, made on the page: a tag for each word, boxes or masks with a class each."""
 _MOST_WORDS = 2_000
+_MOST_PIXELS = 4_000_000
+"""Of an image whose mask is painted on a page."""
+_TRIED = 8
+"""Pixels of a side to which a mask is read when it is checked."""
 _LARGEST = 16 << 20
 """Bytes of a file that is shown beside the question."""
 
@@ -54,7 +61,8 @@ def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:
 
 
 def label_editor(family: str | None, item: LabelItem, view: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """What the label is made of, beginning with the model's own answer; None where it is a class or text.
+    """What the label is made of, beginning with the model's own answer; None where it is a class or text. `elsewhere`:
+    no page makes it, such as the mask of a volume.
 
     `view`: of the file that was asked about, as `datasets/inspect/viewer.py` describes it.
     """
@@ -62,12 +70,25 @@ def label_editor(family: str | None, item: LabelItem, view: Mapping[str, Any] | 
     if family == "tokens" and isinstance(item.input, str | dict):
         cells = asked_cells(item)
         words = str(cells[0][1]).split() if len(cells) == 1 else []
-        fits = words and len(words) == len(given) and len(words) <= _MOST_WORDS
-        return {"kind": "tags", "words": list(zip(words, map(str, given), strict=True))} if fits else None
+        if words and len(words) == len(given) and len(words) <= _MOST_WORDS:
+            return {"kind": "tags", "words": list(zip(words, map(str, given), strict=True))}
     if family == "detection" and view and view.get("view") == "image":
         boxes = [{"label": str(each["label"]), "box": each["box"]} for each in given if isinstance(each, dict)]
         return {"kind": "boxes", "boxes": boxes, "size": view["size"]}
-    return None
+    if family == "segmentation" and view and view.get("view") == "image" and math.prod(view["size"]) <= _MOST_PIXELS:
+        return {"kind": "mask", "mask": _begun(item.output), "size": view["size"]}
+    return {"kind": "elsewhere"} if family in BY_PARTS else None
+
+
+def _begun(answer: Any) -> Mapping[str, Any]:
+    """A map of labels to begin with: the model's own, or an empty one."""
+    try:
+        labels = [str(each) for each in answer["labels"]]
+        if from_runs(answer["rle"], answer["size"]).max(initial=0) <= len(labels):
+            return {"labels": labels, "size": answer["size"], "rle": answer["rle"]}
+    except (TypeError, KeyError, ValueError):
+        pass
+    return {"labels": [], "size": [0, 0], "rle": []}
 
 
 class ParsedLabel(NamedTuple):
@@ -79,7 +100,16 @@ class ParsedLabel(NamedTuple):
 def parse_label(text: str, known: KnownAnswers, *, numeric: bool, parts: bool) -> ParsedLabel:
     """The label that a form brings. `parts`: it was made of parts. Raises INVALID."""
     if known.family in BY_PARTS and parts:
-        return ParsedLabel(_parse_parts(text), False)
+        made = _parse_parts(text)
+        if len(str(made)) > LONGEST:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The label has more than {LONGEST:,} characters: it has too many parts or edges.",
+                "Make it smoother, and give it again.",
+            )
+        if known.family == "segmentation":
+            _check_masks(made)
+        return ParsedLabel(made, False)
     label: Any = _parse_number(text) if numeric else text
     return ParsedLabel(label, bool(known.classes) and known.family != "regression" and label not in known.classes)
 
@@ -101,3 +131,12 @@ def _parse_parts(text: str) -> list[Any]:
     if not isinstance(found, list):
         raise SpeciateError(Code.INVALID, "The label is no list.", "Load the page again.")
     return found
+
+
+def _check_masks(label: list[Any]) -> None:
+    """As training would read them. Raises INVALID."""
+    try:
+        for _, outline in outlines(label):
+            region_mask(outline, (_TRIED, _TRIED), (_TRIED, _TRIED))
+    except ValueError as error:
+        raise SpeciateError(Code.INVALID, f"The label is no mask: {error}.", "Load the page again.") from None
