@@ -17,7 +17,9 @@ from speciate.evaluation.pages.page_data import shade_step
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
 from speciate.server.changes import parts_of
+from speciate.server.tool_api import NextAction
 from speciate.server.web import site
+from speciate.server.web.formats import next_step
 from speciate.server.web.pages import data
 from speciate.server.web.pages.models import page_of
 from speciate.server.web.routes import READS
@@ -49,6 +51,17 @@ def test_pages_without_data_say_what_to_do(served: Served) -> None:
     assert "No evaluation yet" in reader.get("/use-cases/digits").text
     assert "Nothing waits" in reader.get("/use-cases/digits/queue").text
     assert "Nothing watches it" in reader.get("/use-cases/digits/production").text
+
+
+def test_a_use_case_says_what_to_do_next(served: Served) -> None:
+    plain = Definition(name="plain", task="image-classification", objective=Objective(metric="accuracy", target=0.9))
+    served.workspace.database.transact(lambda tx: use_cases.define(tx, plain, policy="auto"))
+    reader = served.reader()
+    for path in ("/use-cases/plain", "/"):
+        assert '<a class="link" href="/data"' in reader.get(path).html, path
+    assert "specialize" in reader.get("/use-cases/plain").text
+    step = next_step(NextAction(tool="cancel_all", arguments={"name": NASTY}))
+    assert (step.words, step.href) == ("Cancel all", None)
 
 
 @pytest.mark.parametrize(

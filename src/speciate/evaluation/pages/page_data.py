@@ -30,7 +30,7 @@ from speciate.evaluation.reports.report import (
 )
 from speciate.evaluation.reports.stored_answers import has_labels
 from speciate.jobs.pool import Pool
-from speciate.use_cases import COLUMN, CONSTANT, Gate, UseCase, UseCaseLimits
+from speciate.use_cases import COLUMN, CONSTANT, NEAREST, Gate, UseCase, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 from speciate.workspace.workspace import Workspace
 
@@ -238,7 +238,13 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
 
 def model_name(model: str) -> str:
     """A model in a sentence."""
-    return "the constant answer" if model == CONSTANT else model
+    return {CONSTANT: "the constant answer", NEAREST: "the nearest neighbour"}.get(model, model)
+
+
+def model_explained(model: str) -> str:
+    """What a name that is no version stands for."""
+    told = {CONSTANT: "always the most frequent label", NEAREST: "the label of the most similar training example"}
+    return told.get(model, model)
 
 
 def _answer_columns(report: Report) -> list[str]:

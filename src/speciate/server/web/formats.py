@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages.inline_charts import Whisker
+from speciate.evaluation.pages.page_data import model_explained, model_name
+from speciate.server.tool_api import NextAction
 
 
 class NavItem(NamedTuple):
@@ -51,11 +53,39 @@ def state_class(state: str) -> str:
     return "busy" if state in ("running", "starting", "loading", "pending", "provisional") else "still"
 
 
+class NextStep(NamedTuple):
+    words: str
+    href: str | None
+    """The page where it is done or seen."""
+    call: str
+    """The same for an agent."""
+
+
+def next_step(step: NextAction) -> NextStep:
+    given = step.arguments
+    known = {
+        "describe_evaluation": ("See why its best model was not promoted", f"/evaluations/{given.get('evaluation')}"),
+        "list_approvals": ("An approval waits for a person", "/approvals?state=pending"),
+        "wait_for_job": ("A run is under way", f"/runs/{given.get('job')}"),
+        "control_job": ("A run is paused: resume it", f"/runs/{given.get('job')}"),
+        "rollback_model": ("What serves broke its bake: roll back", f"/use-cases/{given.get('use_case')}/production"),
+        "promote_model": ("The canary survived its bake: give it all requests", None),
+        "predict": ("A model serves: ask it something, and the clock stops", None),
+        "describe_dataset": ("Make a dataset, or look at one", "/data"),
+        "list_options": ("Train: ask your agent for specialize, or choose a method", None),
+        "manage_data": ("The disk is nearly full: free some of it", None),
+    }  # fmt: skip
+    told, href = known.get(step.tool, (formatting.as_words(step.tool).capitalize(), None))
+    arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    return NextStep(told, href, f"{step.tool}({arguments})")
+
+
 FILTERS = {
     "duration": formatting.format_duration, "ago": formatting.format_ago, "bytes": formatting.format_bytes,
     "ms": formatting.format_ms, "words": formatting.as_words, "short": formatting.shorten,
     "cell": formatting.format_cell, "pretty": formatting.format_json, "sentence": formatting.as_sentence,
-    "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page,
+    "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
+    "model_explained": model_explained, "next_step": next_step,
     "number": formatting.format_number, "difference": formatting.format_difference,
     "interval": formatting.format_interval, "usd": formatting.format_usd, "count": formatting.format_count,
     "percent": formatting.format_percent, "minute": formatting.format_minute, "answer": formatting.format_answer,

@@ -133,7 +133,8 @@ def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | No
         return None
     if front.team:
         return Refusal(401, "Nobody is signed in here.", sign_in=True)
-    return Refusal(401, "Nobody is signed in here. Run `speciate open` on a terminal; it prints a new link.")
+    ended = "Nobody is signed in here: a session ends after twelve hours, and with the daemon."
+    return Refusal(401, f"{ended} Run `speciate open` on a terminal; it prints a new link.")
 
 
 def _is_from(peer: str, proxies: tuple[IPv4Network | IPv6Network, ...]) -> bool:

@@ -11,7 +11,7 @@ from speciate.datasets.inspect import describe as describing
 from speciate.datasets.inspect.example_pages import AS_TEXT, QUALITIES, ExampleFilter, example_page, one_example
 from speciate.datasets.inspect.histograms import HistogramRequest
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery, neighbours_at_hand
-from speciate.datasets.versions import Version
+from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.inline_charts import Bin
 from speciate.evaluation.reports.describe_evaluation import Inspection
@@ -120,8 +120,18 @@ def grid(visit: Visit) -> Mapping[str, object]:
         "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles, "pictures": not as_text,
         "next": tiles[-1].id if page.more else None, "shown": wanted.words(), "after": after,
         "label": wanted.label, "split": wanted.split, "quality": wanted.quality, "words": wanted.contains,
-        "evaluation": None, "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
+        "evaluation": None, "total": _total(manifest, wanted),
+        "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
     }  # fmt: skip
+
+
+def _total(manifest: Manifest, wanted: ExampleFilter) -> int | None:
+    """How many fit, where the manifest knows it."""
+    if wanted == ExampleFilter() and manifest.splits:
+        return sum(manifest.splits.values())
+    if wanted == ExampleFilter(split=wanted.split):
+        return manifest.splits.get(wanted.split or "")
+    return manifest.labels.get(wanted.label or "") if wanted == ExampleFilter(label=wanted.label) else None
 
 
 def _filter(visit: Visit) -> ExampleFilter:

@@ -91,7 +91,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     return {
         "title": f"What {name} judged", "manifest": manifest, "tiles": tiles, "pictures": pictures,
         "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": label, "split": None,
-        "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"],
+        "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"], "total": None,
         "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],
     }  # fmt: skip
 
