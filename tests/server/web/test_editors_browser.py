@@ -23,7 +23,7 @@ from speciate.tasks.families.segmentation import region_mask
 from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
 from tests.server.web.conftest import Served
-from tests.server.web.test_browser import WATCH, Tab, chromium
+from tests.server.web.test_browser import WATCH, Tab, chromium, note_problems
 from tests.server.web.test_labelling import BOX, _logged
 
 pytestmark = pytest.mark.slow
@@ -48,8 +48,7 @@ def tab(served: Served, chromium: Any, request: pytest.FixtureRequest) -> Iterat
     context = chromium.new_context(has_touch=touched, is_mobile=touched, viewport=size)
     context.add_init_script(WATCH)
     page, problems = context.new_page(), list[str]()
-    page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    note_problems(page, problems)
     page.goto(served.link("decide"))
     page.wait_for_url("**/", timeout=30_000)
     yield Tab(page, problems, page.url.rstrip("/"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from speciate.datasets.columns import FIXED
+from speciate.datasets import columns
 from speciate.datasets.inspect.query import query
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -14,7 +14,7 @@ from speciate.workspace.workspace import Folders
 
 AS_TEXT = ("text", "tabular")
 """Modalities whose examples are read, not looked at."""
-QUALITIES = ("ok", "partial", "refused", "error", "any")
+QUALITIES = (*columns.QUALITIES, "any")
 _PREVIEWED, _SEARCHED = 3, 6
 """Columns of an input that a page shows, and that words are looked for in."""
 _NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "int", "float", "double", "decimal", "bool")
@@ -67,7 +67,8 @@ class ExampleFilter(NamedTuple):
 
 
 class ExamplePage(NamedTuple):
-    """`rows`: id, label, split, quality, and, of what is read, the first cells of the input."""
+    """`rows`: id, label, split, quality; why it is not ok, if others than those are wanted; the first cells of what is
+    read."""
 
     rows: Sequence[Sequence[Any]]
     more: bool
@@ -77,8 +78,9 @@ def example_page(
     pool: Pool, folders: Folders, manifest: Manifest, wanted: ExampleFilter, count: int, after: str | None = None
 ) -> ExamplePage:
     """By id, from the one after `after` on."""
-    read = manifest.modality in AS_TEXT
-    preview = [name for name in manifest.inputs if name not in FIXED][:_PREVIEWED] if read else []
+    preview = ["reason", "source"] if wanted.quality != "ok" else []
+    if manifest.modality in AS_TEXT:
+        preview += [name for name in manifest.inputs if name not in columns.FIXED][:_PREVIEWED]
     chosen = ", ".join(["id", "label", "split", "quality", *map(_quoted, preview)])
     conditions = [*wanted.conditions(manifest), *([f"id > {_text(after)}"] if after else [])]
     sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"

@@ -113,7 +113,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     as_text = manifest.modality in AS_TEXT
     after = visit.asked("after")
     page = example_page(visit.app.pool, visit.app.workspace.folders, manifest, wanted, TILES, after)
-    tiles = [_tile(row, as_text) for row in page.rows]
+    tiles = [_tile(row) for row in page.rows]
     if not as_text:
         visit.parts.media.draw(manifest, [tile.id for tile in tiles if tile.quality == "ok"])
     return {
@@ -141,9 +141,9 @@ def _filter(visit: Visit) -> ExampleFilter:
     )  # fmt: skip
 
 
-def _tile(row: Sequence[Any], as_text: bool) -> Tile:
+def _tile(row: Sequence[Any]) -> Tile:
     name, label, split, quality, *cells = row
-    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] if as_text else None
+    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] or None
     return Tile(name, None if label is None else str(label), split, quality, text)
 
 
