@@ -1,4 +1,4 @@
-"""Thumbnails and views of examples for pages: drawn by sandboxed processes, kept in memory.
+"""Thumbnails, views and histograms for pages: made by sandboxed processes, kept in memory.
 
 Nothing of a medium is kept on disk: what is forgotten would live on there. What the sandbox wrote is checked by its
 first bytes.
@@ -7,6 +7,7 @@ first bytes.
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from speciate.datasets.inspect.histograms import HistogramRequest
 from speciate.datasets.inspect.viewer import FileViewRequest, ViewRequest
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
@@ -24,6 +26,7 @@ from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.workspace.workspace import Folders
 
 _DRAW = "speciate.evaluation.reports.thumbnails:draw_each"
+_HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
 _DESCRIBE = "speciate.datasets.inspect.viewer:describe_view"
 _WRITE = "speciate.datasets.inspect.viewer:write_file"
 _DESCRIBE_FILE = "speciate.datasets.inspect.viewer:describe_file"
@@ -86,6 +89,16 @@ class ShownMedia:
             with self._lock:
                 for each in ids:
                     self._coming.pop((manifest.id, each), None)
+
+    def histograms(self, manifest: Manifest) -> Mapping[str, Any]:
+        """A `histograms.Histograms`: of a million rows they take seconds, and a version never changes."""
+        name = (manifest.id, "histograms")
+        if (found := self._find(name)) is None:
+            request = HistogramRequest(root=self._folders.root, manifest=manifest)
+            found = json.dumps(self._pool.ask(_HISTOGRAMS, request.model_dump(mode="json"))).encode()
+            self._keep(name, found)
+        counted: Mapping[str, Any] = json.loads(found)
+        return counted
 
     def describe(self, manifest: Manifest, example: str) -> Mapping[str, Any]:
         """A `viewer.View`. What it holds is foreign."""

@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from speciate.datasets import versions
 from speciate.datasets.inspect import describe as describing
 from speciate.datasets.inspect.example_pages import AS_TEXT, QUALITIES, ExampleFilter, example_page, one_example
-from speciate.datasets.inspect.histograms import HistogramRequest
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery, neighbours_at_hand
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
@@ -19,7 +18,6 @@ from speciate.server.web.media import manifest_of
 from speciate.server.web.visit import Visit
 
 TILES = 48
-_HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
 _EVALUATIONS = """
 SELECT id, use_case, created FROM evaluations WHERE dataset = ? OR dataset LIKE ? ORDER BY created DESC LIMIT 10
 """
@@ -68,8 +66,7 @@ class Column(NamedTuple):
 def histograms(visit: Visit) -> Mapping[str, object]:
     """Asked for apart: the sandbox reads the rows."""
     manifest = manifest_of(visit)
-    request = HistogramRequest(root=visit.app.workspace.folders.root, manifest=manifest)
-    found = visit.app.pool.ask(_HISTOGRAMS, request.model_dump(mode="json"))
+    found = visit.parts.media.histograms(manifest)
     grid = f"/data/{manifest.name}/v{manifest.version}/examples"
     return {
         "title": manifest.ref, "left_out": found["left_out"],
