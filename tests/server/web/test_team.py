@@ -286,6 +286,7 @@ def test_signing_in_leads_to_a_page_of_ours(served: Served, port: int, asked: st
     assert inside(asked) == goes
     assert Member(port).login(issue(served, "viewer"), after=asked).headers["location"] == goes
     assert "evil" not in Member(port).get("/login?next=https://evil.example").html
+    assert "everybody signs in again" in Member(port).get("/login").html, "sessions end with the daemon"
 
 
 # The proxy
