@@ -193,6 +193,8 @@ RESOURCES: dict[str, list[str]] = {
     "speciate://use-cases/{name}/queue{?strategy,source,count}": [f"use-cases/{USE_CASE}/queue?strategy=random"],
     "ui://speciate/leaderboard": ["ui://speciate/leaderboard"],  # a view: the same for all, it holds no one's data
     "ui://speciate/samples": ["ui://speciate/samples"],
+    "ui://speciate/training": ["ui://speciate/training"],
+    "ui://speciate/promotion": ["ui://speciate/promotion"],
 }  # fmt: skip
 FAILURES: dict[str, tuple[str, Call]] = {
     "a table whose rows do not parse": ("ingest", {"name": "x", "source": "{root}/damaged.parquet"}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LONGEST_HOST = 253
 _LONGEST_RESPONSE = 8192
+_MOST_PENDING = 200
 
 
 class Passkey(NamedTuple):
@@ -144,3 +146,29 @@ def _library() -> Any:
             "Install it where the daemon runs: pip install 'speciate[passkeys]', then: speciate stop",
         ) from None
     return fido2.webauthn
+
+
+class PendingPasskey(NamedTuple):
+    state: Mapping[str, Any]
+    name: str
+    until: float
+    """By the monotonic clock."""
+
+
+class PendingPasskeys:
+    """What browsers were asked to make, by session. In memory alone. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, PendingPasskey] = {}
+
+    def hold(self, session: str, pending: PendingPasskey) -> None:
+        with self._lock:
+            self._held.pop(session, None)
+            while len(self._held) >= _MOST_PENDING:
+                del self._held[next(iter(self._held))]
+            self._held[session] = pending
+
+    def take(self, session: str) -> PendingPasskey | None:
+        with self._lock:
+            return self._held.pop(session, None)

@@ -341,7 +341,9 @@ def _promotion(job: Job, result: JobResult) -> tuple[NextAction, ...]:
 
 
 _DRAW = "speciate.training.networks.training_log:serve_curves"
-_ROWS, _POINTS = 24, 600
+_ROWS, _POINTS, _LIVE_POINTS = 24, 600, 160
+"""Lines of a table, of an image, and of what a page asks for twice a second."""
+_JUDGED = b'"held_value"'
 _LONGEST = 16 * 1024 * 1024  # bytes of the file's end that are read
 _DIGITS = 5
 _SAMPLES, _LARGEST_SAMPLES = "samples.png", 4 * 1024 * 1024
@@ -356,10 +358,10 @@ def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None
     """Learning curves of the job, or of that child which learned last; None where nothing has curves."""
     for each in (job, *reversed(engine.children(job.id))):
         if lines := _metric_lines(engine.folder(each).path):
-            shown = _thin_out(lines, _ROWS)
-            columns = tuple(dict.fromkeys(name for line in lines for name in line))
+            shown, drawn_lines = _thin_out(lines, _ROWS), _thin_out(lines, _POINTS)
+            columns = tuple(dict.fromkeys(name for line in (*drawn_lines, *shown) for name in line))
             rows = tuple(tuple(_round_digits(line.get(name)) for name in columns) for line in shown)
-            drawn = pool.ask(_DRAW, {"lines": _thin_out(lines, _POINTS)})["png"]
+            drawn = pool.ask(_DRAW, {"lines": drawn_lines})["png"]
             curves = LearningCurves(job=each.id, columns=columns, rows=rows, lines=len(lines))
             return LearningPlot(curves, base64.b64decode(drawn))
     return None
@@ -369,7 +371,7 @@ def read_curves(engine: Engine, job: Job) -> list[MetricsLine]:
     """What the job, or that child which learned last, measured while it trained: some lines, the last included."""
     for each in (job, *reversed(engine.children(job.id))):
         if lines := _metric_lines(engine.folder(each).path):
-            return _thin_out(lines, _POINTS)
+            return _thin_out(lines, _LIVE_POINTS)
     return []
 
 
@@ -383,20 +385,23 @@ def training_samples(engine: Engine, job: Job) -> bytes | None:
     return None
 
 
-def _metric_lines(folder: Path) -> list[MetricsLine]:
-    """Of the training in this run that wrote last."""
+def _metric_lines(folder: Path) -> list[bytes]:
+    """Of the training in this run that wrote last, as they are: a run of any length is parsed where it is drawn."""
     found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LONGEST))
-            text = file.read().decode(errors="replace")
-        if lines := [line for each in text.splitlines() if (line := _parse_line(each)) is not None]:
+            begin = max(0, path.stat().st_size - _LONGEST)
+            file.seek(begin)
+            lines = [line for line in file.read().splitlines()[1 if begin else 0 :] if line.strip()]
+        while lines and _parse_line(lines[-1]) is None:  # the run may be writing it now
+            lines.pop()
+        if lines:
             return lines
     return []
 
 
-def _parse_line(line: str) -> MetricsLine | None:
-    """None where it is cut off: the run may be writing it now."""
+def _parse_line(line: bytes) -> MetricsLine | None:
+    """None where it is cut off."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -404,13 +409,13 @@ def _parse_line(line: str) -> MetricsLine | None:
     return found if isinstance(found, dict) else None
 
 
-def _thin_out(lines: Sequence[MetricsLine], most: int) -> list[MetricsLine]:
+def _thin_out(lines: Sequence[bytes], most: int) -> list[MetricsLine]:
     """Evenly, with the last one, and with those that judge held-out examples as far as there is room."""
-    judged = [place for place, line in enumerate(lines) if "held_value" in line]
+    judged = [place for place, line in enumerate(lines) if _JUDGED in line]
     kept = set(judged[:: max(1, -(-2 * len(judged) // most))])
     every = -(-len(lines) // max(1, most - len(kept) - 1))
     kept |= {*range(0, len(lines), every), len(lines) - 1}
-    return [lines[place] for place in sorted(kept)]
+    return [line for place in sorted(kept) if (line := _parse_line(lines[place])) is not None]
 
 
 def _round_digits(value: Any) -> Any:

@@ -31,7 +31,7 @@ from speciate.sandbox import SandboxPolicy
 from speciate.serving.api import Api
 from speciate.serving.deployment import Deployment
 from speciate.serving.deployment_folder import AlreadyClaimed, DeploymentFolder, State, Target, Wanted
-from speciate.serving.http_bounds import bounded_protocol, raise_descriptor_limit
+from speciate.serving.http_bounds import bound_listener, bounded_protocol, raise_descriptor_limit
 from speciate.serving.replica import Process, Runner
 from speciate.serving.request_metrics import Metrics
 from speciate.settings import hold, in_force
@@ -159,7 +159,7 @@ def _listen(port: int, before: int) -> socket.socket:
     end = time.monotonic() + _PORT_SECONDS
     while True:
         try:
-            return _bound(port or before)
+            return bound_listener("127.0.0.1", port or before, _CONNECTIONS)
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
                 raise
@@ -176,18 +176,6 @@ def _unusable(port: int, before: int, error: OSError) -> str:
         f"Port {before}, which this deployment had before, cannot be used: {error.strerror}. It is tried again until "
         "it is free. End what listens there, or stop the deployment and start it with another --port."
     )
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(_CONNECTIONS)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_tools_name_views_that_are_there_and_reach_nothing(workspace: Workspace)
 
 
 @pytest.mark.slow
-def test_a_host_shows_a_leaderboard_and_a_contact_sheet_with_names_as_text() -> None:
+def test_a_host_shows_each_view_with_names_as_text() -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
     chromium = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
     if chromium is None:
@@ -71,6 +71,22 @@ def test_a_host_shows_a_leaderboard_and_a_contact_sheet_with_names_as_text() -> 
             assert "0.9" in shown
             shown = _shown(browser, {"structuredContent": sheet, "content": [_image()]})
             assert shown.count(NASTY) == 2
+            curves = {"columns": ["step", "loss", NASTY], "rows": [[0, 2.5, 1], [1, 1.25, None], [2, 0.5, 3]]}
+            run = {
+                "kind": "train", "job": "job-1", "state": "running", "learning": curves,
+                "progress": {"done": 3, "total": 9, "unit": NASTY},
+                "children": [{"kind": "evaluate", "job": NASTY, "state": "queued"}],
+            }  # fmt: skip
+            shown = _shown(browser, {"structuredContent": run, "content": []})
+            assert shown.count(NASTY) == 3
+            for said in ("train job-1: running", "3 of 9", "loss", "2.5", "0.5"):
+                assert said in shown
+            moved = {"job": "job-2", "state": "needs_approval", "reasons": [NASTY], "from": "m@v1", "to": "m@v2",
+                     "approval": {"id": "approval-1", "expires": 1e9, "how": "speciate approve"}}  # fmt: skip
+            shown = _shown(browser, {"structuredContent": moved, "content": []})
+            assert shown.count(NASTY) == 1
+            for said in ("A person decides", "m@v1 → m@v2", "approval-1"):
+                assert said in shown
             assert "Nothing to show" in _shown(browser, {"content": []})
         finally:
             browser.close()

@@ -9,11 +9,18 @@ from typing import NamedTuple
 import pytest
 
 from speciate.governance import approvals
+from speciate.governance.page_sessions import (
+    DECIDE_SECONDS,
+    LINK_SECONDS,
+    SESSION_SECONDS,
+    Grant,
+    PageAccount,
+    Sessions,
+)
 from speciate.governance.roles import ACTS, Act
 from speciate.server.web import guard
 from speciate.server.web.guard import Asked, host_name, local_front, refusal
 from speciate.server.web.routes import READS, SENDS, WRITES
-from speciate.server.web.sessions import DECIDE_SECONDS, LINK_SECONDS, SESSION_SECONDS, Grant, PageAccount, Sessions
 from speciate.unix_sockets import own_account
 from tests.conftest import ManualClock
 from tests.server.web.conftest import Served

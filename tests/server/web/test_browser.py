@@ -80,6 +80,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         daemons.close()
 
 
+def note_problems(page: Any, problems: list[str]) -> None:
+    """Errors and warnings of its console, each with the address that it is about."""
+
+    def heard(said: Any) -> None:
+        if said.type in ("error", "warning"):
+            problems.append(f"{said.text} {said.location.get('url', '')}")
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+
+
 def ask_for(workspace: Workspace, serving: str, wanted: str) -> str:
     """A decision for `wanted`, and the question to a person."""
     decision = Decision(
@@ -141,8 +152,7 @@ def tab(world: World, chromium: Any) -> Iterator[Tab]:
     context = chromium.new_context()
     context.add_init_script(WATCH)
     page, problems = context.new_page(), list[str]()
-    page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    note_problems(page, problems)
     page.on("dialog", lambda dialog: dialog.accept())
     page.goto(link[0])
     page.wait_for_url("**/", timeout=30_000)
@@ -247,6 +257,22 @@ def test_every_medium_is_seen_moved_and_heard(world: World, tab: Tab) -> None:
         for each in viewer.query_selector_all("video, audio"):
             _seek(tab, each, kind)
     assert {"image", "audio", "video", "mesh", "point-cloud", "nifti", "dicom", "structure"} <= set(world.sights)
+
+
+def test_reading_needs_no_javascript(world: World, tab: Tab, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False, storage_state=tab.page.context.storage_state())
+    page = context.new_page()
+    paths = [
+        "/", f"/use-cases/{USE_CASE}", f"/use-cases/{USE_CASE}/production", "/runs", "/data/films/v1",
+        "/data/films/v1/examples", "/examples/films-000000?in=films@v1", f"/approvals/{world.approval}",
+    ]  # fmt: skip
+    for path in paths:
+        assert page.goto(tab.base + path).status == 200, path
+        assert page.inner_text("h1"), path
+    page.goto(tab.base + "/data/films/v1")
+    page.click("noscript a")
+    assert "label" in page.inner_text("body"), "what comes later is a link"
+    context.close()
 
 
 def test_an_open_page_says_that_its_daemon_is_gone(world: World, tab: Tab) -> None:

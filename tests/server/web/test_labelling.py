@@ -116,6 +116,57 @@ def test_words_begin_with_the_models_tags(served: Served) -> None:
     assert _stored(served, "names") == [["O", "O"]]
 
 
+ROAD = {"labels": ["road"], "size": [2, 2], "rle": [1, 1, 0, 3]}
+RUNS = {"size": [2, 4], "counts": "134"}
+
+
+def _segmented(served: Served, output: Any = ROAD) -> str:
+    return _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, output)
+
+
+def test_a_mask_begins_with_the_models_own_and_is_stored_as_data_has_it(served: Served) -> None:
+    name = _segmented(served)
+    page = served.reader().get("/use-cases/streets/queue").html
+    (shown,) = re.findall(r'data-mask="([^"]+)"', page)
+    assert json.loads(unescape(shown)) == ROAD
+    assert 'data-size="64,40"' in page
+    assert "/static/mask.js" in page
+    label = [{"category": "sky", "segmentation": RUNS}]
+    assert _given(served, "streets", name, label) == {"held": name}
+    assert _stored(served, "streets") == [label]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [[{"category": "sky"}], [{"segmentation": RUNS}], [{"category": "sky", "segmentation": {**RUNS, "counts": "14"}}],
+     ["sky"], [{"category": "sky", "segmentation": {"size": [1, 1], "counts": "~"}}]],
+)  # fmt: skip
+def test_what_is_no_mask_is_refused_before_it_is_kept(served: Served, label: object) -> None:
+    assert "The label is no mask" in _given(served, "streets", _segmented(served), label)["error"]
+    assert _stored(served, "streets") == []
+
+
+def test_a_label_that_the_log_would_not_take_is_refused_at_once(served: Served) -> None:
+    label = [{"category": "sky", "segmentation": RUNS}] * 400
+    assert "too many parts or edges" in _given(served, "streets", _segmented(served), label)["error"]
+
+
+@pytest.mark.parametrize(
+    "output", [None, "road", {**ROAD, "rle": [7, 4]}, {**ROAD, "rle": [1, 2]}, {**ROAD, "size": 3}]
+)
+def test_an_answer_that_is_no_mask_begins_an_empty_one(served: Served, output: object) -> None:
+    _segmented(served, output)
+    (shown,) = re.findall(r'data-mask="([^"]+)"', served.reader().get("/use-cases/streets/queue").html)
+    assert json.loads(unescape(shown))["labels"] == []
+
+
+def test_a_label_that_no_page_makes_is_not_asked_for(served: Served) -> None:
+    _logged(served, "names", "token-classification", "token_accuracy", ("O",), {"text": "one word"}, ["O"])
+    page = served.reader().get("/use-cases/names/queue").text
+    assert "No page makes such a label yet" in page
+    assert "Give" not in page.split("No page makes")[0].split("Label", 1)[1]
+
+
 @pytest.mark.parametrize("label", ["not a list", 3])
 def test_what_is_no_list_is_refused(served: Served, label: object) -> None:
     name = _logged(served, "names", "token-classification", "token_accuracy", ("O",), {"text": "a"}, ["O"])

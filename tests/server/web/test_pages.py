@@ -9,13 +9,22 @@ from collections.abc import Sequence
 import pytest
 
 from speciate import use_cases
+from speciate.datasets.inspect import example_pages
+from speciate.evaluation.pages import formatting
+from speciate.evaluation.pages import inline_charts as charts
+from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
+from speciate.evaluation.pages.page_data import shade_step
 from speciate.lineage.graph import Edge, Graph, Node
-from speciate.server.web import charts, formats, site
-from speciate.server.web.charts import Bin, Line, Place, Whisker
-from speciate.server.web.events import parts_of
-from speciate.server.web.pages import data, evaluations, runs
+from speciate.lineage.linked_chart import linked_chart
+from speciate.server.changes import parts_of
+from speciate.server.tool_api import NextAction
+from speciate.server.web import site
+from speciate.server.web.formats import next_step
+from speciate.server.web.pages import data
+from speciate.server.web.pages.models import page_of
 from speciate.server.web.routes import READS
 from speciate.server.web.site import environment
+from speciate.training.curve_charts import draw_curves
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.database import Database, Event, Row
 from tests.conftest import ManualClock
@@ -42,6 +51,17 @@ def test_pages_without_data_say_what_to_do(served: Served) -> None:
     assert "No evaluation yet" in reader.get("/use-cases/digits").text
     assert "Nothing waits" in reader.get("/use-cases/digits/queue").text
     assert "Nothing watches it" in reader.get("/use-cases/digits/production").text
+
+
+def test_a_use_case_says_what_to_do_next(served: Served) -> None:
+    plain = Definition(name="plain", task="image-classification", objective=Objective(metric="accuracy", target=0.9))
+    served.workspace.database.transact(lambda tx: use_cases.define(tx, plain, policy="auto"))
+    reader = served.reader()
+    for path in ("/use-cases/plain", "/"):
+        assert '<a class="link" href="/data"' in reader.get(path).html, path
+    assert "specialize" in reader.get("/use-cases/plain").text
+    step = next_step(NextAction(tool="cancel_all", arguments={"name": NASTY}))
+    assert (step.words, step.href) == ("Cancel all", None)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +100,7 @@ def test_a_lineage_leads_to_pages_and_escapes_names() -> None:
     ]
     edges = (Edge("dataset:films@v2", "job:job-1", "read"), Edge("job:job-1", "model:m@v1", "made"),
              Edge("base:hf:a/b", "job:job-1", "began"))  # fmt: skip
-    drawn = charts.lineage(Graph({each.id: each for each in nodes}, edges), ("model:m@v1",))
+    drawn = linked_chart(Graph({each.id: each for each in nodes}, edges), ("model:m@v1",), page_of)
     assert re.findall(r'href="([^"]+)"', drawn) == ["/data/films/v2", "/runs/job-1"]
     assert drawn.count("<path") == 3
     assert "<script>" not in drawn
@@ -137,30 +157,30 @@ def test_settings_are_read_and_never_written(served: Served) -> None:
 
 def test_curves_keep_the_last_and_the_best_value() -> None:
     lines = [{"step": n, "loss": 1 / (n + 1), "held_value": 0.5 + 0.1 * (n == 70)} for n in range(100)]
-    (title, drawn, newest), (held, measured, best) = runs.draw(lines)
+    (title, drawn, newest), (held, measured, best) = draw_curves(lines)
     assert (title, held) == ("Loss", "On held-out examples")
     assert [line.thin for line in drawn] == [True, False]
     assert drawn[-1].points[-1][0] == 99
     assert newest == "loss 0.01, best 0.01 at 99"
     assert best == "held value 0.5, best 0.6 at 70"
     assert len(measured) == 1
-    assert runs.draw([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}]) == []
+    assert draw_curves([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}]) == []
 
 
 def test_conditions_of_a_grid_are_sql_that_says_only_that(served: Served) -> None:
-    assert data._text("o'neil\0") == "'o''neil'"
-    assert data._quoted('a"b') == '"a""b"'
-    assert data._like("50%_\\") == "50\\%\\_\\\\"
+    assert example_pages._text("o'neil\0") == "'o''neil'"
+    assert example_pages._quoted('a"b') == '"a""b"'
+    assert example_pages._like("50%_\\") == "50\\%\\_\\\\"
 
 
 def test_numbers_and_times_are_read_easily() -> None:
-    told = [formats.duration(seconds) for seconds in (None, 0.31, 41, 158, 9480, 200_000)]
+    told = [formatting.format_duration(seconds) for seconds in (None, 0.31, 41, 158, 9480, 200_000)]
     assert told == ["–", "0.3 s", "41 s", "2 min 38 s", "2 h 38 min", "2 d 7 h"]
-    assert [formats.ago(100.0 - s, 100.0) for s in (0, 30, 600)] == ["now", "30 s ago", "10 min ago"]
-    assert formats.ago(400.0, 100.0) == "in 5 min"
-    assert [formats.count_bytes(n) for n in (5, 12_731_140, 271e9)] == ["5 B", "12.7 MB", "271 GB"]
-    assert formats.short("a" * 60, 20) == "a" * 9 + "…" + "a" * 10
-    assert formats.sentence("it was slow") == "It was slow."
+    assert [formatting.format_ago(100.0 - s, 100.0) for s in (0, 30, 600)] == ["now", "30 s ago", "10 min ago"]
+    assert formatting.format_ago(400.0, 100.0) == "in 5 min"
+    assert [formatting.format_bytes(n) for n in (5, 12_731_140, 271e9)] == ["5 B", "12.7 MB", "271 GB"]
+    assert formatting.shorten("a" * 60, 20) == "a" * 9 + "…" + "a" * 10
+    assert formatting.as_sentence("it was slow") == "It was slow."
 
 
 def test_charts_have_words_for_those_who_do_not_see_them() -> None:
@@ -181,8 +201,8 @@ def test_events_name_the_parts_that_show_them() -> None:
 
 
 def test_the_shade_of_a_cell_tells_rare_mistakes() -> None:
-    assert evaluations._shade(0.3, right=False) > evaluations._shade(0.3, right=True)
-    assert {evaluations._shade(share, right=True) for share in (0.0, 1.0)} == {0, 3}
+    assert shade_step(0.3, right=False) > shade_step(0.3, right=True)
+    assert {shade_step(share, right=True) for share in (0.0, 1.0)} == {0, 3}
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:

@@ -14,16 +14,16 @@ from starlette.routing import Route
 import speciate.tools
 from speciate.errors import SpeciateError
 from speciate.governance import approval_keys, approvals, audit, authorization, tokens
+from speciate.governance.page_sessions import TokenAccount
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
+from speciate.governance.token_tries import Throttle
 from speciate.server import control
 from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
 from speciate.server.request_log import Request, RequestLog
-from speciate.server.web.guard import Asked, refusal, team_front
-from speciate.server.web.login import Throttle, inside
+from speciate.server.web.guard import Asked, inside, refusal, team_front
 from speciate.server.web.pages.trail import HIDDEN, without_settings
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
-from speciate.server.web.sessions import TokenAccount
 from speciate.server.web.site import Site
 from speciate.settings import Team
 from tests.conftest import ManualClock
@@ -289,6 +289,7 @@ def test_signing_in_leads_to_a_page_of_ours(served: Served, port: int, asked: st
     assert inside(asked) == goes
     assert Member(port).login(issue(served, "viewer"), after=asked).headers["location"] == goes
     assert "evil" not in Member(port).get("/login?next=https://evil.example").html
+    assert "everybody signs in again" in Member(port).get("/login").html, "sessions end with the daemon"
 
 
 # The proxy

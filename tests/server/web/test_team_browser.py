@@ -21,7 +21,7 @@ import pytest
 from speciate.workspace.workspace import Workspace
 from tests.server.processes import Daemons
 from tests.server.terminals import PHRASE, enroll, sign, type_at
-from tests.server.web.test_browser import WATCH, Tab, ask_for, chromium
+from tests.server.web.test_browser import WATCH, Tab, ask_for, chromium, note_problems
 from tests.server.web.tls_proxy import certificate, proxied
 from tests.serving.world import MODEL, USE_CASE, move, scaled, trained, version
 
@@ -85,8 +85,7 @@ def _member(chromium: Any, tabs: list[Any], proxy: int, secret: str) -> Tab:
     tabs.append(context)
     context.add_init_script(WATCH)
     page, problems = context.new_page(), list[str]()
-    page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
+    note_problems(page, problems)
     page.on("dialog", lambda dialog: dialog.accept())
     with_authenticator(page)
     page.goto("/approvals")

@@ -60,15 +60,18 @@ class TlsProxy:
             threading.Thread(target=self._serve, args=(plain, peer), daemon=True).start()
 
     def _serve(self, plain: socket.socket, peer: str) -> None:
-        """One request: the head with what a proxy adds and without what the client claims, then bytes both ways."""
+        """One request: the head with what a proxy adds and without what the client claims, the body, then the answer.
+
+        In one thread: two that read and write one TLS connection at once break it now and then.
+        """
         with contextlib.suppress(OSError), self._context.wrap_socket(plain, server_side=True) as client:
             head, body = _head(client)
             kept = [line for line in head[1:] if not line.lower().startswith((b"x-forwarded-", b"connection:"))]
             added = [f"X-Forwarded-For: {peer}".encode(), b"X-Forwarded-Proto: https", b"Connection: close"]
             with socket.create_connection(("127.0.0.1", self._upstream)) as server:
                 server.sendall(b"\r\n".join([head[0], *kept, *added, b"", b""]) + body)
-                threading.Thread(target=_pipe, args=(client, server), daemon=True).start()
-                _pipe(server, client)
+                while piece := server.recv(65_536):
+                    client.sendall(piece)
 
 
 def _head(client: socket.socket) -> tuple[list[bytes], bytes]:
@@ -79,13 +82,14 @@ def _head(client: socket.socket) -> tuple[list[bytes], bytes]:
             raise ConnectionError("no request")
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    return head.split(b"\r\n"), body
-
-
-def _pipe(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(65_536):
-            target.sendall(piece)
+    lines = head.split(b"\r\n")
+    sizes = [int(line.partition(b":")[2]) for line in lines if line.lower().startswith(b"content-length:")]
+    while len(body) < sum(sizes):
+        piece = client.recv(65_536)
+        if not piece:
+            raise ConnectionError("half a request")
+        body += piece
+    return lines, body
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Numbers and answers as a page's reader wants them. The templates use these functions as filters."""
+"""Numbers, times, names and answers as a page's reader wants them. The templates use these functions as filters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import time
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from speciate.evaluation.reports.report import Interval, Value
 NO_NUMBER = "–"
 """Stands for a number that was not measured or is not known."""
 _LONGEST_ANSWER = 200
+_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
+_DAY = 86_400.0
+_UNITS = ((_DAY, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
@@ -85,3 +89,87 @@ def png_source(data: bytes) -> str:
 def shell_json(arguments: Mapping[str, Any]) -> str:
     """Arguments as JSON in single quotes of a shell."""
     return json.dumps(arguments, ensure_ascii=False).replace("'", "'\\''")
+
+
+def format_duration(seconds: float | None) -> str:
+    """In the two largest units that fit: `2 h 38 min`, `41 s`, `0.3 s`."""
+    if seconds is None:
+        return NO_NUMBER
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    for (size, unit), (lesser, small) in zip(_UNITS, (*_UNITS[1:], (1.0, "s")), strict=True):
+        if seconds >= size:
+            rest = int((seconds % size) / lesser)
+            return f"{int(seconds / size)} {unit}" + (f" {rest} {small}" if rest else "")
+    return NO_NUMBER
+
+
+def format_ago(stamp: float | None, now: float) -> str:
+    """How long before now, in one unit; the day for what is older than a week."""
+    if stamp is None:
+        return NO_NUMBER
+    passed = now - stamp
+    if passed < 0:
+        return f"in {format_duration(-passed)}"
+    if passed > 7 * _DAY:
+        return time.strftime("%-d %b" if passed < 300 * _DAY else "%-d %b %Y", time.gmtime(stamp))
+    if passed < 60:
+        return "now" if passed < 5 else f"{passed:.0f} s ago"
+    size, unit = next(each for each in _UNITS if passed >= each[0])
+    return f"{int(passed / size)} {unit} ago"
+
+
+def format_bytes(size: float | None) -> str:
+    if size is None:
+        return NO_NUMBER
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_ms(value: float | None) -> str:
+    return NO_NUMBER if value is None else f"{format_number(value)} ms"
+
+
+def as_words(name: str) -> str:
+    """A name of code as words."""
+    return name.replace("_", " ").replace("-", " ")
+
+
+def shorten(ref: str, most: int = 40) -> str:
+    """A reference in little room: its end tells the versions apart."""
+    return ref if len(ref) <= most else f"{ref[: most // 2 - 1]}…{ref[-(most // 2) :]}"
+
+
+def format_cell(value: Any, most: int = 300) -> str:
+    """Any cell as text."""
+    if value is None:
+        return NO_NUMBER
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format_number(value, 5)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def as_sentence(text: str) -> str:
+    """With a capital and a full stop: reasons are stored without."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+
+
+def format_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def without_controls(value: Any) -> Any:
+    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
+    if hasattr(value, "__html__"):
+        return value
+    text = str(value)
+    if text.isprintable():  # without line breaks and all that follows
+        return text
+    return "".join(c for c in text if c in _KEPT or not unicodedata.category(c).startswith("C"))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages.page_data import (
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 
 
 class Section(NamedTuple):
@@ -81,7 +79,7 @@ def environment() -> Environment:
 
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        finalize=_without_controls, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        finalize=formatting.without_controls, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     made.filters |= {
         "number": formatting.format_number, "difference": formatting.format_difference,
@@ -117,13 +115,6 @@ def _sections(data: PageData) -> list[Section]:
         (Section("repeat", "How to repeat it"), True),
     ]
     return [section for section, there in every if there]
-
-
-def _without_controls(value: Any) -> Any:
-    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
-    if hasattr(value, "__html__"):
-        return value
-    return "".join(c for c in str(value) if c in _KEPT or not unicodedata.category(c).startswith("C"))
 
 
 def _spaced(name: str) -> str:

@@ -30,7 +30,7 @@ from speciate.evaluation.reports.report import (
 )
 from speciate.evaluation.reports.stored_answers import has_labels
 from speciate.jobs.pool import Pool
-from speciate.use_cases import COLUMN, CONSTANT, Gate, UseCase, UseCaseLimits
+from speciate.use_cases import COLUMN, CONSTANT, NEAREST, Gate, UseCase, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 from speciate.workspace.workspace import Workspace
 
@@ -238,7 +238,13 @@ def gather(workspace: Workspace, pool: Pool, evaluation: str, baseline: str | No
 
 def model_name(model: str) -> str:
     """A model in a sentence."""
-    return "the constant answer" if model == CONSTANT else model
+    return {CONSTANT: "the constant answer", NEAREST: "the nearest neighbour"}.get(model, model)
+
+
+def model_explained(model: str) -> str:
+    """What a name that is no version stands for."""
+    told = {CONSTANT: "always the most frequent label", NEAREST: "the label of the most similar training example"}
+    return told.get(model, model)
 
 
 def _answer_columns(report: Report) -> list[str]:
@@ -313,6 +319,24 @@ def cell_shade(share: float, right: bool) -> str:
     """The style of a cell of a confusion matrix. Mistakes are rare, so theirs is darker than proportional."""
     depth = 60 * (share if right else math.sqrt(share))
     return f"background: color-mix(in srgb, var({'--candidate' if right else '--bad'}) {depth:.0f}%, transparent)"
+
+
+def shaded_matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the share of its row in each cell, as a step for its shade."""
+    rows = []
+    for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
+        total = sum(counts) or 1
+        cells = [
+            {"count": count, "answer": answer, "right": at == place, "shade": shade_step(count / total, at == place)}
+            for at, (answer, count) in enumerate(zip(found["labels"], counts, strict=True))
+        ]
+        rows.append({"label": label, "cells": cells, "total": sum(counts)})
+    return {**found, "rows": rows}
+
+
+def shade_step(share: float, right: bool) -> int:
+    """The same in steps, 0 to 3, for pages whose policy allows no style of an element."""
+    return math.ceil(3 * (share if right else share**0.5)) if share else 0
 
 
 AGREEMENT_WORDS = {

@@ -96,7 +96,10 @@ CORE = frozenset({
 })  # fmt: skip
 """The usual way from data to production, for clients that show few tools (`speciate serve --tools core`)."""
 
-VIEWS = {"describe_evaluation": "ui://speciate/leaderboard", "preview_dataset": "ui://speciate/samples"}
+VIEWS = {
+    "describe_evaluation": "ui://speciate/leaderboard", "preview_dataset": "ui://speciate/samples",
+    "wait_for_job": "ui://speciate/training", "promote_model": "ui://speciate/promotion",
+}  # fmt: skip
 """Tool -> the MCP App that a host may show beside its result: one page for all, which draws what the result holds."""
 VIEW = Path(__file__).with_name("view.html")
 

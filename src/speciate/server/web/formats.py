@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import time
 from typing import Any, NamedTuple
 
 from speciate.evaluation.pages import formatting
-from speciate.server.web.charts import Whisker
-
-_UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
-_DAY = 86_400.0
+from speciate.evaluation.pages.inline_charts import Whisker
+from speciate.evaluation.pages.page_data import model_explained, model_name
+from speciate.server.tool_api import NextAction
 
 
 class NavItem(NamedTuple):
@@ -33,84 +30,17 @@ NAV = (
 )
 
 
-def duration(seconds: float | None) -> str:
-    """In the two largest units that fit: `2 h 38 min`, `41 s`, `0.3 s`."""
-    if seconds is None:
-        return formatting.NO_NUMBER
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    for (size, unit), (lesser, small) in zip(_UNITS, (*_UNITS[1:], (1.0, "s")), strict=True):
-        if seconds >= size:
-            rest = int((seconds % size) / lesser)
-            return f"{int(seconds / size)} {unit}" + (f" {rest} {small}" if rest else "")
-    return formatting.NO_NUMBER
-
-
-def ago(stamp: float | None, now: float) -> str:
-    """How long before now, in one unit; the day for what is older than a week."""
-    if stamp is None:
-        return formatting.NO_NUMBER
-    passed = now - stamp
-    if passed < 0:
-        return f"in {duration(-passed)}"
-    if passed > 7 * _DAY:
-        return time.strftime("%-d %b" if passed < 300 * _DAY else "%-d %b %Y", time.gmtime(stamp))
-    if passed < 60:
-        return "now" if passed < 5 else f"{passed:.0f} s ago"
-    size, unit = next(each for each in _UNITS if passed >= each[0])
-    return f"{int(passed / size)} {unit} ago"
-
-
-def count_bytes(size: float | None) -> str:
-    if size is None:
-        return formatting.NO_NUMBER
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def ms(value: float | None) -> str:
-    return formatting.NO_NUMBER if value is None else f"{formatting.format_number(value)} ms"
-
-
-def words(name: str) -> str:
-    """A name of code as words."""
-    return name.replace("_", " ").replace("-", " ")
-
-
-def short(ref: str, most: int = 40) -> str:
-    """A reference in little room: its end tells the versions apart."""
-    return ref if len(ref) <= most else f"{ref[: most // 2 - 1]}…{ref[-(most // 2) :]}"
-
-
-def cell(value: Any, most: int = 300) -> str:
-    """Any cell as text."""
-    if value is None:
-        return formatting.NO_NUMBER
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return formatting.format_number(value, 5)
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def sentence(text: str) -> str:
-    """With a capital and a full stop: reasons are stored without."""
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
-
-
-def pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
 def as_whisker(row: Any) -> Whisker:
     """A difference with its interval, of a comparison or of a slice."""
     delta, interval = (row["delta"], row["interval"]) if isinstance(row, dict) else (row.delta, row.interval)
     return Whisker(delta, (interval[0], interval[1]) if interval else None)
+
+
+def model_page(model: str) -> str | None:
+    """The page of a registered version; None where it is not registered."""
+    name, at, version = model.partition("@v")
+    plain = at and version.isdigit() and ":" not in name and "+" not in name and "/" not in name
+    return f"/models/{name}/v{version}" if plain else None
 
 
 def state_class(state: str) -> str:
@@ -123,11 +53,41 @@ def state_class(state: str) -> str:
     return "busy" if state in ("running", "starting", "loading", "pending", "provisional") else "still"
 
 
+class NextStep(NamedTuple):
+    words: str
+    href: str | None
+    """The page where it is done or seen."""
+    call: str
+    """The same for an agent."""
+
+
+def next_step(step: NextAction) -> NextStep:
+    given = step.arguments
+    known = {
+        "describe_evaluation": ("See why its best model was not promoted", f"/evaluations/{given.get('evaluation')}"),
+        "list_approvals": ("An approval waits for a person", "/approvals?state=pending"),
+        "wait_for_job": ("A run is under way", f"/runs/{given.get('job')}"),
+        "control_job": ("A run is paused: resume it", f"/runs/{given.get('job')}"),
+        "rollback_model": ("What serves broke its bake: roll back", f"/use-cases/{given.get('use_case')}/production"),
+        "promote_model": ("The canary survived its bake: give it all requests", None),
+        "predict": ("A model serves: ask it something, and the clock stops", None),
+        "describe_dataset": ("Make a dataset, or look at one", "/data"),
+        "list_options": ("Train: ask your agent for specialize, or choose a method", None),
+        "manage_data": ("The disk is nearly full: free some of it", None),
+    }  # fmt: skip
+    told, href = known.get(step.tool, (formatting.as_words(step.tool).capitalize(), None))
+    arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    return NextStep(told, href, f"{step.tool}({arguments})")
+
+
 FILTERS = {
-    "duration": duration, "ago": ago, "bytes": count_bytes, "ms": ms, "words": words, "short": short, "cell": cell,
-    "pretty": pretty, "sentence": sentence, "state_class": state_class, "as_whisker": as_whisker,
-    "number": formatting.format_number,
-    "difference": formatting.format_difference, "interval": formatting.format_interval, "usd": formatting.format_usd,
-    "count": formatting.format_count, "percent": formatting.format_percent, "minute": formatting.format_minute,
-    "answer": formatting.format_answer, "p_value": formatting.format_p_value,
+    "duration": formatting.format_duration, "ago": formatting.format_ago, "bytes": formatting.format_bytes,
+    "ms": formatting.format_ms, "words": formatting.as_words, "short": formatting.shorten,
+    "cell": formatting.format_cell, "pretty": formatting.format_json, "sentence": formatting.as_sentence,
+    "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
+    "model_explained": model_explained, "next_step": next_step,
+    "number": formatting.format_number, "difference": formatting.format_difference,
+    "interval": formatting.format_interval, "usd": formatting.format_usd, "count": formatting.format_count,
+    "percent": formatting.format_percent, "minute": formatting.format_minute, "answer": formatting.format_answer,
+    "p_value": formatting.format_p_value,
 }  # fmt: skip

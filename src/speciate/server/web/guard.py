@@ -19,9 +19,9 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from speciate.governance.page_sessions import Session, Sessions
 from speciate.server.request_log import Networks, Request, RequestLog, client_address, is_from
 from speciate.server.web.routes import act_of
-from speciate.server.web.sessions import Session, Sessions
 from speciate.settings import Team
 
 POLICY = (
@@ -133,7 +133,8 @@ def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | No
         return None
     if front.team:
         return Refusal(401, "Nobody is signed in here.", sign_in=True)
-    return Refusal(401, "Nobody is signed in here. Run `speciate open` on a terminal; it prints a new link.")
+    ended = "Nobody is signed in here: a session ends after twelve hours, and with the daemon."
+    return Refusal(401, f"{ended} Run `speciate open` on a terminal; it prints a new link.")
 
 
 class Guard:
@@ -203,6 +204,12 @@ class Guard:
             await send(message)
 
         return told
+
+
+def inside(address: str) -> str:
+    """Where to go after signing in: a path of these pages, whatever was asked for."""
+    plain = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+    return address if plain and "\\" not in address and not address.startswith("/login") else "/"
 
 
 def cookie_of(headers: Headers, name: str) -> str | None:

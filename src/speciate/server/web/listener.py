@@ -10,25 +10,28 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 import uvicorn
 
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.reports.shown_media import ShownMedia
 from speciate.governance import authorization
+from speciate.governance.page_sessions import Grant, PageAccount, SealedKey, Sessions
+from speciate.governance.passkeys import PendingPasskeys
 from speciate.governance.roles import Level
+from speciate.predictions.held_labels import HeldLabels
+from speciate.server.changes import Changes
 from speciate.server.control import ControlContext
 from speciate.server.request_log import RequestLog
 from speciate.server.tool_api import App
-from speciate.server.web.events import Changes
+from speciate.server.web.events import Streams
 from speciate.server.web.guard import Front, host_name, local_front, team_front
-from speciate.server.web.media import Media
-from speciate.server.web.pages.keys import PendingPasskeys
-from speciate.server.web.pages.labelling import HeldLabels
-from speciate.server.web.sessions import Grant, PageAccount, SealedKey, Sessions
+from speciate.server.web.pages.labelling import add_label
 from speciate.server.web.site import Site
 from speciate.server.web.visit import Parts
-from speciate.serving.http_bounds import bounded_protocol
+from speciate.serving.http_bounds import bound_listener, bounded_protocol
 from speciate.settings import Team
 from speciate.unix_sockets import Account
 
@@ -52,8 +55,10 @@ class Pages:
         self._app, self._control, self._clock = app, control, app.workspace.clock
         folders = app.workspace.folders
         requests = RequestLog(folders.root / "requests", app.workspace.clock.now)
-        self._parts = Parts(Media(folders, app.pool), HeldLabels(control), requests, PendingPasskeys())
-        self._changes = Changes(app)
+        self._parts = Parts(
+            ShownMedia(folders, app.pool), HeldLabels(partial(add_label, control)), requests, PendingPasskeys()
+        )
+        self._streams = Streams(Changes(app))
         self._running = list[_Running]()
         self.last_used = self._clock.monotonic()
         """When the pages were last used, by the monotonic clock."""
@@ -90,7 +95,7 @@ class Pages:
 
     def _serve(self, listener: socket.socket, front: Front, sessions: Sessions) -> None:
         """In a thread with a loop of its own."""
-        site = Site(self._app, self._control, self._parts, self._changes, sessions, front)
+        site = Site(self._app, self._control, self._parts, self._streams, sessions, front)
         config = uvicorn.Config(
             site.application(self._note), log_level="warning", lifespan="off", timeout_graceful_shutdown=1,
             http=bounded_protocol(_CONNECTIONS), backlog=_BACKLOG, access_log=False, ws="none", server_header=False,
@@ -117,19 +122,14 @@ class _Running(NamedTuple):
 
 def _bound(address: str, port: int) -> socket.socket:
     """Raises UNAVAILABLE."""
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        return bound_listener(address, port, _BACKLOG)
     except OSError as error:
-        listener.close()
         raise SpeciateError(
             Code.UNAVAILABLE,
             f"Port {port} of {address} cannot be had for the pages: {error.strerror}.",
             "Free the port.",
         ) from None
-    return listener
 
 
 def _listen(app: App) -> socket.socket:

@@ -1,174 +1,21 @@
-"""Thumbnails and views of examples: drawn by sandboxed processes, kept in memory, sent with ranges.
-
-Nothing of a medium is kept on disk for pages: what is forgotten would live on there. What the sandbox wrote is checked
-by its first bytes, and is sent with a policy that runs nothing.
-"""
+"""Sends thumbnails and views of examples, with ranges, and with a policy that runs nothing."""
 
 from __future__ import annotations
 
-import base64
 import re
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from speciate.datasets import versions
 from speciate.datasets.inspect import viewer
-from speciate.datasets.inspect.viewer import FileViewRequest, ViewRequest
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.reports.thumbnails import ThumbnailRequest
-from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.server.web.visit import Visit
-from speciate.workspace.workspace import Folders
 
-_DRAW = "speciate.evaluation.reports.thumbnails:draw_each"
-_DESCRIBE = "speciate.datasets.inspect.viewer:describe_view"
-_WRITE = "speciate.datasets.inspect.viewer:write_file"
-_DESCRIBE_FILE = "speciate.datasets.inspect.viewer:describe_file"
-_WRITE_OF_FILE = "speciate.datasets.inspect.viewer:write_view_of_file"
-_BATCH = 12
-"""Thumbnails of one question: two of them keep both processes of the pool busy."""
-_KEPT_BYTES = 64 << 20
-_LONGEST_FILE = 256 << 20
-_FILE_SECONDS = 60.0
-_TYPES = {
-    ".png": ("image/png", b"\x89PNG"), ".wav": ("audio/wav", b"RIFF"), ".mp4": ("video/mp4", b""),
-    ".bin": ("application/octet-stream", b""),
-}  # fmt: skip
+_TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4", ".bin": "application/octet-stream"}
 FOREIGN_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 """Content security policy of an answer with what others made: opened by itself, it runs nothing."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-Name = tuple[str, ...]
-
-
-class Media:
-    """Of one daemon. Thread-safe."""
-
-    def __init__(self, folders: Folders, pool: Pool) -> None:
-        self._folders, self._pool, self._lock = folders, pool, threading.Lock()
-        self._kept: OrderedDict[Name, bytes] = OrderedDict()
-        self._bytes = 0
-        self._coming: dict[Name, Future[Any]] = {}
-        self._workers = ThreadPoolExecutor(max(1, pool.size), "page-media")
-
-    def close(self) -> None:
-        self._workers.shutdown(wait=False, cancel_futures=True)
-
-    def draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
-        """Begin to draw what a page is about to ask for; a browser's many requests then wait for few questions."""
-        with self._lock:
-            left = [each for each in ids if not self._is_here((manifest.id, each))]
-            for start in range(0, len(left), _BATCH):
-                batch = left[start : start + _BATCH]
-                coming = self._workers.submit(self._draw, manifest, batch)
-                self._coming.update({(manifest.id, each): coming for each in batch})
-
-    def _is_here(self, name: Name) -> bool:
-        return name in self._kept or name in self._coming
-
-    def thumbnail(self, manifest: Manifest, example: str) -> bytes:
-        """A PNG. Raises NOT_FOUND where the example has no medium."""
-        name = (manifest.id, example)
-        self.draw(manifest, [example])
-        with self._lock:
-            coming = self._coming.get(name)
-        if coming is not None:
-            coming.result(CALL_SECONDS)
-        if (found := self._find(name)) is None:
-            raise SpeciateError(Code.NOT_FOUND, "There is no image of this example.")
-        return found
-
-    def _draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
-        request = ThumbnailRequest(root=self._folders.root, manifest=manifest, ids=tuple(ids))
-        try:
-            drawn: Mapping[str, str] = self._pool.ask(_DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS)[
-                "pictures"
-            ]
-            for example, data in drawn.items():
-                self._keep((manifest.id, example), base64.b64decode(data))
-        finally:
-            with self._lock:
-                for each in ids:
-                    self._coming.pop((manifest.id, each), None)
-
-    def describe(self, manifest: Manifest, example: str) -> Mapping[str, Any]:
-        """A `viewer.View`. What it holds is foreign."""
-        request = ViewRequest(root=self._folders.root, manifest=manifest, id=example)
-        return self._pool.ask(_DESCRIBE, request.model_dump(mode="json"), patience=CALL_SECONDS)
-
-    def describe_file(self, data: bytes, modality: str) -> Mapping[str, Any]:
-        """A `viewer.View` of a file that lies in no dataset."""
-        request = FileViewRequest(data=base64.b64encode(data).decode(), modality=modality)
-        return self._pool.ask(_DESCRIBE_FILE, request.model_dump(mode="json"), patience=CALL_SECONDS)
-
-    def view_of_file(self, name: Name, data: bytes, modality: str, part: str) -> bytes:
-        """A file of the view of such a file, which `name` names."""
-        request = FileViewRequest(data=base64.b64encode(data).decode(), modality=modality, part=part)
-        return self._made((*name, part), _WRITE_OF_FILE, request, part)
-
-    def file(self, manifest: Manifest, example: str, part: str, of: str) -> bytes:
-        """A file of a view. A browser asks for a video in many ranges, at once: it is written for the first."""
-        request = ViewRequest(root=self._folders.root, manifest=manifest, id=example, part=part, of=of)
-        return self._made((manifest.id, example, of, part), _WRITE, request, part)
-
-    def _made(self, name: Name, service: str, request: BaseModel, part: str) -> bytes:
-        with self._lock:
-            found, coming = self._kept.get(name), self._coming.get(name)
-            if found is None and coming is None:
-                coming = self._coming[name] = Future()
-                mine = True
-            else:
-                mine = False
-        if found is not None:
-            return found
-        assert coming is not None
-        if not mine:
-            return bytes(coming.result(_FILE_SECONDS))
-        try:
-            made: bytes = self._pool.ask_for_file(
-                service, request.model_dump(mode="json"), partial(_read, part=part), _FILE_SECONDS
-            )
-        except BaseException as error:
-            coming.set_exception(error)
-            raise
-        else:
-            self._keep(name, made)
-            coming.set_result(made)
-            return made
-        finally:
-            with self._lock:
-                self._coming.pop(name, None)
-
-    def _find(self, name: Name) -> bytes | None:
-        with self._lock:
-            if name in self._kept:
-                self._kept.move_to_end(name)
-            return self._kept.get(name)
-
-    def _keep(self, name: Name, data: bytes) -> None:
-        with self._lock:
-            self._bytes += len(data) - len(self._kept.get(name, b""))
-            self._kept[name] = data
-            self._kept.move_to_end(name)
-            while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._bytes -= len(dropped)
-
-
-def _read(path: Any, answer: Mapping[str, Any], part: str) -> bytes:
-    if path.stat().st_size > _LONGEST_FILE:
-        raise SpeciateError(Code.UNAVAILABLE, "What would be shown is too large for a page.")
-    data: bytes = path.read_bytes()
-    if not data.startswith(_TYPES[part[part.rindex(".") :]][1]):
-        raise SpeciateError(Code.INTERNAL, "What was drawn is of another kind than was asked for.")
-    return data
 
 
 def manifest_of(visit: Visit) -> Manifest:
@@ -191,7 +38,7 @@ def view(visit: Visit, asked_for: str | None) -> Response:
 
 def sent(data: bytes, part: str, asked_for: str | None) -> Response:
     """A file of a view by its name."""
-    return _response(data, _TYPES[part[part.rindex(".") :]][0], asked_for)
+    return _response(data, _TYPES[part[part.rindex(".") :]], asked_for)
 
 
 def _response(data: bytes, kind: str, asked_for: str | None) -> Response:

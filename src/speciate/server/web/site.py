@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import anyio.to_thread
@@ -29,14 +27,16 @@ from starlette.types import Send as AsgiSend
 
 from speciate import __version__
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.pages.formatting import without_controls
+from speciate.evaluation.pages.inline_charts import CHARTS
 from speciate.governance import authorization
+from speciate.governance.page_sessions import Session, Sessions
+from speciate.governance.token_tries import Throttle
 from speciate.server.control import ControlContext
 from speciate.server.tool_api import App, Caller
-from speciate.server.web import charts, events, formats
-from speciate.server.web.guard import SIGNED_IN, Front, Guard, cookie_of
-from speciate.server.web.login import Throttle, inside
+from speciate.server.web import events, formats
+from speciate.server.web.guard import SIGNED_IN, Front, Guard, cookie_of, inside
 from speciate.server.web.routes import READS, SENDS, WRITES, Read, Send, Write, act_of
-from speciate.server.web.sessions import Session, Sessions
 from speciate.server.web.visit import Parts, Visit
 from speciate.workspace import filesystem
 
@@ -47,7 +47,6 @@ _STATUS = {
     Code.NOT_FOUND: 404, Code.INVALID: 400, Code.CONFLICT: 409, Code.REFUSED: 403, Code.UNAVAILABLE: 503,
 }  # fmt: skip
 _WAITING = "SELECT expires FROM approvals WHERE state = 'pending'"
-_KEPT = "\n\t\N{ZERO WIDTH JOINER}"
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +54,10 @@ class Site:
     """What all requests of one front share."""
 
     def __init__(
-        self, app: App, control: ControlContext, parts: Parts, changes: events.Changes, sessions: Sessions, front: Front
+        self, app: App, control: ControlContext, parts: Parts, streams: events.Streams, sessions: Sessions, front: Front
     ) -> None:
         self.app, self.control, self.parts, self.sessions, self.front = app, control, parts, sessions, front
-        self.changes = changes
+        self.streams = streams
         self._throttle = Throttle(app.workspace.clock.monotonic)
 
     def application(self, note: Callable[[], None]) -> Starlette:
@@ -249,7 +248,7 @@ class Site:
 
     async def _events(self, request: Request) -> Response:
         session: Session = request.scope["session"]
-        return self.changes.stream(request, lambda: self.sessions.lasts(session))
+        return self.streams.stream(request, lambda: self.sessions.lasts(session))
 
 
 async def _icon(request: Request) -> Response:
@@ -270,21 +269,11 @@ async def _form(request: Request) -> dict[str, str] | None:
 def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("speciate.server.web"), autoescape=True, undefined=StrictUndefined,
-        finalize=_without_controls, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
+        finalize=without_controls, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters |= {**formats.FILTERS, "path": _path, "query": _query}
-    made.globals |= {**charts.CHARTS, "nav": formats.NAV}
+    made.globals |= {**CHARTS, "nav": formats.NAV}
     return made
-
-
-def _without_controls(value: Any) -> Any:
-    """What an expression of a template becomes before it is escaped. Markup, such as a macro's, stays."""
-    if hasattr(value, "__html__"):
-        return value
-    text = str(value)
-    if text.isprintable():  # without line breaks and all that follows
-        return text
-    return "".join(c for c in text if c in _KEPT or not unicodedata.category(c).startswith("C"))
 
 
 def _path(name: object) -> str:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from speciate.errors import Code, SpeciateError
+from speciate.governance.page_sessions import Session
 from speciate.governance.roles import Act
 from speciate.server.control import Answer, ControlContext, perform
 from speciate.server.tool_api import App
-from speciate.server.web.sessions import Session
 from speciate.workspace.database import Database
 
 if TYPE_CHECKING:
+    from speciate.evaluation.reports.shown_media import ShownMedia
+    from speciate.governance.passkeys import PendingPasskeys
+    from speciate.predictions.held_labels import HeldLabels
     from speciate.server.request_log import RequestLog
     from speciate.server.web.guard import Front
-    from speciate.server.web.media import Media
-    from speciate.server.web.pages.keys import PendingPasskeys
-    from speciate.server.web.pages.labelling import HeldLabels
 
 LONGEST_WORDS = 400
 """Characters of one parameter of an address."""
@@ -27,7 +27,7 @@ LONGEST_WORDS = 400
 class Parts(NamedTuple):
     """What pages keep beside the workspace while the daemon lives."""
 
-    media: Media
+    media: ShownMedia
     labels: HeldLabels
     requests: RequestLog
     passkeys: PendingPasskeys

@@ -7,23 +7,17 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from speciate.datasets import versions
-from speciate.datasets.columns import FIXED
 from speciate.datasets.inspect import describe as describing
-from speciate.datasets.inspect.histograms import HistogramRequest
-from speciate.datasets.inspect.query import query as query_rows
+from speciate.datasets.inspect.example_pages import AS_TEXT, QUALITIES, ExampleFilter, example_page, one_example
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery, neighbours_at_hand
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
+from speciate.evaluation.pages.inline_charts import Bin
 from speciate.evaluation.reports.describe_evaluation import Inspection
-from speciate.server.web.charts import Bin
 from speciate.server.web.media import manifest_of
 from speciate.server.web.visit import Visit
 
 TILES = 48
-_HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
-AS_TEXT = ("text", "tabular")
-"""Modalities whose examples are read, not looked at."""
-_NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "int", "float", "double", "decimal", "bool")
 _EVALUATIONS = """
 SELECT id, use_case, created FROM evaluations WHERE dataset = ? OR dataset LIKE ? ORDER BY created DESC LIMIT 10
 """
@@ -72,8 +66,7 @@ class Column(NamedTuple):
 def histograms(visit: Visit) -> Mapping[str, object]:
     """Asked for apart: the sandbox reads the rows."""
     manifest = manifest_of(visit)
-    request = HistogramRequest(root=visit.app.workspace.folders.root, manifest=manifest)
-    found = visit.app.pool.ask(_HISTOGRAMS, request.model_dump(mode="json"))
+    found = visit.parts.media.histograms(manifest)
     grid = f"/data/{manifest.name}/v{manifest.version}/examples"
     return {
         "title": manifest.ref, "left_out": found["left_out"],
@@ -113,75 +106,41 @@ class Tile(NamedTuple):
 
 def grid(visit: Visit) -> Mapping[str, object]:
     manifest = manifest_of(visit)
-    where, shown = _condition(visit, manifest)
+    wanted = _filter(visit)
     as_text = manifest.modality in AS_TEXT
-    preview = [name for name in manifest.inputs if name not in FIXED][:3] if as_text else []
-    chosen = ", ".join(["id", "label", "split", "quality", *map(_quoted, preview)])
     after = visit.asked("after")
-    conditions = [*where, *([f"id > {_text(after)}"] if after else [])]
-    sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"
-    page = query_rows(visit.app.pool, visit.app.workspace.folders, manifest, sql=sql, limit=TILES + 1, whole=True)
-    tiles = [_tile(row, as_text) for row in page.rows[:TILES]]
-    usable = [tile.id for tile in tiles if tile.quality == "ok"]
+    page = example_page(visit.app.pool, visit.app.workspace.folders, manifest, wanted, TILES, after)
+    tiles = [_tile(row) for row in page.rows]
     if not as_text:
-        visit.parts.media.draw(manifest, usable)
+        visit.parts.media.draw(manifest, [tile.id for tile in tiles if tile.quality == "ok"])
     return {
         "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles, "pictures": not as_text,
-        "next": tiles[-1].id if len(page.rows) > TILES else None, "shown": shown, "after": after,
-        "label": visit.asked("label"), "split": visit.asked("split"), "quality": visit.asked("quality") or "ok",
-        "words": visit.asked("q"), "evaluation": None,
+        "next": tiles[-1].id if page.more else None, "shown": wanted.words(), "after": after,
+        "label": wanted.label, "split": wanted.split, "quality": wanted.quality, "words": wanted.contains,
+        "evaluation": None, "total": _total(manifest, wanted),
         "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
     }  # fmt: skip
 
 
-def _condition(visit: Visit, manifest: Manifest) -> tuple[list[str], list[tuple[str, str]]]:
-    """SQL conditions, and each in words with the parameters that it came from."""
-    quality = visit.one_of("quality", ("ok", "partial", "refused", "error", "any"), "ok")
-    found = [] if quality == "any" else [f"quality = {_text(quality)}"]
-    shown = list[tuple[str, str]]()
-    for name in ("label", "split"):
-        if value := visit.asked(name):
-            found.append(f"CAST({name} AS VARCHAR) = {_text(value)}")
-            shown.append((name, f"{name} is {value}"))
-    if column := visit.asked("column"):
-        if column not in manifest.columns and column not in ("label", "quality"):
-            raise SpeciateError(Code.NOT_FOUND, f"{manifest.ref} has no column {column!r}.", "Follow a link.")
-        low, high, value = visit.number("from"), visit.number("to"), visit.asked("is")
-        if value is not None:
-            found.append(f"CAST({_quoted(column)} AS VARCHAR) = {_text(value)}")
-            shown.append(("column is", f"{column} is {value}"))
-        elif low is not None and high is not None:
-            found.append(f"CAST({_quoted(column)} AS DOUBLE) BETWEEN {low!r} AND {high!r}")
-            shown.append(("column from to", f"{column} from {low:.4g} to {high:.4g}"))
-    if words := visit.asked("q"):
-        texts = [name for name in manifest.inputs if not _is_number(manifest.columns.get(name, ""))]
-        places = [*texts[:6], "label", "source", "id"]
-        likes = [f"CAST({_quoted(name)} AS VARCHAR) ILIKE {_text(f'%{_like(words)}%')} ESCAPE '\\'" for name in places]
-        found.append(f"({' OR '.join(likes)})")
-        shown.append(("q", f"contains “{words}”"))
-    return found, shown
+def _total(manifest: Manifest, wanted: ExampleFilter) -> int | None:
+    """How many fit, where the manifest knows it."""
+    if wanted == ExampleFilter() and manifest.splits:
+        return sum(manifest.splits.values())
+    if wanted == ExampleFilter(split=wanted.split):
+        return manifest.splits.get(wanted.split or "")
+    return manifest.labels.get(wanted.label or "") if wanted == ExampleFilter(label=wanted.label) else None
 
 
-def _is_number(kind: str) -> bool:
-    return any(word in kind for word in _NUMBERS)
+def _filter(visit: Visit) -> ExampleFilter:
+    return ExampleFilter(
+        visit.asked("label"), visit.asked("split"), visit.one_of("quality", QUALITIES, "ok"), visit.asked("column"),
+        visit.asked("is"), visit.number("from"), visit.number("to"), visit.asked("q"),
+    )  # fmt: skip
 
 
-def _like(words: str) -> str:
-    return words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def _text(value: str) -> str:
-    """As a literal of SQL."""
-    return "'" + value.replace("'", "''").replace("\0", "") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _tile(row: Sequence[Any], as_text: bool) -> Tile:
+def _tile(row: Sequence[Any]) -> Tile:
     name, label, split, quality, *cells = row
-    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] if as_text else None
+    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] or None
     return Tile(name, None if label is None else str(label), split, quality, text)
 
 
@@ -193,13 +152,7 @@ def example(visit: Visit) -> Mapping[str, object]:
             Code.INVALID, "An example is shown in a version of a dataset.", "Open it from the grid of its dataset."
         )
     manifest = versions.resolve(visit.database, ref.partition(":")[0])
-    page = query_rows(
-        visit.app.pool, visit.app.workspace.folders, manifest, limit=1, whole=True,
-        sql=f"SELECT * FROM examples WHERE id = {_text(name)}",
-    )  # fmt: skip
-    if not page.rows:
-        raise SpeciateError(Code.NOT_FOUND, f"There is no such example in {manifest.ref}.", "Open its grid.")
-    cells = dict(zip(page.columns, page.rows[0], strict=True))
+    cells = one_example(visit.app.pool, visit.app.workspace.folders, manifest, name)
     evaluation = visit.asked("evaluation")
     return {
         "title": f"Example {name[:24]}",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
+from speciate.datasets.inspect.example_pages import AS_TEXT
 from speciate.evaluation.pages.page import POLICY, render_page
-from speciate.evaluation.pages.page_data import describe_gate, gather
+from speciate.evaluation.pages.page_data import describe_gate, gather, shaded_matrix
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
-from speciate.server.web.pages.data import AS_TEXT, TILES, Tile
-from speciate.server.web.pages.use_case import board
+from speciate.loop.use_case_board import read_board
+from speciate.server.web.pages.data import TILES, Tile
 from speciate.server.web.visit import Visit
 
 _PAIRS, _LABELS = 12, 12
@@ -39,7 +38,7 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         "id": name,
         "report": report,
         "created": found.created,
-        "board": board(visit, name, target),
+        "board": read_board(visit.database, name, target),
         "target": target,
         "baseline": found.baseline,
         "candidate": found.candidate,
@@ -63,27 +62,10 @@ def errors(visit: Visit) -> Mapping[str, object]:
     scale = Scale.of(end for one in every for end in (0.0, one["delta"], *(one["interval"] or ())))
     return {
         "title": "", "id": visit.path["id"], "slices": slices, "alone": alone, "scale": scale,
-        "confusion": [_matrix(each) for each in confusion], "calibration": [each for each in calibration if each["n"]],
+        "confusion": [shaded_matrix(each) for each in confusion],
+        "calibration": [each for each in calibration if each["n"]],
         "candidate": found.candidate, "baseline": found.baseline,
     }  # fmt: skip
-
-
-def _matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the share of its row in each cell, as a step for its shade."""
-    rows = []
-    for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
-        total = sum(counts) or 1
-        cells = [
-            {"count": count, "answer": answer, "right": at == place, "shade": _shade(count / total, at == place)}
-            for at, (answer, count) in enumerate(zip(found["labels"], counts, strict=True))
-        ]
-        rows.append({"label": label, "cells": cells, "total": sum(counts)})
-    return {**found, "rows": rows}
-
-
-def _shade(share: float, right: bool) -> int:
-    """0 to 3. Mistakes are rare, so theirs are darker than their share."""
-    return math.ceil(3 * (share if right else share**0.5)) if share else 0
 
 
 def grid(visit: Visit) -> Mapping[str, object]:
@@ -109,7 +91,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     return {
         "title": f"What {name} judged", "manifest": manifest, "tiles": tiles, "pictures": pictures,
         "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": label, "split": None,
-        "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"],
+        "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"], "total": None,
         "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],
     }  # fmt: skip
 

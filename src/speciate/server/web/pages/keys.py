@@ -6,10 +6,9 @@ workspace signs for itself, which a session of a team may not: whoever holds a t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.governance import authorization, passkeys
@@ -19,32 +18,6 @@ from speciate.server.control import Answer
 from speciate.server.web.visit import Visit, field
 
 _SECONDS = 300.0
-_MOST = 200
-
-
-class _Pending(NamedTuple):
-    state: Mapping[str, Any]
-    name: str
-    until: float
-
-
-class PendingPasskeys:
-    """What browsers were asked to make, by session. In memory alone. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[str, _Pending] = {}
-
-    def hold(self, session: str, pending: _Pending) -> None:
-        with self._lock:
-            self._held.pop(session, None)
-            while len(self._held) >= _MOST:
-                del self._held[next(iter(self._held))]
-            self._held[session] = pending
-
-    def take(self, session: str) -> _Pending | None:
-        with self._lock:
-            return self._held.pop(session, None)
 
 
 def listed(visit: Visit) -> Mapping[str, object]:
@@ -69,7 +42,7 @@ def begin(visit: Visit) -> Mapping[str, object]:
     here = [each for each in known if each.host == visit.front.site]
     options, state = passkeys.begin(visit.front.site, name, user, here)
     until = visit.app.workspace.clock.monotonic() + _SECONDS
-    visit.parts.passkeys.hold(visit.session.csrf, _Pending(state, name, until))
+    visit.parts.passkeys.hold(visit.session.csrf, passkeys.PendingPasskey(state, name, until))
     return options
 
 

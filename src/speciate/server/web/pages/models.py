@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from speciate.lineage import trace
+from speciate.lineage.graph import Node
+from speciate.lineage.linked_chart import linked_chart
 from speciate.models import registry
 from speciate.promotion import aliases
-from speciate.server.web.charts import lineage
 from speciate.server.web.visit import Visit
 from speciate.tools.models import describe_model
 
@@ -32,5 +34,15 @@ def model(visit: Visit) -> Mapping[str, object]:
     traced = trace.trace_model(visit.app.workspace, ref)
     return {
         "title": ref, "name": name, "version": version, "model": found, "card": card,
-        "lineage": traced.text, "graph": lineage(traced.graph, traced.start),
+        "lineage": traced.text, "graph": linked_chart(traced.graph, traced.start, page_of),
     }  # fmt: skip
+
+
+def page_of(node: Node) -> str | None:
+    """`name@v3` of data and models, the id of other things; None for what has no page."""
+    name, _, version = node.name.partition("@v")
+    if node.kind in ("dataset", "model") and version.isdigit() and not {":", "/"} & set(name):
+        return f"/{'data' if node.kind == 'dataset' else 'models'}/{quote(name)}/v{version}"
+    folder = {"evaluation": "evaluations", "job": "runs", "approval": "approvals"}.get(node.kind)
+    identifier = node.id.partition(":")[2]
+    return f"/{folder}/{quote(identifier)}" if folder else None

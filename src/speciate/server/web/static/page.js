@@ -39,7 +39,7 @@ for (const [kind, on] of [["pointerover", true], ["pointerout", false], ["focusi
 // Keys: j k move, Enter opens what has the focus, digits and letters press what names them. Never while typing.
 const dialog = document.getElementById("keys");
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input:not([type=radio]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input:not([type=radio], [type=range]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Enter" && event.target.closest("button, a, summary")) return; // they are pressed themselves
   const items = $("[data-item]"), here = items.indexOf(document.activeElement);
   if (event.key === "j" || event.key === "k") {

@@ -8,19 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
 from speciate.evaluation.pages.formatting import format_number
 from speciate.evaluation.pages.svg_charts import Scale
-from speciate.lineage import chart
-from speciate.lineage.graph import Graph, Node
 
 _DOT = 5.0
 
 
-def _tag(name: str, text: object = "", **attributes: object) -> Markup:
+def tag(name: str, text: object = "", **attributes: object) -> Markup:
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_short(value))}"'
         for key, value in attributes.items()
@@ -33,49 +30,19 @@ def _short(value: object) -> object:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
-def _join(parts: Iterable[Markup]) -> Markup:
+def join(parts: Iterable[Markup]) -> Markup:
     return Markup("").join(parts)
 
 
-def _svg(
+def svg(
     parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False, role: str = "img"
 ) -> Markup:
     """`role`: `group` where there are links in it, which an image has none of."""
     told = {"role": role, "aria_label": label} if label else {"aria_hidden": "true"}
     size = {"width": None if wide else width, "height": None if wide else height}
-    return _tag(
-        "svg", _join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told
+    return tag(
+        "svg", join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told
     )
-
-
-def lineage(graph: Graph, start: Sequence[str]) -> Markup:
-    """What came from what, origins at the left; a box leads to the page of what it names."""
-    layout = chart.lay_out(graph, start)
-    lines = [_tag("path", _tag("title", edge.how), d=chart.curve(points)) for edge, points in layout.lines]
-    boxes = []
-    for name, box in layout.boxes.items():
-        facts = "; ".join(f"{key} {value}" for key, value in box.node.facts.items())
-        drawn = _join([
-            _tag("title", f"{name} {facts}".strip()),
-            _tag("rect", x=box.x, y=box.y, width=chart.WIDE, height=chart.HIGH, rx=8),
-            _tag("text", chart.node_label(box.node), x=box.x + 10, y=box.y + 15, class_="kind"),
-            _tag("text", chart.short_name(box.node.name), x=box.x + 10, y=box.y + 31),
-        ])  # fmt: skip
-        href = _page_of(box.node)
-        inside = _tag("a", drawn, href=href) if href and name not in start else drawn
-        boxes.append(_tag("g", inside, class_=f"node {box.node.kind}{' start' if name in start else ''}"))
-    told = f"{len(layout.boxes)} things that {', '.join(start)} came from or led to; the same as text is below"
-    return _svg([*lines, *boxes], layout.width, layout.height, told, role="group")
-
-
-def _page_of(node: Node) -> str | None:
-    """`name@v3` of data and models, the id of other things; None for what has no page."""
-    name, _, version = node.name.partition("@v")
-    if node.kind in ("dataset", "model") and version.isdigit() and not {":", "/"} & set(name):
-        return f"/{'data' if node.kind == 'dataset' else 'models'}/{quote(name)}/v{version}"
-    folder = {"evaluation": "evaluations", "job": "runs", "approval": "approvals"}.get(node.kind)
-    identifier = node.id.partition(":")[2]
-    return f"/{folder}/{quote(identifier)}" if folder else None
 
 
 def bar(share: float, label: str | None = None) -> Markup:
@@ -87,8 +54,8 @@ def bar(share: float, label: str | None = None) -> Markup:
         if label
         else {"aria_hidden": "true"}
     )  # fmt: skip
-    inside = _tag("rect", width=f"{100 * share:.1f}%", height=6, rx=3)
-    return _tag("svg", inside, class_="bar", width="100%", height=6, **told)
+    inside = tag("rect", width=f"{100 * share:.1f}%", height=6, rx=3)
+    return tag("svg", inside, class_="bar", width="100%", height=6, **told)
 
 
 class Whisker(NamedTuple):
@@ -109,13 +76,13 @@ def whisker(row: Whisker, scale: Scale, role: str, target: float | None = None) 
 
     parts = list[Markup]()
     if target is not None:
-        parts.append(_tag("line", x1=across(target), x2=across(target), y1=0, y2=height, class_="target"))
+        parts.append(tag("line", x1=across(target), x2=across(target), y1=0, y2=height, class_="target"))
     if row.interval:
         low, high = map(across, row.interval)
-        parts.append(_tag("line", x1=low, x2=high, y1=height / 2, y2=height / 2, class_="whisker"))
+        parts.append(tag("line", x1=low, x2=high, y1=height / 2, y2=height / 2, class_="whisker"))
     if row.value is not None:
-        parts.append(_tag("circle", cx=across(row.value), cy=height / 2, r=_DOT, class_="dot"))
-    return Markup(f'<span class="{escape(role)}">') + _svg(parts, width, height, None) + Markup("</span>")
+        parts.append(tag("circle", cx=across(row.value), cy=height / 2, r=_DOT, class_="dot"))
+    return Markup(f'<span class="{escape(role)}">') + svg(parts, width, height, None) + Markup("</span>")
 
 
 class Place(NamedTuple):
@@ -143,13 +110,13 @@ def pareto(places: Sequence[Place], across: str, target: float | None = None) ->
     parts = list[Markup]()
     for tick in y.ticks(4):
         parts += [
-            _tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
-            _tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
+            tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
+            tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
         ]
-    parts += [_tag("text", format_number(t), x=at(t), y=height - bottom + 18, text_anchor="middle") for t in x.ticks(4)]
-    parts.append(_tag("text", across, x=(left + width) / 2, y=height - 4, text_anchor="middle"))
+    parts += [tag("text", format_number(t), x=at(t), y=height - bottom + 18, text_anchor="middle") for t in x.ticks(4)]
+    parts.append(tag("text", across, x=(left + width) / 2, y=height - 4, text_anchor="middle"))
     if target is not None:
-        parts.append(_tag("line", x1=left, x2=width - 8, y1=up(target), y2=up(target), class_="target"))
+        parts.append(tag("line", x1=left, x2=width - 8, y1=up(target), y2=up(target), class_="target"))
     front, best = list[str](), -math.inf
     for place in sorted(places, key=lambda each: (each.x, -each.y)):
         if place.dominated or place.y <= best:
@@ -158,19 +125,19 @@ def pareto(places: Sequence[Place], across: str, target: float | None = None) ->
             front.append(f"{at(place.x):.1f},{up(best):.1f}")
         front.append(f"{at(place.x):.1f},{up(place.y):.1f}")
         best = place.y
-    parts.append(_tag("polyline", points=" ".join(front), class_="front"))
+    parts.append(tag("polyline", points=" ".join(front), class_="front"))
     for place in sorted(places, key=lambda each: each.role != "other"):
         named = []
         if place.role in ("candidate", "baseline"):
             end = at(place.x) > width * 0.6
             above = -9.0 if place.role == "candidate" else 18.0
             shown = place.name if len(place.name) <= 26 else place.name[:12] + "…" + place.name[-12:]
-            named = [_tag("text", shown, x=at(place.x) + (6 if end else -4), y=up(place.y) + above,
+            named = [tag("text", shown, x=at(place.x) + (6 if end else -4), y=up(place.y) + above,
                           text_anchor="end" if end else "start", class_="name")]  # fmt: skip
-        dot = _tag("circle", cx=at(place.x), cy=up(place.y), r=6, class_="dot hollow" if place.dominated else "dot")
-        inside = _join([dot, *named, _tag("title", place.name)])
-        parts.append(_tag("g", inside, class_=f"point {place.role}", data_model=place.name))
-    return _svg(parts, width, height, f"Quality over cost of {len(places)} models", wide=True)
+        dot = tag("circle", cx=at(place.x), cy=up(place.y), r=6, class_="dot hollow" if place.dominated else "dot")
+        inside = join([dot, *named, tag("title", place.name)])
+        parts.append(tag("g", inside, class_=f"point {place.role}", data_model=place.name))
+    return svg(parts, width, height, f"Quality over cost of {len(places)} models", wide=True)
 
 
 class Line(NamedTuple):
@@ -198,20 +165,20 @@ def lines(drawn: Sequence[Line], label: str, *, width: int = 560, height: int = 
     parts = list[Markup]()
     for tick in y.ticks(4):
         parts += [
-            _tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
-            _tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
+            tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
+            tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
         ]
     parts += [
-        _tag("text", format_number(x_low), x=left, y=height - 6),
-        _tag("text", f"{across} {format_number(x_high, 6)}", x=width - 10, y=height - 6, text_anchor="end"),
+        tag("text", format_number(x_low), x=left, y=height - 6),
+        tag("text", f"{across} {format_number(x_high, 6)}", x=width - 10, y=height - 6, text_anchor="end"),
     ]
     for line in drawn:
         path = " ".join(f"{at(a):.1f},{up(b):.1f}" for a, b in line.points if math.isfinite(b))
-        inside = [_tag("polyline", points=path, class_="line thin" if line.thin else "line")]
+        inside = [tag("polyline", points=path, class_="line thin" if line.thin else "line")]
         if len(line.points) == 1:
-            inside.append(_tag("circle", cx=at(line.points[0][0]), cy=up(line.points[0][1]), r=_DOT, class_="dot"))
-        parts.append(_tag("g", _join([*inside, _tag("title", line.name)]), class_=line.role))
-    return _svg(parts, width, height, label, wide=True)
+            inside.append(tag("circle", cx=at(line.points[0][0]), cy=up(line.points[0][1]), r=_DOT, class_="dot"))
+        parts.append(tag("g", join([*inside, tag("title", line.name)]), class_=line.role))
+    return svg(parts, width, height, label, wide=True)
 
 
 class Bin(NamedTuple):
@@ -235,19 +202,19 @@ def histogram(bins: Sequence[Bin], label: str) -> Markup:
         tall = max(tall, 1.5) if each.rows else 0.0
         left, top = place * wide, height - bottom - tall
         shape = [
-            _tag("rect", x=left, y=0.0, width=wide, height=float(height - bottom), class_="hit"),
-            _tag("rect", x=left + 0.5, y=top, width=max(1.0, wide - 1.5), height=tall, rx=1.5),
-            _tag("title", f"{each.name}: {each.rows:,}"),
+            tag("rect", x=left, y=0.0, width=wide, height=float(height - bottom), class_="hit"),
+            tag("rect", x=left + 0.5, y=top, width=max(1.0, wide - 1.5), height=tall, rx=1.5),
+            tag("title", f"{each.name}: {each.rows:,}"),
         ]
-        parts.append(_tag("a", _join(shape), href=each.href, aria_label=f"{each.name}: {each.rows:,}"))
+        parts.append(tag("a", join(shape), href=each.href, aria_label=f"{each.name}: {each.rows:,}"))
     first, last = bins[0], bins[-1]
     if first.low is not None and last.high is not None:
         parts += [
-            _tag("text", format_number(first.low, 4), x=0, y=height - 2),
-            _tag("text", format_number(last.high, 4), x=width, y=height - 2, text_anchor="end"),
+            tag("text", format_number(first.low, 4), x=0, y=height - 2),
+            tag("text", format_number(last.high, 4), x=width, y=height - 2, text_anchor="end"),
         ]
-    body = _join(parts)
-    return _tag("svg", body, viewBox=f"0 0 {width} {height}", class_="drawn wide bins", role="group", aria_label=label)
+    body = join(parts)
+    return tag("svg", body, viewBox=f"0 0 {width} {height}", class_="drawn wide bins", role="group", aria_label=label)
 
 
 def series(channels: Sequence[Sequence[float]], names: Sequence[str]) -> Markup:

@@ -1,4 +1,4 @@
-"""How often a token may be tried, and where a browser goes after signing in.
+"""How often a token may be tried, by address.
 
 256 random bits are not guessed. The limit keeps whoever tries all the same from costing anything. There is none for all
 addresses together: by that anybody could lock the team out.
@@ -57,9 +57,3 @@ def _home(address: str) -> str:
     except ValueError:
         return ""
     return str(ip_network((known, _HOME), strict=False)) if isinstance(known, IPv6Address) else str(known)
-
-
-def inside(address: str) -> str:
-    """Where to go after signing in: a path of these pages, whatever was asked for."""
-    plain = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
-    return address if plain and "\\" not in address and not address.startswith("/login") else "/"

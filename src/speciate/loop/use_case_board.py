@@ -1,0 +1,75 @@
+"""The newest evaluation of a use case as a board: its leaders with their intervals, and quality over cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from speciate.evaluation.pages.inline_charts import Place, Whisker, whisker_scale
+from speciate.evaluation.pages.svg_charts import Scale
+from speciate.evaluation.reports.report import Report, Row, find_report, pareto
+from speciate.use_cases import UseCase
+from speciate.workspace.database import Database
+
+_MOST_ROWS = 14
+_LEAST_USD = 0.001
+"""Per 1,000 examples. If all cost less, time tells models apart better than money."""
+
+
+class LeaderLine(NamedTuple):
+    row: Row
+    role: str
+    whisker: Whisker
+
+
+class Board(NamedTuple):
+    """The newest evaluation of a use case as a page draws it."""
+
+    id: str
+    report: Report
+    lines: tuple[LeaderLine, ...]
+    scale: Scale
+    places: tuple[Place, ...]
+    across: str
+    left_out: int
+
+
+def read_board(database: Database, evaluation: str, target: float | None) -> Board:
+    report = find_report(database, evaluation)
+    rows = report.leaderboard[:_MOST_ROWS]
+    whiskers = [Whisker(row.value, row.interval) for row in rows]
+    lines = tuple(
+        LeaderLine(row, role_of(report, row.model), whisker) for row, whisker in zip(rows, whiskers, strict=True)
+    )
+    dominated = set(pareto(report).dominated)
+    by_cost = [row for row in rows if row.usd_per_1k is not None and row.value is not None]
+    by_time = [row for row in rows if row.p95_ms is not None and row.value is not None]
+    cost = len(by_cost) > 1 and max(row.usd_per_1k or 0.0 for row in by_cost) >= _LEAST_USD
+    places = tuple(
+        Place(row.model, float((row.usd_per_1k if cost else row.p95_ms) or 0.0), float(row.value or 0.0),
+              role_of(report, row.model), row.model in dominated)
+        for row in (by_cost if cost else by_time)
+    )  # fmt: skip
+    return Board(
+        evaluation, report, lines, whisker_scale(whiskers, target), places if len(places) > 1 else (),
+        "$ per 1,000" if cost else "p95 latency, ms", len(report.leaderboard) - len(rows),
+    )  # fmt: skip
+
+
+def role_of(report: Report, model: str) -> str:
+    if model == report.candidate:
+        return "candidate"
+    return "baseline" if model == report.baseline else "other"
+
+
+def wants(case: UseCase) -> list[str]:
+    """Target and limits in a few words each."""
+    limits, found = case.limits, list[str]()
+    if limits.p95_latency_ms is not None:
+        found.append(f"p95 at most {limits.p95_latency_ms:g} ms")
+    if limits.usd_per_1k is not None:
+        found.append(f"at most ${limits.usd_per_1k:g} per 1,000")
+    if limits.max_parameters is not None:
+        found.append(f"at most {limits.max_parameters:,} parameters")
+    if limits.max_memory_mb is not None:
+        found.append(f"at most {limits.max_memory_mb:g} MB")
+    return [*found, *(["works offline"] if limits.offline else []), *limits.licenses]

@@ -1,0 +1,142 @@
+"""What a person is asked when a logged answer is to be labelled: the file that the model saw, what a label is made of,
+and the label as it comes back from a form.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from speciate.errors import Code, SpeciateError
+from speciate.modalities.segmentation_masks import from_runs
+from speciate.models import registry
+from speciate.predictions.feedback import LONGEST
+from speciate.predictions.label_queue import LabelItem
+from speciate.predictions.log_files import log_folder
+from speciate.predictions.reading import LoggedAnswer, input_files
+from speciate.serving.record_feedback import KnownAnswers
+from speciate.tasks.families.segmentation import outlines, region_mask
+from speciate.workspace.workspace import Workspace
+
+BY_PARTS = ("tokens", "detection", "segmentation")
+"""Families whose labels are lists, made on the page: a tag for each word, boxes or masks with a class each."""
+_MOST_WORDS = 2_000
+_MOST_PIXELS = 4_000_000
+"""Of an image whose mask is painted on a page."""
+_TRIED = 8
+"""Pixels of a side to which a mask is read when it is checked."""
+_LARGEST = 16 << 20
+"""Bytes of a file that is shown beside the question."""
+
+
+class AskedFile(NamedTuple):
+    data: bytes
+    modality: str
+
+
+def asked_file(workspace: Workspace, use_case: str, answer: LabelItem | LoggedAnswer) -> AskedFile | None:
+    """The file that a model was asked about; None for other questions, and for what is too large."""
+    files = list(input_files(answer.input))
+    path = log_folder(workspace.folders, use_case).medium(files[0]) if len(files) == 1 else None
+    try:
+        modality = registry.resolve(workspace.database, workspace.folders, answer.model).card.modality
+    except SpeciateError:
+        return None
+    if path is None or modality is None or not path.is_file() or path.stat().st_size > _LARGEST:
+        return None
+    return AskedFile(path.read_bytes(), modality)
+
+
+def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:
+    """What was asked, by column; a bare input has no name."""
+    given = item.input
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return [("", given)]
+    return list(given.items()) if isinstance(given, dict) else [("", given)]
+
+
+def label_editor(family: str | None, item: LabelItem, view: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What the label is made of, beginning with the model's own answer; None where it is a class or text. `elsewhere`:
+    no page makes it, such as the mask of a volume.
+
+    `view`: of the file that was asked about, as `datasets/inspect/viewer.py` describes it.
+    """
+    given = item.output if isinstance(item.output, list) else []
+    if family == "tokens" and isinstance(item.input, str | dict):
+        cells = asked_cells(item)
+        words = str(cells[0][1]).split() if len(cells) == 1 else []
+        if words and len(words) == len(given) and len(words) <= _MOST_WORDS:
+            return {"kind": "tags", "words": list(zip(words, map(str, given), strict=True))}
+    if family == "detection" and view and view.get("view") == "image":
+        boxes = [{"label": str(each["label"]), "box": each["box"]} for each in given if isinstance(each, dict)]
+        return {"kind": "boxes", "boxes": boxes, "size": view["size"]}
+    if family == "segmentation" and view and view.get("view") == "image" and math.prod(view["size"]) <= _MOST_PIXELS:
+        return {"kind": "mask", "mask": _begun(item.output), "size": view["size"]}
+    return {"kind": "elsewhere"} if family in BY_PARTS else None
+
+
+def _begun(answer: Any) -> Mapping[str, Any]:
+    """A map of labels to begin with: the model's own, or an empty one."""
+    try:
+        labels = [str(each) for each in answer["labels"]]
+        if from_runs(answer["rle"], answer["size"]).max(initial=0) <= len(labels):
+            return {"labels": labels, "size": answer["size"], "rle": answer["rle"]}
+    except (TypeError, KeyError, ValueError):
+        pass
+    return {"labels": [], "size": [0, 0], "rle": []}
+
+
+class ParsedLabel(NamedTuple):
+    label: Any
+    unknown: bool
+    """Whether the model knows no such class."""
+
+
+def parse_label(text: str, known: KnownAnswers, *, numeric: bool, parts: bool) -> ParsedLabel:
+    """The label that a form brings. `parts`: it was made of parts. Raises INVALID."""
+    if known.family in BY_PARTS and parts:
+        made = _parse_parts(text)
+        if len(str(made)) > LONGEST:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The label has more than {LONGEST:,} characters: it has too many parts or edges.",
+                "Make it smoother, and give it again.",
+            )
+        if known.family == "segmentation":
+            _check_masks(made)
+        return ParsedLabel(made, False)
+    label: Any = _parse_number(text) if numeric else text
+    return ParsedLabel(label, bool(known.classes) and known.family != "regression" and label not in known.classes)
+
+
+def _parse_number(text: str) -> float:
+    try:
+        if math.isfinite(found := float(text)):
+            return found
+    except ValueError:
+        pass
+    raise SpeciateError(Code.INVALID, "This model answers numbers.", "Type a number.")
+
+
+def _parse_parts(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise SpeciateError(Code.INVALID, "The label is no list.", "Load the page again.")
+    return found
+
+
+def _check_masks(label: list[Any]) -> None:
+    """As training would read them. Raises INVALID."""
+    try:
+        for _, outline in outlines(label):
+            region_mask(outline, (_TRIED, _TRIED), (_TRIED, _TRIED))
+    except ValueError as error:
+        raise SpeciateError(Code.INVALID, f"The label is no mask: {error}.", "Load the page again.") from None

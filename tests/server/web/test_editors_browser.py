@@ -1,0 +1,177 @@
+"""Labels that are drawn, in a real browser: a mask by mouse, finger and keys, boxes dragged to another place and size,
+words tagged with a finger.
+
+Needs Chromium and the extra `browser`; without them these tests say so and are skipped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from speciate.jobs.pool import Pool
+from speciate.predictions.log_files import log_folder
+from speciate.predictions.reading import feedback
+from speciate.tasks.families.segmentation import region_mask
+from speciate.workspace.workspace import Workspace
+from tests.server.apps import make_app
+from tests.server.web.conftest import Served
+from tests.server.web.test_browser import WATCH, Tab, chromium, note_problems
+from tests.server.web.test_labelling import BOX, _logged
+
+pytestmark = pytest.mark.slow
+__all__ = ["chromium"]
+WIDE, HIGH = 64, 40
+
+
+@pytest.fixture
+def served(workspace: Workspace) -> Iterator[Served]:
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    served = Served(workspace, replace(make_app(workspace), pool=pool))
+    yield served
+    served.pages.close()
+    pool.close()
+
+
+@pytest.fixture(params=["mouse", "finger"])
+def tab(served: Served, chromium: Any, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """In a window of a desk, and on a phone that is touched."""
+    touched = request.param == "finger"
+    size = {"width": 390, "height": 844} if touched else {"width": 1200, "height": 900}
+    context = chromium.new_context(has_touch=touched, is_mobile=touched, viewport=size)
+    context.add_init_script(WATCH)
+    page, problems = context.new_page(), list[str]()
+    note_problems(page, problems)
+    page.goto(served.link("decide"))
+    page.wait_for_url("**/", timeout=30_000)
+    yield Tab(page, problems, page.url.rstrip("/"))
+    assert problems == []
+    context.close()
+
+
+def _png() -> str:
+    made = io.BytesIO()
+    Image.new("RGB", (WIDE, HIGH), "navy").save(made, "PNG")
+    return base64.b64encode(made.getvalue()).decode()
+
+
+def _drag(tab: Tab, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """From one place of an element to another, in shares of its size; by a finger where the context has one."""
+    box = tab.page.query_selector(selector).bounding_box()
+    (x, y), (to_x, to_y) = ((box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in (begin, end))
+    steps = [(x + (to_x - x) * n / 6, y + (to_y - y) * n / 6) for n in range(7)]
+    if not tab.page.evaluate("matchMedia('(pointer: coarse)').matches"):
+        tab.page.mouse.move(*steps[0])
+        tab.page.mouse.down()
+        for each in steps[1:]:
+            tab.page.mouse.move(*each)
+        tab.page.mouse.up()
+        return
+    touch = tab.page.context.new_cdp_session(tab.page)
+    for kind, each in [("touchStart", steps[0]), *(("touchMove", each) for each in steps[1:]), ("touchEnd", None)]:
+        points = [{"x": each[0], "y": each[1]}] if each else []
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.detach()
+
+
+def _queue(tab: Tab, use_case: str) -> Any:
+    page = tab.go(f"/use-cases/{use_case}/queue?strategy=random")
+    page.wait_for_load_state("load")
+    return page
+
+
+def _give(served: Served, tab: Tab, use_case: str) -> Any:
+    """Press Give, and what is stored of it."""
+    tab.page.click("#give")
+    tab.until(lambda: tab.page.query_selector("#undo"), "the label is held")
+    served.pages.close()
+    [row] = feedback(log_folder(served.workspace.folders, use_case))
+    return row.label
+
+
+def _masks(label: list[dict[str, Any]]) -> dict[str, Any]:
+    return {each["category"]: region_mask(each["segmentation"], (HIGH, WIDE), (HIGH, WIDE)) for each in label}
+
+
+def test_a_mask_is_painted_corrected_and_stored(served: Served, tab: Tab) -> None:
+    left = {"labels": ["road"], "size": [4, 4], "rle": [1, 2, 0, 2] * 4}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, left)
+    page = _queue(tab, "streets")
+    assert page.inner_text("#covers") == "road 50 %", "it begins with the model's own"
+    page.click("[data-class=sky]")
+    _drag(tab, "#mask canvas", (0.7, 0.5), (0.9, 0.5))
+    tab.until(lambda: "sky" in page.inner_text("#covers"), "painted")
+    page.click("#unpaint")
+    assert page.inner_text("#covers") == "road 50 %", "a stroke is taken back"
+    _drag(tab, "#mask canvas", (0.7, 0.5), (0.9, 0.5))
+    page.click("#eraser")
+    _drag(tab, "#mask canvas", (0.02, 0.1), (0.4, 0.1))
+    tab.until(lambda: "road 50 %" not in page.inner_text("#covers"), "erased")
+    masks = _masks(_give(served, tab, "streets"))
+    sky, road = masks["sky"], masks["road"]
+    assert sky[20, 44:58].all()
+    assert not sky[:, :40].any()
+    assert not sky[:8].any()
+    assert road[30, :32].all()
+    assert not road[4, 3:24].any()
+    assert not (road & sky).any()
+
+
+def test_a_mask_is_painted_by_keys_alone(served: Served, tab: Tab) -> None:
+    empty = {"labels": [], "size": [1, 1], "rle": [0, 1]}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, empty)
+    page = _queue(tab, "streets")
+    assert page.inner_text("#covers") == "Nothing is marked."
+    page.keyboard.press("2")
+    page.focus("#mask canvas")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    assert page.inner_text("#covers") == "Nothing is marked."
+    page.keyboard.press("Space")
+    page.keyboard.press("e")
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    tab.until(lambda: page.query_selector("#undo"), "the label is held")
+    served.pages.close()
+    [row] = feedback(log_folder(served.workspace.folders, "streets"))
+    assert row.label == [] or {each["category"] for each in row.label} == {"sky"}
+
+
+def test_boxes_are_dragged_to_another_place_and_size_and_deleted(served: Served, tab: Tab) -> None:
+    boxes = [BOX, {"label": "bus", "score": 0.5, "box": [40, 20, 20, 16]}]
+    _logged(served, "traffic", "object-detection", "map_50", ("bus", "car"), {"data": _png()}, boxes)
+    page = _queue(tab, "traffic")
+    _drag(tab, "#boxes", (18 / WIDE, 9 / HIGH), (28 / WIDE, 14 / HIGH))
+    _drag(tab, "#boxes", (38 / WIDE, 19 / HIGH), (46 / WIDE, 29 / HIGH))
+    page.click('#boxes [data-place="1"]')
+    page.click("#remove")
+    [made] = _give(served, tab, "traffic")
+    assert made["category"] == "car"
+    assert np.allclose(made["bbox"], [18, 9, 28, 20], atol=1.5)
+
+
+def test_words_are_tagged_by_a_drag(served: Served, tab: Tab) -> None:
+    text, output = {"text": "from New York to Oslo"}, ["O"] * 5
+    _logged(served, "names", "token-classification", "token_accuracy", ("O", "PLACE"), text, output)
+    page = _queue(tab, "names")
+    boxes = [each.bounding_box() for each in page.query_selector_all("#tags [role=option]")]
+    area = page.query_selector("#tags").bounding_box()
+
+    def middle(place: int) -> tuple[float, float]:
+        box = boxes[place]
+        return ((box["x"] + box["width"] / 2 - area["x"]) / area["width"],
+                (box["y"] + box["height"] / 2 - area["y"]) / area["height"])  # fmt: skip
+
+    _drag(tab, "#tags", middle(1), middle(2))
+    page.click("[data-class=PLACE]")
+    assert _give(served, tab, "names") == ["O", "PLACE", "PLACE", "O", "O"]
