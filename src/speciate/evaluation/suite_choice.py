@@ -126,9 +126,9 @@ def other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: 
     if core and (core.name, core.version or ref.version, core.split or "test") != (ref.name, ref.version, ref.split):
         return f"{ref} is not the core suite {core} of {use_case.name}"
     first = None if core else decisions.first_dataset(database, use_case.name)
-    if first and dataset_ref(first).name != ref.name:
+    if first and (dataset_ref(first).name, dataset_ref(first).split) != (ref.name, ref.split):
         return (
-            f"{use_case.name} has decided on {first} before, and {ref} is another dataset; to decide on it, make it "
+            f"{use_case.name} has decided on {first} before, and {ref} is another suite; to decide on it, make it "
             f"the core suite: define_use_case(suites={{'core': '{ref.name}:{ref.split}'}}, ...)"
         )
     return None

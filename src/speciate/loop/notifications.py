@@ -3,6 +3,10 @@
 Each hook reads the events behind its cursor, which is in a file and moves on only once a notice was taken: so none is
 lost to a crash, and one may come twice (its id tells). A hook that fails is tried again, ever less often, and the
 failure is in its file for `get_status`. The first time a hook begins with what happens from then on.
+
+A watch tells of a use case once a day at most: what comes sooner waits until the day is over, and of several the most
+important one is told. Questions are told at once, and so is what was taken out of production, which counts as the day's
+notice.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ _JOIN_SECONDS = 2.0
 _BATCH = 200
 _SAVE_EVENTS = 2000
 """Of no interest, after which the cursor is written all the same: the next daemon is not to read them again."""
-_JOB = "SELECT kind, parent FROM jobs WHERE id = ?"
+_DAY_SECONDS = 86_400.0
+_JOB = "SELECT kind, parent, key FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
 _log = logging.getLogger(__name__)
 
@@ -74,6 +79,10 @@ class HookState(BaseModel):
     """The last event that was dealt with."""
     failing: str | None = None
     since: float | None = None
+    told: dict[str, float] = {}
+    """Use case -> when it was told of last, of those of today."""
+    held: dict[str, int] = {}
+    """Use case -> the event to tell of once the day is over."""
 
 
 class Hook:
@@ -110,31 +119,77 @@ class Hook:
             for event in events:
                 if self._stop.is_set():
                     return True  # the catalog is about to close; the next daemon goes on behind what was taken
-                notice = notice_of(self._of_jobs(event), self._workspace.settings.notify, self._workspace_id)
-                if notice and not self._told(notice, event.seq):
+                if not self._take(self._of_jobs(event)):
                     return False
-            self._state = self._state.model_copy(update={"seq": events[-1].seq})
+            self._change(seq=events[-1].seq)
             if self._state.seq - self._saved >= _SAVE_EVENTS:
                 self._save()
+        return self._tell_held()
+
+    def _take(self, event: Event) -> bool:
+        notice = self._notice(event)
+        if notice is None:
+            return True
+        use_case = _use_case(event)
+        if use_case and event.type in _CAN_WAIT and self._was_told_today(use_case):
+            held = self._state.held.get(use_case)
+            if held is None or _importance(event) >= _importance(self._event(held)):
+                self._change(held={**self._state.held, use_case: event.seq})
+            self._change(seq=event.seq)
+            self._save()
+            return True
+        return self._told(notice, event, event.seq)
+
+    def _tell_held(self) -> bool:
+        """What waited, of use cases whose day is over."""
+        for use_case, seq in list(self._state.held.items()):
+            if self._was_told_today(use_case):
+                continue
+            event = self._event(seq)
+            notice = self._notice(event) if event else None
+            if event and notice and not self._told(notice, event, self._state.seq):
+                return False
+            self._change(held={name: other for name, other in self._state.held.items() if name != use_case})
+            self._save()
         return True
 
-    def _told(self, notice: Notice, seq: int) -> bool:
+    def _was_told_today(self, use_case: str) -> bool:
+        """Not by a notice of the future: then the clock was set back."""
+        told = self._state.told.get(use_case)
+        return told is not None and 0 <= self._workspace.clock.now() - told < _DAY_SECONDS
+
+    def _event(self, seq: int) -> Event | None:
+        found = self._workspace.database.events_after(seq - 1, 1)
+        return self._of_jobs(found[0]) if found and found[0].seq == seq else None
+
+    def _notice(self, event: Event) -> Notice | None:
+        return notice_of(event, self._workspace.settings.notify, self._workspace_id)
+
+    def _told(self, notice: Notice, event: Event, seq: int) -> bool:
+        """`seq`: the last event that is dealt with, once the notice is taken."""
+        now = self._workspace.clock.now()
         try:
             self._deliver(notice)
         except DeliveryFailed as error:
-            since = self._state.since or self._workspace.clock.now()
-            self._state = HookState(seq=seq - 1, failing=str(error), since=since)
+            taken = event.seq - 1 if seq == event.seq else seq
+            self._change(seq=taken, failing=str(error), since=self._state.since or now)
         else:
-            self._state = HookState(seq=seq)
+            told = {name: at for name, at in self._state.told.items() if now < at + _DAY_SECONDS}
+            if (use_case := _use_case(event)) and event.type in _ONE_A_DAY:
+                told[use_case] = now
+            self._change(seq=seq, failing=None, since=None, told=told)
         self._save()
         return self._state.failing is None
+
+    def _change(self, **changes: object) -> None:
+        self._state = self._state.model_copy(update=changes)
 
     def _of_jobs(self, event: Event) -> Event:
         """Ends of jobs with what the event does not say."""
         if event.type not in ENDS:
             return event
         row = self._workspace.database.read_one(_JOB, [event.subject])
-        return event._replace(data={"kind": row[0], "parent": row[1]}) if row else event
+        return event._replace(data={"kind": row[0], "parent": row[1], "key": row[2]}) if row else event
 
     @cached_property
     def _workspace_id(self) -> str:
@@ -287,6 +342,8 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     if event.type in ENDS:
         if data.get("parent") or notify.jobs == "none" or (notify.jobs == "failed" and event.type not in _UNWANTED):
             return None
+        if _STEP.match(str(data.get("key"))):  # the end of its episode tells of it
+            return None
         return "job", f"{named.get('kind', 'A job')} {_name(event.subject)} {ENDS[event.type]}.", named
     if event.type == "alias.moved" and data.get("action") == "rollback":
         who = f"the bake took {named.get('before')} back" if data.get("actor") == "bake" else "it was rolled back"
@@ -314,7 +371,7 @@ def _describe_event(event: Event, notify: Notify) -> tuple[Kind, str, dict[str, 
     return None
 
 
-_WATCH = {  # at most one a day beside the question for labels; that an episode begins is in the feed alone
+_WATCH = {  # that an episode begins is in the feed alone
     "watch.labels": "answers wait for a label: speciate labels.",
     "watch.ended": "episode {episode} of its watch ended.",
     "watch.unresolved": "episode {episode} of its watch ended with nothing better in sight: it tries less often now.",
@@ -322,7 +379,23 @@ _WATCH = {  # at most one a day beside the question for labels; that an episode 
     "watch.disagreement": "those who label do not agree.",
     "watch.digest": "{new} new base models were published last month, {suits} of them suit it.",
 }
+_CAN_WAIT = (
+    "canary.survived", "watch.digest", "watch.disagreement", "watch.budget", "watch.ended", "watch.unresolved"
+)  # fmt: skip
+"""Of one use case at most one a day; the most important one last."""
+_ONE_A_DAY = (*_CAN_WAIT, "alias.moved", "canary.ended", "slot.refused", "bake.broken")
+"""What counts as the day's notice. The answers that wait for a label, and a promotion for a person, are questions."""
+_STEP = re.compile(r"watch/[^/]+/\d+/")
+"""Key of a job of an episode; that of a monitoring job is another."""
 _NAMES = ("approval", "action", "kind", "before", "after", "model", "alias", "audit")
+
+
+def _use_case(event: Event) -> str | None:
+    return event.subject.removeprefix("use_case:") if event.subject.startswith("use_case:") else None
+
+
+def _importance(event: Event | None) -> int:
+    return _CAN_WAIT.index(event.type) if event is not None and event.type in _CAN_WAIT else -1
 
 
 def _name(text: Any) -> str:

@@ -2,7 +2,8 @@
 
 Elsewhere: labels twice and contradicting (test_label_counts.py, ../test_monitor.py), a week without traffic
 (../test_monitor.py), schedules that never come and use cases that nothing serves (test_watches.py), a teacher that
-starts to answer nonsense (test_teach_and_shadow.py), who claims a random draw (../../predictions/test_datasets.py).
+starts to answer nonsense (test_teach_and_shadow.py), who claims a random draw (../../predictions/test_datasets.py),
+instructions in what is mined (test_mine.py), and a clock that is set back for who is told (test_notices_by_day.py).
 """
 
 from __future__ import annotations

@@ -153,6 +153,63 @@ def test_a_requirement_beyond_reach_is_tried_once_told_once_and_met_by_a_later_b
     assert (came.memory.state, came.start[0].bases) == ("learning", ("pkg:better",))
 
 
+BASE = seen(bases=("pkg:minilm", "org--new@v1"))
+
+
+def test_new_base_models_that_cannot_be_better_cost_no_label_and_hold_nothing_back() -> None:
+    known = memory(looked_up=True, bases=("pkg:minilm",), fruitless=1, quiet_until=NOW - DAY)
+    begun = decide(watch(), known, BASE, NOW)
+    assert (begun.memory.state, begun.start[0].bases) == ("learning", ("org--new@v1",))
+    out = EndedJob("job-1", Learned(verdict="hold", why="none may be better", used_labels=False, bases=()))
+    ended = decide(watch(), begun.memory, replace(BASE, jobs={"relearn": out}), NOW + 60)
+    assert (ended.ended and ended.ended.outcome, ended.memory.fruitless) == ("hold", 1)
+    assert ended.memory.learned_until == known.learned_until
+    assert decide(watch(), ended.memory, BASE, NOW + 120).because == "no trigger fired"
+    shifted = decide(watch(), ended.memory, replace(BASE, windows=(SHIFT,)), NOW + 180)
+    assert shifted.memory.state == "mining", "no cool-down"
+    assert shifted.memory.new_bases == ()
+
+
+def test_a_promising_base_model_is_tried_with_the_labels_that_it_is_asked_for() -> None:
+    known = memory(looked_up=True, bases=("pkg:minilm",))
+    both = seen(bases=("pkg:minilm", "org--a@v1", "org--b@v1"))
+    begun = decide(watch(), known, both, NOW)
+    assert set(begun.start[0].bases) == {"org--a@v1", "org--b@v1"}
+    lacks = Learned(verdict="inconclusive", why="no answers to judge by", bases=("org--b@v1",))
+    mining = decide(watch(), begun.memory, replace(both, jobs={"relearn": EndedJob("job-1", lacks)}), NOW + 60)
+    mined = {"mine": EndedJob("job-2", Mined(asked=100, pool=300))}
+    labelling = decide(watch(), mining.memory, replace(both, jobs=mined), NOW + 120)
+    learning = decide(watch(), labelling.memory, replace(both, labels_of_episode=90), NOW + DAY)
+    assert (learning.start[0].step, learning.start[0].bases) == ("relearn", ("org--b@v1",))
+
+
+def test_a_base_model_that_comes_while_labels_are_waited_for_is_tried_with_them() -> None:
+    waiting = memory(state="labelling", since=NOW, mined=100, looked_up=True, bases=("pkg:minilm",), episode=4,
+                     causes=("data_shift",))  # fmt: skip
+    joined = decide(watch(), waiting, BASE, NOW + DAY)
+    assert joined.memory.causes == ("data_shift", "new_base_model")
+    learning = decide(watch(), joined.memory, replace(BASE, labels_of_episode=90), NOW + 2 * DAY)
+    assert learning.start[0].bases == ("org--new@v1",)
+
+
+def test_a_base_model_of_which_nothing_could_be_said_fires_again_and_no_more_often_than_the_cool_down_lets_it() -> None:
+    begun = decide(watch(), memory(looked_up=True), BASE, NOW)
+    assert begun.start[0].bases == BASE.bases, "the first that ever came, too"
+    broken = {"relearn": EndedJob("job-1", None, "job-1 failed")}
+    ended = decide(watch(), begun.memory, replace(BASE, jobs=broken), NOW + 60)
+    assert ended.ended is not None
+    assert ended.memory.bases == ()
+    assert decide(watch(), ended.memory, BASE, NOW + DAY).because == "no trigger fired"
+    again = decide(watch(), ended.memory, BASE, NOW + 60 * DAY)
+    assert (again.memory.state, again.start[0].bases) == ("learning", BASE.bases)
+
+
+def test_what_is_there_when_a_watch_first_looks_is_no_news() -> None:
+    first = decide(watch(), memory(), BASE, NOW)
+    assert first.because == "no trigger fired"
+    assert first.memory.bases == BASE.bases
+
+
 def test_a_schedule_that_came_without_a_new_label_changes_nothing_and_says_so() -> None:
     weekly = Watch(use_case="triage", triggers=(Trigger(on="schedule", cron="0 3 * * 1"),))
     found = decide(weekly, memory(), seen(due=NOW - 60), NOW)

@@ -10,7 +10,8 @@ import pytest
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.loop.watch.facts import Learned
 from speciate.loop.watch.mine import Candidate, choose
-from speciate.loop.watch.relearn import RelearnSpec, Way, next_step
+from speciate.loop.watch.relearn import RelearnSpec, next_step
+from speciate.loop.watch.ways import Way
 from speciate.training.planning.shortlist import ShortlistSpec
 
 TRAINED = {"model": "t-model@v2", "report": {"dataset": "letters@v2"}}
@@ -394,3 +395,74 @@ def test_only_promising_base_models_are_trained_the_best_one_first() -> None:
 def test_where_no_comparison_could_be_made_every_base_model_is_trained() -> None:
     (found,) = asked(DAY, [*ADDED, LIKE, child("shortlist", None)])
     assert found.step == "train/probe-0"
+
+
+# Whether a new base model is worth an episode
+
+SCREENS = spec(
+    ways=DAY.ways[:3], screens=True, judged_exists=True, train_source=None, judge_source=None, serving="t-model@v1"
+)
+"""The recipe of what serves, and two new base models."""
+
+
+def probes(*values: tuple[float, float, float] | None) -> list[Child]:
+    """A probe of each base model, where it could be made, and their comparison with what serves."""
+    made = [child(f"screen/probe-{place}", {"model": f"t-model@v{place + 2}", "report": {}} if value else None)
+            for place, value in enumerate(values)]  # fmt: skip
+    gains = [
+        {"candidate": f"t-model@v{place + 2}", "delta": value[0], "interval": value[1:],
+         "minimum_detectable_effect": 0.04}
+        for place, value in enumerate(values) if value
+    ]  # fmt: skip
+    report = {"comparisons": gains, "n": 120, "leaderboard": [row("t-model@v1", 0.8)], "baseline": "t-model@v1"}
+    return [*made, child("screen", {"evaluation": "evaluation-0", "report": report})]
+
+
+def test_new_base_models_are_compared_on_validation_rows_before_a_label_is_learned_from() -> None:
+    children, steps = list[Child](), []
+    while (
+        found := asked(SCREENS.model_copy(update={"train_source": "log:t?part=train"}), children)[0]
+    ).kind == "train":
+        steps.append(found.step)
+        assert 60 * found.spec["budget_minutes"] <= 300
+        assert found.spec["dataset"] == "letters@v1"
+        children.append(child(found.step, {"model": f"t-model@v{len(children) + 2}", "report": {}}))
+    assert steps == ["screen/probe-0", "screen/probe-1"]
+    assert (found.step, found.kind) == ("screen", "evaluate")
+    assert found.spec["dataset"] == "letters@v1:validation"
+    assert found.spec["models"] == ["t-model@v2", "t-model@v3"]
+    assert found.spec["baseline"] == "t-model@v1"
+
+
+@pytest.mark.parametrize(
+    ("values", "because"),
+    [
+        ([(-0.1, -0.2, 0.01), (0.005, -0.01, 0.019)],
+         "0 of 2 new base models may be better on 120 validation rows; the best, org--b@v1, gains +0.005"),
+        ([None, None], "no new base model could be compared"),
+    ],
+)  # fmt: skip
+def test_where_none_may_be_better_it_ends_before_a_label_is_asked_for_or_learned_from(
+    values: list[tuple[float, float, float] | None], because: str
+) -> None:
+    end = next_step(SCREENS, probes(*values), 0.0)
+    assert isinstance(end, Finished)
+    found = Learned.model_validate(end.result)
+    assert (found.verdict, found.used_labels, found.bases) == ("hold", False, ())
+    assert because in found.why
+
+
+def test_those_that_may_be_better_go_on_and_are_told_where_labels_lack() -> None:
+    mixed = probes((-0.1, -0.2, 0.01), (0.01, -0.05, 0.07))
+    (judgement,) = asked(SCREENS.model_copy(update={"ways": DAY.ways[1:3]}), mixed)
+    assert (judgement.step, judgement.spec["models"]) == ("judge", ["t-model@v3"]), "nothing new to learn from"
+    end = next_step(SCREENS.model_copy(update={"judged_exists": False}), mixed, 0.0)
+    assert isinstance(end, Finished)
+    found = Learned.model_validate(end.result)
+    assert (found.verdict, found.bases) == ("inconclusive", ("org--b@v1",))
+    learns = SCREENS.model_copy(update={"train_source": "log:t?part=train", "judge_source": "log:t?part=judge"})
+    children, steps = [*mixed, *ADDED], []
+    while (step := asked(learns, children)[0]).kind == "train":
+        steps.append((step.step, step.spec["dataset"]))
+        children.append(child(step.step, {"model": f"t-model@v{len(children) + 5}", "report": TRAINED["report"]}))
+    assert steps == [("train/like", "letters@v2"), ("train/probe-1", "letters@v2")]

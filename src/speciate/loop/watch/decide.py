@@ -58,6 +58,8 @@ _IN_STATE: dict[State, StepName] = {"mining": "mine", "checking": "check", "lear
 _BY_LABELS: tuple[TriggerKind, ...] = ("now", "data_shift", "quality_regression")
 """Causes that only new labels can answer."""
 _FRUITFUL: tuple[Outcome, ...] = ("promoted", "met")
+_UNTRIED: tuple[Outcome, ...] = ("failed", "no_labels", "inconclusive", "stopped")
+"""Ends by which nothing is known of a new base model: it may fire again."""
 
 
 def decide(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
@@ -95,8 +97,8 @@ def _heard(memory: Memory, seen: Seen) -> Memory:
         seen_first["requirement"] = seen.requirement.version
     if seen.requirement is not None and seen.requirement.version > memory.requirement > 0 and seen.requirement.meets:
         seen_first["requirement"] = seen.requirement.version
-    if not memory.bases and seen.bases:
-        seen_first["bases"] = seen.bases
+    if not memory.looked_up and seen.bases is not None:
+        seen_first |= {"looked_up": True, "bases": memory.bases or seen.bases}
     return memory.model_copy(update=seen_first) if seen_first else memory
 
 
@@ -113,8 +115,16 @@ def _joined(decision: Decision, due: tuple[Cause, ...]) -> Decision:
         "causes": tuple(kinds), "fingerprints": (*memory.fingerprints, *(each.fingerprint for each in new)),
         "tried": {**memory.tried, **{each.fingerprint: _OPEN for each in new}},
         "asked": max([memory.asked, *(float(str(each.evidence["asked"])) for each in new if each.kind == "now")]),
+        **_with_bases(memory, new),
     }  # fmt: skip
     return replace(decision, memory=memory.model_copy(update=changes), taken=(*decision.taken, *new))
+
+
+def _with_bases(memory: Memory, causes: tuple[Cause, ...]) -> dict[str, object]:
+    """New base models are known from now on, and tried by the episode."""
+    came = [each.evidence["bases"] for each in causes if each.kind == "new_base_model"]
+    new = tuple(base for named in came if isinstance(named, list) for base in named if base not in memory.bases)
+    return {"bases": (*memory.bases, *new), "new_bases": (*memory.new_bases, *new)}
 
 
 # Idle: whether anything is begun
@@ -210,14 +220,13 @@ def _out_of_budget(memory: Memory, now: float, because: str) -> Decision:
 def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...], labels: int) -> Decision:
     kinds = tuple(dict.fromkeys(each.kind for each in causes))
     changes: dict[str, object] = {
-        "episode": memory.episode + 1, "round": 1, "begun": now, "causes": kinds, "approval": None, "mined": 0,
-        "fingerprints": tuple(each.fingerprint for each in causes), "model_found": None, "first": None, "short": False,
-        "before": seen.production,
+        "episode": memory.episode + 1, "round": 1, "rounds": 2, "begun": now, "causes": kinds, "approval": None,
+        "mined": 0, "fingerprints": tuple(each.fingerprint for each in causes), "model_found": None, "first": None,
+        "short": False, "before": seen.production,
         "tried": dict(list({**memory.tried, **{each.fingerprint: _OPEN for each in causes}}.items())[-_MOST_TRIED:]),
         "onset": _onset(memory, kinds), "asked": max(memory.asked, seen.asked),
         "requirement": seen.requirement.version if seen.requirement else memory.requirement,
-        "provider": max(memory.provider, seen.provider),
-        "bases": tuple(dict.fromkeys((*memory.bases, *(seen.bases or ())))), "told": now,
+        "provider": max(memory.provider, seen.provider), "told": now, **_with_bases(memory, causes),
     }  # fmt: skip
     fresh = memory.model_copy(update=changes)
     said = (Told("watch.begun", f"episode {fresh.episode} begins: {', '.join(kinds)}"),)
@@ -227,8 +236,7 @@ def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[C
         return Decision(_in(fresh, "mining", now), because, start=(start,), taken=causes, told=said)
     if _checks_first(seen, causes):
         return Decision(_in(fresh, "checking", now), because, start=(Start("check"),), taken=causes, told=said)
-    bases = tuple(base for base in seen.bases or () if base not in memory.bases) if "new_base_model" in kinds else ()
-    start = _relearn(watch, seen, bases=bases, fresh=seen.labels_new > 0)
+    start = _relearn(watch, fresh, seen, fresh=seen.labels_new > 0)
     return Decision(_in(fresh, "learning", now), because, start=(start,), taken=causes, told=said)
 
 
@@ -239,11 +247,11 @@ def _checks_first(seen: Seen, causes: tuple[Cause, ...]) -> bool:
     return kinds <= {"provider_change"} or (kinds <= {"provider_change", "requirement_change"} and unknown)
 
 
-def _relearn(watch: Watch, seen: Seen, *, bases: tuple[str, ...] = (), fresh: bool = True) -> Start:
+def _relearn(watch: Watch, memory: Memory, seen: Seen, *, fresh: bool = True) -> Start:
     """With what is left of the month, so that no month can be overdrawn."""
     left = watch.policy.budget_minutes - seen.spent.minutes
     dollars = max(0.0, watch.policy.budget_usd - seen.spent.usd)
-    return Start("relearn", minutes=max(0.0, left), usd=dollars, bases=bases, fresh=fresh)
+    return Start("relearn", minutes=max(0.0, left), usd=dollars, bases=memory.new_bases, fresh=fresh)
 
 
 # An episode goes on
@@ -286,25 +294,30 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
         if watch.policy.budget_minutes - seen.spent.minutes < FEWEST_MINUTES:
             return _over(watch, memory, now, End("failed", "this month's minutes are spent"))
         return Decision(
-            _in(memory, "learning", now), because, start=(_relearn(watch, seen, fresh=seen.labels_new > 0),)
+            _in(memory, "learning", now), because, start=(_relearn(watch, memory, seen, fresh=seen.labels_new > 0),)
         )
     assert isinstance(outcome, Learned)
     return _after_learning(watch, memory, seen, now, outcome)
 
 
 def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found: Learned) -> Decision:
-    tried = memory.model_copy(update={"learned_until": max(memory.learned_until, memory.since)})
+    learned_until = max(memory.learned_until, memory.since) if found.used_labels else memory.learned_until
+    bases = memory.new_bases if found.bases is None else found.bases
+    tried = memory.model_copy(update={"learned_until": learned_until, "new_bases": bases})
     more = min(found.needed_labels or watch.ask, watch.ask, watch.policy.labels - seen.spent.labels)
-    if found.verdict == "inconclusive" and memory.round == 1 and more >= FEWEST:
-        because = f"inconclusive: {found.why}; {more} more labels are asked for, once"
-        return Decision(
-            _in(tried, "mining", now, round=2), because, start=(Start("mine", n=more, since=memory.onset),)
-        )  # fmt: skip
+    if memory.round == 1 and not (memory.mined or found.judged):
+        tried = tried.model_copy(update={"rounds": 3})
+    if found.verdict == "inconclusive" and memory.round < tried.rounds and more >= FEWEST:
+        once = ", once" if memory.round + 1 == tried.rounds else ""
+        because = f"inconclusive: {found.why}; {more} more labels are asked for{once}"
+        again = _in(tried, "mining", now, round=memory.round + 1)
+        return Decision(again, because, start=(Start("mine", n=more, since=memory.onset),))
     if found.verdict != "promote" and memory.first is not None:
         because = f"{memory.first} serves; with the labels of the second round: {found.why}"
         return _over(watch, tried, now, End("promoted", because, memory.first, found.smallest_gain))
     if found.verdict != "promote":
-        return _over(watch, tried, now, End(found.verdict, found.why, found.model, found.smallest_gain))
+        end = End(found.verdict, found.why, found.model, found.smallest_gain)
+        return _over(watch, tried, now, end, screened=not found.used_labels)
     tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":
         because = f"a person is asked whether {found.model} may serve"
@@ -328,7 +341,7 @@ def _labelling(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision
         if seen.busy is not None:
             return Decision(memory, f"{came} of {asked} labels came; the watch of {seen.busy} trains now")
         because = f"{came} of {asked} labels came" + (", and its patience is over" if late else "")
-        return Decision(_in(memory, "learning", now), because, start=(_relearn(watch, seen),))
+        return Decision(_in(memory, "learning", now), because, start=(_relearn(watch, memory, seen),))
     if late:
         because = f"only {came} of {asked} labels came within {PATIENCE_SECONDS / DAY:.0f} days"
         return _over(watch, memory, now, End("no_labels", because))
@@ -384,22 +397,27 @@ def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
         return _over(watch, memory, now, End("taken_back", f"{model} broke a limit of its bake", model))
     more = min(watch.ask, watch.policy.labels - seen.spent.labels)
     minutes = watch.policy.budget_minutes - seen.spent.minutes
-    if memory.short and memory.round == 1 and more >= FEWEST and minutes >= FEWEST_MINUTES:
+    once = memory.round < memory.rounds and memory.first is None
+    if memory.short and once and more >= FEWEST and minutes >= FEWEST_MINUTES:
         because = f"{model} survived its bake, and is short of the target: {more} more labels are asked for, once"
         start = Start("mine", n=more, since=memory.onset)
-        return Decision(_in(memory, "mining", now, round=2, first=model), because, start=(start,))
+        again = _in(memory, "mining", now, round=memory.round + 1, first=model, new_bases=())  # it serves, or lost
+        return Decision(again, because, start=(start,))
     return _over(watch, memory, now, End("promoted", f"{model} survived its bake", model))
 
 
-def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
+def _over(watch: Watch, memory: Memory, now: float, end: End, *, screened: bool = False) -> Decision:
     """Back to idle. The cool-down counts from the beginning of the episode: its labelling took weeks already. Causes
     that were answered may come again by new evidence; one that was tried in vain waits twice as long as the cool-down,
     which doubles with each vain episode. One that could not be told from too few labels was not tried in vain: it
-    stands, and waits for labels, which the month's budget bounds; but the third such end in a row counts as in vain."""
+    stands, and waits for labels, which the month's budget bounds; but the third such end in a row counts as in vain.
+    New base models that nothing could be said of are as unknown as before. `screened`: of new base models none was
+    promising, which took minutes and no label: what comes next is not held back for that."""
     fruitful = end.outcome in _FRUITFUL
+    untried = memory.new_bases if end.outcome in _UNTRIED else ()
     undecided = memory.undecided + 1 if end.outcome == "inconclusive" else 0
     open_ = 0 < undecided < _UNRESOLVED
-    fruitless = 0 if fruitful else memory.fruitless + (not open_)
+    fruitless = 0 if fruitful else memory.fruitless + (not open_ and not screened)
     pause = watch.policy.cooldown_hours * HOUR * (1 if open_ else 2 ** min(fruitless, _MOST_DOUBLINGS))
     kept = {
         name: until if until != _OPEN else now + 2 * pause
@@ -408,13 +426,15 @@ def _over(watch: Watch, memory: Memory, now: float, end: End) -> Decision:
     }
     changes: dict[str, object] = {
         "causes": (), "fingerprints": (), "alarms": memory.alarms if open_ else (), "tried": kept,
-        "quiet_until": memory.begun + pause, "fruitless": fruitless, "undecided": undecided, "approval": None,
+        "quiet_until": memory.quiet_until if screened else memory.begun + pause, "fruitless": fruitless,
+        "undecided": memory.undecided if screened else undecided, "approval": None, "new_bases": (),
+        "bases": tuple(base for base in memory.bases if base not in untried),
         "mined": 0, "onset": None, "model_found": None, "before": None, "first": None, "short": False, "told": now,
         "canary": False,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
     told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")
-    if not fruitful and _UNRESOLVED in (fruitless, undecided):
+    if not fruitful and not screened and _UNRESOLVED in (fruitless, undecided):
         told = Told("watch.unresolved", f"{_UNRESOLVED} episodes brought no better model, one after another")
     elif end.outcome in ("hold", "inconclusive") and "requirement_change" in memory.causes:
         told = Told("watch.unresolved", "what the use case asks now is not reached by anything that could be trained")

@@ -41,6 +41,8 @@ class Memory(BaseModel):
     """When the episode began."""
     round: int = 1
     """Of labelling; the second asks for what an inconclusive comparison lacked."""
+    rounds: int = 2
+    """How many there may be: one more where the first found that there was nothing to judge by, and asked nobody."""
     causes: tuple[TriggerKind, ...] = ()
     fingerprints: tuple[str, ...] = ()
     """Fingerprints of the causes of the running episode."""
@@ -70,6 +72,10 @@ class Memory(BaseModel):
     """Number of the last event of a changed endpoint that was looked at."""
     bases: tuple[str, ...] = ()
     """Base models that are known to this watch."""
+    looked_up: bool = False
+    """Whether `bases` was ever looked up: then none may be known, too."""
+    new_bases: tuple[str, ...] = ()
+    """That the running episode tries, until it is over."""
     mined: int = 0
     """Answers that this episode asked people about."""
     onset: float | None = None
@@ -195,6 +201,10 @@ class Learned(BaseModel):
     """What it answered to logged inputs."""
     taught: Taught | None = None
     """What a teacher labelled of what it learned from."""
+    used_labels: bool = True
+    """False: it ended before it learned from any, which wait for the next episode."""
+    bases: tuple[str, ...] | None = None
+    """Of the new base models, those that may be better than what serves; None: it did not look."""
 
 
 class Promoted(BaseModel):

@@ -1,7 +1,7 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    (teach) -> rows, judged -> suite -> (shortlist) -> train/... (variants -> train/variants) -> judge -> (old)
-    -> evaluate -> (further suites) -> shadow -> promote
+    (shortlist -> screen/... -> screen) -> (teach) -> rows, judged -> suite -> (shortlist)
+    -> train/... (variants -> train/variants) -> judge -> (old) -> evaluate -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
 randomly drawn answers to a dataset of their own, the held-out answers of production. On which of the two sides an
@@ -39,9 +39,12 @@ from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.shown_gains import ShownGain, is_sure
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
+from speciate.loop.watch import screen
 from speciate.loop.watch.definition import MARGIN
 from speciate.loop.watch.facts import Learned, ShadowReport, Taught
+from speciate.loop.watch.gains import Gain, gains_of, report_of
 from speciate.loop.watch.random_answers import ServingShare
+from speciate.loop.watch.ways import Way
 from speciate.refs import dataset_ref
 from speciate.training.planning.shortlist import SHORTLIST_STEP, shortlist_report, shortlist_request
 from speciate.training.planning.transferability import comparable, kept_base_models
@@ -71,23 +74,6 @@ _OWN_WORDS = frozenset({
 """Words of gates and suites: anything else that a reason quotes is a value of somebody's data."""
 
 
-class Way(BaseModel):
-    """A training to try, in the words of `train`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    """Of its step."""
-    method: str | None = None
-    base_model: str | None = None
-    continue_from: str | None = None
-    like: str | None = None
-    with_variants: bool = False
-    """Whether it learns from a version whose training rows have variants beside them."""
-
-    def train_spec(self) -> Mapping[str, object]:
-        return self.model_dump(exclude={"name", "with_variants"}, exclude_none=True)
-
-
 class RelearnSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     use_case: str
@@ -109,6 +95,8 @@ class RelearnSpec(BaseModel):
     grows: bool = False
     """Whether the core suite takes the judged answers, too."""
     ways: tuple[Way, ...] = Field(min_length=1)
+    screens: bool = False
+    """Whether nothing but new base models began the episode: those that cannot be better are left out first."""
     shortlist: bool = False
     """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
@@ -146,12 +134,33 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return []
     steps = {child.step: child for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
+    if not spec.screens:
+        return _next(spec, children, steps, left)
+    if wanted := _screening(spec, steps, left):
+        return wanted
+    found = _screened(spec, steps)
+    if not found.ways:
+        return _end("hold", found.because, used_labels=False, smallest_gain=found.smallest_gain, bases=())
+    step = _next(spec, children, steps, left)
+    if isinstance(step, Finished):
+        return Finished(result={**step.result, "bases": [way.base_model for way in found.ways]})
+    return step
+
+
+def _next(
+    spec: RelearnSpec, children: Sequence[Child], steps: Mapping[str, Child], left: float
+) -> NextStep:  # fmt: skip
     if wanted := _adding(spec, steps):
         return wanted
     if not spec.replaces and _judged_ref(spec, steps) is None:  # whatever is trained, nothing could say how good it is
         return _end("inconclusive", "there are no randomly drawn answers to judge by")
+    ways = _promising(spec, steps)
     trained = _trained(children)
-    untried = [way for way in _promising(spec, steps) if TRAIN + way.name not in steps]
+    if spec.screens and spec.train_source is None:  # nothing new to learn from: their probes are the candidates
+        known, ways = _screened(spec, steps), [way for way in ways if way.base_model is None]
+        seconds = {str((each.result or {}).get("model")): each.run_seconds for each in children}
+        trained = [*(_Trained(model, seconds[model]) for model in known.models), *trained]
+    untried = [way for way in ways if TRAIN + way.name not in steps]
     if VARIANTS in steps and not steps[VARIANTS].result:  # these media could not be changed: that alone stops nothing
         untried = [way for way in untried if not way.with_variants]
     begun = JUDGE in steps or EVALUATE in steps
@@ -166,7 +175,7 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         why = _why(next((child for child in children if child.step.startswith(TRAIN)), None))
         return _end("hold", f"no model could be trained: {why}")
     if _judged_ref(spec, steps) is None:
-        better, level = [_Gain(each.model, 0.0, 0.0, 0.0, None) for each in trained], _LEVEL
+        better, level = [Gain(each.model, 0.0, 0.0, 0.0, None) for each in trained], _LEVEL
     else:
         if JUDGE not in steps:
             return [_judgement(spec, trained, steps, left)]
@@ -276,6 +285,14 @@ def _comparison(spec: RelearnSpec, dataset: str, left: float) -> ChildRequest:
 
 def _promising(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
     """Without the base models that were left out; of the others the most promising first."""
+    listed = _listed(spec, steps)
+    if not spec.screens:
+        return listed
+    return [*(way for way in listed if way not in _new(listed)), *_screened(spec, steps).ways]
+
+
+def _listed(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
+    """Without those that the shortlist left out."""
     report = shortlist_report([steps[SHORTLIST_STEP]]) if SHORTLIST_STEP in steps else None
     if report is None:
         return list(spec.ways)
@@ -285,14 +302,38 @@ def _promising(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
     return [*(way for way in spec.ways if way not in new), *kept]
 
 
-def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRequest:
+def _screening(spec: RelearnSpec, steps: Mapping[str, Child], left: float) -> list[ChildRequest]:
+    """Before any label is learned from: a probe on each new base model, then their comparison on validation rows."""
+    if spec.shortlist and SHORTLIST_STEP not in steps:
+        return [_comparison(spec, spec.dataset, left)]
+    new = _new(_listed(spec, steps))
+    if (probe := screen.probe_of(new, steps, left)) is not None:
+        return [_training(spec, probe[0], spec.dataset, probe[1], screen.PROBE)]
+    compared = screen.comparison(new, steps, spec.dataset, spec.serving, spec.use_case)
+    if screen.SCREEN in steps or compared is None:
+        return []
+    return [ChildRequest(
+        step=screen.SCREEN, kind="evaluate", spec=compared, priority=_PRIORITY, run_seconds=_seconds(left)
+    )]  # fmt: skip
+
+
+def _screened(spec: RelearnSpec, steps: Mapping[str, Child]) -> screen.Screened:
+    margin = MARGIN if screen.SCREEN not in steps else _margin(spec, steps[screen.SCREEN])
+    return screen.screened(_new(_listed(spec, steps)), steps, spec.metric, margin)
+
+
+def _new(ways: Sequence[Way]) -> list[Way]:
+    return [way for way in ways if way.base_model is not None and way.method == "probe"]
+
+
+def _training(spec: RelearnSpec, way: Way, dataset: str, left: float, step: str = TRAIN) -> ChildRequest:
     seconds = max(left, 1.0)
     ours = {
         "name": f"{spec.use_case}-model", "dataset": dataset, "use_case": spec.use_case, "budget_minutes": seconds / 60,
         **way.train_spec(),
     }  # fmt: skip
     return ChildRequest(
-        step=TRAIN + way.name, kind="train", spec=ours, priority=_PRIORITY, run_seconds=seconds + _GRACE_SECONDS
+        step=step + way.name, kind="train", spec=ours, priority=_PRIORITY, run_seconds=seconds + _GRACE_SECONDS
     )
 
 
@@ -300,7 +341,7 @@ def _training(spec: RelearnSpec, way: Way, dataset: str, left: float) -> ChildRe
 
 
 def _evaluation(
-    spec: RelearnSpec, better: Sequence[_Gain], steps: Mapping[str, Child], level: float, left: float
+    spec: RelearnSpec, better: Sequence[Gain], steps: Mapping[str, Child], level: float, left: float
 ) -> ChildRequest:  # fmt: skip
     beside = [spec.best] if spec.best and not spec.grows and not spec.replaces else []
     asked: dict[str, Any] = {
@@ -328,7 +369,7 @@ def _judgement(
     return ChildRequest(step=JUDGE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left))
 
 
-def _on_old_rows(spec: RelearnSpec, better: Sequence[_Gain], left: float) -> ChildRequest:
+def _on_old_rows(spec: RelearnSpec, better: Sequence[Gain], left: float) -> ChildRequest:
     split = dataset_ref(spec.core).split or "test"
     asked = {
         "models": [each.model for each in better], "dataset": f"{spec.dataset}:{split}", "use_case": spec.use_case,
@@ -341,61 +382,32 @@ def _seconds(left: float) -> float:
     return max(left, _EVALUATION_SECONDS) + _GRACE_SECONDS
 
 
-class _Gain(NamedTuple):
-    """Of a candidate over the baseline of an evaluation; better is more."""
-
-    model: str
-    gain: float
-    low: float
-    high: float
-    seen: float | None
-    """The smallest gain that could have been seen."""
-    p_value: float | None = None
-
-
-def _gains(spec: RelearnSpec, evaluated: Child) -> list[_Gain]:
-    """Of each candidate over what it is compared with; the best first."""
-    sign, found = find_metric(spec.metric).sign, list[_Gain]()
-    for each in _report(evaluated)["comparisons"]:
-        if each["delta"] is None or each["interval"] is None:
-            continue
-        low, high = sorted(sign * bound for bound in each["interval"])
-        found.append(_Gain(each["candidate"], sign * each["delta"], low, high, each.get("minimum_detectable_effect"),
-                           each.get("p_value")))  # fmt: skip
-    return sorted(found, key=lambda one: one.gain, reverse=True)
-
-
-def _report(evaluated: Child) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = (evaluated.result or {}).get("report", {"comparisons": (), "leaderboard": (), "n": 0})
-    return found
-
-
 def _value(spec: RelearnSpec, evaluated: Child, model: str | None) -> float | None:
     """Value of a model in an evaluation, with the sign that makes more better."""
     sign = find_metric(spec.metric).sign
-    rows = _report(evaluated).get("leaderboard", ())
+    rows = report_of(evaluated).get("leaderboard", ())
     return next((sign * row["value"] for row in rows if row["model"] == model and row["value"] is not None), None)
 
 
 def _margin(spec: RelearnSpec, evaluated: Child) -> float:
     if spec.margin is not None:
         return spec.margin
-    had = _value(spec, evaluated, _report(evaluated).get("baseline"))
+    had = _value(spec, evaluated, report_of(evaluated).get("baseline"))
     return MARGIN if find_metric(spec.metric).bounded or had is None else NOT_WORSE_SHARE * abs(had)
 
 
-def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tuple[list[_Gain], float]:
+def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tuple[list[Gain], float]:
     """Candidates that are surely better on the judged answers, and the level at which."""
     if judged.result is None:
         return _end("hold", f"the candidates could not be judged on answers of production: {_why(judged)}")
     level = level_for(candidates, LooksOnRows(candidates=spec.judged_before))
-    report = _report(judged)
+    report = report_of(judged)
     serving = _refined(spec, report)
-    gains = [each for each in _gains(spec, judged) if each.model != serving]
+    gains = [each for each in gains_of(spec.metric, judged) if each.model != serving]
     if not gains:
         unknown = [each["candidate"] for each in report["comparisons"] if each["candidate"] != serving]
         if unknown and spec.replaces:
-            return [_Gain(model, 0.0, 0.0, 0.0, None) for model in unknown], _LEVEL
+            return [Gain(model, 0.0, 0.0, 0.0, None) for model in unknown], _LEVEL
         if unknown:
             return _end("inconclusive", f"too few randomly drawn answers to judge by: {report['n']}")
         return _end("hold", "training found what serves again: there is nothing to compare")
@@ -414,7 +426,7 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
             "inconclusive", f"too few answers to tell: {said}{earlier}", needed_labels=_needed(best, n), **known
         )
     if serving is not None:
-        first = next((each.gain for each in _gains(spec, judged) if each.model == serving), -math.inf)
+        first = next((each.gain for each in gains_of(spec.metric, judged) if each.model == serving), -math.inf)
         sure = [each for each in sure if each.gain >= first]
         if not sure:
             return _end(
@@ -439,33 +451,34 @@ def _refined(spec: RelearnSpec, report: Mapping[str, Any]) -> str | None:
     return next((row["model"] for row in report["leaderboard"] if row["model"] == spec.serving), None)
 
 
-def _said(best: _Gain, n: int) -> str:
+def _said(best: Gain, n: int) -> str:
     return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
 
 
-def _known(best: _Gain, judged: Child | None) -> dict[str, object]:
+def _known(best: Gain, judged: Child | None) -> dict[str, object]:
     """`judged` None: what must go is replaced, and no answers judge that."""
     if judged is None:
         return {"model": best.model}
     return {
-        "model": best.model, "gain": best.gain, "interval": (best.low, best.high), "judged": int(_report(judged)["n"]),
-        "smallest_gain": best.seen, "evaluation": (judged.result or {})["evaluation"],
+        "model": best.model, "gain": best.gain, "interval": (best.low, best.high),
+        "judged": int(report_of(judged)["n"]), "smallest_gain": best.seen,
+        "evaluation": (judged.result or {})["evaluation"],
     }  # fmt: skip
 
 
 def _loss(spec: RelearnSpec, evaluated: Child, model: str) -> str | None:
     """Why a candidate loses too much on rows that it should not lose on; None where it does not."""
-    gain = next((each for each in _gains(spec, evaluated) if each.model == model), None)
+    gain = next((each for each in gains_of(spec.metric, evaluated) if each.model == model), None)
     if gain is None:
         return f"{model} could not be compared on the old rows: {_why(evaluated)}"
     margin = _margin(spec, evaluated)
     if gain.gain < -margin or gain.low <= -2 * margin:
         lost = f"{gain.gain:+.4g} ({gain.low:+.4g} to {gain.high:+.4g})"
         if gain.gain >= -margin:
-            few = f"too few rows of before ({int(_report(evaluated)['n'])}) to exclude a loss beyond {2 * margin:.3g}"
+            few = f"too few rows of before ({int(report_of(evaluated)['n'])}) to exclude a loss beyond {2 * margin:.3g}"
             return f"{few}: {model} has {lost}"
         return f"{model} would lose on what was asked before: {lost}, and {margin:.3g} is allowed"
-    row = next((each for each in _report(evaluated)["leaderboard"] if each["model"] == model), None)
+    row = next((each for each in report_of(evaluated)["leaderboard"] if each["model"] == model), None)
     best, sign = _value(spec, evaluated, spec.best), find_metric(spec.metric).sign
     if best is None or row is None or not row.get("interval"):
         return None
@@ -474,7 +487,7 @@ def _loss(spec: RelearnSpec, evaluated: Child, model: str) -> str | None:
     return None
 
 
-def _passing(spec: RelearnSpec, evaluated: Child, better: Sequence[_Gain]) -> list[_Gain] | Finished:
+def _passing(spec: RelearnSpec, evaluated: Child, better: Sequence[Gain]) -> list[Gain] | Finished:
     """Models that pass the use case's gates on the core suite, and are not worse there than the best that ever served:
     what each promotion may lose against its predecessor would add up."""
     if evaluated.result is None:
@@ -504,11 +517,11 @@ def _unquoted(reason: str) -> str:
 # The end
 
 
-def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Child], left: float) -> NextStep:
+def _settle(spec: RelearnSpec, passing: Sequence[Gain], steps: Mapping[str, Child], left: float) -> NextStep:
     judged, best = steps.get(JUDGE), passing[0]
     known, said = _known(best, judged), f"{best.model} passes on the core suite"
     if judged is not None:
-        said = _said(best, int(_report(judged)["n"]))
+        said = _said(best, int(report_of(judged)["n"]))
     if spec.replaces:
         said = f"it replaces what must go: {said}"
     if spec.before is not None:
@@ -548,7 +561,7 @@ def _settle(spec: RelearnSpec, passing: Sequence[_Gain], steps: Mapping[str, Chi
     return _end("promote", said, promotion=state, approval=approval, short=short, canary=spec.canary, **known)
 
 
-def _needed(best: _Gain, n: int) -> int:
+def _needed(best: Gain, n: int) -> int:
     """Further labels with which a gain of this size would be seen: the interval shrinks with the root of their number.
     Half of a batch is drawn at random, and half of that judges, so four times as many are asked for."""
     half = (best.high - best.low) / 2

@@ -177,7 +177,7 @@ def episode_report(workspace: Workspace, use_case: str, number: int) -> EpisodeR
 def _results(database: Database, use_case: str, number: int, step: str) -> list[dict[str, object]]:
     """Results of the ended jobs of a step, round by round."""
     begin = Memory(episode=number)
-    keys = [key_of(use_case, begin.model_copy(update={"round": each}), step) for each in (1, 2)]
+    keys = [key_of(use_case, begin.model_copy(update={"round": each}), step) for each in (1, 2, 3)]
     names = [id_from_key("job", key) for key in keys]
     jobs = job_rows.by_id(database, names)
     return [dict(jobs[name].result or {}) for name in names if name in jobs and jobs[name].result]

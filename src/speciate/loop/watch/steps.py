@@ -21,8 +21,9 @@ from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
 from speciate.loop.watch.recall import Recalled
-from speciate.loop.watch.relearn import ACTOR, RelearnSpec, Way
+from speciate.loop.watch.relearn import ACTOR, RelearnSpec
 from speciate.loop.watch.rows import Send
+from speciate.loop.watch.ways import Way
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT, ModelCard
 from speciate.models.published.manifest import has_trained_head
@@ -119,7 +120,10 @@ def relearn(
     judged = judged_name(watch.use_case)
     group = group_column(workspace.database, manifest)
     source = _source(watch.use_case, memory, group, now) if start.fresh else None
+    alone = memory.causes == ("new_base_model",) and bool(start.bases)
     tried = (*ways(workspace, base, start.bases, recalled), *_with_variants(workspace, base, manifest, recalled))
+    if alone and source is None:  # what serves would learn again what it knows
+        tried = tuple(way for way in tried if way.base_model in start.bases)
     if not tried:
         raise SpeciateError(
             Code.INVALID,
@@ -140,6 +144,7 @@ def relearn(
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=tried,
+        screens=alone and memory.round == 1 and bool(manifest.splits.get("validation")),
         canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),

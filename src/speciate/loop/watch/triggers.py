@@ -61,7 +61,11 @@ def fired(watch: Watch, memory: Memory, seen: Seen) -> tuple[Cause, ...]:
     if seen.provider > memory.provider:
         text = "an endpoint that the use case leans on answers as another model"
         add("provider_change", text, {"event": seen.provider}, seen.provider, cost=CHECK_MINUTES)
-    if seen.bases is not None and memory.bases and (fresh := [one for one in seen.bases if one not in memory.bases]):
+    if (
+        seen.bases is not None
+        and memory.looked_up
+        and (fresh := [one for one in seen.bases if one not in memory.bases])
+    ):
         add("new_base_model", "base models that suit are there that were not", {"bases": fresh}, *fresh)
     for each in watch.triggers:
         if each.on == "new_labels" and seen.labels_new >= each.labels:
