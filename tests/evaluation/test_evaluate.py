@@ -221,6 +221,8 @@ def test_another_dataset_than_the_first_decisions_gives_none_until_it_is_the_cor
     easy = world.evaluate_models(flowers, **asked)
     assert "decision" not in easy
     assert "has decided on flowers@v1:test before" in easy["no_decision"]
+    chose = world.evaluate_models(flowers, **asked | {"dataset": "flowers:validation"})
+    assert "flowers@v1:validation is another suite" in chose["no_decision"]
     world.define(flowers, suites={"core": "easy:test"})
     assert "decision" in world.evaluate_models(flowers, **asked)
 

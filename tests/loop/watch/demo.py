@@ -19,12 +19,12 @@ from speciate.loop.watch import rows
 from speciate.loop.watch.definition import Policy, Trigger
 from speciate.tools.watches import watch_use_case
 from tests.loop.watch import digits
-from tests.loop.watch.digits import USE_CASE, Loop
+from tests.loop.watch.digits import FIRST, USE_CASE, Loop
 
 _QUIET, _MOST = 14, 120
 _A_DAY, _LABELS_A_DAY = 40, 30
-_UNSEEN = 1000
-"""Place of the first row that the first model did not learn from."""
+_UNSEEN, _OLD = 1000, 797
+"""Place of the first row that the first model did not learn from, and how many there are."""
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 900, 380, 50, 74, 64
 _COLOURS = {"mining": "#F0E442", "labelling": "#56B4E9", "learning": "#009E73", "baking": "#E69F00"}
 
@@ -89,6 +89,13 @@ def live(loop: Loop, folder: Path, shifted: list[float], seed: int = 0) -> tuple
         if decision.ended is not None and decision.ended.outcome == "promoted":
             break
     return found, marks
+
+
+def right_of_old(loop: Loop, seed: int, model: str) -> float:
+    """Of all rows of the first source that the first model did not learn from: the same for each model."""
+    old = digits.own(seed)
+    old.ask(_UNSEEN)
+    return loop.right_of(model, old.ask(_OLD))
 
 
 def draw(days: Sequence[Day], marks: Sequence[Mark]) -> str:
@@ -159,13 +166,11 @@ def main(target: Path, seed: int = 0) -> int:
         before = statistics.fmean(day.right for day in days[:_QUIET])
         fallen = statistics.fmean(day.right for day in days[_QUIET:promoted])
         after = loop.ask(digits.other(seed), 1000)
-        old = digits.own(seed)
-        old.ask(_UNSEEN)
-        still = loop.ask(old, 700)
+        was, still = (right_of_old(loop, seed, model) for model in (FIRST, loop.serving()))
     recovered = (after - fallen) / (before - fallen)
     print(f"Right of what was asked: {before:.0%} before the change, {fallen:.0%} until a promotion, {after:.0%} now.")
     print(f"So {recovered:.0%} of the loss is recovered.")
-    print(f"Right of the old source: {before:.0%} before, {still:.0%} now.")
+    print(f"Right of {_OLD} rows of the old source: {was:.1%} by the first model, {still:.1%} now.")
     print(f"Labels: {days[-1].asked} asked for, {days[-1].answered} answered. Days since the change: "
           f"{days[-1].number - _QUIET}.")  # fmt: skip
     target.write_text(draw(days, marks))

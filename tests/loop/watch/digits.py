@@ -37,7 +37,7 @@ from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 
-USE_CASE = "digits"
+USE_CASE, FIRST = "digits", "digits-model@v1"
 DAY = 86_400.0
 Pixels = npt.NDArray[np.int64]
 
@@ -155,6 +155,24 @@ class Loop:
                 self.right[each.prediction] = label
                 right += each.untrusted.output == label
         return right / count
+
+    def serving(self) -> str:
+        """The version in production."""
+        [[model]] = self.app.workspace.database.read(
+            "SELECT model FROM aliases WHERE use_case = ? AND alias = 'production'", [self.name]
+        )
+        return str(model)
+
+    def right_of(self, model: str, asked: Sequence[tuple[dict[str, int], str]]) -> float:
+        """Of rows that are asked of this version, and not logged."""
+        right = 0
+        for begin in range(0, len(asked), 100):
+            part = asked[begin : begin + 100]
+            answered = predict(self.app, [Input(row=row) for row, _ in part], model=model)
+            assert isinstance(answered, Predictions)
+            pairs = zip(answered.predictions, part, strict=True)
+            right += sum(each.untrusted.output == label for each, (_, label) in pairs)
+        return right / len(asked)
 
     def label(self, most: int = 100) -> int:
         """Answer what the queue asks about, as a person would; how many."""

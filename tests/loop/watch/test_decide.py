@@ -195,10 +195,10 @@ def test_a_base_model_that_comes_while_labels_are_waited_for_is_tried_with_them(
 def test_a_base_model_of_which_nothing_could_be_said_fires_again_and_no_more_often_than_the_cool_down_lets_it() -> None:
     begun = decide(watch(), memory(looked_up=True), BASE, NOW)
     assert begun.start[0].bases == BASE.bases, "the first that ever came, too"
-    broken = {"relearn": EndedJob("job-1", None, "job-1 failed")}
-    ended = decide(watch(), begun.memory, replace(BASE, jobs=broken), NOW + 60)
-    assert ended.ended is not None
-    assert ended.memory.bases == ()
+    unknown = Learned(verdict="hold", why="none could be compared", used_labels=False)
+    for job in (EndedJob("job-1", None, "job-1 failed"), EndedJob("job-1", unknown)):
+        ended = decide(watch(), begun.memory, replace(BASE, jobs={"relearn": job}), NOW + 60)
+        assert (ended.ended and ended.ended.outcome, ended.memory.bases) == ("failed", ())
     assert decide(watch(), ended.memory, BASE, NOW + DAY).because == "no trigger fired"
     again = decide(watch(), ended.memory, BASE, NOW + 60 * DAY)
     assert (again.memory.state, again.start[0].bases) == ("learning", BASE.bases)

@@ -114,8 +114,9 @@ def test_instructions_in_what_is_mined_are_in_nothing_that_it_says_or_stores(pro
     before = production.workspace.database.read("SELECT * FROM watch_states")
     asked_about = production.ask([{"text": f"{order}, part {place}"} for place in range(60)], output=order)
     for name in asked_about[:30]:
-        production.label(name, label=f"no: {order}", drawn="asked")
-    production.ask([{"text": f"the train waits {place} times"} for place in range(60)])
+        production.label(name, label=f"no: {order}")
+    for name in production.ask([{"text": f"the train waits {place} times"} for place in range(60)])[:30]:
+        production.label(name)
     production.clock.advance(60)
     found = mine(production, 20, since=production.begin)
     assert found["asked"] == 20

@@ -28,7 +28,7 @@ from speciate.tools.promotion import Promotion, promote_model
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.tools.watches import watch_use_case
-from speciate.use_cases import Limits, Objective, Suites
+from speciate.use_cases import Objective, Suites, UseCaseLimits
 from tests.loop.watch import digits
 from tests.loop.watch.digits import Loop, Source
 
@@ -85,8 +85,8 @@ class Tone(Loop):
 
     def define(self, most: int) -> None:
         define_use_case(
-            self.app, USE_CASE, "text-classification", Objective(metric="accuracy", target=0.7),
-            suites=Suites(core="tone-words:test"), limits=Limits(max_parameters=most),
+            self.app, USE_CASE, "text-classification", Objective(metric="accuracy", target=0.6),
+            suites=Suites(core="tone-words:test"), limits=UseCaseLimits(max_parameters=most),
         )  # fmt: skip
 
     def show(self, count: int) -> None:

@@ -20,8 +20,8 @@ from speciate.workspace.database import Transaction
 from tests.loop.watch import year as world
 from tests.loop.watch.year import START, USE_CASE, Step, Window, Year
 
-DAYS = 32
-LOOKS = (0.3, 0.6, 0.9)
+DAYS = 31
+LOOKS = (0.3, 0.8)
 """When a day is looked at."""
 AT_ONCE = ("approval.requested", "watch.labels", "alias.moved")
 """Questions, and what was taken out of production."""

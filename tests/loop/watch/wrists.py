@@ -39,6 +39,8 @@ from tests.loop.watch.digits import Loop, Source
 USE_CASE = "exercises"
 PACKAGE = "seglearn"
 QUIET, MOST, A_DAY, LABELS_A_DAY = 14, 120, 40, 30
+TARGET = 0.75
+"""Below what the first model reaches on the left wrist (0.82 to 0.87), and more than the first labels bring back."""
 _STEPS = 100
 _HELD_OUT = 3
 """People."""
@@ -135,7 +137,7 @@ class Wrists(Loop):
         )
         self.ended(made)
         define_use_case(
-            self.app, USE_CASE, "time-series-classification", Objective(metric="accuracy", target=0.6),
+            self.app, USE_CASE, "time-series-classification", Objective(metric="accuracy", target=TARGET),
             suites=Suites(core="exercises-windows:test"),
         )  # fmt: skip
         few = {"candidates": ["logistic"]}
@@ -154,12 +156,6 @@ class Wrists(Loop):
             yield window, "validation" if place < validation else "train"
         for window in self.known.left:
             yield window, "test"
-
-    def serving(self) -> str:
-        [[model]] = self.app.workspace.database.read(
-            "SELECT model FROM aliases WHERE use_case = ? AND alias = 'production'", [USE_CASE]
-        )
-        return str(model)
 
     def show(self, shown: Sequence[Window], model: str | None = None) -> float:
         """Share of right answers: of production's, which are logged, or of a version's own."""

@@ -316,7 +316,8 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
         because = f"{memory.first} serves; with the labels of the second round: {found.why}"
         return _over(watch, tried, now, End("promoted", because, memory.first, found.smallest_gain))
     if found.verdict != "promote":
-        end = End(found.verdict, found.why, found.model, found.smallest_gain)
+        nothing_known = not found.used_labels and found.bases is None
+        end = End("failed" if nothing_known else found.verdict, found.why, found.model, found.smallest_gain)
         return _over(watch, tried, now, end, screened=not found.used_labels)
     tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":

@@ -140,7 +140,8 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return wanted
     found = _screened(spec, steps)
     if not found.ways:
-        return _end("hold", found.because, used_labels=False, smallest_gain=found.smallest_gain, bases=())
+        none = () if found.compared else None
+        return _end("hold", found.because, used_labels=False, smallest_gain=found.smallest_gain, bases=none)
     step = _next(spec, children, steps, left)
     if isinstance(step, Finished):
         return Finished(result={**step.result, "bases": [way.base_model for way in found.ways]})

@@ -17,6 +17,9 @@ from speciate.loop.watch.ways import Way
 SCREEN, PROBE = "screen", "screen/"
 SECONDS = 300.0
 """Of one probe, at most."""
+FEWEST = 50
+"""Validation rows: with fewer next to nothing could be left out."""
+_NONE = "no new base model could be compared with what serves on the validation split"
 
 
 class Screened(NamedTuple):
@@ -27,6 +30,8 @@ class Screened(NamedTuple):
     because: str
     smallest_gain: float | None
     """That could have been seen."""
+    compared: bool = True
+    """False: nothing is known of any."""
 
 
 def probe_of(ways: Sequence[Way], steps: Mapping[str, Child], left: float) -> tuple[Way, float] | None:
@@ -53,12 +58,12 @@ def screened(ways: Sequence[Way], steps: Mapping[str, Child], metric: str, margi
     """Once all probes are made and compared. What could not be compared is not promising: nothing is known of it."""
     compared = steps.get(SCREEN)
     if compared is None or compared.state not in ENDED or not compared.result:
-        return Screened((), (), "no new base model could be compared with what serves on the validation split", None)
+        return Screened((), (), _NONE, None, False)
     gains = {each.model: each for each in gains_of(metric, compared)}
     by_way = [(way, gains[model]) for way in ways if (model := _model(way, steps)) in gains]
     by_way.sort(key=lambda pair: pair[1].gain, reverse=True)
     if not by_way:
-        return Screened((), (), "no new base model could be compared with what serves on the validation split", None)
+        return Screened((), (), _NONE, None, False)
     best, n = by_way[0], int(report_of(compared)["n"])
     kept = [(way, gain) for way, gain in by_way if gain.high > margin]
     said = f"{len(kept)} of {len(ways)} new base models may be better on {n} validation rows; {_said(*best)}"
