@@ -282,6 +282,28 @@ def test_a_part_to_learn_from_and_a_part_to_judge_share_nothing_and_follow_from_
     assert {row["drawn"] for row in other if row["split"] == "validation"} <= {"random"}
 
 
+def test_what_nearly_is_an_example_of_another_split_is_learned_from_by_nobody(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """The split of an answer follows from its content alone, so nearly equal ones may lie on both sides."""
+    texts_ = [" ".join(f"word{n * place % 89} stands{place + n}" for place in range(1, 25)) for n in range(1, 41)]
+    table = tmp_path / "films.csv"
+    lines = (f"{text},{'good' if n % 2 else 'bad'},{'test' if n < 20 else 'train'}\n" for n, text in enumerate(texts_))
+    table.write_text("review,tone,split\n" + "".join(lines))
+    ingest(workspace, "films", source=str(table), label="tone", inputs=["review"])
+    own = logged(workspace)
+    ids = note(own, [{"id": "0", "row": {"review": f"{text}, they say"}} for text in texts_])
+    for each in ids:
+        own.feedback({"prediction": each, "label": "good", "source": "human", "drawn": "uncertain"})
+    own.close()
+    made = ingest(workspace, "films", source=f"log:{USE_CASE}?labelled=true&part=train", add=True)
+    rows = [row for row in version_rows.read(workspace.folders, made).to_pylist() if row["prediction"]]
+    places = {quality: {texts_.index(row["review"].removesuffix(", they say")) for row in rows
+                        if row["quality"] == quality} for quality in ("ok", "refused")}  # fmt: skip
+    assert places == {"ok": set(range(20, 40)), "refused": set(range(20))}
+    assert {row["split"] for row in rows if row["quality"] == "ok"} == {"train"}
+
+
 def test_nobody_gets_an_answer_to_judge_by_calling_it_a_random_draw(workspace: Workspace, tmp_path: Path) -> None:
     """Whoever labels easy answers alone and calls them drawn would make every model that comes look good."""
     table = tmp_path / "films.csv"

@@ -306,6 +306,20 @@ def test_the_third_that_could_not_be_told_counts_as_in_vain_and_is_told_once() -
     assert ended.memory.quiet_until == ended.memory.begun + 2 * 7 * DAY
 
 
+@pytest.mark.parametrize("settled", [True, False])
+def test_an_alarm_about_which_nothing_was_done_fires_again_later_and_one_that_is_settled_does_not(
+    settled: bool,
+) -> None:
+    """Its detector has taken in what came since: it would be silent, and the model wrong for ever."""
+    why = "nothing to gain" if settled else "its gates do not hold on the core suite"
+    learning, facts = _learned(Learned(verdict="hold", why=why, settled=settled))
+    ended = decide(watch(), learning, facts, NOW + 4 * DAY)
+    assert (ended.memory.fruitless, bool(ended.memory.alarms)) == (1, not settled)
+    quiet = replace(facts, jobs={})
+    begun = [day for day in range(5, 60) if decide(watch(), ended.memory, quiet, NOW + day * DAY).start]
+    assert begun == ([] if settled else list(range(32, 60))), "twice a cool-down that doubled"
+
+
 def test_a_candidate_that_is_short_of_the_target_serves_and_more_labels_are_asked_for_once() -> None:
     found = Learned(verdict="promote", why="+50", model="m@v2", promotion="applied", short=True)
     learning, facts = _learned(found)

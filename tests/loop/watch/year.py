@@ -114,7 +114,8 @@ def _relearn(tx: Transaction, spec: Step, job: Job, settings: Settings) -> Mappi
     assert alias is not None
     learns = any(_day(alias.changed) < day <= spec.day for day in SHIFTS)
     if not learns:
-        return Learned(verdict="hold", why="nothing to gain: +0.1 points", smallest_gain=0.03).model_dump(mode="json")
+        found = Learned(verdict="hold", why="nothing to gain: +0.1 points", smallest_gain=0.03, settled=True)
+        return found.model_dump(mode="json")
     if _uniform("unclear", spec.episode, spec.day) < 0.4:
         return Learned(verdict="inconclusive", why="+4 points", needed_labels=60).model_dump(mode="json")
     after = f"triage-model@v{_number(alias.model) + 1}"

@@ -67,6 +67,7 @@ from speciate.datasets.splits import (
     find_missing_labels,
     members_of,
     missing_label_warnings,
+    near_pairs,
     uneven_split_warnings,
 )
 from speciate.datasets.targets import holds_boxes
@@ -129,6 +130,9 @@ class Draft(NamedTuple):
     """Whether the label is a column that the caller did not name."""
     warnings: tuple[str, ...] = ()
     """Warnings about the groups and the inputs."""
+    keeps_apart: bool = False
+    """Whether a row that nearly is one of another split is refused, though the source brings its splits: those of a log
+    follow from each row alone."""
 
     @property
     def brings_split(self) -> bool:
@@ -264,6 +268,8 @@ def finish_draft(
     table = draft.table
     if draft.brings_split:
         table = _without_copies(table, existing)
+        if draft.keeps_apart and existing is not None:
+            table = _without_near_copies(table, existing, draft.modality)
     elif existing is None:
         usable = _usable(table)
         members = members_of(table.filter(usable), draft.modality)
@@ -449,6 +455,27 @@ def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
             qualities[row["place"]], reasons[row["place"]] = "refused", copy_reason(kept)
     table = with_column(table, "quality", pa.array(qualities, pa.string()))
     return with_column(table, "reason", pa.array(reasons, pa.string()))
+
+
+def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> pa.Table:
+    """Refuses rows that nearly are one of the dataset in another split; of two new ones the one that is learned from
+    goes."""
+    rows = _stack_split_columns(existing, table)
+    usable, old = np.asarray(_usable(rows)), existing.num_rows
+    splits, qualities, reasons = rows["split"].to_pylist(), table["quality"].to_pylist(), table["reason"].to_pylist()
+    for pair in near_pairs(rows, modality).tolist():
+        first, second = sorted(pair, key=lambda place: (place >= old, _rank(splits[place])))
+        if second < old or splits[first] == splits[second] or not (usable[first] and usable[second]):
+            continue
+        qualities[second - old] = "refused"
+        reasons[second - old] = f"It is a near-copy of an example in the split {splits[first]!r}: it would leak."
+        usable[second] = False
+    table = with_column(table, "quality", pa.array(qualities, pa.string()))
+    return with_column(table, "reason", pa.array(reasons, pa.string()))
+
+
+def _rank(split: str | None) -> int:
+    return KEEP_FIRST.index(split) if split in KEEP_FIRST else len(KEEP_FIRST)
 
 
 def _first(splits: Collection[str | None]) -> str:

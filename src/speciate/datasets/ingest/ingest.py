@@ -264,7 +264,8 @@ def run(run: Run) -> PackedVersion:
     if parent is not None:
         lanes = unpack_lanes(bytes.fromhex(parent.lanes))
         version = ParentVersion(parent.manifest, lanes, parent.report, parent.before)
-        found = append_draft(run.folders, version, read.draft, spec.seed, packs)
+        draft = read.draft._replace(keeps_apart=is_log(spec.source))
+        found = append_draft(run.folders, version, draft, spec.seed, packs)
         counts = found.counts
         report: VersionReport = {
             **found.report,

@@ -58,6 +58,8 @@ _IN_STATE: dict[State, StepName] = {"mining": "mine", "checking": "check", "lear
 _BY_LABELS: tuple[TriggerKind, ...] = ("now", "data_shift", "quality_regression")
 """Causes that only new labels can answer."""
 _FRUITFUL: tuple[Outcome, ...] = ("promoted", "met")
+_UNDONE: tuple[Outcome, ...] = ("hold", "no_labels", "failed")
+"""Ends after which what began the episode is as it was."""
 _UNTRIED: tuple[Outcome, ...] = ("failed", "no_labels", "inconclusive", "stopped")
 """Ends by which nothing is known of a new base model: it may fire again."""
 
@@ -318,7 +320,7 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
     if found.verdict != "promote":
         nothing_known = not found.used_labels and found.bases is None
         end = End("failed" if nothing_known else found.verdict, found.why, found.model, found.smallest_gain)
-        return _over(watch, tried, now, end, screened=not found.used_labels)
+        return _over(watch, tried, now, end, screened=not found.used_labels, settled=found.settled)
     tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":
         because = f"a person is asked whether {found.model} may serve"
@@ -407,17 +409,21 @@ def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return _over(watch, memory, now, End("promoted", f"{model} survived its bake", model))
 
 
-def _over(watch: Watch, memory: Memory, now: float, end: End, *, screened: bool = False) -> Decision:
+def _over(
+    watch: Watch, memory: Memory, now: float, end: End, *, screened: bool = False, settled: bool = False
+) -> Decision:  # fmt: skip
     """Back to idle. The cool-down counts from the beginning of the episode: its labelling took weeks already. Causes
     that were answered may come again by new evidence; one that was tried in vain waits twice as long as the cool-down,
     which doubles with each vain episode. One that could not be told from too few labels was not tried in vain: it
     stands, and waits for labels, which the month's budget bounds; but the third such end in a row counts as in vain.
+    An alarm that nothing was done about stands, too: its detector has taken in what came since, and would be silent.
     New base models that nothing could be said of are as unknown as before. `screened`: of new base models none was
     promising, which took minutes and no label: what comes next is not held back for that."""
     fruitful = end.outcome in _FRUITFUL
     untried = memory.new_bases if end.outcome in _UNTRIED else ()
     undecided = memory.undecided + 1 if end.outcome == "inconclusive" else 0
     open_ = 0 < undecided < _UNRESOLVED
+    stands = open_ or (end.outcome in _UNDONE and not settled)
     fruitless = 0 if fruitful else memory.fruitless + (not open_ and not screened)
     pause = watch.policy.cooldown_hours * HOUR * (1 if open_ else 2 ** min(fruitless, _MOST_DOUBLINGS))
     kept = {
@@ -426,7 +432,7 @@ def _over(watch: Watch, memory: Memory, now: float, end: End, *, screened: bool 
         if until > now and not ((fruitful or open_) and until == _OPEN)
     }
     changes: dict[str, object] = {
-        "causes": (), "fingerprints": (), "alarms": memory.alarms if open_ else (), "tried": kept,
+        "causes": (), "fingerprints": (), "alarms": memory.alarms if stands else (), "tried": kept,
         "quiet_until": memory.quiet_until if screened else memory.begun + pause, "fruitless": fruitless,
         "undecided": memory.undecided if screened else undecided, "approval": None, "new_bases": (),
         "bases": tuple(base for base in memory.bases if base not in untried),

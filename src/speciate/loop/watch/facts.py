@@ -203,6 +203,9 @@ class Learned(BaseModel):
     """What a teacher labelled of what it learned from."""
     used_labels: bool = True
     """False: it ended before it learned from any, which wait for the next episode."""
+    settled: bool = False
+    """Whether nothing need be done about what began the episode: there is nothing to gain, or what serves reaches the
+    target on what is asked now."""
     bases: tuple[str, ...] | None = None
     """Of the new base models, those that may be better than what serves; None: it did not look."""
 

@@ -419,9 +419,9 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
         return [each for each in gains if each.high > -_margin(spec, judged)], level
     if not sure:
         if best.high < _margin(spec, judged):
-            return _end("hold", f"nothing to gain: {said}", **known)
+            return _end("hold", f"nothing to gain: {said}", settled=True, **known)
         if (fine := _meets(spec)) is not None:
-            return _end("hold", f"{fine}; {said}", **known)
+            return _end("hold", f"{fine}; {said}", settled=True, **known)
         earlier = f"; at {100 * level:.4g} %, as they judged {spec.judged_before} before" if spec.judged_before else ""
         return _end(
             "inconclusive", f"too few answers to tell: {said}{earlier}", needed_labels=_needed(best, n), **known
