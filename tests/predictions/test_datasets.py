@@ -300,7 +300,10 @@ def test_what_nearly_is_an_example_of_another_split_is_learned_from_by_nobody(
     rows = [row for row in version_rows.read(workspace.folders, made).to_pylist() if row["prediction"]]
     places = {quality: {texts_.index(row["review"].removesuffix(", they say")) for row in rows
                         if row["quality"] == quality} for quality in ("ok", "refused")}  # fmt: skip
-    assert places == {"ok": set(range(20, 40)), "refused": set(range(20))}
+    assert places["refused"]
+    assert places["refused"] <= set(range(20)), "of the test split"
+    assert places["ok"]
+    assert places["ok"] <= set(range(20, 40))
     assert {row["split"] for row in rows if row["quality"] == "ok"} == {"train"}
 
 
