@@ -400,45 +400,43 @@ def test_where_no_comparison_could_be_made_every_base_model_is_trained() -> None
 # Whether a new base model is worth an episode
 
 SCREENS = spec(
-    ways=DAY.ways[:3], screens=True, judged_exists=True, train_source=None, judge_source=None, serving="t-model@v1"
-)
+    ways=DAY.ways[:3], screens=True, judged_exists=True, train_source=None, judge_source=None, serving="t-model@v1",
+    chosen_by=0.8,
+)  # fmt: skip
 """The recipe of what serves, and two new base models."""
 
 
 def probes(*values: tuple[float, float, float] | None) -> list[Child]:
-    """A probe of each base model, where it could be made, and their comparison with what serves."""
-    made = [child(f"screen/probe-{place}", {"model": f"t-model@v{place + 2}", "report": {}} if value else None)
-            for place, value in enumerate(values)]  # fmt: skip
-    gains = [
-        {"candidate": f"t-model@v{place + 2}", "delta": value[0], "interval": value[1:],
-         "minimum_detectable_effect": 0.04}
-        for place, value in enumerate(values) if value
+    """A probe of each base model, with its value and interval on held-out examples, where it could be made."""
+    return [
+        child(
+            f"screen/probe-{place}",
+            {"model": f"t-model@v{place + 2}",
+             "report": {"validation": {"value": value[0], "interval": list(value[1:]), "n": 120}}}
+            if value else None,
+        )
+        for place, value in enumerate(values)
     ]  # fmt: skip
-    report = {"comparisons": gains, "n": 120, "leaderboard": [row("t-model@v1", 0.8)], "baseline": "t-model@v1"}
-    return [*made, child("screen", {"evaluation": "evaluation-0", "report": report})]
 
 
-def test_new_base_models_are_compared_on_validation_rows_before_a_label_is_learned_from() -> None:
-    children, steps = list[Child](), []
-    while (
-        found := asked(SCREENS.model_copy(update={"train_source": "log:t?part=train"}), children)[0]
-    ).kind == "train":
+def test_of_new_base_models_probes_are_made_before_a_label_is_learned_from() -> None:
+    made, steps = list[Child](), []
+    with_labels = SCREENS.model_copy(update={"train_source": "log:t?part=train"})
+    for each in probes((0.9, 0.85, 0.95), (0.7, 0.6, 0.8)):
+        (found,) = asked(with_labels, made)
         steps.append(found.step)
         assert 60 * found.spec["budget_minutes"] <= 300
         assert found.spec["dataset"] == "letters@v1"
-        children.append(child(found.step, {"model": f"t-model@v{len(children) + 2}", "report": {}}))
+        made.append(each)
     assert steps == ["screen/probe-0", "screen/probe-1"]
-    assert (found.step, found.kind) == ("screen", "evaluate")
-    assert found.spec["dataset"] == "letters@v1:validation"
-    assert found.spec["models"] == ["t-model@v2", "t-model@v3"]
-    assert found.spec["baseline"] == "t-model@v1"
+    assert [each.step for each in asked(with_labels, made)] == ["rows"]
 
 
 @pytest.mark.parametrize(
     ("values", "because"),
     [
-        ([(-0.1, -0.2, 0.01), (0.005, -0.01, 0.019)],
-         "0 of 2 new base models may be better on 120 validation rows; the best, org--b@v1, gains +0.005"),
+        ([(0.7, 0.6, 0.81), (0.801, 0.79, 0.819)],
+         "0 of 2 new base models may be better than what serves, chosen by 0.8: org--b@v1, the best, has"),
         ([None, None], "no new base model could be compared"),
     ],
 )  # fmt: skip
@@ -453,7 +451,7 @@ def test_where_none_may_be_better_it_ends_before_a_label_is_asked_for_or_learned
 
 
 def test_those_that_may_be_better_go_on_and_are_told_where_labels_lack() -> None:
-    mixed = probes((-0.1, -0.2, 0.01), (0.01, -0.05, 0.07))
+    mixed = probes((0.7, 0.6, 0.81), (0.81, 0.75, 0.87))
     (judgement,) = asked(SCREENS.model_copy(update={"ways": DAY.ways[1:3]}), mixed)
     assert (judgement.step, judgement.spec["models"]) == ("judge", ["t-model@v3"]), "nothing new to learn from"
     end = next_step(SCREENS.model_copy(update={"judged_exists": False}), mixed, 0.0)

@@ -1,6 +1,6 @@
 """The job kind `relearn`: from labels to a verdict, as a composite whose `next` is pure.
 
-    (shortlist -> screen/... -> screen) -> (teach) -> rows, judged -> suite -> (shortlist)
+    (shortlist -> screen/...) -> (teach) -> rows, judged -> suite -> (shortlist)
     -> train/... (variants -> train/variants) -> judge -> (old) -> evaluate -> (further suites) -> shadow -> promote
 
 `rows` adds what was labelled to the dataset that production learned from, to its training rows alone; `judged` adds
@@ -97,6 +97,8 @@ class RelearnSpec(BaseModel):
     ways: tuple[Way, ...] = Field(min_length=1)
     screens: bool = False
     """Whether nothing but new base models began the episode: those that cannot be better are left out first."""
+    chosen_by: float | None = None
+    """By what value on held-out examples what serves was chosen when it was trained; without it nothing is left out."""
     shortlist: bool = False
     """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
@@ -134,7 +136,7 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return []
     steps = {child.step: child for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
-    if not spec.screens:
+    if not spec.screens or spec.chosen_by is None:
         return _next(spec, children, steps, left)
     if wanted := _screening(spec, steps, left):
         return wanted
@@ -304,23 +306,19 @@ def _listed(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
 
 
 def _screening(spec: RelearnSpec, steps: Mapping[str, Child], left: float) -> list[ChildRequest]:
-    """Before any label is learned from: a probe on each new base model, then their comparison on validation rows."""
+    """Before any label is learned from: a probe on each new base model."""
     if spec.shortlist and SHORTLIST_STEP not in steps:
         return [_comparison(spec, spec.dataset, left)]
-    new = _new(_listed(spec, steps))
-    if (probe := screen.probe_of(new, steps, left)) is not None:
-        return [_training(spec, probe[0], spec.dataset, probe[1], screen.PROBE)]
-    compared = screen.comparison(new, steps, spec.dataset, spec.serving, spec.use_case)
-    if screen.SCREEN in steps or compared is None:
-        return []
-    return [ChildRequest(
-        step=screen.SCREEN, kind="evaluate", spec=compared, priority=_PRIORITY, run_seconds=_seconds(left)
-    )]  # fmt: skip
+    probe = screen.next_probe(_new(_listed(spec, steps)), steps, left)
+    return [] if probe is None else [_training(spec, probe[0], spec.dataset, probe[1], screen.PROBE)]
 
 
 def _screened(spec: RelearnSpec, steps: Mapping[str, Child]) -> screen.Screened:
-    margin = MARGIN if screen.SCREEN not in steps else _margin(spec, steps[screen.SCREEN])
-    return screen.screened(_new(_listed(spec, steps)), steps, spec.metric, margin)
+    assert spec.chosen_by is not None
+    margin = _margin_of(spec, spec.chosen_by)
+    return screen.screened(
+        _new(_listed(spec, steps)), steps, find_metric(spec.metric).sign, spec.chosen_by, margin
+    )  # fmt: skip
 
 
 def _new(ways: Sequence[Way]) -> list[Way]:
@@ -391,9 +389,12 @@ def _value(spec: RelearnSpec, evaluated: Child, model: str | None) -> float | No
 
 
 def _margin(spec: RelearnSpec, evaluated: Child) -> float:
+    return _margin_of(spec, _value(spec, evaluated, report_of(evaluated).get("baseline")))
+
+
+def _margin_of(spec: RelearnSpec, had: float | None) -> float:
     if spec.margin is not None:
         return spec.margin
-    had = _value(spec, evaluated, report_of(evaluated).get("baseline"))
     return MARGIN if find_metric(spec.metric).bounded or had is None else NOT_WORSE_SHARE * abs(had)
 
 

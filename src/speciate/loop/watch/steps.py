@@ -16,7 +16,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Report
-from speciate.loop.watch import random_answers, recall, screen
+from speciate.loop.watch import random_answers, recall
 from speciate.loop.watch.definition import Watch
 from speciate.loop.watch.facts import Memory, Start, key_of
 from speciate.loop.watch.mine import MineSpec
@@ -144,7 +144,8 @@ def relearn(
         judge_source=source and source + "&part=judge",
         grows=(dataset_ref(core).name, dataset_ref(core).version) == (manifest.name, None),
         ways=tried,
-        screens=alone and memory.round == 1 and manifest.splits.get("validation", 0) >= screen.FEWEST,
+        screens=alone and memory.round == 1,
+        chosen_by=chosen_by(base, use_case.objective.metric),
         canary=deployment_folder(workspace.folders, watch.use_case).alive(),
         replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
@@ -164,6 +165,12 @@ def relearn(
         action=watch.policy.action,
     )
     return spec.model_dump(mode="json")
+
+
+def chosen_by(card: ModelCard, metric: str) -> float | None:
+    """The value on held-out examples that its training tells; None where it was chosen by another metric, or is not
+    told."""
+    return next((value for name, value in card.metrics.items() if name.endswith(f" {metric}")), None)
 
 
 def ways(
