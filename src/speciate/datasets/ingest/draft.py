@@ -56,6 +56,7 @@ from speciate.datasets.roles import (
     label_column,
     missing_group_warnings,
 )
+from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.splits import (
     FRACTIONS,
     KEEP_FIRST,
@@ -458,18 +459,24 @@ def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
 
 
 def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> pa.Table:
-    """Refuses rows that nearly are one of the dataset in another split; of two new ones the one that is learned from
-    goes."""
+    """Refuses rows that nearly are one of the dataset in another split, directly or by others between them; of new ones
+    alone those stay that judge. Pairs are no complete list of what is near (near_duplicate_pairs): clusters are."""
     rows = _stack_split_columns(existing, table)
     usable, old = np.asarray(_usable(rows)), existing.num_rows
     splits, qualities, reasons = rows["split"].to_pylist(), table["quality"].to_pylist(), table["reason"].to_pylist()
-    for pair in near_pairs(rows, modality).tolist():
-        first, second = sorted(pair, key=lambda place: (place >= old, _rank(splits[place])))
-        if second < old or splits[first] == splits[second] or not (usable[first] and usable[second]):
-            continue
-        qualities[second - old] = "refused"
-        reasons[second - old] = f"It is a near-copy of an example in the split {splits[first]!r}: it would leak."
-        usable[second] = False
+    there: dict[int, set[str | None]] = {}
+    new: dict[int, list[int]] = {}
+    for place, cluster in enumerate(near_duplicates.clusters(len(splits), near_pairs(rows, modality)).tolist()):
+        if usable[place] and place < old:
+            there.setdefault(cluster, set()).add(splits[place])
+        elif usable[place]:
+            new.setdefault(cluster, []).append(place)
+    for cluster, places in new.items():
+        lies = there.get(cluster) or {min((splits[place] for place in places), key=_rank)}
+        for place in places:
+            if others := sorted(map(str, lies - {splits[place]})):
+                qualities[place - old] = "refused"
+                reasons[place - old] = f"It is a near-copy of an example in the split {others[0]!r}: it would leak."
     table = with_column(table, "quality", pa.array(qualities, pa.string()))
     return with_column(table, "reason", pa.array(reasons, pa.string()))
 
