@@ -41,7 +41,7 @@ _HTTP_SECONDS, _COMMAND_SECONDS = 10.0, 30.0
 _JOIN_SECONDS = 2.0
 _BATCH = 200
 _SAVE_EVENTS = 2000
-"""Of no interest, after which the cursor is written all the same: the next daemon is not to read them again."""
+"""Events of no interest after which the cursor is written all the same: the next daemon is not to read them again."""
 _DAY_SECONDS = 86_400.0
 _JOB = "SELECT kind, parent, key FROM jobs WHERE id = ?"
 _BEGAN = "SELECT stamp FROM events ORDER BY seq LIMIT 1"
@@ -382,7 +382,7 @@ _WATCH = {  # that an episode begins is in the feed alone
 _CAN_WAIT = (
     "canary.survived", "watch.digest", "watch.disagreement", "watch.budget", "watch.ended", "watch.unresolved"
 )  # fmt: skip
-"""Of one use case at most one a day; the most important one last."""
+"""Events of which a use case gets at most one a day; the most important one last."""
 _ONE_A_DAY = (*_CAN_WAIT, "alias.moved", "canary.ended", "slot.refused", "bake.broken")
 """What counts as the day's notice. The answers that wait for a label, and a promotion for a person, are questions."""
 _STEP = re.compile(r"watch/[^/]+/\d+/")

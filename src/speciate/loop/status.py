@@ -133,7 +133,7 @@ class Status(NamedTuple):
 
 
 def status(workspace: Workspace, use_case: str | None = None, *, sees_settings: bool = True) -> Status:
-    """Of all use cases, or of one. `sees_settings`: else no alert names a folder or host of settings.toml.
+    """Status of all use cases, or of one. `sees_settings`: else no alert names a folder or host of settings.toml.
 
     Raises NOT_FOUND for a use case that is not there.
     """

@@ -386,7 +386,7 @@ def training_samples(engine: Engine, job: Job) -> bytes | None:
 
 
 def _metric_lines(folder: Path) -> list[bytes]:
-    """Of the training in this run that wrote last, as they are: a run of any length is parsed where it is drawn."""
+    """Lines of this run's newest training, as they are: a run of any length is parsed where it is drawn."""
     found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
         with path.open("rb") as file:

@@ -15,7 +15,7 @@ _DAY = 86_400.0
 
 
 class Traffic(NamedTuple):
-    """Of the last day."""
+    """Requests to a use case's deployment over the last day."""
 
     requests: int
     failed: int

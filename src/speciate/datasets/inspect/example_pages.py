@@ -106,7 +106,7 @@ def _like(words: str) -> str:
 
 
 def _text(value: str) -> str:
-    """As a literal of SQL."""
+    """The text as a literal of SQL."""
     return "'" + value.replace("'", "''").replace("\0", "") + "'"
 
 

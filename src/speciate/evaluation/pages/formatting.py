@@ -92,7 +92,7 @@ def shell_json(arguments: Mapping[str, Any]) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """In the two largest units that fit: `2 h 38 min`, `41 s`, `0.3 s`."""
+    """A duration in the two largest units that fit: `2 h 38 min`, `41 s`, `0.3 s`."""
     if seconds is None:
         return NO_NUMBER
     if seconds < 60:
@@ -156,7 +156,7 @@ def format_cell(value: Any, most: int = 300) -> str:
 
 
 def as_sentence(text: str) -> str:
-    """With a capital and a full stop: reasons are stored without."""
+    """The text with a capital and a full stop: reasons are stored without."""
     text = text.strip()
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
 

@@ -322,7 +322,7 @@ def cell_shade(share: float, right: bool) -> str:
 
 
 def shaded_matrix(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the share of its row in each cell, as a step for its shade."""
+    """Confusion matrix with the share of its row in each cell, as a step for its shade."""
     rows = []
     for place, (label, counts) in enumerate(zip(found["labels"], found["counts"], strict=True)):
         total = sum(counts) or 1

@@ -41,7 +41,7 @@ Name = tuple[str, ...]
 
 
 class ShownMedia:
-    """Of one daemon. Thread-safe."""
+    """Thumbnails and views of examples, for one daemon. Thread-safe."""
 
     def __init__(self, folders: Folders, pool: Pool) -> None:
         self._folders, self._pool, self._lock = folders, pool, threading.Lock()

@@ -47,7 +47,7 @@ _LOOKED, _CLUSTER_LOG = "looked", "cluster.log"
 _TAIL = 2000
 """Characters of the cluster's log that are shown."""
 _LAUNCHED = "launched"
-"""In a run's folder here: from now on it may live there."""
+"""Mark in a run's folder here: once it is there, the run may live at the place."""
 ABANDONED = "abandoned"
 """In a run's folder here: it was given up unseen, and may live on where the depot is."""
 _METRICS = "metrics*.jsonl"

@@ -43,7 +43,7 @@ class Places:
         self._stopping = threading.Event()
 
     def executor(self, name: str) -> Executor:
-        """Of a place that the settings no longer name: one of which nothing is known."""
+        """Executor of a place. If the settings no longer name the place, nothing is known of it."""
         found = self._executors.get(name)
         return found or self._unnamed.setdefault(name, _Unnamed(name, self._workspace.folders.runs))
 

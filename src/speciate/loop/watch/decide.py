@@ -250,7 +250,7 @@ def _checks_first(seen: Seen, causes: tuple[Cause, ...]) -> bool:
 
 
 def _relearn(watch: Watch, memory: Memory, seen: Seen, *, fresh: bool = True) -> Start:
-    """With what is left of the month, so that no month can be overdrawn."""
+    """Start a training with what is left of the month, so that no month can be overdrawn."""
     left = watch.policy.budget_minutes - seen.spent.minutes
     dollars = max(0.0, watch.policy.budget_usd - seen.spent.usd)
     return Start("relearn", minutes=max(0.0, left), usd=dollars, bases=memory.new_bases, fresh=fresh)

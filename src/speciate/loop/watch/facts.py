@@ -40,7 +40,7 @@ class Memory(BaseModel):
     begun: float = 0.0
     """When the episode began."""
     round: int = 1
-    """Of labelling; the second asks for what an inconclusive comparison lacked."""
+    """Round of labelling; the second asks for what an inconclusive comparison lacked."""
     rounds: int = 2
     """How many there may be: one more where the first found that there was nothing to judge by, and asked nobody."""
     causes: tuple[TriggerKind, ...] = ()
@@ -207,7 +207,7 @@ class Learned(BaseModel):
     """Whether nothing need be done about what began the episode: there is nothing to gain, or what serves reaches the
     target on what is asked now."""
     bases: tuple[str, ...] | None = None
-    """Of the new base models, those that may be better than what serves; None: it did not look."""
+    """New base models that may be better than what serves; None: it did not look."""
 
 
 class Promoted(BaseModel):

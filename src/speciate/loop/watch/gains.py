@@ -10,7 +10,7 @@ from speciate.vocabulary import find_metric
 
 
 class Gain(NamedTuple):
-    """Of a candidate over the baseline of an evaluation; better is more."""
+    """Gain of a candidate over the baseline of an evaluation; better is more."""
 
     model: str
     gain: float
@@ -22,7 +22,7 @@ class Gain(NamedTuple):
 
 
 def gains_of(metric: str, evaluated: Child) -> list[Gain]:
-    """Of each candidate over what it is compared with; the best first."""
+    """Gain of each candidate over what it is compared with; the best first."""
     sign, found = find_metric(metric).sign, list[Gain]()
     for each in report_of(evaluated)["comparisons"]:
         if each["delta"] is None or each["interval"] is None:

@@ -17,7 +17,7 @@ from speciate.loop.watch.ways import Way
 
 PROBE = "screen/"
 SECONDS = 300.0
-"""Of one probe, at most."""
+"""Seconds of one probe, at most."""
 
 
 class Screened(NamedTuple):

@@ -12,7 +12,7 @@ class Way(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    """Of its step."""
+    """Name of its step, behind `train/`."""
     method: str | None = None
     base_model: str | None = None
     continue_from: str | None = None

@@ -226,7 +226,7 @@ def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
 
 
 def _json_mistake(value: object) -> str:
-    """Of a text that begins as JSON: where it ends to be some."""
+    """Where a text that begins as JSON ceases to be JSON; empty for other values."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
         return ""
     try:

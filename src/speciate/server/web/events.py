@@ -16,11 +16,11 @@ from speciate.server.changes import Changes
 
 LOOK_SECONDS, BEAT_SECONDS = 0.5, 15.0
 MOST_STREAMS = 24
-"""Of one session: a browser has six at most, and those of pages that were left end half a second later."""
+"""Streams of one session: a browser has six at most, and those of pages that were left end half a second later."""
 
 
 class Streams:
-    """Of one daemon."""
+    """Streams of events to the pages of one daemon."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes

@@ -57,7 +57,7 @@ class Front(NamedTuple):
     entrance: str
     """The path that begins a session."""
     proxies: Networks = ()
-    """Of a team: who may ask; if it is empty, nobody."""
+    """Proxies that may ask for a team; if it is empty, nobody."""
 
     @property
     def origin(self) -> str:

@@ -94,7 +94,7 @@ class Pages:
         self.last_used = self._clock.monotonic()
 
     def _serve(self, listener: socket.socket, front: Front, sessions: Sessions) -> None:
-        """In a thread with a loop of its own."""
+        """Serve the pages, in a thread with a loop of its own."""
         site = Site(self._app, self._control, self._parts, self._streams, sessions, front)
         config = uvicorn.Config(
             site.application(self._note), log_level="warning", lifespan="off", timeout_graceful_shutdown=1,
