@@ -5,7 +5,7 @@ what those start: zygotes, warm parents, deployments. Supervisors and workers ar
 a warm parent and a zygote one to four each, and hundreds of them start. A fork is a process of its own as an executed
 program is: with its own arguments, also in `/proc`, environment, folder, descriptors, session and terminal. What a
 start itself is like (what it imports, which interpreter, what of an environment is passed on) is tested by execution:
-the fixture `executed` asks for it, a fault does, and `subprocess` does it anyway.
+the fixture `executed` asks for it, and `subprocess` does it anyway.
 
 Each family of programs has a process that forks it, with the libraries of that family; all but the first are forks of
 the first, made when somebody asks for such a program. The first adopts what its programs leave behind, a daemon that
@@ -40,6 +40,8 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
 
+from speciate import faults
+from speciate.cli import sealed_keys
 from speciate.environment import LIBRARIES, preload
 from speciate.jobs import executors, zygote
 from speciate.jobs.kinds import KINDS, Kinds
@@ -62,6 +64,8 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
 """Family -> what the process that forks it imports beside what programs need."""
 _CLASSICAL_PROGRAMS = {"speciate.sandbox.warm_parent", "speciate.serving.process"}
 _PR_SET_CHILD_SUBREAPER = 36
+KEY_COST = 1 << 10
+"""Of scrypt, which takes half a second of a core to open a person's key."""
 _ARGUMENT_BYTES = 4096
 """So much room has a fork for its arguments, which are written over its parent's."""
 executes = sys.platform != "linux"
@@ -164,9 +168,8 @@ class Fork:
 
 
 def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
-    """The program of `command`, by fork, or by execution where a test asks for it or for a fault, read at import."""
-    fault = (how.get("env") or os.environ).get("SPECIATE_FAULT")
-    if not executes and not fault:
+    """The program of `command`, by fork, or by execution where a test asks for it."""
+    if not executes:
         with contextlib.suppress(ConnectionError):  # a daemon that outlives the process that tests
             return Fork(command, **how)
     return subprocess.Popen(command, **how)
@@ -387,6 +390,7 @@ class Forks:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environment"])
+        faults.reread()
         os.chdir(request["cwd"])
         tempfile.tempdir = None  # as that environment says
         sys.stdin, sys.stdout, sys.stderr = _opened(0), _opened(1), _opened(2)
@@ -452,6 +456,7 @@ def serve(numbers: Mapping[str, int], folder: str, watched: int, shared: bool) -
     importlib.import_module("speciate.server.mcp.app").offered_tools()  # keeps their schemas
     estimates.shipped_runs()  # keeps how fast this processor is
     provenance.code()
+    sealed_keys._COST["n"] = KEY_COST  # a key that is made here costs milliseconds to open
     start_programs_here()
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     forks = Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch)

@@ -180,7 +180,6 @@ def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemo
     assert caught.value.code is Code.NOT_FOUND
 
 
-@pytest.mark.usefixtures("executed")
 def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
     client = speciate.connect(daemons.workspace)
     client.call("list_jobs")

@@ -25,7 +25,6 @@ def trace(tmp_path: Path) -> str:
     return str(tmp_path / "trace")
 
 
-@pytest.mark.usefixtures("executed")
 def test_clients_that_start_together_find_one_daemon(daemons: Daemons, client: Make) -> None:
     clients = [client() for _ in range(3)]
     with ThreadPoolExecutor(3) as threads:

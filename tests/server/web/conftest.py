@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,14 @@ from speciate.server.control import ControlContext
 from speciate.server.tool_api import App
 from speciate.server.web.listener import Pages
 from speciate.serving.deployments import DeploymentKeeper
+from speciate.settings import Settings
 from speciate.unix_sockets import own_account
 from speciate.workspace.workspace import Workspace
+from tests import (
+    attached,
+    quick_end,  # noqa: F401 - for what it does
+)
+from tests.conftest import ManualClock
 from tests.promotion import world
 from tests.server.apps import make_app
 from tests.server.web.reader import Reader
@@ -40,13 +48,27 @@ class Served:
         return str(name)
 
 
-@pytest.fixture
-def served(workspace: Workspace) -> Iterator[Served]:
+@pytest.fixture(scope="session")
+def waiting(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of `Served`, closed, to be copied."""
+    root = shutil.copytree(blank, tmp_path_factory.mktemp("waiting") / "workspace")
+    workspace = Workspace(root, clock=ManualClock(), settings=Settings(policy="auto"))
     world.define(workspace)
     world.judge(workspace, "m@v1")
     world.ask_promotion(workspace, "m@v1")
     world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
     world.ask_promotion(workspace, "m@v2", policy="person")
-    served = Served(workspace, make_app(workspace))
-    yield served
-    served.pages.close()
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'place'"))
+    workspace.close()
+    return root
+
+
+@pytest.fixture
+def served(waiting: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Served]:
+    root = shutil.copytree(waiting, tmp_path / "workspace")
+    with attached.catalog_in(root):
+        workspace = Workspace(root, clock=clock, settings=Settings(policy="auto"))
+        served = Served(workspace, make_app(workspace))
+        yield served
+        served.pages.close()
+        workspace.close()
