@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from speciate.server.control import ControlContext
 from speciate.server.tool_api import App
 from speciate.server.web.listener import Pages
 from speciate.serving.deployments import DeploymentKeeper
-from speciate.settings import Settings
 from speciate.unix_sockets import own_account
 from speciate.workspace.workspace import Workspace
 from tests import (
-    attached,
+    data,
     quick_end,  # noqa: F401 - for what it does
 )
 from tests.conftest import ManualClock
@@ -51,24 +49,19 @@ class Served:
 @pytest.fixture(scope="session")
 def waiting(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of `Served`, closed, to be copied."""
-    root = shutil.copytree(blank, tmp_path_factory.mktemp("waiting") / "workspace")
-    workspace = Workspace(root, clock=ManualClock(), settings=Settings(policy="auto"))
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
-    world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
-    world.ask_promotion(workspace, "m@v2", policy="person")
-    workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'place'"))
-    workspace.close()
+    root = tmp_path_factory.mktemp("waiting") / "workspace"
+    with data.to_copy(blank, root, ManualClock()) as workspace:
+        world.define(workspace)
+        world.judge(workspace, "m@v1")
+        world.ask_promotion(workspace, "m@v1")
+        world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
+        world.ask_promotion(workspace, "m@v2", policy="person")
     return root
 
 
 @pytest.fixture
 def served(waiting: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Served]:
-    root = shutil.copytree(waiting, tmp_path / "workspace")
-    with attached.catalog_in(root):
-        workspace = Workspace(root, clock=clock, settings=Settings(policy="auto"))
+    with data.copied(waiting, tmp_path / "workspace", clock) as workspace:
         served = Served(workspace, make_app(workspace))
         yield served
         served.pages.close()
-        workspace.close()
