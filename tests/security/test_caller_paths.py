@@ -282,7 +282,7 @@ FOLDERS = [
         if not argument.startswith("register")
     ),
 ]
-"""All of them go through one check of folders, which is tried whole where a model is registered."""
+"""All that can lie at each file is tried where a model is registered, and of the other tools in the slow suite."""
 
 
 @pytest.mark.parametrize(("argument", "all_of_them"), FOLDERS)
