@@ -65,6 +65,7 @@ def _attach(path: str, config: Mapping[str, Any]) -> str:
     for _ in range(2):
         if not _instances:
             _instances.append(duckdb.connect(":memory:", config=dict(config)))
+            _instances[-1].execute("PRAGMA disable_checkpoint_on_shutdown")  # nor when a file is detached
         try:
             _instances[-1].execute(f"ATTACH '{path}' AS {name}")
         except duckdb.FatalException:

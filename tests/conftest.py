@@ -31,7 +31,9 @@ settings.register_profile("thorough", max_examples=100, deadline=None)
 settings.load_profile("brief")  # `make test-slow` asks for the thorough one
 
 
-warm.MODULES = (*warm.MODULES, *PRELOADS["classical"])  # or each test's pool would import them to load its model
+warm.MODULES = (  # or each test's pool would import them, to load its model or to open its scans
+    *warm.MODULES, *PRELOADS["classical"], "speciate.modalities.medical.dicom", "highdicom?", "nibabel?",
+)  # fmt: skip
 forks.start_programs_here()
 os.fsync = os.fstat  # type: ignore[assignment]  # no test cuts the power; a sync waits for whatever else the disk does
 

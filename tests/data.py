@@ -157,6 +157,16 @@ def fresh(folder: Path, *, manual: bool = False) -> Path:
 
 
 @contextlib.contextmanager
+def to_copy(blank: Path, root: Path, clock: Clock) -> Iterator[Workspace]:
+    """`root`: a copy of the fixture `blank`, to be filled now and copied for each test, which is not told that."""
+    shutil.copytree(blank, root)
+    workspace = Workspace(root, clock, Settings(policy="auto"))
+    yield workspace
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'place'"))
+    workspace.close()
+
+
+@contextlib.contextmanager
 def copied(
     seed: Path, folder: Path, clock: Clock | None = None, settings: Settings | None = None
 ) -> Iterator[Workspace]:

@@ -5,10 +5,11 @@ what those start: zygotes, warm parents, deployments. Supervisors and workers ar
 a warm parent and a zygote one to four each, and hundreds of them start. A fork is a process of its own as an executed
 program is: with its own arguments, also in `/proc`, environment, folder, descriptors, session and terminal. What a
 start itself is like (what it imports, which interpreter, what of an environment is passed on) is tested by execution:
-the fixture `executed` asks for it, a fault does, and `subprocess` does it anyway.
+the fixture `executed` asks for it, and `subprocess` does it anyway.
 
 Each family of programs has a process that forks it, with the libraries of that family; all but the first are forks of
-the first, made when somebody asks for such a program.
+the first, made when somebody asks for such a program. The first adopts what its programs leave behind, a daemon that
+has detached itself, say, and reaps it at once: the init of a container may take seconds, in which it seems to live.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace, TracebackType
+from types import FrameType, SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
 
+from speciate import faults
+from speciate.cli import sealed_keys
 from speciate.environment import LIBRARIES, preload
 from speciate.jobs import executors, zygote
 from speciate.jobs.kinds import KINDS, Kinds
@@ -60,6 +63,9 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Family -> what the process that forks it imports beside what programs need."""
 _CLASSICAL_PROGRAMS = {"speciate.sandbox.warm_parent", "speciate.serving.process"}
+_PR_SET_CHILD_SUBREAPER = 36
+KEY_COST = 1 << 10
+"""Of scrypt, which takes half a second of a core to open a person's key."""
 _ARGUMENT_BYTES = 4096
 """So much room has a fork for its arguments, which are written over its parent's."""
 executes = sys.platform != "linux"
@@ -162,9 +168,8 @@ class Fork:
 
 
 def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
-    """The program of `command`, by fork, or by execution where a test asks for it or for a fault, read at import."""
-    fault = (how.get("env") or os.environ).get("SPECIATE_FAULT")
-    if not executes and not fault:
+    """The program of `command`, by fork, or by execution where a test asks for it."""
+    if not executes:
         with contextlib.suppress(ConnectionError):  # a daemon that outlives the process that tests
             return Fork(command, **how)
     return subprocess.Popen(command, **how)
@@ -268,10 +273,35 @@ class Forks:
         self._selector.register(watch, selectors.EVENT_READ)
         self._children: dict[int, tuple[int, socket.socket]] = {}  # pidfd -> pid and who asked
         self._folder, self._watch = folder, watch
+        self._adopted: int | None = None
+        """Readable when a child has ended, where we adopt."""
         self._others: dict[int, tuple[str, socket.socket]] = {}
         for name, each in others:
             self._others[each.fileno()] = name, each
             self._selector.register(each.fileno(), selectors.EVENT_READ)
+
+    def adopt(self) -> None:
+        """Become the parent of what is left behind below us, by other families' programs, too."""
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+            return
+        self._adopted, ended = os.pipe()
+        os.set_blocking(self._adopted, False)
+        os.set_blocking(ended, False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(ended, warn_on_full_buffer=False)
+        self._selector.register(self._adopted, selectors.EVENT_READ)
+
+    def _bury(self) -> None:
+        """Reap what ended and nobody asked for."""
+        assert self._adopted is not None
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._adopted, 4096):
+                pass
+        known = {pid for pid, _ in self._children.values()}
+        for pid in map(int, Path("/proc/thread-self/children").read_text().split()):
+            if pid not in known:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
     def serve(self) -> None:
         """Until the process that tests is gone, and with it whoever waits for a program's end."""
@@ -280,7 +310,9 @@ class Forks:
                 if key.fd == self._watch:
                     self._own.unlink(missing_ok=True)
                     return
-                if key.fd in self._others:
+                if key.fd == self._adopted:
+                    self._bury()
+                elif key.fd in self._others:
                     self._fork_family(key.fd)
                 elif key.fileobj is self._listener:
                     self._accept()
@@ -320,6 +352,7 @@ class Forks:
     def _be_family(self, name: str, listener: socket.socket) -> NoReturn:
         """Without its libraries it ends, and its programs are executed."""
         try:
+            self._forget_children()
             self._selector.close()
             for each in (self._listener, *(asked for _, asked in self._children.values())):
                 each.close()
@@ -331,7 +364,14 @@ class Forks:
         finally:
             os._exit(0)
 
+    def _forget_children(self) -> None:
+        """A fork has none, and adopts nobody."""
+        if self._adopted is not None:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
     def _be_child(self, run: str, descriptors: list[int]) -> NoReturn:
+        self._forget_children()
         request = json.loads(run)
         numbers = request["numbers"]
         kept = [fcntl.fcntl(each, fcntl.F_DUPFD, max(*numbers, 63) + 1) for each in descriptors]
@@ -350,6 +390,7 @@ class Forks:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environment"])
+        faults.reread()
         os.chdir(request["cwd"])
         tempfile.tempdir = None  # as that environment says
         sys.stdin, sys.stdout, sys.stderr = _opened(0), _opened(1), _opened(2)
@@ -415,11 +456,18 @@ def serve(numbers: Mapping[str, int], folder: str, watched: int, shared: bool) -
     importlib.import_module("speciate.server.mcp.app").offered_tools()  # keeps their schemas
     estimates.shipped_runs()  # keeps how fast this processor is
     provenance.code()
+    sealed_keys._COST["n"] = KEY_COST  # a key that is made here costs milliseconds to open
     start_programs_here()
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
-    Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
+    forks = Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch)
+    forks.adopt()
+    forks.serve()
     if shared:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """A signal without a handler wakes nobody."""
 
 
 def _modules(package: str) -> list[str]:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anyio
 import pytest
 
+from evals.agents import play
 from evals.agents.play import attempt
 from evals.agents.tasks import Check, Task, filled, load_tasks, look_up
+from tests import forks
 
 TASKS = load_tasks()
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands around a task."""
+
+    def run(command: list[str], *, check: bool, capture_output: bool) -> None:
+        done = forks.run(command)
+        assert not check or done.returncode == 0, done.stderr
+
+    monkeypatch.setattr(play, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.mark.parametrize(

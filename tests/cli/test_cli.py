@@ -180,7 +180,6 @@ def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemo
     assert caught.value.code is Code.NOT_FOUND
 
 
-@pytest.mark.usefixtures("executed")
 def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
     client = speciate.connect(daemons.workspace)
     client.call("list_jobs")
@@ -188,15 +187,16 @@ def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> 
     assert client.call("list_jobs") == {"jobs": []}
 
 
-@pytest.mark.usefixtures("executed")
-def test_status_and_stop_start_nothing(daemons: Daemons) -> None:
+def test_status_and_stop_start_nothing(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = run(daemons, "status")
     assert (looked.returncode, looked.stderr) == (0, "")
     assert "No daemon serves" in looked.stdout
     stopped = run(daemons, "stop")
     assert stopped.returncode == 1
     assert "No daemon serves" in stopped.stderr
-    run(daemons, "call", "list_jobs")
+    with monkeypatch.context() as patch:
+        patch.setattr(forks, "executes", True)
+        assert run(daemons, "call", "list_jobs").returncode == 0
     assert json.loads(run(daemons, "status").stdout)["pid"] == daemons.pid()
     assert run(daemons, "stop").returncode == 0
 

@@ -172,12 +172,15 @@ def test_print_changes_nothing_and_the_table_says_who_knows(
 NAMES = st.text("ab-_", min_size=1, max_size=4)
 VALUES = st.recursive(
     st.integers() | st.text(max_size=5) | st.booleans(),
-    lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
 
 
-@given(st.dictionaries(NAMES, VALUES), st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES)))
+TABLES = st.dictionaries(NAMES, VALUES, max_size=3)
+
+
+@given(TABLES, st.dictionaries(NAMES, TABLES, max_size=3))
 def test_only_our_entry_changes_in_any_json(rest: dict[str, object], servers: dict[str, object]) -> None:
     old = {**rest, "mcpServers": servers}
     with_it = json.loads(merge_json(json.dumps(old), "mcpServers", {"command": "c"}))

@@ -75,7 +75,7 @@ def counts(folders: Folders, old: Manifest, new: Manifest) -> dict[str, Any]:
     )
 
 
-@settings(deadline=None, max_examples=drawn(10, 4))
+@settings(deadline=None, max_examples=drawn(10, 3))
 @given(st.lists(rows_strategy, min_size=2, max_size=12))
 def test_any_history_ends_in_the_version_that_a_fresh_start_gives(history: list[dict[str, Row]]) -> None:
     with tempfile.TemporaryDirectory() as root:
@@ -107,7 +107,7 @@ def test_any_history_ends_in_the_version_that_a_fresh_start_gives(history: list[
             }  # fmt: skip
 
 
-@settings(deadline=None, max_examples=drawn(15, 8))
+@settings(deadline=None, max_examples=drawn(15, 5))
 @given(st.lists(rows_strategy, min_size=2, max_size=12))
 def test_rows_that_are_appended_bit_by_bit_make_the_same_version_as_all_at_once(pieces: list[dict[str, Row]]) -> None:
     with tempfile.TemporaryDirectory() as root:

@@ -81,7 +81,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.concat_tables([table.slice(start), table]) if draw(st.booleans()) else table.slice(start)
 
 
-@settings(deadline=None, max_examples=drawn(400, 150))
+@settings(deadline=None, max_examples=drawn(400, 60))
 @given(tables())
 def test_the_bytes_are_those_of_one_row_after_another(table: pa.Table) -> None:
     assert canonical_rows(table).to_pylist() == by_row(table)

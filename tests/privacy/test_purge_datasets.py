@@ -22,6 +22,7 @@ from speciate.privacy.purge_datasets import PurgeResult, Target
 from speciate.workspace.packs import PackReader, PackWriter
 from speciate.workspace.workspace import Folders
 from tests.datasets.sealed import blank, rows
+from tests.drawn import drawn
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def _purge(folders: Folders, versions: list[tuple[Manifest, Lanes]], group: str)
     return purge_datasets.purge(folders, versions, Target(dataset=versions[0][0].name, group=group), _silent)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=drawn(25, 8), deadline=None)
 @given(
     base=st.sets(st.integers(0, 30), min_size=1),
     added=st.sets(st.integers(31, 45)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,19 +19,29 @@ from speciate.promotion.evidence import PromoteSpec, check_task, objections
 from speciate.promotion.rollback import RollbackResult, roll_back
 from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.conftest import ManualClock
 from tests.promotion import world
 
 
+@pytest.fixture(scope="module")
+def beaten(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """m@v1 serves, m@v2 has beaten it a second later; closed, to be copied."""
+    root, clock = tmp_path_factory.mktemp("two") / "workspace", ManualClock()
+    with data.to_copy(blank, root, clock) as workspace:
+        world.define(workspace)
+        world.judge(workspace, "m@v1")
+        world.ask_promotion(workspace, "m@v1")
+        clock.advance(1)
+        world.judge(workspace, "m@v2", baseline="m@v1")
+    return root
+
+
 @pytest.fixture
-def two(workspace: Workspace, clock: ManualClock) -> Workspace:
-    """m@v1 serves, m@v2 has beaten it."""
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
+def two(beaten: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
     clock.advance(1)
-    world.judge(workspace, "m@v2", baseline="m@v1")
-    return workspace
+    with data.copied(beaten, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def pointers(workspace: Workspace) -> dict[str, str]:

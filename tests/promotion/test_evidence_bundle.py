@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,30 @@ from speciate.promotion.evidence import PromoteSpec
 from speciate.promotion.evidence_bundle import EvidenceReport, EvidenceRequest, write_evidence
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.evaluation import world
-from tests.evaluation.conftest import flowers, trained  # noqa: F401 - fixtures
+from tests.evaluation.conftest import trained  # noqa: F401 - a fixture
 from tests.governance.people import Signer, do, enroll, perform
 from tests.governance.people import ask as question_to
 
+SETTINGS = Settings(policy="auto", private_hosts=("127.0.0.1",))
+
+
+@pytest.fixture(scope="module")
+def judged(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """The flowers and a decision on their model, closed, to be copied."""
+    root = tmp_path_factory.mktemp("judged") / "workspace"
+    with data.copied(trained, root, settings=SETTINGS) as workspace:
+        found = world.evaluate_models(workspace, models=["points"], use_case="flowering", latency=False)
+    assert found["decision"]["verdict"] == "promote"
+    return root
+
 
 @pytest.fixture
-def decided(flowers: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:  # noqa: F811
+def decided(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    found = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
-    assert found["decision"]["verdict"] == "promote"
-    return flowers
+    with data.copied(judged, tmp_path / "copy", settings=SETTINGS) as workspace:
+        yield workspace
 
 
 def ask(workspace: Workspace, policy: str = "auto") -> dict[str, Any]:

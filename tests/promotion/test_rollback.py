@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from speciate.errors import Code, SpeciateError
@@ -9,16 +12,24 @@ from speciate.governance import approvals, audit
 from speciate.promotion import aliases
 from speciate.promotion.rollback import RollbackResult, roll_back
 from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.conftest import ManualClock
 from tests.promotion import world
 
 
-def _two_in_a_row(workspace: Workspace) -> None:
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
-    world.judge(workspace, "m@v2", baseline="m@v1")
-    world.ask_promotion(workspace, "m@v2")
+@pytest.fixture(scope="module")
+def in_a_row(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """m@v1 served, m@v2 serves; closed, to be copied."""
+    root = tmp_path_factory.mktemp("two") / "workspace"
+    with data.to_copy(blank, root, ManualClock()) as workspace:
+        world.promote_two(workspace)
+    return root
+
+
+@pytest.fixture
+def two(in_a_row: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(in_a_row, tmp_path / "workspace", clock) as workspace:
+        yield workspace
 
 
 def _back(workspace: Workspace, expected: str | None, to: str | None = None) -> RollbackResult:
@@ -27,67 +38,60 @@ def _back(workspace: Workspace, expected: str | None, to: str | None = None) -> 
     )
 
 
-def test_the_version_before_serves_again(workspace: Workspace) -> None:
-    _two_in_a_row(workspace)
-    done = _back(workspace, "m@v2")
+def test_the_version_before_serves_again(two: Workspace) -> None:
+    done = _back(two, "m@v2")
     assert (done.before, done.after) == ("m@v2", "m@v1")
-    assert aliases.of_use_case(workspace.database, "digits") == {"previous": "m@v2", "production": "m@v1"}
-    assert audit.verify(workspace.database).problems == ()
+    assert aliases.of_use_case(two.database, "digits") == {"previous": "m@v2", "production": "m@v1"}
+    assert audit.verify(two.database).problems == ()
 
 
-def test_a_wrong_belief_is_a_conflict(workspace: Workspace) -> None:
-    _two_in_a_row(workspace)
+def test_a_wrong_belief_is_a_conflict(two: Workspace) -> None:
     with pytest.raises(SpeciateError) as caught:
-        _back(workspace, "m@v1")
+        _back(two, "m@v1")
     assert caught.value.code is Code.CONFLICT
 
 
-def test_without_a_belief_the_newest_promotion_is_taken_back_and_a_repeat_moves_nothing(workspace: Workspace) -> None:
-    _two_in_a_row(workspace)
-    world.judge(workspace, "m@v3", baseline="m@v2")
-    world.ask_promotion(workspace, "m@v3")
-    assert _back(workspace, None).after == "m@v2"
+def test_without_a_belief_the_newest_promotion_is_taken_back_and_a_repeat_moves_nothing(two: Workspace) -> None:
+    world.judge(two, "m@v3", baseline="m@v2")
+    world.ask_promotion(two, "m@v3")
+    assert _back(two, None).after == "m@v2"
     with pytest.raises(SpeciateError, match="was rolled back to 'm@v2' already") as caught:
-        _back(workspace, None)
+        _back(two, None)
     assert caught.value.code is Code.CONFLICT
     (further,) = caught.value.next
     assert further.arguments["expected_current"] == "m@v2"
-    assert _back(workspace, "m@v2").after == "m@v1"
+    assert _back(two, "m@v2").after == "m@v1"
 
 
 @pytest.mark.parametrize("to", [None, "m@v2"])
-def test_a_second_rollback_does_not_return_to_the_bad_version(workspace: Workspace, to: str | None) -> None:
-    _two_in_a_row(workspace)
-    _back(workspace, "m@v2")
+def test_a_second_rollback_does_not_return_to_the_bad_version(two: Workspace, to: str | None) -> None:
+    _back(two, "m@v2")
     with pytest.raises(SpeciateError, match="was itself rolled back") as caught:
-        _back(workspace, "m@v1", to=to)
+        _back(two, "m@v1", to=to)
     assert caught.value.code is Code.REFUSED
 
 
-def test_a_second_rollback_goes_past_the_bad_version_to_the_one_before(workspace: Workspace) -> None:
+def test_a_second_rollback_goes_past_the_bad_version_to_the_one_before(two: Workspace) -> None:
     """In an incident nobody should have to look up what served before."""
-    _two_in_a_row(workspace)
-    world.judge(workspace, "m@v3", baseline="m@v2")
-    world.ask_promotion(workspace, "m@v3")
-    assert _back(workspace, "m@v3").after == "m@v2"
-    assert _back(workspace, "m@v2").after == "m@v1"
+    world.judge(two, "m@v3", baseline="m@v2")
+    world.ask_promotion(two, "m@v3")
+    assert _back(two, "m@v3").after == "m@v2"
+    assert _back(two, "m@v2").after == "m@v1"
 
 
-def test_a_version_that_earned_its_place_again_can_be_gone_back_to(workspace: Workspace, clock: ManualClock) -> None:
-    _two_in_a_row(workspace)
-    _back(workspace, "m@v2")
+def test_a_version_that_earned_its_place_again_can_be_gone_back_to(two: Workspace, clock: ManualClock) -> None:
+    _back(two, "m@v2")
     for model, baseline in (("m@v2", "m@v1"), ("m@v3", "m@v2")):
         clock.advance(1)
-        world.judge(workspace, model, baseline=baseline, evaluation="evaluation-2")
-        assert world.ask_promotion(workspace, model)["state"] == "applied"
-    assert _back(workspace, "m@v3").after == "m@v2"
+        world.judge(two, model, baseline=baseline, evaluation="evaluation-2")
+        assert world.ask_promotion(two, model)["state"] == "applied"
+    assert _back(two, "m@v3").after == "m@v2"
 
 
-def test_a_version_that_never_passed_is_refused(workspace: Workspace) -> None:
-    _two_in_a_row(workspace)
-    world.judge(workspace, "m@v3", baseline="m@v2", verdict="hold")
+def test_a_version_that_never_passed_is_refused(two: Workspace) -> None:
+    world.judge(two, "m@v3", baseline="m@v2", verdict="hold")
     with pytest.raises(SpeciateError, match="never served") as caught:
-        _back(workspace, "m@v2", to="m@v3")
+        _back(two, "m@v2", to="m@v3")
     assert caught.value.code is Code.REFUSED
 
 

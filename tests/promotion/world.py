@@ -64,3 +64,12 @@ def ask_promotion(
     )  # fmt: skip
     settings = Settings.model_validate({"policy": policy, "policies": policies or {}})
     return workspace.database.transact(lambda tx: promote.act(tx, spec, JOB, settings))
+
+
+def promote_two(workspace: Workspace) -> None:
+    """m@v1 served, m@v2 serves."""
+    define(workspace)
+    judge(workspace, "m@v1")
+    ask_promotion(workspace, "m@v1")
+    judge(workspace, "m@v2", baseline="m@v1")
+    ask_promotion(workspace, "m@v2")

@@ -377,6 +377,8 @@ def test_a_key_file_that_is_not_its_owners_alone_is_left_out_and_the_others_sign
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert sealed_keys._COST["n"] >= 1 << 17, "guesses of a passphrase are dear"
+    monkeypatch.setitem(sealed_keys._COST, "n", forks.KEY_COST)
     stored, private = sealed_keys.create("jane", PHRASE)
     assert stored.path.stat().st_mode & 0o777 == 0o600
     assert private.private_bytes_raw().hex() not in stored.path.read_text()

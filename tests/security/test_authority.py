@@ -225,7 +225,8 @@ def test_every_tool_has_a_row() -> None:
 
 
 def varied(tool: str) -> Iterator[Call]:
-    """The calls of a tool, with every value of every choice, and every pair of values of two choices."""
+    """The calls of a tool, with every value of every choice, and every pair of values of two choices. What a choice is
+    where nobody chooses is not chosen."""
     schema = input_schema(DECLARED[tool].arguments)
     choices = {name: values for name, each in schema["properties"].items() if (values := _values(each))}
     for call in CALLS[tool]:
@@ -238,7 +239,8 @@ def varied(tool: str) -> Iterator[Call]:
 
 
 def _values(schema: dict[str, Any]) -> list[Any]:
-    return [True, False] if schema.get("type") == "boolean" else list(schema.get("enum", ()))
+    values = [True, False] if schema.get("type") == "boolean" else schema.get("enum", ())
+    return [each for each in values if each != schema.get("default")]
 
 
 def filled(value: Any, names: dict[str, str]) -> Any:
@@ -257,7 +259,7 @@ def test_no_combination_of_choices_grants_anything(ground: Ground, tool: str) ->
 
 @pytest.mark.parametrize("tool", CALLS)
 def test_no_arguments_grant_anything(ground: Ground, tool: str) -> None:
-    fuzz(ground, tool, 6)
+    fuzz(ground, tool, 3)
 
 
 @pytest.mark.slow
@@ -324,7 +326,7 @@ def test_no_tool_asks_the_client_for_consent(ground: Ground, era: str) -> None:
         with anyio.fail_after(120):
             async with Client(ground.server.mcp, mode=era, elicitation_callback=agree) as client:
                 for tool, calls in CALLS.items():
-                    for call in calls[:6]:
+                    for call in calls[:2]:
                         await client.call_tool(tool, filled(call, ground.names))
                 for hidden in ("approve", "approve_model", "set_policy", "allow", "override", "decide"):
                     assert (await client.call_tool(hidden, {"id": ground.names["approval"]})).is_error

@@ -263,14 +263,36 @@ def _fault(asker: Asker, tool: str, arguments: Mapping[str, Any], evil: Path) ->
     return None
 
 
-@pytest.mark.parametrize("argument", TAKES_A_FOLDER)
-def test_a_folder_of_weights_with_something_evil_in_it_is_refused(argument: str, asker: Asker, place: Path) -> None:
+def _weights(argument: str, *, all_of_them: bool) -> list[tuple[str, str, Evil]]:
+    """File, what it is, and how it gets so. Not `all_of_them`: each file is evil once, and each evil is somewhere."""
+    first = list(TAKES_A_FOLDER).index(argument)
+    kinds = list(EVILS.items())
+    cases = [
+        (name, *kinds[(first + number + turn) % len(kinds)])
+        for number, name in enumerate(FILES) for turn in range(len(kinds) if all_of_them else 1)
+    ]  # fmt: skip
+    return [*cases, ("model.safetensors", "a header of a gigabyte", _huge_header)]
+
+
+FOLDERS = [
+    *(pytest.param(argument, argument.startswith("register"), id=argument) for argument in TAKES_A_FOLDER),
+    *(
+        pytest.param(argument, True, id=f"{argument}, all", marks=pytest.mark.slow)
+        for argument in TAKES_A_FOLDER
+        if not argument.startswith("register")
+    ),
+]
+"""All that can lie at each file is tried where a model is registered, and of the other tools in the slow suite."""
+
+
+@pytest.mark.parametrize(("argument", "all_of_them"), FOLDERS)
+def test_a_folder_of_weights_with_something_evil_in_it_is_refused(
+    argument: str, all_of_them: bool, asker: Asker, place: Path
+) -> None:
     tool, arguments = TAKES_A_FOLDER[argument]
     before, faults = asker.peak_mb(), dict[str, str]()
-    cases = [(name, what, evil) for name in FILES for what, evil in EVILS.items()]
-    cases.append(("model.safetensors", "a header of a gigabyte", _huge_header))
-    for number, (name, what, evil) in enumerate(cases):
-        folder = _model(place / "inside" / f"{argument.replace(' ', '-')}-{number}")
+    for number, (name, what, evil) in enumerate(_weights(argument, all_of_them=all_of_them)):
+        folder = _model(place / "inside" / f"{argument.replace(' ', '-')}-{all_of_them}-{number}")
         (folder / name).unlink(missing_ok=True)
         evil(folder / name)
         if fault := _fault(asker, tool, arguments(str(folder)), folder / name):

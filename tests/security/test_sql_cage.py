@@ -77,12 +77,12 @@ ENDLESS = (
     "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r",
     "SELECT count(*) FROM range(3000000) a JOIN range(3000000) b ON a.range < b.range",
     "SELECT count(*) FROM range(100000000000) a, range(100000000000) b WHERE a.range <> b.range + 1",
+    "SELECT repeat('x', 4000000000)",
 )
 """Only time ends them, so they get less of it than those that memory may end."""
 LARGE = (
     "WITH RECURSIVE r AS (SELECT repeat('x', 1000) AS x UNION ALL SELECT x || x FROM r, examples) SELECT max(x) FROM r",
     "SELECT repeat('x', 1000000000)",
-    "SELECT repeat('x', 4000000000)",
     "SELECT list(repeat('x', 1000000)) FROM range(100000)",
     "SELECT unnest(range(10000000000))",
     "SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)",
@@ -92,11 +92,12 @@ OPEN_DUCKDB = """
 import duckdb, sys
 connection = duckdb.connect(config={"threads": 1})
 connection.execute(f"CREATE VIEW examples AS SELECT * FROM read_parquet('{sys.argv[1]}')")
-try:
-    connection.execute(sys.argv[2]).fetchall()
-    print("done")
-except duckdb.Error:
-    print("stopped")
+for sql in sys.argv[2:]:
+    try:
+        connection.execute(sql).fetchall()
+        print("done", sql)
+    except duckdb.Error:
+        print("stopped")
 """
 
 pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
@@ -163,7 +164,7 @@ def test_a_condition_cannot_break_out(attack: Attack, where: str) -> None:
     assert attack(where, where=True).code is Code.INVALID
 
 
-@pytest.mark.parametrize(("sql", "timeout"), [*((sql, 2.0) for sql in ENDLESS), *((sql, 4.0) for sql in LARGE)])
+@pytest.mark.parametrize(("sql", "timeout"), [*((sql, 1.0) for sql in ENDLESS), *((sql, 4.0) for sql in LARGE)])
 def test_a_bomb_costs_a_process_at_most(attack: Attack, sql: str, timeout: float) -> None:
     refused = attack(sql, timeout=timeout)
     assert refused.code in (Code.INVALID, Code.UNAVAILABLE)
@@ -184,15 +185,15 @@ def test_duckdb_refuses_where_the_check_is_passed_over(
     assert not attack.out.exists()
 
 
-@pytest.mark.parametrize("sql", [*WRITES[:5], *READS[:4]])
-def test_the_system_refuses_where_duckdb_is_open(attack: Attack, sql: str, tmp_path: Path) -> None:
+def test_the_system_refuses_where_duckdb_is_open(attack: Attack, tmp_path: Path) -> None:
     """The first line: a DuckDB without any lock, in a sandbox like that of the pool."""
-    text = sql.format(out=attack.out, secret=attack.secret, sealed=attack.sealed)
+    attacks = [*WRITES[:5], *READS[:4]]
+    texts = [sql.format(out=attack.out, secret=attack.secret, sealed=attack.sealed) for sql in attacks]
     (tmp_path / "own").mkdir()
     cage = Sandbox((attack.sealed.parent,), tmp_path / "own", Limits(memory_mb=1024))
-    process = start([sys.executable, "-I", "-c", OPEN_DUCKDB, str(attack.sealed), text], cage)
+    process = start([sys.executable, "-I", "-c", OPEN_DUCKDB, str(attack.sealed), *texts], cage)
     try:
-        assert process.stdout.read().decode().strip() == "stopped"
+        assert process.stdout.read().decode().splitlines() == ["stopped"] * len(attacks)
     finally:
         process.kill()
     assert not attack.out.exists()

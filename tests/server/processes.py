@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -41,13 +42,13 @@ class Daemons:
     def candidate(self, *, fault: str = "", environment: dict[str, str] | None = None, descriptors: int = 0) -> Process:
         """A daemon in the foreground, started without waiting for it. `descriptors`: as many as it may ever have."""
         variables = os.environ | (environment or {}) | ({"SPECIATE_FAULT": fault} if fault else {})
-        limit = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
         program = [sys.executable, "-m", "speciate.server.daemon"]
-        start = subprocess.Popen if descriptors else forks.start
-        process = start(
-            [*limit, *program, f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
+        process = forks.start(
+            [*program, f"--workspace={self.workspace}", f"--fixture={FIXTURE}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables,
         )  # fmt: skip
+        if descriptors:
+            psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE, (descriptors, descriptors))
         self._started.append(process)
         return process
 
@@ -68,28 +69,20 @@ class Daemons:
 
     def pids(self) -> list[int]:
         """All daemon processes of the workspace, found by their command lines."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                line = process.cmdline()
-                if "speciate.server.daemon" in line and any(str(self.workspace) in part for part in line):
-                    found.append(process.pid)
-        return found
+        lines = {pid: _command_line(pid) for pid in psutil.pids()}
+        return [pid for pid, line in lines.items() if "speciate.server.daemon" in line and str(self.workspace) in line]
 
     def kill(self) -> int:
         """kill -9 the one that serves, and return its pid when it is gone."""
-        process = psutil.Process(self.pid())
-        process.send_signal(signal.SIGKILL)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.wait(30)
-        return process.pid
+        os.kill(pid := self.pid(), signal.SIGKILL)
+        gone(pid)
+        return pid
 
     def close(self) -> None:
         with contextlib.suppress(SpeciateError):
             self.control("stop")
         for pid in self.pids():
-            with contextlib.suppress(psutil.Error):
-                psutil.Process(pid).wait(15)
+            gone(pid, 15)
         while pids := self.pids():  # one that a client was just starting, say
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
@@ -98,6 +91,30 @@ class Daemons:
                 started.poll()
         for started in self._started:
             end(started)
+
+
+def _command_line(pid: int) -> str:
+    """Empty where it is gone. Read where that is quick: each test looks at all processes twice."""
+    try:
+        if sys.platform == "linux":
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return " ".join(psutil.Process(pid).cmdline())
+    except (OSError, psutil.Error):
+        return ""
+
+
+def gone(pid: int, seconds: float = 30) -> None:
+    """Wait until this process has ended, whoever's child it is, and whether that has reaped it or not."""
+    if not hasattr(os, "pidfd_open"):
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(pid).wait(seconds)
+        return
+    with contextlib.suppress(ProcessLookupError):
+        watch = os.pidfd_open(pid)
+        try:
+            select.select([watch], [], [], seconds)
+        finally:
+            os.close(watch)
 
 
 def end(process: Process) -> None:

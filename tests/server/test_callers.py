@@ -15,6 +15,7 @@ import speciate
 from speciate import unix_sockets
 from speciate.cli import confirmation
 from speciate.unix_sockets import Account, ForeignSocket, may_connect, may_succeed
+from tests import forks
 from tests.server.processes import Daemons, end, report_of
 
 _WHO = '''
@@ -85,7 +86,7 @@ def test_what_an_agent_leaves_over_mcp_names_the_account_and_not_what_it_calls_i
     daemons = Daemons(tmp_path / "workspace")
     (tmp_path / "who.py").write_text(_WHO)
     command = [sys.executable, "-m", "speciate.server.daemon", f"--workspace={daemons.workspace}"]
-    process = subprocess.Popen([*command, f"--fixture={tmp_path / 'who.py'}"], stdout=subprocess.PIPE)
+    process = forks.start([*command, f"--fixture={tmp_path / 'who.py'}"], stdout=subprocess.PIPE)
     try:
         assert report_of(process) == {"won": True}
         name = pwd.getpwuid(os.getuid()).pw_name

@@ -137,7 +137,7 @@ def test_it_leaves_when_idle_and_stays_while_a_client_is_there(daemons: Daemons)
     process = daemons.start()
     held = dial(daemons.workspace, MCP)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
+        process.wait(0.6)
     held.line.close()
     assert process.wait(10) == 0
     assert not socket_path(daemons.workspace).exists()
@@ -152,7 +152,7 @@ def test_it_stays_while_a_job_is_unfinished(daemons: Daemons, tmp_path: Path, cl
     shell.initialize()
     held.line.close()
     (trace := tmp_path / "trace").mkdir()
-    shell.call("start_work", {"key": "k", "seconds": 1.5, "trace": str(trace)})
+    shell.call("start_work", {"key": "k", "seconds": 0.8, "trace": str(trace)})
     shell.close()
     assert process.wait(20) == 0
     workspace = Workspace(daemons.workspace)
@@ -169,7 +169,7 @@ def test_it_stays_while_a_use_case_is_watched(daemons: Daemons) -> None:
     (daemons.workspace / "settings.toml").write_text("idle_exit_minutes = 0.005\n")
     process = daemons.start()
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)
+        process.wait(0.6)
     assert [each["use_case"] for each in daemons.control("watches")["watches"]] == ["triage"]
     with contextlib.suppress(SpeciateError):  # it may leave before it has answered
         daemons.control("watch switch", use_case="triage", enabled=False)

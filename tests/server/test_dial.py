@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import psutil
 import pytest
 from mcp import Client, StdioServerParameters
 
@@ -25,7 +24,7 @@ from speciate.errors import SpeciateError
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL
 from tests import forks
-from tests.server.processes import Daemons, Stdio
+from tests.server.processes import Daemons, Stdio, gone
 
 AT_ONCE = 15.0
 """Seconds; a client that finds no daemon gives up after 60."""
@@ -92,7 +91,6 @@ def test_clients_of_different_environments_that_start_together_start_one_daemon(
     assert len(daemons.pids()) == 1
 
 
-@pytest.mark.usefixtures("executed")
 def test_a_client_of_the_sdk_which_passes_few_variables_on_reaches_the_daemon_that_a_shell_started(
     daemons: Daemons, places: dict[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,9 +196,8 @@ def test_a_shim_goes_on_where_its_next_daemon_was_started_from_another_environme
     shell = Stdio(daemons.workspace, environment=places["login"])
     shell.initialize()
     shell.process.send_signal(signal.SIGSTOP)  # or it may start the next daemon itself, in its own environment
-    served = psutil.Process(daemons.pids()[0])
-    served.kill()
-    served.wait(30)  # the lock is free once it is gone, not once it was told to go
+    os.kill(served := daemons.pids()[0], signal.SIGKILL)
+    gone(served)  # the lock is free once it is gone, not once it was told to go
     daemons.start(environment=environment(places["TMPDIR"]))
     shell.process.send_signal(signal.SIGCONT)
     assert shell.call("list_jobs")["structuredContent"] == {"jobs": []}

@@ -14,6 +14,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from speciate.errors import SpeciateError
+from tests import forks
 from tests.server.processes import FIXTURE, Daemons, Stdio
 
 Make = Callable[[], Stdio]
@@ -25,7 +26,6 @@ def trace(tmp_path: Path) -> str:
     return str(tmp_path / "trace")
 
 
-@pytest.mark.usefixtures("executed")
 def test_clients_that_start_together_find_one_daemon(daemons: Daemons, client: Make) -> None:
     clients = [client() for _ in range(3)]
     with ThreadPoolExecutor(3) as threads:
@@ -53,7 +53,7 @@ def test_an_open_connection_survives_kill_9_of_the_daemon(daemons: Daemons, clie
 def test_a_waiting_call_that_only_reads_is_asked_again(daemons: Daemons, client: Make, trace: str) -> None:
     shell = client()
     shell.initialize()
-    job = shell.call("start_work", {"key": "k", "seconds": 2, "trace": trace})["structuredContent"]["job"]
+    job = shell.call("start_work", {"key": "k", "seconds": 1.2, "trace": trace})["structuredContent"]["job"]
     waiting = shell.begin("wait_for_job", {"job": job, "timeout_seconds": 45})
     shell.call("list_jobs")  # the daemon has read what came before
     daemons.kill()
@@ -111,7 +111,8 @@ def test_frames_already_in_the_pipe_are_answered_although_input_ends_with_them(d
         '{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"list_jobs","arguments":{}}}\n'
     )
     command = [sys.executable, "-m", "speciate.cli", "serve", "--workspace", str(daemons.workspace)]
-    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=True)
+    done = forks.run(command, given=lines)
+    assert done.returncode == 0, done.stderr
     assert [line[:24] for line in done.stdout.splitlines()] == ['{"jsonrpc":"2.0","id":1,', '{"jsonrpc":"2.0","id":2,']
 
 

@@ -17,6 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from speciate.sandbox import is_complete
+from tests import forks
 from tests.documentation import ToolCall, calls_in, page, programs_in
 from tests.server.processes import Daemons
 
@@ -48,8 +49,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     daemons.workspace.mkdir()
     (daemons.workspace / "settings.toml").write_text(sections()[0])
     (tmp_path / "folder").mkdir()
+    daemons.start()
     yield tmp_path / "folder"
-    subprocess.run([*_speciate("deployment", "stop"), *_slots(daemons.workspace)], check=False, capture_output=True)
+    forks.run([*_speciate("deployment", "stop"), *_slots(daemons.workspace)])
     daemons.close()
 
 

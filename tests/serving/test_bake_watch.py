@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,20 +24,30 @@ from speciate.serving.deployment_folder import Refused, State, deployment_folder
 from speciate.serving.request_metrics import Outcome
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.conftest import ManualClock
 from tests.promotion import world
 
 DAY = 86_400.0
 
 
+@pytest.fixture(scope="module")
+def promoted(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions were promoted; the second bakes. Closed, to be copied."""
+    root = tmp_path_factory.mktemp("promoted") / "workspace"
+    with data.to_copy(blank, root, ManualClock()) as workspace:
+        world.promote_two(workspace)
+    return root
+
+
+@pytest.fixture
+def workspace(promoted: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Workspace]:
+    with data.copied(promoted, tmp_path / "workspace", clock) as workspace:
+        yield workspace
+
+
 @pytest.fixture
 def baker(workspace: Workspace) -> BakeWatch:
-    """Two versions were promoted; the second bakes."""
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
-    world.judge(workspace, "m@v2", baseline="m@v1")
-    world.ask_promotion(workspace, "m@v2")
     deployment_folder(workspace.folders, "digits").create()
     return BakeWatch(workspace)
 
@@ -247,15 +259,12 @@ def test_feedback_is_read_now_and_then_and_of_each_version_apart(workspace: Work
     def read(_: Workspace, use_case: str, model: str, before: str | None, since: float) -> None:
         reads.append(model)
 
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
     baker = BakeWatch(workspace, read)
     for _ in range(3):
         baker.look(now=True)
     clock.advance(301)
     baker.look()
-    assert reads == ["m@v1"] * 2
+    assert reads == ["m@v2"] * 2
 
 
 def test_feedback_in_the_log_takes_a_version_back(workspace: Workspace, baker: BakeWatch, clock: ManualClock) -> None:
@@ -283,7 +292,6 @@ def said(model: str, drawn: str, measure: str, n: int, mean: float) -> quality.Q
 
 
 def test_what_feedback_counts_for(workspace: Workspace) -> None:
-    world.define(workspace, target=0.9)
     use_case = use_cases.get(workspace.database, "digits")
     right = [said("m@v2", "any", "right", 10, 0.5), said("m@v2", "random", "right", 20, 0.75)]
     before = [said("m@v1", "random", "right", 40, 0.95)]

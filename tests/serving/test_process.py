@@ -6,12 +6,12 @@ import http.client
 import os
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from speciate import unix_sockets
@@ -19,6 +19,8 @@ from speciate.serving.deployment_folder import DeploymentFolder, State, Wanted
 from speciate.serving.deployments import deployment_view
 from speciate.serving.process import PORT_IN_USE
 from speciate.settings import Serving
+from tests import forks
+from tests.server.processes import Process
 from tests.serving.test_deployment import until
 
 CROWD = 1200
@@ -37,16 +39,16 @@ def folder() -> Iterator[DeploymentFolder]:
         yield folder
 
 
-Start = Callable[[], subprocess.Popen[bytes]]
+Start = Callable[[], Process]
 
 
 @pytest.fixture
 def start(folder: DeploymentFolder) -> Iterator[Start]:
-    made: list[subprocess.Popen[bytes]] = []
+    made: list[Process] = []
 
-    def begin() -> subprocess.Popen[bytes]:
-        program = [sys.executable, "-P", "-m", "speciate.serving.process", str(folder.path)]
-        made.append(subprocess.Popen(["sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *program]))
+    def begin() -> Process:
+        made.append(forks.start([sys.executable, "-P", "-m", "speciate.serving.process", str(folder.path)]))
+        psutil.Process(made[-1].pid).rlimit(psutil.RLIMIT_NOFILE, (1024, 1024))
         return made[-1]
 
     yield begin

@@ -32,7 +32,9 @@ from speciate.sandbox.warm_child import LONGEST, Request
 MODULES = (
     "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "pyarrow.dataset",
     "pandas?",  # pyarrow imports it, where it is there, to make an array of a list
-    "PIL.Image", "duckdb",
+    "PIL.Image", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin", "PIL.PpmImagePlugin",  # Pillow loads these with the first image, each fork would pay for it
+    "duckdb", "speciate.modalities.image", "speciate.modalities.text",
     "speciate.datasets.loading.decoding", "speciate.datasets.ingest.row_validation",
     "speciate.datasets.ingest.validation", "speciate.datasets.inspect.sql_sandbox",
     "speciate.datasets.inspect.contact_sheet", "speciate.datasets.inspect.describe",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -140,7 +141,7 @@ def _confine(request: Request) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, request["cpu_seconds"] + int(used.ru_utime + used.ru_stime))
     syscall_filter.forbid_new_privileges()
-    landlock.restrict([*readable, *proc, *_limits_of_its_group()], [writable, "/dev/null"])
+    landlock.restrict([*readable, *proc, *limits_of_its_group()], [writable, "/dev/null"])
     _limit(resource.RLIMIT_NOFILE, request["open_files"])
     syscall_filter.harden(request["capabilities"], fork_program)
 
@@ -153,7 +154,9 @@ def _pin(paths: list[str]) -> None:
             os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
-def _limits_of_its_group() -> list[str]:
+@functools.cache
+def limits_of_its_group() -> list[str]:
+    """The files that there are. The warm parent asks once: its forks are in its group."""
     found, own = list[str](), Path("/proc/self/cgroup")
     for line in own.read_text().splitlines() if own.exists() else ():
         _, controllers, path = line.split(":", 2)
@@ -161,7 +164,7 @@ def _limits_of_its_group() -> list[str]:
             for group in (path, "/"):
                 folder = os.path.join("/sys/fs/cgroup", mount, group.lstrip("/"))
                 found += [os.path.join(folder, name) for name in _OF_ITS_GROUP]
-    return found
+    return [path for path in dict.fromkeys(found) if os.path.exists(path)]
 
 
 def _limit(which: int, value: int) -> None:

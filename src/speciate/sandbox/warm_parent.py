@@ -232,6 +232,7 @@ def main(parent: str, *given: str) -> None:
     def made(owner: int) -> WarmParent:
         preload(listeners[0].modules)
         listeners[0].modules.clear()
+        warm_child.limits_of_its_group()
         return WarmParent(listeners, owner, addresses)
 
     serve(made, parent)

@@ -48,7 +48,7 @@ def ids(batches: Iterator[list[Example]]) -> list[list[str]]:
     return [[example.id for example in batch] for batch in batches]
 
 
-@settings(max_examples=drawn(100, 8), deadline=None)  # some twenty streams each
+@settings(max_examples=drawn(100, 4), deadline=None)  # some twenty streams each
 @given(
     batch=st.integers(1, 40),
     world=st.integers(1, 4),

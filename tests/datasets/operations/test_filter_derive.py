@@ -62,7 +62,7 @@ def sized(shared: Workspace) -> Manifest:
 
 
 @given(cells, conditions)
-@settings(max_examples=drawn(20, 8), deadline=None)
+@settings(max_examples=drawn(20, 4), deadline=None)
 def test_a_condition_and_what_does_not_fulfil_it_share_out_the_rows(
     context: Context, rows: list[tuple[int | None, str | None]], where: str
 ) -> None:

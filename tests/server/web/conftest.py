@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from speciate.server.web.listener import Pages
 from speciate.serving.deployments import DeploymentKeeper
 from speciate.unix_sockets import own_account
 from speciate.workspace.workspace import Workspace
+from tests import (
+    data,
+    quick_end,  # noqa: F401 - for what it does
+)
+from tests.conftest import ManualClock
 from tests.promotion import world
 from tests.server.apps import make_app
 from tests.server.web.reader import Reader
@@ -40,13 +46,22 @@ class Served:
         return str(name)
 
 
+@pytest.fixture(scope="session")
+def waiting(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of `Served`, closed, to be copied."""
+    root = tmp_path_factory.mktemp("waiting") / "workspace"
+    with data.to_copy(blank, root, ManualClock()) as workspace:
+        world.define(workspace)
+        world.judge(workspace, "m@v1")
+        world.ask_promotion(workspace, "m@v1")
+        world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
+        world.ask_promotion(workspace, "m@v2", policy="person")
+    return root
+
+
 @pytest.fixture
-def served(workspace: Workspace) -> Iterator[Served]:
-    world.define(workspace)
-    world.judge(workspace, "m@v1")
-    world.ask_promotion(workspace, "m@v1")
-    world.judge(workspace, "m@v2", baseline="m@v1", evaluation="evaluation-2")
-    world.ask_promotion(workspace, "m@v2", policy="person")
-    served = Served(workspace, make_app(workspace))
-    yield served
-    served.pages.close()
+def served(waiting: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Served]:
+    with data.copied(waiting, tmp_path / "workspace", clock) as workspace:
+        served = Served(workspace, make_app(workspace))
+        yield served
+        served.pages.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import speciate.server.web.site as site
+from tests import forks
 
 STATIC = site.STATIC
 TEMPLATES = STATIC.parent / "templates"
@@ -66,9 +66,5 @@ def test_the_package_brings_templates_and_static_files() -> None:
 
 
 def test_a_daemon_loads_nothing_of_the_pages_before_somebody_opens_them() -> None:
-    program = (
-        "import sys, speciate.server.service, speciate.tools\n"
-        "print([name for name in sys.modules if name.startswith(('speciate.server.web', 'jinja2', 'markupsafe'))])"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    said = forks.run([sys.executable, "-m", "tests.server.loaded"])
+    assert (said.returncode, said.stdout.strip()) == (0, "[]"), said.stderr
