@@ -56,3 +56,14 @@ def test_a_word_that_is_gone_stays_gone(word: str) -> None:
         if (path, match[0].lower()) not in KEPT
     ]
     assert not found, "\n".join(found)
+
+
+def test_a_docstring_names_its_thing() -> None:
+    """`Of one panel, in pixels.` says neither what nor whose: begin with the noun."""
+    found = [
+        f"{path}:{text[: match.start()].count(chr(10)) + 1}: {match[0]}"
+        for path, (text, _) in texts().items()
+        if path.endswith(".py")
+        for match in re.finditer(r'^[ \t]*"""Of [^\n]*', text, re.MULTILINE)
+    ]
+    assert not found, "\n".join(found)

@@ -24,7 +24,7 @@ BY_PARTS = ("tokens", "detection", "segmentation")
 """Families whose labels are lists, made on the page: a tag for each word, boxes or masks with a class each."""
 _MOST_WORDS = 2_000
 _MOST_PIXELS = 4_000_000
-"""Of an image whose mask is painted on a page."""
+"""Pixels of the largest image whose mask is painted on a page."""
 _TRIED = 8
 """Pixels of a side to which a mask is read when it is checked."""
 _LARGEST = 16 << 20

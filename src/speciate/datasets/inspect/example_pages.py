@@ -27,7 +27,7 @@ class ExampleFilter(NamedTuple):
     """One of `QUALITIES`."""
     column: str | None = None
     value: str | None = None
-    """Of that column; or from `low` to `high`."""
+    """Rows whose `column` says this; or, with `low` and `high`, lies between these."""
     low: float | None = None
     high: float | None = None
     contains: str | None = None
@@ -45,7 +45,7 @@ class ExampleFilter(NamedTuple):
         return [*found, *([("q", f"contains “{self.contains}”")] if self.contains else [])]
 
     def conditions(self, manifest: Manifest) -> list[str]:
-        """Of SQL, all of which hold. Raises NOT_FOUND for the column."""
+        """Conditions in SQL, all of which hold. Raises NOT_FOUND for the column."""
         found = [] if self.quality == "any" else [f"quality = {_text(self.quality)}"]
         for name, value in (("label", self.label), ("split", self.split)):
             if value:
