@@ -71,7 +71,7 @@ def words_of(parser: argparse.ArgumentParser, tools: Mapping[str, Mapping[str, M
 
 
 def _below(parser: argparse.ArgumentParser, path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each command below `path`, with its choices and options: of several names only the first, which is the present one."""
+    """Each command below `path`, with its choices and options; of several names only the first, the present one."""
     options, choices = list[str](), list[str]()
     for action in parser._actions:
         flags = [flag for flag in action.option_strings if flag.startswith("--")]
