@@ -154,7 +154,7 @@ class QueryVectors:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="query-vectors")
-        self._waiting: dict[str, Future[Vector | None]] = {}
+        self._waiting: dict[Path, Future[Vector | None]] = {}
         self._lock = threading.Lock()
 
     def vector(self, pool: Pool, text: str, encoder: str, patience: float = PATIENCE_SECONDS) -> Vector | None:
@@ -168,10 +168,12 @@ class QueryVectors:
         with self._lock:
             if len(self._waiting) > 8:  # queries come faster than the pool answers
                 return None
-            future = self._waiting.get(text)
+            future = self._waiting.get(path)
             if future is None:
-                future = self._waiting[text] = self._threads.submit(self._ask, pool, text, encoder, path)
-                future.add_done_callback(lambda _: self._waiting.pop(text, None))
+                if (known := _read_query(path)) is not None:  # it came since we looked
+                    return known
+                future = self._waiting[path] = self._threads.submit(self._ask, pool, text, encoder, path)
+                future.add_done_callback(lambda _: self._waiting.pop(path, None))
         try:
             return future.result(patience)
         except (FutureTimeout, SpeciateError):
