@@ -128,11 +128,16 @@ def _turn(loop: Loop, folder: DeploymentFolder, source: Source) -> str:
     assert f"{model} survived with its share: all requests are asked for" in seen
     until(lambda: folder.state().serving == model and folder.state().canary is None, PATIENCE)
     assert set(ask(loop, source, 60)) == {model}
-    for _ in range(4):
+    looks: list[Decision] = []
+
+    def baked() -> bool:
+        """Its log may reach the disk after the answers."""
         loop.bakes.look(now=True)
-        decision = loop.look()
-        if decision.ended is not None or decision.memory.state != "baking":
-            break
+        looks.append(loop.look())
+        return looks[-1].ended is not None or looks[-1].memory.state != "baking"
+
+    until(baked, PATIENCE)
+    decision = looks[-1]
     if decision.ended is None:  # short of the target: a second round, which brings no better one here
         assert decision.memory.round == 2
         assert "survived its bake" in decision.because

@@ -39,7 +39,7 @@ from tests.loop.watch.digits import Loop, Source
 USE_CASE = "exercises"
 PACKAGE = "seglearn"
 QUIET, MOST, A_DAY, LABELS_A_DAY = 14, 120, 40, 30
-TARGET = 0.75
+TARGET = 0.7
 """Below what the first model reaches on the left wrist (0.82 to 0.87), and more than the first labels bring back."""
 _STEPS = 100
 _HELD_OUT = 3
