@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -127,8 +128,6 @@ def find_nearly_seen(
         if version.modality != manifest.modality or SKETCH not in theirs.column_names:
             unchecked = True
             continue
-        both = pa.chunked_array([*mine[SKETCH].chunks, *theirs[SKETCH].chunks], mine[SKETCH].type)
-        pairs = near_duplicates.near_duplicate_pairs(both, sketching)
-        across = pairs[(pairs[:, 0] < len(names)) & (pairs[:, 1] >= len(names))]
-        found |= {names[place] for place in across[:, 0].tolist()}
+        near = near_duplicates.near_any_of(mine[SKETCH], theirs[SKETCH], sketching)
+        found |= {names[place] for place in np.flatnonzero(near).tolist()}
     return None if unchecked and not found else found

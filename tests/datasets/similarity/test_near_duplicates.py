@@ -28,6 +28,13 @@ def a_million(codes: Sketches) -> pa.ChunkedArray:
     return pa.chunked_array([array.cast(pa.binary())])
 
 
+def eight(sketching: Sketching) -> list[bytes]:
+    """Two strangers with three copies each, which differ in a few bytes."""
+    rng = np.random.default_rng(7)
+    bases = rng.integers(0, 256, (2, sketching.width), np.uint8)
+    return [row.tobytes() for row in np.concatenate([bases, *(changed(bases, rng, amount) for amount in (1, 2, 5))])]
+
+
 def as_set(pairs: near_duplicates.Places) -> set[tuple[int, int]]:
     return {(a, b) for a, b in pairs.tolist()}
 
@@ -91,6 +98,23 @@ def test_a_threshold_decides_which_pairs_are_near() -> None:
 @pytest.mark.parametrize("codes", [[], [None], [None, None], [b"a" * 64], [b"a" * 64, None]])
 def test_nothing_is_near_alone(codes: list[bytes | None]) -> None:
     assert near_duplicates.near_duplicate_pairs(codes, TEXT_SKETCHES).shape == (0, 2)
+
+
+@given(
+    st.lists(st.none() | st.sampled_from(range(8)), max_size=12),
+    st.lists(st.none() | st.sampled_from(range(8)), max_size=12),
+    st.sampled_from([TEXT_SKETCHES, IMAGE_SKETCHES]),
+)
+@settings(deadline=None)
+def test_whatever_is_equal_among_either_each_is_found_that_is_near_one_of_the_others(
+    mine: list[int | None], theirs: list[int | None], sketching: Sketching
+) -> None:
+    codes = eight(sketching)
+    here, there = ([None if each is None else codes[each] for each in side] for side in (mine, theirs))
+    wanted = [
+        any(len(near_duplicates.near_duplicate_pairs([one, other], sketching)) for other in there) for one in here
+    ]
+    assert near_duplicates.near_any_of(here, there, sketching).tolist() == wanted
 
 
 def test_a_crowd_of_equal_sketches_has_one_pair_each() -> None:

@@ -73,6 +73,34 @@ def near_duplicate_pairs(
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 
 
+def near_any_of(
+    mine: pa.ChunkedArray | Sequence[bytes | None],
+    theirs: pa.ChunkedArray | Sequence[bytes | None],
+    sketching: Sketching | SketchingByPart | PairwiseSimilarity,
+) -> npt.NDArray[np.bool_]:
+    """(len(mine),) whether each is near one of `theirs`, however many of either are equal: the pairs of all of them
+    would link equal sketches to their first alone. A null is near nothing."""
+    mine, theirs = _array(mine), _array(theirs)
+    if isinstance(sketching, SketchingByPart):
+        near = np.zeros(len(mine), bool)
+        for column in sketching.columns([*mine.to_pylist(), *theirs.to_pylist()]).values():
+            near |= near_any_of(column.sketches[: len(mine)], column.sketches[len(mine) :], column.sketching)
+        return near
+    encoded = pa.concat_arrays([mine, theirs]).dictionary_encode()
+    if not len(encoded.dictionary):
+        return np.zeros(len(mine), bool)
+    kinds = np.asarray(encoded.indices.fill_null(-1), np.int64)
+    own, different = kinds[: len(mine)], encoded.dictionary
+    there = np.isin(np.arange(len(different)), kinds[len(mine) :])
+    both = np.unique(own[(own >= 0) & there[own]])  # twice in the list, for equal sketches need not be near
+    pairs = near_duplicate_pairs(pa.chunked_array([different, different.take(pa.array(both))]), sketching)
+    a, b = np.concatenate([np.arange(len(different)), both])[pairs].T
+    found = np.zeros(len(different), bool)
+    found[a[there[b]]] = True
+    found[b[there[a]]] = True
+    return (own >= 0) & found[own]
+
+
 def clusters(count: int, pairs: Places) -> Places:
     """(count,) the number of each item's connected component, from 0, in the order of their first items."""
     parent = np.arange(count)

@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import FINGERPRINT, SKETCH
-from speciate.datasets.similarity.near_duplicates import near_duplicate_pairs
+from speciate.datasets.similarity.near_duplicates import near_any_of
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool, PoolProcessEnded
@@ -75,11 +74,8 @@ class SuiteIndex:
         ]
         if not left or not self._sketches or self._sketching is None:
             return found
-        both = pa.chunked_array([pa.array([sketch for _, sketch in left] + self._sketches, pa.binary())])
-        for first, second in near_duplicate_pairs(both, self._sketching).tolist():
-            if first < len(left) <= second:
-                found.add(left[first][0])
-        return found
+        near = near_any_of([sketch for _, sketch in left], self._sketches, self._sketching)
+        return found | {place for (place, _), is_near in zip(left, near.tolist(), strict=True) if is_near}
 
     def _has_width(self, sketch: bytes) -> bool:
         """Whether it can be compared: it comes from a process that met foreign bytes."""
