@@ -288,8 +288,11 @@ class Watched(Loop):
         return str((done.result or {}).get("model"))
 
     def serving(self) -> str:
-        """The version in production."""
-        return str(self.app.workspace.database.read_one(_SERVING, [self.name])[0])  # type: ignore[index]  # it serves
+        """The version in production. Ends the program, with the reasons, where none passed."""
+        if (row := self.app.workspace.database.read_one(_SERVING, [self.name])) is None:
+            said = self.app.workspace.database.read_one("SELECT evidence FROM decisions ORDER BY created DESC LIMIT 1")
+            sys.exit(f"{self.name}: no model came into production: {said[0] if said else 'nothing was decided'}")
+        return str(row[0])
 
     def right_share(self, model: str, examples: Sequence[Example]) -> float:
         """Of rows that are not logged: the evaluation's own business."""
