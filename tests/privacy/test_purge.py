@@ -398,6 +398,25 @@ def test_a_question_that_quotes_what_went_is_void_and_not_called_forged(workspac
     assert approvals.get(workspace.database, other).state == "pending"
 
 
+def test_what_a_use_case_works_by_is_not_renamed(workspace: Workspace) -> None:
+    definition = Definition(
+        name="acme-invoices", task="text-classification", objective=Objective(metric="accuracy", target=0.9),
+        target_column="acme", description="Invoices of acme, sorted",
+    )  # fmt: skip
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    waiting = workspace.database.transact(
+        lambda tx: approvals.request(tx, "allow", {"use_case": "acme-invoices"}, {}, subject="x", hours=24).id
+    )
+    job = _job(workspace, "train", {"dataset": "acme-invoices", "note": "for acme"})
+    workspace.database.transact(lambda tx: purge_catalog.redact_catalog(tx, ["acme", "invoices"]))
+    found = use_cases.in_force(workspace.database)["acme-invoices"]
+    assert (found.name, found.target_column) == ("acme-invoices", "acme")
+    assert found.description == "Invoices of [purged], sorted"
+    assert approvals.get(workspace.database, waiting).state == "pending"
+    spec = job_rows.by_id(workspace.database, [job])[job].spec
+    assert spec == {"dataset": "acme-invoices", "note": "for [purged]"}
+
+
 KEPT = {
     "meta": "of the workspace, not of its data",
     "job_plans": "deleted",
@@ -413,6 +432,7 @@ KEPT = {
     "spending": "the same",
     "tool_calls": "names of tools",
     "watch_states": "ids and numbers",
+    "watches": "names, numbers and time zones by which it works",
     "label_requests": "ids of answers; those that went are deleted",
     "job_needs": "ids of jobs",
 }

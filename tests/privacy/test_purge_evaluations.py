@@ -49,6 +49,8 @@ def test_the_other_examples_keep_their_answers_and_scores(tmp_path: Path) -> Non
         ("3", '{"3": 0.93, "y": [3, "3"]}', '{"[purged]": 0.93, "y": [3, "[purged]"]}'),
         ("3", "3", "[purged]"),
         ("1234", "1234.5", "1234.5"),
+        ("rare", "[" * 100_000 + " rare", "[" * 100_000 + " [purged]"),
+        ("rare", "[" * 100_000 + "]" * 100_000, "[" * 100_000 + "]" * 100_000),
         ("Größe", '{"of": "die Größe"}', '{"of": "die [purged]"}'),
     ],
 )
