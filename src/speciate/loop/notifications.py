@@ -147,7 +147,7 @@ class Hook:
                 continue
             event = self._event(seq)
             notice = self._notice(event) if event else None
-            if event and notice and not self._told(notice, event, self._state.seq):
+            if event and notice and not self._told(notice, event, self._state.seq, waited=True):
                 return False
             self._change(held={name: other for name, other in self._state.held.items() if name != use_case})
             self._save()
@@ -165,13 +165,13 @@ class Hook:
     def _notice(self, event: Event) -> Notice | None:
         return notice_of(event, self._workspace.settings.notify, self._workspace_id)
 
-    def _told(self, notice: Notice, event: Event, seq: int) -> bool:
+    def _told(self, notice: Notice, event: Event, seq: int, *, waited: bool = False) -> bool:
         """`seq`: the last event that is dealt with, once the notice is taken."""
         now = self._workspace.clock.now()
         try:
             self._deliver(notice)
         except DeliveryFailed as error:
-            taken = event.seq - 1 if seq == event.seq else seq
+            taken = seq if waited else event.seq - 1
             self._change(seq=taken, failing=str(error), since=self._state.since or now)
         else:
             told = {name: at for name, at in self._state.told.items() if now < at + _DAY_SECONDS}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 
 import duckdb
 
@@ -12,12 +14,23 @@ _instances: dict[int, duckdb.DuckDBPyConnection] = {}
 """By process: what was forked has none of the threads of its parent's."""
 
 
-def cursor() -> duckdb.DuckDBPyConnection:
-    """To be closed by whoever asks, who makes no tables in it: all of this process share what it holds."""
+@contextlib.contextmanager
+def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A cursor for one question. Whoever asks makes no tables in it: all of this process share what it holds."""
     with _lock:
         if (pid := os.getpid()) not in _instances:
             _instances[pid] = duckdb.connect(":memory:")
-        return _instances[pid].cursor()
+        instance = _instances[pid]
+        found = instance.cursor()
+    try:
+        yield found
+    except (duckdb.InternalException, duckdb.FatalException):  # they make the whole instance useless
+        with _lock:
+            if _instances.get(pid) is instance:
+                del _instances[pid]
+        raise
+    finally:
+        found.close()
 
 
 def _renew_lock() -> None:

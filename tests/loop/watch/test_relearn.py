@@ -464,3 +464,10 @@ def test_those_that_may_be_better_go_on_and_are_told_where_labels_lack() -> None
         steps.append((step.step, step.spec["dataset"]))
         children.append(child(step.step, {"model": f"t-model@v{len(children) + 5}", "report": TRAINED["report"]}))
     assert steps == [("train/like", "letters@v2"), ("train/probe-1", "letters@v2")]
+
+
+def test_where_nobody_knows_what_production_was_chosen_by_new_bases_are_not_screened() -> None:
+    unknown = SCREENS.model_copy(update={"train_source": "log:t?part=train", "chosen_by": None})
+    (found,) = asked(unknown, [])
+    assert not found.step.startswith("screen/")
+    assert isinstance(next_step(SCREENS.model_copy(update={"chosen_by": None}), [], 0.0), list | Finished)

@@ -231,5 +231,12 @@ def test_every_part_is_followed_by_a_check_and_every_answer_is_asked_once(said: 
             assert counts[word] >= min(fair, there), "what always says another word is found at each check"
 
 
+def test_of_many_labels_each_is_checked_in_turn() -> None:
+    held = [answer_named(f"k{place}") for place in range(80)]
+    labels = {each.id: f"class {place % 20}" for place, each in enumerate(held)}
+    found = rounds(held, [answer_named(f"o{place}") for place in range(40)], labels)
+    assert {labels[each.id] for _, checks in found.parts[:2] for each in checks} == {*labels.values()}
+
+
 def answer_named(name: str) -> LoggedAnswer:
     return LoggedAnswer(name, 0.0, "m@v1", 1, "text", {"text": name}, "good", 0.9, False, 1.0, None, 0, ())

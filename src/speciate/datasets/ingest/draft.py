@@ -466,10 +466,12 @@ def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> 
     splits, qualities, reasons = rows["split"].to_pylist(), table["quality"].to_pylist(), table["reason"].to_pylist()
     there: dict[int, set[str | None]] = {}
     new: dict[int, list[int]] = {}
-    for place, cluster in enumerate(near_duplicates.clusters(len(splits), near_pairs(rows, modality)).tolist()):
-        if usable[place] and place < old:
+    counted = np.flatnonzero(usable)  # what was refused before lies in no split, and joins nobody
+    pairs = near_pairs(rows.take(pa.array(counted)), modality)
+    for place, cluster in zip(counted.tolist(), near_duplicates.clusters(len(counted), pairs).tolist(), strict=True):
+        if place < old:
             there.setdefault(cluster, set()).add(splits[place])
-        elif usable[place]:
+        else:
             new.setdefault(cluster, []).append(place)
     for cluster, places in new.items():
         lies = there.get(cluster) or {min((splits[place] for place in places), key=_rank)}

@@ -79,7 +79,8 @@ def near_any_of(
     sketching: Sketching | SketchingByPart | PairwiseSimilarity,
 ) -> npt.NDArray[np.bool_]:
     """(len(mine),) whether each is near one of `theirs`, however many of either are equal: the pairs of all of them
-    would link equal sketches to their first alone. A null is near nothing."""
+    would link equal sketches to their first alone. A null is near nothing. It is as complete as those pairs are: in a
+    crowd, a near one may be passed over."""
     mine, theirs = _array(mine), _array(theirs)
     if isinstance(sketching, SketchingByPart):
         near = np.zeros(len(mine), bool)

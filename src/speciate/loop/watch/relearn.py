@@ -125,6 +125,11 @@ class RelearnSpec(BaseModel):
     replaces: bool = False
     """Whether what serves must go (a recall): a candidate need not be better, only not surely worse by the margin."""
 
+    @property
+    def looks_first(self) -> bool:
+        """Whether new base models are screened: it is known by what value production was chosen."""
+        return self.screens and self.chosen_by is not None
+
 
 def plan(spec: RelearnSpec, workspace: Workspace) -> Plan:
     return Plan(resources=Resources(cpu=0), use_case=spec.use_case)
@@ -136,7 +141,7 @@ def next_step(spec: RelearnSpec, children: Sequence[Child], now: float) -> NextS
         return []
     steps = {child.step: child for child in children}
     left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
-    if not spec.screens or spec.chosen_by is None:
+    if not spec.looks_first:
         return _next(spec, children, steps, left)
     if wanted := _screening(spec, steps, left):
         return wanted
@@ -159,7 +164,7 @@ def _next(
         return _end("inconclusive", "there are no randomly drawn answers to judge by")
     ways = _promising(spec, steps)
     trained = _trained(children)
-    if spec.screens and spec.train_source is None:  # nothing new to learn from: their probes are the candidates
+    if spec.looks_first and spec.train_source is None:  # nothing new to learn from: their probes are the candidates
         known, ways = _screened(spec, steps), [way for way in ways if way.base_model is None]
         seconds = {str((each.result or {}).get("model")): each.run_seconds for each in children}
         trained = [*(_Trained(model, seconds[model]) for model in known.models), *trained]
@@ -289,7 +294,7 @@ def _comparison(spec: RelearnSpec, dataset: str, left: float) -> ChildRequest:
 def _promising(spec: RelearnSpec, steps: Mapping[str, Child]) -> list[Way]:
     """Without the base models that were left out; of the others the most promising first."""
     listed = _listed(spec, steps)
-    if not spec.screens:
+    if not spec.looks_first:
         return listed
     return [*(way for way in listed if way not in _new(listed)), *_screened(spec, steps).ways]
 

@@ -156,8 +156,9 @@ def rounds(known: Sequence[LoggedAnswer], open_: Sequence[LoggedAnswer], labels:
     for begin in range(0, len(open_), size):
         in_turn = [each for one_of_each in zip_longest(*queues.values()) for each in one_of_each if each is not None]
         checks = in_turn[:_CHECKS]
-        for each in checks:  # the next part is held to others first
-            queue = queues[json.dumps(labels[each.id], sort_keys=True)]
+        for each in checks:  # the next part is held to others first, and to other labels
+            label = json.dumps(labels[each.id], sort_keys=True)
+            queues[label] = queue = queues.pop(label)
             queue.append(queue.popleft())
         parts.append((list(open_[begin : begin + size]), checks))
     return Rounds(list(known[:half]), parts)

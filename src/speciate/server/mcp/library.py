@@ -253,8 +253,9 @@ class Bearer:
             await self._app(scope, receive, send)
             return
         token = self._team.find(given) if given and self._team else None
-        if self._team and (token or passed_on):
-            receive, send = _noted(self._team, token, scope, receive, send)
+        note = _Note(self._team, token, scope, receive, send) if self._team and (token or passed_on) else None
+        if note:
+            receive, send = note.heard, note.told
         if self._team and token:
             send = _while_in_force(self._team, given, send)
         if token is None:
@@ -263,7 +264,11 @@ class Bearer:
             )
             return
         scope[_CALLER] = Caller(None, f"{token.name} (token) over MCP", "http", token=token)
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if note:
+                note.write(None)
 
     def _is_passed_on(self, headers: Headers) -> bool:
         """Whether a proxy sent it: it says so, or it was sent to the team's address."""
@@ -286,27 +291,34 @@ def _who_may(passed_on: bool) -> str:
     return "Send the header 'Authorization: Bearer TOKEN' with the token that `speciate serve --http` printed."
 
 
-def _noted(team: TeamDoor, token: Token | None, scope: Scope, receive: Receive, send: Send) -> tuple[Receive, Send]:
-    """The same two, with the request in the log once its answer begins: by then its body was read."""
-    pieces = list[bytes]()
-    peer = client_address(Headers(scope=scope).get("x-forwarded-for"), _peer_of(scope), team.proxies)
+class _Note:
+    """One request for the log: written once its answer begins, for by then its body was read, or once it ended without
+    one."""
 
-    async def heard() -> Message:
-        message = await receive()
-        if message["type"] == "http.request":
-            pieces.append(message.get("body", b""))
+    def __init__(self, team: TeamDoor, token: Token | None, scope: Scope, receive: Receive, send: Send) -> None:
+        self._team, self._token, self._scope, self._receive, self._send = team, token, scope, receive, send
+        self._peer = client_address(Headers(scope=scope).get("x-forwarded-for"), _peer_of(scope), team.proxies)
+        self._pieces: list[bytes] | None = []
+
+    async def heard(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and self._pieces is not None:
+            self._pieces.append(message.get("body", b""))
         return message
 
-    async def told(message: Message) -> None:
+    async def told(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            called = message_called(b"".join(pieces)) if token else ""
-            pieces.clear()
-            team.log.add(
-                Request(token, scope.get("method", ""), scope.get("path", ""), message["status"], peer, called)
-            )
-        await send(message)
+            self.write(message["status"])
+        await self._send(message)
 
-    return heard, told
+    def write(self, status: int | None) -> None:
+        """Into the log, if it is not there yet. `status` None: nothing was answered."""
+        if self._pieces is None:
+            return
+        called = message_called(b"".join(self._pieces)) if self._token else ""
+        self._pieces = None
+        method, path = self._scope.get("method", ""), self._scope.get("path", "")
+        self._team.log.add(Request(self._token, method, path, status, self._peer, called))
 
 
 def _while_in_force(team: TeamDoor, secret: str, send: Send) -> Send:
