@@ -142,6 +142,29 @@ def test_a_stream_over_http_ends_with_its_token(server: Server, workspace: Works
     assert b"".join(sent) == b"before"
 
 
+def test_a_request_whose_handling_breaks_is_noted_all_the_same(server: Server, workspace: Workspace) -> None:
+    secret = issue(workspace, "viewer")
+    log = RequestLog(workspace.folders.root / "requests", time)
+    team = TeamDoor(_ADDRESS, authorization.authority_of(workspace).find_token, log)
+
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise RuntimeError("broken")
+
+    async def body() -> Message:
+        return {"type": "http.request", "body": json.dumps(_LIST).encode()}
+
+    async def nobody(message: Message) -> None:
+        raise AssertionError("nothing is answered")
+
+    headers = [(b"authorization", f"Bearer {secret}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers}
+    with pytest.raises(RuntimeError, match="broken"):
+        anyio.run(Bearer(breaks, TOKEN, team), scope, body, nobody)
+    (line,) = noted(workspace)
+    assert (line["token"], line["status"], line["called"]) == ("viewer", None, "tools/list")
+
+
 def test_this_machine_s_token_does_everything_as_before_and_is_not_noted(server: Server, workspace: Workspace) -> None:
     _, _, (_, listed) = talk(server, [(TOKEN, HELLO), (TOKEN, READY), (TOKEN, _LIST)])
     assert "train_model" in {tool["name"] for tool in listed["result"]["tools"]}
