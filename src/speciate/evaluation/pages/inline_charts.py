@@ -6,7 +6,7 @@ Marks take their colour from the class of their role, so that themes and hosts m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -95,6 +95,18 @@ class Place(NamedTuple):
     dominated: bool
 
 
+def _grid(scale: Scale, up: Callable[[float], float], left: float, right: float) -> list[Markup]:
+    """Lines across at the scale's ticks, each with its number before it. `up`: value -> place from the top."""
+    return [
+        part
+        for tick in scale.ticks(4)
+        for part in (
+            tag("line", x1=left, x2=right, y1=up(tick), y2=up(tick), class_="grid"),
+            tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
+        )
+    ]
+
+
 def pareto(places: Sequence[Place], across: str, target: float | None = None) -> Markup:
     """Quality over cost. Hollow: another is at least as good and cheaper."""
     width, height, left, top, bottom = 380, 250, 44, 14, 42
@@ -107,12 +119,7 @@ def pareto(places: Sequence[Place], across: str, target: float | None = None) ->
     def up(value: float) -> float:
         return height - bottom - (height - top - bottom) * y.place(value)
 
-    parts = list[Markup]()
-    for tick in y.ticks(4):
-        parts += [
-            tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
-            tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
-        ]
+    parts = _grid(y, up, left, width - 8)
     parts += [tag("text", format_number(t), x=at(t), y=height - bottom + 18, text_anchor="middle") for t in x.ticks(4)]
     parts.append(tag("text", across, x=(left + width) / 2, y=height - 4, text_anchor="middle"))
     if target is not None:
@@ -162,12 +169,7 @@ def lines(drawn: Sequence[Line], label: str, *, width: int = 560, height: int = 
     def up(value: float) -> float:
         return height - bottom - (height - top - bottom) * y.place(value)
 
-    parts = list[Markup]()
-    for tick in y.ticks(4):
-        parts += [
-            tag("line", x1=left, x2=width - 8, y1=up(tick), y2=up(tick), class_="grid"),
-            tag("text", format_number(tick), x=left - 8, y=up(tick) + 4, text_anchor="end"),
-        ]
+    parts = _grid(y, up, left, width - 8)
     parts += [
         tag("text", format_number(x_low), x=left, y=height - 6),
         tag("text", f"{across} {format_number(x_high, 6)}", x=width - 10, y=height - 6, text_anchor="end"),
