@@ -1,12 +1,15 @@
 """How the loop decides: how often it calls something better that is not, and how many labels a real gain needs.
 
     python evals/loop_decisions.py false [LOOPS]     equal models, again and again, on judged answers that grow
+    python evals/loop_decisions.py core [DRAWS]      a suite that judged six models: who passes "not worse by 2 points"
     python evals/loop_decisions.py digits [DRAWS]    scikit-learn's digits, then MNIST's: the demo's decisions
 
 The rules are the product's (`shown_gains.is_sure`, `holdout_reuse.level_for`, the margins of `relearn`); data and
 trainings are made here. `false`: a loop has 24 episodes of two rounds, each with some 23 further judged answers and a
-new candidate that is right as often as what serves, and differs from it on a fifth of all answers. `digits`: batches of
-45 random and 45 uncertain labels; half of the random ones judge, the rest and all uncertain ones teach.
+new candidate that is right as often as what serves, and differs from it on a fifth of all answers. `core`: candidates
+that differ from what serves on a fifth of the answers, too, and gain or lose so much there; by the intervals of fresh
+rows, as where other rows show the gain, and by those that allow for the looks. `digits`: batches of 45 random and 45
+uncertain labels; half of the random ones judge, the rest and all uncertain ones teach.
 """
 
 from __future__ import annotations
@@ -49,6 +52,23 @@ def false_better(loops: int) -> None:
         plain += without
     print(f"equal models, {_EPISODES * _ROUNDS} candidates a loop: called better in {found} of {loops} loops "
           f"({found / loops:.1%}); at 95 % each time in {plain / loops:.0%}", flush=True)  # fmt: skip
+
+
+def core(draws: int) -> None:
+    wider = level_for(1, LooksOnRows(candidates=6, promotions=1))
+    print(f"share of {draws} that pass, by intervals of 95 % / {wider:.2%}")
+    for rows in (180, 600, 2000):
+        told = []
+        for gain in (-2 * MARGIN, -MARGIN, 0.0, MARGIN, 3 * MARGIN):
+            rng = np.random.default_rng([rows, round(1000 * gain) % 1000])
+            wins = _DIFFER / 2 + gain / 2
+            passed = np.zeros(2)
+            for _ in range(draws):
+                drawn = rng.choice([1, -1, 0], rows, p=[wins, _DIFFER - wins, 1 - _DIFFER])
+                both = (drawn < 0).tolist(), (drawn > 0).tolist()
+                passed += [compared(*both, level).low > -MARGIN for level in (0.95, wider)]
+            told.append(f"{100 * gain:+.0f} points: {passed[0] / draws:.1%} / {passed[1] / draws:.1%}")
+        print(f"{rows} rows  " + ", ".join(told), flush=True)
 
 
 class Rows(NamedTuple):
@@ -164,4 +184,4 @@ def digits(draws: int) -> None:
 
 
 if __name__ == "__main__":
-    {"false": false_better, "digits": digits}[sys.argv[1]](int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+    {"false": false_better, "core": core, "digits": digits}[sys.argv[1]](int(sys.argv[2]) if len(sys.argv) > 2 else 200)

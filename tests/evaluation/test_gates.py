@@ -295,15 +295,25 @@ def test_what_passes_on_fresh_rows_must_also_pass_for_all_earlier_looks() -> Non
     assert sure.gates[-1].gate.rule == "fresh_rows"
 
 
-def test_not_worse_need_not_be_free_of_luck_where_other_rows_show_the_gain() -> None:
+def test_not_worse_is_asked_as_on_fresh_rows_where_other_rows_show_the_gain() -> None:
     """By the interval it must hold in any case. Without such a gain a loop would collect luck."""
-    near = evidence(row(), comparison(0.0, -0.015, 0.015))._replace(reused=True)
-    assert gates.judge(NOT_WORSE, near).outcome == "inconclusive"
-    assert gates.judge(NOT_WORSE, near._replace(shown=True)).outcome == "pass"
-    doubtful = evidence(row(), comparison(-0.005, -0.025, 0.015))._replace(reused=True, shown=True)
-    assert gates.judge(NOT_WORSE, doubtful).outcome == "inconclusive"
-    lost = evidence(row(), comparison(-0.05, -0.07, -0.03))._replace(reused=True, shown=True)
-    assert gates.judge(NOT_WORSE, lost).outcome == "fail"
+
+    def decided(compared: Comparison, strict: Comparison, *rules: Gate, shown: bool) -> Decision:
+        fresh = evidence(row(), compared)._replace(examples=200, clusters=200, shown=shown)
+        wide = evidence(row(), strict)._replace(level=level_for(1, LOOKED), fresh_level=0.95, shown=shown)
+        return gates.decide(rules, wide, fresh, LOOKED)
+
+    near, wide = comparison(0.03, -0.015, 0.075), comparison(0.03, -0.05, 0.11)
+    assert decided(near, wide, NOT_WORSE, shown=False).verdict == "inconclusive"
+    passed = decided(near, wide, NOT_WORSE, shown=True)
+    assert passed.verdict == "promote"
+    assert [one.gate.rule for one in passed.gates] == ["not_worse", "fresh_rows"]
+    doubtful = comparison(0.02, -0.025, 0.065)
+    assert decided(doubtful, doubtful, NOT_WORSE, shown=True).verdict == "inconclusive"
+    lost = comparison(-0.05, -0.07, -0.03)
+    assert decided(lost, lost, NOT_WORSE, shown=True).verdict == "hold"
+    gain = comparison(0.03, 0.001, 0.06)  # a claim about these rows themselves accounts for all that they were asked
+    assert decided(gain, wide, NOT_WORSE, Gate(rule="better"), shown=True).verdict == "inconclusive"
 
 
 def test_a_loser_is_held_back_on_rows_of_any_age() -> None:

@@ -119,7 +119,7 @@ class EvaluateSpec(BaseModel):
     latency: bool = True
     seed: int = 0
     shown: ShownGain | None = None
-    """Where else a gain is shown; of a candidate whose gain is, `not_worse` need not be free of luck on these rows."""
+    """Where else a gain is shown; of a candidate whose gain is, `not_worse` is asked as on fresh rows."""
 
 
 class _Compared(NamedTuple):

@@ -111,12 +111,16 @@ def decide(
 
     Of test rows that judged other models before (`looks`), `evidence` has the intervals that account for it, and
     `fresh` those of rows that nobody had asked. A gate fails or cannot tell by the latter. What passes by them must
-    pass by the wider ones too, which is the gate `fresh_rows`.
+    pass by the wider ones too, which is the gate `fresh_rows`. Not so `not_worse` where other rows show a gain: that
+    is one more condition on a claim that already accounts for all its looks, so it cannot make a false one likelier
+    (an intersection-union test: Berger 1982, "Multiparameter hypothesis testing and acceptance sampling").
     """
     asked = [gate for gate in gates if gate.rule not in (FRESH_ROWS, "free_method")]
     results = [judge(gate, fresh or evidence) for gate in asked]
     if looks is not None and looks.spent and fresh is not None:
-        results.append(_fresh_rows([one.gate for one in results if one.outcome == "pass"], evidence, fresh, looks))
+        passed = [one.gate for one in results if one.outcome == "pass"]
+        wider = [gate for gate in passed if not (evidence.shown and gate.rule == "not_worse")]
+        results.append(_fresh_rows(wider, evidence, fresh, looks))
     return _verdict(results, evidence)
 
 
@@ -249,11 +253,9 @@ def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
     claim = f"not worse than {_rival(evidence)} by {margin:.3g}"
-    if evidence.reused and not evidence.shown:
+    if evidence.reused:
         return _not_worse_without_luck(evidence, metric, margin, claim)
     judged = _gain(evidence, metric, -margin, -margin, claim)
-    if evidence.reused:
-        return judged
     allowed = judged.outcome == "pass" and gate.value is not None
     return judged if allowed else _surely_worse(evidence, metric) or judged
 

@@ -18,7 +18,7 @@ Three questions, each to the rows that can answer it:
   margin, and surely within twice the margin; against the best that ever served, not surely beyond it. New rows, on
   which it gains, cannot hide what it loses on old ones.
 - Does it hold what the use case asks? By its gates on the core suite. As the gain is shown by other rows, `not_worse`
-  must hold by its interval, and need not be free of luck besides (evaluation/shown_gains.py).
+  must hold by the interval that fresh rows would have, however often these were asked (evaluation/shown_gains.py).
 
 A second round of an episode whose first candidate was promoted compares with what served before the episode: its
 candidate has the labels of both rounds, must be surely better than that, and by its estimate no worse than the first.
