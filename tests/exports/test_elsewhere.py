@@ -110,6 +110,9 @@ NETWORKS = {
         image,
         "transformers",
     ),
+    "image, by convolutions": Made(
+        "image-classification", "image", "new:resnet", Classification(labels=LABELS), image, "transformers"
+    ),
     "text, several labels": Made(
         "text-multi-label", "text", "new:bert", MultiLabel(labels=LABELS, thresholds=THRESHOLDS), text, "transformers"
     ),

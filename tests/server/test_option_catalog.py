@@ -31,6 +31,9 @@ def test_a_method_names_the_base_models_that_it_can_take() -> None:
     pytest.importorskip("torch")
     (full,) = list_options("method", "full", "object-detection")
     assert "new:vit" in full.what
+    assert "new:resnet" not in full.what  # its states are too coarse to say where something is
+    (whole,) = list_options("method", "full", "image-classification")
+    assert "new:resnet" in whole.what
     assert "learning_rate" in full.parameters["properties"]
 
 

@@ -48,7 +48,7 @@ FOLDERS: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 SERIES = ("new:patchtst", "new:inceptiontime", "new:mlp", "new:cnn", "new:gru")
 NEW = (
-    "new:vit", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
+    "new:vit", "new:resnet", "new:ast", "new:conformer", "new:wav2vec2", "new:videomae",
     *SERIES, "new:tab-resnet", "new:cnn3d", "new:unet3d", "new:pointnet", "new:bc-mlp", "new:bc-cnn",
 )  # fmt: skip
 
@@ -377,7 +377,7 @@ def test_a_volumes_own_scale_and_the_training_volumes_are_both_seen() -> None:
     assert np.allclose(first[1], second[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["new:vit", "timm:resnet10t"])
+@pytest.mark.parametrize("name", ["new:vit", "new:resnet", "timm:resnet10t"])
 def test_a_volume_of_one_slice_is_a_gray_image(name: str) -> None:
     slices = [volume(seed, slices=1) for seed in range(4)]
     made = built(name, slices)

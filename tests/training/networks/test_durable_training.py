@@ -239,12 +239,19 @@ def test_patience_ends_with_the_best_weights_also_after_a_restart(tmp_path: Path
     assert alone.digest() == learning.digest()
 
 
-def test_enough_ends_it_and_less_may_be_better(tmp_path: Path) -> None:
-    judged = scripted([3.0, 1.0, 0.5])._replace(sign=-1)
-    ending = durable_training.train_durably(
-        new_run(tmp_path), training(), judged, enough=lambda evaluation: evaluation.value < 2
-    )
-    assert ending == durable_training.Ending("enough", 1.0, 12)
+def test_enough_twice_in_a_row_ends_it_and_less_may_be_better(tmp_path: Path) -> None:
+    """Also where a restart lies between the two."""
+
+    def go(attempt: int, values: list[float], until: int | None = None) -> durable_training.Ending:
+        judged = scripted(values)._replace(sign=-1)
+        return durable_training.train_durably(
+            new_run(tmp_path, attempt), training(parameters), judged, until=until,
+            enough=lambda evaluation: evaluation.value < 2,
+        )  # fmt: skip
+
+    parameters = LoopParameters(num_train_epochs=9, batch_size=8, per_device_train_batch_size=3, learning_rate=0.01)
+    assert go(1, [3.0, 1.0, 2.5, 1.5], until=24).why == "paused"
+    assert go(2, [0.5]) == durable_training.Ending("enough", 0.5, 30)
 
 
 def test_the_budget_ends_it_at_the_best_point(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ class Architecture(NamedTuple):
     build: str
     rate: float = 1e-3
     """The best learning rate that was measured, for AdamW with all weights trained."""
+    locates: bool = True
+    """Whether its states are fine enough to say where something is, where the medium has places."""
 
 
 FILES = {
@@ -201,6 +203,10 @@ ARCHITECTURES = {
         "protein", "a small protein encoder, one token per residue",
         "Rives et al. 2021", "speciate.models.backbones.protein:build",
     ),
+    "new:resnet": Architecture(
+        "image", "a small residual network of convolutions, the strongest on few images; no boxes or masks",
+        "He et al. 2016", "speciate.models.backbones.image:build", locates=False,
+    ),
     "new:vit": Architecture(
         "image", "a small vision transformer",
         "Dosovitskiy et al. 2021", "speciate.models.backbones.image:build",
@@ -294,6 +300,10 @@ def names(modality: str) -> list[str]:
     ]
     own = (modality, *_READ_AS.get(modality, ())[:1])
     return published + [name for name, entry in ARCHITECTURES.items() if entry.modality in own]
+
+
+def locates(base_model: str) -> bool:
+    return base_model not in ARCHITECTURES or ARCHITECTURES[base_model].locates
 
 
 def usual_rate(base_model: str) -> float:

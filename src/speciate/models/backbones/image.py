@@ -1,4 +1,4 @@
-"""Networks that read images: `new:vit`, any of timm's, and transformers' image models in a folder.
+"""Networks that read images: `new:resnet`, `new:vit`, any of timm's, and transformers' image models in a folder.
 
 Every image becomes a square: none of it is cut off, at the price of its proportions. States are the grid of patches,
 without class or register tokens. `new:vit` is pooled by the mean of its patches, which learns better from little than
@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 _LARGEST = 224
-_SMALLEST, _SMALLEST_TIMM = 8, 64  # pixels; timm's networks halve the sides five times
+_SMALLEST, _SMALLEST_RESNET, _SMALLEST_TIMM = 8, 32, 64  # pixels; timm's networks halve the sides five times
 _FITTED_ON = 1000  # images
 _LEAST_SPREAD = 0.01
 _BILINEAR = 2  # in Pillow
-_WIDTH, _LAYERS, _HEADS = 96, 4, 3
+_WIDTH, _LAYERS, _HEADS = 96, 4, 3  # of the vision transformer
+_STAGES = (32, 64, 128, 256)
+"""Channels of the residual network's stages; each after the first halves the sides, which are a quarter before it."""
+_SMALL = 64
+"""Side in pixels up to which three stages do."""
 _LABELS = ("id2label", "label2id", "problem_type")  # of the task that a published model was trained for
 
 
@@ -128,23 +132,38 @@ class ImageBackbone:
 
 
 def build(base_model: str, media: Sequence[Any], seed: int, folder: Path | None) -> ImageBackbone:
-    """`new:vit`, `timm:NAME`, or a transformers folder. Raises INVALID, NOT_FOUND or MISSING_EXTRA."""
+    """`new:NAME`, `timm:NAME`, or a transformers folder. Raises INVALID, NOT_FOUND or MISSING_EXTRA."""
     media = [image for medium in media if (image := _image_of(medium)) is not None]
     if folder is not None:
         return _from_folder(base_model, media, folder)
     if base_model.startswith("timm:"):
         return _from_timm(base_model, media, seed)
+    side, config = (_resnet if base_model == "new:resnet" else _vit)(media)
+    module = hf_transformers.build_fresh(config, seed)
+    return ImageBackbone(base_model, hf_transformers.settings_of(config), _fitted(media, side), module, "fresh")
+
+
+def _resnet(media: Sequence[Pixels]) -> tuple[int, Any]:
+    """Side and config. Basic blocks, as in the network for CIFAR: the convolutions of a bottleneck are for width."""
+    from transformers import ResNetConfig
+
+    side = _fitting_side(media, _SMALLEST_RESNET)
+    stages = list(_STAGES[: 3 if side <= _SMALL else 4])
+    config = ResNetConfig(embedding_size=stages[0], hidden_sizes=stages, depths=[2] * len(stages), layer_type="basic")
+    return math.ceil(side / 4) * 4, config
+
+
+def _vit(media: Sequence[Pixels]) -> tuple[int, Any]:
+    from transformers import ViTConfig
+
     side = _fitting_side(media, _SMALLEST)
     patch = 2 if side <= 16 else 4 if side <= 64 else 8 if side <= 112 else 16
     side = math.ceil(side / patch) * patch
-    from transformers import ViTConfig
-
     config = ViTConfig(
         image_size=side, patch_size=patch, hidden_size=_WIDTH, intermediate_size=2 * _WIDTH, num_hidden_layers=_LAYERS,
         num_attention_heads=_HEADS,
     )  # fmt: skip
-    module = hf_transformers.build_fresh(config, seed)
-    return ImageBackbone(base_model, hf_transformers.settings_of(config), _fitted(media, side), module, "fresh")
+    return side, config
 
 
 def rebuild(settings: Mapping[str, Any], folder: Path) -> ImageBackbone:

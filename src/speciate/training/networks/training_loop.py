@@ -148,6 +148,8 @@ class Training:
         self._epoch, self._batches = -1, list[npt.NDArray[np.int64]]()
         self._watch = LossWatch()
         self.step, self.evaluated, self.without_gain = 0, 0, 0
+        self.enough = 0
+        """Evaluations in a row that were enough for what is wanted."""
         self.last: Step | None = None
         self.best: Best | None = None
 
@@ -304,6 +306,7 @@ class Training:
             "epoch": self.step // self.epoch_steps,
             "evaluated": self.evaluated,
             "without_gain": self.without_gain,
+            "enough": self.enough,
             "last": self.last,
             "best": self.best and [self.best.step, self.best.value],
             "watch": self._watch.state(),
@@ -339,6 +342,7 @@ class Training:
         best = {name: tensors["best"][name].to(self._device).clone() for name in tensors["best"]}
         self.best = Best(facts["best"][0], facts["best"][1], best) if facts["best"] else None
         self.step, self.evaluated, self.without_gain = facts["step"], facts["evaluated"], facts["without_gain"]
+        self.enough = facts.get("enough", 0)  # checkpoints of before have none
         self.last = Step(*facts["last"]) if facts["last"] else None
         self._watch.restore(facts["watch"])
         self.random_states.state = facts["chance"]

@@ -9,7 +9,7 @@ from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.modalities import find, table
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.models import model_folder, packaged, registry
-from speciate.models.backbones.architectures import ARCHITECTURES, names, suits
+from speciate.models.backbones.architectures import ARCHITECTURES, locates, names, suits
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.encoders import base_models, by_frames
 from speciate.models.fetch import PUBLISHED
@@ -49,6 +49,9 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "image-generation": ("lora",),
 }
 
+_LOCATING: tuple[Family, ...] = ("detection", "segmentation")
+"""Families that need a network whose states say where something is."""
+
 
 def available_candidates(modality: str, family: Family = "classification") -> list[Candidate]:
     """What can be trained now on this modality with what is installed, cheapest first."""
@@ -57,7 +60,7 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
     if modality != MULTIMODAL.name or family in PART_FAMILIES:
         found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
-    trainable = names(modality)
+    trainable = [base for base in names(modality) if family not in _LOCATING or locates(base)]
     if _is_installed("peft"):
         found += [Candidate(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
     cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
