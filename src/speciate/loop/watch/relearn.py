@@ -447,8 +447,9 @@ def _meets(spec: RelearnSpec) -> str | None:
     found, target = spec.serving_share, spec.target
     if found is None or target is None or found.low < target:
         return None
-    right = f"{found.share:.3g} of {found.n} random answers are right (95 %: {found.low:.3g} to {found.high:.3g})"
-    return f"nothing need be done: {right}, and {target:g} is asked"
+    interval = f"95 %: {found.low:.1%} to {found.high:.1%}"
+    right = f"{found.share:.0%} of {found.n} random answers are right ({interval})"
+    return f"nothing need be done: {right}, and {target:.1%} is asked"
 
 
 def _refined(spec: RelearnSpec, report: Mapping[str, Any]) -> str | None:
