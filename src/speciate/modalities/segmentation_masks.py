@@ -72,14 +72,14 @@ def mask_cell(labels: Labels, names: Sequence[str]) -> str:
     return json.dumps({"labels": [names[code - 1] for code in shown], "size": list(labels.shape), "runs": packed})
 
 
-def mask_of(cell: Any) -> LabelMap:
-    """The inverse of `mask_cell`. Raises ValueError for any other cell."""
+def mask_of(cell: Any, most_runs: int = _MOST_RUNS) -> LabelMap:
+    """The inverse of `mask_cell`. Raises ValueError for any other cell, and for one of more runs."""
     try:
         found = json.loads(cell)
         names, size, packed = found["labels"], found["size"], base64.b64decode(found["runs"], validate=True)
         shape = tuple(int(side) for side in size)
         unpacking = zlib.decompressobj()
-        runs = unpacking.decompress(packed, 8 * _MOST_RUNS)
+        runs = unpacking.decompress(packed, 8 * most_runs)
     except (TypeError, KeyError, ValueError, zlib.error, RecursionError) as error:
         raise ValueError(f"{cell!r:.60} is no mask: {{labels, size, runs}} as JSON") from error
     if not unpacking.eof or len(runs) % 8:

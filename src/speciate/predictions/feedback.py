@@ -34,8 +34,8 @@ from speciate.settings import Log
 Source = Literal["human", "agent", "system"]
 SOURCES: tuple[Source, ...] = ("human", "agent", "system")
 Selection = Literal["random", "uncertain", "disagreement"]
-LONGEST = 20_000
-"""Characters of a label."""
+LONGEST, LONGEST_MASK = 20_000, 1 << 18
+"""Characters of a label, and of one that is a mask: that of a photo of 4 megapixels has 25,000 to 110,000."""
 
 BySource = Mapping[str, StoredFeedback]
 """Source -> its latest feedback on one answer."""
@@ -58,9 +58,15 @@ class Feedback(BaseModel):
     def _one_of_both(self) -> Feedback:
         if (self.label is None) == (self.score is None):
             raise ValueError("give either label or score")
-        if len(str(self.label)) > LONGEST:
-            raise ValueError(f"a label has at most {LONGEST:,} characters")
+        if len(str(self.label)) > (most := longest(self.label)):
+            raise ValueError(f"a label has at most {most:,} characters")
         return self
+
+
+def longest(label: Any) -> int:
+    """Characters that a label like this may have."""
+    regions = isinstance(label, list) and all(isinstance(each, Mapping) and "segmentation" in each for each in label)
+    return LONGEST_MASK if regions or (isinstance(label, str) and label.startswith('{"labels"')) else LONGEST
 
 
 def make_feedback(**fields: Any) -> Feedback:

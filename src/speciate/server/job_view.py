@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -23,6 +24,7 @@ from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
+from speciate.training.curve_charts import lower_is_better, measures
 
 if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine
@@ -210,14 +212,14 @@ def wait_until(app: App, job: str, until: str, seconds: float) -> Job:
     return current
 
 
-def log_after(engine: Engine, job: Job, after: int) -> LogPiece:
-    """The newest attempt's log from a byte offset on, at most 64 kB of it."""
+def log_after(engine: Engine, job: Job, after: int, most: int = _LOG_PIECE) -> LogPiece:
+    """The newest attempt's log from a byte offset on, at most so many bytes of it."""
     path = engine.folder(job).log
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(min(max(after, 0), size))
-            piece = file.read(_LOG_PIECE)
+            piece = file.read(most)
             end = file.tell()
     except FileNotFoundError:
         piece, end = b"", 0
@@ -356,23 +358,40 @@ class LearningPlot(NamedTuple):
 
 def learning_curves(engine: Engine, pool: Pool, job: Job) -> LearningPlot | None:
     """Learning curves of the job, or of that child which learned last; None where nothing has curves."""
-    for each in (job, *reversed(engine.children(job.id))):
-        if lines := _metric_lines(engine.folder(each).path):
-            shown, drawn_lines = _thin_out(lines, _ROWS), _thin_out(lines, _POINTS)
-            columns = tuple(dict.fromkeys(name for line in (*drawn_lines, *shown) for name in line))
-            rows = tuple(tuple(_round_digits(line.get(name)) for name in columns) for line in shown)
-            drawn = pool.ask(_DRAW, {"lines": drawn_lines})["png"]
-            curves = LearningCurves(job=each.id, columns=columns, rows=rows, lines=len(lines))
-            return LearningPlot(curves, base64.b64decode(drawn))
-    return None
+    if (found := _newest_metrics(engine, job)) is None:
+        return None
+    shown, drawn_lines = _thin_out(found.lines, _ROWS), _thin_out(found.lines, _POINTS)
+    columns = tuple(dict.fromkeys(name for line in (*drawn_lines, *shown) for name in line))
+    rows = tuple(tuple(_round_digits(line.get(name)) for name in columns) for line in shown)
+    drawn = pool.ask(_DRAW, {"lines": drawn_lines})["png"]
+    curves = LearningCurves(job=found.place.partition("/")[0], columns=columns, rows=rows, lines=len(found.lines))
+    return LearningPlot(curves, base64.b64decode(drawn))
 
 
-def read_curves(engine: Engine, job: Job) -> list[MetricsLine]:
-    """What the job, or that child which learned last, measured while it trained: some lines, the last included."""
-    for each in (job, *reversed(engine.children(job.id))):
-        if lines := _metric_lines(engine.folder(each).path):
-            return _thin_out(lines, _LIVE_POINTS)
-    return []
+class Measured(NamedTuple):
+    """What a run measured while it trained."""
+
+    place: str
+    """Job and file that hold it."""
+    end: int
+    """Byte of the file after the last line."""
+    lines: list[MetricsLine]
+
+
+def read_curves(engine: Engine, job: Job) -> Measured | None:
+    """Of the job, or of that child which learned last: some lines, the last and the best included. None where nothing has
+    curves."""
+    if (found := _newest_metrics(engine, job)) is None:
+        return None
+    return Measured(found.place, found.end, _thin_out(found.lines, _LIVE_POINTS, _best(found.lines)))
+
+
+def read_more_curves(engine: Engine, job: Job, place: str, after: int, most: int) -> Measured | None:
+    """At most so many lines of what was measured since; None where another file is the newest, or it was cut."""
+    found = _newest_metrics(engine, job, place, after)
+    if found is None or found.place != place or found.end < after:
+        return None
+    return Measured(place, found.end, _thin_out(found.lines, most) if found.lines else [])
 
 
 def training_samples(engine: Engine, job: Job) -> bytes | None:
@@ -385,19 +404,38 @@ def training_samples(engine: Engine, job: Job) -> bytes | None:
     return None
 
 
-def _metric_lines(folder: Path) -> list[bytes]:
-    """Lines of this run's newest training, as they are: a run of any length is parsed where it is drawn."""
-    found = sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
-    for path in reversed(found):
-        with path.open("rb") as file:
-            begin = max(0, path.stat().st_size - _LONGEST)
-            file.seek(begin)
-            lines = [line for line in file.read().splitlines()[1 if begin else 0 :] if line.strip()]
-        while lines and _parse_line(lines[-1]) is None:  # the run may be writing it now
-            lines.pop()
-        if lines:
-            return lines
-    return []
+class _MetricsFile(NamedTuple):
+    place: str
+    end: int
+    lines: list[bytes]
+    """As they are: a run of any length is parsed where it is drawn."""
+
+
+def _newest_metrics(engine: Engine, job: Job, known: str = "", after: int = 0) -> _MetricsFile | None:
+    """The newest file with lines, of the job or of that child which learned last. `known`: only what stands in that one
+    from the byte `after` on."""
+    for each in (job, *reversed(engine.children(job.id))):
+        folder = engine.folder(each).path
+        for path in sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            place = f"{each.id}/{path.name}"
+            end, lines = _whole_lines(path, after if place == known else 0)
+            if lines or place == known:
+                return _MetricsFile(place, end, lines)
+    return None
+
+
+def _whole_lines(path: Path, after: int) -> tuple[int, list[bytes]]:
+    """Where they end, and the lines from that byte on, of a long file the last ones."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = max(min(after, size), size - _LONGEST)
+        file.seek(begin)
+        data = file.read()
+    lines = data.splitlines(keepends=True)
+    while lines and _parse_line(lines[-1]) is None:  # the run may be writing it now
+        lines.pop()
+    end = begin + sum(map(len, lines))
+    return end, [line for line in lines[1 if begin > after else 0 :] if line.strip()]
 
 
 def _parse_line(line: bytes) -> MetricsLine | None:
@@ -409,12 +447,22 @@ def _parse_line(line: bytes) -> MetricsLine | None:
     return found if isinstance(found, dict) else None
 
 
-def _thin_out(lines: Sequence[bytes], most: int) -> list[MetricsLine]:
+def _best(lines: Sequence[bytes]) -> set[int]:
+    """Places of the lines with the best value of each measure; found without parsing each line."""
+    places = set[int]()
+    for name in measures([line for line in map(_parse_line, (lines[0], lines[-1])) if line]):
+        value_of = re.compile(rb'"%s": ?(-?[\d.eE+-]+)' % re.escape(name.encode()))
+        found = {place: float(match[1]) for place, line in enumerate(lines) if (match := value_of.search(line))}
+        places.add((min if lower_is_better(name) else max)(found, key=lambda place: found[place]))
+    return places
+
+
+def _thin_out(lines: Sequence[bytes], most: int, kept_too: Collection[int] = ()) -> list[MetricsLine]:
     """Evenly, with the last one, and with those that judge held-out examples as far as there is room."""
     judged = [place for place, line in enumerate(lines) if _JUDGED in line]
     kept = set(judged[:: max(1, -(-2 * len(judged) // most))])
     every = -(-len(lines) // max(1, most - len(kept) - 1))
-    kept |= {*range(0, len(lines), every), len(lines) - 1}
+    kept |= {*range(0, len(lines), every), len(lines) - 1, *kept_too}
     return [line for place in sorted(kept) if (line := _parse_line(lines[place])) is not None]
 
 

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from speciate.datasets.inspect.viewer import MOST_VOXELS
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.segmentation_masks import from_runs
+from speciate.modalities.segmentation_masks import from_runs, mask_of
 from speciate.models import registry
-from speciate.predictions.feedback import LONGEST
+from speciate.predictions.feedback import longest
 from speciate.predictions.label_queue import LabelItem
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import LoggedAnswer, input_files
@@ -25,6 +26,7 @@ BY_PARTS = ("tokens", "detection", "segmentation")
 _MOST_WORDS = 2_000
 _MOST_PIXELS = 4_000_000
 """Pixels of the largest image whose mask is painted on a page."""
+_MOST_RUNS = 2_000_000
 _TRIED = 8
 """Pixels of a side to which a mask is read when it is checked."""
 _LARGEST = 16 << 20
@@ -75,16 +77,26 @@ def label_editor(family: str | None, item: LabelItem, view: Mapping[str, Any] | 
     if family == "detection" and view and view.get("view") == "image":
         boxes = [{"label": str(each["label"]), "box": each["box"]} for each in given if isinstance(each, dict)]
         return {"kind": "boxes", "boxes": boxes, "size": view["size"]}
-    if family == "segmentation" and view and view.get("view") == "image" and math.prod(view["size"]) <= _MOST_PIXELS:
-        return {"kind": "mask", "mask": _begun(item.output), "size": view["size"]}
+    if family == "segmentation" and view and (size := _paintable(view)):
+        return {"kind": "mask", "mask": _begun(item.output, 3 if view["view"] == "volume" else 2), "size": size}
     return {"kind": "elsewhere"} if family in BY_PARTS else None
 
 
-def _begun(answer: Any) -> Mapping[str, Any]:
+def _paintable(view: Mapping[str, Any]) -> list[int] | None:
+    """Width, height and number of slices of what a page can paint on: what it sees in full."""
+    match view.get("view"):
+        case "image" if math.prod(view["size"]) <= _MOST_PIXELS:
+            return [*view["size"], 1]
+        case "volume" if math.prod(view["size"]) <= MOST_VOXELS:
+            return list(view["size"])[::-1]
+    return None
+
+
+def _begun(answer: Any, axes: int) -> Mapping[str, Any]:
     """A map of labels to begin with: the model's own, or an empty one."""
     try:
         labels = [str(each) for each in answer["labels"]]
-        if from_runs(answer["rle"], answer["size"]).max(initial=0) <= len(labels):
+        if len(answer["size"]) == axes and from_runs(answer["rle"], answer["size"]).max(initial=0) <= len(labels):
             return {"labels": labels, "size": answer["size"], "rle": answer["rle"]}
     except (TypeError, KeyError, ValueError):
         pass
@@ -100,11 +112,11 @@ class ParsedLabel(NamedTuple):
 def parse_label(text: str, known: KnownAnswers, *, numeric: bool, parts: bool) -> ParsedLabel:
     """The label that a form brings. `parts`: it was made of parts. Raises INVALID."""
     if known.family in BY_PARTS and parts:
-        made = _parse_parts(text)
-        if len(str(made)) > LONGEST:
+        made = _parse_parts(text, volume=known.family == "segmentation")
+        if len(str(made)) > (most := longest(made)):
             raise SpeciateError(
                 Code.INVALID,
-                f"The label has more than {LONGEST:,} characters: it has too many parts or edges.",
+                f"The label has more than {most:,} characters: it has too many parts or edges.",
                 "Make it smoother, and give it again.",
             )
         if known.family == "segmentation":
@@ -123,20 +135,26 @@ def _parse_number(text: str) -> float:
     raise SpeciateError(Code.INVALID, "This model answers numbers.", "Type a number.")
 
 
-def _parse_parts(text: str) -> list[Any]:
+def _parse_parts(text: str, *, volume: bool) -> list[Any] | str:
+    """`volume`: it may be the mask of one, which is a text."""
     try:
         found = json.loads(text)
     except ValueError:
         found = None
-    if not isinstance(found, list):
+    if not isinstance(found, list) and not (volume and isinstance(found, str)):
         raise SpeciateError(Code.INVALID, "The label is no list.", "Load the page again.")
     return found
 
 
-def _check_masks(label: list[Any]) -> None:
+def _check_masks(label: list[Any] | str) -> None:
     """As training would read them. Raises INVALID."""
     try:
+        if isinstance(label, str):
+            if math.prod(map(int, json.loads(label)["size"])) > MOST_VOXELS:
+                raise ValueError(f"it has more than {MOST_VOXELS:,} voxels")
+            mask_of(label, _MOST_RUNS)
+            return
         for _, outline in outlines(label):
             region_mask(outline, (_TRIED, _TRIED), (_TRIED, _TRIED))
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise SpeciateError(Code.INVALID, f"The label is no mask: {error}.", "Load the page again.") from None

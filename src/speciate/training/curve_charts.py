@@ -4,40 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from speciate.evaluation.pages.inline_charts import Line
 
 _HELD = ("held_value", "held_loss", "held_out")
-_NOT_DRAWN = ("step", "epoch", "seconds", "at", "time", "examples", "tokens")
+_OTHERS = ("held_value", "value", "accuracy", "reward", "reward_mean")
 
 
-def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Line], str]]:
-    """A chart of the losses, and one of what was measured on held-out examples: title, lines, the newest values."""
-    names = dict.fromkeys(name for line in lines for name in line if name not in _NOT_DRAWN)
-    numeric = [name for name in names if any(_is_number(line.get(name)) for line in lines)]
-    losses = [name for name in numeric if "loss" in name]
-    others = [name for name in numeric if name in ("held_value", "value", "accuracy", "reward", "reward_mean")]
+class Chart(NamedTuple):
+    title: str
+    lines: list[Line]
+    found: list[Found]
+
+
+class Found(NamedTuple):
+    """What a chart says of one measure."""
+
+    name: str
+    newest: float
+    best: float
+    best_step: float
+
+
+def lower_is_better(name: str) -> bool:
+    return "loss" in name
+
+
+def measures(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What was measured and may be drawn: by its name, the newest value."""
+    found: dict[str, float] = {}
+    for line in lines:
+        for name, value in line.items():
+            if _is_number(value) and (lower_is_better(name) or name in _OTHERS):
+                found[name] = float(value)
+    return found
+
+
+def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """A chart of the losses, and one of what was measured on held-out examples."""
+    names = list(measures(lines))
+    losses = [name for name in names if lower_is_better(name)]
+    others = [name for name in names if not lower_is_better(name)]
     charts = []
     for title, chosen in (("Loss", losses[:3]), ("On held-out examples", others[:2])):
-        drawn, newest = list[Line](), list[str]()
+        drawn, found = list[Line](), list[Found]()
         for place, name in enumerate(chosen):
             points = [
                 (float(line.get("step", at)), float(line[name]))
                 for at, line in enumerate(lines)
                 if _is_number(line.get(name))
             ]
-            if not points:
-                continue
             role = "baseline" if name in _HELD or place == 1 else "candidate" if place == 0 else "other"
-            best = min(points, key=lambda p: p[1]) if "loss" in name else max(points, key=lambda p: p[1])
-            newest.append(f"{name.replace('_', ' ')} {points[-1][1]:.4g}, best {best[1]:.4g} at {best[0]:.0f}")
+            best = (min if lower_is_better(name) else max)(points, key=lambda p: p[1])
+            found.append(Found(name, points[-1][1], best[1], best[0]))
             if len(points) > 60 and role == "candidate":
                 drawn.append(Line(name, role, points, thin=True))
                 points = _smooth(points)
             drawn.append(Line(name, role, points))
         if drawn:
-            charts.append((title, drawn, " · ".join(newest)))
+            charts.append(Chart(title, drawn, found))
     return charts
 
 

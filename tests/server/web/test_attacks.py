@@ -19,7 +19,7 @@ from speciate.governance.page_sessions import (
 )
 from speciate.governance.roles import ACTS, Act
 from speciate.server.web import guard
-from speciate.server.web.guard import Asked, host_name, local_front, refusal
+from speciate.server.web.guard import FILES, Asked, host_name, local_front, refusal
 from speciate.server.web.routes import READS, SENDS, WRITES
 from speciate.unix_sockets import own_account
 from tests.conftest import ManualClock
@@ -106,7 +106,8 @@ def test_no_route_but_the_writes_takes_a_post_and_none_of_them_a_get(served: Ser
 
 def test_every_answer_brings_the_policy_and_forbids_frames_and_stores(served: Served) -> None:
     reader = served.reader()
-    paths = ("/", "/approvals", "/nothing", "/static/page.js", "/open")
+    paths = ("/", "/approvals", "/nothing", f"{FILES}/page.js", "/open")
+    assert reader.get(f"{FILES}/none.js").headers["cache-control"] == "no-store", "what is not there yet is not kept"
     answers = [(path, reader.get(path)) for path in paths]
     answers += [("/", reader.get("/", cookie="")), ("/", reader.get("/", host="evil.example"))]
     for path, answer in answers:
@@ -114,7 +115,8 @@ def test_every_answer_brings_the_policy_and_forbids_frames_and_stores(served: Se
         assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
         assert "frame-ancestors 'none'" in policy
         assert not re.search("unsafe|data:|http:|https:|\\*", policy)
-        assert answer.headers["cache-control"] == ("no-cache" if path.startswith("/static/") else "no-store")
+        kept = "public, max-age=31536000, immutable" if path.startswith("/static/") else "no-store"
+        assert answer.headers["cache-control"] == kept
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 

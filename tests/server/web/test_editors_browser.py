@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from speciate.jobs.pool import Pool
+from speciate.modalities.segmentation_masks import mask_of, to_runs
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
 from speciate.tasks.families.segmentation import region_mask
@@ -24,7 +25,7 @@ from speciate.workspace.workspace import Workspace
 from tests.server.apps import make_app
 from tests.server.web.conftest import Served
 from tests.server.web.test_browser import WATCH, Tab, chromium, note_problems
-from tests.server.web.test_labelling import BOX, _logged
+from tests.server.web.test_labelling import BOX, _logged, _scanned, photo_mask
 
 pytestmark = pytest.mark.slow
 __all__ = ["chromium"]
@@ -106,13 +107,13 @@ def test_a_mask_is_painted_corrected_and_stored(served: Served, tab: Tab) -> Non
     page = _queue(tab, "streets")
     assert page.inner_text("#covers") == "road 50 %", "it begins with the model's own"
     page.click("[data-class=sky]")
-    _drag(tab, "#mask canvas", (0.7, 0.5), (0.9, 0.5))
+    _drag(tab, "#mask canvas.on", (0.7, 0.5), (0.9, 0.5))
     tab.until(lambda: "sky" in page.inner_text("#covers"), "painted")
     page.click("#unpaint")
     assert page.inner_text("#covers") == "road 50 %", "a stroke is taken back"
-    _drag(tab, "#mask canvas", (0.7, 0.5), (0.9, 0.5))
+    _drag(tab, "#mask canvas.on", (0.7, 0.5), (0.9, 0.5))
     page.click("#eraser")
-    _drag(tab, "#mask canvas", (0.02, 0.1), (0.4, 0.1))
+    _drag(tab, "#mask canvas.on", (0.02, 0.1), (0.4, 0.1))
     tab.until(lambda: "road 50 %" not in page.inner_text("#covers"), "erased")
     masks = _masks(_give(served, tab, "streets"))
     sky, road = masks["sky"], masks["road"]
@@ -130,7 +131,7 @@ def test_a_mask_is_painted_by_keys_alone(served: Served, tab: Tab) -> None:
     page = _queue(tab, "streets")
     assert page.inner_text("#covers") == "Nothing is marked."
     page.keyboard.press("2")
-    page.focus("#mask canvas")
+    page.focus("#mask canvas.on")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Space")
     page.keyboard.press("Shift+ArrowRight")
@@ -145,6 +146,66 @@ def test_a_mask_is_painted_by_keys_alone(served: Served, tab: Tab) -> None:
     served.pages.close()
     [row] = feedback(log_folder(served.workspace.folders, "streets"))
     assert row.label == [] or {each["category"] for each in row.label} == {"sky"}
+
+
+def test_a_volume_is_painted_slice_by_slice(served: Served, tab: Tab) -> None:
+    _scanned(served, {"labels": ["organ"], "size": [2, 1, 1], "rle": [1, 1, 0, 1]})
+    page = _queue(tab, "scans")
+    tab.until(lambda: page.get_attribute("#mask", "data-drawn"), "a slice is drawn")
+    wide, high, deep = map(int, (page.get_attribute("#mask", "data-size") or "").split(","))
+    assert page.inner_text("#covers") == "organ 50 %", "it begins with the model's own"
+    middle = deep // 2
+    page.click("[data-class=lesion]")
+    _drag(tab, "#mask canvas.on", (0.6, 0.5), (0.8, 0.5))
+    page.keyboard.press("PageUp")
+    page.keyboard.press("PageUp")
+    assert f"axial {middle + 3}/{deep}" in page.inner_text("#where")
+    before = page.inner_text("#where")
+    page.fill("#level", "0.2")
+    assert page.inner_text("#where") != before, "the level is another"
+    _drag(tab, "#mask canvas.on", (0.6, 0.5), (0.8, 0.5))
+    page.click("#unpaint")
+    page.click("#unpaint")
+    assert f"axial {middle + 1}/{deep}" in page.inner_text("#where"), "where the stroke was that is taken back"
+    assert page.inner_text("#covers") == "organ 50 %"
+    _drag(tab, "#mask canvas.on", (0.6, 0.5), (0.8, 0.5))
+    found = mask_of(_give(served, tab, "scans"))
+    assert found.labels == ["organ", "lesion"]
+    assert (found.pixels[:middle] == 1).all()
+    assert (found.pixels[middle, high // 2, round(wide * 0.65) : round(wide * 0.75)] == 2).all()
+    assert not (found.pixels[middle + 1 :] == 2).any()
+
+
+def test_what_is_drawn_upon_is_zoomed_about_the_pointer(served: Served, tab: Tab) -> None:
+    empty = {"labels": [], "size": [1, 1], "rle": [0, 1]}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, empty)
+    page = _queue(tab, "streets")
+    box = page.query_selector("#mask").bounding_box()
+    for _ in range(3):
+        page.click('[data-zoom-by="+"]')
+    larger = page.query_selector("#mask").bounding_box()
+    assert larger["width"] > 2.5 * box["width"]
+    sheet = page.query_selector(".sheet").bounding_box()
+    x, y = sheet["x"] + sheet["width"] / 2, sheet["y"] + sheet["height"] / 2
+    share = (x - larger["x"]) / larger["width"], (y - larger["y"]) / larger["height"]
+    assert share == pytest.approx((0.5, 0.5), abs=0.03), "what was in the middle stays there"
+    page.keyboard.press("[")
+    page.mouse.click(x, y)
+    [made] = _give(served, tab, "streets")
+    inside = region_mask(made["segmentation"], (HIGH, WIDE), (HIGH, WIDE))
+    rows, columns = np.nonzero(inside)
+    assert (rows.mean() + 0.5, columns.mean() + 0.5) == pytest.approx((HIGH / 2, WIDE / 2), abs=2)
+
+
+def test_the_mask_of_a_real_photo_of_four_megapixels_comes_back_as_it_was(served: Served, tab: Tab) -> None:
+    inside, image = photo_mask(), io.BytesIO()
+    Image.fromarray((inside * 255).astype(np.uint8)).save(image, "PNG")
+    begins = {"labels": ["sky"], "size": list(inside.shape), "rle": to_runs(inside.astype(np.uint8))}
+    item = {"data": base64.b64encode(image.getvalue()).decode()}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), item, begins)
+    _queue(tab, "streets")
+    [made] = _give(served, tab, "streets")
+    assert (region_mask(made["segmentation"], inside.shape, inside.shape) == inside).all()
 
 
 def test_boxes_are_dragged_to_another_place_and_size_and_deleted(served: Served, tab: Tab) -> None:

@@ -11,19 +11,27 @@ from dataclasses import replace
 from html import unescape
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
+from sklearn.datasets import load_sample_image
 
-from speciate import use_cases
+from speciate import modalities, use_cases
+from speciate.datasets.loading.loader import Example
 from speciate.jobs.pool import Pool
+from speciate.modalities.segmentation_masks import mask_cell
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
 from speciate.settings import Log
+from speciate.tasks.families.segmentation import Segmentation, region_mask
+from speciate.tasks.task import TaskTerms
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.workspace import Workspace
+from tests.modalities.nifti_samples import organ, packed, written
 from tests.server.apps import make_app
 from tests.server.web.conftest import Served
 
@@ -48,10 +56,11 @@ def _png() -> str:
 
 
 def _logged(
-    served: Served, use_case: str, task: str, metric: str, labels: Sequence[str], item: dict[str, Any], output: Any
-) -> str:
+    served: Served, use_case: str, task: str, metric: str, labels: Sequence[str], item: dict[str, Any], output: Any,
+    medium: str = "image",
+) -> str:  # fmt: skip
     """One logged answer of a version that is registered for it; its id."""
-    workspace, modality = served.workspace, "image" if "data" in item else "text"
+    workspace, modality = served.workspace, medium if "data" in item else "text"
     definition = Definition(name=use_case, task=task, objective=Objective(metric=metric))
     workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
     staged = workspace.folders.runs / f"staged-{use_case}"
@@ -129,11 +138,63 @@ def test_a_mask_begins_with_the_models_own_and_is_stored_as_data_has_it(served: 
     page = served.reader().get("/use-cases/streets/queue").html
     (shown,) = re.findall(r'data-mask="([^"]+)"', page)
     assert json.loads(unescape(shown)) == ROAD
-    assert 'data-size="64,40"' in page
-    assert "/static/mask.js" in page
+    assert 'data-size="64,40,1"' in page
+    assert "/mask.js" in page
     label = [{"category": "sky", "segmentation": RUNS}]
     assert _given(served, "streets", name, label) == {"held": name}
     assert _stored(served, "streets") == [label]
+
+
+def photo_mask() -> npt.NDArray[np.bool_]:
+    """Of a real photo of 4 megapixels: what is bright in it."""
+    photo = Image.fromarray(load_sample_image("china.jpg")).convert("L").resize((2448, 1632))
+    return np.asarray(photo.filter(ImageFilter.GaussianBlur(6))) > 128
+
+
+def scan(side: int = 24) -> str:
+    return base64.b64encode(packed(written(organ(1, side=side).voxels))).decode()
+
+
+def _scanned(served: Served, output: Any = None) -> str:
+    return _logged(
+        served, "scans", "volume-segmentation", "dice", ("organ", "lesion"), {"data": scan()}, output, "nifti"
+    )
+
+
+def test_the_mask_of_a_volume_is_stored_as_training_reads_it(served: Served) -> None:
+    begins = {"labels": ["organ"], "size": [2, 2, 2], "rle": [1, 4, 0, 4]}
+    name = _scanned(served, begins)
+    page = served.reader().get("/use-cases/scans/queue").html
+    (shown,), (size,) = (re.findall(rf'data-{each}="([^"]+)"', page) for each in ("mask", "size"))
+    assert json.loads(unescape(shown)) == begins
+    wide, high, deep = map(int, size.split(","))
+    assert served.reader().get(f"/asked/scans/{name}/volume.bin").status == 200
+    pixels = np.zeros((deep, high, wide), np.uint8)
+    pixels[3:5, 2:9, 4:12] = 2
+    cell = mask_cell(pixels, ["organ", "lesion"])
+    assert _given(served, "scans", name, cell) == {"held": name}
+    [label] = _stored(served, "scans")
+    media = modalities.find("nifti").decode(base64.b64decode(scan()))
+    example = Example("a", media, label, "", "train", {})
+    read = Segmentation.evaluation_example(example, label, TaskTerms())
+    assert read is not None
+    assert (read.target["labels"], read.target["size"]) == (["lesion"], [deep, high, wide])
+
+
+@pytest.mark.parametrize("cell", ["no mask", "{}", json.dumps({"labels": ["a"], "size": [9_000] * 3, "runs": ""})])
+def test_what_is_no_mask_of_a_volume_is_refused(served: Served, cell: str) -> None:
+    assert "The label is no mask" in _given(served, "scans", _scanned(served), cell)["error"]
+
+
+def test_the_mask_of_a_real_photo_of_four_megapixels_is_stored(served: Served) -> None:
+    inside = photo_mask()
+    changes = np.flatnonzero(np.diff(inside.T.ravel().astype(np.int8))) + 1
+    runs = np.diff([*([0] if inside[0, 0] else []), 0, *changes, inside.size]).tolist()
+    label = [{"category": "sky", "segmentation": {"size": [1632, 2448], "counts": runs}}]
+    assert len(str(label)) > 40_000
+    assert _given(served, "streets", _segmented(served), label).keys() == {"held"}
+    [stored] = _stored(served, "streets")
+    assert (region_mask(stored[0]["segmentation"], inside.shape, inside.shape) == inside).all()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +208,7 @@ def test_what_is_no_mask_is_refused_before_it_is_kept(served: Served, label: obj
 
 
 def test_a_label_that_the_log_would_not_take_is_refused_at_once(served: Served) -> None:
-    label = [{"category": "sky", "segmentation": RUNS}] * 400
+    label = [{"category": "sky", "segmentation": RUNS}] * 5_000
     assert "too many parts or edges" in _given(served, "streets", _segmented(served), label)["error"]
 
 

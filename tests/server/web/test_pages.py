@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -140,6 +142,44 @@ def test_a_run_is_stopped_only_as_it_was_shown(served: Served) -> None:
     assert reader.post(f"/runs/{job}/control", fields | {"action": "delete"}).status == 400
 
 
+def test_an_update_of_a_long_run_brings_what_is_new_alone(served: Served) -> None:
+    reader, job = served.reader(), served.app.engine.submit("wait", {"name": "for ever"})
+    folder = served.app.engine.folder(job)
+    folder.outputs.mkdir(parents=True)
+    lines = [json.dumps({"step": n, "loss": 1 / (n + 1), "held_value": n / 2e4}) for n in range(20_000)]
+    metrics = folder.path / "metrics.jsonl"
+    metrics.write_text("\n".join(lines) + "\n")
+    folder.log.write_text("begun\n")
+    page = reader.get(f"/runs/{job.id}").html
+    shown = dict(re.findall(r'data-(shape|place|after|measures|log)="([^"]*)"', page))
+
+    def more() -> dict[str, Any]:
+        answer = reader.get(f"/part/runs/{job.id}/more?{urlencode(shown)}")
+        assert len(answer.body) <= 2_000
+        found: dict[str, Any] = json.loads(answer.body)
+        shown.update({"after": str(found["after"]), "log": str(found["log_end"])} if "after" in found else {})
+        return found
+
+    assert (more()["lines"], more()["log"]) == ([], "")
+    with metrics.open("a") as file, folder.log.open("a") as log:
+        file.writelines(f'{{"step": {n}, "loss": 0.5, "learning_rate": 1e-4}}\n' for n in range(20_000, 20_200))
+        file.write('{"step": 20200, "lo')
+        log.write("a line of the log\n" * 100)
+    found = more()
+    assert found["lines"][-1] == {"step": 20_199, "loss": 0.5}
+    assert found["again"], "the rest of the log comes with the next one"
+    found = more()
+    assert (found["lines"], len(found["log"]), found["again"]) == ([], 900, False)
+    with metrics.open("a") as file:
+        file.write('ss": 0.4}\n')
+    assert more()["lines"] == [{"step": 20_200, "loss": 0.4}], "once it is written whole"
+    with metrics.open("a") as file:
+        file.write('{"step": 20201, "accuracy": 0.4}\n')
+    assert more() == {"whole": True}, "a curve that the page does not have"
+    metrics.write_text("")
+    assert more() == {"whole": True}, "another file"
+
+
 def test_the_audit_is_shown_with_its_check(served: Served) -> None:
     page = served.reader().get("/audit")
     assert "1 rows, each bound to the one before it" in page.text
@@ -157,13 +197,13 @@ def test_settings_are_read_and_never_written(served: Served) -> None:
 
 def test_curves_keep_the_last_and_the_best_value() -> None:
     lines = [{"step": n, "loss": 1 / (n + 1), "held_value": 0.5 + 0.1 * (n == 70)} for n in range(100)]
-    (title, drawn, newest), (held, measured, best) = draw_curves(lines)
-    assert (title, held) == ("Loss", "On held-out examples")
-    assert [line.thin for line in drawn] == [True, False]
-    assert drawn[-1].points[-1][0] == 99
-    assert newest == "loss 0.01, best 0.01 at 99"
-    assert best == "held value 0.5, best 0.6 at 70"
-    assert len(measured) == 1
+    loss, held = draw_curves(lines)
+    assert (loss.title, held.title) == ("Loss", "On held-out examples")
+    assert [line.thin for line in loss.lines] == [True, False]
+    assert loss.lines[-1].points[-1][0] == 99
+    assert [tuple(each) for each in loss.found] == [("loss", 0.01, 0.01, 99.0)]
+    assert [tuple(each) for each in held.found] == [("held_value", 0.5, 0.6, 70.0)]
+    assert len(held.lines) == 1
     assert draw_curves([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}]) == []
 
 

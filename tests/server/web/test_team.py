@@ -21,7 +21,7 @@ from speciate.server import control
 from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
 from speciate.server.request_log import Request, RequestLog
-from speciate.server.web.guard import Asked, inside, refusal, team_front
+from speciate.server.web.guard import FILES, Asked, inside, refusal, team_front
 from speciate.server.web.pages.trail import HIDDEN, without_settings
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.site import Site
@@ -298,7 +298,7 @@ def test_signing_in_leads_to_a_page_of_ours(served: Served, port: int, asked: st
 def test_who_is_not_the_proxy_is_not_answered_whatever_it_says(served: Served) -> None:
     secret, port = issue(served, "admin"), serve(served, proxies=("10.0.0.0/8", "fd00::/8"))
     who = Member(port, peer="10.0.0.1")
-    for path in ("/", "/login", "/static/page.js", "/open"):
+    for path in ("/", "/login", f"{FILES}/page.js", "/open"):
         assert who.get(path).status == 403, path
     assert who.login(secret, **{"x-real-ip": "10.0.0.1", "forwarded": "for=10.0.0.1"}).status == 403
 
@@ -343,7 +343,7 @@ def test_every_request_is_noted_under_the_token_and_without_its_words(served: Se
     ann.get("/examples/a-private-person?in=films@v1")
     ann.get("/media/films/v1/a-private-person/thumb.png")
     ann.post("/use-cases/digits/watch", {"csrf": "x"})
-    ann.get("/static/page.js")
+    ann.get(f"{FILES}/page.js")
     Member(port).get("/runs")
     [day] = (served.workspace.folders.root / "requests").iterdir()
     lines = day.read_text().splitlines()

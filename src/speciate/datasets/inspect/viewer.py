@@ -37,7 +37,8 @@ from speciate.workspace.workspace import Folders
 LONGEST_TEXT = 200_000
 """Characters."""
 _LONGEST_SIDE = 1600
-_MOST_VOXELS = 16_000_000
+MOST_VOXELS = 16_000_000
+"""Of a volume that is shown in full."""
 _MOST_TRIANGLES, _MOST_POINTS = 500_000, 500_000
 _MOST_CHANNELS, _MOST_STEPS = 24, 800
 _VIDEO_SIDE, _VIDEO_FRAMES, _VIDEO_SECONDS = 640, 3_000, 300.0
@@ -357,7 +358,7 @@ def _volume(modality: str, media: Any) -> bytes:
     if modality not in ("dicom", "nifti"):
         raise SpeciateError(Code.INVALID, f"This is {modality}, not a volume.")
     voxels, spacing = media["voxels"], [float(each) for each in media["spacing"]]
-    every = max(1, round((voxels.size / _MOST_VOXELS) ** (1 / 3) + 0.49))
+    every = max(1, round((voxels.size / MOST_VOXELS) ** (1 / 3) + 0.49))
     voxels = voxels[::every, ::every, ::every]
     low, high = float(voxels.min()), float(voxels.max())
     if window := media.get("window"):

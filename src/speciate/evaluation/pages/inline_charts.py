@@ -35,14 +35,16 @@ def join(parts: Iterable[Markup]) -> Markup:
 
 
 def svg(
-    parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False, role: str = "img"
-) -> Markup:
+    parts: Iterable[Markup], width: int, height: int, label: str | None, *, wide: bool = False, role: str = "img",
+    **attributes: object,
+) -> Markup:  # fmt: skip
     """`role`: `group` where there are links in it, which an image has none of."""
     told = {"role": role, "aria_label": label} if label else {"aria_hidden": "true"}
     size = {"width": None if wide else width, "height": None if wide else height}
     return tag(
-        "svg", join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told
-    )
+        "svg", join(parts), viewBox=f"0 0 {width} {height}", class_="drawn wide" if wide else "drawn", **size, **told,
+        **attributes,
+    )  # fmt: skip
 
 
 def bar(share: float, label: str | None = None) -> Markup:
@@ -155,7 +157,7 @@ class Line(NamedTuple):
 
 
 def lines(drawn: Sequence[Line], label: str, *, width: int = 560, height: int = 190, across: str = "step") -> Markup:
-    """Curves over one axis, each with its name at its end."""
+    """Curves over one axis. Its attributes say what a script needs that draws them on (static/run.js)."""
     known = [point for line in drawn for point in line.points if math.isfinite(point[1])]
     if not known:
         return Markup("")
@@ -172,15 +174,17 @@ def lines(drawn: Sequence[Line], label: str, *, width: int = 560, height: int = 
     parts = _grid(y, up, left, width - 8)
     parts += [
         tag("text", format_number(x_low), x=left, y=height - 6),
-        tag("text", f"{across} {format_number(x_high, 6)}", x=width - 10, y=height - 6, text_anchor="end"),
+        tag("text", f"{across} {format_number(x_high, 6)}", x=width - 10, y=height - 6, text_anchor="end", data_end=""),
     ]
     for line in drawn:
         path = " ".join(f"{at(a):.1f},{up(b):.1f}" for a, b in line.points if math.isfinite(b))
-        inside = [tag("polyline", points=path, class_="line thin" if line.thin else "line")]
+        inside = [tag("polyline", points=path, class_="line thin" if line.thin else "line", data_line=line.name)]
         if len(line.points) == 1:
             inside.append(tag("circle", cx=at(line.points[0][0]), cy=up(line.points[0][1]), r=_DOT, class_="dot"))
         parts.append(tag("g", join([*inside, tag("title", line.name)]), class_=line.role))
-    return svg(parts, width, height, label, wide=True)
+    area = f"{left},{top},{width - 10},{height - bottom}"
+    ends = {"data_x": f"{x_low!r},{x_high!r}", "data_y": f"{y.low!r},{y.high!r}"}
+    return svg(parts, width, height, label, wide=True, data_area=area, **ends)
 
 
 class Bin(NamedTuple):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
+from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_network
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -39,6 +41,9 @@ HEADERS = {
 }
 _SAFE = ("GET", "HEAD")
 _YEAR = 31_536_000
+STATIC = Path(__file__).parent / "static"
+FILES = "/static/" + sha256(b"".join(path.read_bytes() for path in sorted(STATIC.rglob("*.*")))).hexdigest()[:12]
+"""Where browsers find these files: another address once one of them is another, so that they are kept for good."""
 SIGNED_IN = "speciate.signed_in"
 """Key in the scope of a request: the token by which it began a session."""
 
@@ -193,13 +198,13 @@ class Guard:
 
     def _with_headers(self, send: Send, path: str) -> Send:
         ours = HEADERS | ({"strict-transport-security": f"max-age={_YEAR}"} if self._front.team else {})
-        if path.startswith("/static/"):  # the same for everybody: kept, and asked for again by its mark
-            ours = {**ours, "cache-control": "no-cache"}
+        kept = {**ours, "cache-control": f"public, max-age={_YEAR}, immutable"}
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
+                ours_now = kept if path.startswith(f"{FILES}/") and message["status"] == 200 else ours
                 given = {name.lower() for name, _ in message["headers"]}
-                more = [(k.encode(), v.encode()) for k, v in ours.items() if k.encode() not in given]
+                more = [(k.encode(), v.encode()) for k, v in ours_now.items() if k.encode() not in given]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
@@ -228,7 +233,7 @@ def _answer(refused: Refusal, asked: Asked) -> Response:
     why = html.escape(refused.why)
     return HTMLResponse(
         '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        '<title>speciate</title><link rel="stylesheet" href="/static/page.css">'
+        f'<title>speciate</title><link rel="stylesheet" href="{FILES}/page.css">'
         f'<main class="alone"><h1>{refused.status}</h1><p>{why}</p>{link}</main></html>',
         refused.status,
     )

@@ -40,6 +40,8 @@ class Write(NamedTuple):
     """Does the act; returns where the browser goes next, or, for a script of ours, an answer."""
     answers: bool = False
     """Whether a script asks, which wants a refusal as JSON."""
+    longest: int = 64 << 10
+    """Bytes of its form."""
 
 
 READS = (
@@ -77,6 +79,7 @@ SENDS = (
     Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
     Send("/asked/{name}/{prediction}/{part}", labelling.asked_file),
     Send("/evaluations/{id}/report", evaluations.report),
+    Send("/part/runs/{job}/more", runs.more),
 )
 WRITES = (
     Write("/approvals/{id}/question", Act.ANSWER, approvals.question, answers=True),
@@ -86,7 +89,7 @@ WRITES = (
     Write("/keys/enroll", Act.ENROLL, keys.enroll, answers=True),
     Write("/runs/{job}/control", Act.RUN, runs.control),
     Write("/use-cases/{name}/rollback", Act.ROLL_BACK, use_case.rollback),
-    Write("/use-cases/{name}/label", Act.LABEL, labelling.label, answers=True),
+    Write("/use-cases/{name}/label", Act.LABEL, labelling.label, answers=True, longest=640 << 10),
     Write("/use-cases/{name}/undo", Act.LABEL, labelling.undo, answers=True),
     Write("/use-cases/{name}/watch", Act.WATCH, use_case.switch_watch),
 )

@@ -10,7 +10,6 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import anyio.to_thread
@@ -35,12 +34,11 @@ from speciate.governance.token_tries import Throttle
 from speciate.server.control import ControlContext
 from speciate.server.tool_api import App, Caller
 from speciate.server.web import events, formats
-from speciate.server.web.guard import SIGNED_IN, Front, Guard, cookie_of, inside
+from speciate.server.web.guard import FILES, SIGNED_IN, STATIC, Front, Guard, cookie_of, inside
 from speciate.server.web.routes import READS, SENDS, WRITES, Read, Send, Write, act_of
 from speciate.server.web.visit import Parts, Visit
 from speciate.workspace import filesystem
 
-STATIC = Path(__file__).parent / "static"
 _LONGEST_KEY = 200
 _LONGEST_FORM = 64 << 10
 _STATUS = {
@@ -71,7 +69,7 @@ class Site:
             *(Route(each.path, self._reader(each), methods=["GET"]) for each in READS),
             *(Route(each.path, self._sender(each), methods=["GET"]) for each in SENDS),
             *(Route(each.path, self._writer(each), methods=["POST"]) for each in WRITES),
-            Mount("/static", StaticFiles(directory=STATIC)),
+            Mount(FILES, StaticFiles(directory=STATIC)),
         ]
         guard = Middleware(
             Guard, front=self.front, sessions=self.sessions, denied=self._denied, log=self.parts.requests, note=note
@@ -85,7 +83,7 @@ class Site:
         return Visit(
             replace(self.app, caller=caller), self.control, self.parts, session, self.sessions.acts(session),
             self.sessions.decides_for(session), self.front, request.path_params, dict(request.query_params), form,
-            address,
+            address, _theme(request),
         )  # fmt: skip
 
     def _reader(self, page: Read) -> Callable[[Request], Awaitable[Response]]:
@@ -128,7 +126,7 @@ class Site:
 
     def _writer(self, page: Write) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            form = await _form(request)
+            form = await _form(request, page.longest)
             visit = self._visit(request, {} if form is None else form)
             if form is None or not visit.session.knows(form.get("csrf")):
                 return PlainTextResponse("The form is not of this session. Load the page again.", 403)
@@ -187,6 +185,7 @@ class Site:
         waiting = sum(expires > visit.now for (expires,) in visit.database.read(_WAITING))
         frame = {
             "visit": visit, "csrf": visit.session.csrf, "release": __version__, "now": visit.now, "badge": waiting,
+            "theme": visit.theme,
         }  # fmt: skip
         return HTMLResponse(environment().get_template(template).render(**frame, **shown), status)
 
@@ -195,18 +194,18 @@ class Site:
     async def _login(self, request: Request) -> Response:
         """A new session for whoever brings a token; the one that the browser had ends."""
         if request.method == "GET":
-            return self._ask_token(inside(request.query_params.get("next", "/")))
+            return self._ask_token(request, inside(request.query_params.get("next", "/")))
         peer: str = request.scope["peer"]
         form = await _form(request) or {}
         after = inside(form.get("next", "/"))
         if seconds := self._throttle.waits(peer):
-            refused = self._ask_token(after, f"Too many tokens were tried. Try again in {seconds} s.", 429)
+            refused = self._ask_token(request, after, f"Too many tokens were tried. Try again in {seconds} s.", 429)
             refused.headers["retry-after"] = str(seconds)
             return refused
         token = authorization.authority_of(self.app.workspace).find_token(form.get("token", "").strip())
         if token is None:
             self._throttle.note(peer)
-            return self._ask_token(after, "This is no token that is in force.", 403)
+            return self._ask_token(request, after, "This is no token that is in force.", 403)
         request.scope[SIGNED_IN] = token
         self.sessions.end(cookie_of(request.headers, self.front.cookie))
         answer = RedirectResponse(after, 303)
@@ -216,13 +215,14 @@ class Site:
         )  # fmt: skip
         return answer
 
-    def _ask_token(self, after: str, said: str = "", status: int = 200) -> Response:
-        return HTMLResponse(environment().get_template("login.html").render(next=after, said=said), status)
+    def _ask_token(self, request: Request, after: str, said: str = "", status: int = 200) -> Response:
+        shown = {"next": after, "said": said, "theme": _theme(request)}
+        return HTMLResponse(environment().get_template("login.html").render(shown), status)
 
     async def _open(self, request: Request) -> Response:
         """GET shows the script that spends the key, and spends nothing: previews and prefetches ask, too."""
         if request.method == "GET":
-            return HTMLResponse(environment().get_template("open.html").render())
+            return HTMLResponse(environment().get_template("open.html").render(theme=_theme(request)))
         key = bytearray()
         async for part in request.stream():  # whoever asks has no session yet
             key += part
@@ -251,15 +251,20 @@ class Site:
         return self.streams.stream(request, lambda: self.sessions.lasts(session))
 
 
+def _theme(request: Request) -> str | None:
+    chosen = request.cookies.get("theme")
+    return chosen if chosen in ("dark", "light") else None
+
+
 async def _icon(request: Request) -> Response:
     return Response((STATIC / "icon.svg").read_bytes(), media_type="image/svg+xml")
 
 
-async def _form(request: Request) -> dict[str, str] | None:
+async def _form(request: Request, longest: int = _LONGEST_FORM) -> dict[str, str] | None:
     """Fields of a POST's form; None for one that is too long, or no form."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     length = request.headers.get("content-length", "")
-    if kind != "application/x-www-form-urlencoded" or not length.isdigit() or int(length) > _LONGEST_FORM:
+    if kind != "application/x-www-form-urlencoded" or not length.isdigit() or int(length) > longest:
         return None
     async with request.form(max_fields=100) as form:
         return {name: value for name, value in form.items() if isinstance(value, str)}
@@ -272,7 +277,7 @@ def environment() -> Environment:
         finalize=without_controls, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters |= {**formats.FILTERS, "path": _path, "query": _query}
-    made.globals |= {**CHARTS, "nav": formats.NAV}
+    made.globals |= {**CHARTS, "nav": formats.NAV, "files": FILES}
     return made
 
 

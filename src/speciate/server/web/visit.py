@@ -52,6 +52,8 @@ class Visit:
     """Fields of a POST's form; empty else."""
     address: str
     """Path and query."""
+    theme: str | None
+    """`dark` or `light`, where this browser chose one."""
 
     @property
     def database(self) -> Database:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Literal, cast, get_args
 
+from starlette.responses import JSONResponse, Response
+
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.job import ENDED
-from speciate.server.job_view import job_view, read_curves
+from speciate.evaluation.pages.formatting import format_duration, format_number, without_controls
+from speciate.jobs.job import ENDED, Job
+from speciate.server.job_view import JobView, Measured, job_view, log_after, read_curves, read_more_curves
 from speciate.server.web.visit import Visit, field
 from speciate.tools.jobs import StateName, control_job, list_jobs
-from speciate.training.curve_charts import draw_curves
+from speciate.training.curve_charts import draw_curves, measures
 
 _PAGE = 50
 _LOG_LINES = 200
+_MORE_LINES, _MORE_LOG = 10, 900
+"""Lines of curves and bytes of the log that one update brings: 2 kB in all. The next one brings what is left."""
 _CONTROLS = {
     "running": ("pause", "cancel"), "starting": ("cancel",), "queued": ("pause", "cancel"), "waiting": ("cancel",),
     "paused": ("resume", "cancel"), "failed": ("retry",), "dead": ("retry",), "cancelled": ("retry",),
@@ -37,8 +45,8 @@ def listed(visit: Visit) -> Mapping[str, object]:
 def run(visit: Visit) -> Mapping[str, object]:
     engine, name = visit.app.engine, visit.path["job"]
     job = engine.get(name)
-    view = job_view(engine, job, _LOG_LINES)
-    curves = read_curves(engine, job)
+    log_end = _size(engine.folder(job).log)
+    view, curves = job_view(engine, job, _LOG_LINES), read_curves(engine, job)
     return {
         "title": f"{view.kind} {view.job}",
         "job": view,
@@ -48,9 +56,57 @@ def run(visit: Visit) -> Mapping[str, object]:
         "use_case": job.use_case,
         "live": job.state not in ENDED,
         "controls": _CONTROLS.get(view.state, ()),
-        "charts": draw_curves(curves) if curves else [],
+        "charts": draw_curves(curves.lines) if curves else [],
+        "measured": curves,
+        "measures": ",".join(measures(curves.lines)) if curves else "",
+        "log_end": log_end,
+        "shape": _shape(job, view),
+        "how_far": _how_far(view),
         "share": _share(view.progress),
     }
+
+
+def more(visit: Visit, asked_for: str | None) -> Response:
+    """What a page of a run that is open draws on: no more than that, however long the run is. `whole`: something else
+    changed, too, so the page asks for all of it."""
+    engine, job = visit.app.engine, visit.app.engine.get(visit.path["job"])
+    view = job_view(engine, job, 0)
+    after, place = int(visit.number("after") or 0), visit.asked("place") or ""
+    curves = read_more_curves(engine, job, place, after, _MORE_LINES) if place else Measured("", 0, [])
+    known = (visit.asked("measures") or "").split(",")
+    if curves is None or visit.asked("shape") != _shape(job, view) or set(measures(curves.lines)) - set(known):
+        return JSONResponse({"whole": True})
+    log = log_after(engine, job, int(visit.number("log") or 0), _MORE_LOG)
+    return JSONResponse({
+        "how_far": _how_far(view), "share": _share(view.progress), "after": curves.end, "log_end": log.next_after,
+        "log": without_controls(log.untrusted["log"]), "again": log.next_after < _size(engine.folder(job).log),
+        "lines": [{"step": line.get("step"), **measures([line])} for line in curves.lines],
+    })  # fmt: skip
+
+
+def _size(path: os.PathLike[str]) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _shape(job: Job, view: JobView) -> str:
+    """Changes with all that a page of a run shows, but for how far it is, its curves and its log."""
+    children = [(child.job, child.state) for child in view.children]
+    shown = [job.state, view.request, view.attempt, view.reason, job.error, job.result, children]
+    return sha256(json.dumps(shown, default=str).encode()).hexdigest()[:16]
+
+
+def _how_far(view: JobView) -> str:
+    """`4,000 of 10,000 steps · 3 min left · ran 2 min`."""
+    found = [f"ran {format_duration(view.run_seconds)}"]
+    if view.eta_seconds is not None and view.state not in ENDED:
+        found.insert(0, f"{format_duration(view.eta_seconds)} left")
+    if view.progress is not None:
+        total = f" of {format_number(view.progress.total, 6)}" if view.progress.total else ""
+        found.insert(0, f"{format_number(view.progress.done, 6)}{total} {view.progress.unit}".strip())
+    return " · ".join(found) + (f" · attempt {view.attempt}" if view.attempt > 1 else "")
 
 
 def _share(progress: Any) -> float | None:

@@ -1,14 +1,14 @@
 // A new passkey, and the signature that enrolls it.
-import { doing, post, sign } from "./signing.js";
+import { post } from "./page.js";
+import { doing, sign } from "./signing.js";
 const make = document.getElementById("make"), form = document.getElementById("sign"), said = document.getElementById("said");
-const csrf = () => make.elements.csrf.value;
 let made;
 
 doing(make, said, async (_, say) => {
-  const options = await post("/keys/begin", { csrf: csrf(), name: make.elements.name.value });
+  const options = await post("/keys/begin", { name: make.elements.name.value });
   const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(options.publicKey);
   const fresh = await navigator.credentials.create({ publicKey }).catch(() => { throw new Error("No passkey was made."); });
-  made = await post("/keys/made", { csrf: csrf(), response: JSON.stringify(fresh.toJSON()) });
+  made = await post("/keys/made", { response: JSON.stringify(fresh.toJSON()) });
   make.hidden = true; said.hidden = true;
   document.getElementById("mark").textContent = made.fingerprint;
   document.getElementById("print").hidden = false;
@@ -27,5 +27,5 @@ doing(make, said, async (_, say) => {
 
 doing(form, said, async (_, say) => {
   const signed = await sign(made, form.elements.key.value, form.elements.passphrase.value, say);
-  location.assign((await post("/keys/enroll", { csrf: csrf(), name: made.name, public: made.public, ...signed })).next);
+  location.assign((await post("/keys/enroll", { name: made.name, public: made.public, ...signed })).next);
 });

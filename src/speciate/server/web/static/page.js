@@ -1,16 +1,27 @@
 // What pages need beside links, forms and htmx: the stream of changes, rows and points that light up together, keys.
-const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
-const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
+export const $ = (selector, root = document) => [...root.querySelectorAll(selector)];
+export const csrf = document.querySelector("meta[name=csrf]").content;
+
+// What a form's script sends; throws what the daemon said where it refuses.
+export async function post(path, fields) {
+  const answer = await fetch(path, { method: "POST", headers: { accept: "application/json" }, body: new URLSearchParams({ csrf, ...fields }) });
+  const told = await answer.json().catch(() => ({ error: `The daemon answered ${answer.status}.` }));
+  if (!answer.ok || told.error) throw new Error(told.error);
+  return told;
+}
 
 // Live: the server says which part changed, and htmx asks for that part again. What the reader holds stays.
-const parts = () => $("[data-live]");
-if (parts().length) {
-  const job = document.body.dataset.job, notice = document.getElementById("notice");
+const parts = () => $("[data-live]"), notice = document.getElementById("notice");
+function listen() {
+  const job = document.body.dataset.job;
   let stream, broke = false;
-  const refresh = (each) => window.htmx && htmx.trigger(each, "told");
+  const refresh = (each) => htmx.trigger(each, "told");
   const begin = () => {
     stream = new EventSource(job ? `/events?job=${encodeURIComponent(job)}` : "/events");
-    stream.onmessage = (event) => parts().filter((each) => each.dataset.live.split(" ").includes(event.data)).forEach(refresh);
+    stream.onmessage = (event) => {
+      if (dispatchEvent(new CustomEvent("told", { detail: event.data, cancelable: true }))) // a script of this page may know a shorter way
+        parts().filter((each) => each.dataset.live.split(" ").includes(event.data)).forEach(refresh);
+    };
     stream.onopen = () => { if (broke) parts().forEach(refresh); broke = false; notice.hidden = true; };
     stream.onerror = () => { broke = true; notice.hidden = false; };
   };
@@ -18,7 +29,7 @@ if (parts().length) {
   document.addEventListener("visibilitychange", () => { // a hidden tab costs nothing
     if (document.hidden) stream.close(); else { begin(); parts().forEach(refresh); }
   });
-  window.addEventListener("pagehide", () => stream.close());
+  addEventListener("pagehide", () => stream.close());
   document.addEventListener("htmx:beforeSwap", (event) => {
     const log = event.detail.target.querySelector?.(".log");
     if (log) event.detail.target.dataset.top = log.scrollHeight - log.scrollTop - log.clientHeight < 20 ? "end" : log.scrollTop;
@@ -29,6 +40,13 @@ if (parts().length) {
     if (log) log.scrollTop = top === undefined || top === "end" ? log.scrollHeight : Number(top);
   });
 }
+requestAnimationFrame(() => setTimeout(() => { // after the first paint, which needs no htmx
+  const script = document.createElement("script");
+  script.src = document.querySelector("[data-htmx]").dataset.htmx;
+  script.onload = listen;
+  script.onerror = () => { notice.hidden = false; };
+  document.head.append(script);
+}));
 for (const log of $(".log")) log.scrollTop = log.scrollHeight;
 
 // A row and its point are one thing.
@@ -48,7 +66,7 @@ document.addEventListener("keydown", (event) => {
     const root = document.documentElement;
     const now = root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
     root.dataset.theme = now === "dark" ? "light" : "dark";
-    localStorage.setItem("theme", root.dataset.theme);
+    document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`; // the next page is painted in it at once
   } else if (event.key === "?") {
     if (dialog.open) dialog.close(); else dialog.showModal();
   } else {
@@ -63,34 +81,3 @@ document.addEventListener("submit", (event) => {
   const asks = event.submitter?.dataset.asks;
   if (asks && !confirm(asks)) event.preventDefault();
 });
-
-// Labelling: a digit is one POST, then the next answer.
-const queue = document.getElementById("queue");
-if (queue) {
-  const said = document.getElementById("said");
-  const post = async (path, more) => {
-    const answer = await fetch(path, { method: "POST", headers: { accept: "application/json" }, body: new URLSearchParams({ csrf, ...more }) });
-    const told = await answer.json().catch(() => ({ error: `The daemon answered ${answer.status}.` }));
-    if (!answer.ok || told.error || told.unknown) { said.textContent = told.error || told.unknown; said.hidden = false; return null; }
-    return told;
-  };
-  let busy = false;
-  const once = async (act) => { if (busy) return; busy = true; try { await act(); } finally { busy = false; } };
-  const next = (more = {}) => { const at = new URL(location.href); for (const [name, value] of Object.entries(more)) at.searchParams.set(name, value); location.replace(at); };
-  const give = (label, more = {}) => once(async () => {
-    const { prediction, drawn, model, numeric } = queue.dataset;
-    if (await post(queue.dataset.label, { prediction, drawn, model, numeric, label, ...more })) next();
-  });
-  $("[data-give]").forEach((each) => each.addEventListener("click", () => give(each.dataset.give)));
-  document.getElementById("undo")?.addEventListener("click", () => once(async () => { if (await post(queue.dataset.undo, {})) next(); }));
-  document.getElementById("skip")?.addEventListener("click", () => {
-    const before = new URL(location.href).searchParams.get("skip");
-    next({ skip: [before, queue.dataset.prediction].filter(Boolean).join(",") });
-  });
-  document.getElementById("own")?.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const fields = new FormData(event.target);
-    const more = fields.get("new_class") ? { new_class: "yes" } : "parts" in event.target.dataset ? { parts: "yes" } : {};
-    give(fields.get("label"), more);
-  });
-}

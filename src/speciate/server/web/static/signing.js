@@ -54,13 +54,6 @@ async function unseal(stored, passphrase) {
   return crypto.subtle.importKey("pkcs8", new Uint8Array([...PKCS8, ...new Uint8Array(raw)]), "Ed25519", false, ["sign"]);
 }
 
-export async function post(path, fields) {
-  const answer = await fetch(path, { method: "POST", headers: { accept: "application/json" }, body: new URLSearchParams(fields) });
-  const told = await answer.json().catch(() => ({ error: `The daemon answered ${answer.status}.` }));
-  if (!answer.ok) throw new Error(told.error);
-  return told;
-}
-
 async function touch(asked, passkey) {
   const challenge = await crypto.subtle.digest("SHA-256", bytes(asked.message));
   const allowCredentials = [{ type: "public-key", id: bytes(passkey.id) }];
