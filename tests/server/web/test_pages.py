@@ -12,6 +12,7 @@ import pytest
 
 from speciate import use_cases
 from speciate.datasets.inspect import example_pages
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
@@ -21,7 +22,7 @@ from speciate.lineage.linked_chart import linked_chart
 from speciate.server.changes import parts_of
 from speciate.server.tool_api import NextAction
 from speciate.server.web import site
-from speciate.server.web.formats import next_step
+from speciate.server.web.formats import next_step, page_advice
 from speciate.server.web.pages import data
 from speciate.server.web.pages.models import page_of
 from speciate.server.web.routes import READS
@@ -31,6 +32,7 @@ from speciate.use_cases import Definition, Objective
 from speciate.workspace.database import Database, Event, Row
 from tests.conftest import ManualClock
 from tests.server.web.conftest import Served
+from tests.training.world import make_dataset
 
 NASTY = "<script>alert(1)</script>\"'&\u202e"
 
@@ -76,6 +78,26 @@ def test_what_is_not_there_is_said_plainly(served: Served, path: str, status: in
     answer = served.reader().get(path)
     assert answer.status == status
     assert "<main" in answer.html
+    said = answer.text.partition("To the content")[2]
+    assert not re.search(r"\bcall\b|[a-z]_[a-z]+\(", said, re.IGNORECASE), "what an agent would do"
+
+
+def test_a_refusal_says_what_a_person_can_do(served: Served) -> None:
+    page = served.reader().get("/data/none/v1").html
+    assert '<a class="button" href="/data">' in page
+    assert served.reader().get("/approvals/approval-x").html.count('<a class="button" href="/approvals">') == 1
+    advice = "Call train_model(name='m') again. Or free some of the disk."
+    told = page_advice(
+        SpeciateError(Code.UNAVAILABLE, "no", advice, next=[Call("get_job", {"job": "a"})]), "/use-cases/x"
+    )
+    assert told == ("Or free some of the disk.", {"/runs": "All runs", "/": "Use cases"})
+
+
+def test_a_name_without_a_version_leads_to_the_newest(served: Served) -> None:
+    reader = served.reader()
+    make_dataset(served.workspace, "films", "tabular", {"n": [1]}, labels=["a"], splits=["test"])
+    assert reader.get("/data/films").headers["location"] == "/data/films/v1"
+    assert (reader.get("/data/none").status, reader.get("/models/none").status) == (404, 404)
 
 
 def test_a_part_that_fails_says_so_in_its_place(served: Served) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
+from speciate.errors import SpeciateError
 from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages.inline_charts import Whisker
 from speciate.evaluation.pages.page_data import model_explained, model_name
@@ -80,12 +82,40 @@ def next_step(step: NextAction) -> NextStep:
     return NextStep(told, href, f"{step.tool}({arguments})")
 
 
+_CALL = re.compile(r"\bcall\b|\w\(\w*=?", re.IGNORECASE)
+"""What tells an agent which tool comes next."""
+_DATA, _RUNS, _EVALUATIONS = ("All data", "/data"), ("All runs", "/runs"), ("All evaluations", "/models")
+_LISTS = {
+    "describe_dataset": _DATA, "query_dataset": _DATA, "get_job": _RUNS, "list_jobs": _RUNS, "control_job": _RUNS,
+    "describe_model": ("All models", "/models"), "list_approvals": ("All approvals", "/approvals"),
+    "describe_evaluation": _EVALUATIONS,
+}  # fmt: skip
+
+
+class PageAdvice(NamedTuple):
+    words: str
+    links: dict[str, str]
+    """Address -> words."""
+
+
+def without_calls(advice: str) -> str:
+    return " ".join(each for each in re.split(r"(?<=[.!?]) ", advice) if not _CALL.search(each))
+
+
+def page_advice(error: SpeciateError, address: str) -> PageAdvice:
+    """What a person at a page does about a refusal, which says to an agent which call comes next."""
+    places = [_LISTS[call.tool] for call in error.next if call.tool in _LISTS]
+    here = next((item for item in NAV[1:] if address.startswith((item.path, *item.also))), NAV[0])
+    return PageAdvice(without_calls(error.advice), {href: told for told, href in [*places, (here.name, here.path)]})
+
+
 FILTERS = {
     "duration": formatting.format_duration, "ago": formatting.format_ago, "bytes": formatting.format_bytes,
     "ms": formatting.format_ms, "words": formatting.as_words, "short": formatting.shorten,
     "cell": formatting.format_cell, "pretty": formatting.format_json, "sentence": formatting.as_sentence,
     "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
-    "model_explained": model_explained, "next_step": next_step,
+    "model_explained": model_explained, "next_step": next_step, "page_advice": page_advice,
+    "without_calls": without_calls,
     "number": formatting.format_number, "difference": formatting.format_difference,
     "interval": formatting.format_interval, "usd": formatting.format_usd, "count": formatting.format_count,
     "percent": formatting.format_percent, "minute": formatting.format_minute, "answer": formatting.format_answer,

@@ -21,8 +21,8 @@ from speciate.server.web.visit import Visit
 class Read(NamedTuple):
     path: str
     template: str
-    show: Callable[[Visit], Mapping[str, object]]
-    """What the template shows. Raises SpeciateError."""
+    show: Callable[[Visit], Mapping[str, object] | str]
+    """What the template shows, or the address that does. Raises SpeciateError."""
     act: Act = Act.LOOK
 
 
@@ -52,12 +52,14 @@ READS = (
     Read("/runs", "runs.html", runs.listed),
     Read("/runs/{job}", "run.html", runs.run),
     Read("/data", "data.html", data.listed),
+    Read("/data/{name}", "dataset.html", data.newest),
     Read("/data/{name}/v{version:int}", "dataset.html", data.version),
     Read("/data/{name}/v{version:int}/examples", "grid.html", data.grid),
     Read("/examples/{id}", "example.html", data.example),
     Read("/evaluations/{id}", "evaluation.html", evaluations.evaluation),
     Read("/evaluations/{id}/examples", "grid.html", evaluations.grid),
     Read("/models", "models.html", models.listed),
+    Read("/models/{name}", "model.html", models.newest),
     Read("/models/{name}/v{version:int}", "model.html", models.model),
     Read("/approvals", "approvals.html", approvals.listed),
     Read("/approvals/{id}", "approval.html", approvals.approval),

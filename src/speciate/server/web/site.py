@@ -99,7 +99,8 @@ class Site:
 
     def _shown(self, page: Read, visit: Visit) -> Response:
         try:
-            return self._render(page.template, visit, page.show(visit))
+            shown = page.show(visit)
+            return RedirectResponse(shown, 303) if isinstance(shown, str) else self._render(page.template, visit, shown)
         except SpeciateError as error:
             refused = error
         except Exception as error:  # noqa: BLE001 - the log has it whole, the reader its kind
@@ -139,7 +140,7 @@ class Site:
             done = page.do(visit)
         except SpeciateError as error:
             if page.answers:
-                return JSONResponse({"error": f"{error.message} {error.recovery}"}, _STATUS.get(error.code, 500))
+                return _told(visit, error, _STATUS.get(error.code, 500))
             return self._refused(visit, error)
         except Exception as error:  # noqa: BLE001 - as above
             return self._refused(visit, self._explain(error))
@@ -154,7 +155,7 @@ class Site:
         else:
             error, status = SpeciateError(Code.REFUSED, "This session may not do this.", visit.how), 403
         if request.headers.get("accept", "").startswith("application/json"):
-            answer: Response = JSONResponse({"error": f"{error.message} {error.recovery}"}, status)
+            answer = _told(visit, error, status)
         else:
             answer = await anyio.to_thread.run_sync(self._refused, visit, error)
         await answer(scope, receive, send)
@@ -249,6 +250,12 @@ class Site:
     async def _events(self, request: Request) -> Response:
         session: Session = request.scope["session"]
         return self.streams.stream(request, lambda: self.sessions.lasts(session))
+
+
+def _told(visit: Visit, error: SpeciateError, status: int) -> Response:
+    """A refusal to a script."""
+    words = formats.page_advice(error, visit.address).words
+    return JSONResponse({"error": f"{error.message} {words}".strip()}, status)
 
 
 def _theme(request: Request) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from speciate.datasets import versions
 from speciate.datasets.inspect import describe as describing
@@ -29,6 +29,12 @@ def listed(visit: Visit) -> Mapping[str, object]:
         "title": "Data",
         "datasets": [(found, describing.quality(found)) for found in describing.newest_versions(visit.database, names)],
     }
+
+
+def newest(visit: Visit) -> str:
+    """Where the newest version of a name is."""
+    found = versions.newest(visit.database, visit.path["name"])
+    return f"/data/{quote(found.name)}/v{found.version}"
 
 
 def version(visit: Visit) -> Mapping[str, object]:

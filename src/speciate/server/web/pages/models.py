@@ -26,6 +26,12 @@ def listed(visit: Visit) -> Mapping[str, object]:
     }  # fmt: skip
 
 
+def newest(visit: Visit) -> str:
+    """Where the newest version of a name is."""
+    card = registry.resolve(visit.database, visit.app.workspace.folders, visit.path["name"]).card
+    return f"/models/{quote(card.name)}/v{card.version}" if card.version else "/models"
+
+
 def model(visit: Visit) -> Mapping[str, object]:
     name, version = visit.path["name"], int(visit.path["version"])
     ref = f"{name}@v{version}"
