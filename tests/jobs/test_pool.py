@@ -70,7 +70,10 @@ def sql(query: str, folders: Folders) -> dict[str, object]:
     return {"root": str(folders.root), "manifest": one.model_dump(mode="json"), "since": None, **asked}
 
 
-def test_a_process_answers_many_questions(pool: Pool, folders: Folders) -> None:
+def test_a_process_answers_many_questions_and_may_be_started_before_them(pool: Pool, folders: Folders) -> None:
+    pool.warm()
+    assert (len(processes(folders)), pool.busy) == (1, 0)
+    pool.warm()
     answers = [pool.ask(QUERY, sql(f"SELECT {i} AS n", folders))["rows"] for i in range(5)]
     assert answers == [[[i]] for i in range(5)]
     assert len(processes(folders)) == 1

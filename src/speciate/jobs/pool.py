@@ -209,6 +209,17 @@ class Pool:
             server.healthy = True
             yield server, answer
 
+    def warm(self) -> None:
+        """Start a process where none lives, so that the first question need not wait for its imports."""
+        with self._room:
+            if self._closed or self._slots or not self._size:
+                return
+        try:
+            with self._server(frozenset(), "", time.monotonic(), 0.0) as server:
+                server.healthy = True
+        except (SpeciateError, OSError) as error:  # the first question says so to whoever asks it
+            _log.info("no process was started ahead: %s", error)
+
     @property
     def size(self) -> int:
         """How many questions are answered at once."""

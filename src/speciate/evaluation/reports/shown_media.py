@@ -53,6 +53,10 @@ class ShownMedia:
     def close(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
+    def warm(self) -> None:
+        """Somebody has come: a process that decodes is started ahead."""
+        self._workers.submit(self._pool.warm)
+
     def draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
         """Begin to draw what a page is about to ask for; a browser's many requests then wait for few questions."""
         with self._lock:

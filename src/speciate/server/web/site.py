@@ -207,6 +207,7 @@ class Site:
         if token is None:
             self._throttle.note(peer)
             return self._ask_token(request, after, "This is no token that is in force.", 403)
+        self.parts.media.warm()
         request.scope[SIGNED_IN] = token
         self.sessions.end(cookie_of(request.headers, self.front.cookie))
         answer = RedirectResponse(after, 303)
@@ -232,6 +233,7 @@ class Site:
         cookie = self.sessions.begin(key.decode(errors="replace"))
         if cookie is None:
             return PlainTextResponse("This link was used, or is older than a minute. Run speciate open again.", 403)
+        self.parts.media.warm()
         answer = PlainTextResponse("/")
         answer.set_cookie(self.front.cookie, cookie, httponly=True, samesite="strict", max_age=12 * 3600)
         return answer
