@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from speciate.serving import hourly_tallies
-from speciate.serving.hourly_tallies import DAYS, HOUR, HourlyTallies, HourTally, Seen, read_hours, without_worst
+from speciate.serving.hourly_tallies import (
+    DAYS,
+    HOUR,
+    HourlyTallies,
+    HourTally,
+    Seen,
+    duration_class,
+    quantile_seconds,
+    read_hours,
+    without_worst,
+)
 
 KEY = ("production", 3, "m@v1")
 _DAY = 24 * HOUR
@@ -28,8 +41,20 @@ def test_requests_are_counted_by_hour_and_version(tmp_path: Path) -> None:
             for each in found] == [
         (0, ("canary", 4, "m@v2"), 1, 0, 0, 0, 0), (0, KEY, 2, 1, 0, 2, 1), (HOUR, KEY, 1, 0, 1, 0, 0),
     ]  # fmt: skip
+    assert (found[1].durations, found[1].model_dump()["durations"]) == ({-4: 2}, {-4: 2})
     assert (found[0].not_finite, found[0].unusable, found[1].seconds) == (1, 1, 1.0)
     assert read_hours(tmp_path, _START + HOUR, _START + 2 * HOUR) == found[2:]
+
+
+@given(st.lists(st.floats(1e-4, 100), min_size=1, max_size=200), st.sampled_from([0.5, 0.95]))
+def test_quantiles_of_times_are_right_to_nine_percent(times: list[float], share: float) -> None:
+    half = [HourTally(hour=hour, alias="a", generation=1, model="m") for hour in (0, 1)]
+    for place, seconds in enumerate(times):
+        durations = half[place % 2].durations
+        durations[duration_class(seconds)] = durations.get(duration_class(seconds), 0) + 1
+    exact = sorted(times)[math.ceil(share * len(times)) - 1]
+    assert quantile_seconds(half, share) == pytest.approx(exact, rel=0.1)
+    assert quantile_seconds([], share) is None
 
 
 def test_a_restart_goes_on_counting(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,10 +51,30 @@ class HourTally(BaseModel):
     timed: int = 0
     """Inputs whose time was held against the use case's p95 limit."""
     slow: int = 0
+    durations: dict[int, int] = {}
+    """Requests by how long they took, as `duration_class` has it."""
 
     @property
     def key(self) -> Key:
         return self.alias, self.generation, self.model
+
+
+def duration_class(seconds: float) -> int:
+    """Four classes for each doubling of a time: what is said of one is right to 9 %."""
+    return math.floor(4 * math.log2(max(seconds, 1e-6)))
+
+
+def quantile_seconds(tallies: Iterable[HourTally], share: float) -> float | None:
+    """The time that this share of requests took at most; None where no request was timed so."""
+    counts = Counter[int]()
+    for each in tallies:
+        counts.update(each.durations)
+    left = share * counts.total()
+    for place in sorted(counts):
+        left -= counts[place]
+        if left <= 0:
+            return float(2 ** ((place + 0.5) / 4))
+    return None
 
 
 _TALLIES = TypeAdapter(list[HourTally])
@@ -87,6 +109,8 @@ class HourlyTallies:
                 return
             tally.requests += 1
             tally.seconds += seen.seconds
+            place = duration_class(seen.seconds)
+            tally.durations[place] = tally.durations.get(place, 0) + 1
             tally.failed += seen.failed
             tally.not_finite += seen.not_finite
             tally.unusable += seen.unusable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from speciate.evaluation.pages.inline_charts import Line
 from speciate.serving.deployment_folder import deployment_folder
-from speciate.serving.hourly_tallies import HourTally, read_hours
+from speciate.serving.hourly_tallies import HourTally, quantile_seconds, read_hours
 from speciate.workspace.workspace import Folders
 
 _DAY = 86_400.0
@@ -21,6 +21,8 @@ class Traffic(NamedTuple):
     failed: int
     per_second: float
     mean_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
     slow: int
     timed: int
     by_hour: tuple[Line, ...]
@@ -38,9 +40,14 @@ def read_traffic(folders: Folders, name: str, now: float) -> Traffic | None:
     for each in hours:
         models[each.model] = models.get(each.model, 0) + each.requests
     return Traffic(
-        requests, sum(each.failed for each in hours), requests / _DAY, 1000 * seconds / requests if requests else None,
+        requests, sum(each.failed for each in hours), requests / _DAY, _in_ms(seconds / requests) if requests else None,
+        _in_ms(quantile_seconds(hours, 0.5)), _in_ms(quantile_seconds(hours, 0.95)),
         sum(each.slow for each in hours), sum(each.timed for each in hours), _by_hour(hours, now), models,
     )  # fmt: skip
+
+
+def _in_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
 def _by_hour(hours: Sequence[HourTally], now: float) -> tuple[Line, ...]:

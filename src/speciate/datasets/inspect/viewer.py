@@ -38,7 +38,7 @@ LONGEST_TEXT = 200_000
 """Characters."""
 _LONGEST_SIDE = 1600
 MOST_VOXELS = 16_000_000
-"""Of a volume that is shown in full."""
+"""Voxels of the largest volume that is shown in full."""
 _MOST_TRIANGLES, _MOST_POINTS = 500_000, 500_000
 _MOST_CHANNELS, _MOST_STEPS = 24, 800
 _VIDEO_SIDE, _VIDEO_FRAMES, _VIDEO_SECONDS = 640, 3_000, 300.0
