@@ -379,7 +379,7 @@ class Measured(NamedTuple):
 
 
 def read_curves(engine: Engine, job: Job) -> Measured | None:
-    """Some lines of the job or of that child which learned last, with the last and the best one; None without curves."""
+    """Some lines of the job or of that child which learned last, with the last and the best; None without curves."""
     if (found := _newest_metrics(engine, job)) is None:
         return None
     return Measured(found.place, found.end, _thin_out(found.lines, _LIVE_POINTS, _best(found.lines)))
