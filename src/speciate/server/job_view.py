@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -450,10 +450,19 @@ def _best(lines: Sequence[bytes]) -> set[int]:
     """Places of the lines with the best value of each measure; found without parsing each line."""
     places = set[int]()
     for name in measures([line for line in map(_parse_line, (lines[0], lines[-1])) if line]):
-        value_of = re.compile(rb'"%s": ?(-?[\d.eE+-]+)' % re.escape(name.encode()))
-        found = {place: float(match[1]) for place, line in enumerate(lines) if (match := value_of.search(line))}
-        places.add((min if lower_is_better(name) else max)(found, key=lambda place: found[place]))
+        needle = b'"%s":' % name.encode()
+        values = ((_number_after(needle, line), place) for place, line in enumerate(lines) if needle in line)
+        if found := [each for each in values if math.isfinite(each[0])]:
+            places.add((min if lower_is_better(name) else max)(found)[1])
     return places
+
+
+def _number_after(needle: bytes, line: bytes) -> float:
+    """NaN where there is none."""
+    try:
+        return float(line.partition(needle)[2].partition(b",")[0].rstrip(b"}\r\n "))
+    except ValueError:
+        return math.nan
 
 
 def _thin_out(lines: Sequence[bytes], most: int, kept_too: Collection[int] = ()) -> list[MetricsLine]:
