@@ -24,7 +24,7 @@ from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
-from speciate.training.curve_charts import lower_is_better, measures
+from speciate.training.curve_measures import lower_is_better, measures
 
 if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.evaluation.pages.inline_charts import Line
+from speciate.training.curve_measures import is_number, lower_is_better, measures
 
 _HELD = ("held_value", "held_loss", "held_out")
-_OTHERS = ("held_value", "value", "accuracy", "reward", "reward_mean")
 
 
 class Chart(NamedTuple):
@@ -27,20 +26,6 @@ class Found(NamedTuple):
     best_step: float
 
 
-def lower_is_better(name: str) -> bool:
-    return "loss" in name
-
-
-def measures(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What was measured and may be drawn: by its name, the newest value."""
-    found: dict[str, float] = {}
-    for line in lines:
-        for name, value in line.items():
-            if _is_number(value) and (lower_is_better(name) or name in _OTHERS):
-                found[name] = float(value)
-    return found
-
-
 def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A chart of the losses, and one of what was measured on held-out examples."""
     names = list(measures(lines))
@@ -53,7 +38,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
             points = [
                 (float(line.get("step", at)), float(line[name]))
                 for at, line in enumerate(lines)
-                if _is_number(line.get(name))
+                if is_number(line.get(name))
             ]
             role = "baseline" if name in _HELD or place == 1 else "candidate" if place == 0 else "other"
             best = (min if lower_is_better(name) else max)(points, key=lambda p: p[1])
@@ -74,7 +59,3 @@ def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         level = 0.85 * level + 0.15 * value
         found.append((at, level))
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

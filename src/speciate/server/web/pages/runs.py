@@ -16,7 +16,8 @@ from speciate.jobs.job import ENDED, Job
 from speciate.server.job_view import JobView, Measured, job_view, log_after, read_curves, read_more_curves
 from speciate.server.web.visit import Visit, field
 from speciate.tools.jobs import StateName, control_job, list_jobs
-from speciate.training.curve_charts import draw_curves, measures
+from speciate.training.curve_charts import draw_curves
+from speciate.training.curve_measures import measures
 
 _PAGE = 50
 _LOG_LINES = 200
