@@ -102,22 +102,20 @@ def search_models(
     task: Annotated[str | None, Field(description="list_options(kind='task').")] = None,
     modality: Annotated[str | None, Field(description="What it takes: image, text ...")] = None,
     sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
-    licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
-    max_parameters: Annotated[int | None, Field(gt=0, description="As 30000000; unknown sizes are left out.")] = None,
-    max_usd_per_1m_tokens: Annotated[
-        float | None, Field(ge=0, description="The dearer of input and output; open weights pass.")
-    ] = None,
+    licenses: Annotated[list[str] | None, Field(description="Allowed SPDX ids.")] = None,
+    max_parameters: Annotated[int | None, Field(gt=0, description="As 30000000.")] = None,
+    max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0, description="The dearer of input, output.")] = None,
     published: Annotated[
         list[AtLeast] | None,
-        Field(max_length=5, description="Values that it must have: [{benchmark, metric, above?, below?}]."),
+        Field(max_length=5, description="Must have: [{benchmark, metric, above?, below?}]."),
     ] = None,
     installed: Annotated[bool, Field(description="Only what can be used now.")] = False,
     released_after: Annotated[
-        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2026, 2026-07 or 2026-07-28.")
+        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2026 or 2026-07-28.")
     ] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
-    children_of: Annotated[str | None, Field(description="A row's ref: it and its children.")] = None,
-    sort: Annotated[Sort, Field(description="published: by the first value of that argument.")] = "relevance",
+    children_of: Annotated[str | None, Field(description="A row's ref: its near-copies.")] = None,
+    sort: Annotated[Sort, Field(description="published: by its first value.")] = "relevance",
     limit: Annotated[int, Field(ge=1, le=50, description="Page size.")] = 20,
     cursor: Cursor = None,
 ) -> FoundModels:
@@ -394,29 +392,29 @@ class ModelRegistered(Result):
 @tool(idempotent=True, open_world=True)
 def register_model(
     app: App,
-    name: Annotated[str, Field(description="The model gets the next version of this name.")],
+    name: Annotated[str, Field(description="Gets its next version.")],
     source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
     endpoint: Annotated[
         Endpoint | None,
-        Field(description="Where others serve it. secret names a stored key, never is one."),
+        Field(description="{base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}."),
     ] = None,
-    task: Annotated[str | None, Field(description="Default: its card's; of an endpoint, any.")] = None,
+    task: Annotated[str | None, Field(description="Default: its card's.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
     weights_license: Annotated[str | None, Field(max_length=64, description="If not the code's.")] = None,
     labels: Annotated[dict[str, str] | None, Field(description="{published label: yours}: it answers yours.")] = None,
     prompts: Annotated[
-        list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
+        list[str] | None, Field(description="Zero-shot: 'a photo of a {label}'; 'summarize: {input}'.")
     ] = None,
-    base_model: Annotated[str | None, Field(description="Of an adapter; default: the one it names.")] = None,
-    trained_on: Annotated[list[str] | None, Field(description="Datasets it is said to have learned from.")] = None,
-    data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
+    base_model: Annotated[str | None, Field(description="Of an adapter; default: its own.")] = None,
+    trained_on: Annotated[list[str] | None, Field(description="Datasets it learned from.")] = None,
+    data_until: Annotated[str | None, Field(description="Nothing learned is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
     """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-    pytorch_model.bin is converted once a person approved it. No code of a model is run. api:openai/MODEL needs no
-    registration. To train one, call specialize.
+    A person approves pytorch_model.bin. No code of a model is run. api:openai/MODEL needs none. To train one, call
+    specialize.
     """
     if (source is None) == (endpoint is None):
         raise SpeciateError(

@@ -79,19 +79,19 @@ def promote_model(
     app: App,
     use_case: Annotated[str, Field(description="Which it will serve.")],
     model: Annotated[str, Field(description="name or name@v3, as evaluated.")],
-    evaluation: Annotated[str | None, Field(description="Id of that with the decision.")] = None,
-    expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
-    canary_percent: Annotated[
-        float, Field(gt=0, le=100, description="Share of a deployment's requests, beside production; 100: all.")
-    ] = 100,
+    evaluation: Annotated[
+        str | None, Field(description="With the decision; default: the newest on the core suite.")
+    ] = None,
+    expected_current: Annotated[str | None, Field(description="Believed to serve, or 'nothing'.")] = None,
+    canary_percent: Annotated[float, Field(gt=0, le=100, description="Of a deployment's requests; 100: all.")] = 100,
     note: Annotated[str, Field(max_length=500, description="To the person who approves.")] = "",
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Promotion | DryRun:
-    """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
+    """Let a model that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-    Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides on a
-    terminal. The bake watches it, and rolls it back if it breaks limits; rollback_model does so now.
+    State needs_approval: a person decides on a terminal. The bake rolls it back if it breaks limits; rollback_model
+    does so now.
     """
     spec = make_spec(
         PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
@@ -123,7 +123,7 @@ def rollback_model(
     reason: Annotated[str, Field(max_length=500, description="Why, for the audit.")],
     expected_current: Annotated[
         str | None,
-        Field(description="Version believed to serve; a canary's ends it. Default: what was promoted last."),
+        Field(description="Believed to serve; a canary's ends it. Default: promoted last."),
     ] = None,
     to: Annotated[str | None, Field(description="Default: the version before.")] = None,
     idempotency_key: IdempotencyKey = None,

@@ -50,10 +50,13 @@ Arguments = ParamSpec("Arguments")
 
 # Arguments that many tools take
 
-IdempotencyKey = Annotated[str | None, Field(max_length=200, description="For safe repeats.")]
-DryRunFlag = Annotated[bool, Field(description="Only check and estimate.")]
+IdempotencyKey = Annotated[str | None, Field(max_length=200, description="Safe repeats.")]
+DryRunFlag = Annotated[bool, Field(description="Only estimate.")]
 Limit = Annotated[int, Field(ge=1, le=500, description="Page size.")]
-Cursor = Annotated[str | None, Field(description="next_cursor of the page before.")]
+Cursor = Annotated[str | None, Field(description="A next_cursor.")]
+
+LISTED_ELSEWHERE = "x-listed-elsewhere"
+"""In a schema: `tools/list` leaves this enumeration to the argument that the description names."""
 
 
 ToolSet = Literal["all", "core"]

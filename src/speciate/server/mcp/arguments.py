@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.finite import is_finite
+from speciate.server.tool_api import LISTED_ELSEWHERE
 
 Schema = dict[str, Any]
 """A JSON schema, draft 2020-12."""
@@ -23,11 +24,11 @@ ToolArguments = Mapping[str, Any]
 ParsedArguments = dict[str, Any]
 """Arguments by the types of the tool's function, validated, with defaults."""
 
-MOST_WRITTEN_OUT = 450
+MOST_WRITTEN_OUT = 200
 """Characters. A longer argument is listed by the names of its fields; `list_options(kind='argument')` has all of it."""
 _LENGTHS = ("maxLength", "minLength", "pattern")
-_FAR = 1000
-"""An upper bound above that is met by nobody by chance."""
+_FAR, _FAR_ITEMS = 1000, 11
+"""An upper bound of that much is met by nobody by chance: of a number, of a list."""
 _SHOWN = 4
 """Mistakes of one call that are spelled out, at most."""
 _ALIKE = ("next_actions", "estimate")
@@ -56,9 +57,9 @@ def output_schema(annotation: Any) -> Schema:
 
 def as_listed(tool: str, schema: Schema) -> Schema:
     """The arguments as `tools/list` shows them: what few calls need is named there and shown by `list_options`. Bounds
-    that nobody meets by chance (lengths, above 0) are left to the refusal, and so are unknown fields of objects."""
+    that nobody meets by chance (lengths, above 0) are left to the refusal, and so are unknown arguments and fields."""
     fields = {name: _listed_field(f"{tool}.{name}", field) for name, field in schema["properties"].items()}
-    return schema | {"properties": fields}
+    return _without(schema, "additionalProperties") | {"properties": fields}
 
 
 def is_deferred(field: Schema) -> bool:
@@ -74,14 +75,15 @@ def _listed_field(name: str, field: Schema) -> Schema:
     fields = field.get("items", field)["properties"]
     said = field.get("description", "").split("\n")[0]
     if not all(each in said for each in fields):  # else the description has said them all
-        where = f"see list_options(kind='argument', name='{name}')"
+        where = f"list_options(kind='argument', name='{name}')"
         said = f"{said} Fields: {', '.join(fields)}; {where}".strip()
     short = {"type": field["type"], "description": said.removesuffix(".")}
     return short | ({"items": {"type": "object"}} if field["type"] == "array" else {})
 
 
 def _without_obvious(part: Any) -> Any:
-    """Without what a caller would not have done otherwise: lengths, defaults of nothing, "above 0"; and last stops."""
+    """Without what a caller would not have done otherwise: lengths, defaults of nothing, "above 0"; and last stops. The
+    description shows the form of a map."""
     if isinstance(part, list):
         return [_without_obvious(each) for each in part]
     if not isinstance(part, dict):
@@ -92,6 +94,8 @@ def _without_obvious(part: Any) -> Any:
             kept[key] = {name: _without_obvious(each) for name, each in value.items()}
         elif key == "description":
             kept[key] = value.removesuffix(".")
+        elif key == "additionalProperties" or (key == "enum" and part.get(LISTED_ELSEWHERE)):
+            continue
         elif key in ("enum", "const", "default", "examples") or not isinstance(value, dict | list):
             kept |= {} if _is_obvious(key, value) else {key: value}
         else:
@@ -100,13 +104,13 @@ def _without_obvious(part: Any) -> Any:
 
 
 def _is_obvious(key: str, value: Any) -> bool:
-    if key in ("minimum", "exclusiveMinimum"):
-        return bool(value == 0)
+    if key in ("minimum", "exclusiveMinimum", "minItems"):
+        return bool(value <= 1)
     if key in ("maximum", "maxItems"):
-        return bool(value > _FAR)
+        return bool(value >= (_FAR if key == "maximum" else _FAR_ITEMS))
     if key == "default":
-        return value is False or value in ("", [])
-    return key in _LENGTHS or (key == "additionalProperties" and isinstance(value, bool))
+        return value is False or value in (0, "", "none", [])
+    return key in _LENGTHS or key == LISTED_ELSEWHERE
 
 
 def outline(schema: Schema) -> Schema:
