@@ -35,6 +35,7 @@ from speciate.server.tool_api import (  # fmt: skip
     NextAction,
     Result,
     ToolImage,
+    fitting,
     make_spec,
     show_started,
     start_job,
@@ -220,7 +221,8 @@ def describe_dataset(
     if dataset is None:
         left = [name for name in versions.names(database) if cursor is None or name > cursor]
         listed = tuple(_overview(found) for found in describe.newest_versions(database, left[:limit]))
-        return (DatasetList(datasets=listed, next_cursor=left[limit - 1] if len(left) > limit else None),)
+        most = fitting(listed, limit)
+        return (DatasetList(datasets=listed[:most], next_cursor=left[most - 1] if len(left) > most else None),)
     found = versions.version(database, dataset)
     shown = _view(found).model_copy(update=_history(app, found.manifest.name))
     if compare_to is not None:

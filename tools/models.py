@@ -20,7 +20,7 @@ from speciate.models.fetch import KIND as FETCH
 from speciate.models.fetch import FetchSpec
 from speciate.models.search import known_models
 from speciate.models.search.ranking import Hit, Sort
-from speciate.models.search.search_query import AtLeast, Query
+from speciate.models.search.search_query import AtLeast, Query, figure_name
 from speciate.models.search.sources import Figure
 from speciate.models.signature import State
 from speciate.refs import ModelRef, model_ref
@@ -51,6 +51,8 @@ _SECONDS = 120.0
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
+_SHORT_PAGE, _FIGURES_OF_MANY = 10, 2
+"""A longer page shows fewer published values of each model; describe_model has all."""
 
 _SHOWN = 40
 """Nodes of a lineage graph in an answer: the nearest ones."""
@@ -133,9 +135,10 @@ def search_models(
     (offset, by_words), here = _parse_cursor(cursor), known_models.AccessContext.now(app.workspace)
     pool = None if by_words else app.pool
     found = known_models.search(app.workspace, wanted, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
+    figures = _SHOWN_FIGURES if limit <= _SHORT_PAGE else _FIGURES_OF_MANY
     next_cursor = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
-        models=tuple(_found_model(hit, wanted, here) for hit in found.hits),
+        models=tuple(_found_model(hit, wanted, here, figures) for hit in found.hits),
         total=found.total,
         rows=found.shown,
         dropped_by={name: ConstraintEffect(**each._asdict()) for name, each in found.dropped_by.items()},
@@ -145,7 +148,7 @@ def search_models(
     )
 
 
-def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> FoundModel:
+def _found_model(hit: Hit, query: Query, here: known_models.AccessContext, most: int) -> FoundModel:
     row, access = hit.row, known_models.access(hit.row, here)
     price = Price(**{name: row[name] for name in Price.model_fields})
     tasks = row["tasks"] or ()
@@ -155,7 +158,7 @@ def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> Fo
         modalities=tuple(row["modalities"] or ()),
         parameters=row["parameters"],
         license=row["license"],
-        published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())[:_SHOWN_FIGURES]),
+        published_metrics=_figures(row, query, most),
         price=None if price == Price() else price,
         available=access.available,
         needs=access.needs,
@@ -164,6 +167,14 @@ def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> Fo
         why=_why_found(row, hit),
         origins=_origins(row),
     )  # fmt: skip
+
+
+def _figures(row: dict[str, Any], query: Query, most: int) -> tuple[Figure, ...]:
+    """The first published values; those that were asked for come first."""
+    asked = {each.name for each in query.published}
+    figures = [Figure(**figure) for figure in row["published"] or ()]
+    figures.sort(key=lambda figure: figure_name(figure.benchmark, figure.metric) not in asked)
+    return tuple(figures[:most])
 
 
 def _why_found(row: dict[str, Any], hit: Hit) -> str:

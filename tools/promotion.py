@@ -18,6 +18,7 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     Limit,
     Result,
+    fitting,
     make_spec,
     once,
     start_job,
@@ -156,15 +157,22 @@ def list_approvals(
     """
     now = app.workspace.clock.now()
     page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
+    shown = tuple(
+        Approval(
+            id=item.id,
+            action=item.action,
+            state=item.state_at(now),
+            evidence=item.evidence,
+            expires=item.expires,
+            arguments={key: value for key, value in item.arguments.items() if key != "note"},
+            decided_by=item.decided_by,
+            untrusted=Note(note=item.arguments.get("note") or ""),
+        )
+        for item in page.approvals
+    )
+    most = fitting(shown, limit)
     return Approvals(
-        approvals=tuple(
-            Approval(
-                id=item.id, action=item.action, state=item.state_at(now), evidence=item.evidence, expires=item.expires,
-                arguments={key: value for key, value in item.arguments.items() if key != "note"},
-                decided_by=item.decided_by, untrusted=Note(note=item.arguments.get("note") or ""),
-            )
-            for item in page.approvals
-        ),
-        next_cursor=page.next_cursor,
+        approvals=shown[:most],
+        next_cursor=page.next_cursor if most == len(shown) else shown[most - 1].id,
         note=approval_keys.approval_strength_here(app.workspace.database),
     )  # fmt: skip

@@ -154,6 +154,20 @@ class ToolImage(NamedTuple):
     mime: str = "image/png"
 
 
+_PAGE, _PAGE_BYTES = 20, 14_000
+
+
+def fitting(items: Sequence[Result], limit: int) -> int:
+    """How many of the first items one page holds: with long ones it ends before `limit`, and its cursor goes on. A
+    caller who asks for more than the usual page gets more."""
+    left = _PAGE_BYTES * max(1, limit // _PAGE)
+    for number, item in enumerate(items):
+        left -= len(item.model_dump_json(exclude_none=True).encode())
+        if left < 0 and number:
+            return number
+    return len(items)
+
+
 # Declaring a tool
 
 

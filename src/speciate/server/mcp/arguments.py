@@ -45,13 +45,13 @@ _KINDS = {
 
 def input_schema(model: type[BaseModel]) -> Schema:
     """The JSON schema of a tool's arguments, as short as it can be said."""
-    schema = _compact(model.model_json_schema())
+    schema = compact_schema(model.model_json_schema())
     return {"type": "object", "properties": schema.get("properties", {}), **_without(schema, "type", "properties")}
 
 
 def output_schema(annotation: Any) -> Schema:
     """The JSON schema of a result. Fields that may be None are optional: answers leave them out."""
-    schema = _compact(TypeAdapter(annotation).json_schema())
+    schema = compact_schema(TypeAdapter(annotation).json_schema())
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
@@ -132,6 +132,30 @@ def _of_both(one: Schema, other: Schema) -> Schema:
     values = [each.get("enum", [each["const"]] if "const" in each else []) for each in (one, other)]
     both = {"enum": list(dict.fromkeys([*values[0], *values[1]]))} if all(values) else {}
     return {"type": one["type"], **both}
+
+
+def written_result(annotation: Any) -> Schema:
+    """The schema of a result as a reader wants it: all fields, and nothing that is about what is sent."""
+    read: Schema = _without_bounds(output_schema(annotation))
+    return read
+
+
+def _without_bounds(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_without_bounds(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    kept: Schema = {}
+    for key, value in part.items():
+        if key == "properties":
+            kept[key] = {name: _without_bounds(each) for name, each in value.items()}
+        elif key in ("minItems", "maxItems", "default", "required", *_LENGTHS) or (
+            key == "additionalProperties" and value is False
+        ):
+            continue
+        else:
+            kept[key] = value if key in ("enum", "const", "examples") else _without_bounds(value)
+    return kept
 
 
 def _outlined_field(name: str, field: Schema) -> Schema:
@@ -270,9 +294,10 @@ def _schema_at(schema: Schema, path: Sequence[int | str]) -> Schema:
 # Shorter schemas
 
 
-def _compact(schema: Schema) -> Schema:
-    definitions = schema.pop("$defs", {})
-    compact = _inline_references(schema, definitions, ())
+def compact_schema(schema: Schema) -> Schema:
+    """The schema of a model without titles, references and unions with null: what it says, in fewer words."""
+    definitions = schema.get("$defs", {})
+    compact = _inline_references(_without(schema, "$defs"), definitions, ())
     assert isinstance(compact, dict)
     return compact
 
