@@ -7,6 +7,7 @@ imports no MCP library either, so declarations load in milliseconds.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import operator
@@ -110,6 +111,19 @@ class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     untrusted_characters: ClassVar[int] = 12_000
     """How much foreign text one answer may hold; raise it where the caller chooses the amount."""
+
+    def df(self) -> Any:
+        """The table in this result as a frame of pandas, else of polars, else of Arrow. A list may go on behind
+        `next_cursor`; `Client.table` reads all pages of a query. Raises INVALID where there is no table."""
+        frames = importlib.import_module("speciate.server.result_frames")  # pyarrow is not needed to declare tools
+        table = frames.table_of(self.model_dump(mode="python"))
+        if table is None:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{type(self).__name__} has no table.",
+                f"Read its fields: {', '.join(type(self).model_fields)}.",
+            )
+        return frames.frame(table)
 
 
 class NextAction(Result):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.finite import is_finite
+from speciate.server.mcp.guesses import owners
 from speciate.server.tool_api import LISTED_ELSEWHERE
 
 Schema = dict[str, Any]
@@ -213,7 +214,7 @@ def _unquote(value: Any, schema: Schema) -> Any:
 
 
 def _refusal(tool: str, schema: Schema, details: Sequence[ErrorDetails]) -> SpeciateError:
-    sentences = list(dict.fromkeys(_error_sentence(schema, detail) for detail in details))
+    sentences = list(dict.fromkeys(_error_sentence(tool, schema, detail) for detail in details))
     more = f"; and {len(sentences) - _SHOWN} more" if len(sentences) > _SHOWN else ""
     required = schema.get("required", ())
     known = ", ".join(f"{name} (required)" if name in required else name for name in schema["properties"])
@@ -234,12 +235,14 @@ def _whole_arguments(tool: str, schema: Schema, details: Sequence[ErrorDetails])
     ]
 
 
-def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
+def _error_sentence(tool: str, schema: Schema, detail: ErrorDetails) -> str:
     path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         where = f" in {_name(path[:-1])}" if len(path) > 1 else ""
         names = _schema_at(schema, path[:-1]).get("properties", {})
-        return f"there is no argument {str(path[-1])!r}{where}, {closest(str(path[-1]), names).rstrip('.?')}"
+        name = str(path[-1])
+        owner = owners(name, tool) if len(path) == 1 else ""
+        return f"there is no argument {_quote_value(name)}{where}, {closest(name, names).rstrip('.?')}{owner}"
     if kind == "missing":
         return f"{_name(path)} is missing"
     found = _schema_at(schema, path)
