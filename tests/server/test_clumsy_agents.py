@@ -1,5 +1,5 @@
 """An agent that guesses, loops, repeats, mixes up tools, pastes 10 MB, calls all at once, takes foreign text for orders
-or asks to approve itself: every tool answers each of these so that the next call is better. A table of all tools x these.
+or asks to approve itself: every tool answers each of these so that the next call is better.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ def guesses_the_tools_name(server: Server, tool: str) -> None:
         f"{noun or verb}_{verb}",
     ):
         if guess not in TOOLS:
-            meant = re.findall(r"'(\w+)'", refused(server, guess).partition("did you mean")[2])
-            assert meant, (guess, "nothing is offered")
+            text = refused(server, guess)
+            meant = re.findall(r"'(\w+)'", text.partition("did you mean")[2])
+            assert meant or "list_approvals()" in text, (guess, "nothing is offered")
             assert set(meant) <= TOOLS.keys()
     assert f"'{tool}'" in refused(server, f"{tool}s")
 

@@ -10,6 +10,7 @@ lies in the folder is run: `model.py` is for programs without speciate.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -130,8 +131,8 @@ class GraphPredictor:
             if about.family == "tokens":
                 return [self._tagged(*each) for each in zip(map(str, media), pieces, made, strict=True)]
             return answers_of(made, about.family, about.labels, about.thresholds)
-        given = {"pixel_values": self._pixels(media)} if about.modality == "image" else self._cells(media)
-        return answers_of(self._run(given), about.family, about.labels, about.thresholds)
+        made = self._run({"pixel_values": self._pixels(media)} if about.modality == "image" else self._cells(media))
+        return answers_of(made, about.family, about.labels, about.thresholds)
 
     def _run(self, given: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         (made,) = self._session.run(None, dict(given))
@@ -139,8 +140,7 @@ class GraphPredictor:
 
     @cached_property
     def _session(self) -> Any:
-        import onnxruntime
-
+        onnxruntime = importlib.import_module("onnxruntime")
         return onnxruntime.InferenceSession(str(self._folder / GRAPH), providers=["CPUExecutionProvider"])
 
     @cached_property
@@ -159,7 +159,7 @@ class GraphPredictor:
         size, filter_ = (about.side, about.side), Image.Resampling(about.resample)
         small = [np.asarray(Image.fromarray(each).convert("RGB").resize(size, filter_)) / 255 for each in media]
         scaled = (np.stack(small) - np.array(about.mean)) / np.array(about.std)
-        return scaled.transpose(0, 3, 1, 2).astype(np.float32)
+        return np.asarray(scaled.transpose(0, 3, 1, 2), np.float32)
 
     def _cells(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
         about = self._about
@@ -213,7 +213,7 @@ def answers_of(
 def _open_pipeline(folder: Path) -> LocalModel:
     readme = folder / "README.md"
     found = _TAG.search(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
-    kind = found[1] if found else None
+    kind = found[1] if found else ""
     if kind not in _PIPELINES:
         raise SpeciateError(
             Code.INVALID,
@@ -274,9 +274,8 @@ class PipelinePredictor:
 
     @cached_property
     def _pipeline(self) -> Any:
-        import transformers
-
+        transformers: Any = importlib.import_module("transformers")
         more: dict[str, Any] = {}
         if self._kind == "image-classification":  # torchvision rounds otherwise
             more["image_processor"] = transformers.AutoImageProcessor.from_pretrained(self._folder, backend="pil")
-        return transformers.pipeline(self._kind, model=str(self._folder), **more)  # type: ignore[call-overload]  # by a name that is known
+        return transformers.pipeline(self._kind, model=str(self._folder), **more)
