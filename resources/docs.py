@@ -12,7 +12,7 @@ from speciate.server.tool_api import App, resource
 
 _FOLDER = Path(speciate.__file__).parent / "docs"
 MOST_BYTES = 15_000
-"""Of one answer: some 4,000 tokens with its last line."""
+"""The longest part of a guide, in bytes: some 4,000 tokens with its last line."""
 
 
 def guides() -> list[str]:

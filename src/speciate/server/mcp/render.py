@@ -26,7 +26,7 @@ ERROR = "speciate/error"
 
 _LONGEST_ERROR = 4_000
 _LONGEST_ADVICE = 2_000
-"""Of what to do next, which is kept where the rest is cut."""
+"""Characters of advice that stay whole where the rest is cut."""
 _LONGEST_FOREIGN = 1_000
 _LONGEST_WORD = 80
 _LONG = re.compile(r"[^\s,]{1000,}")
