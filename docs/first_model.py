@@ -1,5 +1,6 @@
 """A notebook as text: `python docs/cells.py docs/first_model.py` runs it and writes `docs/first-model.md` with what
-each cell printed. It needs `pip install 'speciate[classical]'` and a minute; `tests/test_first_model.py` runs it.
+each cell printed. It needs `pip install 'speciate[classical]' pandas` and a minute; `tests/test_first_model.py` runs
+it.
 """
 
 # ruff: noqa: B018, E402, T201 - cells of a notebook import where they use, and show their last value
@@ -74,6 +75,9 @@ answer = client.predict(use_case="tumour", inputs=[{"row": rows[0]}])
 answer.predictions[0].untrusted.output, answer.model
 
 # %%
+client.predict(use_case="tumour", inputs=[{"row": row} for row in rows[:3]]).df()[["output", "confidence"]]
+
+# %%
 model = speciate.load("tumour@production", folder)
 outputs = [each.output for each in model.predict(rows)]
 model(rows[0]), sum(output == row["kind"] for output, row in zip(outputs, rows, strict=True)) / len(rows)
@@ -81,6 +85,15 @@ model(rows[0]), sum(output == row["kind"] for output, row in zip(outputs, rows, 
 # %% [markdown]
 # The last share is over rows that the model learned from, too. What it is worth is in the evaluation above.
 #
+# ## Without a workspace
+#
+# An exported folder answers on its own: here the files as they were sealed.
+
+# %%
+client.wait(client.export_model(model="tumour@production", path=f"{folder}/exports/tumour"))
+speciate.load(f"{folder}/exports/tumour")(rows[0])
+
+# %% [markdown]
 # ## The same, asynchronously
 
 # %%

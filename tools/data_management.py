@@ -43,20 +43,18 @@ class TagResult(JobStarted):
 @tool(destructive=True, idempotent=True)
 def manage_data(
     app: App,
-    action: Annotated[Action, Field(description="purge: rows, in every version and export.")],
-    ref: Annotated[
-        str | None, Field(description="Dataset or model; `name@v3` one version. Clash: `model:NAME`.")
-    ] = None,
-    group: Annotated[str | None, Field(description="purge: value of group_key in dataset ref.")] = None,
-    example: Annotated[str | None, Field(description="purge: id in dataset ref.")] = None,
-    tag: Annotated[str | None, Field(description="A name, used as `dataset@TAG`.")] = None,
+    action: Annotated[Action, Field(description="purge: rows, everywhere.")],
+    ref: Annotated[str | None, Field(description="Dataset or model, name@v3 one version. Clash: model:NAME.")] = None,
+    group: Annotated[str | None, Field(description="purge: a group_key of ref.")] = None,
+    example: Annotated[str | None, Field(description="purge: an id of ref.")] = None,
+    tag: Annotated[str | None, Field(description="As in dataset@TAG.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> TagResult | JobStarted | NeedsApproval | DryRun:
     """Tag versions, delete unused ones, purge examples everywhere, or free disk space (gc).
 
-    A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so does the
-    first gc in a workspace. To leave rows out of one dataset, call curate_dataset.
+    A person approves delete and purge: `speciate approve ID`. dry_run, and the first gc, list what goes. To leave rows
+    out of one dataset, call curate_dataset.
     """
     _check_given(action, ref=ref, group=group, example=example, tag=tag)
     if action == "gc":

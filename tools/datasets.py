@@ -35,6 +35,7 @@ from speciate.server.tool_api import (  # fmt: skip
     NextAction,
     Result,
     ToolImage,
+    fitting,
     make_spec,
     show_started,
     start_job,
@@ -42,20 +43,20 @@ from speciate.server.tool_api import (  # fmt: skip
 )
 from speciate.tasks.example_targets import answer_columns
 
-DatasetText = Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")]
+DatasetText = Annotated[str, Field(description="name, name@v3, name@v3:test.")]
 Source = Annotated[
     str | None,
     Field(
-        description="Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, "
-        "SDF, SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE."
+        description="Folder, file or archive: media, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, SDF, SMILES, "
+        "DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE."
     ),
 ]
 Reader = Annotated[
     str | None,
-    Field(description="If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long."),
+    Field(description="If the guess is wrong: csv ..., files, wide, long:ID,TIME, csv+long."),
 ]
 GroupBy = Annotated[
-    str | None, Field(description="Column, 'folder', or regex over the path, group 1 the key: never split apart.")
+    str | None, Field(description="Never split apart: column, 'folder', or regex on the path, group 1 the key.")
 ]
 Sql = Annotated[
     str | None,
@@ -134,12 +135,18 @@ class QueryResult(Result):
 @tool()
 def create_dataset(
     app: App,
-    name: Annotated[str, Field(description="New, or of a dataset that gets its next version.")],
+    name: Annotated[str, Field(description="New, or gets its next version.")],
     source: Source = None,
     rows: Rows | None = None,
     modality: Annotated[str, Field(description="list_options(kind='modality')")] = "auto",
     label: Annotated[str | None, Field(description="Column, or 'folder'.")] = None,
-    labels: Annotated[LabelsFile | None, Field(description="A table of labels, apart from the files.")] = None,
+    labels: Annotated[
+        LabelsFile | None,
+        Field(
+            description="A table beside the files: {path, key: its column of paths or file names, of tables the shared "
+            "column; column?: label, null: join only}."
+        ),
+    ] = None,
     inputs: Annotated[list[str] | None, Field(description="Columns that a model may see.")] = None,
     group_by: GroupBy = None,
     reader: Reader = None,
@@ -166,15 +173,15 @@ def add_examples(
     dataset: DatasetText,
     source: Annotated[str | None, Field(description="As of create_dataset.")] = None,
     rows: Rows | None = None,
-    labels: Annotated[LabelsFile | None, Field(description="As of create_dataset.")] = None,
-    reader: Reader = None,
+    labels: Annotated[LabelsFile | None, Field(description="As of create_dataset: {path, key, column?}.")] = None,
+    reader: Annotated[str | None, Field(description="As of create_dataset.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
+    """Add files or rows to a dataset as its next version; starts a job.
 
-    Examples that exist already are skipped; old examples keep their split. For a new dataset, call create_dataset; to
-    change labels, label_examples.
+    Known examples are skipped; old ones keep their split. For a new dataset, call create_dataset; to change labels,
+    label_examples.
     """
     spec = make_spec(IngestSpec, **_source(app, source, rows, labels, reader), name=dataset, add=True)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
@@ -202,7 +209,7 @@ def _source(
 def describe_dataset(
     app: App,
     dataset: DatasetText | None = None,
-    compare_to: Annotated[str | None, Field(description="An older version: what was added, removed, changed.")] = None,
+    compare_to: Annotated[str | None, Field(description="An older version: what changed.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> tuple[DatasetView | DatasetList, *tuple[ToolImage, ...]]:
@@ -214,7 +221,8 @@ def describe_dataset(
     if dataset is None:
         left = [name for name in versions.names(database) if cursor is None or name > cursor]
         listed = tuple(_overview(found) for found in describe.newest_versions(database, left[:limit]))
-        return (DatasetList(datasets=listed, next_cursor=left[limit - 1] if len(left) > limit else None),)
+        most = fitting(listed, limit)
+        return (DatasetList(datasets=listed[:most], next_cursor=left[most - 1] if len(left) > most else None),)
     found = versions.version(database, dataset)
     shown = _view(found).model_copy(update=_history(app, found.manifest.name))
     if compare_to is not None:
@@ -230,20 +238,15 @@ def describe_dataset(
 @tool(read_only=True)
 def query_dataset(
     app: App,
-    dataset: Annotated[
-        str, Field(description="`name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.")
-    ],
+    dataset: Annotated[str, Field(description="name, name@v3, name@v3:test; name@v3..v5: changed rows; log:USE_CASE.")],
     sql: Sql = None,
     where: Where = None,
-    limit: Annotated[
-        int | None, Field(ge=1, le=500, description="Page size; default: the LIMIT of sql, else 20.")
-    ] = None,
+    limit: Annotated[int | None, Field(ge=1, le=500, description="Default: the LIMIT of sql, else 20.")] = None,
     cursor: Cursor = None,
 ) -> QueryResult:
     """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-    A range adds the columns `change` and `label_before`. To see media, call preview_dataset; for counts,
-    describe_dataset.
+    To see media, call preview_dataset; for counts, describe_dataset.
     """
     limit = limit or _limit_of(sql)
     if dataset.startswith(LOG):
@@ -273,7 +276,7 @@ def preview_dataset(
     dataset: DatasetText,
     where: Where = None,
     ids: Annotated[list[str] | None, Field(max_length=36, description="These examples.")] = None,
-    count: Annotated[int, Field(ge=1, le=36, description="How many, the first ones.")] = 12,
+    count: Annotated[int, Field(ge=1, le=36, description="The first ones.")] = 12,
 ) -> tuple[QueryResult, ToolImage]:
     """Show examples as one image, with their rows in reading order. For rows alone, call query_dataset.
 
@@ -337,7 +340,7 @@ Steps = Annotated[
     Field(
         min_length=1,
         max_length=20,
-        description="In order, such as {op: 'filter', where: 'width > 64'}; ops: list_options(kind='operation').",
+        description="In order, as {op: 'filter', where: 'width > 64'}; list_options(kind='operation').",
     ),
 ]
 
@@ -391,8 +394,7 @@ def find_similar(
 ) -> tuple[SimilarExamples | JobStarted, *tuple[ToolImage, ...]]:
     """Find the usable examples nearest to an example or a text, with an image.
 
-    If embedding takes long, a job does it, and the last of next_actions is this call. For rows by condition, call
-    query_dataset.
+    A job, where embedding takes long. For rows by condition, call query_dataset.
     """
     manifest = versions.resolve(app.workspace.database, dataset)
     neighbours = NeighbourQuery(id, text, extractor, dataset_ref(dataset).split, k)

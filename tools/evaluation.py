@@ -227,12 +227,11 @@ def evaluate_models(
         Field(
             min_length=1,
             max_length=20,
-            description="Refs (published ones too: 'hf:org/name', 'path:/dir'), 'api:PROVIDER/MODEL', 'column:NAME', "
-            "'constant:', 'nearest:', 'ensemble:A+B', "
-            "'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a verdict, the last is put forward.",
+            description="Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, "
+            "ensemble:A+B, code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last is put forward.",
         ),
     ],
-    dataset: Annotated[str | None, Field(description="Its test split unless another is named.")] = None,
+    dataset: Annotated[str | None, Field(description="Its test split, or NAME:SPLIT.")] = None,
     suite: Annotated[Literal["core", "heldout", "regression"] | None, Field(description="Of the use case.")] = None,
     use_case: Annotated[str | None, Field(description="Adds its incumbent, gates and a decision.")] = None,
     metrics: Annotated[list[str] | None, Field(description="Beside the task's: list_options(kind='metric').")] = None,
@@ -240,27 +239,25 @@ def evaluate_models(
         str | None,
         Field(description="FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score."),
     ] = None,
-    judge: Annotated[Judging | None, Field(description="A model that judges answers, as a metric.")] = None,
+    judge: Annotated[Judging | None, Field(description="A model as a metric.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
     label_maps: Annotated[
         dict[str, dict[str, str]] | None, Field(description="{model: {published label: your label}}; dry_run proposes.")
     ] = None,
     prompts: Annotated[
-        dict[str, list[str]] | None, Field(description="{model: ['a photo of a {label}']}, of zero-shot models.")
+        dict[str, list[str]] | None, Field(description="{zero-shot model: ['a photo of a {label}']}.")
     ] = None,
-    repeats: Annotated[int, Field(ge=1, le=20, description="Of models that may answer otherwise each time.")] = 1,
-    latency: Annotated[bool, Field(description="Measure it, one example at a time.")] = True,
+    repeats: Annotated[int, Field(ge=1, le=20, description="Of models that answer by chance.")] = 1,
+    latency: Annotated[bool, Field(description="Measured, one by one.")] = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
-    baselines: Annotated[
-        list[str] | None, Field(max_length=20, description="Shown beside: no verdict, no wider intervals.")
-    ] = None,
+    baselines: Annotated[list[str] | None, Field(max_length=20, description="Shown beside, without verdict.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Compare models on examples that they have not seen; starts a job.
+    """Compare models on unseen examples; starts a job.
 
-    With use_case also against its incumbent, with a decision that promote_model takes. To train first, call specialize;
-    to read the result, describe_evaluation.
+    With use_case against its incumbent, with a decision that promote_model takes. To train first, call specialize; to
+    read the result, describe_evaluation.
     """
     spec = make_spec(
         EvaluateSpec,
@@ -300,13 +297,13 @@ def _judge(app: App, judge: Judging) -> dict[str, Any]:
 @tool(read_only=True)
 def describe_evaluation(
     app: App,
-    evaluation: Annotated[str, Field(description="Id, as in the result of the job.")],
+    evaluation: Annotated[str, Field(description="Id, of the job's result.")],
     baseline: Annotated[str | None, Field(description="Default: the incumbent.")] = None,
     slice_by: Annotated[str | None, Field(description="A column of the dataset, or 'label'.")] = None,
-    errors: Annotated[int, Field(ge=0, le=50, description="How many of the worst examples to show.")] = 0,
-    show: Annotated[list[Part], Field(description="More than the best 10 models and their main metric.")] = [],  # noqa: B006 - never changed
-    picture: Annotated[bool, Field(description="With the leaderboard as an image.")] = False,
-    page: Annotated[bool, Field(description="Also as an HTML file for people; its path.")] = False,
+    errors: Annotated[int, Field(ge=0, le=50, description="Worst examples to show.")] = 0,
+    show: Annotated[list[Part], Field(description="More than the best 10 models.")] = [],  # noqa: B006 - never changed
+    picture: Annotated[bool, Field(description="Leaderboard as an image.")] = False,
+    page: Annotated[bool, Field(description="Also an HTML file; its path.")] = False,
 ) -> tuple[EvaluationView, *tuple[ToolImage, ...]]:
     """Show leaderboard, paired comparisons with intervals, Pareto front, costs and decision of one evaluation.
 

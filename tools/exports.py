@@ -36,15 +36,15 @@ from speciate.server.tool_api import (  # fmt: skip
 @tool()
 def export_dataset(
     app: App,
-    dataset: Annotated[str, Field(description="`name`, `name@v3` or `name@v3:test`.")],
+    dataset: Annotated[str, Field(description="name, name@v3, name@v3:test.")],
     format: Annotated[str, Field(description="list_options(kind='format')")],  # noqa: A002 - the tool's argument
     path: Annotated[str, Field(description="New folder.")],
     column: Annotated[
         str | None,
-        Field(description="Masks, boxes, transcripts, actions: a model's answers; default: labels."),
+        Field(description="A model's masks, boxes ... for labels."),
     ] = None,
-    identified: Annotated[bool, Field(description="DICOM files leave with the names of people in them.")] = False,
-    partial: Annotated[bool, Field(description="Also partial rows, such as series that lack a slice.")] = False,
+    identified: Annotated[bool, Field(description="DICOM files keep names of people.")] = False,
+    partial: Annotated[bool, Field(description="Also partial rows.")] = False,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
@@ -68,22 +68,19 @@ def export_dataset(
 def export_model(
     app: App,
     model: Annotated[str, Field(description="name, name@v3, USE_CASE@production or pkg:NAME.")],
-    path: Annotated[str | None, Field(description="New folder; for safetensors and onnx.")] = None,
+    path: Annotated[str | None, Field(description="New folder.")] = None,
     format: Annotated[  # noqa: A002 - the tool's argument
         Literal["safetensors", "onnx", "openvino"], Field(description="openvino: a version here only.")
     ] = "safetensors",
-    quantize: Annotated[Quantize, Field(description="Only of a version here.")] = "none",
-    tolerance: Annotated[
-        float | None, Field(ge=0, description="Of the metric, for int8; default: 0.02 or 5 %.")
-    ] = None,
+    quantize: Annotated[Quantize, Field(description="Of a version here.")] = "none",
+    tolerance: Annotated[float | None, Field(ge=0, description="Loss of int8; default: 0.02 or 5 %.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Write a model and its card to a new folder that answers without speciate; starts a job. Never overwrites.
+    """Write a model to a new folder that answers without speciate; starts a job. Never overwrites.
 
-    safetensors: in transformers' format if possible, and register_model(source='path:...') takes it back; onnx: one
-    graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer faster, if
-    it passes gates against its parent. To serve a use case, call promote_model.
+    safetensors: as transformers has it, if possible; onnx: one graph. Without path, onnx or openvino makes a
+    faster version here, gated against its parent. To serve a use case, call promote_model.
     """
     if (path is None and format == "safetensors") or (path is not None and format == "openvino"):
         raise SpeciateError(
@@ -122,14 +119,13 @@ def export_evidence(
     app: App,
     use_case: Annotated[str, Field(description="Whose decision.")],
     path: Annotated[str, Field(description="New folder.")],
-    evaluation: Annotated[str | None, Field(description="Default: what production rests on.")] = None,
-    rows: Annotated[bool, Field(description="Also ids, references and groups of judged rows, in a file.")] = False,
+    evaluation: Annotated[str | None, Field(description="Default: that of production.")] = None,
+    rows: Annotated[bool, Field(description="Also a file of the judged rows.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Evidence:
-    """Write one signed bundle of what a decision rests on, and a script that strangers check it with, offline.
+    """Write the decision of a `use_case`, with all it rests on, as one signed bundle that strangers check offline.
 
-    Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never overwrites.
-    To read a decision, call describe_evaluation.
+    Never overwrites. To read a decision, call describe_evaluation.
     """
     request = make_spec(
         EvidenceRequest, use_case=use_case, path=check_writable(app, path), evaluation=evaluation, rows=rows

@@ -17,7 +17,7 @@ from speciate.server.job_view import (
 )
 from speciate.server.tool_api import App, Cursor, Limit, Result, ToolImage, tool
 
-JobRef = Annotated[str, Field(description="Id, as 'job-...'.")]
+JobRef = Annotated[str, Field(description="Its id.")]
 StateName = Literal["waiting", "queued", "starting", "running", "paused", "succeeded", "failed", "cancelled", "dead"]
 
 
@@ -36,7 +36,7 @@ class ControlResult(Result):
 def list_jobs(
     app: App,
     state: Annotated[StateName | None, Field(description="Only these.")] = None,
-    kind: Annotated[str | None, Field(description="Such as ingest, curate, train, evaluate, specialize.")] = None,
+    kind: Annotated[str | None, Field(description="ingest, curate, train, evaluate, specialize ...")] = None,
     use_case: Annotated[str | None, Field(description="Only jobs for it.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
@@ -52,7 +52,7 @@ def get_job(
     app: App,
     job: JobRef,
     log_lines: Annotated[int, Field(ge=0, le=1000, description="The last ones.")] = 20,
-    metrics: Annotated[bool, Field(description="With the learning curves, also as a plot.")] = False,
+    metrics: Annotated[bool, Field(description="With learning curves and a plot.")] = False,
 ) -> tuple[JobView, *tuple[ToolImage, ...]]:
     """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job."""
     found = app.engine.get(job)
@@ -72,7 +72,7 @@ def wait_for_job(
     until: Annotated[
         Literal["end", "change"], Field(description="change: the next state, child or checkpoint.")
     ] = "end",
-    timeout_seconds: Annotated[float, Field(ge=0, le=45, description="Then the answer is the state so far.")] = 30,
+    timeout_seconds: Annotated[float, Field(ge=0, le=45, description="Then: the state so far.")] = 30,
 ) -> JobView:
     """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job."""
     return job_view(app.engine, wait_until(app, job, until, timeout_seconds), log_lines=5)
@@ -84,9 +84,9 @@ def control_job(
     job: JobRef,
     action: Annotated[
         Literal["cancel", "pause", "resume", "retry"],
-        Field(description="cancel and pause keep a checkpoint; resume continues; retry what failed."),
+        Field(description="cancel, pause keep a checkpoint."),
     ],
-    expected_attempt: Annotated[int | None, Field(ge=0, description="Refuse if another attempt runs by now.")] = None,
+    expected_attempt: Annotated[int | None, Field(ge=0, description="Refused if another runs.")] = None,
 ) -> ControlResult:
     """Cancel, pause, resume or retry a job and its children. A running one ends a moment later: call wait_for_job.
 

@@ -40,14 +40,16 @@ class LabelResult(Result):
 @tool()
 def label_examples(
     app: App,
-    dataset: Annotated[str, Field(description="`name` or `name@v3`.")],
-    labels: Annotated[list[Label], Field(min_length=1, max_length=10_000, description="`label` null removes it.")],
+    dataset: Annotated[str, Field(description="name or name@v3.")],
+    labels: Annotated[
+        list[Label], Field(min_length=1, max_length=10_000, description="[{id, label}]; label null removes it.")
+    ],
     source: Annotated[Literal["human", "agent", "model"], Field(description="Who gave them.")],
     idempotency_key: IdempotencyKey = None,
 ) -> LabelResult | JobStarted:
     """Set labels of single examples: the next version.
 
-    For whole classes, call curate_dataset(steps=[{'op': 'relabel'}]); for answers of production, record_feedback.
+    For whole classes, call curate_dataset (relabel); for answers of production, record_feedback.
     """
     wanted = {label.id: label.label for label in labels}
     if len(wanted) < len(labels):

@@ -20,7 +20,7 @@ from speciate.models.fetch import KIND as FETCH
 from speciate.models.fetch import FetchSpec
 from speciate.models.search import known_models
 from speciate.models.search.ranking import Hit, Sort
-from speciate.models.search.search_query import AtLeast, Query
+from speciate.models.search.search_query import AtLeast, Query, figure_name
 from speciate.models.search.sources import Figure
 from speciate.models.signature import State
 from speciate.refs import ModelRef, model_ref
@@ -51,6 +51,8 @@ _SECONDS = 120.0
 _BY_WORDS = "w"
 """Ends a cursor of an order by words alone."""
 _SHOWN_FIGURES, _SHOWN_VERSIONS, _SHOWN_NODES = 4, 20, 40
+_SHORT_PAGE, _FIGURES_OF_MANY = 10, 2
+"""A longer page shows fewer published values of each model; describe_model has all."""
 
 _SHOWN = 40
 """Nodes of a lineage graph in an answer: the nearest ones."""
@@ -102,22 +104,20 @@ def search_models(
     task: Annotated[str | None, Field(description="list_options(kind='task').")] = None,
     modality: Annotated[str | None, Field(description="What it takes: image, text ...")] = None,
     sources: Annotated[list[str] | None, Field(description="timm, mteb, prices ...; default: all.")] = None,
-    licenses: Annotated[list[str] | None, Field(description="Allowed, SPDX ids; unknown ones are not.")] = None,
-    max_parameters: Annotated[int | None, Field(gt=0, description="As 30000000; unknown sizes are left out.")] = None,
-    max_usd_per_1m_tokens: Annotated[
-        float | None, Field(ge=0, description="The dearer of input and output; open weights pass.")
-    ] = None,
+    licenses: Annotated[list[str] | None, Field(description="Allowed SPDX ids.")] = None,
+    max_parameters: Annotated[int | None, Field(gt=0, description="As 30000000.")] = None,
+    max_usd_per_1m_tokens: Annotated[float | None, Field(ge=0, description="The dearer of input, output.")] = None,
     published: Annotated[
         list[AtLeast] | None,
-        Field(max_length=5, description="Values that it must have: [{benchmark, metric, above?, below?}]."),
+        Field(max_length=5, description="Must have: [{benchmark, metric, above?, below?}]."),
     ] = None,
     installed: Annotated[bool, Field(description="Only what can be used now.")] = False,
     released_after: Annotated[
-        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2026, 2026-07 or 2026-07-28.")
+        str | None, Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="2026 or 2026-07-28.")
     ] = None,
     use_case: Annotated[str | None, Field(description="Fills task and limits.")] = None,
-    children_of: Annotated[str | None, Field(description="A row's ref: it and its children.")] = None,
-    sort: Annotated[Sort, Field(description="published: by the first value of that argument.")] = "relevance",
+    children_of: Annotated[str | None, Field(description="A row's ref: its near-copies.")] = None,
+    sort: Annotated[Sort, Field(description="published: by its first value.")] = "relevance",
     limit: Annotated[int, Field(ge=1, le=50, description="Page size.")] = 20,
     cursor: Cursor = None,
 ) -> FoundModels:
@@ -135,9 +135,10 @@ def search_models(
     (offset, by_words), here = _parse_cursor(cursor), known_models.AccessContext.now(app.workspace)
     pool = None if by_words else app.pool
     found = known_models.search(app.workspace, wanted, sort=sort, limit=limit, offset=offset, pool=pool, here=here)
+    figures = _SHOWN_FIGURES if limit <= _SHORT_PAGE else _FIGURES_OF_MANY
     next_cursor = f"{offset + limit}{'' if found.by_meaning else _BY_WORDS}"
     return FoundModels(
-        models=tuple(_found_model(hit, wanted, here) for hit in found.hits),
+        models=tuple(_found_model(hit, wanted, here, figures) for hit in found.hits),
         total=found.total,
         rows=found.shown,
         dropped_by={name: ConstraintEffect(**each._asdict()) for name, each in found.dropped_by.items()},
@@ -147,7 +148,7 @@ def search_models(
     )
 
 
-def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> FoundModel:
+def _found_model(hit: Hit, query: Query, here: known_models.AccessContext, most: int) -> FoundModel:
     row, access = hit.row, known_models.access(hit.row, here)
     price = Price(**{name: row[name] for name in Price.model_fields})
     tasks = row["tasks"] or ()
@@ -157,7 +158,7 @@ def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> Fo
         modalities=tuple(row["modalities"] or ()),
         parameters=row["parameters"],
         license=row["license"],
-        published_metrics=tuple(Figure(**figure) for figure in (row["published"] or ())[:_SHOWN_FIGURES]),
+        published_metrics=_figures(row, query, most),
         price=None if price == Price() else price,
         available=access.available,
         needs=access.needs,
@@ -166,6 +167,14 @@ def _found_model(hit: Hit, query: Query, here: known_models.AccessContext) -> Fo
         why=_why_found(row, hit),
         origins=_origins(row),
     )  # fmt: skip
+
+
+def _figures(row: dict[str, Any], query: Query, most: int) -> tuple[Figure, ...]:
+    """The first published values; those that were asked for come first."""
+    asked = {each.name for each in query.published}
+    figures = [Figure(**figure) for figure in row["published"] or ()]
+    figures.sort(key=lambda figure: figure_name(figure.benchmark, figure.metric) not in asked)
+    return tuple(figures[:most])
 
 
 def _why_found(row: dict[str, Any], hit: Hit) -> str:
@@ -394,29 +403,29 @@ class ModelRegistered(Result):
 @tool(idempotent=True, open_world=True)
 def register_model(
     app: App,
-    name: Annotated[str, Field(description="The model gets the next version of this name.")],
+    name: Annotated[str, Field(description="Gets its next version.")],
     source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
     endpoint: Annotated[
         Endpoint | None,
-        Field(description="Where others serve it. secret names a stored key, never is one."),
+        Field(description="{base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}."),
     ] = None,
-    task: Annotated[str | None, Field(description="Default: its card's; of an endpoint, any.")] = None,
+    task: Annotated[str | None, Field(description="Default: its card's.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002
     weights_license: Annotated[str | None, Field(max_length=64, description="If not the code's.")] = None,
     labels: Annotated[dict[str, str] | None, Field(description="{published label: yours}: it answers yours.")] = None,
     prompts: Annotated[
-        list[str] | None, Field(description="'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.")
+        list[str] | None, Field(description="Zero-shot: 'a photo of a {label}'; 'summarize: {input}'.")
     ] = None,
-    base_model: Annotated[str | None, Field(description="Of an adapter; default: the one it names.")] = None,
-    trained_on: Annotated[list[str] | None, Field(description="Datasets it is said to have learned from.")] = None,
-    data_until: Annotated[str | None, Field(description="Nothing there is later: '2024-06'.")] = None,
+    base_model: Annotated[str | None, Field(description="Of an adapter; default: its own.")] = None,
+    trained_on: Annotated[list[str] | None, Field(description="Datasets it learned from.")] = None,
+    data_until: Annotated[str | None, Field(description="Nothing learned is later: '2024-06'.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
     """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-    pytorch_model.bin is converted once a person approved it. No code of a model is run. api:openai/MODEL needs no
-    registration. To train one, call specialize.
+    A person approves pytorch_model.bin. No code of a model is run. api:openai/MODEL needs none. To train one, call
+    specialize.
     """
     if (source is None) == (endpoint is None):
         raise SpeciateError(

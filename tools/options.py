@@ -31,8 +31,8 @@ class Options(Result):
 def list_options(
     app: App,
     kind: Annotated[Kind, Field(description="argument, result: of tools.")],
-    name: Annotated[str | None, Field(description="This one alone, with the schema of its parameters.")] = None,
-    task: Annotated[str | None, Field(description="Only options that suit this task.")] = None,
+    name: Annotated[str | None, Field(description="This one, with its parameters.")] = None,
+    task: Annotated[str | None, Field(description="Only what suits this task.")] = None,
 ) -> Options:
     """List the tasks, metrics, methods and other values that arguments take; by name one with its parameters.
 

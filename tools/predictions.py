@@ -35,7 +35,7 @@ from speciate.serving.record_feedback import add_feedback
 
 _MOST_SHOWN, _LARGEST_SHOWN = 8, 1024
 """Images beside a result, and pixels of a side."""
-_LABEL = WithJsonSchema({"description": "What it should have been: as outputs of the model are."})
+_LABEL = WithJsonSchema({"description": "As outputs of the model are."})
 
 
 class ForeignLabel(Result):
@@ -66,7 +66,7 @@ def record_feedback(
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
     drawn: Annotated[Selection | None, Field(description="As the label queue says.")] = None,
-    new_class: Annotated[bool, Field(description="The label is a class that the model does not know yet.")] = False,
+    new_class: Annotated[bool, Field(description="A class that the model does not know.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> FeedbackRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
@@ -136,24 +136,22 @@ def predict(
         Field(
             min_length=1,
             max_length=256,
-            description="Each one of {text}, {row: {column: value}}, {path}, {data: base64, mime}, "
-            "{example: id, dataset}; with id, if given.",
+            description="Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; "
+            "with id, if given.",
         ),
     ] = None,
     model: Annotated[str | None, Field(description="As of describe_model; or use_case.")] = None,
     use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
     dataset: Annotated[str | None, Field(description="All its rows, or NAME:test; starts a job.")] = None,
-    source: Annotated[
-        str | None, Field(description="All rows of a csv, jsonl or parquet, or a folder's files; starts a job.")
-    ] = None,
-    path: Annotated[str | None, Field(description="Of the job: new .csv, .jsonl or .parquet.")] = None,
-    save_as: Annotated[str | None, Field(description="Instead: dataset for rows with answers.")] = None,
-    budget_usd: Annotated[float | None, Field(gt=0, description="Of the job: a hard stop.")] = None,
+    source: Annotated[str | None, Field(description="A csv, jsonl, parquet or folder; starts a job.")] = None,
+    path: Annotated[str | None, Field(description="Of the job: .csv, .jsonl or .parquet.")] = None,
+    save_as: Annotated[str | None, Field(description="Or a dataset of rows and answers.")] = None,
+    budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Predictions | JobStarted | DryRun | tuple[Predictions, *tuple[ToolImage, ...]]:
-    """Run inputs through a model, or through a use case's production model: a few at once, all of a dataset or file by
-    a job. To compare models, call evaluate_models."""
+    """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
+    compare models, call evaluate_models."""
     ref = predicting.requested_model(model, use_case)
     if dataset is not None or source is not None:
         if inputs is not None:

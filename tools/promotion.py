@@ -18,6 +18,7 @@ from speciate.server.tool_api import (  # fmt: skip
     IdempotencyKey,
     Limit,
     Result,
+    fitting,
     make_spec,
     once,
     start_job,
@@ -79,19 +80,19 @@ def promote_model(
     app: App,
     use_case: Annotated[str, Field(description="Which it will serve.")],
     model: Annotated[str, Field(description="name or name@v3, as evaluated.")],
-    evaluation: Annotated[str | None, Field(description="Id of that with the decision.")] = None,
-    expected_current: Annotated[str | None, Field(description="Version believed to serve, or 'nothing'.")] = None,
-    canary_percent: Annotated[
-        float, Field(gt=0, le=100, description="Share of a deployment's requests, beside production; 100: all.")
-    ] = 100,
+    evaluation: Annotated[
+        str | None, Field(description="With the decision; default: the newest on the core suite.")
+    ] = None,
+    expected_current: Annotated[str | None, Field(description="Believed to serve, or 'nothing'.")] = None,
+    canary_percent: Annotated[float, Field(gt=0, le=100, description="Of a deployment's requests; 100: all.")] = 100,
     note: Annotated[str, Field(max_length=500, description="To the person who approves.")] = "",
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Promotion | DryRun:
-    """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
+    """Let a model that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-    Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides on a
-    terminal. The bake watches it, and rolls it back if it breaks limits; rollback_model does so now.
+    State needs_approval: a person decides on a terminal. The bake rolls it back if it breaks limits; rollback_model
+    does so now.
     """
     spec = make_spec(
         PromoteSpec, use_case=use_case, model=model, evaluation=evaluation, expected_current=expected_current,
@@ -123,7 +124,7 @@ def rollback_model(
     reason: Annotated[str, Field(max_length=500, description="Why, for the audit.")],
     expected_current: Annotated[
         str | None,
-        Field(description="Version believed to serve; a canary's ends it. Default: what was promoted last."),
+        Field(description="Believed to serve; a canary's ends it. Default: promoted last."),
     ] = None,
     to: Annotated[str | None, Field(description="Default: the version before.")] = None,
     idempotency_key: IdempotencyKey = None,
@@ -156,15 +157,22 @@ def list_approvals(
     """
     now = app.workspace.clock.now()
     page = approvals.page(app.workspace.database, now, state, limit=limit, cursor=cursor)
+    shown = tuple(
+        Approval(
+            id=item.id,
+            action=item.action,
+            state=item.state_at(now),
+            evidence=item.evidence,
+            expires=item.expires,
+            arguments={key: value for key, value in item.arguments.items() if key != "note"},
+            decided_by=item.decided_by,
+            untrusted=Note(note=item.arguments.get("note") or ""),
+        )
+        for item in page.approvals
+    )
+    most = fitting(shown, limit)
     return Approvals(
-        approvals=tuple(
-            Approval(
-                id=item.id, action=item.action, state=item.state_at(now), evidence=item.evidence, expires=item.expires,
-                arguments={key: value for key, value in item.arguments.items() if key != "note"},
-                decided_by=item.decided_by, untrusted=Note(note=item.arguments.get("note") or ""),
-            )
-            for item in page.approvals
-        ),
-        next_cursor=page.next_cursor,
+        approvals=shown[:most],
+        next_cursor=page.next_cursor if most == len(shown) else shown[most - 1].id,
         note=approval_keys.approval_strength_here(app.workspace.database),
     )  # fmt: skip

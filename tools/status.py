@@ -120,9 +120,7 @@ class StatusView(Result):
 
 
 @tool(read_only=True)
-def get_status(
-    app: App, use_case: Annotated[str | None, Field(description="That one alone; default: all.")] = None
-) -> StatusView:
+def get_status(app: App, use_case: Annotated[str | None, Field(description="Default: all.")] = None) -> StatusView:
     """Show use cases with clock, production and next call, running jobs, pending approvals, disk: where to begin.
 
     For one job, call get_job; for datasets, describe_dataset.

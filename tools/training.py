@@ -9,6 +9,7 @@ from pydantic import Field
 from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (
+    LISTED_ELSEWHERE,
     App,
     DryRun,
     DryRunFlag,
@@ -39,13 +40,16 @@ from speciate.training.train import KIND as TRAIN
 from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
+AS_TRAINED = Field(description="As of train_model.")
+MethodOfTraining = Annotated[Method, Field(json_schema_extra={LISTED_ELSEWHERE: True})]
+"""With the values that train_model lists."""
 BaseModel = Annotated[
     str | None,
-    Field(description="pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours."),
+    Field(description="Yours, pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir."),
 ]
-Minutes = Annotated[float, Field(gt=0, le=100_000, description="Of run time, all jobs together.")]
-TaskName = Annotated[str | None, Field(description="Default: the use case's, else what the labels look like.")]
-UseCaseOfTraining = Annotated[str | None, Field(description="Whose task, target column and limits hold.")]
+Minutes = Annotated[float, Field(gt=0, le=100_000, description="Run time of all jobs.")]
+TaskName = Annotated[str | None, Field(description="Default: the use case's, else by the labels.")]
+UseCaseOfTraining = Annotated[str | None, Field(description="Whose task, target and limits hold.")]
 
 
 class TrainingPlan(Result):
@@ -62,14 +66,12 @@ class TrainingPlan(Result):
 def plan_training(
     app: App,
     dataset: DatasetName,
-    use_case: UseCaseOfTraining = None,
-    task: TaskName = None,
-    base_model: BaseModel = None,
-    method: Annotated[Method | None, Field(description="Only this one.")] = None,
+    use_case: Annotated[str | None, AS_TRAINED] = None,
+    task: Annotated[str | None, AS_TRAINED] = None,
+    base_model: Annotated[str | None, AS_TRAINED] = None,
+    method: Annotated[MethodOfTraining | None, Field(description="Only this; see train_model.")] = None,
     budget_minutes: Minutes | None = None,
-    measure: Annotated[
-        bool, Field(description="Start a job that measures real steps on a sample, if no similar run is known.")
-    ] = False,
+    measure: Annotated[bool, Field(description="By a job: times real steps, if no similar run is known.")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> TrainingPlan | JobStarted:
     """List the methods that can be trained on a dataset, with time estimates, and why others cannot.
@@ -122,7 +124,7 @@ def plan_training(
 @tool()
 def train_model(
     app: App,
-    name: Annotated[str | None, Field(description="The model gets the next version of this name.")] = None,
+    name: Annotated[str | None, Field(description="Gets its next version.")] = None,
     dataset: Annotated[str | None, Field(description="name or name@v3.")] = None,
     method: Annotated[
         Literal[Method, PriorModelMethod] | None, Field(description="list_options(kind='method')")
@@ -132,19 +134,20 @@ def train_model(
     task: TaskName = None,
     target: Annotated[str | None, Field(description="Column to learn; default: the label.")] = None,
     hyperparameters: Annotated[
-        dict[str, Any] | None, Field(description="Of the method: list_options(kind='method', name=METHOD).")
+        dict[str, Any] | None, Field(description="list_options(kind='method', name=METHOD).")
     ] = None,
-    seed: Annotated[int | None, Field(ge=0, le=MOST_SEED, description="Of all that is drawn.")] = None,
+    seed: Annotated[int | None, Field(ge=0, le=MOST_SEED, description="Of all draws.")] = None,
     budget_minutes: Minutes | None = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
-    resources: Annotated[RequestedResources | None, Field(description="What it may use.")] = None,
-    continue_from: Annotated[str | None, Field(description="A model version whose network is trained further.")] = None,
-    teacher: Annotated[str | list[str] | None, Field(description="For distill: one model, or several.")] = None,
+    resources: Annotated[
+        RequestedResources | None,
+        Field(description="{cpu: cores, memory_mb, gpu: how many (default: one if any), place: a cluster}."),
+    ] = None,
+    continue_from: Annotated[str | None, Field(description="A version that is trained further.")] = None,
+    teacher: Annotated[str | list[str] | None, Field(description="For distill: one or several.")] = None,
     like: Annotated[
         str | None,
-        Field(
-            description="A model version whose recipe is repeated, except for the other arguments; alone: reproduced."
-        ),
+        Field(description="A version whose recipe is repeated, save the other arguments; alone: reproduced."),
     ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
@@ -183,12 +186,14 @@ def specialize(
     dataset: DatasetName,
     budget_minutes: Minutes,
     budget_usd: Annotated[float | None, Field(gt=0, description="For calls to hosted models.")] = None,
-    base_models: Annotated[list[str] | None, Field(description="Refs; default: chosen by size and modality.")] = None,
+    base_models: Annotated[list[str] | None, Field(description="Default: by size and modality.")] = None,
     published: Annotated[
         list[str] | None, Field(description="To try as they are: hf:org/name, or 'search'.", max_length=40)
     ] = None,
-    methods: Annotated[list[Method] | None, Field(description="Default: from the cheapest up.")] = None,
-    order: Annotated[list[str] | None, Field(description="Ordinal labels from low to high.")] = None,
+    methods: Annotated[
+        list[MethodOfTraining] | None, Field(description="Of train_model's; default: from the cheapest up.")
+    ] = None,
+    order: Annotated[list[str] | None, Field(description="Of ordinal labels, low to high.")] = None,
     like: Annotated[str | None, Field(description="A version whose recipe is tried first.")] = None,
     canary_percent: Annotated[float, Field(gt=0, le=100, description="As of promote_model.")] = 100,
     idempotency_key: IdempotencyKey = None,
@@ -249,26 +254,24 @@ def _with_checked_file(app: App, reward: Any) -> Any:
     return {**reward, "file": check_function(app, file)} if isinstance(file, str) else reward
 
 
-MergedModels = Annotated[list[str], Field(min_length=1, max_length=64, description="Trained here from one base model.")]
+MergedModels = Annotated[list[str], Field(min_length=1, max_length=64, description="Of one base model.")]
 
 
 @tool()
 def merge_models(
     app: App,
-    name: Annotated[str, Field(description="The merge gets the next version of this name.")],
+    name: Annotated[str, Field(description="Gets its next version.")],
     models: MergedModels,
-    method: Annotated[MergeMethod, Field(description="soup: mean; greedy: of those that help on validation.")],
+    method: Annotated[MergeMethod, Field(description="soup: mean; greedy: of those that help.")],
     weights: Annotated[list[float] | None, Field(description="One a model; slerp: shares of two.")] = None,
-    dataset: Annotated[
-        str | None, Field(description="To choose and measure on; default: the dataset that all were trained on.")
-    ] = None,
+    dataset: Annotated[str | None, Field(description="To choose on; default: of their training.")] = None,
     hyperparameters: Annotated[
         dict[str, Any] | None, Field(description="density, scale (ties, dare); seed (dare).")
     ] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:
-    """Make one model of several of one base and task by their weights, without training; starts a job.
+    """Merge models of one base and task by their weights, without training; starts a job.
 
     Then call evaluate_models, which also takes the mean of answers: 'ensemble:A+B'.
     """

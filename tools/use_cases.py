@@ -49,27 +49,33 @@ def define_use_case(
     app: App,
     name: Annotated[str, Field(description="As in NAME@production.")],
     task: Annotated[str, Field(description="list_options(kind='task').")],
-    objective: Annotated[Objective, Field(description="What counts, and how much is enough.")],
+    objective: Annotated[
+        Objective,
+        Field(
+            description="{metric: list_options(kind='metric'), target?: a number, else only beat the incumbent, aim?: "
+            "pass, or best: use the whole budget}."
+        ),
+    ],
     target_column: Annotated[str | None, Field(description="Default: the dataset's label.")] = None,
     positive_label: Annotated[str | None, Field(description="For recall, precision, f1.")] = None,
     limits: Annotated[
         UseCaseLimits | None,
         Field(
-            description="Caps: p95_latency_ms (one example, warm), usd_per_1k examples, max_parameters, max_memory_mb, "
-            "licenses [SPDX ids], offline."
+            description="Caps: {p95_latency_ms (one, warm), usd_per_1k, max_parameters, max_memory_mb, licenses "
+            "[SPDX], offline}."
         ),
     ] = None,
     incumbent: Annotated[
-        str | None, Field(description="What is used today: a model, or 'column:NAME' with the answers of that system.")
+        str | None, Field(description="In use today: a model, or 'column:NAME' of its answers.")
     ] = None,
-    gates: Annotated[list[Gate] | None, Field(description="Beside those of objective and limits.")] = None,
+    gates: Annotated[list[Gate] | None, Field(description="Beside objective and limits.")] = None,
     suites: Suites | None = None,
     description: Annotated[str, Field(max_length=2000, description="For people.")] = "",
     idempotency_key: IdempotencyKey = None,
 ) -> UseCaseDefined:
-    """Say what a model must do; starts the clock. Calling it again with changes makes the next version.
+    """Say what a model must do; starts the clock. A changed repeat makes the next version.
 
-    Loosening what is in force needs a person. Then create_dataset and specialize; get_status shows what there is.
+    Loosening needs a person. Then create_dataset and specialize; get_status shows what there is.
     """
     definition = Definition(
         name=name,

@@ -56,19 +56,21 @@ def watch_use_case(
         list[Trigger],
         Field(
             max_length=20,
-            description="[{on: new_labels, n}, {on: schedule, cron, zone}, {on: data_shift}]; on: now, "
-            "quality_regression, limit_breach, requirement_change, new_base_model, provider_change, "
-            "label_disagreement, recall.",
+            description="{on: new_labels, n}, {on: schedule, cron, zone}; on: data_shift, now, quality_regression, "
+            "limit_breach, requirement_change, new_base_model, provider_change, label_disagreement, recall.",
         ),
     ],
-    policy: Policy | None = None,
+    policy: Annotated[
+        Policy | None,
+        Field(description="{action: propose or auto, cooldown_hours; a month: budget_minutes, budget_usd, labels}."),
+    ] = None,
     enabled: Annotated[bool, Field(description="false pauses it.")] = True,
     idempotency_key: IdempotencyKey = None,
 ) -> WatchSet:
     """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
 
-    Replaces the watch that it had. `now` begins one episode. For one run without a watch, call specialize. Then
-    get_status; labels by record_feedback.
+    Replaces its watch. `now` begins one episode. For one run without a watch, call specialize. Then get_status; labels
+    by record_feedback.
     """
     watch = Watch(use_case=use_case, triggers=tuple(triggers), policy=policy or Policy())
     workspace = app.workspace

@@ -2,7 +2,8 @@
 specialized, and one that others published, as it is.
 
 `make demo` runs it. The workspace and the data stay in `build/demo/`: a second run finds every job done and is quick.
-Remove that folder to start again. Needs no network beyond what the package manager fetches.
+Remove that folder to start again. Needs no network beyond what the package manager fetches. `make demo SMALL=1` leaves
+out what needs torch: the pretrained encoders and speech.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any, NamedTuple
 
 import anyio
 import speech
-from scenes import Round, Scene, scenes
+from scenes import Round, Scene, scenes, without_torch
 from session import Refused, Session, connect
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_HOME = _ROOT / "build" / "demo"
+_SMALL = "--small" in sys.argv[1:]
+_HOME = _ROOT / "build" / ("demo-small" if _SMALL else "demo")
 
 
 class Line(NamedTuple):
@@ -40,8 +42,10 @@ def main() -> None:
     workspace = _HOME / "workspace"
     print("Real data from packages ...")
     stories = scenes(_HOME / "data")
+    if _SMALL:
+        stories = [without_torch(scene) for scene in stories]
     if workspace.exists():
-        print("build/demo/ holds an earlier run: what was done then is shown again, not repeated.")
+        print(f"build/{_HOME.name}/ holds an earlier run: what was done then is shown again, not repeated.")
         print("Predictions are live, so digits come from the version that the rollback left in production.")
     else:
         _speciate("init", "--policy", "auto", workspace=workspace)
@@ -70,7 +74,8 @@ async def _tell(stories: list[Scene], workspace: Path) -> None:
     async with connect(workspace) as session:
         for scene in stories:
             lines += await _play(session, scene)
-        await speech.tell(session, _HOME / "data")
+        if not _SMALL:
+            await speech.tell(session, _HOME / "data")
         await _ledger(session, lines)
 
 

@@ -39,6 +39,16 @@ def scenes(cache: Path) -> list[Scene]:
     return [_products(cache), _movies(cache), _digits(cache), _peptides(cache)]
 
 
+def without_torch(scene: Scene) -> Scene:
+    """The rounds with `classical` alone; a round that has other methods only is left out."""
+    rounds = tuple(
+        round_._replace(specialize={**round_.specialize, "methods": ["classical"]})
+        for round_ in scene.rounds
+        if "classical" in round_.specialize["methods"]
+    )
+    return scene._replace(rounds=rounds)
+
+
 def _products(cache: Path) -> Scene:
     source = str(data.products(cache))
     return Scene(

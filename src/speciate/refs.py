@@ -105,6 +105,10 @@ def _at(name: str, at: str, split: str | None) -> DatasetRef:
     return DatasetRef(name, None, split, at)
 
 
+_COMPARED = ("column", "constant", "nearest", "ensemble", "code", "inspect")
+"""What evaluate_models takes beside models."""
+
+
 def is_model_ref(text: str) -> bool:
     """Whether `model_ref` reads it."""
     source, colon, rest = text.partition(":")
@@ -116,6 +120,13 @@ def model_ref(text: str) -> ModelRef:
     if colon and source in SOURCES and rest:
         return ModelRef(rest, source=source)
     match = _MODEL.fullmatch(text)
+    if not match and source in _COMPARED:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{text!r} answers in an evaluation alone: it has no weights and no version.",
+            "define_use_case takes it as incumbent, too.",
+            next=[Call("evaluate_models", {"models": [text], "dataset": "NAME"})],
+        )
     if not match:
         raise SpeciateError(
             Code.INVALID,

@@ -93,7 +93,7 @@ class Gate(_Frozen):
 
 
 class Suites(_Frozen):
-    """core: what verdicts rest on. heldout, regression: where a candidate must besides not be worse."""
+    """Datasets: core (verdicts rest on it), heldout and regression (where a candidate may not be worse)."""
 
     core: str | None = None
     heldout: str | None = None

@@ -2,7 +2,8 @@
 
 Needs npm. The suite comes into build/conformance; the server is `speciate serve --http 0` on a fresh workspace with the
 fixtures beside this file, behind its bearer token. Exit 0: every scored scenario of both revisions passes, every
-`tasks-*` scenario passes, and the Inspector lists and calls a tool over stdio.
+`tasks-*` scenario passes, and the Inspector lists and calls a tool over stdio. Where a Chromium and playwright are
+there, its page is driven, too, in both eras.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import inspector_web
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "conformance"
@@ -102,6 +105,19 @@ def inspector(workspace: Path) -> Outcome:
     return Outcome("inspector over stdio", good, f"{len(names)} tools listed, list_jobs called")
 
 
+def inspector_pages(workspace: Path) -> Iterator[Outcome]:
+    """The Inspector's page in a browser; none where there is no browser to drive."""
+    for era in ("legacy", "modern") if inspector_web.is_possible() else ():
+        serve = [*SPECIATE, "serve", "--workspace", str(workspace)]
+        try:
+            seen = inspector_web.drive(INSPECTOR, serve, era, environment())
+        except Exception as error:  # noqa: BLE001 - said in the table, as any failure is
+            yield Outcome(f"inspector in a browser, {era}", False, str(error).splitlines()[0])
+        else:
+            yield Outcome(f"inspector in a browser, {era}", True, seen)
+    subprocess.run([*SPECIATE, "stop", "--workspace", str(workspace)], check=False, stdout=subprocess.DEVNULL)
+
+
 def _json(command: Sequence[str]) -> dict[str, Any]:
     ran = subprocess.run(command, check=False, env=environment(), capture_output=True, text=True, timeout=60)
     if ran.returncode:
@@ -121,6 +137,7 @@ def main() -> int:
             for scenario in TASKS:
                 outcomes.append(suite(url, token, scenario, ["--scenario", scenario]))
         outcomes.append(inspector(Path(folder) / "stdio"))
+        outcomes += inspector_pages(Path(folder) / "pages")
     for outcome in outcomes:
         print(f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.name}: {outcome.summary}")
     return 0 if all(outcome.passed for outcome in outcomes) else 1

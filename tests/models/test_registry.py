@@ -74,6 +74,8 @@ def test_an_alias_leads_to_the_version_behind_it(workspace: Workspace, tmp_path:
     ("ref", "code", "quoted"),
     [
         ("mm", Code.NOT_FOUND, "'m'"),
+        ("lexicon", Code.NOT_FOUND, "answers in a dataset's column are named 'column:lexicon'"),
+        ("column:lexicon", Code.INVALID, "evaluate_models(models=['column:lexicon'], dataset='NAME')"),
         ("m@v9", Code.NOT_FOUND, "v1"),
         ("taste@production", Code.NOT_FOUND, "taste"),
         ("pkg:minilmm", Code.NOT_FOUND, "minilm"),

@@ -171,7 +171,7 @@ RESOURCES: dict[str, list[str]] = {
         f"datasets/{NOTES}/v1/reach", f"datasets/{NOTES}/v1/reach?example={{example}}",
         f"datasets/{NOTES}/v1/reach?group=none",
     ],
-    "speciate://docs/{page}": ["docs/index", "docs/security.md", "docs/nothing"],
+    "speciate://docs/{page}{?part}": ["docs/index", "docs/language?part=2", "docs/security.md", "docs/nothing"],
     "speciate://evaluations/{id}": ["evaluations/{evaluation}", "evaluations/{served}", "evaluations/nothing"],
     "speciate://evaluations/{id}/page": [
         "evaluations/{evaluation}/page", "evaluations/{served}/page", "evaluations/{coded}/page"

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from speciate.serving import http_bounds
-from speciate.serving.http_bounds import BoundedBodies, bounded_protocol
+from speciate.serving.http_bounds import BoundedBodies, TrimmedHeaders, bounded_protocol
 
 MOST = 4
 LIMIT = 1 << 20
@@ -229,3 +229,19 @@ def test_bounds_need_no_request(connect: Connect) -> None:
 
     asyncio.run(BoundedBodies(inner, 1)({"type": "lifespan"}, unused, unused))
     assert seen == ["lifespan"]
+
+
+def test_white_space_around_a_headers_value_is_no_part_of_it() -> None:
+    heard: list[Scope] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(scope)
+
+    async def unused(*_: object) -> Any:
+        raise AssertionError
+
+    scope = {"type": "http", "headers": [(b"mcp-name", b" \t add examples\t "), (b"host", b"x")]}
+    asyncio.run(TrimmedHeaders(inner)(scope, unused, unused))
+    assert heard[0]["headers"] == [(b"mcp-name", b"add examples"), (b"host", b"x")]
+    asyncio.run(TrimmedHeaders(inner)({"type": "lifespan"}, unused, unused))
+    assert heard[1] == {"type": "lifespan"}

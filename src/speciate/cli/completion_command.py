@@ -11,6 +11,8 @@ from typing import Any
 
 from speciate.cli.output import say
 from speciate.server.mcp.app import offered_tools
+from speciate.server.mcp.arguments import input_schema
+from speciate.server.tool_api import DECLARED
 
 Words = dict[str, tuple[str, ...]]
 """Words that were typed, without options (`call control_job`) -> what may come next; `name=` wants a value, as does an
@@ -51,7 +53,7 @@ complete -o default -F _speciate speciate
 
 def completion(arguments: argparse.Namespace) -> int:
     """Print the script of one shell."""
-    tools = {tool.name: tool.input_schema["properties"] for tool in offered_tools()}
+    tools = {tool.name: input_schema(DECLARED[tool.name].arguments)["properties"] for tool in offered_tools()}
     words = words_of(arguments.commands, tools)
     script = {"bash": bash, "zsh": zsh, "fish": fish}[arguments.shell](words)
     say(f"# {_HOW[arguments.shell]}\n{script}".rstrip())

@@ -28,6 +28,8 @@ from speciate.jobs.folder import write_whole
 NAME = "speciate"
 _BACKUP = ".before-speciate"
 _CALL_SECONDS = 60
+_START_SECONDS = 30
+"""Codex waits 10 s by default, and a busy machine may take longer for a first daemon."""
 
 
 class Client(NamedTuple):
@@ -85,8 +87,10 @@ CLIENTS = {
         "Codex",
         ".codex/config.toml",
         "mcp_servers",
+        project=".codex/config.toml",
         skills=".agents/skills",
-        then="In Codex: /mcp shows it",
+        project_skills=".agents/skills",
+        then="In Codex: /mcp shows it; a folder's file counts where Codex trusts the folder",
     ),
     "gemini": Client(
         "Gemini CLI",
@@ -232,7 +236,8 @@ def _toml(client: Client, entry: Entry) -> str:
     # a JSON string of printable text is a TOML string
     values = ", ".join(json.dumps(each, ensure_ascii=False) for each in entry.arguments)
     command = json.dumps(entry.command, ensure_ascii=False)
-    return f"[{client.key}.{NAME}]\ncommand = {command}\nargs = [{values}]\n"
+    start = f"startup_timeout_sec = {_START_SECONDS}\n"
+    return f"[{client.key}.{NAME}]\ncommand = {command}\nargs = [{values}]\n{start}"
 
 
 # Writing

@@ -274,4 +274,5 @@ def _no_version(database: Database, ref: ModelRef) -> SpeciateError:
             f"The model {ref.name!r} has no version {ref.version}; its newest is v{newest}.",
             f"Use {ref.name!r} for the newest.",
         )
-    return unknown("model", ref.name, known, "Call train_model or specialize to make one.")
+    advice = f"Call train_model or specialize to make one; answers in a dataset's column are named 'column:{ref.name}'."
+    return unknown("model", ref.name, known, advice)

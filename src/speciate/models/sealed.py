@@ -137,6 +137,12 @@ SharedFacts = Mapping[str, Any]
 """Fields of a `ModelCard` that leave the workspace with an export: `_SHARED_FACTS` and a part of the recipe."""
 
 
+def card_of_export(folder: Path) -> ModelCard:
+    """The card of a sealed export as far as its facts go. Raises what `check_export` raises."""
+    check_export(folder)
+    return ModelCard.model_validate({**_facts(folder), "name": folder.name[:64] or "export"})
+
+
 def take_export(folder: Path, target: Path) -> SharedFacts:
     """Copy the sealed files into the empty folder `target`; returns the facts. Raises REFUSED if a byte has changed."""
     for name in check_export(folder):

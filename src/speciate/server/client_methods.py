@@ -50,19 +50,19 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Add files or rows to a dataset, in the roles of its columns; starts a job that makes the next version.
+        """Add files or rows to a dataset as its next version; starts a job.
 
-        Examples that exist already are skipped; old examples keep their split. For a new dataset, call
-            create_dataset; to
-        change labels, label_examples.
+        Known examples are skipped; old ones keep their split. For a new dataset, call create_dataset; to change
+            labels,
+        label_examples.
 
-        dataset: `name`, `name@v3` or `name@v3:test`.
+        dataset: name, name@v3, name@v3:test.
         source: As of create_dataset.
         rows: Inline rows.
-        labels: As of create_dataset.
-        reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        labels: As of create_dataset: {path, key, column?}.
+        reader: As of create_dataset.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.datasets", "add_examples", locals())
 
@@ -73,9 +73,9 @@ class ToolMethods:
 
         To take back what a job promoted, call rollback_model.
 
-        job: Id, as 'job-...'.
-        action: cancel and pause keep a checkpoint; resume continues; retry what failed.
-        expected_attempt: Refuse if another attempt runs by now.
+        job: Its id.
+        action: cancel, pause keep a checkpoint.
+        expected_attempt: Refused if another runs.
         """
         return self._call_typed("speciate.tools.jobs", "control_job", locals())
 
@@ -98,18 +98,19 @@ class ToolMethods:
 
         To add to one, call add_examples; to clean or split it, curate_dataset.
 
-        name: New, or of a dataset that gets its next version.
-        source: Folder, file or archive: images, audio, video, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, SDF,
-            SMILES, DICOM, NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE.
+        name: New, or gets its next version.
+        source: Folder, file or archive: media, text, CSV, JSON, Parquet, .ts, ARFF, FASTA, PDB, SDF, SMILES, DICOM,
+            NIfTI, STL, PLY, LAS, LeRobot, MCAP; hf:, pkg:, gym:, log:USE_CASE.
         rows: Inline rows.
         modality: list_options(kind='modality')
         label: Column, or 'folder'.
-        labels: A table of labels, apart from the files.
+        labels: A table beside the files: {path, key: its column of paths or file names, of tables the shared
+            column; column?: label, null: join only}.
         inputs: Columns that a model may see.
-        group_by: Column, 'folder', or regex over the path, group 1 the key: never split apart.
-        reader: If the guess is wrong: csv, parquet ..., files, wide, long:ID,TIME, csv+long.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        group_by: Never split apart: column, 'folder', or regex on the path, group 1 the key.
+        reader: If the guess is wrong: csv ..., files, wide, long:ID,TIME, csv+long.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.datasets", "create_dataset", locals())
 
@@ -126,9 +127,9 @@ class ToolMethods:
         For labels of single examples, call label_examples; for new rows, add_examples.
 
         dataset: name, name@v3 or name@TAG.
-        steps: In order, such as {op: 'filter', where: 'width > 64'}; ops: list_options(kind='operation').
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        steps: In order, as {op: 'filter', where: 'width > 64'}; list_options(kind='operation').
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.datasets", "curate_dataset", locals())
 
@@ -147,23 +148,23 @@ class ToolMethods:
         description: str | None = None,
         idempotency_key: str | None = None,
     ) -> UseCaseDefined:
-        """Say what a model must do; starts the clock. Calling it again with changes makes the next version.
+        """Say what a model must do; starts the clock. A changed repeat makes the next version.
 
-        Loosening what is in force needs a person. Then create_dataset and specialize; get_status shows what there
-            is.
+        Loosening needs a person. Then create_dataset and specialize; get_status shows what there is.
 
         name: As in NAME@production.
         task: list_options(kind='task').
-        objective: What counts, and how much is enough.
+        objective: {metric: list_options(kind='metric'), target?: a number, else only beat the incumbent, aim?:
+            pass, or best: use the whole budget}.
         target_column: Default: the dataset's label.
         positive_label: For recall, precision, f1.
-        limits: Caps: p95_latency_ms (one example, warm), usd_per_1k examples, max_parameters, max_memory_mb,
-            licenses [SPDX ids], offline.
-        incumbent: What is used today: a model, or 'column:NAME' with the answers of that system.
-        gates: Beside those of objective and limits.
-        suites: core: what verdicts rest on. heldout, regression: where a candidate must besides not be worse.
+        limits: Caps: {p95_latency_ms (one, warm), usd_per_1k, max_parameters, max_memory_mb, licenses [SPDX],
+            offline}.
+        incumbent: In use today: a model, or 'column:NAME' of its answers.
+        gates: Beside objective and limits.
+        suites: Datasets: core (verdicts rest on it), heldout and regression (where a candidate may not be worse).
         description: For people.
-        idempotency_key: For safe repeats.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.use_cases", "define_use_case", locals())
 
@@ -179,10 +180,10 @@ class ToolMethods:
 
         For rows, call query_dataset; for media, preview_dataset.
 
-        dataset: `name`, `name@v3` or `name@v3:test`.
-        compare_to: An older version: what was added, removed, changed.
+        dataset: name, name@v3, name@v3:test.
+        compare_to: An older version: what changed.
         limit: Page size.
-        cursor: next_cursor of the page before.
+        cursor: A next_cursor.
         """
         return self._call_typed("speciate.tools.datasets", "describe_dataset", locals())
 
@@ -202,13 +203,13 @@ class ToolMethods:
 
         To make one, call evaluate_models; describe_model lists those of a model.
 
-        evaluation: Id, as in the result of the job.
+        evaluation: Id, of the job's result.
         baseline: Default: the incumbent.
         slice_by: A column of the dataset, or 'label'.
-        errors: How many of the worst examples to show.
-        show: More than the best 10 models and their main metric.
-        picture: With the leaderboard as an image.
-        page: Also as an HTML file for people; its path.
+        errors: Worst examples to show.
+        show: More than the best 10 models.
+        picture: Leaderboard as an image.
+        page: Also an HTML file; its path.
         """
         return self._call_typed("speciate.tools.evaluation", "describe_evaluation", locals())
 
@@ -242,30 +243,29 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Compare models on examples that they have not seen; starts a job.
+        """Compare models on unseen examples; starts a job.
 
-        With use_case also against its incumbent, with a decision that promote_model takes. To train first, call
-            specialize;
-        to read the result, describe_evaluation.
+        With use_case against its incumbent, with a decision that promote_model takes. To train first, call
+            specialize; to
+        read the result, describe_evaluation.
 
-        models: Refs (published ones too: 'hf:org/name', 'path:/dir'), 'api:PROVIDER/MODEL', 'column:NAME',
-            'constant:', 'nearest:', 'ensemble:A+B', 'code:FILE.py:FUNCTION' or 'inspect:LOG.eval'; each gets a
-            verdict, the last is put forward.
-        dataset: Its test split unless another is named.
+        models: Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, ensemble:A+B,
+            code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last is put forward.
+        dataset: Its test split, or NAME:SPLIT.
         suite: Of the use case.
         use_case: Adds its incumbent, gates and a decision.
         metrics: Beside the task's: list_options(kind='metric').
         scorer: FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score.
-        judge: A model that judges answers, as a metric.
+        judge: A model as a metric.
         prompt: How public models are asked.
         label_maps: {model: {published label: your label}}; dry_run proposes.
-        prompts: {model: ['a photo of a {label}']}, of zero-shot models.
-        repeats: Of models that may answer otherwise each time.
-        latency: Measure it, one example at a time.
+        prompts: {zero-shot model: ['a photo of a {label}']}.
+        repeats: Of models that answer by chance.
+        latency: Measured, one by one.
         budget_usd: A hard stop.
-        baselines: Shown beside: no verdict, no wider intervals.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        baselines: Shown beside, without verdict.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.evaluation", "evaluate_models", locals())
 
@@ -285,14 +285,14 @@ class ToolMethods:
 
         To look at rows here, call query_dataset.
 
-        dataset: `name`, `name@v3` or `name@v3:test`.
+        dataset: name, name@v3, name@v3:test.
         format: list_options(kind='format')
         path: New folder.
-        column: Masks, boxes, transcripts, actions: a model's answers; default: labels.
-        identified: DICOM files leave with the names of people in them.
-        partial: Also partial rows, such as series that lack a slice.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        column: A model's masks, boxes ... for labels.
+        identified: DICOM files keep names of people.
+        partial: Also partial rows.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_dataset", locals())
 
@@ -305,17 +305,15 @@ class ToolMethods:
         rows: bool | None = None,
         idempotency_key: str | None = None,
     ) -> Evidence:
-        """Write one signed bundle of what a decision rests on, and a script that strangers check it with, offline.
+        """Write the decision of a `use_case`, with all it rests on, as one signed bundle that strangers check offline.
 
-        Gates, intervals, requirements, digests of rows and model files, data manifests, approvals, audit. Never
-            overwrites.
-        To read a decision, call describe_evaluation.
+        Never overwrites. To read a decision, call describe_evaluation.
 
         use_case: Whose decision.
         path: New folder.
-        evaluation: Default: what production rests on.
-        rows: Also ids, references and groups of judged rows, in a file.
-        idempotency_key: For safe repeats.
+        evaluation: Default: that of production.
+        rows: Also a file of the judged rows.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.exports", "export_evidence", locals())
 
@@ -330,21 +328,18 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Write a model and its card to a new folder that answers without speciate; starts a job. Never overwrites.
+        """Write a model to a new folder that answers without speciate; starts a job. Never overwrites.
 
-        safetensors: in transformers' format if possible, and register_model(source='path:...') takes it back; onnx:
-            one
-        graph. Without path, onnx or openvino makes a new version here instead (NAME-onnx-int8), which may answer
-            faster, if
-        it passes gates against its parent. To serve a use case, call promote_model.
+        safetensors: as transformers has it, if possible; onnx: one graph. Without path, onnx or openvino makes a
+        faster version here, gated against its parent. To serve a use case, call promote_model.
 
         model: name, name@v3, USE_CASE@production or pkg:NAME.
-        path: New folder; for safetensors and onnx.
+        path: New folder.
         format: openvino: a version here only.
-        quantize: Only of a version here.
-        tolerance: Of the metric, for int8; default: 0.02 or 5 %.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        quantize: Of a version here.
+        tolerance: Loss of int8; default: 0.02 or 5 %.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.exports", "export_model", locals())
 
@@ -359,11 +354,9 @@ class ToolMethods:
     ) -> Shown[SimilarExamples | JobStarted]:
         """Find the usable examples nearest to an example or a text, with an image.
 
-        If embedding takes long, a job does it, and the last of next_actions is this call. For rows by condition,
-            call
-        query_dataset.
+        A job, where embedding takes long. For rows by condition, call query_dataset.
 
-        dataset: `name`, `name@v3` or `name@v3:test`.
+        dataset: name, name@v3, name@v3:test.
         id: An example; or text.
         text: Words; for images, a caption.
         extractor: list_options(kind='extractor')
@@ -374,9 +367,9 @@ class ToolMethods:
     def get_job(self, *, job: str, log_lines: int | None = None, metrics: bool | None = None) -> Shown[JobView]:
         """Show state, progress, result or error, and log of one job. To wait until it ends, call wait_for_job.
 
-        job: Id, as 'job-...'.
+        job: Its id.
         log_lines: The last ones.
-        metrics: With the learning curves, also as a plot.
+        metrics: With learning curves and a plot.
         """
         return self._call_typed("speciate.tools.jobs", "get_job", locals())
 
@@ -385,7 +378,7 @@ class ToolMethods:
 
         For one job, call get_job; for datasets, describe_dataset.
 
-        use_case: That one alone; default: all.
+        use_case: Default: all.
         """
         return self._call_typed("speciate.tools.status", "get_status", locals())
 
@@ -399,13 +392,12 @@ class ToolMethods:
     ) -> LabelResult | JobStarted:
         """Set labels of single examples: the next version.
 
-        For whole classes, call curate_dataset(steps=[{'op': 'relabel'}]); for answers of production,
-            record_feedback.
+        For whole classes, call curate_dataset (relabel); for answers of production, record_feedback.
 
-        dataset: `name` or `name@v3`.
-        labels: `label` null removes it.
+        dataset: name or name@v3.
+        labels: [{id, label}]; label null removes it.
         source: Who gave them.
-        idempotency_key: For safe repeats.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.labels", "label_examples", locals())
 
@@ -422,7 +414,7 @@ class ToolMethods:
 
         state: Only these.
         limit: Page size.
-        cursor: next_cursor of the page before.
+        cursor: A next_cursor.
         """
         return self._call_typed("speciate.tools.promotion", "list_approvals", locals())
 
@@ -439,10 +431,10 @@ class ToolMethods:
         """List jobs, newest first. For progress, result and log of one, call get_job; for a use case, get_status.
 
         state: Only these.
-        kind: Such as ingest, curate, train, evaluate, specialize.
+        kind: ingest, curate, train, evaluate, specialize ...
         use_case: Only jobs for it.
         limit: Page size.
-        cursor: next_cursor of the page before.
+        cursor: A next_cursor.
         """
         return self._call_typed("speciate.tools.jobs", "list_jobs", locals())
 
@@ -470,8 +462,8 @@ class ToolMethods:
         For datasets, call describe_dataset; for models, search_models.
 
         kind: argument, result: of tools.
-        name: This one alone, with the schema of its parameters.
-        task: Only options that suit this task.
+        name: This one, with its parameters.
+        task: Only what suits this task.
         """
         return self._call_typed("speciate.tools.options", "list_options", locals())
 
@@ -488,17 +480,17 @@ class ToolMethods:
     ) -> TagResult | JobStarted | NeedsApproval | DryRun:
         """Tag versions, delete unused ones, purge examples everywhere, or free disk space (gc).
 
-        A person approves delete and purge on a terminal: `speciate approve ID`. dry_run lists the removed data; so
-            does the
-        first gc in a workspace. To leave rows out of one dataset, call curate_dataset.
+        A person approves delete and purge: `speciate approve ID`. dry_run, and the first gc, list what goes. To
+            leave rows
+        out of one dataset, call curate_dataset.
 
-        action: purge: rows, in every version and export.
-        ref: Dataset or model; `name@v3` one version. Clash: `model:NAME`.
-        group: purge: value of group_key in dataset ref.
-        example: purge: id in dataset ref.
-        tag: A name, used as `dataset@TAG`.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        action: purge: rows, everywhere.
+        ref: Dataset or model, name@v3 one version. Clash: model:NAME.
+        group: purge: a group_key of ref.
+        example: purge: an id of ref.
+        tag: As in dataset@TAG.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.data_management", "manage_data", locals())
 
@@ -514,18 +506,18 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> JobStarted | DryRun:
-        """Make one model of several of one base and task by their weights, without training; starts a job.
+        """Merge models of one base and task by their weights, without training; starts a job.
 
         Then call evaluate_models, which also takes the mean of answers: 'ensemble:A+B'.
 
-        name: The merge gets the next version of this name.
-        models: Trained here from one base model.
-        method: soup: mean; greedy: of those that help on validation.
+        name: Gets its next version.
+        models: Of one base model.
+        method: soup: mean; greedy: of those that help.
         weights: One a model; slerp: shares of two.
-        dataset: To choose and measure on; default: the dataset that all were trained on.
+        dataset: To choose on; default: of their training.
         hyperparameters: density, scale (ties, dare); seed (dare).
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.training", "merge_models", locals())
 
@@ -549,13 +541,13 @@ class ToolMethods:
         Trains nothing: to train, call specialize or train_model.
 
         dataset: name or name@v3.
-        use_case: Whose task, target column and limits hold.
-        task: Default: the use case's, else what the labels look like.
-        base_model: pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours.
-        method: Only this one.
-        budget_minutes: Of run time, all jobs together.
-        measure: Start a job that measures real steps on a sample, if no similar run is known.
-        idempotency_key: For safe repeats.
+        use_case: As of train_model.
+        task: As of train_model.
+        base_model: As of train_model.
+        method: Only this; see train_model.
+        budget_minutes: Run time of all jobs.
+        measure: By a job: times real steps, if no similar run is known.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.training", "plan_training", locals())
 
@@ -573,21 +565,20 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> Predictions | JobStarted | DryRun:
-        """Run inputs through a model, or through a use case's production model: a few at once, all of a dataset or
-            file by
-        a job. To compare models, call evaluate_models.
+        """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
+        compare models, call evaluate_models.
 
-        inputs: Each one of {text}, {row: {column: value}}, {path}, {data: base64, mime}, {example: id, dataset};
-            with id, if given.
+        inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; with
+            id, if given.
         model: As of describe_model; or use_case.
         use_case: Its production model answers.
         dataset: All its rows, or NAME:test; starts a job.
-        source: All rows of a csv, jsonl or parquet, or a folder's files; starts a job.
-        path: Of the job: new .csv, .jsonl or .parquet.
-        save_as: Instead: dataset for rows with answers.
-        budget_usd: Of the job: a hard stop.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        source: A csv, jsonl, parquet or folder; starts a job.
+        path: Of the job: .csv, .jsonl or .parquet.
+        save_as: Or a dataset of rows and answers.
+        budget_usd: A hard stop.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.predictions", "predict", locals())
 
@@ -598,10 +589,10 @@ class ToolMethods:
 
         To see excluded examples, pass `ids` or filter on `quality`.
 
-        dataset: `name`, `name@v3` or `name@v3:test`.
+        dataset: name, name@v3, name@v3:test.
         where: SQL condition.
         ids: These examples.
-        count: How many, the first ones.
+        count: The first ones.
         """
         return self._call_typed("speciate.tools.datasets", "preview_dataset", locals())
 
@@ -617,21 +608,20 @@ class ToolMethods:
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> Promotion | DryRun:
-        """Let a version that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models
-            first.
+        """Let a model that passed its gates serve USE_CASE@production. Without a decision, call evaluate_models first.
 
-        Rests on `evaluation`, else on the newest decision on the core suite. State needs_approval: a person decides
-            on a
-        terminal. The bake watches it, and rolls it back if it breaks limits; rollback_model does so now.
+        State needs_approval: a person decides on a terminal. The bake rolls it back if it breaks limits;
+            rollback_model
+        does so now.
 
         use_case: Which it will serve.
         model: name or name@v3, as evaluated.
-        evaluation: Id of that with the decision.
-        expected_current: Version believed to serve, or 'nothing'.
-        canary_percent: Share of a deployment's requests, beside production; 100: all.
+        evaluation: With the decision; default: the newest on the core suite.
+        expected_current: Believed to serve, or 'nothing'.
+        canary_percent: Of a deployment's requests; 100: all.
         note: To the person who approves.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.promotion", "promote_model", locals())
 
@@ -646,14 +636,13 @@ class ToolMethods:
     ) -> QueryResult:
         """Query rows of a dataset by SQL, of every quality; of a version range the changed rows.
 
-        A range adds the columns `change` and `label_before`. To see media, call preview_dataset; for counts,
-        describe_dataset.
+        To see media, call preview_dataset; for counts, describe_dataset.
 
-        dataset: `name`, `name@v3`, `name@v3:test`; `name@v3..v5`: changed rows; `log:USE_CASE`.
+        dataset: name, name@v3, name@v3:test; name@v3..v5: changed rows; log:USE_CASE.
         sql: One SELECT over examples (id split label group_key quality reason source, your columns).
         where: SQL condition.
-        limit: Page size; default: the LIMIT of sql, else 20.
-        cursor: next_cursor of the page before.
+        limit: Default: the LIMIT of sql, else 20.
+        cursor: A next_cursor.
         """
         return self._call_typed("speciate.tools.datasets", "query_dataset", locals())
 
@@ -673,11 +662,11 @@ class ToolMethods:
 
         prediction: Of predict or a deployment.
         source: Who says so.
-        label: What it should have been: as outputs of the model are.
+        label: As outputs of the model are.
         score: Where no label fits: 1 good, 0 bad.
         drawn: As the label queue says.
-        new_class: The label is a class that the model does not know yet.
-        idempotency_key: For safe repeats.
+        new_class: A class that the model does not know.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.predictions", "record_feedback", locals())
 
@@ -700,23 +689,23 @@ class ToolMethods:
     ) -> ModelRegistered | JobStarted | NeedsApproval | DryRun:
         """Make a published model a version here: fetch its weights (a job), or name where others serve it.
 
-        pytorch_model.bin is converted once a person approved it. No code of a model is run. api:openai/MODEL needs
-            no
-        registration. To train one, call specialize.
+        A person approves pytorch_model.bin. No code of a model is run. api:openai/MODEL needs none. To train one,
+            call
+        specialize.
 
-        name: The model gets the next version of this name.
+        name: Gets its next version.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
-        endpoint: Where others serve it. secret names a stored key, never is one.
-        task: Default: its card's; of an endpoint, any.
+        endpoint: {base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}.
+        task: Default: its card's.
         license: SPDX id; default: its card's.
         weights_license: If not the code's.
         labels: {published label: yours}: it answers yours.
-        prompts: 'a photo of a {label}', of a zero-shot model; 'summarize: {input}'.
-        base_model: Of an adapter; default: the one it names.
-        trained_on: Datasets it is said to have learned from.
-        data_until: Nothing there is later: '2024-06'.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        prompts: Zero-shot: 'a photo of a {label}'; 'summarize: {input}'.
+        base_model: Of an adapter; default: its own.
+        trained_on: Datasets it learned from.
+        data_until: Nothing learned is later: '2024-06'.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.models", "register_model", locals())
 
@@ -735,9 +724,9 @@ class ToolMethods:
 
         use_case: Which it serves.
         reason: Why, for the audit.
-        expected_current: Version believed to serve; a canary's ends it. Default: what was promoted last.
+        expected_current: Believed to serve; a canary's ends it. Default: promoted last.
         to: Default: the version before.
-        idempotency_key: For safe repeats.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.promotion", "rollback_model", locals())
 
@@ -768,17 +757,17 @@ class ToolMethods:
         task: list_options(kind='task').
         modality: What it takes: image, text ...
         sources: timm, mteb, prices ...; default: all.
-        licenses: Allowed, SPDX ids; unknown ones are not.
-        max_parameters: As 30000000; unknown sizes are left out.
-        max_usd_per_1m_tokens: The dearer of input and output; open weights pass.
-        published: Values that it must have: [{benchmark, metric, above?, below?}].
+        licenses: Allowed SPDX ids.
+        max_parameters: As 30000000.
+        max_usd_per_1m_tokens: The dearer of input, output.
+        published: Must have: [{benchmark, metric, above?, below?}].
         installed: Only what can be used now.
-        released_after: 2026, 2026-07 or 2026-07-28.
+        released_after: 2026 or 2026-07-28.
         use_case: Fills task and limits.
-        children_of: A row's ref: it and its children.
-        sort: published: by the first value of that argument.
+        children_of: A row's ref: its near-copies.
+        sort: published: by its first value.
         limit: Page size.
-        cursor: next_cursor of the page before.
+        cursor: A next_cursor.
         """
         return self._call_typed("speciate.tools.models", "search_models", locals())
 
@@ -809,16 +798,16 @@ class ToolMethods:
 
         use_case: Of define_use_case.
         dataset: name or name@v3.
-        budget_minutes: Of run time, all jobs together.
+        budget_minutes: Run time of all jobs.
         budget_usd: For calls to hosted models.
-        base_models: Refs; default: chosen by size and modality.
+        base_models: Default: by size and modality.
         published: To try as they are: hf:org/name, or 'search'.
-        methods: Default: from the cheapest up.
-        order: Ordinal labels from low to high.
+        methods: Of train_model's; default: from the cheapest up.
+        order: Of ordinal labels, low to high.
         like: A version whose recipe is tried first.
         canary_percent: As of promote_model.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.training", "specialize", locals())
 
@@ -867,23 +856,23 @@ class ToolMethods:
 
         Compares nothing: then call evaluate_models.
 
-        name: The model gets the next version of this name.
+        name: Gets its next version.
         dataset: name or name@v3.
         method: list_options(kind='method')
-        base_model: pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir or a model of yours.
-        use_case: Whose task, target column and limits hold.
-        task: Default: the use case's, else what the labels look like.
+        base_model: Yours, pkg:minilm, new:vit, timm:NAME, hf:org/name, path:/dir.
+        use_case: Whose task, target and limits hold.
+        task: Default: the use case's, else by the labels.
         target: Column to learn; default: the label.
-        hyperparameters: Of the method: list_options(kind='method', name=METHOD).
-        seed: Of all that is drawn.
-        budget_minutes: Of run time, all jobs together.
+        hyperparameters: list_options(kind='method', name=METHOD).
+        seed: Of all draws.
+        budget_minutes: Run time of all jobs.
         budget_usd: Of this machine's time.
-        resources: What it may use.
-        continue_from: A model version whose network is trained further.
-        teacher: For distill: one model, or several.
-        like: A model version whose recipe is repeated, except for the other arguments; alone: reproduced.
-        idempotency_key: For safe repeats.
-        dry_run: Only check and estimate.
+        resources: {cpu: cores, memory_mb, gpu: how many (default: one if any), place: a cluster}.
+        continue_from: A version that is trained further.
+        teacher: For distill: one or several.
+        like: A version whose recipe is repeated, save the other arguments; alone: reproduced.
+        idempotency_key: Safe repeats.
+        dry_run: Only estimate.
         """
         return self._call_typed("speciate.tools.training", "train_model", locals())
 
@@ -892,9 +881,9 @@ class ToolMethods:
     ) -> JobView:
         """Wait until a job ends or changes, at most 45 s; call again if it still runs. To see it now, call get_job.
 
-        job: Id, as 'job-...'.
+        job: Its id.
         until: change: the next state, child or checkpoint.
-        timeout_seconds: Then the answer is the state so far.
+        timeout_seconds: Then: the state so far.
         """
         return self._call_typed("speciate.tools.jobs", "wait_for_job", locals())
 
@@ -909,14 +898,15 @@ class ToolMethods:
     ) -> WatchSet:
         """Keep a use case's model right: look again when a trigger fires, ask for labels, train, propose or promote.
 
-        Replaces the watch that it had. `now` begins one episode. For one run without a watch, call specialize. Then
-        get_status; labels by record_feedback.
+        Replaces its watch. `now` begins one episode. For one run without a watch, call specialize. Then get_status;
+            labels
+        by record_feedback.
 
         use_case: With a model in production.
-        triggers: [{on: new_labels, n}, {on: schedule, cron, zone}, {on: data_shift}]; on: now, quality_regression,
+        triggers: {on: new_labels, n}, {on: schedule, cron, zone}; on: data_shift, now, quality_regression,
             limit_breach, requirement_change, new_base_model, provider_change, label_disagreement, recall.
-        policy: What a watch may do by itself. Caps of the settings hold besides.
+        policy: {action: propose or auto, cooldown_hours; a month: budget_minutes, budget_usd, labels}.
         enabled: false pauses it.
-        idempotency_key: For safe repeats.
+        idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.watches", "watch_use_case", locals())

@@ -30,6 +30,10 @@ class Shown(Generic[R]):
         path.write_bytes(self.images[0])
         return path
 
+    def df(self) -> Any:
+        """The table in the result, as a frame. Raises INVALID where it has none."""
+        return getattr(self.result, "df")()  # noqa: B009 - results are Results, and R is any of them
+
     def _repr_png_(self) -> bytes | None:
         return self.images[0] if self.images else None
 

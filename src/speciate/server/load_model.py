@@ -1,4 +1,4 @@
-"""`speciate.load("reviews@production")`: a model version as a function of this process."""
+"""`speciate.load("reviews@production")`: a model version, or an exported folder, as a function of this process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from speciate.errors import Code, SpeciateError
 from speciate.models import registry
 from speciate.refs import model_ref
 from speciate.server.client import connect
+from speciate.serving.exported_model import open_export
 from speciate.serving.local_model import LocalModel, open_model
 from speciate.workspace.workspace import Folders
 
 
-def load(model: str, workspace: str | Path | None = None) -> LocalModel:
-    """The version that `model` names now: `name`, `name@v3` or `USE_CASE@production`. `workspace` as of `connect`.
+def load(model: str | Path, workspace: str | Path | None = None) -> LocalModel:
+    """The version that `model` names now: `name`, `name@v3` or `USE_CASE@production`; `workspace` as of `connect`. Or a
+    folder that export_model wrote, as a Path or a text with a slash: it needs no workspace.
 
     Its files are checked. Raises ToolError NOT_FOUND for an unknown name, REFUSED for files that changed since they
     were sealed or whose signature is broken, and INVALID for a model that others serve.
     """
+    if isinstance(model, Path) or ("/" in model and ":" not in model):
+        return open_export(Path(model).expanduser())
     client = connect(workspace)
     found = client.describe_model(model=model)
     if found.trust and (found.trust.intact is False or found.trust.signature == "broken"):

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
+
 from speciate import modalities
 from speciate.datasets import operations
 from speciate.datasets.curate import missing_packages
@@ -23,7 +25,7 @@ from speciate.datasets.sources import reasoning_gym
 from speciate.errors import Call, unknown
 from speciate.evaluation import metric_libraries
 from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
-from speciate.server.mcp.arguments import input_schema, is_deferred, output_schema
+from speciate.server.mcp.arguments import compact_schema, input_schema, is_deferred, written_result
 from speciate.server.tool_api import DECLARED
 from speciate.tasks.families import preference
 from speciate.training.language_hyperparameters import (
@@ -128,8 +130,18 @@ def _methods(task: Task | None) -> list[Option]:
             what = METHOD_DESCRIPTIONS[name] + (f" Base models: {', '.join(bases)}." if bases else "")
             form = parameters_of(name, task.name) if task else parameters
             lacking = _needs("sft" if issubclass(form, LanguageParameters) else TEXT_TO_IMAGE if draws else name)
-            found.append(Option(name, what, form.model_json_schema(), lacking))
+            found.append(Option(name, what, _parameters_schema(form), lacking))
     return found
+
+
+def _parameters_schema(form: type[BaseModel]) -> Mapping[str, Any]:
+    """Without the fields of each kind of reward, which `list_options(kind='reward')` has."""
+    schema = form.model_json_schema()
+    rewards = schema["properties"].get("rewards")
+    if rewards is not None:
+        kinds = ", ".join(REWARD_SPECS)
+        rewards["items"] = {"type": "object", "description": f"By its kind: {kinds}; list_options(kind='reward')."}
+    return compact_schema(schema)
 
 
 def _is_learned_by(task: Task, method: str) -> bool:
@@ -170,7 +182,10 @@ def _formats(task: Task | None) -> list[Option]:
 
 def _operations(task: Task | None) -> list[Option]:
     found = [operations.find(name) for name in sorted(operations.table())]
-    return [Option(each.name, each.what, each.parameters.model_json_schema(), missing_packages(each)) for each in found]
+    return [
+        Option(each.name, each.what, compact_schema(each.parameters.model_json_schema()), missing_packages(each))
+        for each in found
+    ]
 
 
 def _rewards(task: Task | None) -> list[Option]:
@@ -181,7 +196,7 @@ def _rewards(task: Task | None) -> list[Option]:
         Option(
             kind,
             spec.__doc__ or "",
-            spec.model_json_schema(),
+            compact_schema(spec.model_json_schema()),
             (sandboxed_rewards.INSTALL,) if sandboxed_rewards.lacks_library(kind) else (),
         )
         for kind, spec in REWARD_SPECS.items()
@@ -206,7 +221,8 @@ def _arguments(task: Task | None) -> list[Option]:
 def _results(task: Task | None) -> list[Option]:
     """What each tool answers, with all fields: tools/list names those of the first level and what is in them."""
     return [
-        Option(name, f"What {name} answers.", output_schema(each.result), ()) for name, each in sorted(DECLARED.items())
+        Option(name, f"What {name} answers.", written_result(each.result), ())
+        for name, each in sorted(DECLARED.items())
     ]
 
 

@@ -7,6 +7,7 @@ imports no MCP library either, so declarations load in milliseconds.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import json
 import operator
@@ -50,10 +51,13 @@ Arguments = ParamSpec("Arguments")
 
 # Arguments that many tools take
 
-IdempotencyKey = Annotated[str | None, Field(max_length=200, description="For safe repeats.")]
-DryRunFlag = Annotated[bool, Field(description="Only check and estimate.")]
+IdempotencyKey = Annotated[str | None, Field(max_length=200, description="Safe repeats.")]
+DryRunFlag = Annotated[bool, Field(description="Only estimate.")]
 Limit = Annotated[int, Field(ge=1, le=500, description="Page size.")]
-Cursor = Annotated[str | None, Field(description="next_cursor of the page before.")]
+Cursor = Annotated[str | None, Field(description="A next_cursor.")]
+
+LISTED_ELSEWHERE = "x-listed-elsewhere"
+"""In a schema: `tools/list` leaves this enumeration to the argument that the description names."""
 
 
 ToolSet = Literal["all", "core"]
@@ -108,6 +112,19 @@ class Result(BaseModel):
     untrusted_characters: ClassVar[int] = 12_000
     """How much foreign text one answer may hold; raise it where the caller chooses the amount."""
 
+    def df(self) -> Any:
+        """The table in this result as a frame of pandas, else of polars, else of Arrow. A list may go on behind
+        `next_cursor`; `Client.table` reads all pages of a query. Raises INVALID where there is no table."""
+        frames = importlib.import_module("speciate.server.result_frames")  # pyarrow is not needed to declare tools
+        table = frames.table_of(self.model_dump(mode="python"))
+        if table is None:
+            raise SpeciateError(
+                Code.INVALID,
+                f"{type(self).__name__} has no table.",
+                f"Read its fields: {', '.join(type(self).model_fields)}.",
+            )
+        return frames.frame(table)
+
 
 class NextAction(Result):
     """A call worth making next, with its arguments filled in."""
@@ -149,6 +166,20 @@ class ToolImage(NamedTuple):
 
     data: bytes
     mime: str = "image/png"
+
+
+_PAGE, _PAGE_BYTES = 20, 14_000
+
+
+def fitting(items: Sequence[Result], limit: int) -> int:
+    """How many of the first items one page holds: with long ones it ends before `limit`, and its cursor goes on. A
+    caller who asks for more than the usual page gets more."""
+    left = _PAGE_BYTES * max(1, limit // _PAGE)
+    for number, item in enumerate(items):
+        left -= len(item.model_dump_json(exclude_none=True).encode())
+        if left < 0 and number:
+            return number
+    return len(items)
 
 
 # Declaring a tool

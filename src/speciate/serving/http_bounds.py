@@ -149,6 +149,18 @@ class _Bounded(_Protocol):
             self.transport.abort()
 
 
+class TrimmedHeaders:
+    """Middleware: white space around a field's value is no part of it (RFC 9110, 5.5), and the parser keeps some."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "headers": [(name, value.strip(b" \t")) for name, value in scope["headers"]]}
+        await self._app(scope, receive, send)
+
+
 class BoundedBodies:
     """Middleware: a body of more than `most` bytes is answered with 413. What is left of a body after an answer is
     dropped: a connection that is closed over unread bytes is reset, and its client may never see the answer."""

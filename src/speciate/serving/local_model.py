@@ -17,6 +17,7 @@ from speciate.models import sealed
 from speciate.models.model_card import ModelCard
 from speciate.serving import predict_worker
 from speciate.serving.items import AnswerPayload, Item
+from speciate.tasks.task import Predictor
 
 LocalInput = str | bytes | Path | Mapping[str, Any]
 """A text (of another modality: a file's path), a file's bytes, a file, or a row as column -> value."""
@@ -32,14 +33,17 @@ class LocalAnswer(NamedTuple):
 
 
 class LocalModel:
-    """One version of a model. Its weights are read with the first answer, and kept."""
+    """One version of a model, or an exported folder. Its weights are read with the first answer, and kept.
 
-    def __init__(self, folder: Path, card: ModelCard) -> None:
-        self.folder, self.card = folder, card
+    `predictor`: what answers, where that is not the version's own code.
+    """
+
+    def __init__(self, folder: Path, card: ModelCard, predictor: Predictor | None = None) -> None:
+        self.folder, self.card, self._predictor = folder, card, predictor
 
     @property
     def ref(self) -> str:
-        return self.card.ref
+        return self.card.ref if self.card.version else str(self.folder)
 
     def predict(self, examples: Sequence[LocalInput]) -> list[LocalAnswer]:
         """One answer for each example, in their order; an example that cannot be read has an error of its own.
@@ -55,7 +59,10 @@ class LocalModel:
             "ignored_parts": list(self.card.ignored_parts),
             "items": items,
         }
-        found = predict_worker.answer(payload)["predictions"]
+        if self._predictor is None:
+            found = predict_worker.answer(payload)["predictions"]
+        else:
+            found = predict_worker.answer_with(self._predictor, payload)["predictions"]
         return [LocalAnswer(each["output"], each["confidence"], each["error"]) for each in found]
 
     def __call__(self, example: LocalInput) -> Any:

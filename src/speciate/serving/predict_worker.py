@@ -48,7 +48,11 @@ _MODELS = 4
 
 def answer(payload: AnswerPayload) -> AnswerResult:
     """Predictions of the items, in their order."""
-    model = _load_model(payload["model"])
+    return answer_with(_load_model(payload["model"]), payload)
+
+
+def answer_with(model: Predictor, payload: AnswerPayload) -> AnswerResult:
+    """As `answer`, by a model that is loaded."""
     decoded = [_decode(item, payload) for item in payload["items"]]
     usable = [example for example in decoded if isinstance(example, Example)]
     chats = [

@@ -200,6 +200,6 @@ def test_an_argument_that_few_calls_need_is_named_and_one_that_is_short_is_writt
     assert listed["properties"]["rules"] == {
         "type": "array",
         "items": {"type": "object"},
-        "description": "Conditions. Fields: what, much; see list_options(kind='argument', name='do.rules')",
+        "description": "Conditions. Fields: what, much; list_options(kind='argument', name='do.rules')",
     }
     assert listed["required"] == ["name"]

@@ -46,7 +46,7 @@ import speciate.resources
 import speciate.tools
 from speciate import __version__
 from speciate.environment import made_unnamed
-from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError
 from speciate.governance import authorization
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -54,6 +54,7 @@ from speciate.loop.effort import CallCounter
 from speciate.server.mcp import library, prompts
 from speciate.server.mcp.arguments import Schema, ToolArguments, as_listed, input_schema, outline, output_schema, parse
 from speciate.server.mcp.completion import MOST, complete
+from speciate.server.mcp.guesses import unknown_tool
 from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
@@ -255,7 +256,7 @@ class Server:
 
     def _find(self, tool: str) -> _PreparedTool:
         if tool not in self._ready:
-            raise unknown("tool", tool, self._ready, "Call one of the tools that tools/list names.")
+            raise unknown_tool(tool, self._ready)
         return self._ready[tool]
 
     # Building

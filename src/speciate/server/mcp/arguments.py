@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.finite import is_finite
+from speciate.server.mcp.guesses import owners
+from speciate.server.tool_api import LISTED_ELSEWHERE
 
 Schema = dict[str, Any]
 """A JSON schema, draft 2020-12."""
@@ -23,11 +25,11 @@ ToolArguments = Mapping[str, Any]
 ParsedArguments = dict[str, Any]
 """Arguments by the types of the tool's function, validated, with defaults."""
 
-MOST_WRITTEN_OUT = 450
+MOST_WRITTEN_OUT = 200
 """Characters. A longer argument is listed by the names of its fields; `list_options(kind='argument')` has all of it."""
 _LENGTHS = ("maxLength", "minLength", "pattern")
-_FAR = 1000
-"""An upper bound above that is met by nobody by chance."""
+_FAR, _FAR_ITEMS = 1000, 11
+"""An upper bound of that much is met by nobody by chance: of a number, of a list."""
 _SHOWN = 4
 """Mistakes of one call that are spelled out, at most."""
 _ALIKE = ("next_actions", "estimate")
@@ -44,21 +46,21 @@ _KINDS = {
 
 def input_schema(model: type[BaseModel]) -> Schema:
     """The JSON schema of a tool's arguments, as short as it can be said."""
-    schema = _compact(model.model_json_schema())
+    schema = compact_schema(model.model_json_schema())
     return {"type": "object", "properties": schema.get("properties", {}), **_without(schema, "type", "properties")}
 
 
 def output_schema(annotation: Any) -> Schema:
     """The JSON schema of a result. Fields that may be None are optional: answers leave them out."""
-    schema = _compact(TypeAdapter(annotation).json_schema())
+    schema = compact_schema(TypeAdapter(annotation).json_schema())
     return schema if schema.get("type") == "object" else {"type": "object", **schema}
 
 
 def as_listed(tool: str, schema: Schema) -> Schema:
     """The arguments as `tools/list` shows them: what few calls need is named there and shown by `list_options`. Bounds
-    that nobody meets by chance (lengths, above 0) are left to the refusal, and so are unknown fields of objects."""
+    that nobody meets by chance (lengths, above 0) are left to the refusal, and so are unknown arguments and fields."""
     fields = {name: _listed_field(f"{tool}.{name}", field) for name, field in schema["properties"].items()}
-    return schema | {"properties": fields}
+    return _without(schema, "additionalProperties") | {"properties": fields}
 
 
 def is_deferred(field: Schema) -> bool:
@@ -74,14 +76,15 @@ def _listed_field(name: str, field: Schema) -> Schema:
     fields = field.get("items", field)["properties"]
     said = field.get("description", "").split("\n")[0]
     if not all(each in said for each in fields):  # else the description has said them all
-        where = f"see list_options(kind='argument', name='{name}')"
+        where = f"list_options(kind='argument', name='{name}')"
         said = f"{said} Fields: {', '.join(fields)}; {where}".strip()
     short = {"type": field["type"], "description": said.removesuffix(".")}
     return short | ({"items": {"type": "object"}} if field["type"] == "array" else {})
 
 
 def _without_obvious(part: Any) -> Any:
-    """Without what a caller would not have done otherwise: lengths, defaults of nothing, "above 0"; and last stops."""
+    """Without what a caller would not have done otherwise: lengths, defaults of nothing, "above 0"; and last stops. The
+    description shows the form of a map."""
     if isinstance(part, list):
         return [_without_obvious(each) for each in part]
     if not isinstance(part, dict):
@@ -92,6 +95,8 @@ def _without_obvious(part: Any) -> Any:
             kept[key] = {name: _without_obvious(each) for name, each in value.items()}
         elif key == "description":
             kept[key] = value.removesuffix(".")
+        elif key == "additionalProperties" or (key == "enum" and part.get(LISTED_ELSEWHERE)):
+            continue
         elif key in ("enum", "const", "default", "examples") or not isinstance(value, dict | list):
             kept |= {} if _is_obvious(key, value) else {key: value}
         else:
@@ -100,13 +105,13 @@ def _without_obvious(part: Any) -> Any:
 
 
 def _is_obvious(key: str, value: Any) -> bool:
-    if key in ("minimum", "exclusiveMinimum"):
-        return bool(value == 0)
+    if key in ("minimum", "exclusiveMinimum", "minItems"):
+        return bool(value <= 1)
     if key in ("maximum", "maxItems"):
-        return bool(value > _FAR)
+        return bool(value >= (_FAR if key == "maximum" else _FAR_ITEMS))
     if key == "default":
-        return value is False or value in ("", [])
-    return key in _LENGTHS or (key == "additionalProperties" and isinstance(value, bool))
+        return value is False or value in (0, "", "none", [])
+    return key in _LENGTHS or key == LISTED_ELSEWHERE
 
 
 def outline(schema: Schema) -> Schema:
@@ -128,6 +133,30 @@ def _of_both(one: Schema, other: Schema) -> Schema:
     values = [each.get("enum", [each["const"]] if "const" in each else []) for each in (one, other)]
     both = {"enum": list(dict.fromkeys([*values[0], *values[1]]))} if all(values) else {}
     return {"type": one["type"], **both}
+
+
+def written_result(annotation: Any) -> Schema:
+    """The schema of a result as a reader wants it: all fields, and nothing that is about what is sent."""
+    read: Schema = _without_bounds(output_schema(annotation))
+    return read
+
+
+def _without_bounds(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_without_bounds(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    kept: Schema = {}
+    for key, value in part.items():
+        if key == "properties":
+            kept[key] = {name: _without_bounds(each) for name, each in value.items()}
+        elif key in ("minItems", "maxItems", "default", "required", *_LENGTHS) or (
+            key == "additionalProperties" and value is False
+        ):
+            continue
+        else:
+            kept[key] = value if key in ("enum", "const", "examples") else _without_bounds(value)
+    return kept
 
 
 def _outlined_field(name: str, field: Schema) -> Schema:
@@ -185,7 +214,7 @@ def _unquote(value: Any, schema: Schema) -> Any:
 
 
 def _refusal(tool: str, schema: Schema, details: Sequence[ErrorDetails]) -> SpeciateError:
-    sentences = list(dict.fromkeys(_error_sentence(schema, detail) for detail in details))
+    sentences = list(dict.fromkeys(_error_sentence(tool, schema, detail) for detail in details))
     more = f"; and {len(sentences) - _SHOWN} more" if len(sentences) > _SHOWN else ""
     required = schema.get("required", ())
     known = ", ".join(f"{name} (required)" if name in required else name for name in schema["properties"])
@@ -206,12 +235,14 @@ def _whole_arguments(tool: str, schema: Schema, details: Sequence[ErrorDetails])
     ]
 
 
-def _error_sentence(schema: Schema, detail: ErrorDetails) -> str:
+def _error_sentence(tool: str, schema: Schema, detail: ErrorDetails) -> str:
     path, kind, context = detail["loc"], detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
         where = f" in {_name(path[:-1])}" if len(path) > 1 else ""
         names = _schema_at(schema, path[:-1]).get("properties", {})
-        return f"there is no argument {str(path[-1])!r}{where}, {closest(str(path[-1]), names).rstrip('.?')}"
+        name = str(path[-1])
+        owner = owners(name, tool) if len(path) == 1 else ""
+        return f"there is no argument {_quote_value(name)}{where}, {closest(name, names).rstrip('.?')}{owner}"
     if kind == "missing":
         return f"{_name(path)} is missing"
     found = _schema_at(schema, path)
@@ -266,9 +297,10 @@ def _schema_at(schema: Schema, path: Sequence[int | str]) -> Schema:
 # Shorter schemas
 
 
-def _compact(schema: Schema) -> Schema:
-    definitions = schema.pop("$defs", {})
-    compact = _inline_references(schema, definitions, ())
+def compact_schema(schema: Schema) -> Schema:
+    """The schema of a model without titles, references and unions with null: what it says, in fewer words."""
+    definitions = schema.get("$defs", {})
+    compact = _inline_references(_without(schema, "$defs"), definitions, ())
     assert isinstance(compact, dict)
     return compact
 

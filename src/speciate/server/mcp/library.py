@@ -44,7 +44,7 @@ from speciate.server.frames import LONGEST, Splitter, check
 from speciate.server.mcp.subscriptions import Updates
 from speciate.server.request_log import Networks, Request, RequestLog, client_address
 from speciate.server.tool_api import Caller
-from speciate.serving.http_bounds import BoundedBodies
+from speciate.serving.http_bounds import BoundedBodies, TrimmedHeaders
 
 MODERN_VERSIONS = frozenset(MODERN_PROTOCOL_VERSIONS)
 HTTP_PATH = "/mcp"
@@ -228,7 +228,8 @@ def http_app(server: MCPServer, token: str, port: int, team: TeamDoor | None = N
         streamable_http_path=HTTP_PATH, transport_security=security, max_request_body_size=LONGEST, **options
     )
     app.add_middleware(Bearer, token=token, team=team)
-    app.add_middleware(BoundedBodies, most=LONGEST)  # the last one is the outermost
+    app.add_middleware(BoundedBodies, most=LONGEST)
+    app.add_middleware(TrimmedHeaders)  # the last one is the outermost
     return app
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
@@ -24,7 +25,12 @@ ERROR = "speciate/error"
 """Key of `_meta` that holds code, message and recovery of an error, for programs."""
 
 _LONGEST_ERROR = 4_000
+_LONGEST_ADVICE = 2_000
+"""Characters of advice that stay whole where the rest is cut."""
 _LONGEST_FOREIGN = 1_000
+_LONGEST_WORD = 80
+_LONG = re.compile(r"[^\s,]{1000,}")
+"""What no name and no path is."""
 
 
 ToolDocument = dict[str, Any]
@@ -64,14 +70,18 @@ def render(result: Any) -> CallToolResult:
 def render_error(tool: str, error: SpeciateError, arguments: ToolArguments | None = None) -> CallToolResult:
     """What failed, why, what is valid and the next call, as a tool error that the model reads. What a library said of
     it is the last line, as JSON below `untrusted`. `arguments`: of the call that was refused, where it is known."""
-    recovery = f"\nNext: {error.recovery}" if error.recovery else ""
-    message = clean_text(f"{tool} ({error.code}): {error.message}{recovery}")
+    said, advice = _shortened(error.message), _shortened(error.recovery)
+    if len(said) + len(advice) > _LONGEST_ERROR and len(advice) < _LONGEST_ADVICE:
+        left = _LONGEST_ERROR - _LONGEST_ADVICE
+        said = said if len(said) <= left else f"{said[:left]}… [{len(said) - left:,} more characters]"
+    recovery = f"\nNext: {advice}" if advice else ""
+    message = clean_text(f"{tool[:_LONGEST_WORD]} ({error.code}): {said}{recovery}")
     if len(message) > _LONGEST_ERROR:
         message = f"{message[:_LONGEST_ERROR]}… [{len(message) - _LONGEST_ERROR:,} more characters]"
     meta: dict[str, object] = {
         "code": error.code,
-        "message": clean_text(error.message),
-        "recovery": clean_text(error.recovery),
+        "message": clean_text(said),
+        "recovery": clean_text(advice),
     }
     calls = [whole for each in error.next_documents() if (whole := complete(each, tool, arguments))]
     if calls:
@@ -80,6 +90,13 @@ def render_error(tool: str, error: SpeciateError, arguments: ToolArguments | Non
         foreign = clean({FIELD: {"error_text": error.foreign}}, _LONGEST_FOREIGN)
         message, meta = f"{message}\n{compact(foreign)}", meta | foreign
     return CallToolResult(content=[text(message)], is_error=True, _meta={ERROR: meta})
+
+
+def _shortened(words: str) -> str:
+    """A value that is as long as a file is named by its beginning, so that what to do next is not cut off."""
+    return _LONG.sub(
+        lambda found: f"{found[0][:_LONGEST_WORD]}… [{len(found[0]) - _LONGEST_WORD:,} more characters]", words
+    )
 
 
 def compact(document: Any) -> str:
