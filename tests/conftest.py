@@ -19,7 +19,8 @@ from hypothesis import settings
 from speciate.datasets.loading.loader import Example
 from speciate.environment import cores, uncollected
 from speciate.evaluation.predictors import timing
-from speciate.jobs.zygote import PRELOADS
+from speciate.jobs import executors
+from speciate.jobs.zygote import PRELOADS, SANDBOXED
 from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -52,6 +53,27 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() * 3 // 2 if cores() > 1 else 1
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[object]) -> None:
+    """Several workers are forks of one process that has made the imports of all that they collect."""
+    if forks.executes or len(specs) == 1 or config.invocation_params.dir != config.rootpath:
+        return
+    from execnet import gateway_base, gateway_io
+
+    class Forked(gateway_io.Popen2IOMaster):
+        def __init__(self, args: Sequence[str], execmodel: gateway_base.ExecModel) -> None:
+            self.popen = forks.start([sys.executable, "-m", "tests.suite_worker"], stdin=forks.PIPE, stdout=forks.PIPE)
+            gateway_base.Popen2IO.__init__(self, self.popen.stdin, self.popen.stdout, execmodel=execmodel)
+
+    gateway_io.Popen2IOMaster = Forked  # type: ignore[misc]
+    profile = config.getoption("--hypothesis-profile", None)
+    run = config.pluginmanager.getplugin("dsession").nodemanager.testrunuid
+    forks.fork_workers(
+        run, [*config.args, *(["--hypothesis-profile", profile] if profile else [])],
+        all_families=config.args_source is config.ArgsSource.TESTPATHS,
+    )  # fmt: skip
+
+
 def _brief_latencies(
     models: Sequence[timing.TimedModel], drawn: Sequence[Sequence[Example]]
 ) -> tuple[list[list[float]], list[timing.ReferenceTime]]:
@@ -63,10 +85,20 @@ def _brief_latencies(
 _latencies, _REFERENCE = timing._latencies, timing._REFERENCE
 
 
+@pytest.fixture(scope="session")
+def torch_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
+    """Where sandboxed processes are forked that answer with torch, as a daemon has them forked. It is started when the
+    first asks."""
+    zygotes = executors._Zygotes(tmp_path_factory.getbasetemp())
+    yield zygotes.address(SANDBOXED)
+    zygotes.close()
+
+
 @pytest.fixture(autouse=True)
-def own_warm_parent() -> Iterator[None]:
-    """Whoever calls a worker in this process is told its daemon's warm parent, here none: all that come after would
-    start programs instead of forks."""
+def own_warm_parents(torch_parent: str | None) -> Iterator[None]:
+    """Whoever calls a worker in this process is told its daemon's warm parent, here none, and an engine that ends lets
+    its zygotes go: all that come after would start programs, or import torch, instead of being forks."""
+    warm.offer("torch", torch_parent)
     yield
     warm._given.clear()
 

@@ -35,7 +35,7 @@ import termios
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import IO, Any, NoReturn
@@ -102,7 +102,12 @@ class Fork:
             self.stdin = self._end(stack, theirs, stdin, 0)
             self.stdout = self._end(stack, theirs, stdout, 1)
             self.stderr = self._end(stack, theirs, stderr, 2)
-            self._asked = _connected(_family(command))
+            try:
+                self._asked = _connected(_family(command))
+            except ConnectionError:
+                for stream in filter(None, (self.stdin, self.stdout, self.stderr)):
+                    stream.close()
+                raise
             message = json.dumps({"run": json.dumps(request)}).encode()
             socket.send_fds(self._asked, [message], [*theirs, *pass_fds])
         self._lines = self._asked.makefile("r")
@@ -200,6 +205,8 @@ def _family(command: Sequence[str]) -> str:
     module, *arguments = command[command.index("-m") + 1 :]
     if module == "speciate.jobs.zygote":
         return "torch" if arguments[1] == "torch" else "classical"
+    if module == "tests.suite_worker":
+        return "workers"
     return "classical" if module in _CLASSICAL_PROGRAMS else "programs"
 
 
@@ -225,31 +232,50 @@ def _start() -> None:
     long as the process that started the workers."""
     global _folder  # noqa: PLW0603 - one for the whole process
     if run := os.environ.get("PYTEST_XDIST_TESTRUNUID"):
-        shared = Path(tempfile.gettempdir(), f"forks-{run}")
-        shared.mkdir(mode=0o700, exist_ok=True)
-        _folder = str(shared)
-        with (shared / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (shared / "programs").exists():
-                _listen(os.getppid(), shared=True).wait()
+        _share(run, os.getppid())
         return
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
     _folder = folder.name
-    server = _listen(os.getpid(), shared=False)
+    server = _listen(_FAMILIES, "forks", os.getpid(), shared=False)
     atexit.register(_end, server)
 
 
-def _listen(watched: int, *, shared: bool) -> subprocess.Popen[bytes]:
-    """`shared`: what is started goes on as nobody's child, for it is no more this process's than another worker's."""
+def _share(run: str, starter: int) -> None:
+    """`starter`: the process that starts the workers of this run."""
+    global _folder  # noqa: PLW0603 - one for the whole process
+    shared = Path(tempfile.gettempdir(), f"forks-{run}")
+    shared.mkdir(mode=0o700, exist_ok=True)
+    _folder = str(shared)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "programs").exists():
+            _listen(_FAMILIES, "forks", starter, shared=True).wait()
+
+
+def fork_workers(run: str, collected: Sequence[str], *, all_families: bool) -> None:
+    """In the process that starts the workers of a run of pytest-xdist: from now on `start` forks `tests.suite_worker`
+    of a process that has imported what these arguments of pytest collect. `all_families`: those of programs make their
+    imports meanwhile, for all will be asked for."""
+    _share(run, os.getpid())
+    _listen(("workers",), "suite_worker", os.getpid(), shared=True, more=repr([*collected])).wait()
+    for family in _FAMILIES if all_families else ():
+        _connected(family).close()
+
+
+def _listen(
+    families: Iterable[str], served: str, watched: int, *, shared: bool, more: str = ""
+) -> subprocess.Popen[bytes]:
+    """`served`: the file beside this one whose `serve` serves these families. `shared`: what is started goes on as
+    nobody's child, for it is no more this process's than another worker's."""
     with contextlib.ExitStack() as stack:
-        listeners = {name: stack.enter_context(socket.socket(socket.AF_UNIX)) for name in _FAMILIES}
+        listeners = {name: stack.enter_context(socket.socket(socket.AF_UNIX)) for name in families}
         for name, listener in listeners.items():
             listener.bind(f"{_folder}/{name}")
             listener.listen(64)
         numbers = {name: listener.fileno() for name, listener in listeners.items()}
         leave = "import os; os.fork() and os._exit(0); os.setsid(); " if shared else ""
-        code = f"{leave}from tests.forks import serve; serve({numbers!r}, {_folder!r}, {watched}, {shared})"
+        code = f"{leave}from tests.{served} import serve; serve({numbers!r}, {_folder!r}, {watched}, {more or shared})"
         return subprocess.Popen(
             [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=list(numbers.values()),
             stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | LIBRARIES,
@@ -410,7 +436,7 @@ def _status_of(module: str) -> int:
     """Run it as a program to its end, but for the interpreter's: to take apart what was imported would copy it all."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'speciate.* found in sys.modules", RuntimeWarning)
+            warnings.filterwarnings("ignore", "'(speciate|tests).* found in sys.modules", RuntimeWarning)
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
