@@ -12,6 +12,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: 
 os.environ["WNSEARCHDIR"] = "/nowhere"  # whether WordNet is installed decides no test
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every process of ours; read when torch is imported
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # too; read when numpy is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more workers than cores: a second thread spins for its share
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # what a test says of threads, and what our own runs set, goes first
 
 import pytest
 from hypothesis import settings
