@@ -55,7 +55,7 @@ loop-modalities: install  ## the loop alone in five modalities, a sentence and a
 test: install    ## the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-slow: install  ## those that take minutes, too: the kill suite, every row of docs/training.md
+test-slow: install  ## those that take minutes, too; a long file in pieces: pytest -m slow FILE --part 1/3
 	$(BIN)/python -m pytest --hypothesis-profile thorough -m "slow or not slow"
 
 test-table: install  ## each row of the table in docs/training.md, trained for real

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -39,6 +40,24 @@ warm.MODULES = (  # or each test's pool would import them, to load its model or 
 )  # fmt: skip
 forks.start_programs_here()
 os.fsync = os.fstat  # type: ignore[assignment]  # no test cuts the power; a sync waits for whatever else the disk does
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", metavar="K/N", help="of the chosen tests the K-th of N parts, drawn by their names")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`--part`: a file that takes longer than there is time for, in pieces; all N parts together are all of it."""
+    if (part := config.getoption("--part")) is None:
+        return
+    number, _, parts = part.partition("/")
+    if not (number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise pytest.UsageError(f"--part {part}: 1/3 to 3/3 are the three parts of three")
+    drawn = sorted((each.nodeid for each in items), key=lambda name: hashlib.sha256(name.encode()).digest())
+    kept = set(drawn[int(number) - 1 :: int(parts)])
+    config.hook.pytest_deselected(items=[each for each in items if each.nodeid not in kept])
+    items[:] = [each for each in items if each.nodeid in kept]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -78,6 +78,10 @@ class Fork:
     """A fork that runs `[python, (-P), -m, MODULE, *arguments]`. As subprocess.Popen, as far as tests ask for it;
     `terminal`: standard input is a pseudo-terminal, which becomes the one of the process's own session."""
 
+    stdin: IO[bytes] | None = None
+    stdout: IO[bytes] | None = None
+    stderr: IO[bytes] | None = None
+
     def __init__(
         self,
         command: Sequence[str],
@@ -98,22 +102,20 @@ class Fork:
             "numbers": [0, 1, 2, *pass_fds],
         }  # fmt: skip
         theirs: list[int] = []
-        with contextlib.ExitStack() as stack:
-            self.stdin = self._end(stack, theirs, stdin, 0)
-            self.stdout = self._end(stack, theirs, stdout, 1)
-            self.stderr = self._end(stack, theirs, stderr, 2)
-            try:
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._close_streams)
+            with contextlib.ExitStack() as stack:
+                self.stdin = self._end(stack, theirs, stdin, 0)
+                self.stdout = self._end(stack, theirs, stdout, 1)
+                self.stderr = self._end(stack, theirs, stderr, 2)
                 self._asked = _connected(_family(command))
-            except ConnectionError:
-                for stream in filter(None, (self.stdin, self.stdout, self.stderr)):
-                    stream.close()
-                raise
-            message = json.dumps({"run": json.dumps(request)}).encode()
-            socket.send_fds(self._asked, [message], [*theirs, *pass_fds])
-        self._lines = self._asked.makefile("r")
-        if not (told := self._lines.readline()):
-            raise ConnectionError("the process that forks ended")
-        self.pid = int(json.loads(told)["pid"])
+                message = json.dumps({"run": json.dumps(request)}).encode()
+                socket.send_fds(self._asked, [message], [*theirs, *pass_fds])
+            self._lines = self._asked.makefile("r")
+            if not (told := self._lines.readline()):
+                raise ConnectionError("the process that forks ended")
+            self.pid = int(json.loads(told)["pid"])
+            failed.pop_all()
 
     @staticmethod
     def _end(stack: contextlib.ExitStack, theirs: list[int], asked: Any, number: int) -> IO[bytes] | None:
@@ -140,10 +142,13 @@ class Fork:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._close_streams()
+        self.wait()
+
+    def _close_streams(self) -> None:
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream:
                 stream.close()
-        self.wait()
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
@@ -175,7 +180,7 @@ class Fork:
 def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
     """The program of `command`, by fork, or by execution where a test asks for it."""
     if not executes:
-        with contextlib.suppress(ConnectionError):  # a daemon that outlives the process that tests
+        with contextlib.suppress(OSError):  # as for a daemon that outlives the process that tests
             return Fork(command, **how)
     return subprocess.Popen(command, **how)
 

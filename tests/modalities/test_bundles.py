@@ -6,11 +6,12 @@ import contextlib
 import io
 import zipfile
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.modalities.bundles import bundle, is_bundle, members_of
+from speciate.modalities.bundles import bundle, is_bundle, members_of, size_of_members
 from speciate.modalities.contract import DecodeError
 
 NAMES = st.text("abc/._-0é", min_size=1, max_size=12).filter(lambda name: not name.endswith("/"))
@@ -22,6 +23,15 @@ def test_what_is_bundled_comes_back_and_order_makes_no_other_bytes(members: dict
     assert members_of(data) == members
     assert bundle(dict(reversed(members.items()))) == data
     assert not members or is_bundle(data)
+    assert not members or size_of_members(data) == sum(map(len, members.values()))
+    assert size_of_members(data + b"more") is None
+
+
+def test_another_zip_without_compression_has_its_own_size() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.zeros(3))
+    assert size_of_members(buffer.getvalue()) is None
+    assert size_of_members(b"PK\x03\x04 no ZIP") is None
 
 
 def test_a_compressed_zip_is_refused_before_it_is_unpacked() -> None:

@@ -362,7 +362,7 @@ def _deep_digits() -> list[tuple[bytes, dict[str, Any]]]:
     return made
 
 
-def _outlined(count: int) -> Problem:
+def outlined(count: int) -> Problem:
     """Organs with lesions and their masks, in the folders of the Medical Segmentation Decathlon."""
 
     def register(workspace: Workspace, folder: Path, name: str) -> Any:
@@ -675,7 +675,7 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "balls and boxes": _files(_bodies, "nii.gz")._replace(learning={"batch_size": 16}),
     "digits in depth": _files(_deep_digits, "nii.gz"),
-    "outlines of organs": _outlined(72)._replace(learning={"batch_size": 6, "num_train_epochs": 10}),
+    "outlines of organs": outlined(72)._replace(learning={"batch_size": 6, "num_train_epochs": 10}),
     "sounds": _files(_sounds, "wav")._replace(by_base={"new:wav2vec2": {"num_train_epochs": 5}}),
     "pitches": _files(_pitched, "wav"),
     "words in tones": _files(_spoken, "wav")._replace(learning={"batch_size": 8, "num_train_epochs": 15}),

@@ -16,6 +16,8 @@ from speciate.modalities.contract import DecodeError
 HEAD = b"PK\x03\x04"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that the format knows
 MOST_MEMBERS = 20_000
+_AROUND, _AROUND_MEMBER = 22, 76
+"""Bytes of a ZIP beside its members: at its end, and for each member beside its name, which stands there twice."""
 _BROKEN = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
 
 
@@ -48,3 +50,17 @@ def members_of(data: bytes) -> dict[str, bytes]:
             return {info.filename: archive.read(info) for info in sorted(found, key=lambda info: info.filename)}
     except _BROKEN as error:
         raise DecodeError("error", f"A damaged bundle: {str(error)[:200]}") from error
+
+
+def size_of_members(data: bytes) -> int | None:
+    """Bytes of all members together; None if these are not the bytes that `bundle` makes, by their length."""
+    if not is_bundle(data):
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = archive.infolist()
+    except _BROKEN:
+        return None
+    size = sum(info.file_size for info in found)
+    around = _AROUND + sum(_AROUND_MEMBER + 2 * len(info.filename.encode()) for info in found)
+    return size if len(data) == size + around else None

@@ -115,7 +115,7 @@ CASES = [
 ]
 ALWAYS = {
     (images, "webdataset"), (texts_of_a_table, "parquet"), (measurements, "csv"), (fractions, "jsonl"),
-    (series, "parquet"), (awkward, "csv"), (mixed_rows, "folder"),
+    (series, "parquet"), (awkward, "csv"), (mixed_rows, "parquet"),
     (audio_clips, "folder"), (texts_in_files, "folder"), (texts_of_a_table, "hf"),
 }  # fmt: skip
 """Each source and each format at least once; the others are slow together."""

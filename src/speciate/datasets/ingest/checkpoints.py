@@ -185,7 +185,7 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
         "fingerprint": pa.array([item.verdict.fingerprint for item in items], pa.string()),
         "sketch": pa.array(sketches, pa.binary()),
     }
-    fields = from_rows([{**item.verdict.fields, **_bytes(item.raw.state)} for item in items])
+    fields = from_rows([{**item.verdict.fields, **_bytes(item)} for item in items])
     return pa.table(
         {
             **{PREFIX + name: column for name, column in known.items()},
@@ -194,5 +194,7 @@ def _part_table(items: Sequence[IngestedFile]) -> pa.Table:
     )
 
 
-def _bytes(state: FileState) -> dict[str, int]:
-    return {"bytes": state.size} if state.size >= 0 else {}
+def _bytes(item: IngestedFile) -> dict[str, str | int | float | None]:
+    """The size of a file; of a bundle that of its members, which the verdict says."""
+    size = item.raw.state.size
+    return {"bytes": item.verdict.fields.get("bytes", size)} if size >= 0 else {}

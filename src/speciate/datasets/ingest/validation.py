@@ -15,6 +15,7 @@ from speciate.datasets.columns import QUALITIES
 from speciate.datasets.sources.file_kinds import explain
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
+from speciate.modalities.bundles import size_of_members
 from speciate.modalities.contract import DecodeError, Modality, PairwiseSimilarity, SketchingByPart
 
 LONGEST_REASON = 1000
@@ -74,13 +75,20 @@ def validate_bytes(modality: Modality[Any], data: bytes, *, as_is: bool = False)
         found = modality.summarize(data)
     except DecodeError as error:
         reason = explain(data, error.detail, modality.suffixes) if error.quality == "error" else error.detail
-        return Verdict(error.quality, reason[:LONGEST_REASON], _header(modality, data), None, None)
+        fields = {**_header(modality, data), **_members_size(data)}
+        return Verdict(error.quality, reason[:LONGEST_REASON], fields, None, None)
     fingerprint = hashlib.sha256(found.fingerprint.encode("utf-8", "surrogatepass")).hexdigest()
-    fields = {**found.header.fields, **found.measures}
+    fields = {**found.header.fields, **found.measures, **_members_size(data)}
     sketch = None if found.sketch is None else found.sketch.hex()
     if found.caution is not None and not as_is:
         return Verdict("partial", found.caution[:LONGEST_REASON], fields, fingerprint, sketch)
     return Verdict("ok", None, fields, fingerprint, sketch)
+
+
+def _members_size(data: bytes) -> dict[str, int]:
+    """What the files of a bundle have together, as if each lay for itself; nothing for other files."""
+    size = size_of_members(data)
+    return {} if size is None else {"bytes": size}
 
 
 def _header(modality: Modality[Any], data: bytes) -> Mapping[str, str | int | float]:

@@ -400,8 +400,7 @@ def _with_fields(
         values = [
             None if each is None or each.content is None
             else was if window and stays
-            else each.size if name == "bytes"
-            else each.verdict.fields.get(name)
+            else each.verdict.fields.get(name, each.size if name == "bytes" else None)
             for each, window, was in zip(made, windows, old, strict=True)
         ]  # fmt: skip
         filled = array(values)

@@ -313,7 +313,8 @@ def _with_verdicts(
     names = {name for each in verdicts for name in each.fields} | {"bytes"}
     for name in sorted(names & set(rows.column_names)):
         kind = rows.schema.field(name).type
-        values = sizes if name == "bytes" else [each.fields.get(name) for each in verdicts]
+        own = sizes if name == "bytes" else [None] * len(verdicts)
+        values = [each.fields.get(name, size) for each, size in zip(verdicts, own, strict=True)]
         found = array(list(values))
         rows = with_column(
             rows, name, found.cast(kind) if found.null_count < len(found) else pa.nulls(len(found), kind)
