@@ -280,10 +280,11 @@ def _listen(
             listener.listen(64)
         numbers = {name: listener.fileno() for name, listener in listeners.items()}
         leave = "import os; os.fork() and os._exit(0); os.setsid(); " if shared else ""
+        programs = served == "forks"  # what is read of them at import is that of a program of ours, not of a test's
         code = f"{leave}from tests.{served} import serve; serve({numbers!r}, {_folder!r}, {watched}, {more or shared})"
         return subprocess.Popen(
             [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=list(numbers.values()),
-            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | LIBRARIES,
+            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | (LIBRARIES if programs else {}),
         )  # fmt: skip
 
 

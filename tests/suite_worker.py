@@ -6,7 +6,6 @@ As `__main__`, what such a worker is: told over its standard input what to be.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -22,9 +21,12 @@ def serve(numbers: Mapping[str, int], folder: str, watched: int, collected: Sequ
     `forks.serve`."""
     watch = os.pidfd_open(watched)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            pytest.main([*collected, "--collect-only", "-qq", "-p", "no:cacheprovider"])
+        # without captures: what binds sys.stderr when it is imported would keep one that is closed
+        pytest.main([*collected, "--collect-only", "-qq", "-s", "-p", "no:cacheprovider"])
+        os.dup2(out, 1)
         from tests.forks import Forks  # after pytest, which wants to see imported what it rewrites
 
         Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch).serve()
