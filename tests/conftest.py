@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -77,7 +78,8 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[object]) -> None:
     """Several workers are forks of one process that has made the imports of all that they collect."""
-    if forks.executes or len(specs) == 1 or config.invocation_params.dir != config.rootpath:
+    plain = all(getattr(spec, "_spec", "popen") == "popen" for spec in specs)
+    if forks.executes or len(specs) == 1 or not plain or config.invocation_params.dir != config.rootpath:
         return
     from execnet import gateway_base, gateway_io
 
@@ -89,10 +91,11 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[object]) -> N
     gateway_io.Popen2IOMaster = Forked  # type: ignore[misc]
     profile = config.getoption("--hypothesis-profile", None)
     run = config.pluginmanager.getplugin("dsession").nodemanager.testrunuid
-    forks.fork_workers(
-        run, [*config.args, *(["--hypothesis-profile", profile] if profile else [])],
-        all_families=config.args_source is config.ArgsSource.TESTPATHS,
-    )  # fmt: skip
+    with contextlib.suppress(OSError):  # a folder whose name is too long for a socket: they are executed
+        forks.fork_workers(
+            run, [*config.args, *(["--hypothesis-profile", profile] if profile else [])],
+            all_families=config.args_source is config.ArgsSource.TESTPATHS,
+        )  # fmt: skip
 
 
 def _brief_latencies(

@@ -308,6 +308,18 @@ def test_not_worse_is_asked_as_on_fresh_rows_where_other_rows_show_the_gain() ->
     passed = decided(near, wide, NOT_WORSE, shown=True)
     assert passed.verdict == "promote"
     assert [one.gate.rule for one in passed.gates] == ["not_worse", "fresh_rows"]
+    said = "holds at 99.968 % intervals, but 'not worse', asked at 95 %, as other rows show the gain"
+    assert passed.gates[-1].reason.endswith(said)
+    recall = Gate(rule="not_worse", metric="recall")  # of which other rows say nothing
+    other = {"recall": near.model_copy(update={"metric": "recall"})}
+    wider = {"recall": wide.model_copy(update={"metric": "recall"})}
+    measured = row().model_copy(update={"metrics": {**row().metrics, "recall": row().metrics["accuracy"]}})
+    fresh = evidence(measured, near)._replace(comparisons=other, examples=200, clusters=200, shown=True)
+    strict = evidence(measured, wide)._replace(
+        comparisons=wider, level=level_for(1, LOOKED), fresh_level=0.95, shown=True
+    )
+    assert gates.decide([recall], fresh, fresh, None).verdict == "promote"
+    assert gates.decide([recall], strict, fresh, LOOKED).verdict == "inconclusive"
     doubtful = comparison(0.02, -0.025, 0.065)
     assert decided(doubtful, doubtful, NOT_WORSE, shown=True).verdict == "inconclusive"
     lost = comparison(-0.05, -0.07, -0.03)

@@ -437,7 +437,7 @@ def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
         remarks.append(
             f"these rows judged {looks.candidates} other candidate(s) before, in {looks.evaluations} evaluation(s), "
             f"and {looks.promotions} promotion(s) rest on them: what passes must also pass by {100 * level:.5g} % "
-            "intervals"
+            "intervals (but 'not worse' where other rows show a gain)"
         )
     elif looks.evaluations:
         others = "" if looks.candidates else ", of no other candidate"

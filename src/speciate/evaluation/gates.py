@@ -111,16 +111,16 @@ def decide(
 
     Of test rows that judged other models before (`looks`), `evidence` has the intervals that account for it, and
     `fresh` those of rows that nobody had asked. A gate fails or cannot tell by the latter. What passes by them must
-    pass by the wider ones too, which is the gate `fresh_rows`. Not so `not_worse` where other rows show a gain: that
-    is one more condition on a claim that already accounts for all its looks, so it cannot make a false one likelier
-    (an intersection-union test: Berger 1982, "Multiparameter hypothesis testing and acceptance sampling").
+    pass by the wider ones too, which is the gate `fresh_rows`. Not so `not_worse` in the metric in which other rows
+    show a gain. That the candidate is better accounts for all its looks there, and one more condition cannot make a
+    false "better" likelier (an intersection-union test: Berger 1982, "Multiparameter hypothesis testing and acceptance
+    sampling"). That it is not worse here is claimed at the level of fresh rows, once for each candidate.
     """
     asked = [gate for gate in gates if gate.rule not in (FRESH_ROWS, "free_method")]
     results = [judge(gate, fresh or evidence) for gate in asked]
     if looks is not None and looks.spent and fresh is not None:
         passed = [one.gate for one in results if one.outcome == "pass"]
-        wider = [gate for gate in passed if not (evidence.shown and gate.rule == "not_worse")]
-        results.append(_fresh_rows(wider, evidence, fresh, looks))
+        results.append(_fresh_rows(passed, evidence, fresh, looks))
     return _verdict(results, evidence)
 
 
@@ -151,11 +151,13 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
         f"{looks.promotions} promotion(s) rest on them"
     )
     strict = strict._replace(reused=True)
-    answers = [_RULES[each.rule](each, strict) for each in passed]
+    once = [each for each in passed if strict.shown and _is_not_worse_in(strict.metric, each)]
+    answers = [_RULES[each.rule](each, strict) for each in passed if each not in once]
     doubts = [answer for answer in answers if answer.outcome != "pass"]
     level = f"{100 * strict.level:.5g} %"
     if not doubts:
-        return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals"))
+        beside = f", but 'not worse', asked at {100 * fresh.level:.5g} %, as other rows show the gain" if once else ""
+        return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals{beside}"))
     needed = max((one.needed.fresh or 0 for one in doubts if one.needed), default=0)
     rows = f"fresh test rows needed, at least {needed:,}" if needed else "fresh test rows needed"
     how = "add_examples with 'test' in a column 'split' adds them"
@@ -163,6 +165,10 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
         f"{before}. At {level} intervals, which allow for that, {doubts[0].reason.partition(';')[0]}; {rows}: {how}"
     )
     return _result(gate, _GateAnswer("inconclusive", reason, _Doubt(needed) if needed else None))
+
+
+def _is_not_worse_in(metric: str, gate: Gate) -> bool:
+    return gate.rule == "not_worse" and gate.metric in (None, metric)
 
 
 def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: Comparison | None) -> Decision:

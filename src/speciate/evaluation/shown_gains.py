@@ -2,7 +2,8 @@
 
 On rows that chose a model before, "not worse" is passed by luck unless the rows are many, and a loop that promotes on
 it collects luck (`gates._not_worse_without_luck`). Where a candidate is surely better on rows that were drawn anew, its
-promotion rests on those; the suite has to show no more than that it is not worse.
+promotion rests on those; the suite has to show no more than that it is not worse, by the intervals of fresh rows:
+what it was asked before widens the others alone (`gates.decide`).
 """
 
 from __future__ import annotations

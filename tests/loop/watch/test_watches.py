@@ -30,6 +30,7 @@ from speciate.resources.watches import watch_episode
 from speciate.server.tool_api import App
 from speciate.settings import Notify, WatchCaps
 from speciate.tools.watches import watch_use_case
+from speciate.training.train_spec import Candidate
 from speciate.use_cases import Definition, Objective, UseCase, UseCaseLimits
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -151,6 +152,22 @@ def test_what_must_go_is_recalled(app: App, year: Year, why: str) -> None:
         )  # fmt: skip
         app.workspace.database.transact(lambda tx: use_cases.define(tx, wanted, policy="auto"))
         assert recalled() == recall.LICENCE
+
+
+def test_networks_with_fresh_weights_are_no_base_models_that_came(
+    app: App, year: Year, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later edition brings more of them, which is no reason to learn anew."""
+    there = [Candidate(method="full", base_model="new:bert"), Candidate(method="probe", base_model="pkg:minilm")]
+    monkeypatch.setattr("speciate.loop.watch.seen.find_modality", lambda database, model: "text")
+    monkeypatch.setattr("speciate.loop.watch.seen.all_candidates", lambda workspace, modality, family: there)
+    define(app.workspace, "first")
+    serve(app.workspace, "first")
+    watch_use_case(app, "first", [Trigger(on="new_base_model")])
+    gatherer = Gatherer(year.workspace)
+    standing = rows.find(app.workspace.database, "first")
+    seen = gatherer.seen(standing, gatherer.around([standing], year.clock.time), year.clock.time)
+    assert seen.bases == ("pkg:minilm",)
 
 
 def test_new_base_models_are_told_once_a_month_by_what_suits(app: App, year: Year) -> None:

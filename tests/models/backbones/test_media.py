@@ -368,6 +368,15 @@ def test_a_u_net_has_a_state_for_each_voxel_of_the_cube() -> None:
     assert states(made, made.prepare(MEDIA["volume"])).grid == (24, 24, 24)
 
 
+@pytest.mark.parametrize("name", NEW)
+def test_what_divides_a_batch_has_no_norms_over_it(name: str) -> None:
+    norms = any(isinstance(each, torch.nn.modules.batchnorm._BatchNorm) for each in built(name).module.modules())
+    assert architectures.ARCHITECTURES[name].divides == (not norms)
+    other = architectures.dividing(name)
+    assert architectures.modality_of(other) == architectures.modality_of(name)
+    assert architectures.ARCHITECTURES[other].divides
+
+
 def test_a_volumes_own_scale_and_the_training_volumes_are_both_seen() -> None:
     """As they come from the scanner, two of them differ; each beside its own values, they hardly do."""
     made = built("new:cnn3d")

@@ -25,7 +25,7 @@ from speciate.training.planning.training_plan import plan_training
 from speciate.training.train_spec import Payload, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests import data
-from tests.training.world import make_dataset, model_path, run_folder, thirds, train_now
+from tests.training.world import make_dataset, model_path, png, run_folder, thirds, train_now
 
 pytest.importorskip("torch")
 QUICK = {"num_train_epochs": 12, "learning_rate": [2e-3], "batch_size": 16}
@@ -164,6 +164,21 @@ def test_a_refusal_names_the_way_that_is_nearest_and_it_can_be_gone(workspace: W
     [again] = error.value.next
     assert again == CallAgain("train_model", {"method": "full", "base_model": "new:tab-resnet"})
     train.plan(spec.model_copy(update={"base_model": "new:tab-resnet"}), workspace)
+
+
+def test_what_divides_batches_takes_a_network_that_can(workspace: Workspace) -> None:
+    images = [png(np.full((16, 16, 3), 3 * place, np.uint8)) for place in range(40)]
+    splits = ["train"] * 24 + ["validation"] * 8 + ["test"] * 8
+    make_dataset(workspace, "shades", "image", {}, labels=["dark", "bright"] * 20, splits=splits, media=images)
+    spec = TrainSpec(name="net", dataset="shades", method="full")
+    taken = [
+        train.plan(spec.model_copy(update={"hyperparameters": options}), workspace).resolved["base_model"]
+        for options in ({}, {"per_device_train_batch_size": 4}, {"per_device_train_batch_size": 64})
+    ]
+    assert taken == ["new:resnet", "new:vit", "new:resnet"]
+    with pytest.raises(SpeciateError, match="too coarse") as error:
+        train.plan(spec.model_copy(update={"base_model": "new:resnet", "task": "object-detection"}), workspace)
+    assert error.value.next == (CallAgain("train_model", {"method": "full", "base_model": "new:vit"}),)
 
 
 def test_a_training_needs_its_name_data_and_method(workspace: Workspace) -> None:

@@ -29,7 +29,7 @@ from speciate.workspace.blobs import write_durably
 from speciate.workspace.packs import PackWriter, index_path
 from speciate.workspace.workspace import Folders
 
-FORM = "1"
+FORM = "2"
 """Raise it if the content of a part comes to mean something else."""
 PREFIX = "item."
 _PATTERN = "part-*.parquet"

@@ -53,6 +53,7 @@ from speciate.promotion.aliases import Alias
 from speciate.promotion.bake import BakeHistories
 from speciate.refs import id_from_key
 from speciate.training.planning.available_methods import all_candidates
+from speciate.training.planning.transferability import comparable
 from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric, find_task
 from speciate.workspace.database import Database
@@ -384,8 +385,8 @@ class Gatherer:
             modality = find_modality(self.workspace.database, alias.model)
             family = find_task(definition.task).family
             found = all_candidates(self.workspace, modality, family) if modality else []
-            named = dict.fromkeys(each.base_model for each in found if each.base_model)
-            bases = tuple(each for each in named if self._allowed(each, definition))
+            named = dict.fromkeys(each.base_model for each in found if comparable(each.base_model))
+            bases = tuple(each for each in named if each and self._allowed(each, definition))
             known = self._known_bases[definition.name] = now, bases
         return known[1]
 

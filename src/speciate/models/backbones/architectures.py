@@ -31,6 +31,8 @@ class Architecture(NamedTuple):
     """The best learning rate that was measured, for AdamW with all weights trained."""
     locates: bool = True
     """Whether its states are fine enough to say where something is, where the medium has places."""
+    divides: bool = True
+    """Whether a batch can be learned in parts: not where its norms are over all examples of a batch (BatchNorm)."""
 
 
 FILES = {
@@ -205,7 +207,7 @@ ARCHITECTURES = {
     ),
     "new:resnet": Architecture(
         "image", "a small residual network of convolutions, the strongest on few images; no boxes or masks",
-        "He et al. 2016", "speciate.models.backbones.image:build", locates=False,
+        "He et al. 2016", "speciate.models.backbones.image:build", locates=False, divides=False,
     ),
     "new:vit": Architecture(
         "image", "a small vision transformer",
@@ -229,7 +231,7 @@ ARCHITECTURES = {
     ),
     "new:inceptiontime": Architecture(
         "time-series", "convolutions of three lengths at once, strong on short series",
-        "Ismail Fawaz et al. 2020", "speciate.models.backbones.time_series:build", 2e-3,
+        "Ismail Fawaz et al. 2020", "speciate.models.backbones.time_series:build", 2e-3, divides=False,
     ),
     "new:patchtst": Architecture(
         "time-series", "a transformer over patches of each channel",
@@ -304,6 +306,15 @@ def names(modality: str) -> list[str]:
 
 def locates(base_model: str) -> bool:
     return base_model not in ARCHITECTURES or ARCHITECTURES[base_model].locates
+
+
+def dividing(base_model: str) -> str:
+    """This one, or where it cannot learn a batch in parts, the first of the same modality that can."""
+    if base_model not in ARCHITECTURES or ARCHITECTURES[base_model].divides:
+        return base_model
+    modality = ARCHITECTURES[base_model].modality
+    others = (name for name, each in ARCHITECTURES.items() if each.modality == modality and each.divides)
+    return next(others, base_model)
 
 
 def usual_rate(base_model: str) -> float:

@@ -78,9 +78,9 @@ def search(
     """The best of `candidates` trainings on `held`; of equal ones the first.
 
     `build(candidate)` makes each anew and must make the same each time; all have the same number of epochs and of
-    steps. Ends early where an evaluation is `enough`, or with the budget. Raises Diverged where all of them do, and
-    what `durable.train` raises. `better(candidate, training, evaluation)`: whenever one is the best so far of its
-    candidate. `steps_after`: what the run does when the search is over, for its progress.
+    steps. Ends early where two evaluations in a row are `enough`, or with the budget. Raises Diverged where all of them
+    do, and what `durable.train` raises. `better(candidate, training, evaluation)`: whenever one is the best so far of
+    its candidate. `steps_after`: what the run does when the search is over, for its progress.
     """
     return _Search(run, candidates, build, held, over_budget, enough, better, steps_after, save_seconds).go()
 

@@ -271,6 +271,12 @@ def check_candidate(
         return candidate.model_copy(update={"base_model": base.ref}), base
     if not suits(base.modality, modality) or (base.fresh and candidate.method in ("probe", "lora")):
         raise _cannot_be_trained(candidate, modality, family, can, base)
+    if family in _LOCATING and not locates(base.ref):
+        raise SpeciateError(
+            Code.INVALID,
+            f"The states of {base.ref} are too coarse to say where something is.",
+            next=[_nearest_candidate(candidate, can)],
+        )
     if candidate.method == "lora" and base.folder and not model_folder.has_matrix(base.folder):
         raise without_linear(base.ref)
     return candidate.model_copy(update={"base_model": base.ref}), base

@@ -72,7 +72,8 @@ def plan_before_fetch(engine: Engine, kind: str, spec: Mapping[str, Any], wanted
     if kind == "evaluate":
         return engine.plan(kind, _evaluate(dict(spec), absent))
     modality = versions.resolve(engine.workspace.database, str(spec.get("dataset", ""))).modality
-    standing_in = next((name for name, each in ARCHITECTURES.items() if suits(each.modality, modality)), None)
+    fitting = [name for name, each in ARCHITECTURES.items() if suits(each.modality, modality) and each.locates]
+    standing_in = next(iter(fitting), None)
     change = _CHANGES.get(kind)
     if standing_in is None or change is None:
         return Plan()

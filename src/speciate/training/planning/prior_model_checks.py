@@ -13,6 +13,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation.contamination import learned_from
 from speciate.models import registry
+from speciate.models.backbones.architectures import dividing
 from speciate.models.language.causal_lm import check as check_writes
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.model_card import ModelCard
@@ -23,6 +24,7 @@ from speciate.tasks import soft_targets
 from speciate.tasks.families import preference
 from speciate.tasks.network_predictor import has_head
 from speciate.training.language_hyperparameters import TEXT_TASKS, VISION_TASK, VISION_VARIANTS
+from speciate.training.networks.optimizer import LoopParameters
 from speciate.training.planning import base_models
 from speciate.training.planning.available_methods import check_candidate
 from speciate.training.planning.base_models import Base
@@ -97,7 +99,18 @@ def resolve_candidate(
         )
     family: Family = "generation" if task.name == preference.PREFERENCE else task.family
     wanted = Candidate(method=base_method(spec.method, task.family), base_model=_student_base(spec, task))
-    return check_candidate(wanted, manifest.modality, family, workspace)
+    candidate, taken = check_candidate(wanted, manifest.modality, family, workspace)
+    if spec.base_model is None and candidate.base_model and _divides_batches(spec):
+        other = candidate.model_copy(update={"base_model": dividing(candidate.base_model)})
+        return check_candidate(other, manifest.modality, family, workspace)
+    return candidate, taken
+
+
+def _divides_batches(spec: TrainSpec) -> bool:
+    """Whether it asks for batches in parts, so that what nobody named should be able to learn them so."""
+    at_once = spec.hyperparameters.get("per_device_train_batch_size")
+    size = spec.hyperparameters.get("batch_size", LoopParameters().batch_size)
+    return (spec.resources.gpu or 0) > 1 or (isinstance(at_once, int) and isinstance(size, int) and at_once < size)
 
 
 def _student_base(spec: TrainSpec, task: Task) -> str | None:
