@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.loading.loader import load_examples
+from speciate.datasets.operations import variants
 from speciate.datasets.operations.variants import AUGMENTATIONS, USUAL, augment
 from speciate.datasets.versions import packed_lanes, resolve
 from speciate.errors import SpeciateError
@@ -85,6 +87,26 @@ def test_a_later_split_drops_variants_of_evaluation_examples(digits: Workspace) 
     assert made.steps[0]["audit"]["variants_left_out"] > 0
     for row in variants:
         assert (row["split"], rows[row["made_from"]]["split"]) == ("train", "train")
+
+
+def test_variants_that_lie_near_a_row_of_another_split_are_left_out() -> None:
+    """Directly or by another variant; a row of its own split, or a refused one, keeps none away."""
+    rows = pa.table({
+        "id": ["a", "b", "c", "d"], "split": ["train", "train", "test", "test"],
+        "quality": ["ok", "ok", "ok", "refused"],
+    })  # fmt: skip
+    made = pa.table({
+        "id": ["a1", "a2", "b1", "b2", "b3"], "split": ["train"] * 5, "quality": ["ok"] * 5,
+    })  # fmt: skip
+
+    class Near:
+        def near_pairs(self, stacked: pa.Table) -> Any:
+            places = {name: place for place, name in enumerate(stacked["id"].to_pylist())}
+            near = [("a", "a1"), ("c", "a2"), ("a2", "b1"), ("b", "b2")]
+            return np.array([[places[one], places[other]] for one, other in near])
+
+    kept, left_out = variants._without_near_copies(made, rows, cast(Any, Near()))
+    assert (kept["id"].to_pylist(), left_out) == (["a1", "b2", "b3"], 2)
 
 
 def test_variants_have_no_variants_and_all_can_be_filtered_away(digits: Workspace) -> None:

@@ -45,8 +45,10 @@ from speciate.datasets.operations.operation import (
     Splits,
     declare_columns,
     refusal,
+    usable_rows,
     usable_rows_in,
 )
+from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.splits import group_names
 from speciate.datasets.versions import Manifest
 from speciate.errors import closest
@@ -115,6 +117,7 @@ class _Audit(TypedDict):
     examples: int
     variants: int
     same_as_another: int
+    near_another_split: int
     made_by: str
     not_made: NotRequired[int]
     reasons: NotRequired[dict[str, int]]
@@ -201,11 +204,13 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
     else:
         made, manifest, by = _augment_cells(of, parameters, context)
     fresh, doubles = _without_duplicates(made, rows)
+    fresh, leaking = _without_near_copies(fresh, rows, context)
     for name in OF_ROWS:
         if name not in rows.column_names:
             rows = with_column(rows, name, pa.nulls(rows.num_rows, pa.string()))
     audit: _Audit = {
-        "examples": len(places), "variants": fresh.num_rows, "same_as_another": doubles, "made_by": by,
+        "examples": len(places), "variants": fresh.num_rows, "same_as_another": doubles, "near_another_split": leaking,
+        "made_by": by,
     }  # fmt: skip
     if lost:
         audit |= {"not_made": lost.total(), "reasons": dict(lost.most_common(_SHOWN))}
@@ -363,6 +368,23 @@ def _without_duplicates(made: pa.Table, rows: pa.Table) -> tuple[pa.Table, int]:
     for content in made[CONTENT].to_pylist():
         kept.append(content not in seen)
         seen.add(content)
+    return made.filter(pa.array(kept, pa.bool_())), kept.count(False)
+
+
+def _without_near_copies(made: pa.Table, rows: pa.Table, context: Context) -> tuple[pa.Table, int]:
+    """The variants that are no near-copy of a row of another split, directly or by others between them, and how many
+    are left out: a change may lead from one row to where another lies, and that would leak."""
+    there = rows.filter(pa.array(usable_rows(rows)))
+    stacked = pa.concat_tables([there, made], promote_options="permissive")
+    found = near_duplicates.clusters(stacked.num_rows, context.near_pairs(stacked))
+    splits = stacked["split"].to_pylist()
+    lies: dict[int, set[str | None]] = {}
+    for cluster, split in zip(found[: there.num_rows].tolist(), splits, strict=False):
+        lies.setdefault(cluster, set()).add(split)
+    kept = [
+        not lies.get(cluster, set()) - {split}
+        for cluster, split in zip(found[there.num_rows :].tolist(), splits[there.num_rows :], strict=True)
+    ]
     return made.filter(pa.array(kept, pa.bool_())), kept.count(False)
 
 
