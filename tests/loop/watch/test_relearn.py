@@ -10,6 +10,7 @@ import pytest
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.loop.watch.facts import Learned
 from speciate.loop.watch.mine import Candidate, choose
+from speciate.loop.watch.random_answers import ServingShare
 from speciate.loop.watch.relearn import RelearnSpec, next_step
 from speciate.loop.watch.ways import Way
 from speciate.training.planning.shortlist import ShortlistSpec
@@ -308,6 +309,16 @@ def test_whether_it_is_short_of_the_target_is_said(value: float, short: bool) ->
     better = judged(0.3, 0.1, 0.5, value=value)
     children = [*ADDED, child("train/like", TRAINED), better, core(), SHADOW, promoted]
     assert ended(spec(target=0.85), children).short is short
+
+
+def test_what_reaches_its_target_is_left_alone_unless_a_new_base_model_came() -> None:
+    reached = {"target": 0.8, "serving_share": ServingShare(share=0.9, n=50, low=0.81, high=0.96)}
+    unsure = [*ADDED, child("train/like", TRAINED), judged(0.1, -0.05, 0.25)]
+    found = ended(spec(**reached), unsure)
+    assert (found.verdict, found.settled) == ("hold", True)
+    assert found.why.startswith("nothing need be done: 90% of 50 random answers are right (95 %: 81.0% to 96.0%), and")
+    assert ended(spec(**reached, screens=True), unsure).verdict == "inconclusive"
+    assert ended(spec(**reached | {"target": 0.85}), unsure).verdict == "inconclusive"
 
 
 @pytest.mark.parametrize("verdict", ["hold", "inconclusive"])

@@ -443,9 +443,10 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
 
 
 def _meets(spec: RelearnSpec) -> str | None:
-    """That nothing need be done, where what serves surely reaches the target on what production is asked now."""
+    """That nothing need be done, where what serves surely reaches the target on what production is asked now. A new
+    base model is tried to be better, whatever is reached."""
     found, target = spec.serving_share, spec.target
-    if found is None or target is None or found.low < target:
+    if spec.screens or found is None or target is None or found.low < target:
         return None
     interval = f"95 %: {found.low:.1%} to {found.high:.1%}"
     right = f"{found.share:.0%} of {found.n} random answers are right ({interval})"
