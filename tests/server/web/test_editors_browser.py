@@ -176,6 +176,62 @@ def test_a_volume_is_painted_slice_by_slice(served: Served, tab: Tab) -> None:
     assert not (found.pixels[middle + 1 :] == 2).any()
 
 
+def _hold(tab: Tab, across: float) -> None:
+    """The left button, on the mask, pressed and moved a little."""
+    box = tab.page.query_selector("#mask canvas.on").bounding_box()
+    x, y = box["x"] + across * box["width"], box["y"] + box["height"] / 2
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 3, y)
+
+
+def test_a_label_given_during_a_stroke_has_all_of_it(served: Served, tab: Tab) -> None:
+    left = {"labels": ["road"], "size": [4, 4], "rle": [1, 2, 0, 2] * 4}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, left)
+    page = _queue(tab, "streets")
+    page.click("[data-class=sky]")
+    _hold(tab, 0.8)
+    page.keyboard.press("Enter")
+    tab.until(lambda: page.query_selector("#undo"), "the label is held")
+    served.pages.close()
+    [row] = feedback(log_folder(served.workspace.folders, "streets"))
+    assert {each["category"] for each in row.label} == {"road", "sky"}
+
+
+def test_a_label_of_a_volume_given_during_a_stroke_keeps_what_this_slice_alone_has(served: Served, tab: Tab) -> None:
+    _scanned(served, {"labels": ["organ"], "size": [1, 1, 1], "rle": [0, 1]})
+    page = _queue(tab, "scans")
+    tab.until(lambda: page.get_attribute("#mask", "data-drawn"), "a slice is drawn")
+    page.click("[data-class=organ]")
+    _drag(tab, "#mask canvas.on", (0.2, 0.5), (0.3, 0.5))
+    page.click("[data-class=lesion]")
+    _hold(tab, 0.8)
+    page.keyboard.press("Enter")
+    tab.until(lambda: page.query_selector("#undo"), "the label is held")
+    served.pages.close()
+    [row] = feedback(log_folder(served.workspace.folders, "scans"))
+    assert sorted(mask_of(row.label).labels) == ["lesion", "organ"]
+
+
+def test_keys_during_a_stroke_leave_the_shares_as_they_are(served: Served, tab: Tab) -> None:
+    left = {"labels": ["road"], "size": [4, 4], "rle": [1, 2, 0, 2] * 4}
+    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, left)
+    page = _queue(tab, "streets")
+    page.click("[data-class=sky]")
+    _hold(tab, 0.8)
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowRight")
+    page.mouse.up()
+    page.keyboard.down("Space")
+    _hold(tab, 0.7)
+    page.keyboard.down("Space")
+    page.mouse.up()
+    page.keyboard.up("Space")
+    for _ in range(9):
+        page.keyboard.press("z")
+    assert page.inner_text("#covers") == "road 50 %"
+
+
 def test_what_is_drawn_upon_is_zoomed_about_the_pointer(served: Served, tab: Tab) -> None:
     empty = {"labels": [], "size": [1, 1], "rle": [0, 1]}
     _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, empty)

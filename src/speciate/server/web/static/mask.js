@@ -1,6 +1,5 @@
-// A mask: a class for each pixel of an image, or each voxel of a volume, of which one slice is seen at a time. It is painted
-// and corrected with a brush by mouse, pen, finger or keys, and begins with the model's own answer. What is given is what a
-// dataset has: of an image a class with COCO's run lengths each, of a volume one text of runs (modalities/segmentation_masks.py).
+// A mask: a class for each pixel of an image, or each voxel of a volume, seen slice by slice. It begins with the model's own
+// answer. What is given is what a dataset has (modalities/segmentation_masks.py).
 import { ARROWS, bound, buttons, elsewhere, giveBy, names, onClass, place } from "./classes.js";
 import { zoomable } from "./zoom.js";
 const $ = (name) => document.getElementById(name), area = $("mask"), canvas = area.querySelector("canvas.on");
@@ -65,18 +64,22 @@ function packed(wanted) {
   });
   return { size: [high, wide], counts: text };
 }
-async function ofVolume() { // pairs of a label's place and how many voxels have it, packed by zlib, in base64
-  const labels = names.filter((_, i) => many[i + 1]), places = [0, ...names.map((name) => labels.indexOf(name) + 1)], runs = [];
+async function ofVolume(there) { // places of labels and how many voxels have each
+  const labels = names.filter((_, i) => there.has(i + 1)), places = [0, ...names.map((name) => labels.indexOf(name) + 1)], runs = [];
   for (let i = 0, begun = 0; i < pixels.length; i++) if (i + 1 === pixels.length || pixels[i + 1] !== pixels[i]) { runs.push(places[pixels[i]], i + 1 - begun); begun = i + 1; }
   const zipped = new Blob([new Int32Array(runs)]).stream().pipeThrough(new CompressionStream("deflate"));
   let text = "";
   for (const byte of new Uint8Array(await new Response(zipped).arrayBuffer())) text += String.fromCharCode(byte);
   return JSON.stringify({ labels, size: [deep, high, wide], runs: btoa(text) });
 }
-giveBy(() => "src" in area.dataset ? ofVolume() : names.flatMap((category, i) => many[i + 1] ? [{ category, segmentation: packed(i + 1) }] : []));
+giveBy(() => {
+  if (last) end(); // a stroke, which the label has
+  const there = new Set(pixels);
+  return "src" in area.dataset ? ofVolume(there) : names.flatMap((category, i) => there.has(i + 1) ? [{ category, segmentation: packed(i + 1) }] : []);
+});
 
 let go = () => {}; // to a slice
-const begin = () => { before.push([slice, seen().slice()]); if (before.length > KEPT) before.shift(); count(-1); };
+const begin = () => { if (last) end(); before.push([slice, seen().slice()]); if (before.length > KEPT) before.shift(); count(-1); };
 const end = () => { last = null; count(1); tell(); };
 function back() {
   const [there, old] = before.pop();
@@ -135,6 +138,7 @@ canvas.addEventListener("keydown", (event) => {
   const step = ARROWS[event.key];
   if (elsewhere(event) || (!step && event.key !== " ")) return;
   event.preventDefault();
+  if (last) return;
   const old = at, by = Math.max(1, size / 2);
   keys = true;
   if (step) at = [bound(at[0] + step[0] * by, 0, wide - 1), bound(at[1] + step[1] * by, 0, high - 1)];
