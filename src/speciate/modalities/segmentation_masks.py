@@ -80,7 +80,7 @@ def mask_of(cell: Any, most_runs: int = _MOST_RUNS) -> LabelMap:
         shape = tuple(int(side) for side in size)
         unpacking = zlib.decompressobj()
         runs = unpacking.decompress(packed, 8 * most_runs)
-    except (TypeError, KeyError, ValueError, zlib.error, RecursionError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, zlib.error, RecursionError) as error:
         raise ValueError(f"{cell!r:.60} is no mask: {{labels, size, runs}} as JSON") from error
     if not unpacking.eof or len(runs) % 8:
         raise ValueError("the runs of a mask end early or are too many")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.datasets.inspect.viewer import MOST_VOXELS
@@ -109,8 +109,11 @@ class ParsedLabel(NamedTuple):
     """Whether the model knows no such class."""
 
 
-def parse_label(text: str, known: KnownAnswers, *, numeric: bool, parts: bool) -> ParsedLabel:
-    """The label that a form brings. `parts`: it was made of parts. Raises INVALID."""
+def parse_label(
+    text: str, known: KnownAnswers, *, numeric: bool, parts: bool, view: Mapping[str, Any] | None = None
+) -> ParsedLabel:
+    """The label that a form brings. `parts`: it was made of parts; `view`: of the file that was asked about, where it
+    is known: a mask is one of it. Raises INVALID."""
     if known.family in BY_PARTS and parts:
         made = _parse_parts(text, volume=known.family == "segmentation")
         if len(str(made)) > (most := longest(made)):
@@ -120,7 +123,7 @@ def parse_label(text: str, known: KnownAnswers, *, numeric: bool, parts: bool) -
                 "Make it smoother, and give it again.",
             )
         if known.family == "segmentation":
-            _check_masks(made)
+            _check_masks(made, view)
         return ParsedLabel(made, False)
     label: Any = _parse_number(text) if numeric else text
     return ParsedLabel(label, bool(known.classes) and known.family != "regression" and label not in known.classes)
@@ -139,22 +142,40 @@ def _parse_parts(text: str, *, volume: bool) -> list[Any] | str:
     """`volume`: it may be the mask of one, which is a text."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) and not (volume and isinstance(found, str)):
         raise SpeciateError(Code.INVALID, "The label is no list.", "Load the page again.")
     return found
 
 
-def _check_masks(label: list[Any] | str) -> None:
+def _check_masks(label: list[Any] | str, view: Mapping[str, Any] | None) -> None:
     """As training would read them. Raises INVALID."""
+    kind = view.get("view") if view else None
     try:
+        if kind in ("image", "volume") and (kind == "volume") != isinstance(label, str):
+            raise ValueError(f"it is none of {'a volume' if kind == 'volume' else 'an image'}")
         if isinstance(label, str):
-            if math.prod(map(int, json.loads(label)["size"])) > MOST_VOXELS:
+            size = _check_size(json.loads(label)["size"], view["size"] if view and kind == "volume" else None)
+            if math.prod(size) > MOST_VOXELS:
                 raise ValueError(f"it has more than {MOST_VOXELS:,} voxels")
             mask_of(label, _MOST_RUNS)
             return
         for _, outline in outlines(label):
-            region_mask(outline, (_TRIED, _TRIED), (_TRIED, _TRIED))
-    except (ValueError, TypeError, KeyError) as error:
+            runs = json.loads(outline) if isinstance(outline, str) else outline
+            if isinstance(runs, dict):
+                _check_size(runs["size"], view["size"][::-1] if view and kind == "image" else None)
+            region_mask(runs, (_TRIED, _TRIED), (_TRIED, _TRIED))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SpeciateError(Code.INVALID, f"The label is no mask: {error}.", "Load the page again.") from None
+
+
+def _check_size(given: Any, asked: Sequence[int] | None) -> list[int]:
+    """The sides of a mask, none below 1, and those of what was asked about. Raises ValueError, TypeError,
+    OverflowError."""
+    size = [int(side) for side in given]
+    if min(size, default=0) < 1:
+        raise ValueError(f"a side of {size} is below 1")
+    if asked is not None and size != list(asked):
+        raise ValueError(f"its size is {size}, and that of what was asked about {list(asked)}")
+    return size

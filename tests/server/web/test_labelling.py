@@ -19,6 +19,7 @@ from sklearn.datasets import load_sample_image
 
 from speciate import modalities, use_cases
 from speciate.datasets.loading.loader import Example
+from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.modalities.segmentation_masks import mask_cell
 from speciate.models import registry, sealed
@@ -26,6 +27,8 @@ from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
+from speciate.serving.label_questions import parse_label
+from speciate.serving.record_feedback import KnownAnswers
 from speciate.settings import Log
 from speciate.tasks.families.segmentation import Segmentation, region_mask
 from speciate.tasks.task import TaskTerms
@@ -126,11 +129,11 @@ def test_words_begin_with_the_models_tags(served: Served) -> None:
 
 
 ROAD = {"labels": ["road"], "size": [2, 2], "rle": [1, 1, 0, 3]}
-RUNS = {"size": [2, 4], "counts": "134"}
+RUNS = {"size": [40, 64], "counts": [100, 50, 2410]}
 
 
-def _segmented(served: Served, output: Any = ROAD) -> str:
-    return _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, output)
+def _segmented(served: Served, output: Any = ROAD, data: str | None = None) -> str:
+    return _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": data or _png()}, output)
 
 
 def test_a_mask_begins_with_the_models_own_and_is_stored_as_data_has_it(served: Served) -> None:
@@ -181,8 +184,17 @@ def test_the_mask_of_a_volume_is_stored_as_training_reads_it(served: Served) -> 
     assert (read.target["labels"], read.target["size"]) == (["lesion"], [deep, high, wide])
 
 
-@pytest.mark.parametrize("cell", ["no mask", "{}", json.dumps({"labels": ["a"], "size": [9_000] * 3, "runs": ""})])
-def test_what_is_no_mask_of_a_volume_is_refused(served: Served, cell: str) -> None:
+def _cell(*size: int) -> str:
+    return mask_cell(np.ones(size, np.uint8), ["organ"])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["no mask", "{}", json.dumps({"labels": ["a"], "size": [9_000] * 3, "runs": ""}), "[" * 9_000,
+     '{"labels":[],"size":[1e999,1,1],"runs":""}', _cell(0, 1, 1), _cell(2, 2, 2),
+     [{"category": "organ", "segmentation": RUNS}]],
+)  # fmt: skip
+def test_what_is_no_mask_of_a_volume_is_refused(served: Served, cell: object) -> None:
     assert "The label is no mask" in _given(served, "scans", _scanned(served), cell)["error"]
 
 
@@ -192,7 +204,10 @@ def test_the_mask_of_a_real_photo_of_four_megapixels_is_stored(served: Served) -
     runs = np.diff([*([0] if inside[0, 0] else []), 0, *changes, inside.size]).tolist()
     label = [{"category": "sky", "segmentation": {"size": [1632, 2448], "counts": runs}}]
     assert len(str(label)) > 40_000
-    assert _given(served, "streets", _segmented(served), label).keys() == {"held"}
+    image = io.BytesIO()
+    Image.fromarray((inside * 255).astype(np.uint8)).save(image, "PNG")
+    name = _segmented(served, data=base64.b64encode(image.getvalue()).decode())
+    assert _given(served, "streets", name, label).keys() == {"held"}
     [stored] = _stored(served, "streets")
     assert (region_mask(stored[0]["segmentation"], inside.shape, inside.shape) == inside).all()
 
@@ -200,7 +215,9 @@ def test_the_mask_of_a_real_photo_of_four_megapixels_is_stored(served: Served) -
 @pytest.mark.parametrize(
     "label",
     [[{"category": "sky"}], [{"segmentation": RUNS}], [{"category": "sky", "segmentation": {**RUNS, "counts": "14"}}],
-     ["sky"], [{"category": "sky", "segmentation": {"size": [1, 1], "counts": "~"}}]],
+     ["sky"], [{"category": "sky", "segmentation": {"size": [1, 1], "counts": "~"}}], _cell(1, 40, 64),
+     [{"category": "sky", "segmentation": {"size": [64, 40], "counts": [2560]}}],
+     [{"category": "sky", "segmentation": {**RUNS, "size": [float("inf"), 1]}}]],
 )  # fmt: skip
 def test_what_is_no_mask_is_refused_before_it_is_kept(served: Served, label: object) -> None:
     assert "The label is no mask" in _given(served, "streets", _segmented(served), label)["error"]
@@ -208,7 +225,7 @@ def test_what_is_no_mask_is_refused_before_it_is_kept(served: Served, label: obj
 
 
 def test_a_label_that_the_log_would_not_take_is_refused_at_once(served: Served) -> None:
-    label = [{"category": "sky", "segmentation": RUNS}] * 5_000
+    label = [{"category": "sky", "segmentation": RUNS}] * 3_500
     assert "too many parts or edges" in _given(served, "streets", _segmented(served), label)["error"]
 
 
@@ -226,6 +243,11 @@ def test_a_label_that_no_page_makes_is_not_asked_for(served: Served) -> None:
     page = served.reader().get("/use-cases/names/queue").text
     assert "No page makes such a label yet" in page
     assert "Give" not in page.split("No page makes")[0].split("Label", 1)[1]
+
+
+def test_what_is_nested_too_deep_is_refused(served: Served) -> None:
+    with pytest.raises(SpeciateError, match="The label is no list"):
+        parse_label("[" * 200_000, KnownAnswers("segmentation", ()), numeric=False, parts=True)
 
 
 @pytest.mark.parametrize("label", ["not a list", 3])

@@ -15,7 +15,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.predictions.held_labels import HOLD_SECONDS, HeldLabel
 from speciate.predictions.label_queue import LabelItem, next_labels
 from speciate.predictions.log_files import log_folder
-from speciate.predictions.reading import find_many
+from speciate.predictions.reading import LoggedAnswer, find_many
 from speciate.server.control import ControlContext, perform
 from speciate.server.web.media import sent
 from speciate.server.web.visit import Visit, field
@@ -57,14 +57,19 @@ def queue(visit: Visit) -> Mapping[str, object]:
     }  # fmt: skip
 
 
-def _view(visit: Visit, use_case: str, item: LabelItem) -> Mapping[str, Any] | None:
+def _answer(visit: Visit, use_case: str, prediction: str) -> LoggedAnswer | None:
+    return find_many(log_folder(visit.app.workspace.folders, use_case), [prediction]).get(prediction)
+
+
+def _view(visit: Visit, use_case: str, item: LabelItem | LoggedAnswer | None) -> Mapping[str, Any] | None:
     """None, too, where no process is free to decode it: the question can be answered without."""
-    if (found := label_questions.asked_file(visit.app.workspace, use_case, item)) is None:
+    if item is None or (found := label_questions.asked_file(visit.app.workspace, use_case, item)) is None:
         return None
     try:
         return visit.parts.media.describe_file(*found)
     except SpeciateError as error:
-        _log.warning("what %s was asked is not shown: %s", item.prediction, error.message)
+        name = item.prediction if isinstance(item, LabelItem) else item.id
+        _log.warning("what %s was asked is not shown: %s", name, error.message)
         return None
 
 
@@ -72,7 +77,7 @@ def asked_file(visit: Visit, asked_for: str | None) -> Response:
     """A file of the view of what a model was asked."""
     name, prediction, part = visit.path["name"], visit.path["prediction"], visit.path["part"]
     use_cases.get(visit.database, name)
-    answer = find_many(log_folder(visit.app.workspace.folders, name), [prediction]).get(prediction)
+    answer = _answer(visit, name, prediction)
     found = label_questions.asked_file(visit.app.workspace, name, answer) if answer else None
     if found is None or part not in viewer.FILES:
         raise SpeciateError(Code.NOT_FOUND, "There is no such file of an answer.")
@@ -85,9 +90,11 @@ def label(visit: Visit) -> Mapping[str, object]:
     text, drawn = field(visit, "label"), field(visit, "drawn")
     use_cases.get(visit.database, name)
     known = known_answers(visit.app.workspace.folders, field(visit, "model"))
+    parts = visit.form.get("parts") == "yes"
     given = label_questions.parse_label(
-        text, known, numeric=visit.form.get("numeric") == "yes", parts=visit.form.get("parts") == "yes"
-    )
+        text, known, numeric=visit.form.get("numeric") == "yes", parts=parts,
+        view=_view(visit, name, _answer(visit, name, prediction)) if parts and known.family == "segmentation" else None,
+    )  # fmt: skip
     if given.unknown:
         visit.parts.labels.add(visit.session.csrf)
         made = visit.perform(
