@@ -219,6 +219,11 @@ def test_a_log_is_read_on_from_where_it_was_left(app: App) -> None:
     assert log_after(app.engine, job, first.next_after).untrusted == {"log": ""}
     assert log_after(app.engine, job, 4).untrusted == {"log": "twö\n"}
     assert log_after(app.engine, job, 10_000).next_after == first.next_after
+    cut = log_after(app.engine, job, 4, 3)
+    assert (cut.untrusted, cut.next_after) == ({"log": "tw"}, 6), "a character comes whole"
+    assert folder.read_tail(1) == ("twö\n", 9)
+    folder.log.write_bytes("one\ntwö".encode()[:-1])
+    assert folder.read_tail(2) == ("one\ntw", 6), "what is left of it is to be read on"
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import it.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -81,6 +82,23 @@ CheckedDocument = dict[str, Any]
 
 RunResult = dict[str, Any]
 """outputs/result.json: what a kind's `run` returned. Its `collect` knows the keys."""
+
+
+class LogTail(NamedTuple):
+    text: str
+    end: int
+    """Byte of the log after the text: what is written from there on is new."""
+
+
+def decode_whole(data: bytes) -> tuple[str, int]:
+    """The text, and how many bytes it has: a character whose last bytes are still to come is left out.
+
+    >>> decode_whole("twö".encode()), decode_whole("twö".encode()[:-1]), decode_whole(b"tw\\xf6!")
+    (('twö', 4), ('tw', 2), ('tw�!', 4))
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    return text, len(data) - len(decoder.getstate()[0])
 
 
 class RunDocument(TypedDict, total=False):
@@ -252,10 +270,16 @@ class RunFolder:
         return None
 
     def log_tail(self, lines: int) -> str:
+        text = self.read_tail(lines).text
+        return "\n".join(text.splitlines()[-lines:]) if lines else ""
+
+    def read_tail(self, lines: int) -> LogTail:
+        """The last lines of the log, as they are."""
         try:
             with self.log.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 200 * max(lines, 1)))
-                text = file.read().decode(errors="replace")
+                begin = max(0, os.fstat(file.fileno()).st_size - 200 * max(lines, 1))
+                file.seek(begin)
+                text, length = decode_whole(file.read())
         except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:]) if lines else ""
+            return LogTail("", 0)
+        return LogTail("".join(text.splitlines(keepends=True)[-lines:]) if lines else "", begin + length)

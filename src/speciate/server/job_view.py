@@ -19,12 +19,12 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import suite_choice
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
-from speciate.jobs.folder import RunFolder
+from speciate.jobs.folder import RunFolder, decode_whole
 from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
-from speciate.training.curve_measures import lower_is_better, measures
+from speciate.training.curve_measures import held_sign, measures, sign_of
 
 if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine
@@ -213,17 +213,17 @@ def wait_until(app: App, job: str, until: str, seconds: float) -> Job:
 
 
 def log_after(engine: Engine, job: Job, after: int, most: int = _LOG_PIECE) -> LogPiece:
-    """The newest attempt's log from a byte offset on, at most so many bytes of it."""
+    """The newest attempt's log from a byte offset on, at most so many bytes of it; whole characters."""
     path = engine.folder(job).log
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            file.seek(min(max(after, 0), size))
-            piece = file.read(most)
-            end = file.tell()
+            begin = min(max(after, 0), size)
+            file.seek(begin)
+            text, length = decode_whole(file.read(most))
     except FileNotFoundError:
-        piece, end = b"", 0
-    return LogPiece(job=job.id, attempt=job.attempt, next_after=end, untrusted={"log": piece.decode(errors="replace")})
+        text, begin, length = "", 0, 0
+    return LogPiece(job=job.id, attempt=job.attempt, next_after=begin + length, untrusted={"log": text})
 
 
 def failure_error(job: Job) -> SpeciateError:
@@ -376,21 +376,41 @@ class Measured(NamedTuple):
     end: int
     """Byte of the file after the last line."""
     lines: list[MetricsLine]
+    held_sign: int | None
+    """1 where a larger `held_value` is better, -1 where a smaller one is; None where that is not known."""
 
 
 def read_curves(engine: Engine, job: Job) -> Measured | None:
     """Some lines of the job or of that child which learned last, with the last and the best; None without curves."""
     if (found := _newest_metrics(engine, job)) is None:
         return None
-    return Measured(found.place, found.end, _thin_out(found.lines, _LIVE_POINTS, _best(found.lines)))
+    return _measured(engine, found, _LIVE_POINTS)
 
 
 def read_more_curves(engine: Engine, job: Job, place: str, after: int, most: int) -> Measured | None:
-    """At most so many lines of what was measured since; None where another file is the newest, or it was cut."""
+    """About so many lines of what was measured since, with the last and the best; None where another file is the
+    newest, or it was cut."""
     found = _newest_metrics(engine, job, place, after)
     if found is None or found.place != place or found.end < after:
         return None
-    return Measured(place, found.end, _thin_out(found.lines, most) if found.lines else [])
+    return _measured(engine, found, most)
+
+
+def _measured(engine: Engine, found: _MetricsFile, most: int) -> Measured:
+    if not found.lines:
+        return Measured(found.place, found.end, [], None)
+    some = _thin_out(found.lines, most)
+    sign = held_sign(some, _metric(engine, found.place.partition("/")[0]))
+    return Measured(found.place, found.end, _thin_out(found.lines, most, _best(found.lines, some, sign)), sign)
+
+
+def _metric(engine: Engine, job: str) -> str | None:
+    """What a training measures on held-out examples; None where its run does not say."""
+    try:
+        objective = engine.folder(engine.get(job)).spec()["payload"].get("objective")
+    except (SpeciateError, OSError, KeyError):
+        return None
+    return objective.get("metric") if isinstance(objective, dict) else None
 
 
 def training_samples(engine: Engine, job: Job) -> bytes | None:
@@ -446,14 +466,17 @@ def _parse_line(line: bytes) -> MetricsLine | None:
     return found if isinstance(found, dict) else None
 
 
-def _best(lines: Sequence[bytes]) -> set[int]:
-    """Places of the lines with the best value of each measure; found without parsing each line."""
+def _best(lines: Sequence[bytes], some: Sequence[MetricsLine], held: int | None) -> set[int]:
+    """Places of the lines with the best value of each measure that `some` of them have; found without parsing each
+    line. `held`: as `Measured.held_sign`."""
     places = set[int]()
-    for name in measures([line for line in map(_parse_line, (lines[0], lines[-1])) if line]):
+    for name in measures(some):
+        if (sign := sign_of(name, held)) is None:
+            continue
         needle = b'"%s":' % name.encode()
-        values = ((_number_after(needle, line), place) for place, line in enumerate(lines) if needle in line)
+        values = ((sign * _number_after(needle, line), -place) for place, line in enumerate(lines) if needle in line)
         if found := [each for each in values if math.isfinite(each[0])]:
-            places.add((min if lower_is_better(name) else max)(found)[1])
+            places.add(-max(found)[1])
     return places
 
 

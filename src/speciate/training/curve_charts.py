@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate.evaluation.pages.inline_charts import Line
-from speciate.training.curve_measures import is_number, lower_is_better, measures
+from speciate.training.curve_measures import is_loss, is_number, measures, sign_of
 
 _HELD = ("held_value", "held_loss", "held_out")
 
@@ -22,15 +22,25 @@ class Found(NamedTuple):
 
     name: str
     newest: float
-    best: float
-    best_step: float
+    best: BestPoint | None
+    """None where it is not known whether more is better."""
 
 
-def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """A chart of the losses, and one of what was measured on held-out examples."""
+class BestPoint(NamedTuple):
+    value: float
+    step: float
+    lower: bool
+    """Less is better."""
+
+
+def draw_curves(lines: Sequence[Mapping[str, Any]], held_sign: int | None = None) -> list[Chart]:
+    """A chart of the losses, and one of what was measured on held-out examples.
+
+    `held_sign`: 1 where a larger `held_value` is better, -1 where a smaller one is.
+    """
     names = list(measures(lines))
-    losses = [name for name in names if lower_is_better(name)]
-    others = [name for name in names if not lower_is_better(name)]
+    losses = [name for name in names if is_loss(name)]
+    others = [name for name in names if not is_loss(name)]
     charts = []
     for title, chosen in (("Loss", losses[:3]), ("On held-out examples", others[:2])):
         drawn, found = list[Line](), list[Found]()
@@ -41,8 +51,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
                 if is_number(line.get(name))
             ]
             role = "baseline" if name in _HELD or place == 1 else "candidate" if place == 0 else "other"
-            best = (min if lower_is_better(name) else max)(points, key=lambda p: p[1])
-            found.append(Found(name, points[-1][1], best[1], best[0]))
+            found.append(Found(name, points[-1][1], _best(points, sign_of(name, held_sign))))
             if len(points) > 60 and role == "candidate":
                 drawn.append(Line(name, role, points, thin=True))
                 points = _smooth(points)
@@ -50,6 +59,13 @@ def draw_curves(lines: Sequence[Mapping[str, Any]]) -> list[Chart]:
         if drawn:
             charts.append(Chart(title, drawn, found))
     return charts
+
+
+def _best(points: Sequence[tuple[float, float]], sign: int | None) -> BestPoint | None:
+    if sign is None:
+        return None
+    step, value = max(points, key=lambda point: sign * point[1])
+    return BestPoint(value, step, sign < 0)
 
 
 def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
 from speciate.evaluation.pages.page_data import shade_step
+from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
 from speciate.server.changes import parts_of
@@ -202,6 +203,87 @@ def test_an_update_of_a_long_run_brings_what_is_new_alone(served: Served) -> Non
     assert more() == {"whole": True}, "another file"
 
 
+def _more(served: Served, job: str, shown: Mapping[str, object]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(served.reader().get(f"/part/runs/{job}/more?{urlencode(shown)}").body)
+    return found
+
+
+def _watched(served: Served) -> tuple[str, RunFolder, Callable[[], dict[str, str]]]:
+    """A job, its folder, and how its page is opened: what that one knows."""
+    reader, job = served.reader(), served.app.engine.submit("wait", {"name": "for ever"})
+    folder = served.app.engine.folder(job)
+    folder.outputs.mkdir(parents=True)
+    folder.log.write_text("begun\n")
+    known = r'data-(shape|place|after|measures|log)="([^"]*)"'
+    return job.id, folder, lambda: dict(re.findall(known, reader.get(f"/runs/{job.id}").html))
+
+
+def test_a_page_opened_before_the_first_line_gets_its_curves(served: Served) -> None:
+    job, folder, opened = _watched(served)
+    shown = opened()
+    assert _more(served, job, shown)["lines"] == []
+    (folder.path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    assert _more(served, job, shown) == {"whole": True}
+    assert "whole" not in _more(served, job, opened())
+
+
+def test_an_update_of_many_lines_keeps_the_best(served: Served) -> None:
+    job, folder, opened = _watched(served)
+    folder.create({"payload": {"objective": {"metric": "mae"}}})
+    metrics = folder.path / "metrics.jsonl"
+    metrics.write_text('{"step": 0, "loss": 1, "held_loss": 1, "held_value": 2.4}\n')
+    shown = opened()
+    with metrics.open("a") as file:
+        for step in range(1, 31):
+            judged = {"held_loss": 0.9, "held_value": 0.3 if step == 13 else 0.8} if step % 2 and step < 29 else {}
+            file.write(json.dumps({"step": step, "loss": 0.1 if step == 18 else 0.9, **judged}) + "\n")
+    lines = _more(served, job, shown)["lines"]
+    assert {13, 18, 30} <= {line["step"] for line in lines}
+    assert len(lines) < 20
+
+
+def test_the_best_of_an_error_is_the_least_and_of_what_is_not_known_none_is_said(served: Served) -> None:
+    job, folder, _ = _watched(served)
+    (folder.path / "metrics.jsonl").write_text(
+        "".join(json.dumps({"step": n, "held_value": value}) + "\n" for n, value in enumerate((2.4, 0.9, 0.31, 0.4)))
+    )
+    page = served.reader().get(f"/runs/{job}")
+    assert re.search(r"held value *0\.4", page.text)
+    assert "best" not in page.text
+    assert "data-best" not in page.html
+    folder.create({"payload": {"objective": {"metric": "mae"}}})
+    page = served.reader().get(f"/runs/{job}")
+    assert "best 0.31 at 2" in page.text
+    assert 'data-best="0.31" data-lower' in page.html
+
+
+def test_a_page_that_is_far_behind_the_log_asks_for_its_end(served: Served) -> None:
+    job, folder, opened = _watched(served)
+    with folder.log.open("ab") as file:
+        file.write("ö".encode()[:1])
+    shown = opened()
+    assert shown["log"] == "6", "what is cut off comes with the next update"
+    assert not _more(served, job, shown)["again"]
+    with folder.log.open("ab") as file:
+        file.write("ö".encode()[1:] + "né\n".encode() * 3_000)
+    brought = "ö" + "né\n" * 3_000
+    for _ in range(3):
+        found = _more(served, job, shown)
+        assert found["again"]
+        assert brought.startswith(found["log"])
+        brought, shown["log"] = brought[len(found["log"]) :], found["log_end"]
+    with folder.log.open("ab") as file:
+        file.write(b"x" * 199 * 1_000)
+    assert _more(served, job, shown) == {"whole": True}
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-5", "1.5", "1e400", "x", "9" * 50])
+def test_what_is_no_place_of_a_file_is_refused(served: Served, number: str) -> None:
+    job, *_ = _watched(served)
+    for name in ("after", "log"):
+        assert served.reader().get(f"/part/runs/{job}/more?{name}={number}").status == 400
+
+
 def test_the_audit_is_shown_with_its_check(served: Served) -> None:
     page = served.reader().get("/audit")
     assert "1 rows, each bound to the one before it" in page.text
@@ -219,12 +301,13 @@ def test_settings_are_read_and_never_written(served: Served) -> None:
 
 def test_curves_keep_the_last_and_the_best_value() -> None:
     lines = [{"step": n, "loss": 1 / (n + 1), "held_value": 0.5 + 0.1 * (n == 70)} for n in range(100)]
-    loss, held = draw_curves(lines)
+    loss, held = draw_curves(lines, 1)
     assert (loss.title, held.title) == ("Loss", "On held-out examples")
     assert [line.thin for line in loss.lines] == [True, False]
     assert loss.lines[-1].points[-1][0] == 99
-    assert [tuple(each) for each in loss.found] == [("loss", 0.01, 0.01, 99.0)]
-    assert [tuple(each) for each in held.found] == [("held_value", 0.5, 0.6, 70.0)]
+    assert [tuple(each) for each in loss.found] == [("loss", 0.01, (0.01, 99.0, True))]
+    assert [tuple(each) for each in held.found] == [("held_value", 0.5, (0.6, 70.0, False))]
+    assert [each.best for each in draw_curves(lines)[1].found] == [None]
     assert len(held.lines) == 1
     assert draw_curves([{"step": 1, "loss": None}, {"step": 2, "loss": "x"}]) == []
 

@@ -15,7 +15,7 @@ from speciate.server.web.visit import Visit
 _TYPES = {".png": "image/png", ".wav": "audio/wav", ".mp4": "video/mp4", ".bin": "application/octet-stream"}
 FOREIGN_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 """Content security policy of an answer with what others made: opened by itself, it runs nothing."""
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def manifest_of(visit: Visit) -> Manifest:

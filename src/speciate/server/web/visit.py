@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from speciate.server.request_log import RequestLog
     from speciate.server.web.guard import Front
 
+_COUNT = re.compile("[0-9]{1,18}")
 LONGEST_WORDS = 400
 """Characters of one parameter of an address."""
 
@@ -98,6 +100,13 @@ class Visit:
             return float(value)
         except ValueError:
             raise SpeciateError(Code.INVALID, f"{name} is a number.", "Follow a link of the page.") from None
+
+    def count(self, name: str) -> int:
+        """A whole number from 0 on, such as a byte of a file; 0 where it is missing. Raises INVALID for any other."""
+        value = self.asked(name) or "0"
+        if not _COUNT.fullmatch(value):
+            raise SpeciateError(Code.INVALID, f"{name} is a whole number from 0 on.", "Load the page again.")
+        return int(value)
 
     def perform(self, action: str, **fields: object) -> Answer:
         """What the command line does by this name, for the session's account."""

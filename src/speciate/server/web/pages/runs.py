@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Literal, cast, get_args
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.formatting import format_duration, format_number, without_controls
+from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
 from speciate.server.job_view import JobView, Measured, job_view, log_after, read_curves, read_more_curves
 from speciate.server.web.visit import Visit, field
@@ -22,7 +24,11 @@ from speciate.training.curve_measures import measures
 _PAGE = 50
 _LOG_LINES = 200
 _MORE_LINES, _MORE_LOG = 10, 900
-"""Lines of curves and bytes of the log that one update brings: 2 kB in all. The next one brings what is left."""
+"""Lines of curves and bytes of the log that one update brings: 2 kB in all. Of more lines some are left out, and
+never the best; the next update brings what is left of the log."""
+_MOST_BEHIND = 16_000
+"""Bytes of the log that are brought piece by piece. A page that is further behind asks for the last lines anew, or a
+log that grows fast would be ahead of it for ever."""
 _CONTROLS = {
     "running": ("pause", "cancel"), "starting": ("cancel",), "queued": ("pause", "cancel"), "waiting": ("cancel",),
     "paused": ("resume", "cancel"), "failed": ("retry",), "dead": ("retry",), "cancelled": ("retry",),
@@ -46,8 +52,8 @@ def listed(visit: Visit) -> Mapping[str, object]:
 def run(visit: Visit) -> Mapping[str, object]:
     engine, name = visit.app.engine, visit.path["job"]
     job = engine.get(name)
-    log_end = _size(engine.folder(job).log)
-    view, curves = job_view(engine, job, _LOG_LINES), read_curves(engine, job)
+    log = engine.folder(job).read_tail(_LOG_LINES)
+    view, curves = job_view(engine, job, 0), read_curves(engine, job)
     return {
         "title": f"{view.kind} {view.job}",
         "job": view,
@@ -57,10 +63,11 @@ def run(visit: Visit) -> Mapping[str, object]:
         "use_case": job.use_case,
         "live": job.state not in ENDED,
         "controls": _CONTROLS.get(view.state, ()),
-        "charts": draw_curves(curves.lines) if curves else [],
+        "charts": draw_curves(curves.lines, curves.held_sign) if curves else [],
         "measured": curves,
         "measures": ",".join(measures(curves.lines)) if curves else "",
-        "log_end": log_end,
+        "log": log.text,
+        "log_end": log.end,
         "shape": _shape(job, view),
         "how_far": _how_far(view),
         "share": _share(view.progress),
@@ -72,15 +79,18 @@ def more(visit: Visit, asked_for: str | None) -> Response:
     changed, too, so the page asks for all of it."""
     engine, job = visit.app.engine, visit.app.engine.get(visit.path["job"])
     view = job_view(engine, job, 0)
-    after, place = int(visit.number("after") or 0), visit.asked("place") or ""
-    curves = read_more_curves(engine, job, place, after, _MORE_LINES) if place else Measured("", 0, [])
+    after, place, log_from = visit.count("after"), visit.asked("place") or "", visit.count("log")
+    curves = read_more_curves(engine, job, place, after, _MORE_LINES) if place else _none_yet(engine, job)
     known = (visit.asked("measures") or "").split(",")
     if curves is None or visit.asked("shape") != _shape(job, view) or set(measures(curves.lines)) - set(known):
         return JSONResponse({"whole": True})
-    log = log_after(engine, job, int(visit.number("log") or 0), _MORE_LOG)
+    size = _size(engine.folder(job).log)
+    if size - log_from > _MOST_BEHIND:
+        return JSONResponse({"whole": True})
+    log = log_after(engine, job, log_from, _MORE_LOG)
     return JSONResponse({
         "how_far": _how_far(view), "share": _share(view.progress), "after": curves.end, "log_end": log.next_after,
-        "log": without_controls(log.untrusted["log"]), "again": log.next_after < _size(engine.folder(job).log),
+        "log": without_controls(log.untrusted["log"]), "again": log_from < log.next_after < size,
         "lines": [{"step": line.get("step"), **measures([line])} for line in curves.lines],
     })  # fmt: skip
 
@@ -90,6 +100,11 @@ def _size(path: os.PathLike[str]) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
+
+
+def _none_yet(engine: Engine, job: Job) -> Measured | None:
+    """No lines for a page that has no curves; None where it could have them by now."""
+    return None if read_curves(engine, job) else Measured("", 0, [], None)
 
 
 def _shape(job: Job, view: JobView) -> str:
@@ -124,5 +139,5 @@ def control(visit: Visit) -> str:
     attempt = field(visit, "attempt")
     job = visit.path["job"]
     asked = cast(Literal["pause", "cancel", "resume", "retry"], action)
-    control_job(visit.app, job, asked, int(attempt) if attempt.isdigit() else None)
+    control_job(visit.app, job, asked, int(attempt) if re.fullmatch("[0-9]{1,18}", attempt) else None)
     return f"/runs/{job}"

@@ -16,6 +16,7 @@ async function ask() {
   const answer = await fetch(`${part.getAttribute("hx-get")}/more?${new URLSearchParams({ shape, place, after, measures, log })}`).catch(() => null);
   const told = answer?.ok ? await answer.json() : { whole: true };
   asking = false;
+  if (!shown.isConnected) { if (again) { again = false; ask(); } return; } // all of it came meanwhile
   if (told.whole || !takes(told)) { again = false; htmx.trigger(part, "told"); return; }
   Object.assign(shown.dataset, { after: told.after, log: told.log_end });
   document.getElementById("far").textContent = told.how_far;
@@ -61,5 +62,5 @@ function say(said, line) {
   const value = line[said.dataset.measure], [newest, best] = said.children;
   if (value === undefined) return;
   newest.textContent = round(value);
-  if ("lower" in said.dataset ? value < said.dataset.best : value > said.dataset.best) { said.dataset.best = value; best.textContent = `${round(value)} at ${line.step}`; }
+  if (best && ("lower" in said.dataset ? value < said.dataset.best : value > said.dataset.best)) { said.dataset.best = value; best.textContent = `${round(value)} at ${line.step}`; }
 }
