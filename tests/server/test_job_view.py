@@ -18,7 +18,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.pool import Pool
 from speciate.jobs.transitions import NeedsFailed, decide
-from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, wait_until
+from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, read_curves, wait_until
 from speciate.server.tool_api import App
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -254,6 +254,9 @@ def test_a_training_has_curves_as_a_table_and_as_a_picture(real_time: Workspace)
         assert curves.job == job.id
         assert {"step", "loss", "held_value"} <= set(curves.columns)
         assert len(curves.rows) <= min(curves.lines, 26)
+        measured = read_curves(engine, job)
+        assert measured is not None
+        assert measured.held_sign == 1, "its metric is known"
         loss = [row[curves.columns.index("loss")] for row in curves.rows]
         assert loss[-1] < loss[0] / 2
         assert len(json.dumps(curves.model_dump())) < 8000  # a result stays small

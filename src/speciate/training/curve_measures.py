@@ -29,7 +29,7 @@ def sign_of(name: str, held: int | None) -> int | None:
 
 
 def held_sign(lines: Sequence[Mapping[str, Any]], metric: str | None) -> int | None:
-    """Of `held_value`, which is the metric that a training aims at, and where it measures none, its loss or reward.
+    """The sign of `held_value`: the metric that a training aims at, and where it measures none, its loss or reward.
 
     >>> held_sign([{"held_value": 2.4, "held_loss": 0.7}], "mae"), held_sign([{"held_value": 2.4}], None)
     (-1, None)
