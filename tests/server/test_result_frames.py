@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from types import SimpleNamespace
 
@@ -68,6 +69,21 @@ def test_values_of_several_types_are_json() -> None:
     found = table_of({"columns": ["box"], "untrusted": {"rows": [["none"], [[1, 2]], [None]]}})
     assert found is not None
     assert found.to_pydict() == {"box": ['"none"', "[1, 2]", None]}
+
+
+@pytest.mark.parametrize("odd", [2**63 + 5, 2**70, "\ud800"])
+def test_what_arrow_does_not_hold_is_json(odd: int | str) -> None:
+    found = table_of({"columns": ["n"], "untrusted": {"rows": [[odd], ["a" if isinstance(odd, str) else 1], [None]]}})
+    assert found is not None
+    first, *_, last = found.to_pydict()["n"]
+    assert (json.loads(first), last) == (odd, None)
+
+
+def test_columns_of_one_name_are_numbered() -> None:
+    found = table_of({"columns": ["a", "a", "a_2", "a"], "untrusted": {"rows": [[1, 2, 3, 4]]}})
+    assert found is not None
+    assert found.column_names == ["a", "a_3", "a_2", "a_4"]
+    assert [column.to_pylist() for column in found.columns] == [[1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize("result", [DryRun(valid=True, estimate=Estimate(), resolved={}), ANSWERS.predictions[0]])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,8 @@ def table_of(document: Mapping[str, Any]) -> pa.Table | None:
     """None for a result without a table."""
     columns, rows = document.get("columns"), (document.get("untrusted") or {}).get("rows")
     if rows is not None and columns:
-        return pa.table({str(name): _array([row[at] for row in rows]) for at, name in enumerate(columns)})
+        cells = [_array([row[at] for row in rows]) for at in range(len(columns))]
+        return pa.Table.from_arrays(cells, names=_numbered([str(name) for name in columns]))
     for name in LISTS:
         if isinstance(items := document.get(name), list | tuple):
             return _of_objects([_flat(item) for item in items if isinstance(item, Mapping)])
@@ -54,10 +56,19 @@ def _of_objects(items: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: _array([item.get(name) for item in items]) for name in names})
 
 
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Each name once: what SQL calls `a` a second time becomes `a_2`."""
+    found = list[str]()
+    for name in names:
+        tries = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        found.append(next(each for each in tries if each not in found and (each == name or each not in names)))
+    return found
+
+
 def _array(values: Sequence[Any]) -> pa.Array:
-    """Values of several types, such as labels and boxes, as JSON."""
+    """Values of several types, such as labels and boxes, as JSON, and so integers of more than 64 bits."""
     plain = [value if not isinstance(value, Mapping) else json.dumps(value, default=str) for value in values]
     try:
         return pa.array(plain)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         return pa.array([None if value is None else json.dumps(value, default=str) for value in values])
