@@ -71,9 +71,10 @@ def write_published_graph(folder: Path, target: Path, ref: str) -> tuple[str, ..
     check_contained(target / NETWORK)
     _compare(target / NETWORK, module, others, ref)
     listed = json.loads((folder / sealed.MANIFEST).read_text()) if (folder / sealed.MANIFEST).is_file() else ()
-    for name in sorted(listed) or trust.choose(path.name for path in folder.iterdir()).files:
+    taken = sorted(listed) or trust.choose(path.name for path in folder.iterdir()).files
+    for name in taken:
         if not name.endswith((".safetensors", ".index.json")) and name != NETWORK:
-            shutil.copyfile(folder / name, target / (sealed.PUBLISHER if name == sealed.README else name))
+            shutil.copyfile(folder / name, target / sealed.exported_name(name, taken))
     return tuple(sorted(path.name for path in target.iterdir()))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -221,7 +221,9 @@ def _add_encoder(folder: Path, target: Path) -> str:
     found = load(folder)
     if not (isinstance(found, TrainedPredictor) and isinstance(found.representation, Embeddings)):
         return ""
+    before = {path.name for path in target.iterdir()}
     model_folder.save(plain(found.representation.encoder.network()), target)
+    sealed.add_files(target, {path.name for path in target.iterdir()} - before)
     return "The frozen network that it reads media with is among the files."
 
 
@@ -235,9 +237,9 @@ def _channels(folder: Path) -> int | None:
     return 1
 
 
-def _copy(folder: Path, target: Path, names: Any) -> None:
+def _copy(folder: Path, target: Path, names: Collection[str]) -> None:
     for name in names:
-        shutil.copyfile(folder / name, target / (sealed.PUBLISHER if name == sealed.README else name))
+        shutil.copyfile(folder / name, target / sealed.exported_name(name, names))
 
 
 def _names(target: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from speciate.refs import model_ref
 
 MANIFEST, CARD, PREDICTOR = "files.json", "model.json", "predictor.json"
 README, PUBLISHER = "README.md", "README.publisher.md"
-"""A sealed README gets the second name in a folder that has a README of ours."""
+"""A sealed README gets the second name in an export, whose README is ours (`exported_name`)."""
 _SHARED_FACTS = frozenset((
     "task", "modality", "method", "base_model", "inputs", "parts", "ignored_parts", "labels", "parameters", "license",
 ))  # fmt: skip
@@ -86,6 +86,12 @@ def _listed(folder: Path, text: bytes) -> dict[str, str]:
     )
 
 
+def add_files(folder: Path, names: Iterable[str]) -> None:
+    """List further files in the manifest of an export, which gets another id by that."""
+    listed = _listed(folder, (folder / MANIFEST).read_bytes()) | {name: file_hash(folder / name) for name in names}
+    (folder / MANIFEST).write_text(json.dumps(listed, indent=1, sort_keys=True))
+
+
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -121,7 +127,7 @@ def check_export(folder: Path) -> tuple[str, ...]:
         name, why = next(iter(excluded.items()))
         raise SpeciateError(Code.REFUSED, f"{str(folder)!r} lists {name[:100]!r}. {why}", _ASK_AGAIN)
     for name in names:
-        if not _place_of(folder, name).is_file():
+        if not _place_of(folder, name, names).is_file():
             raise SpeciateError(
                 Code.REFUSED, f"{str(folder)!r} is not whole: {name!r}, which {MANIFEST} lists, is gone.", _ASK_AGAIN
             )
@@ -143,10 +149,45 @@ def card_of_export(folder: Path) -> ModelCard:
     return ModelCard.model_validate({**_facts(folder), "name": folder.name[:64] or "export"})
 
 
+def check_unchanged(folder: Path) -> None:
+    """Check a sealed export that is loaded where it lies. Raises REFUSED if a listed byte has changed, or if a file
+    lies there that loading could read and the manifest does not list."""
+    listed = _listed(folder, (folder / MANIFEST).read_bytes())
+    for name, expected in listed.items():
+        path = _place_of(folder, name, listed)
+        if not path.is_file() or file_hash(path) != expected:
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{path} is not what was sealed: the file is gone or its sha256 has changed (or {MANIFEST}, which "
+                "lists it, has).",
+                _ASK_AGAIN,
+            )
+    beside = {MANIFEST, CARD, README, *(exported_name(name, listed) for name in listed)}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in beside and not path.is_dir() and trust.is_read(path.name):
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{path} is not what was sealed: {MANIFEST} does not list it, and loading could read it.",
+                f"Take the file out of the folder. {_ASK_AGAIN}",
+            )
+
+
+def exported_name(name: str, names: Collection[str]) -> str:
+    """What the sealed file `name` is called in an export of `names`: there README.md is ours."""
+    if name != README:
+        return name
+    kept = PUBLISHER
+    while kept in names:  # the version came of such an export
+        kept = f"{kept.removesuffix('.md')}.publisher.md"
+    return kept
+
+
 def take_export(folder: Path, target: Path) -> SharedFacts:
     """Copy the sealed files into the empty folder `target`; returns the facts. Raises REFUSED if a byte has changed."""
-    for name in check_export(folder):
-        shutil.copyfile(_place_of(folder, name), target / name, follow_symlinks=False)
+    names = check_export(folder)
+    for name in names:
+        shutil.copyfile(_place_of(folder, name, names), target / name, follow_symlinks=False)
     shutil.copyfile(folder / MANIFEST, target / MANIFEST, follow_symlinks=False)
     try:
         check(target)
@@ -171,9 +212,9 @@ def _foreign_base(folder: Path) -> str | None:
     return None
 
 
-def _place_of(folder: Path, name: str) -> Path:
-    kept = folder / PUBLISHER
-    return kept if name == README and kept.is_file() else folder / name
+def _place_of(folder: Path, name: str, names: Collection[str]) -> Path:
+    kept = folder / exported_name(name, names)
+    return kept if kept.is_file() else folder / name
 
 
 def _listed_in_export(folder: Path) -> tuple[str, ...]:

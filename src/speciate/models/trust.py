@@ -30,6 +30,7 @@ _ALLOWED = re.compile(
     r"|([\w\-]+[_\-.])?licen[cs]es?([_\-.][\w\-]+)?|copying|notice"
     r"|chat_template\.jinja)"  # rendered in a sandbox, as the one in tokenizer_config.json is
 )
+_FOR_PEOPLE = re.compile(r"(?i).*\.md|([\w\-]+[_\-.])?licen[cs]es?([_\-][\w\-]+)?(\.txt)?|copying|notice")
 NETWORK, ONNX_CARD = "model.onnx", "onnx.json"
 """The one network of another engine that is taken, where there are no safetensors; and what describes it where no
 config.json does (models/published/onnx_model.py)."""
@@ -207,6 +208,16 @@ def check(folder: Path) -> None:
             _check_file(path)
         elif not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise _refused(f"{path.name!r} is neither a file nor a folder.")
+
+
+def is_read(name: str) -> bool:
+    """Whether loading a model could read a file of this name: one that is taken, but for licences and README.md."""
+    return (_why_not(name) is None and not _FOR_PEOPLE.fullmatch(name)) or name == NETWORK
+
+
+def could_run(name: str) -> bool:
+    """Whether it is named as code, or as a format that can run code."""
+    return name.lower().endswith((*_PICKLES, *_CODE))
 
 
 def _why_not(name: str) -> str | None:

@@ -5,29 +5,29 @@
     config.json, README.md             a head of transformers, by its pipeline
 
 A graph and a pipeline answer as the card's program does, of media that are decoded as everywhere here. No code that
-lies in the folder is run: `model.py` is for programs without speciate.
+lies in the folder is run, `model.py` is for programs without speciate, and weights are read as safetensors alone.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.exports.onnx_folder import GRAPH, PREPROCESSING
-from speciate.models import sealed
+from speciate.models import sealed, trust
 from speciate.models.backbones.exported import check_installed
 from speciate.models.model_card import ModelCard
+from speciate.models.published.published_model import quiet_transformers, refuse_unmatched
 from speciate.serving.local_model import LocalModel
 from speciate.tasks import predictor
 from speciate.tasks.task import Prediction
@@ -35,25 +35,43 @@ from speciate.vocabulary import TASKS
 
 _TAG = re.compile(r"^pipeline_tag: *['\"]?([a-z-]+)", re.MULTILINE)
 _WORD = re.compile(r"\S+")
-_PIPELINES: Mapping[str, str] = {
-    "text-classification": "text",
-    "token-classification": "text",
-    "image-classification": "image",
-    "audio-classification": "audio",
-    "automatic-speech-recognition": "audio",
+_RATE = 16_000
+"""Samples a second, as audio is decoded here."""
+_ADAPTER = "adapter_config.json"
+
+
+class _Head(NamedTuple):
+    """Classes of transformers that load from a folder: of the model, and of each other argument of the pipeline."""
+
+    modality: str
+    model: str
+    parts: Mapping[str, str]
+
+
+_TEXT, _IMAGE = {"tokenizer": "AutoTokenizer"}, {"image_processor": "AutoImageProcessor"}
+_SOUND = {"feature_extractor": "AutoFeatureExtractor"}
+_PIPELINES: Mapping[str, _Head] = {
+    "text-classification": _Head("text", "AutoModelForSequenceClassification", _TEXT),
+    "token-classification": _Head("text", "AutoModelForTokenClassification", _TEXT),
+    "image-classification": _Head("image", "AutoModelForImageClassification", _IMAGE),
+    "audio-classification": _Head("audio", "AutoModelForAudioClassification", _SOUND),
+    "automatic-speech-recognition": _Head("audio", "AutoModelForCTC", {**_TEXT, **_SOUND}),
 }
-"""Pipeline of transformers -> what it reads."""
+"""By the task of transformers' pipeline."""
 Scores = npt.NDArray[np.float64]
 """(N, labels), or (N, 1) for a number."""
 
 
 def open_export(folder: Path) -> LocalModel:
-    """Raises NOT_FOUND for a folder that is no export, REFUSED for changed files, INVALID for one whose answers are
-    made of its outputs by other code."""
+    """Raises NOT_FOUND for a folder that is no export, REFUSED for changed files and for what is not safe to load,
+    INVALID for one whose answers are made of its outputs by other code."""
     if (folder / GRAPH).is_file() and (folder / PREPROCESSING).is_file():
         return _open_graph(folder)
     if sealed.is_sealed_export(folder):
-        return LocalModel(folder, sealed.card_of_export(folder), predictor.load(folder))
+        card = sealed.card_of_export(folder)
+        sealed.check_unchanged(folder)
+        trust.check(folder)
+        return LocalModel(folder, card, predictor.load_checked(folder))
     if (folder / "config.json").is_file():
         return _open_pipeline(folder)
     raise SpeciateError(
@@ -82,7 +100,7 @@ class _Preprocessing(BaseModel):
     labels: tuple[str, ...] = ()
     thresholds: tuple[float, ...] = ()
     commonest: str | None = None
-    inputs: dict[str, Any]
+    inputs: dict[str, Any] = Field(min_length=1)
     max_tokens: int = 512
     pad_token_id: int = 0
     side: int = 224
@@ -210,6 +228,20 @@ def answers_of(
 # A head of transformers
 
 
+class _HeadConfig(BaseModel):
+    """What answers are made with, of `config.json`: transformers' entries, and two of ours."""
+
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+    id2label: dict[int, str] = {}
+    problem_type: str | None = None
+    thresholds: dict[str, float] = {}
+    commonest: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.id2label[place] for place in sorted(self.id2label))
+
+
 def _open_pipeline(folder: Path) -> LocalModel:
     readme = folder / "README.md"
     found = _TAG.search(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
@@ -220,22 +252,45 @@ def _open_pipeline(folder: Path) -> LocalModel:
             f"{folder} names no pipeline that answers here ({kind or 'none'}); known: {', '.join(_PIPELINES)}.",
             "Use the program on its card, or load the version from the workspace.",
         )
+    _refuse_unsafe(folder)
     check_installed("transformers", "torch")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    names = config.get("id2label") or {}
-    labels = [names[key] for key in sorted(names, key=int)]
+    try:
+        config = _HeadConfig.model_validate_json((folder / "config.json").read_bytes())
+    except ValidationError as error:
+        raise _unreadable(folder, "its config.json is not as export_model writes it", str(error)) from error
     task = kind if kind in TASKS else "automatic-speech-recognition"
-    return LocalModel(
-        folder, _card(folder, task, _PIPELINES[kind], labels), PipelinePredictor(folder, kind, config, labels)
+    card = _card(folder, task, _PIPELINES[kind].modality, config.labels)
+    return LocalModel(folder, card, PipelinePredictor(_load_pipeline(folder, kind), kind, config))
+
+
+def _refuse_unsafe(folder: Path) -> None:
+    """Raise REFUSED for what a registry would not take, for code and pickles even where they would not be read, and for
+    an adapter, which names the model that it is put on."""
+    names = trust.entries(folder)
+    excluded = trust.choose(names).excluded
+    trust.check(folder)
+    unsafe = [name for name in names if (name in excluded and trust.could_run(name)) or name == _ADAPTER]
+    if unsafe:
+        why = excluded.get(unsafe[0], "An adapter names another model.")
+        raise SpeciateError(
+            Code.REFUSED,
+            f"{folder} is not safe to load: {unsafe[0][:100]!r} lies in it. {why}",
+            "export_model writes no such file: load the folder as it was written.",
+        )
+
+
+def _unreadable(folder: Path, why: str, foreign: str = "") -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID, f"{folder} cannot answer: {why}.", "Export it again with export_model.", foreign[:500]
     )
 
 
 class PipelinePredictor:
     """Answers of a folder by `transformers.pipeline`, as the program on its card makes them."""
 
-    def __init__(self, folder: Path, kind: str, config: Mapping[str, Any], labels: Sequence[str]) -> None:
-        self._folder, self._kind, self._config = folder, kind, config
-        self.task, self.labels = kind, tuple(labels)
+    def __init__(self, pipeline: Any, kind: str, config: _HeadConfig) -> None:
+        self._pipeline, self._kind, self._config = pipeline, kind, config
+        self.task, self.labels = kind, config.labels
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
@@ -259,23 +314,41 @@ class PipelinePredictor:
         return [self._answer({each["label"]: float(each["score"]) for each in one}) for one in found]
 
     def _answer(self, scores: Mapping[str, float]) -> Prediction:
-        if thresholds := self._config.get("thresholds"):
+        if thresholds := self._config.thresholds:
             family, least = "multi-label", [thresholds[label] for label in self.labels]
         else:
-            family, least = "regression" if self._config.get("problem_type") == "regression" else "classification", []
+            family, least = "regression" if self._config.problem_type == "regression" else "classification", []
         row = np.array([[scores[label] for label in self.labels]], np.float64)
         return answers_of(row, family, self.labels, least)[0]
 
     def _tags(self, text: str, pieces: Sequence[Mapping[str, Any]]) -> Prediction:
-        usual = self._config.get("commonest")
+        usual = self._config.commonest
         words = [word.start() for word in _WORD.finditer(text)]
         tags = [next((one["entity"] for one in pieces if one["end"] > word), usual) for word in words]
         return Prediction(tags, None, None)
 
-    @cached_property
-    def _pipeline(self) -> Any:
-        transformers: Any = importlib.import_module("transformers")
-        more: dict[str, Any] = {}
-        if self._kind == "image-classification":  # torchvision rounds otherwise
-            more["image_processor"] = transformers.AutoImageProcessor.from_pretrained(self._folder, backend="pil")
-        return transformers.pipeline(self._kind, model=str(self._folder), **more)
+
+def _load_pipeline(folder: Path, kind: str) -> Any:
+    """All parts are loaded here: `transformers.pipeline` would load them from a folder with other options."""
+    transformers: Any = importlib.import_module("transformers")
+    head = _PIPELINES[kind]
+
+    def load(name: str, **options: Any) -> Any:
+        named = getattr(transformers, name)
+        return named.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+
+    with quiet_transformers(transformers):
+        try:
+            module, info = load(head.model, use_safetensors=True, dtype="auto", output_loading_info=True)
+            # torchvision rounds otherwise
+            parts = {
+                part: load(name, **({"backend": "pil"} if part == "image_processor" else {}))
+                for part, name in head.parts.items()
+            }
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
+            why = f"transformers does not load it as {head.model} ({type(error).__name__})"
+            raise _unreadable(folder, why, str(error)) from error
+    refuse_unmatched(folder, info)
+    if "feature_extractor" in parts and parts["feature_extractor"].sampling_rate != _RATE:
+        raise _unreadable(folder, f"it hears other than {_RATE:,} samples a second")
+    return transformers.pipeline(kind, model=module.eval(), trust_remote_code=False, **parts)

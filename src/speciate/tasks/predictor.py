@@ -144,6 +144,11 @@ def load(path: Path, cache: Folders | None = None, threads: int = 1) -> Predicto
             "Call evaluate_models, or train_model(method='sft', ...) and ask the model that it makes.",
         )
     sealed.check(path)
+    return load_checked(path, cache, threads)
+
+
+def load_checked(path: Path, cache: Folders | None = None, threads: int = 1) -> Predictor:
+    """As `load`, from a folder whose hashes the caller has checked."""
     if is_pipeline(path):
         return image_generator.load_generator(path, threads)
     if not (path / MANIFEST).is_file() and is_causal_lm(path):
