@@ -81,12 +81,29 @@ def watch_use_case(
         _check_no_circle(workspace, use_case)
 
     def step(tx: Transaction) -> _Stored:
-        rows.define(tx, watch, enabled=enabled, by=app.caller.client, asked=enabled and watch.has("now"))
+        client, paused = app.caller.client, _paused_by(tx, use_case)
+        if enabled and paused not in (None, client):
+            raise _stays_paused(use_case, str(paused))
+        by = client if enabled or paused is None else paused  # a pause stays that of whoever began it
+        rows.define(tx, watch, enabled=enabled, by=by, asked=enabled and watch.has("now"))
         return _Stored(watch=use_case)
 
     arguments = {**watch.model_dump(mode="json"), "enabled": enabled}
     once(app, "watch_use_case", arguments, idempotency_key, step, answer=_Stored)
     return WatchSet.of(report(workspace, use_case))
+
+
+def _paused_by(tx: Transaction, use_case: str) -> str | None:
+    found = rows.get(tx, use_case)
+    return None if found is None or found.enabled else found.by
+
+
+def _stays_paused(use_case: str, paused: str) -> SpeciateError:
+    return SpeciateError(
+        Code.CONFLICT,
+        f"The watch of {use_case!r} was paused by {paused}, and no other caller ends that.",
+        f"A person goes on with it: speciate watch resume {use_case}",
+    )
 
 
 def _check_served(workspace: Workspace, use_case: str) -> None:

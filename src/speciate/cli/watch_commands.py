@@ -52,7 +52,7 @@ def format_watch(found: WatchDocument) -> str:
         f"{found['use_case']}: {found['state']} since {moment(found['since'])}",
         f"  because     {found['because']}",
         f"  triggers    {', '.join(found['triggers'])}",
-        f"  next look   {moment(found['next_look'])}",
+        f"  next look   {moment(found['next_look']) if found['enabled'] else 'none while it is paused'}",
         f"  this month  {found['minutes_left']:.0f} minutes, ${found['usd_left']:.2f} and {found['labels_left']} "
         "labels are left",
     ]

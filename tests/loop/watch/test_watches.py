@@ -207,6 +207,22 @@ def test_a_watch_says_how_it_stands_and_a_repeat_by_a_key_begins_nothing_more(ap
         watch_use_case(app, USE_CASE, SHIFT, idempotency_key="k")
 
 
+def test_what_somebody_else_paused_no_call_goes_on_with(app: App, year: Year) -> None:
+    asked = watch_use_case(app, USE_CASE, NOW)
+    assert asked.because == "an episode was asked for now: the next look begins it"
+    year.workspace.database.transact(lambda tx: rows.enable(tx, USE_CASE, False, "ada"))
+    with pytest.raises(SpeciateError, match="was paused by ada") as refused:
+        watch_use_case(app, USE_CASE, NOW)
+    assert refused.value.code is Code.CONFLICT
+    assert "speciate watch resume" in refused.value.recovery
+    assert watch_use_case(app, USE_CASE, NOW, enabled=False).because == "paused by ada", "it stays hers"
+    with pytest.raises(SpeciateError, match="was paused by ada"):
+        watch_use_case(app, USE_CASE, NOW)
+    year.workspace.database.transact(lambda tx: rows.enable(tx, USE_CASE, True, "ada"))
+    assert watch_use_case(app, USE_CASE, NOW, enabled=False).state == "paused"
+    assert watch_use_case(app, USE_CASE, NOW).state == "idle", "who paused it goes on"
+
+
 def test_a_persons_caps_stand_above_what_a_watch_asks_for(app: App, year: Year) -> None:
     year.workspace.settings = year.workspace.settings.model_copy(update={"watch": WatchCaps(labels=10, minutes=5)})
     found = watch_use_case(app, USE_CASE, NOW, Policy(labels=400, budget_minutes=300))

@@ -318,8 +318,11 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
         because = f"{memory.first} serves; with the labels of the second round: {found.why}"
         return _over(watch, tried, now, End("promoted", because, memory.first, found.smallest_gain))
     if found.verdict != "promote":
-        nothing_known = not found.used_labels and found.bases is None
-        end = End("failed" if nothing_known else found.verdict, found.why, found.model, found.smallest_gain)
+        nothing_known, why = not found.used_labels and found.bases is None, found.why
+        if found.verdict == "inconclusive" and found.needed_labels is not None:
+            left = max(0, watch.policy.labels - seen.spent.labels)
+            why += f"; about {found.needed_labels} more labels would tell, and {left} of this month's are left"
+        end = End("failed" if nothing_known else found.verdict, why, found.model, found.smallest_gain)
         return _over(watch, tried, now, end, screened=not found.used_labels, settled=found.settled)
     tried = tried.model_copy(update={"short": found.short, "canary": found.canary})
     if found.promotion == "needs_approval":

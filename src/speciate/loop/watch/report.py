@@ -110,7 +110,7 @@ def _report(workspace: Workspace, gatherer: Gatherer, standing: Standing) -> Wat
     now = workspace.clock.now()
     ticks = rows.ticks(database, watch.use_case, limit=1)
     labels = LabelCounts()
-    if memory.state == "labelling":
+    if memory.state != "idle" and memory.mined:
         requested = {each.prediction: each for each in rows.requests(database, watch.use_case)}
         labels = gatherer.labels.counts(watch.use_case, memory.learned_until, requested, memory.episode)
     spent = gatherer.around([standing], now).spent.get(watch.use_case, Spent())
@@ -141,18 +141,19 @@ def _report(workspace: Workspace, gatherer: Gatherer, standing: Standing) -> Wat
 def _because(standing: Standing, ticks: list[Tick]) -> str:
     if not standing.enabled:
         return f"paused by {standing.by}"
+    called, looked = standing.asked or 0.0, ticks[0].last if ticks else 0.0
+    if called > standing.memory.asked and called >= looked:
+        return "an episode was asked for now: the next look begins it"
     return ticks[0].because if ticks else "it was not looked at yet"
 
 
 def next_look(standing: Standing, now: float) -> float:
     memory = standing.memory
     soon = now + LOOK_SECONDS
-    if memory.state != "idle" or (standing.asked or 0.0) > memory.asked:
+    if memory.state != "idle" or memory.model is None or (standing.asked or 0.0) > memory.asked:
         return soon
     moments = [next_time(each, now) for each in standing.watch.triggers if each.on == "schedule"]
-    if memory.model is not None:
-        moments.append(memory.moved + (memory.window + 2) * WINDOW_SECONDS)
-    moments.append(memory.quiet_until)
+    moments += [memory.moved + (memory.window + 2) * WINDOW_SECONDS, memory.quiet_until]
     return max(soon, min((each for each in moments if each is not None and each > now), default=soon))
 
 
