@@ -291,9 +291,10 @@ def _read_parts_and_segments(
     """Parts (filtered), and of the segments the lines with `needle`, or all."""
     for attempt in range(_TRIES):
         segments = folder.all_segments()
-        parts = folder.all_parts(kind)
+        answers = folder.all_parts()
         try:
-            sealed = sealed_segments(folder.all_parts())
+            sealed = sealed_segments(answers)  # of what is sealed meanwhile either the segment or the part is read
+            parts = answers if kind == ANSWERS else folder.all_parts(kind)
             tables = [
                 read_part(path, columns=columns, filters=None if told.holds_only(filters) else filters)
                 for path in parts

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from speciate.loop.watch.rows import LabelRequest
 from speciate.predictions import prediction_ids, quality, reading
 from speciate.predictions.feedback import latest_by_source, prevailing_label
-from speciate.predictions.log_files import FEEDBACK, LogFolder, log_folder
+from speciate.predictions.log_files import FEEDBACK, LogFolder, log_folder, sealed_segments
 from speciate.predictions.quality import Pattern
 from speciate.predictions.random_labels import drawn_at_random
 from speciate.predictions.reading import FeedbackRow, StoredFeedback
@@ -155,7 +155,9 @@ class LogLabels:
     def _read_changed(self, folder: LogFolder) -> None:
         """Raises FileNotFoundError; what was read until then is kept."""
         segments = folder.all_segments()  # first: what is sealed meanwhile lies in a part that is listed after it
-        there = [*segments, *folder.all_parts(FEEDBACK)]
+        sealed = sealed_segments(folder.all_parts())
+        segments = [path for path in segments if path.name not in sealed]  # both, after a kill: what a part says stands
+        there = [*folder.all_parts(FEEDBACK), *segments]  # older rows first: the last of one moment counts
         for path in there:
             found = path.stat()
             stamp = _Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
