@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -33,11 +34,12 @@ class WatchSet(Result):
     next_actions: tuple[NextAction, ...] = ()
 
     @classmethod
-    def of(cls, found: WatchReport) -> WatchSet:
+    def of(cls, found: WatchReport, notes: Sequence[str] = ()) -> WatchSet:
+        """`notes`: what the caller may not have meant."""
         left, then = found.budget_left, NextAction(tool="get_status", arguments={"use_case": found.use_case})
         return cls(
-            watch=found.use_case, triggers=found.triggers, state=found.state, because=found.because,
-            next_look=found.next_look, next_actions=(then,),
+            watch=found.use_case, triggers=found.triggers, state=found.state,
+            because="; ".join((found.because, *notes)), next_look=found.next_look, next_actions=(then,),
             budget_left=BudgetView(minutes=left.minutes, usd=left.usd, labels=left.labels),
         )  # fmt: skip
 
@@ -80,8 +82,15 @@ def watch_use_case(
         _check_served(workspace, use_case)
         _check_no_circle(workspace, use_case)
 
+    notes = list[str]()
+    if watch.policy.capped(workspace.settings.watch) != watch.policy:
+        notes.append("a person's caps hold it to less than was asked for")
+
     def step(tx: Transaction) -> _Stored:
-        client, paused = app.caller.client, _paused_by(tx, use_case)
+        before, client = rows.get(tx, use_case), app.caller.client
+        paused = None if before is None or before.enabled else before.by
+        if before is not None and before.watch != watch:
+            notes.append("it replaces triggers and policy of before")
         if enabled and paused not in (None, client):
             raise _stays_paused(use_case, str(paused))
         by = client if enabled or paused is None else paused  # a pause stays that of whoever began it
@@ -90,12 +99,7 @@ def watch_use_case(
 
     arguments = {**watch.model_dump(mode="json"), "enabled": enabled}
     once(app, "watch_use_case", arguments, idempotency_key, step, answer=_Stored)
-    return WatchSet.of(report(workspace, use_case))
-
-
-def _paused_by(tx: Transaction, use_case: str) -> str | None:
-    found = rows.get(tx, use_case)
-    return None if found is None or found.enabled else found.by
+    return WatchSet.of(report(workspace, use_case), notes)
 
 
 def _stays_paused(use_case: str, paused: str) -> SpeciateError:

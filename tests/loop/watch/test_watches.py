@@ -207,15 +207,21 @@ def test_a_watch_says_how_it_stands_and_a_repeat_by_a_key_begins_nothing_more(ap
         watch_use_case(app, USE_CASE, SHIFT, idempotency_key="k")
 
 
+def test_a_call_says_what_it_replaces(app: App, year: Year) -> None:
+    _, again, other = (watch_use_case(app, USE_CASE, SHIFT, Policy(labels=labels)) for labels in (4, 4, 5))
+    assert "replaces" not in again.because
+    assert other.because.endswith("; it replaces triggers and policy of before")
+
+
 def test_what_somebody_else_paused_no_call_goes_on_with(app: App, year: Year) -> None:
     asked = watch_use_case(app, USE_CASE, NOW)
-    assert asked.because == "an episode was asked for now: the next look begins it"
+    assert asked.because.startswith("an episode was asked for now: the next look begins it")
     year.workspace.database.transact(lambda tx: rows.enable(tx, USE_CASE, False, "ada"))
     with pytest.raises(SpeciateError, match="was paused by ada") as refused:
         watch_use_case(app, USE_CASE, NOW)
     assert refused.value.code is Code.CONFLICT
     assert "speciate watch resume" in refused.value.recovery
-    assert watch_use_case(app, USE_CASE, NOW, enabled=False).because == "paused by ada", "it stays hers"
+    assert watch_use_case(app, USE_CASE, NOW, enabled=False).because.startswith("paused by ada"), "it stays hers"
     with pytest.raises(SpeciateError, match="was paused by ada"):
         watch_use_case(app, USE_CASE, NOW)
     year.workspace.database.transact(lambda tx: rows.enable(tx, USE_CASE, True, "ada"))
@@ -227,6 +233,7 @@ def test_a_persons_caps_stand_above_what_a_watch_asks_for(app: App, year: Year) 
     year.workspace.settings = year.workspace.settings.model_copy(update={"watch": WatchCaps(labels=10, minutes=5)})
     found = watch_use_case(app, USE_CASE, NOW, Policy(labels=400, budget_minutes=300))
     assert (found.budget_left.labels, found.budget_left.minutes) == (10, 5)
+    assert "; a person's caps hold it to less than was asked for" in found.because
     decision = year.watcher.look()[USE_CASE]
     assert "this month's labels are spent" in decision.because
 
