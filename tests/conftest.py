@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -73,32 +72,6 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: a third of the time a worker waits for processes that it has started."""
     return cores() * 3 // 2 if cores() > 1 else 1
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[object]) -> None:
-    """With `FORK_WORKERS=1`, several workers are forks of one process that has imported all that they collect. Off
-    where nobody asks: of three whole runs with it one stood still for five minutes in one test; why is not known."""
-    if not os.environ.get("FORK_WORKERS"):
-        return
-    plain = all(getattr(spec, "_spec", "popen") == "popen" for spec in specs)
-    if forks.executes or len(specs) == 1 or not plain or config.invocation_params.dir != config.rootpath:
-        return
-    from execnet import gateway_base, gateway_io
-
-    class Forked(gateway_io.Popen2IOMaster):
-        def __init__(self, args: Sequence[str], execmodel: gateway_base.ExecModel) -> None:
-            self.popen = forks.start([sys.executable, "-m", "tests.suite_worker"], stdin=forks.PIPE, stdout=forks.PIPE)
-            gateway_base.Popen2IO.__init__(self, self.popen.stdin, self.popen.stdout, execmodel=execmodel)
-
-    gateway_io.Popen2IOMaster = Forked  # type: ignore[misc]
-    profile = config.getoption("--hypothesis-profile", None)
-    run = config.pluginmanager.getplugin("dsession").nodemanager.testrunuid
-    with contextlib.suppress(OSError):  # a folder whose name is too long for a socket: they are executed
-        forks.fork_workers(
-            run, [*config.args, *(["--hypothesis-profile", profile] if profile else [])],
-            all_families=config.args_source is config.ArgsSource.TESTPATHS,
-        )  # fmt: skip
 
 
 def _brief_latencies(

@@ -210,8 +210,6 @@ def _family(command: Sequence[str]) -> str:
     module, *arguments = command[command.index("-m") + 1 :]
     if module == "speciate.jobs.zygote":
         return "torch" if arguments[1] == "torch" else "classical"
-    if module == "tests.suite_worker":
-        return "workers"
     return "classical" if module in _CLASSICAL_PROGRAMS else "programs"
 
 
@@ -242,7 +240,7 @@ def _start() -> None:
     folder = tempfile.TemporaryDirectory(prefix="forks-")
     atexit.register(folder.cleanup)
     _folder = folder.name
-    server = _listen(_FAMILIES, "forks", os.getpid(), shared=False)
+    server = _listen(_FAMILIES, os.getpid(), shared=False)
     atexit.register(_end, server)
 
 
@@ -255,24 +253,11 @@ def _share(run: str, starter: int) -> None:
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (shared / "programs").exists():
-            _listen(_FAMILIES, "forks", starter, shared=True).wait()
+            _listen(_FAMILIES, starter, shared=True).wait()
 
 
-def fork_workers(run: str, collected: Sequence[str], *, all_families: bool) -> None:
-    """In the process that starts the workers of a run of pytest-xdist: from now on `start` forks `tests.suite_worker`
-    of a process that has imported what these arguments of pytest collect. `all_families`: those of programs make their
-    imports meanwhile, for all will be asked for."""
-    _share(run, os.getpid())
-    _listen(("workers",), "suite_worker", os.getpid(), shared=True, more=repr([*collected])).wait()
-    for family in _FAMILIES if all_families else ():
-        _connected(family).close()
-
-
-def _listen(
-    families: Iterable[str], served: str, watched: int, *, shared: bool, more: str = ""
-) -> subprocess.Popen[bytes]:
-    """`served`: the file beside this one whose `serve` serves these families. `shared`: what is started goes on as
-    nobody's child, for it is no more this process's than another worker's."""
+def _listen(families: Iterable[str], watched: int, *, shared: bool) -> subprocess.Popen[bytes]:
+    """`shared`: what is started goes on as nobody's child, for it is no more this process's than another worker's."""
     with contextlib.ExitStack() as stack:
         listeners = {name: stack.enter_context(socket.socket(socket.AF_UNIX)) for name in families}
         for name, listener in listeners.items():
@@ -280,11 +265,10 @@ def _listen(
             listener.listen(64)
         numbers = {name: listener.fileno() for name, listener in listeners.items()}
         leave = "import os; os.fork() and os._exit(0); os.setsid(); " if shared else ""
-        programs = served == "forks"  # what is read of them at import is that of a program of ours, not of a test's
-        code = f"{leave}from tests.{served} import serve; serve({numbers!r}, {_folder!r}, {watched}, {more or shared})"
+        code = f"{leave}from tests.forks import serve; serve({numbers!r}, {_folder!r}, {watched}, {shared})"
         return subprocess.Popen(
             [sys.executable, "-c", code.ljust(_ARGUMENT_BYTES)], pass_fds=list(numbers.values()),
-            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | (LIBRARIES if programs else {}),
+            stdin=subprocess.DEVNULL, cwd=Path(__file__).parents[1], env=os.environ | LIBRARIES,
         )  # fmt: skip
 
 
