@@ -149,8 +149,9 @@ class Deployment:
     # What is wanted
 
     def _watch(self) -> None:
-        """Reads what the daemon wants; what is being loaded and is wanted no more is given up at once."""
-        stamp = self.folder.wanted_stamp()
+        """Reads what the daemon wants; what is being loaded and is wanted no more is given up at once. The first look
+        reads it again: it may be another than when this process began."""
+        stamp: tuple[int, int] | None = None
         while not self._ending:
             time.sleep(_LOOK_SECONDS)
             self._writer.write_counters()
