@@ -341,7 +341,7 @@ def _seconds(near: Sequence[_EvaluatedLearner], tried: Sequence[CandidateResult]
 
 
 _SHARE_TO_DECIDE = 0.25
-"""Of the time that is left, what telling equals apart may take."""
+"""Part of the time that is left that telling equals apart may take."""
 
 
 def _decide_between(
