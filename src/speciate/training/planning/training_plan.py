@@ -17,6 +17,7 @@ from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
 from speciate.training import train
+from speciate.training.hyperparameters import in_use
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
 from speciate.training.planning.part_encoders import that_read_a_part
@@ -163,7 +164,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     return PlannedCandidate(
         method=candidate.method,
         base_model=candidate.base_model,
-        hyperparameters=payload.parameters.model_dump(mode="json"),
+        hyperparameters=in_use(payload.parameters, find_task(payload.task).family),
         head=payload.head,
         estimate=CandidateEstimate(
             seconds=plan.seconds,
