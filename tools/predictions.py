@@ -76,7 +76,7 @@ class AnswerLabel(BaseModel):
     prediction: Annotated[str, Field(description="Of predict or a deployment.")]
     label: Annotated[Any, _LABEL] = None
     score: Annotated[float | None, Field(description="Without a label: 1 good, 0 bad.")] = None
-    drawn: Annotated[Selection | None, Field(description="As the queue says.")] = None
+    drawn: Annotated[Selection | None, Field(description="As queued.")] = None
     new_class: Annotated[bool, Field(description="A class new to the model.")] = False
 
 
@@ -91,7 +91,7 @@ def record_feedback(
     prediction: Annotated[str | None, Field(description="Of predict or a deployment.", max_length=64)] = None,
     label: Annotated[Any, _LABEL] = None,
     score: Annotated[float | None, Field(ge=0, le=1, description="Without a label: 1 good, 0 bad.")] = None,
-    drawn: Annotated[Selection | None, Field(description="As the queue says.")] = None,
+    drawn: Annotated[Selection | None, Field(description="As queued.")] = None,
     new_class: Annotated[bool, Field(description="A class new to the model.")] = False,
     labels: Annotated[
         list[AnswerLabel] | None,
@@ -195,8 +195,8 @@ def predict(
         Field(
             min_length=1,
             max_length=256,
-            description="Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; "
-            "with id, if given.",
+            description="Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}, "
+            "id?.",
         ),
     ] = None,
     model: Annotated[str | None, Field(description="As of describe_model; or use_case.")] = None,

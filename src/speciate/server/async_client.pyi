@@ -58,6 +58,7 @@ class AsyncClient:
         labels: Mapping[str, Any] | None = None,
         inputs: Sequence[str] | None = None,
         group_by: str | None = None,
+        fractions: Mapping[str, Any] | None = None,
         reader: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,

@@ -90,6 +90,7 @@ class ToolMethods:
         labels: Mapping[str, Any] | None = None,
         inputs: Sequence[str] | None = None,
         group_by: str | None = None,
+        fractions: Mapping[str, Any] | None = None,
         reader: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
@@ -104,10 +105,11 @@ class ToolMethods:
         rows: Inline rows.
         modality: list_options(kind='modality')
         label: Column, or 'folder'.
-        labels: A table beside the files: {path, key: its column of paths or file names, of tables the shared
-            column; column?: label, null: join only}.
+        labels: A table: {path, key: its column of file names, of tables the shared one; column?: label, null: join
+            only}.
         inputs: Columns that a model may see.
         group_by: Never split apart: column, 'folder', or regex on the path, group 1 the key.
+        fractions: {train, validation, test}.
         reader: If the guess is wrong: csv ..., files, wide, long:ID,TIME, csv+long.
         idempotency_key: Safe repeats.
         dry_run: Only estimate.
@@ -250,13 +252,13 @@ class ToolMethods:
         read the result, describe_evaluation.
 
         models: Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, ensemble:A+B,
-            code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last is put forward.
+            code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last goes forward.
         dataset: Its test split, or NAME:SPLIT.
         suite: Of the use case.
         use_case: Adds its incumbent, gates and a decision.
         metrics: Beside the task's: list_options(kind='metric').
         scorer: FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score.
-        judge: A model as a metric.
+        judge: A judge.
         prompt: How public models are asked.
         label_maps: {model: {published label: your label}}; dry_run proposes.
         prompts: {zero-shot model: ['a photo of a {label}']}.
@@ -568,8 +570,7 @@ class ToolMethods:
         """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
         compare models, call evaluate_models.
 
-        inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; with
-            id, if given.
+        inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}, id?.
         model: As of describe_model; or use_case.
         use_case: Its production model answers.
         dataset: All its rows, or NAME:test; starts a job.
@@ -665,7 +666,7 @@ class ToolMethods:
         prediction: Of predict or a deployment.
         label: As outputs of the model are.
         score: Without a label: 1 good, 0 bad.
-        drawn: As the queue says.
+        drawn: As queued.
         new_class: A class new to the model.
         labels: [{prediction, label, score, drawn, new_class}].
         idempotency_key: Safe repeats.
@@ -697,7 +698,7 @@ class ToolMethods:
 
         name: Gets its next version.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
-        endpoint: {base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}.
+        endpoint: {base_url, model, secret: a stored key, usd_per_1m_input?, usd_per_1m_output?}.
         task: Default: its card's.
         license: SPDX id; default: its card's.
         weights_license: If not the code's.

@@ -69,6 +69,7 @@ from speciate.datasets.splits import (
     empty_split_warnings,
     few_units_warnings,
     find_missing_labels,
+    made_by,
     members_of,
     missing_label_warnings,
     near_pairs,
@@ -291,7 +292,11 @@ def finish_draft(
     lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"].to_pylist()))
     lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
     if not made:
+        if existing is None and fractions != FRACTIONS:
+            lacking += ("The source brings its split, so 'fractions' was not used; a step 'split' deals anew.",)
         return FinishedDraft(table, report, lacking)
+    if fractions != FRACTIONS:
+        report["made_by"] = made_by(fractions)
     assigned = whole.filter(_usable(whole))["split"].to_pylist()
     warnings = empty_split_warnings(assigned, fractions) + lacking
     if existing is None and not kept_splits:
