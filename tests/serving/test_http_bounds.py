@@ -122,7 +122,7 @@ def test_a_head_that_comes_drop_by_drop_is_ended(connect: Connect) -> None:
         for byte in head("/deaf", *["x: y"] * 1000):
             connection.sendall(bytes([byte]))
             time.sleep(SOON / 10)
-    assert time.monotonic() - began < 10 * SOON
+    assert time.monotonic() - began < 100 * SOON  # all of it would take 600
     assert ends(connection)
 
 
