@@ -67,7 +67,7 @@ def descriptors(pid: int) -> int:
 
 
 def post(served: Served, body: bytes, *, token: str | None = None) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     headers = {
         "authorization": f"Bearer {token or served.token}", "content-type": "application/json",
         "accept": "application/json, text/event-stream",

@@ -19,7 +19,7 @@ from speciate.serving.http_bounds import BoundedBodies, TrimmedHeaders, bounded_
 
 MOST = 4
 LIMIT = 1 << 20
-PATIENCE = 10.0
+PATIENCE = 60.0
 SOON = 0.3
 
 
