@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from speciate.tools.labels import LabelResult
     from speciate.tools.models import FoundModels, ModelDescription, ModelRegistered
     from speciate.tools.options import Options
-    from speciate.tools.predictions import FeedbackRecorded, Predictions
+    from speciate.tools.predictions import FeedbackRecorded, ManyRecorded, Predictions
     from speciate.tools.promotion import Approvals, Promotion, RolledBack
     from speciate.tools.status import StatusView
     from speciate.tools.training import TrainingPlan
@@ -154,8 +154,8 @@ class ToolMethods:
 
         name: As in NAME@production.
         task: list_options(kind='task').
-        objective: {metric: list_options(kind='metric'), target?: a number, else only beat the incumbent, aim?:
-            pass, or best: use the whole budget}.
+        objective: {metric: list_options(kind='metric'), target?: else only beat the incumbent, aim?: pass, or best:
+            use the whole budget}.
         target_column: Default: the dataset's label.
         positive_label: For recall, precision, f1.
         limits: Caps: {p95_latency_ms (one, warm), usd_per_1k, max_parameters, max_memory_mb, licenses [SPDX],
@@ -649,23 +649,25 @@ class ToolMethods:
     def record_feedback(
         self,
         *,
-        prediction: str,
         source: Literal["human", "agent", "system"],
+        prediction: str | None = None,
         label: Any | None = None,
         score: float | None = None,
         drawn: Literal["random", "uncertain", "disagreement"] | None = None,
         new_class: bool | None = None,
+        labels: Sequence[Mapping[str, Any]] | None = None,
         idempotency_key: str | None = None,
-    ) -> FeedbackRecorded:
+    ) -> FeedbackRecorded | ManyRecorded:
         """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
         label_examples; what to label next: speciate://use-cases/NAME/queue.
 
-        prediction: Of predict or a deployment.
         source: Who says so.
+        prediction: Of predict or a deployment.
         label: As outputs of the model are.
-        score: Where no label fits: 1 good, 0 bad.
-        drawn: As the label queue says.
-        new_class: A class that the model does not know.
+        score: Without a label: 1 good, 0 bad.
+        drawn: As the queue says.
+        new_class: A class new to the model.
+        labels: [{prediction, label, score, drawn, new_class}].
         idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.predictions", "record_feedback", locals())
