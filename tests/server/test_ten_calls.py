@@ -150,8 +150,10 @@ async def serving(client: Client, use_case: str) -> None:
     """The slot began with the promotion, and loads its model."""
     while True:
         (shown,) = (await said(client, "get_status", {"use_case": use_case}))["use_cases"]
-        if (shown.get("slot") or {}).get("state") == "serving":
+        state = (shown.get("slot") or {}).get("state")
+        if state == "serving":
             return
+        assert state in (None, "starting", "loading"), shown
         await anyio.sleep(0.2)
 
 
