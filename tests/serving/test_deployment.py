@@ -61,7 +61,7 @@ def stage(tmp_path: Path, clock: ManualClock) -> Iterator[Stage]:
     stage.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to that"

@@ -50,7 +50,7 @@ def ask(server: Server, era: str, name: str, arguments: Mapping[str, str]) -> li
     """The contents of the prompt's messages. Raises MCPError as the client does."""
 
     async def main() -> list[Any] | MCPError:
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             async with Client(server.mcp, mode=era) as client:
                 try:
                     result = await client.get_prompt(name, dict(arguments))
