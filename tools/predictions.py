@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -32,7 +31,7 @@ from speciate.serving import predict as predicting
 from speciate.serving.batch_predict import KIND as BATCH
 from speciate.serving.batch_predict import PredictSpec
 from speciate.serving.predict import Input, ask_deployment
-from speciate.serving.record_feedback import MOST, add_feedback
+from speciate.serving.record_feedback import MOST, add_each, add_feedback
 
 _MOST_SHOWN, _LARGEST_SHOWN = 8, 1024
 """Images beside a result, and pixels of a side."""
@@ -128,23 +127,11 @@ def _once(app: App, arguments: dict[str, Any], key: str | None, record: Callable
 
 
 def _record_many(app: App, labels: Sequence[AnswerLabel], source: Source) -> ManyRecorded:
-    """Each by itself, so that one unknown class does not cost the others. Raises the first refusal if all are."""
-    models: Counter[str] = Counter()
-    refused: list[tuple[str, SpeciateError]] = []
-    for each in labels:
-        try:
-            fields = each.model_dump(exclude_defaults=True)
-            given = make_feedback(**fields, source=source, by=app.caller.client[:100])
-            models[add_feedback(app.workspace, _as_drawn(app, given)).answer.model] += 1
-        except SpeciateError as error:
-            refused.append((each.prediction, error))
-    if refused and not models:
-        raise refused[0][1]
-    return ManyRecorded(
-        recorded=models.total(),
-        models=dict(models),
-        refused=tuple(RefusedLabel(prediction=place[:64], error=error.message) for place, error in refused),
-    )
+    who = {"source": source, "by": app.caller.client[:100]}
+    given = [{**each.model_dump(exclude_defaults=True), **who} for each in labels]
+    found = add_each(app.workspace, given, partial(_as_drawn, app))
+    refused = tuple(RefusedLabel(prediction=each[:64], error=error.message) for each, error in found.refused)
+    return ManyRecorded(recorded=found.models.total(), models=dict(found.models), refused=refused)
 
 
 def _as_drawn(app: App, given: Feedback) -> Feedback:
