@@ -105,7 +105,7 @@ class IngestSpec(BaseModel):
     """A column, `folder`, or a regular expression whose first group is the key."""
     reader: str | None = None
     fractions: dict[str, float] | None = None
-    """Of train, validation and test; None: the usual ones. They hold for what is added later, too."""
+    """Shares of train, validation and test; None: the usual ones. They hold for what is added later, too."""
     seed: int = 0
     add: bool = False
     """Append to the existing rows, in their roles; label, inputs, group_by, modality and reader are then ignored."""
