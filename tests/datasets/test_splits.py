@@ -26,6 +26,9 @@ from speciate.datasets.splits import (
     readmit_refused,
     strata,
 )
+from speciate.datasets.versions import version
+from speciate.workspace.workspace import Workspace
+from tests import data
 from tests.datasets import sealed
 
 WANTED = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -307,7 +310,7 @@ def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:
         {
             "id": ["a", "b", "c", "d", "e"],
             "split": ["train", "test", None, None, "holdout"],
-            "label": list("xyxyx"),
+            "label": list("xxxyy"),
             "group_key": ["g", "h", "g", None, None],
             FINGERPRINT: ["1", "2", "2", "3", "3"],
             KEY: list("abcde"),
@@ -319,6 +322,31 @@ def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:
     assert joined["quality"].to_pylist() == ["ok", "ok", "refused", "ok", "ok"]
     assert "'test' and 'train'" in joined["reason"].to_pylist()[2]
     assert readmit_refused(joined)["quality"].to_pylist() == ["ok"] * 5
+
+
+def test_rows_of_a_table_with_another_label_are_no_copies(workspace: Workspace) -> None:
+    """Pigs that are fed alike have the same first week, and other weights: they are not one pig."""
+    rows = tuple(
+        {
+            "pig": f"p{pig}",
+            "week": week,
+            "feed": None if week == 1 else week * 10.0 + pig,
+            "weight": 20.0 + 6 * week + pig / 7,
+        }
+        for pig in range(60)
+        for week in range(1, 7)
+    )  # fmt: skip
+    asked = {"label": "weight", "inputs": ("week", "feed"), "group_by": "pig", "modality": "tabular"}
+    manifest = data.ingest(workspace, "pigs", rows=rows, **asked)
+    report = version(workspace.database, "pigs").report
+    assert report["split"]["units"] == 60
+    (said,) = [each for each in report["warnings"] if "independent unit" in each]
+    tested = manifest.splits["test"]
+    assert f"{tested} rows of 'test' are only {tested // 6} independent unit(s) of 60" in said
+    assert "fractions={'train': 0.5, 'validation': 0.1, 'test': 0.4}" in said
+    same = tuple({**row, "weight": float(row["week"])} for row in rows)
+    glued = data.ingest(workspace, "copies", rows=same, **asked)
+    assert dict(glued.splits) == {"train": len(rows)}, "with the same label they are"
 
 
 def test_shares_that_are_wanted_are_kept() -> None:

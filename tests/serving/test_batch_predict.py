@@ -29,6 +29,7 @@ from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
 from speciate.tools import predictions as tools
 from speciate.workspace.workspace import Workspace
+from tests.data import ingest, run_job
 from tests.evaluation.predictors.answering import answering
 from tests.evaluation.world import finish, perform, prepare
 from tests.serving.world import USE_CASE, move, trained
@@ -341,3 +342,36 @@ def test_a_cell_that_is_no_number_is_the_error_of_its_row_and_an_empty_one_is_mi
     for one, other in zip(mixed, numbers, strict=True):
         assert one["output"] == other["output"]
         assert one["confidence"] == pytest.approx(other["confidence"], rel=1e-12)
+
+
+def test_a_file_with_one_step_a_row_is_made_series_as_those_were_that_the_model_learned_from(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """What agents did by guessing: the refusal names the reader, in the call that works as it stands."""
+
+    def steps(name: str, windows: int) -> Path:
+        file = tmp_path / name
+        rows = [f"{w},{t},{(w % 2) * 3 + t % 5}" for w in range(windows) for t in range(12)]
+        file.write_text("window,tick,speed\n" + "\n".join(rows) + "\n")
+        return file
+
+    (tmp_path / "labels.csv").write_text(
+        "window,pace\n" + "".join(f"{w},{('slow', 'fast')[w % 2]}\n" for w in range(60))
+    )
+    labels = {"path": tmp_path / "labels.csv", "key": "window", "column": "pace"}
+    ingest(workspace, "paces", source=steps("steps.csv", 60), reader="long:window,tick", labels=labels)
+    run_job(workspace, "train", name="pace", dataset="paces", method="classical", task="time-series-classification")
+    new = steps("new.csv", 2)
+    pool = Pool(workspace.folders, workspace.settings, size=1)
+    with pytest.raises(SpeciateError, match="an input is one series") as refused:
+        predict(workspace, pool, "pace@v1", [Input(path=str(new))])
+    pool.close()
+    with pytest.raises(SpeciateError, match=r"which 'new\.csv' lacks") as failed:
+        perform(workspace, KIND, {"model": "pace@v1", "source": new, "path": tmp_path / "answers.jsonl"})
+    made = failed.value.next[0]
+    assert made == refused.value.next[0]
+    assert (made.tool, made.arguments["reader"]) == ("create_dataset", "long:window,tick")
+    assert refused.value.next[1].arguments == {"model": "pace@v1", "dataset": made.arguments["name"]}
+    ingest(workspace, **{**made.arguments, "name": "new-paces", "source": new})  # other tests have the other name
+    perform(workspace, KIND, {"model": "pace@v1", "dataset": "new-paces", "path": tmp_path / "answers.jsonl"})
+    assert sorted(each["output"] for each in lines(tmp_path / "answers.jsonl")) == ["fast", "slow"]

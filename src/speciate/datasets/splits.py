@@ -63,6 +63,8 @@ Mask = npt.NDArray[np.bool_]
 _KEPT, _NAMED, _LONGEST = 50, 5, 40
 _LEAST, _MUCH = 1.5, 0.25
 """A split is uneven if it differs from its share by at least so many examples, and by this part of the share."""
+_LARGER_TESTS = (0.3, 0.4, 0.5)
+"""Shares that are offered where the usual test split has too few independent units."""
 _Places = npt.NDArray[np.intp]
 
 
@@ -355,7 +357,9 @@ def members_of(
     label = rows[stratify_by or "label"]
     values = label.to_pylist() if pa.types.is_floating(label.type) else label.cast(pa.string()).to_pylist()
     group: Any = rows["group_key"]
-    pairs = near_pairs(rows, modality)
+    contents, pairs = copied_content(rows, modality, FINGERPRINT), near_pairs(rows, modality)
+    if modality == "tabular":
+        pairs = _with_equal_labels(pairs, rows["label"])
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _pairs_of_equal(further)])
@@ -363,7 +367,28 @@ def members_of(
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
-    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs, uncompared)
+    return Members([str(key) for key in keys], group, contents, strata(values), pairs, uncompared)
+
+
+def copied_content(rows: pa.Table, modality: str, column: str = CONTENT) -> pa.ChunkedArray:
+    """What copies have in common. Rows of tables with another label are no copies: a few columns of few values make
+    many rows alike, and what one of them taught is not the answer to the other."""
+    if modality != "tabular":
+        return rows[column]
+    return pc.binary_join_element_wise(rows[column], _written(rows["label"]), "\0", null_handling="emit_null")
+
+
+def _written(label: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(label.cast(pa.string()), "")
+
+
+def _with_equal_labels(pairs: npt.NDArray[np.int64], label: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    if not len(pairs):
+        return pairs
+    names = _written(label).to_numpy(zero_copy_only=False).astype(str)
+    _, codes = np.unique(names, return_inverse=True)
+    alike: npt.NDArray[np.int64] = pairs[codes[pairs[:, 0]] == codes[pairs[:, 1]]]
+    return alike
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
@@ -431,8 +456,9 @@ def _detectable_difference(members: Members, splits: Sequence[str | None], *, nu
     tested = np.array([name == "test" for name in splits], bool)
     if not tested.any():
         return {}
-    rows, units = int(tested.sum()), len(np.unique(components(members)[tested]))
-    found: SplitReport = {"test_rows": rows, "test_units": units}
+    unit = components(members)
+    rows, units = int(tested.sum()), len(np.unique(unit[tested]))
+    found: SplitReport = {"test_rows": rows, "test_units": units, "units": len(np.unique(unit))}
     if numeric:
         return found
     found |= {"highest_target": highest_target(units), "smallest_difference": smallest_difference(units)}
@@ -446,11 +472,21 @@ def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
     rows, units = audit.get("test_rows", 0), audit.get("test_units", 0)
     if not 0 < units < _FEW_UNITS or rows < 2 * units:
         return []
-    return [
-        f"The {rows} rows of 'test' are only {units} independent unit(s), for groups and near-duplicates stay "
-        f"together: few verdicts can be reached on them. Add examples of other groups, so that {_FEW_UNITS} or more "
-        "are tested."
-    ]
+    every = int(audit.get("units") or 0)
+    told = f"The {rows} rows of 'test' are only {units} independent unit(s)" + (f" of {every}" if every else "")
+    share = next((share for share in _LARGER_TESTS if share * every >= _FEW_UNITS), None)
+    advice = (
+        f"Test a larger share of them: fractions={_with_test(share)} in create_dataset, or in a step 'split'."
+        if share
+        else f"Add examples of other groups, so that {_FEW_UNITS} or more are tested."
+    )
+    return [f"{told}, for groups and near-duplicates stay together: few verdicts can be reached on them. {advice}"]
+
+
+def _with_test(share: float) -> dict[str, float]:
+    """Fractions with this share of test examples, and a sixth of the rest for validation."""
+    validation = round((1 - share) / 6, 2)
+    return {"train": round(1 - share - validation, 2), "validation": validation, "test": share}
 
 
 def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:

@@ -47,6 +47,8 @@ class SplitReport(Dealing, total=False):
     test_rows: int
     test_units: int
     """Independent ones."""
+    units: int
+    """Independent ones of all splits."""
     highest_target: float | None
     smallest_difference: float | None
     highest_target_at_best: float | None

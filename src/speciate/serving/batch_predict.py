@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import next_version, versions
+from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.next_version import NewVersion
 from speciate.datasets.operations.operation import declare_columns, provenance_columns
 from speciate.datasets.readers.formats import format_of
@@ -93,6 +93,8 @@ class RowsOfFile(BaseModel):
     parts: tuple[str, ...]
     ignored_parts: tuple[str, ...]
     cage: SandboxPolicy
+    reader: str = ""
+    """That of the series that the model learned from."""
 
     def about(self) -> ModelInputs:
         """How the model reads inputs."""
@@ -223,6 +225,7 @@ def _plan_file(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayload]:
     rows = RowsOfFile(
         source=source, folder=folder, model=card.ref, model_folder=version.path, modality=card.modality,
         inputs=card.inputs, parts=card.parts, ignored_parts=card.ignored_parts, cage=workspace.settings.cage,
+        reader=series_reader(workspace, card),
     )  # fmt: skip
     return Plan(
         payload=PredictPayload(task=task.name, rows=rows, answers=NewFile(path=spec.path)),
@@ -252,6 +255,26 @@ def _check_source(source: Path, card: ModelCard, *, folder: bool) -> None:
             f"{card.ref} reads rows of a table, and {source.name!r} is a folder.",
             "Name a csv, jsonl or parquet file as source.",
         )
+
+
+def series_reader(workspace: Workspace, card: ModelCard) -> str:
+    """How the series that a model learned from were read from a table, such as `long:window,tick`; empty if they were
+    not, or nobody knows any more."""
+    if card.modality != "time-series" or not card.dataset:
+        return ""
+    try:
+        found = versions.version(workspace.database, card.dataset)
+    except SpeciateError:  # deleted since
+        return ""
+    line = (found, *version_rows.ancestors(workspace.database, found))
+    return next((str(each.operation["reader"]) for each in line if each.operation.get("reader")), "")
+
+
+def steps_as_series(source: Path, reader: str) -> Call:
+    """The call that makes series of a table with one step a row."""
+    arguments = {"name": "asked", "source": str(source), "modality": "time-series"}
+    purpose = "" if reader else "with reader='long:ID,TIME' where each row is one step"
+    return Call("create_dataset", arguments | ({"reader": reader} if reader else {}), purpose)
 
 
 def reads_rows(card: ModelCard) -> bool:

@@ -53,6 +53,7 @@ from speciate.serving.batch_predict import (
     PredictPayload,
     RowsOfDataset,
     RowsOfFile,
+    steps_as_series,
 )
 from speciate.serving.items import UNUSABLE, AnswerPayload, Item, ItemPrediction
 from speciate.settings import Settings
@@ -315,10 +316,12 @@ class _Table:
 
     def _check_columns(self) -> None:
         if lacking := [name for name in self._rows.inputs if name not in self._table.column_names]:
+            series = self._rows.modality == "time-series"
             raise SpeciateError(
                 Code.INVALID,
                 f"{self._rows.model} reads the column {lacking[0]!r}, which {self._rows.source.name!r} lacks.",
                 "Name a file with the columns that the model was trained on: describe_model shows them.",
+                next=[steps_as_series(self._rows.source, self._rows.reader)] if series else (),
             )
 
 

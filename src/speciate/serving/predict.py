@@ -41,7 +41,7 @@ from speciate.promotion import aliases
 from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
 from speciate.serving import deployments, in_process_counters, pending_answers, preloading
-from speciate.serving.batch_predict import answers_beside, reads_rows
+from speciate.serving.batch_predict import answers_beside, reads_rows, series_reader, steps_as_series
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
@@ -187,7 +187,7 @@ def predict(
     alias = aliases.read(workspace.database, ref.name) if ref.alias == "production" else None
     generation = alias.generation if alias and alias.model == version.ref else 0
     began = time.monotonic()
-    _check_not_table(model, version.card, inputs)
+    _check_not_table(workspace, model, version.card, inputs)
     payload = _payload(
         version.card,
         version.path,
@@ -287,13 +287,20 @@ def _clip(text: str) -> str:
     return text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}..."
 
 
-def _check_not_table(model: str, card: ModelCard, inputs: Sequence[Input]) -> None:
+def _check_not_table(workspace: Workspace, model: str, card: ModelCard, inputs: Sequence[Input]) -> None:
     """INVALID for the path of a table where an input is one row, or one text: that is a batch."""
     if card.parts or not reads_rows(card):
         return
     for given in inputs:
         if given.path is not None and format_of(given.path) in _TABLES:
             who = {"use_case": model.partition("@")[0]} if model.endswith("@production") else {"model": model}
+            if card.modality == "time-series":
+                made = steps_as_series(Path(given.path), series_reader(workspace, card))
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"{Path(given.path).name!r} is a table, and an input is one series: {_ROW_HINT}",
+                    next=[made, Call("predict", {**who, "dataset": "asked"}, "afterwards")],
+                )
             batch = {**who, "source": given.path, "path": answers_beside(Path(given.path))}
             raise SpeciateError(
                 Code.INVALID,
