@@ -237,6 +237,7 @@ class TokenRequest(Request):
     digest: str
     days: float
 
+    use_cases: list[str] = []
 
 class RevokeTokenRequest(Request):
     name: str

@@ -47,6 +47,7 @@ _STATUS = {
 _WAITING = "SELECT expires FROM approvals WHERE state = 'pending'"
 _log = logging.getLogger(__name__)
 
+_NOT_ALLOWED = "This session may not do this."
 
 class Site:
     """What all requests of one front share."""
@@ -139,6 +140,8 @@ class Site:
         try:
             done = page.do(visit)
         except SpeciateError as error:
+            if not visit.may_on(page.act.name, page.about(visit)):
+                raise SpeciateError(Code.REFUSED, _NOT_ALLOWED, visit.how)
             if page.answers:
                 return _told(visit, error, _STATUS.get(error.code, 500))
             return self._refused(visit, error)
@@ -153,7 +156,7 @@ class Site:
         if act_of(request.method, request.url.path) is None:
             error, status = SpeciateError(Code.NOT_FOUND, "There is no such page.", "The pages are on the left."), 404
         else:
-            error, status = SpeciateError(Code.REFUSED, "This session may not do this.", visit.how), 403
+            error, status = SpeciateError(Code.REFUSED, _NOT_ALLOWED, visit.how), 403
         if request.headers.get("accept", "").startswith("application/json"):
             answer = _told(visit, error, status)
         else:
