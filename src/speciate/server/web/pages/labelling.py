@@ -49,7 +49,7 @@ def queue(visit: Visit) -> Mapping[str, object]:
         "title": f"Label answers of {name}", "case": case, "item": item,
         "input": label_questions.asked_cells(item) if item else [],
         "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
-        "waiting": max(0, found.waiting - (1 if held else 0)), "hold": HOLD_SECONDS,
+        "waiting": max(0, found.waiting - (1 if held else 0)), "asked": found.asked, "hold": HOLD_SECONDS,
         "refused": visit.parts.labels.refused(visit.session.csrf), "agreement": found.agreement, "strategy": strategy,
         "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
         "said": list(item.said.items()) if item else [], "view": view,
