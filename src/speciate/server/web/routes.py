@@ -79,7 +79,7 @@ READS = (
     Read("/part/examples/{id}/near", "part_near.html", data.near),
 )
 SENDS = (
-    Send("/media/{name}/v{version:int}/{id}/thumb.png", media.thumbnail),
+    Send("/sheets/{name}/v{version:int}/{sheet}.png", media.sheet),
     Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
     Send("/asked/{name}/{prediction}/{part}", labelling.asked_file),
     Send("/evaluations/{id}/report", evaluations.report),
