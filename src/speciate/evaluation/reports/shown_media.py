@@ -33,7 +33,7 @@ _WRITE = "speciate.datasets.inspect.viewer:write_file"
 _DESCRIBE_FILE = "speciate.datasets.inspect.viewer:describe_file"
 _WRITE_OF_FILE = "speciate.datasets.inspect.viewer:write_view_of_file"
 _COLUMNS, _CELLS = 8, 24
-"""Of a sheet: a grid of 48 keeps both processes of the pool busy, and is two requests of a browser."""
+"""Squares of a sheet: a grid of 48 keeps both processes of the pool busy, and is two requests of a browser."""
 _SHEETS = 1000
 """Sheets of which it is known what is on them."""
 _KEPT_BYTES = 64 << 20
