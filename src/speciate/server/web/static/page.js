@@ -17,7 +17,7 @@ const locks = navigator.locks ?? { request: (name, options, act) => act() };
 function listen() {
   const { job } = document.body.dataset, refresh = (each) => htmx.trigger(each, "told");
   const lock = job ? `run ${job.charCodeAt(job.length - 1) % 3}` : "pages";
-  let stream, waiting, stop, later, broke = false;
+  let stream, waiting, stop, broke = false;
   const hear = ([part, of]) => {
     if (part === "gap") { broke = true; return; } // until another tab hears
     if (part === "lost") { broke = true; notice.hidden = false; return; }
@@ -36,12 +36,12 @@ function listen() {
       stream.onopen = () => say("found");
       stream.onerror = () => {
         say("lost");
-        if (stream.readyState === EventSource.CLOSED) { stop(); later = setTimeout(begin, 5000); } // refused: another tab may be signed in
+        if (stream.readyState === EventSource.CLOSED) stop(); // refused: another tab may be signed in
       };
       stop = () => { stream.close(); stream = undefined; end(); };
     })).catch(() => {}); // it was not needed any more
   };
-  const leave = () => { clearTimeout(later); waiting.abort(); if (stream) { channel.postMessage(["gap"]); stop(); } };
+  const leave = () => { waiting.abort(); if (stream) { channel.postMessage(["gap"]); stop(); } };
   begin();
   document.addEventListener("visibilitychange", () => { // a hidden tab costs nothing
     leave();
