@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
@@ -21,6 +21,7 @@ from speciate.serving.traffic import read_traffic
 from speciate.tools.jobs import list_jobs
 from speciate.tools.promotion import rollback_model
 from speciate.tools.status import get_status
+from speciate.workspace.workspace import Workspace
 
 _SERVED = """
 SELECT DISTINCT after FROM audit
@@ -86,16 +87,19 @@ def production(visit: Visit) -> Mapping[str, object]:
         "served": [model for (model,) in visit.database.read(_SERVED, [name])],
         "deployment": deployments.deployment_of(visit.app.workspace.folders, name),
         "traffic": read_traffic(visit.app.workspace.folders, name, visit.now),
-        "log": _log(visit, name),
+        "log": _if_there(summarize_log, visit, name),
         "watch": _watch(visit, name),
         "trail_rows": trail_of(visit, name, 30),
-        "drift": _drift(visit, name),
+        "drift": drift(visit.app, name).newest,
     }
 
 
-def _log(visit: Visit, name: str) -> object | None:
+T = TypeVar("T")
+
+
+def _if_there(find: Callable[[Workspace, str], T], visit: Visit, name: str) -> T | None:
     try:
-        return summarize_log(visit.app.workspace, name)
+        return find(visit.app.workspace, name)
     except SpeciateError as error:
         if error.code is Code.NOT_FOUND:
             return None
@@ -108,18 +112,8 @@ class WatchPage(NamedTuple):
 
 
 def _watch(visit: Visit, name: str) -> WatchPage | None:
-    try:
-        found = watches.report(visit.app.workspace, name)
-    except SpeciateError as error:
-        if error.code is Code.NOT_FOUND:
-            return None
-        raise
-    return WatchPage(found, watches.why(visit.app.workspace, name, 30.0)[-40:][::-1])
-
-
-def _drift(visit: Visit, name: str) -> object | None:
-    """What monitoring found in its newest window; None where it has not looked."""
-    return drift(visit.app, name).newest
+    found = _if_there(watches.report, visit, name)
+    return found and WatchPage(found, watches.why(visit.app.workspace, name, 30.0)[-40:][::-1])
 
 
 def rollback(visit: Visit) -> str:
