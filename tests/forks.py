@@ -186,7 +186,7 @@ def start(command: Sequence[str], **how: Any) -> Fork | subprocess.Popen[bytes]:
 
 
 def run(
-    command: Sequence[str], *, given: str = "", timeout: float = 60.0, **how: Any
+    command: Sequence[str], *, given: str = "", timeout: float = 180.0, **how: Any
 ) -> subprocess.CompletedProcess[str]:
     """As subprocess.run with captured text. It reads `given`, less than 64 KiB, from a pipe."""
     reader, writer = os.pipe()

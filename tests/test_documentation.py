@@ -150,3 +150,16 @@ def test_every_extra_that_a_person_chooses_is_named_in_a_guide() -> None:
     guides = "".join(path.read_text() for path in (*DOCS.glob("*.md"), DOCS.parent / "README.md"))
     named = {name for group in re.findall(r"(?:speciate|\.)\[([a-z,]+)\]", guides) for name in group.split(",")}
     assert set(extras) - named - {"all", "browser", "demo", "dev"} == set()
+
+
+def test_the_first_screen_of_the_readme_shows_what_it_is() -> None:
+    """A picture, what the commands cost, and what to take instead."""
+    text = (DOCS.parent / "README.md").read_text()
+    first = text[: text.index("\n## Use it")]
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+\.png)\)", first)
+    assert shown
+    assert all((DOCS.parent / path).is_file() for path in shown)
+    for command in ("make demo ", "make demo SMALL=1", "make test "):
+        assert re.search(rf"^{re.escape(command)}.*# .*(minutes|GB)", first, re.MULTILINE), command
+    compared = re.findall(r"^\| ([A-Z]\S+)", first[first.index("## Why not something else") :], re.MULTILINE)
+    assert len(compared) >= 5

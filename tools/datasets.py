@@ -143,12 +143,13 @@ def create_dataset(
     labels: Annotated[
         LabelsFile | None,
         Field(
-            description="A table beside the files: {path, key: its column of paths or file names, of tables the shared "
-            "column; column?: label, null: join only}."
+            description="A table: {path, key: its column of file names, of tables the shared one; column?: label, "
+            "null: join only}."
         ),
     ] = None,
     inputs: Annotated[list[str] | None, Field(description="Columns that a model may see.")] = None,
     group_by: GroupBy = None,
+    fractions: Annotated[dict[str, float] | None, Field(description="{train, validation, test}.")] = None,
     reader: Reader = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
@@ -161,8 +162,9 @@ def create_dataset(
     if origin["source"] and labels is None and reader is None and modality != "time-series":
         check_named_columns(app.pool, Path(origin["source"]), label, inputs or [], group_by)
     spec = make_spec(
-        IngestSpec, **origin, name=name, modality=modality, label=label, inputs=inputs or [], group_by=group_by
-    )
+        IngestSpec, **origin, name=name, modality=modality, label=label, inputs=inputs or [], group_by=group_by,
+        fractions=fractions,
+    )  # fmt: skip
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
     return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
 

@@ -228,7 +228,7 @@ def evaluate_models(
             min_length=1,
             max_length=20,
             description="Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, "
-            "ensemble:A+B, code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last is put forward.",
+            "ensemble:A+B, code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last goes forward.",
         ),
     ],
     dataset: Annotated[str | None, Field(description="Its test split, or NAME:SPLIT.")] = None,
@@ -239,7 +239,7 @@ def evaluate_models(
         str | None,
         Field(description="FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score."),
     ] = None,
-    judge: Annotated[Judging | None, Field(description="A model as a metric.")] = None,
+    judge: Annotated[Judging | None, Field(description="A judge.")] = None,
     prompt: Annotated[Prompt | None, Field(description="How public models are asked.")] = None,
     label_maps: Annotated[
         dict[str, dict[str, str]] | None, Field(description="{model: {published label: your label}}; dry_run proposes.")

@@ -407,7 +407,7 @@ def register_model(
     source: Annotated[str | None, Field(description="hf:org/name[@REVISION], timm:NAME or path:/dir.")] = None,
     endpoint: Annotated[
         Endpoint | None,
-        Field(description="{base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}."),
+        Field(description="{base_url, model, secret: a stored key, usd_per_1m_input?, usd_per_1m_output?}."),
     ] = None,
     task: Annotated[str | None, Field(description="Default: its card's.")] = None,
     license: Annotated[str | None, Field(max_length=64, description="SPDX id; default: its card's.")] = None,  # noqa: A002

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.image_answers import image_bytes, is_image_answer, stored_image
@@ -31,7 +31,7 @@ from speciate.serving import predict as predicting
 from speciate.serving.batch_predict import KIND as BATCH
 from speciate.serving.batch_predict import PredictSpec
 from speciate.serving.predict import Input, ask_deployment
-from speciate.serving.record_feedback import add_feedback
+from speciate.serving.record_feedback import MOST, add_each, add_feedback
 
 _MOST_SHOWN, _LARGEST_SHOWN = 8, 1024
 """Images beside a result, and pixels of a side."""
@@ -55,22 +55,60 @@ class FeedbackRecorded(Result):
     standing: dict[str, LatestFeedback] = Field(description="The latest of each source; a person's label counts first.")
 
 
+class RefusedLabel(Result):
+    prediction: str
+    error: str
+
+
+class ManyRecorded(Result):
+    recorded: int
+    models: dict[str, int] = Field(description="How many answers of each version.")
+    refused: tuple[RefusedLabel, ...] = Field(
+        (), description="Not recorded, and why; send them again in a call of their own."
+    )
+
+
+class AnswerLabel(BaseModel):
+    """What one of several answers should have been."""
+
+    model_config = ConfigDict(extra="forbid")
+    prediction: Annotated[str, Field(description="Of predict or a deployment.")]
+    label: Annotated[Any, _LABEL] = None
+    score: Annotated[float | None, Field(description="Without a label: 1 good, 0 bad.")] = None
+    drawn: Annotated[Selection | None, Field(description="As queued.")] = None
+    new_class: Annotated[bool, Field(description="A class new to the model.")] = False
+
+
+_R = TypeVar("_R", bound=Result)
 _DRAWN = "SELECT drawn FROM label_requests WHERE prediction = ?"
 
 
 @tool()
 def record_feedback(
     app: App,
-    prediction: Annotated[str, Field(description="Of predict or a deployment.", max_length=64)],
     source: Annotated[Source, Field(description="Who says so.")],
+    prediction: Annotated[str | None, Field(description="Of predict or a deployment.", max_length=64)] = None,
     label: Annotated[Any, _LABEL] = None,
-    score: Annotated[float | None, Field(ge=0, le=1, description="Where no label fits: 1 good, 0 bad.")] = None,
-    drawn: Annotated[Selection | None, Field(description="As the label queue says.")] = None,
-    new_class: Annotated[bool, Field(description="A class that the model does not know.")] = False,
+    score: Annotated[float | None, Field(ge=0, le=1, description="Without a label: 1 good, 0 bad.")] = None,
+    drawn: Annotated[Selection | None, Field(description="As queued.")] = None,
+    new_class: Annotated[bool, Field(description="A class new to the model.")] = False,
+    labels: Annotated[
+        list[AnswerLabel] | None,
+        Field(min_length=1, max_length=MOST, description="[{prediction, label, score, drawn, new_class}]."),
+    ] = None,
     idempotency_key: IdempotencyKey = None,
-) -> FeedbackRecorded:
+) -> FeedbackRecorded | ManyRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
+    if (prediction is None) == (labels is None) or (labels and (label is not None or score is not None)):
+        raise SpeciateError(
+            Code.INVALID,
+            "One answer is labelled by prediction and label, several by labels.",
+            "Call record_feedback with prediction=... and label=..., or with labels=[{prediction, label}, ...].",
+        )
+    if labels is not None:
+        many = {"labels": [each.model_dump(exclude_defaults=True) for each in labels], "source": source}
+        return _once(app, many, idempotency_key, lambda: _record_many(app, labels, source), ManyRecorded)
     arguments: dict[str, Any] = {
         "prediction": prediction,
         "label": label,
@@ -81,11 +119,19 @@ def record_feedback(
     if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
         arguments["new_class"] = True
     given = _as_drawn(app, make_feedback(**arguments, by=app.caller.client[:100]))
-    if idempotency_key is None:
-        return _record(app, given)
-    return once(
-        app, "record_feedback", arguments, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded
-    )
+    return _once(app, arguments, idempotency_key, lambda: _record(app, given), FeedbackRecorded)
+
+
+def _once(app: App, arguments: dict[str, Any], key: str | None, record: Callable[[], _R], answer: type[_R]) -> _R:
+    return record() if key is None else once(app, "record_feedback", arguments, key, lambda _: record(), answer=answer)
+
+
+def _record_many(app: App, labels: Sequence[AnswerLabel], source: Source) -> ManyRecorded:
+    who = {"source": source, "by": app.caller.client[:100]}
+    given = [{**each.model_dump(exclude_defaults=True), **who} for each in labels]
+    found = add_each(app.workspace, given, partial(_as_drawn, app))
+    refused = tuple(RefusedLabel(prediction=each[:64], error=error.message) for each, error in found.refused)
+    return ManyRecorded(recorded=found.models.total(), models=dict(found.models), refused=refused)
 
 
 def _as_drawn(app: App, given: Feedback) -> Feedback:
@@ -136,8 +182,8 @@ def predict(
         Field(
             min_length=1,
             max_length=256,
-            description="Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; "
-            "with id, if given.",
+            description="Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}, "
+            "id?.",
         ),
     ] = None,
     model: Annotated[str | None, Field(description="As of describe_model; or use_case.")] = None,

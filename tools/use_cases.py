@@ -52,7 +52,7 @@ def define_use_case(
     objective: Annotated[
         Objective,
         Field(
-            description="{metric: list_options(kind='metric'), target?: a number, else only beat the incumbent, aim?: "
+            description="{metric: list_options(kind='metric'), target?: else only beat the incumbent, aim?: "
             "pass, or best: use the whole budget}."
         ),
     ],

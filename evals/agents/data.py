@@ -13,6 +13,7 @@ from PIL import Image
 
 GOOD = ["lovely", "fine", "great", "warm", "sturdy", "quick", "friendly", "bright"]
 BAD = ["broken", "slow", "cold", "awful", "late", "torn", "rude", "dull"]
+ONLINE = ["quick", "friendly", "bright", "torn", "rude", "dull"]
 PLAIN = [
     "the",
     "parcel",
@@ -43,25 +44,28 @@ def reviews(
     wrong: float = 0.0,
     planted: Sequence[str] = (),
     copies: int = 0,
+    dialects: bool = False,
 ) -> None:
     """A CSV of reviews: id, author, shop, text, verdict, old_system.
 
     `signal`: share of texts that tell their verdict. `old_right`: how often the system in use is right. `wrong`: share
     of verdicts that are turned; column `turned` says which. `planted`: texts that are added at the end. `copies`: so
-    many first rows appear twice.
+    many first rows appear twice. `dialects`: the online shop's customers praise and complain in words of their own.
     """
     draw = random.Random(seed)
     rows = []
     for number in range(n):
         good = draw.random() < 0.5
         told = draw.random() < signal
+        shop = ("north", "south", "online")[number % 3]
         tone = (GOOD if good else BAD) if told else GOOD + BAD
+        if dialects:
+            tone = [word for word in tone if (word in ONLINE) == (shop == "online")]
         words = [draw.choice(PLAIN) for _ in range(10)] + [draw.choice(tone) for _ in range(3)]
         draw.shuffle(words)
         turned = draw.random() < wrong
         verdict = "good" if good != turned else "bad"
         old = verdict if draw.random() < old_right else ("bad" if verdict == "good" else "good")
-        shop = ("north", "south", "online")[number % 3]
         rows.append([f"r{number}", f"author{number % authors}", shop, " ".join(words), verdict, old, turned])
     rows += [[f"r{n + i}", "author0", "north", text, "good", "good", False] for i, text in enumerate(planted)]
     rows += [[f"c{i}", *rows[i][1:]] for i in range(copies)]

@@ -75,19 +75,24 @@ def prepared(task: Task) -> Iterator[Ground]:
     """The start state, made anew; its daemon ends with it."""
     with tempfile.TemporaryDirectory(prefix="speciate-agents-") as place:
         ground = Ground(Path(place) / "workspace", Path(place) / "folder", {})
-        ground.folder.mkdir()
-        _speciate("init", "--policy", task.policy, workspace=ground.workspace)
-        for name, data in task.files.items():
-            MAKERS[data.make](ground.folder / name, **data.arguments)
         try:
-            for step in task.start:
-                _remember(ground.answers, step, _ended(ground.ask, step, _start(ground.ask, step, ground.answers)))
+            prepare(task, ground)
             yield ground
         finally:
-            _speciate("stop", workspace=ground.workspace)
+            run_speciate("stop", workspace=ground.workspace)
 
 
-def _speciate(*words: str, workspace: Path) -> None:
+def prepare(task: Task, ground: Ground) -> None:
+    """Make the start state; the daemon stays."""
+    ground.folder.mkdir(parents=True)
+    run_speciate("init", "--policy", task.policy, workspace=ground.workspace)
+    for name, data in task.files.items():
+        MAKERS[data.make](ground.folder / name, **data.arguments)
+    for step in task.start:
+        _remember(ground.answers, step, _ended(ground.ask, step, _start(ground.ask, step, ground.answers)))
+
+
+def run_speciate(*words: str, workspace: Path) -> None:
     command = [sys.executable, "-m", "speciate.cli", *words, "--workspace", str(workspace)]
     subprocess.run(command, check=words[0] != "stop", capture_output=True)
 
@@ -115,6 +120,14 @@ def _remember(answers: Answers, step: Step, answer: Any) -> None:
     answers["last"] = answer
     if step.save:
         answers[step.save] = answer
+
+
+def server_of(ground: Ground) -> StdioServerParameters:
+    """As a client starts it, in the caller's folder."""
+    return StdioServerParameters(
+        command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", str(ground.workspace)],
+        cwd=str(ground.folder), env=dict(os.environ),
+    )  # fmt: skip
 
 
 def judged(task: Task, ground: Ground, said: str, before: list[Any]) -> tuple[list[str], list[str]]:
@@ -193,11 +206,7 @@ async def attempt(task: Task) -> Attempt:
     with prepared(task) as ground:
         before = kept(task, ground)
         already = bool(task.state) and not any(check.miss(ground.ask, ground.answers) for check in task.state)
-        server = StdioServerParameters(
-            command=sys.executable, args=["-m", "speciate.cli", "serve", "--workspace", str(ground.workspace)],
-            cwd=str(ground.folder), env=dict(os.environ),
-        )  # fmt: skip
-        async with Client(server) as client:
+        async with Client(server_of(ground)) as client:
             counter = Counter(client)
             said = await play_reference(task, ground, counter)
         missed, forbidden = judged(task, ground, said, before)

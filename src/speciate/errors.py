@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 _LONGEST_NAME = 64
+_LONGEST_COMPARED = 1000
+"""Characters: a paste of megabytes would be compared for seconds, and no name is so long."""
 
 
 class Code(StrEnum):
@@ -149,10 +151,15 @@ class SpeciateError(Exception):
         return f"{self.message} {self.foreign}".strip()
 
 
+def near_names(value: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The names that look most like `value`, which may be any paste; the nearest first."""
+    return difflib.get_close_matches(value[:_LONGEST_COMPARED], list(known), count)
+
+
 def closest(value: str, known: Iterable[str], count: int = 3) -> str:
     """`"did you mean 'a', 'b'?"`, or the first known names where nothing is near, or an empty string."""
     known = sorted(known)
-    near = difflib.get_close_matches(value, known, count)
+    near = near_names(value, known, count)
     if near:
         return "did you mean " + ", ".join(map(_quote_name, near)) + "?"
     if known:

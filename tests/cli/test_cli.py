@@ -61,7 +61,7 @@ def type_into(daemons: Daemons, *arguments: str, answer: str) -> tuple[str, int]
 
 def type_at(question: bytes, arguments: list[str], answer: str) -> tuple[str, int]:
     process, terminal = at_terminal([*CLI, *arguments])
-    shown, deadline, answered = b"", time.monotonic() + 30, False
+    shown, deadline, answered = b"", time.monotonic() + 120, False
     while select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
             data = os.read(terminal, 4096)
@@ -462,7 +462,7 @@ def test_http_wants_the_token_and_lasts_as_long_as_its_command(daemons: Daemons)
         finally:
             server.terminate()
             end(server)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while daemons.control("status")["clients"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -480,7 +480,7 @@ def post(url: str, token: str) -> int:
     }  # fmt: skip
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10
+            urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60
         ) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:

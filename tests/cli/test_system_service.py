@@ -199,7 +199,7 @@ def _start(system: System, text: str) -> subprocess.Popen[bytes]:
         shlex.split(line), user=system.user, group=system.group, extra_groups=[], env=variables, cwd="/",
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, umask=0o077,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not system_socket(system.workspace).exists():
         assert daemon.poll() is None, (system.workspace / "daemon.log").read_text()
         assert time.monotonic() < deadline

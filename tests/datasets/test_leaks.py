@@ -6,7 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from speciate.datasets.leaks import copy_reason, copy_warnings, leak_warnings, leaks_of_report, texts_across
+from speciate.datasets.leaks import (
+    copy_reason,
+    copy_warnings,
+    find_possible_groups,
+    group_warnings,
+    leak_warnings,
+    leaks_of_report,
+    texts_across,
+)
 from speciate.datasets.versions import version
 from speciate.training.planning.training_plan import plan_training
 from speciate.workspace.workspace import Workspace
@@ -56,3 +64,41 @@ def test_a_leak_is_told_at_creation_at_append_and_in_the_plan(workspace: Workspa
     assert "13 texts of the input 'text'" in str(version(workspace.database, "set").report["warnings"])
     data.run_job(workspace, "curate", dataset="set", steps=[{"op": "filter", "where": "score > 0.2"}])
     assert "10 texts of the input 'text'" in str(version(workspace.database, "set").report["warnings"])
+
+
+def test_a_column_whose_values_lie_in_several_splits_is_told_where_nobody_named_groups(workspace: Workspace) -> None:
+    def rows(number: int) -> dict[str, Any]:
+        return {
+            "text": f"remark {number}", "author": f"a{number % 30}", "shop": "xyz"[number % 3], "number": number,
+            "year": 1990 + number % 12, "label": "ab"[number * 7 % 11 % 2],
+        }  # fmt: skip
+
+    given = tuple(map(rows, range(120)))
+    data.ingest(workspace, "set", rows=given, label="label", modality="text", inputs=("text",))
+    report = version(workspace.database, "set").report
+    assert report["split"]["possible_groups"].keys() == {"author", "year"}
+    (said,) = [each for each in report["warnings"] if "no groups were named" in each]
+    assert "values of 'author'" in said
+    assert "'group_by': 'author'" in said
+    assert said in plan_training(workspace, "set", method="classical").warnings
+    data.run_job(workspace, "curate", dataset="set", steps=[{"op": "split", "group_by": "author"}])
+    assert "author" not in version(workspace.database, "set").report["split"].get("possible_groups", {})
+    data.ingest(workspace, "named", rows=given, label="label", modality="text", inputs=("text",), group_by="author")
+    assert "possible_groups" not in version(workspace.database, "named").report["split"]
+
+
+def test_columns_of_few_or_single_values_are_no_groups() -> None:
+    rows = pa.table(
+        {
+            "group_key": pa.array([None] * 40, pa.string()),
+            "split": ["train", "test"] * 20,
+            "single": [f"id{i}" for i in range(40)],
+            "few": [f"kind{i % 9}" for i in range(40)],
+            "machine": [f"m{i // 4}" for i in range(40)],
+            "input": [f"m{i // 4}" for i in range(40)],
+            "share": [i / 4 for i in range(40)],
+            "note": [f"{i // 4} was said to be right by everybody there" for i in range(40)],
+        }
+    )
+    assert find_possible_groups(rows, ["input"]) == {"machine": 10}
+    assert group_warnings({}) == []

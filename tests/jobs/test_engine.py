@@ -20,7 +20,7 @@ from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Workspace
 from tests.jobs.work import KINDS, WORK, Work
 
-LONG = 20.0
+LONG = 120.0
 """Seconds that no test waits for unless something is broken."""
 
 

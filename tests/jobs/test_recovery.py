@@ -47,10 +47,10 @@ def lose_catalog(root: Path) -> None:
 def test_a_job_that_ended_and_one_that_still_runs_are_both_there_again(tmp_path: Path) -> None:
     engine = engine_over(Workspace(tmp_path / "workspace"))
     done = engine.submit("work", {"value": 7})
-    result = engine.wait(done.id, timeout=30).result
+    result = engine.wait(done.id, timeout=120).result
     live = engine.submit("work", {"seconds": 1.5, "value": 8})
     while engine.get(live.id).state is not State.RUNNING:
-        engine.wait(live.id, until="change", timeout=30)
+        engine.wait(live.id, until="change", timeout=120)
     end(engine)
     lose_catalog(tmp_path / "workspace")
 
@@ -61,8 +61,8 @@ def test_a_job_that_ended_and_one_that_still_runs_are_both_there_again(tmp_path:
     assert recovered.lost == ()
     assert recover_jobs(workspace).jobs == ()
     engine = engine_over(workspace)
-    assert engine.wait(done.id, timeout=30).result == result
-    again = engine.wait(live.id, timeout=30)
+    assert engine.wait(done.id, timeout=120).result == result
+    again = engine.wait(live.id, timeout=120)
     assert (again.state, again.attempt) == (State.SUCCEEDED, 1)
     end(engine)
 
@@ -70,12 +70,12 @@ def test_a_job_that_ended_and_one_that_still_runs_are_both_there_again(tmp_path:
 def test_a_backup_that_is_older_than_the_launch_is_brought_up_to_it(tmp_path: Path) -> None:
     engine = engine_over(Workspace(tmp_path / "workspace"))
     first = engine.submit("work", {})
-    engine.wait(first.id, timeout=30)
+    engine.wait(first.id, timeout=120)
     waits = engine.submit("work", {"value": 9}, after=[first.id])
-    end_state = engine.wait(waits.id, timeout=30)
+    end_state = engine.wait(waits.id, timeout=120)
     save_catalog(engine.workspace.database, engine.workspace.folders.backups, 0)
     later = engine.submit("work", {"value": 10})
-    engine.wait(later.id, timeout=30)
+    engine.wait(later.id, timeout=120)
     end(engine)
     lose_catalog(tmp_path / "workspace")
 
@@ -84,7 +84,7 @@ def test_a_backup_that_is_older_than_the_launch_is_brought_up_to_it(tmp_path: Pa
     assert recover_jobs(workspace).jobs == (later.id,)
     engine = engine_over(workspace)
     assert engine.get(waits.id).result == end_state.result
-    assert engine.wait(later.id, timeout=30).state is State.SUCCEEDED
+    assert engine.wait(later.id, timeout=120).state is State.SUCCEEDED
     numbers = [seq for (seq,) in workspace.database.read("SELECT seq FROM events ORDER BY seq")]
     assert numbers == list(range(1, len(numbers) + 1))
     end(engine)

@@ -61,7 +61,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 
 def ended(engine: Engine, **spec: Any) -> Job:
-    return engine.wait(engine.submit("asking", spec).id, timeout=60)
+    return engine.wait(engine.submit("asking", spec).id, timeout=120)
 
 
 @pytest.mark.parametrize("preload", STARTS)
@@ -93,7 +93,7 @@ def test_a_key_that_is_gone_by_the_start_ends_the_run_with_one_clear_error(engin
     job = engine.submit("asking", {"preload": preload})
     secrets.remove("openai")
     engine._reconciler.draining = False
-    job = engine.wait(job.id, timeout=60)
+    job = engine.wait(job.id, timeout=120)
     assert (job.state, job.attempt) == (State.FAILED, 1)
     assert "There is no key 'openai'" in (job.error or {})["message"]
     assert "speciate secret set openai --host api.openai.com" in (job.error or {})["recovery"]

@@ -42,7 +42,7 @@ def test_a_request_to_stop_ends_a_run_as_resumable(tmp_path: Path) -> None:
     while folder.progress() is None:
         assert process.poll() is None
     process.terminate()
-    assert process.wait(timeout=20) == RESUMABLE
+    assert process.wait(timeout=120) == RESUMABLE
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.kind == "stopped"

@@ -78,8 +78,9 @@ def test_a_change_in_the_middle_of_a_week_is_dated_by_its_answers(production: Pr
     for week in range(3):
         production.ask({"text": sentence(chance)} for _ in range(60))
         production.end_week(week)
-    production.ask({"text": sentence(chance)} for _ in range(40))
-    production.clock.advance(5 * 86_400)
+    for _ in range(40):
+        production.ask([{"text": sentence(chance)}])
+        production.clock.advance(3 * 3600)  # five days in all
     production.ask({"text": other_sentence(chance)} for _ in range(40))
     alarmed = production.end_week(3)
     if (inputs := signal(alarmed, "inputs")) is None or not inputs.alarm:
@@ -87,7 +88,8 @@ def test_a_change_in_the_middle_of_a_week_is_dated_by_its_answers(production: Pr
         inputs = signal(production.end_week(4), "inputs")
     assert inputs is not None
     assert inputs.alarm
-    assert inputs.onset == pytest.approx(production.begin + 3 * WEEK + 5 * 86_400, abs=3600)
+    few_answers = 5 * 3 * 3600
+    assert inputs.onset == pytest.approx(production.begin + 3 * WEEK + 5 * 86_400, abs=few_answers)
 
 
 def test_answers_of_predict_are_monitored_and_a_quiet_log_has_no_alarm(production: Production) -> None:

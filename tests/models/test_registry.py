@@ -6,6 +6,7 @@ import pytest
 
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
+from speciate.lineage.model_report import model_report
 from speciate.models import registry, sealed
 from speciate.models.endpoints import Endpoint
 from speciate.models.model_card import ModelCard
@@ -188,3 +189,15 @@ def test_what_a_person_must_type_first_is_told(
     own = Endpoint(base_url="http://127.0.0.1:8000/v1", model="small")
     assert registry.commands_needed(own) == ("speciate hosts add 127.0.0.1:8000",)
     assert registry.commands_needed(own, ("127.0.0.1:8000",)) == ()
+
+
+def test_a_publishers_card_is_shown_without_its_programs_and_not_whole(workspace: Workspace, tmp_path: Path) -> None:
+    made = _register(workspace, tmp_path / "a", "one")
+    place = registry.resolve(workspace.database, workspace.folders, made.ref).path
+    place.chmod(0o700)
+    (place / "README.md").write_text("# Words\n```python\nimport torch\n```\nIt reads.\n" + "and so on " * 2000)
+    shown = model_report(workspace, made.ref).readme
+    assert shown is not None
+    assert shown.startswith("# Words\n[code]\nIt reads.\n")
+    assert shown.endswith("[the first 6,000 of 20,025 characters]")
+    assert len(shown) < 6_100

@@ -53,6 +53,8 @@ def fill():
             file.flush()
 """
 LOADING = {"source": CODE, "function": "run", "name": "code.py"}
+SLEEP = 60.0
+"""Seconds that code which does not answer takes."""
 DEATHS = {
     "exits": "os._exit(0)",
     "writes a line without a mark": "os.write(pipe(), b'{\"value\": 1}\\n')",
@@ -108,14 +110,14 @@ def test_a_wait_ends(text: str, opened: SandboxClient) -> None:
     began = time.monotonic()
     with pytest.raises(AnswerTimeout):
         opened.ask([text], 0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < SLEEP / 2
 
 
 def test_a_line_that_trickles_is_not_waited_for(opened: SandboxClient) -> None:
     began = time.monotonic()
     with pytest.raises(AnswerTimeout):
         opened.ask(["[(os.write(pipe(), b'x'), time.sleep(0.01)) for _ in range(6000)]"], 0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SLEEP / 2
 
 
 def test_a_question_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_a_question_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(AnswerTimeout):
             made.ask(["x" * 4_000_000], 0.3)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < SLEEP / 2
         made.end()
 
 

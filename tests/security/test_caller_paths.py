@@ -33,7 +33,7 @@ from speciate.training.train_spec import Payload, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.server.processes import Daemons, Stdio, end
 
-_SECONDS = 20.0
+_SECONDS = 60.0
 """For any answer; what hangs does so for ever."""
 _MOST_MB = 200
 """What the daemon may grow by in all of this."""

@@ -78,11 +78,11 @@ ENDLESS = (
     "SELECT count(*) FROM range(3000000) a JOIN range(3000000) b ON a.range < b.range",
     "SELECT count(*) FROM range(100000000000) a, range(100000000000) b WHERE a.range <> b.range + 1",
     "SELECT repeat('x', 4000000000)",
+    "SELECT repeat('x', 1000000000)",
 )
 """Only time ends them, so they get less of it than those that memory may end."""
 LARGE = (
     "WITH RECURSIVE r AS (SELECT repeat('x', 1000) AS x UNION ALL SELECT x || x FROM r, examples) SELECT max(x) FROM r",
-    "SELECT repeat('x', 1000000000)",
     "SELECT list(repeat('x', 1000000)) FROM range(100000)",
     "SELECT unnest(range(10000000000))",
     "SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)",
@@ -164,7 +164,7 @@ def test_a_condition_cannot_break_out(attack: Attack, where: str) -> None:
     assert attack(where, where=True).code is Code.INVALID
 
 
-@pytest.mark.parametrize(("sql", "timeout"), [*((sql, 1.0) for sql in ENDLESS), *((sql, 4.0) for sql in LARGE)])
+@pytest.mark.parametrize(("sql", "timeout"), [*((sql, 0.5) for sql in ENDLESS), *((sql, 4.0) for sql in LARGE)])
 def test_a_bomb_costs_a_process_at_most(attack: Attack, sql: str, timeout: float) -> None:
     refused = attack(sql, timeout=timeout)
     assert refused.code in (Code.INVALID, Code.UNAVAILABLE)

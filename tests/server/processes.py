@@ -103,7 +103,7 @@ def _command_line(pid: int) -> str:
         return ""
 
 
-def gone(pid: int, seconds: float = 30) -> None:
+def gone(pid: int, seconds: float = 120) -> None:
     """Wait until this process has ended, whoever's child it is, and whether that has reaped it or not."""
     if not hasattr(os, "pidfd_open"):
         with contextlib.suppress(psutil.Error):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from speciate import errors
 from speciate.server.mcp.app import Server, offered_tools
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -189,6 +190,14 @@ def test_a_paste_is_named_by_its_beginning_and_the_next_call_is_kept(server: Ser
         for pasted in (PASTED, "x" * 2_000_000):
             rest = {"rows": [{"a": 1}]} if tool == "create_dataset" else {}
             assert "more characters]" in refused(server, tool, **rest | {argument: pasted})
+
+
+def test_a_paste_is_compared_with_names_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it would take a second of a core for each megabyte or two."""
+    compared: list[str] = []
+    monkeypatch.setattr(errors.difflib, "get_close_matches", lambda word, *_: compared.append(word))
+    assert errors.closest(PASTED, ["job-1"]) == "known: 'job-1'."
+    assert compared == [PASTED[:1000]]
 
 
 def test_all_tools_at_once_answer_as_they_do_alone(server: Server) -> None:

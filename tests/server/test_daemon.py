@@ -31,7 +31,7 @@ from tests import forks
 from tests.server.processes import Daemons, Stdio, end, report_of
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

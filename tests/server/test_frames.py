@@ -158,7 +158,7 @@ def talk(server: Server, lines: list[bytes]) -> list[dict[str, Any]]:
             tasks.start_soon(serve_stream, server.mcp, stream, Caller(Path("/"), "a test", "stdio"))
             tasks.start_soon(client.send, b"".join(lines))
             rest = b""
-            with anyio.fail_after(20):
+            with anyio.fail_after(120):
                 while owed:
                     *whole, rest = (rest + await client.receive()).split(b"\n")
                     for answer in map(json.loads, whole):

@@ -63,7 +63,7 @@ def _called(shell: Stdio, tool: str, **arguments: Any) -> dict[str, Any]:
     return content
 
 
-def _until(happened: Callable[[], Any], seconds: float = 60.0) -> Any:
+def _until(happened: Callable[[], Any], seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := happened()):
         assert time.monotonic() < end, "it did not happen in time"

@@ -150,14 +150,16 @@ async def serving(client: Client, use_case: str) -> None:
     """The slot began with the promotion, and loads its model."""
     while True:
         (shown,) = (await said(client, "get_status", {"use_case": use_case}))["use_cases"]
-        if (shown.get("slot") or {}).get("state") == "serving":
+        state = (shown.get("slot") or {}).get("state")
+        if state == "serving":
             return
+        assert state in (None, "starting", "loading"), shown
         await anyio.sleep(0.2)
 
 
 def requests(slot: Path) -> int:
     """That the slot counted; it writes its counts once a second."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while time.monotonic() < end:
         try:
             found = json.loads((slot / "tallies.json").read_text())

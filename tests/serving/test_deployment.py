@@ -32,8 +32,9 @@ class Stage:
     def want(self, version: Target) -> None:
         self.folder.want(Wanted(use_case="reviews", options=Serving(load_seconds=20), target=version))
 
-    def begin(self) -> Deployment:
-        wanted = self.folder.wanted()
+    def begin(self, found: Wanted | None = None) -> Deployment:
+        """`found`: what its process read when it began."""
+        wanted = found or self.folder.wanted()
         assert wanted
         deployment = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock)
         deployment.start(pid=1, port=1)
@@ -60,7 +61,7 @@ def stage(tmp_path: Path, clock: ManualClock) -> Iterator[Stage]:
     stage.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
@@ -88,6 +89,15 @@ def test_the_next_version_serves_once_it_is_ready_and_the_old_one_ends(stage: St
     until(lambda: stage.launched[0].ended)
     moves = [(note["before"], note["model"]) for note in stage.notes("slot.serving")]
     assert moves == [(None, "words@v1"), ("words@v1", "words@v2")]
+
+
+def test_what_is_wanted_while_a_deployment_begins_is_served(stage: Stage) -> None:
+    """A promotion between its first look and its own watch of the folder."""
+    stage.folder.want(Wanted(use_case="reviews", options=Serving(load_seconds=20), target=None))
+    found = stage.folder.wanted()
+    stage.want(target(1))
+    deployment = stage.begin(found)
+    until(serves(deployment, "words@v1"))
 
 
 def test_a_request_in_the_middle_of_a_swap_is_answered_by_the_version_that_took_it(stage: Stage) -> None:

@@ -80,7 +80,7 @@ def listening(workspace: Workspace) -> bool:
     url = view(workspace).url
     if url is None:
         return False
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     try:
         connection.request("GET", "/healthz")
         return json.loads(connection.getresponse().read()) == {"serving": None, "loading": None}

@@ -19,7 +19,7 @@ from speciate.serving.http_bounds import BoundedBodies, TrimmedHeaders, bounded_
 
 MOST = 4
 LIMIT = 1 << 20
-PATIENCE = 10.0
+PATIENCE = 60.0
 SOON = 0.3
 
 
@@ -122,7 +122,7 @@ def test_a_head_that_comes_drop_by_drop_is_ended(connect: Connect) -> None:
         for byte in head("/deaf", *["x: y"] * 1000):
             connection.sendall(bytes([byte]))
             time.sleep(SOON / 10)
-    assert time.monotonic() - began < 10 * SOON
+    assert time.monotonic() - began < 100 * SOON  # all of it would take 600
     assert ends(connection)
 
 

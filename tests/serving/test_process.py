@@ -58,7 +58,7 @@ def start(folder: DeploymentFolder) -> Iterator[Start]:
 
 
 def health(port: int) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/healthz")
     status = connection.getresponse().status
     connection.close()

@@ -13,15 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import clean
+from speciate.datasets.columns import FIXED, HIDDEN, clean
 from speciate.datasets.splits import NOT_CHECKED
 from speciate.datasets.telling_inputs import MOST_ROWS, TellingInput, telling_inputs, warning_of
 
 TEXTS_ACROSS: Final = "texts_across"
 TELLING_INPUTS: Final = "telling_inputs"
+POSSIBLE_GROUPS: Final = "possible_groups"
 """Keys of a report's audit of the split."""
 _LONG = 20
 """Characters on average, from which on cells are texts."""
+_FEWEST_GROUPS, _MOST_NAMED = 10, 3
+"""Different values, from which on a column may say which rows belong together, and columns that a warning names."""
 _COPY = "Identical content lies in the split "
 """Begins the reason of a refused row; the split follows."""
 
@@ -76,6 +79,44 @@ def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
         if crossing.num_rows:
             found[name] = crossing.num_rows
     return found
+
+
+def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
+    """Columns beside the inputs that may say which rows belong together (an author, a patient, a machine), where nobody
+    said so: each -> how many of its values lie in several splits. `rows`: usable.
+
+    They have ten values or more, short ones, most of which occur more than once.
+    """
+    if pc.count_distinct(rows["group_key"]).as_py() < len(rows["group_key"].drop_null()):
+        return {}  # there are groups
+    found: dict[str, int] = {}
+    for name in rows.column_names:
+        kind = rows.schema.field(name).type
+        if name in (*FIXED, *HIDDEN, *inputs) or not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+            continue
+        placed = pa.table({"value": rows[name], "split": rows["split"]}).drop_null()
+        values = placed.group_by("value").aggregate([("split", "count"), ("split", "count_distinct")])
+        repeated = pc.sum(pc.greater(values["split_count"], 1)).as_py() or 0
+        if values.num_rows < _FEWEST_GROUPS or 2 * repeated < values.num_rows:
+            continue
+        if pa.types.is_string(kind) and (pc.mean(pc.utf8_length(placed["value"])).as_py() or 0) >= 2 * _LONG:
+            continue
+        if crossing := pc.sum(pc.greater(values["split_count_distinct"], 1)).as_py() or 0:
+            found[name] = crossing
+    return found
+
+
+def group_warnings(split: Mapping[str, Any]) -> list[str]:
+    """Which columns may say that rows belong together, and what to do if they do."""
+    columns = dict(list((split.get(POSSIBLE_GROUPS) or {}).items())[:_MOST_NAMED])
+    if not columns:
+        return []
+    told = ", ".join(f"{count:,} values of {clean(name)!r}" for name, count in columns.items())
+    return [
+        f"{told} lie in several splits, and no groups were named. If rows with the same value belong together (of one "
+        "person, place or machine), a model is tested on what it knows: a step {'op': 'split', 'group_by': "
+        f"{clean(next(iter(columns)))!r}}} of curate_dataset keeps them together."
+    ]
 
 
 def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> list[TellingInput]:

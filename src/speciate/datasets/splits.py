@@ -38,6 +38,7 @@ from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.version_report import MissingLabel, SplitReport
 from speciate.modalities import find
 from speciate.modalities.hashing import mix
+from speciate.refs import SPLITS
 from speciate.sample_size import highest_target, smallest_difference
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
@@ -63,6 +64,28 @@ _KEPT, _NAMED, _LONGEST = 50, 5, 40
 _LEAST, _MUCH = 1.5, 0.25
 """A split is uneven if it differs from its share by at least so many examples, and by this part of the share."""
 _Places = npt.NDArray[np.intp]
+
+
+_ROUNDING = 0.011
+"""Thirds written with two digits still make a whole."""
+
+
+def checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    """Shares of a whole in the order of SPLITS. Raises ValueError where they are none."""
+    if unknown := sorted(fractions.keys() - set(SPLITS)):
+        raise ValueError(f"there is no split {unknown[0]!r}: fractions are of {', '.join(SPLITS)}")
+    if not fractions or min(fractions.values()) < 0:
+        raise ValueError("fractions are shares: at least one, and none below 0")
+    total = sum(fractions.values())
+    if not abs(total - 1) <= _ROUNDING:
+        raise ValueError(f"fractions are shares of one whole: these sum to {total:g}, and not to 1")
+    return {name: fractions[name] / total for name in SPLITS if name in fractions}
+
+
+def made_by(fractions: Mapping[str, float]) -> str:
+    """What a report says of a split of ours, by its checked fractions."""
+    shares = "/".join(f"{round(100 * share, 2):g}" for share in fractions.values())
+    return f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified"
 
 
 class Members(NamedTuple):

@@ -35,6 +35,8 @@ class SplitReport(Dealing, total=False):
     """Usable rows."""
     texts_across: dict[str, int]
     """Column -> how many of its texts lie in several splits."""
+    possible_groups: dict[str, int]
+    """Column that may say which rows belong together -> how many of its values lie in several splits."""
     groups_across: int
     identical_after_normalising_across: int
     near_duplicates_across: int | str

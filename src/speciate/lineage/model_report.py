@@ -4,6 +4,7 @@ and whether their files are still what was sealed."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,9 @@ _EVALUATIONS = (
 _EVALUATION_TIMES = "SELECT id, models, created FROM evaluations ORDER BY created DESC"
 _DATASET = "SELECT parents, operation FROM dataset_versions WHERE name = ? AND version = ?"
 _DEEPEST = 16
-_README, _LONGEST = "README.md", 20_000
+_README, _LONGEST, _SHOWN = "README.md", 200_000, 6_000
+"""Bytes of a publisher's card that are read, and characters that are shown."""
+_CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
 
 
 class EvaluationResult(NamedTuple):
@@ -193,10 +196,12 @@ def _signature_state(version: ModelVersion, workspace: Workspace) -> _SignatureS
 
 
 def _readme(version: ModelVersion) -> str | None:
+    """The publisher's card without its programs, which nobody reads to choose a model; at most `_SHOWN` characters."""
     if version.place is None or not (version.place / _README).is_file():
         return None
     with (version.place / _README).open(errors="replace") as file:
-        return file.read(_LONGEST)
+        text = _CODE.sub("[code]", file.read(_LONGEST))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}\n[the first {_SHOWN:,} of {len(text):,} characters]"
 
 
 _UNKNOWN = "not known"

@@ -18,7 +18,7 @@ from speciate.tools.jobs import ControlResult, JobList
 from speciate.tools.labels import LabelResult
 from speciate.tools.models import FoundModels, ModelDescription, ModelRegistered
 from speciate.tools.options import Options
-from speciate.tools.predictions import FeedbackRecorded, Predictions
+from speciate.tools.predictions import FeedbackRecorded, ManyRecorded, Predictions
 from speciate.tools.promotion import Approvals, Promotion, RolledBack
 from speciate.tools.status import StatusView
 from speciate.tools.training import TrainingPlan
@@ -58,6 +58,7 @@ class AsyncClient:
         labels: Mapping[str, Any] | None = None,
         inputs: Sequence[str] | None = None,
         group_by: str | None = None,
+        fractions: Mapping[str, Any] | None = None,
         reader: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
@@ -294,14 +295,15 @@ class AsyncClient:
     async def record_feedback(
         self,
         *,
-        prediction: str,
         source: Literal["human", "agent", "system"],
+        prediction: str | None = None,
         label: Any | None = None,
         score: float | None = None,
         drawn: Literal["random", "uncertain", "disagreement"] | None = None,
         new_class: bool | None = None,
+        labels: Sequence[Mapping[str, Any]] | None = None,
         idempotency_key: str | None = None,
-    ) -> FeedbackRecorded: ...
+    ) -> FeedbackRecorded | ManyRecorded: ...
     async def register_model(
         self,
         *,

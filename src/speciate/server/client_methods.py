@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from speciate.tools.labels import LabelResult
     from speciate.tools.models import FoundModels, ModelDescription, ModelRegistered
     from speciate.tools.options import Options
-    from speciate.tools.predictions import FeedbackRecorded, Predictions
+    from speciate.tools.predictions import FeedbackRecorded, ManyRecorded, Predictions
     from speciate.tools.promotion import Approvals, Promotion, RolledBack
     from speciate.tools.status import StatusView
     from speciate.tools.training import TrainingPlan
@@ -90,6 +90,7 @@ class ToolMethods:
         labels: Mapping[str, Any] | None = None,
         inputs: Sequence[str] | None = None,
         group_by: str | None = None,
+        fractions: Mapping[str, Any] | None = None,
         reader: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
@@ -104,10 +105,11 @@ class ToolMethods:
         rows: Inline rows.
         modality: list_options(kind='modality')
         label: Column, or 'folder'.
-        labels: A table beside the files: {path, key: its column of paths or file names, of tables the shared
-            column; column?: label, null: join only}.
+        labels: A table: {path, key: its column of file names, of tables the shared one; column?: label, null: join
+            only}.
         inputs: Columns that a model may see.
         group_by: Never split apart: column, 'folder', or regex on the path, group 1 the key.
+        fractions: {train, validation, test}.
         reader: If the guess is wrong: csv ..., files, wide, long:ID,TIME, csv+long.
         idempotency_key: Safe repeats.
         dry_run: Only estimate.
@@ -154,8 +156,8 @@ class ToolMethods:
 
         name: As in NAME@production.
         task: list_options(kind='task').
-        objective: {metric: list_options(kind='metric'), target?: a number, else only beat the incumbent, aim?:
-            pass, or best: use the whole budget}.
+        objective: {metric: list_options(kind='metric'), target?: else only beat the incumbent, aim?: pass, or best:
+            use the whole budget}.
         target_column: Default: the dataset's label.
         positive_label: For recall, precision, f1.
         limits: Caps: {p95_latency_ms (one, warm), usd_per_1k, max_parameters, max_memory_mb, licenses [SPDX],
@@ -250,13 +252,13 @@ class ToolMethods:
         read the result, describe_evaluation.
 
         models: Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, ensemble:A+B,
-            code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last is put forward.
+            code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last goes forward.
         dataset: Its test split, or NAME:SPLIT.
         suite: Of the use case.
         use_case: Adds its incumbent, gates and a decision.
         metrics: Beside the task's: list_options(kind='metric').
         scorer: FILE.py:FUNCTION, package:NAME, likeness:MODEL, code_passes or gym_score.
-        judge: A model as a metric.
+        judge: A judge.
         prompt: How public models are asked.
         label_maps: {model: {published label: your label}}; dry_run proposes.
         prompts: {zero-shot model: ['a photo of a {label}']}.
@@ -568,8 +570,7 @@ class ToolMethods:
         """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
         compare models, call evaluate_models.
 
-        inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}; with
-            id, if given.
+        inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}, id?.
         model: As of describe_model; or use_case.
         use_case: Its production model answers.
         dataset: All its rows, or NAME:test; starts a job.
@@ -649,23 +650,25 @@ class ToolMethods:
     def record_feedback(
         self,
         *,
-        prediction: str,
         source: Literal["human", "agent", "system"],
+        prediction: str | None = None,
         label: Any | None = None,
         score: float | None = None,
         drawn: Literal["random", "uncertain", "disagreement"] | None = None,
         new_class: bool | None = None,
+        labels: Sequence[Mapping[str, Any]] | None = None,
         idempotency_key: str | None = None,
-    ) -> FeedbackRecorded:
+    ) -> FeedbackRecorded | ManyRecorded:
         """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
         label_examples; what to label next: speciate://use-cases/NAME/queue.
 
-        prediction: Of predict or a deployment.
         source: Who says so.
+        prediction: Of predict or a deployment.
         label: As outputs of the model are.
-        score: Where no label fits: 1 good, 0 bad.
-        drawn: As the label queue says.
-        new_class: A class that the model does not know.
+        score: Without a label: 1 good, 0 bad.
+        drawn: As queued.
+        new_class: A class new to the model.
+        labels: [{prediction, label, score, drawn, new_class}].
         idempotency_key: Safe repeats.
         """
         return self._call_typed("speciate.tools.predictions", "record_feedback", locals())
@@ -695,7 +698,7 @@ class ToolMethods:
 
         name: Gets its next version.
         source: hf:org/name[@REVISION], timm:NAME or path:/dir.
-        endpoint: {base_url, model, secret: name of a stored key, usd_per_1m_input?, usd_per_1m_output?}.
+        endpoint: {base_url, model, secret: a stored key, usd_per_1m_input?, usd_per_1m_output?}.
         task: Default: its card's.
         license: SPDX id; default: its card's.
         weights_license: If not the code's.

@@ -149,8 +149,9 @@ class Deployment:
     # What is wanted
 
     def _watch(self) -> None:
-        """Reads what the daemon wants; what is being loaded and is wanted no more is given up at once."""
-        stamp = self.folder.wanted_stamp()
+        """Reads what the daemon wants; what is being loaded and is wanted no more is given up at once. The first look
+        reads it again: it may be another than when this process began."""
+        stamp: tuple[int, int] | None = None
         while not self._ending:
             time.sleep(_LOOK_SECONDS)
             self._writer.write_counters()
@@ -177,7 +178,8 @@ class Deployment:
             self._serve(good)  # what is wanted was refused before: until something else is wanted, as before
         retry_at = 0.0
         while not self._ending:
-            target = self.wanted.target
+            wanted = self.wanted
+            target = wanted.target
             if self._behind(target, retry_at):
                 assert target
                 self._serve(target)
@@ -189,7 +191,8 @@ class Deployment:
             if self._update_canary():
                 continue
             with self._change:
-                self._change.wait(_LOOK_SECONDS if self._behind(self.wanted.target, retry_at) else 1.0)
+                if self.wanted is wanted and not self._ending:  # or whoever changed it has woken nobody
+                    self._change.wait(_LOOK_SECONDS if self._behind(target, retry_at) else 1.0)
 
     def _behind(self, target: Target | None, retry_at: float) -> bool:
         """Whether another version should serve than does, and may be tried."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 from pydantic import ValidationError
@@ -24,6 +25,7 @@ from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.feedback import (
     Feedback,
     RecordedFeedback,
+    make_feedback,
     store_feedback,
 )
 from speciate.predictions.reading import LoggedAnswer
@@ -188,3 +190,28 @@ def add_feedback(workspace: Workspace, given: Feedback) -> RecordedFeedback:
     """Raises what `store_feedback` and `check_label` raise."""
     log, check = logs_of(workspace).naming(given.prediction), label_check(workspace.folders)
     return store_feedback(log, given, workspace.clock.now(), check)
+
+
+class RecordedMany(NamedTuple):
+    """What became of several feedbacks."""
+
+    models: Counter[str]
+    """Count of answers, by version."""
+    refused: list[tuple[str, SpeciateError]]
+    """Predictions, and why nothing was recorded of them."""
+
+
+def add_each(
+    workspace: Workspace, given: Sequence[Mapping[str, Any]], completed: Callable[[Feedback], Feedback]
+) -> RecordedMany:
+    """Add each by itself, so that an unknown class costs no other. `given`: fields of Feedback. Raises the first
+    refusal if all are refused."""
+    found = RecordedMany(Counter(), [])
+    for fields in given:
+        try:
+            found.models[add_feedback(workspace, completed(make_feedback(**fields))).answer.model] += 1
+        except SpeciateError as error:
+            found.refused.append((str(fields["prediction"]), error))
+    if found.refused and not found.models:
+        raise found.refused[0][1]
+    return found

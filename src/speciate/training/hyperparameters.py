@@ -4,12 +4,14 @@ An option is called what scikit-learn, peft or transformers call it, where they 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.training.networks.optimizer import Schedule
 from speciate.training.old_option_names import Options
+from speciate.vocabulary import Family
 
 
 class Frozen(BaseModel):
@@ -28,6 +30,23 @@ class Parameters(Options):
     normal_share: float = Field(
         0.95, gt=0, lt=1, description="Anomaly detection: share of normal examples below the threshold."
     )
+
+
+_ONLY_FOR: Mapping[str, Family] = {
+    "horizon": "forecasting", "order": "ordinal", "positive_label": "anomaly", "normal_share": "anomaly",
+    "dimensions": "retrieval",
+}  # fmt: skip
+
+
+def in_use(parameters: BaseModel, family: Family) -> dict[str, Any]:
+    """The options that say something for a task of this family, as JSON: without those of other families, and without
+    empty ones. `list_options` has them all."""
+    shown = parameters.model_dump(mode="json")
+    return {
+        name: value
+        for name, value in shown.items()
+        if _ONLY_FOR.get(name, family) == family and value not in (None, "", [], {})
+    }
 
 
 MOST_SEED = 2**32 - 1

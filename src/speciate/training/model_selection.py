@@ -167,9 +167,9 @@ def select_best(
     `ensemble`: or a weighted mean of several, where that is better on the same held-out examples. `refit`: the winner
     learns once more, from the held-out examples, too; not where they judge what a further training forgets.
 
-    Among equals the earlier one wins: groups and learners are listed from cheap to expensive. Between groups that see
-    different parts of mixed rows, few validation examples do not decide alone: see `_decide_between`. Raises INVALID
-    where none can be tried.
+    Groups and learners are listed from cheap to expensive, and among equals the earlier one wins, if `_decide_between`
+    does not tell them apart: few validation examples do not decide alone between equals, nor between groups that see
+    different parts of mixed rows. Raises INVALID where none can be tried.
     """
     sign = find_metric(context.payload.objective.metric).sign
     total = sum(len(group.learners) for group in groups)
@@ -208,7 +208,7 @@ def select_best(
             if best is None or _is_better(evaluated, best, context):
                 best = evaluated
                 context.offer_best(partial(_so_far, context, best, parts, tried))
-            near = _near_best([*near, evaluated], best) if of_parts else []
+            near = _near_best([*near, evaluated], best) if of_parts else _equals([*near, evaluated], best)
             every += [evaluated] if ensemble else []
     if best is None:
         raise SpeciateError(
@@ -217,7 +217,7 @@ def select_best(
             "Or on fewer or other examples.",
             next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
         )
-    decided = _decide_between(context, near, folds, sign) if len(near) > 1 else None
+    decided = _decide_between(context, near, folds, sign, _seconds(near, tried)) if len(near) > 1 else None
     best = decided or best
     if len(every) > 1 and context.seconds_left > 0:
         started = time.monotonic()
@@ -226,7 +226,7 @@ def select_best(
             best = mean_of
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    return _finish(context, best, tried, folds, sign, compared=of_parts and decided is not None, refit=refit)
 
 
 _SURER = 0.02
@@ -329,27 +329,46 @@ def _near_best(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> l
     return list(first.values())
 
 
+def _equals(tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner) -> list[_EvaluatedLearner]:
+    """Those that are as good as the best by the metric, the best first."""
+    return [best, *(one for one in tried if one.standing == best.standing and one is not best)]
+
+
+def _seconds(near: Sequence[_EvaluatedLearner], tried: Sequence[CandidateResult]) -> float:
+    """What these took together."""
+    names = {one.name for one in near}
+    return sum(one.seconds for one in tried if one.name in names)
+
+
+_SHARE_TO_DECIDE = 0.25
+"""Part of the time that is left that telling equals apart may take."""
+
+
 def _decide_between(
-    context: TrainingContext, near: Sequence[_EvaluatedLearner], folds: int, sign: int
+    context: TrainingContext, near: Sequence[_EvaluatedLearner], folds: int, sign: int, seconds: float
 ) -> _EvaluatedLearner | None:
     """Choose between candidates that few validation examples do not tell apart: the best out of fold on training and
-    validation examples alike, and among equals the one that sees most parts, as it answers where one of them is
-    missing.
+    validation examples alike; among equals the one that sees most parts, as it answers where one of them is missing,
+    then the one that is surer of what is right.
 
     Without a validation split they were judged out of fold already. None where that cannot be done, or there is no
-    time: then the first of the best stays.
+    time: then the first of the best stays. `seconds`: what they took on one division.
     """
     if not context.validation:
         return max(near, key=lambda one: (one.standing, one.group.sees))
-    if len(context.validation) > _FEW_EXAMPLES or context.task_head.family not in _FAMILIES_WITH_FOLDS:
+    if (
+        len(context.validation) > _FEW_EXAMPLES
+        or context.task_head.family not in _FAMILIES_WITH_FOLDS
+        or folds * seconds > _SHARE_TO_DECIDE * context.seconds_left
+    ):
         return None
-    standings: list[tuple[float, int]] = []
+    standings: list[tuple[float, int, float]] = []
     for one in near:
         found = _out_of_fold(context, one, folds)
         if found is None:
             return None
-        standings.append((_standing(sign, found.value), one.group.sees))
-    values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, _) in zip(near, standings, strict=True))
+        standings.append((_standing(sign, found.estimate.value), one.group.sees, -found.surprise))
+    values = ", ".join(f"{one.name} {sign * value:.3g}" for one, (value, *_) in zip(near, standings, strict=True))
     context.notes.append(
         f"{len(context.validation)} validation examples do not tell {len(near)} candidates apart, so what they are "
         f"worth {ON_ALL_FOLDS} decided: {values}."
@@ -374,7 +393,8 @@ def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, si
     low = min(sign * estimate.low, sign * estimate.high)
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
-    return _out_of_fold(context, best, folds)
+    found = _out_of_fold(context, best, folds)
+    return found and found.estimate
 
 
 _CURVE_SHARES = (0.25, 0.5)
@@ -434,7 +454,13 @@ def _order_of_parts(context: TrainingContext) -> list[int]:
     return [*first.values(), *(place for place in order if place not in leading)]
 
 
-def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> Estimate | None:
+class _OutOfFold(NamedTuple):
+    estimate: Estimate
+    surprise: float
+    """Mean log loss, its confidences fitted to these examples; 0 of what does not answer classes."""
+
+
+def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> _OutOfFold | None:
     """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
     fold can be made, or the budget ended."""
     scores, held = [], list[Example]()
@@ -453,7 +479,16 @@ def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -
             made = _learned_from(context, one, learn, fresh)
             scores.append(made.estimator.scores(made.representation.encode(judge)))
         held += judge
-    return measure(context, one.task_head, held, np.concatenate(scores)) if held else None
+    if not held:
+        return None
+    together = np.concatenate(scores)
+    estimate = measure(context, one.task_head, held, together)
+    if one.task_head.family != "classification":
+        return _OutOfFold(estimate, 0.0)
+    judged = one._replace(
+        task_head=one.task_head.calibrated(together, context.targets(held)), scores=together, held=held
+    )
+    return _OutOfFold(estimate, _surprise(judged, context))
 
 
 def _describe_refusals(tried: Sequence[CandidateResult]) -> str:

@@ -38,7 +38,7 @@ def test_an_export_is_a_job_that_says_where_it_lies(app: App, tmp_path: Path) ->
     assert not (tmp_path / "mine" / "out").exists()
     started = export_dataset(app, "reviews@v1:train", "jsonl", "out")
     assert isinstance(started, JobStarted)
-    ended = app.engine.wait(started.job, timeout=60)
+    ended = app.engine.wait(started.job, timeout=120)
     assert ended.result is not None, ended.error
     assert ended.result["path"] == str(tmp_path / "mine" / "out")
     assert len((tmp_path / "mine" / "out" / "data" / "train.jsonl").read_text().splitlines()) == 12

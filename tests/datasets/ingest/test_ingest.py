@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from speciate.datasets import version_rows
 from speciate.datasets.ingest.ingest import KIND, IngestSpec, store_inline_rows
@@ -427,3 +429,44 @@ def test_one_damaged_table_among_many_costs_only_itself(workspace: Workspace, tm
 def test_an_object_that_is_called_like_a_key_is_no_input(name: str) -> None:
     table = pa.table({name: [{"first": str(i)} for i in range(30)], "x": range(30), "y": range(30)})
     assert choose_roles(table, "auto", (), ()) == ("tabular", ("x", "y"))
+
+
+def test_a_split_has_the_asked_shares_also_of_what_comes_later(workspace: Workspace) -> None:
+    rows = tuple({"text": f"remark {number}", "label": "ab"[number % 2]} for number in range(200))
+    asked = {"test": 0.4, "train": 0.5, "validation": 0.1}
+    given = {"label": "label", "modality": "text", "inputs": ("text",)}
+    manifest = data.ingest(workspace, "set", rows=rows[:100], fractions=asked, **given)
+    assert dict(manifest.splits) == {"train": 50, "validation": 10, "test": 40}
+    report = version(workspace.database, "set").report["split"]
+    assert report["fractions"] == {"train": 0.5, "validation": 0.1, "test": 0.4}
+    assert report["made_by"].startswith("speciate: 50/10/40 train/validation/test")
+    added = data.ingest(workspace, "set", rows=rows[100:], add=True)
+    assert dict(added.splits) == {"train": 100, "validation": 20, "test": 80}
+    usual = data.ingest(workspace, "set", rows=rows[:100], **given)
+    assert usual.splits["test"] < 20, "other shares are dealt anew"
+
+
+@pytest.mark.parametrize(
+    ("fractions", "why"),
+    [
+        ({"test": 0.3}, "sum to 0.3"),
+        ({"exam": 1.0}, "no split 'exam'"),
+        ({"train": 1.2, "test": -0.2}, "below 0"),
+        ({}, "at least one"),
+        ({"train": math.nan, "test": 0.5}, "not to 1"),
+    ],
+)
+def test_shares_that_are_none_are_refused(fractions: dict[str, float], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        IngestSpec(name="set", rows="0" * 64, fractions=fractions)
+
+
+def test_a_split_that_the_source_brings_is_kept_and_the_shares_are_told_to_be_unused(workspace: Workspace) -> None:
+    rows = tuple(
+        {"text": f"remark {number}", "label": "ab"[number % 2], "split": ("train", "test")[number % 4 == 0]}
+        for number in range(40)
+    )
+    asked = {"train": 0.5, "test": 0.5}
+    manifest = data.ingest(workspace, "set", rows=rows, label="label", inputs=("text",), fractions=asked)
+    assert dict(manifest.splits) == {"train": 30, "test": 10}
+    assert "'fractions' was not used" in str(version(workspace.database, "set").report["warnings"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from speciate.datasets import version_rows
 from speciate.datasets.gathering import manifests
 from speciate.datasets.ingest.ingest import Labels
 from speciate.datasets.inspect.contact_sheet import ask_for_contact_sheet
@@ -268,3 +269,22 @@ def test_tables_that_stay_apart_are_a_warning(workspace: Workspace, tmp_path: Pa
     labels = Labels(path=folder / "answers.csv", key="doc", column="fault")
     with pytest.raises(SpeciateError, match=r"several different rows of 'answers\.csv'"):
         data.ingest(workspace, "other", source=folder / "texts.jsonl", labels=labels)
+
+
+def test_a_file_that_cannot_be_used_has_the_group_of_its_name_too(workspace: Workspace, tmp_path: Path) -> None:
+    """A purge of a patient finds by the group what nobody can read, and copies."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(scans / f"p{number}_first.png")
+    (scans / "p1_copy.png").write_bytes((scans / "p1_first.png").read_bytes())
+    (scans / "p2_cut.png").write_bytes((scans / "p2_first.png").read_bytes()[:40])
+    (scans / "p3_empty.png").write_bytes(b"")
+    manifest = data.ingest(workspace, "scans", source=scans, group_by=r"(p\d+)_")
+    rows = version_rows.read(workspace.folders, manifest).to_pylist()
+    found = {row["source"]: (row["group_key"], row["quality"]) for row in rows}
+    assert found["p2_cut.png"] == ("p2", "partial")
+    assert found["p3_empty.png"] == ("p3", "error")
+    assert found["p1_first.png"] == ("p1", "ok")
+    assert {group for name, (group, _) in found.items() if name.startswith("p1")} == {"p1"}

@@ -217,13 +217,13 @@ def test_no_more_calls_at_once_than_allowed(stub: Misbehaving) -> None:
 def test_a_stop_ends_it_soon_and_loses_no_answer_that_came(stub: Misbehaving) -> None:
     replies: dict[int, Reply] = {}
     scripts = ["yes"] * 8 + ["silent"] * 100
-    limits = QUICK._replace(timeouts=Timeouts(first_byte=20))
+    limits = QUICK._replace(timeouts=Timeouts(first_byte=60))
     began = time.monotonic()
     asked = ask_all(
         stub.endpoint(), requests(scripts), key=None, record=replies.__setitem__, limits=limits,
         stopping=lambda: len(replies) == 8, private_hosts=LOOPBACK,
     )  # fmt: skip
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert (asked.answered, asked.unanswered) == (8, 100)
 
 

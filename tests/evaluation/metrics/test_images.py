@@ -52,7 +52,8 @@ def test_a_resample_by_weights_is_the_distance_of_the_repeated_images() -> None:
     weights = np.array([[3, 0, 1, 1, 0, 2, 1, 1, 1, 0]], float)
     places = np.repeat(np.arange(10), weights[0].astype(int))
     assert distance(answers(real, drawn), weights) == pytest.approx(
-        distance(answers(real[places], drawn[places])), rel=1e-9
+        distance(answers(real[places], drawn[places])),
+        rel=1e-6,  # few images: roots of eigenvalues that are 0 but for rounding
     )
 
 

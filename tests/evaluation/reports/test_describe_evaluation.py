@@ -155,7 +155,7 @@ def test_texts_and_tables_are_told_by_their_words(app: App, flowers: Workspace) 
 
 def test_a_client_reads_the_page_as_html_and_the_report_as_json(app: App) -> None:
     async def read(address: str) -> TextResourceContents:
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             async with Client(Server(app).mcp) as client:
                 found = (await client.read_resource(f"speciate://evaluations/{address}")).contents[0]
         assert isinstance(found, TextResourceContents)

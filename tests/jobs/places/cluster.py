@@ -89,7 +89,7 @@ class Double:
         return sorted(path.name.rpartition(".")[0] for path in self.jobs.glob("*.words"))
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 120.0) -> None:
     """Real processes take real time: look again until it is so."""
     end = time.monotonic() + seconds
     while not true():

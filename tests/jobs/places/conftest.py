@@ -69,5 +69,5 @@ def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch)
             if job.state not in ENDED:
                 engine.control(job.id, "cancel")
         for job in engine.list(limit=100):
-            engine.wait(job.id, timeout=20)
+            engine.wait(job.id, timeout=120)
     close()

@@ -59,7 +59,7 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: Do
     outside = double.jobs / "published" / "weights.txt"
     outside.write_text("weights")
     reads = {"reads": ["datasets/rows.txt", str(outside.parent)], "trace": str(outside)}
-    done = engine.wait(engine.submit("reads", reads).id, timeout=30)
+    done = engine.wait(engine.submit("reads", reads).id, timeout=120)
     assert done.state is State.SUCCEEDED, done.reason
     assert done.result is not None
     assert done.result["there"] == {"datasets/rows.txt": "rows", "outside/1/published/weights.txt": "weights"}
@@ -71,7 +71,7 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: Do
 
     mover = engine.places.executor("lab")._mover  # type: ignore[attr-defined]
     before = mover.moved
-    again = engine.wait(engine.submit("reads", {**reads, "value": 2}).id, timeout=30)
+    again = engine.wait(engine.submit("reads", {**reads, "value": 2}).id, timeout=120)
     assert again.state is State.SUCCEEDED
     assert mover.moved == before == len("rows") + len("weights"), "each file is moved once"
     objects = {path.name for path in double.depot.rglob("*") if len(path.name) == 64}
@@ -87,11 +87,11 @@ def test_a_damaged_object_is_moved_anew(open_engine: Open, double: Double) -> No
     engine = open_engine()
     (engine.workspace.folders.root / "datasets" / "rows.txt").write_text("rows")
     spec = {"reads": ["datasets/rows.txt"]}
-    assert engine.wait(engine.submit("reads", spec).id, timeout=30).state is State.SUCCEEDED
+    assert engine.wait(engine.submit("reads", spec).id, timeout=120).state is State.SUCCEEDED
     (entry,) = (path for path in double.depot.rglob("*") if len(path.name) == 64)
     entry.chmod(0o644)
     entry.write_text("r0ws")
-    done = engine.wait(engine.submit("reads", {**spec, "value": 2}).id, timeout=40)
+    done = engine.wait(engine.submit("reads", {**spec, "value": 2}).id, timeout=120)
     assert done.state is State.SUCCEEDED
     assert done.attempt == 2
     assert done.result is not None
@@ -104,7 +104,7 @@ def test_who_is_asked_to_stop_leaves_a_checkpoint_and_one_that_waits_never_begin
     engine = open_engine()
     job = running(engine, double)
     engine.control(job.id, "pause")
-    assert engine.wait(job.id, until="change", timeout=20).state is not State.SUCCEEDED
+    assert engine.wait(job.id, until="change", timeout=120).state is not State.SUCCEEDED
     until(lambda: engine.get(job.id).state is State.PAUSED)
     step = engine.folder(job).checkpoints / "step"
     assert int(step.read_text()) > 0
@@ -113,7 +113,7 @@ def test_who_is_asked_to_stop_leaves_a_checkpoint_and_one_that_waits_never_begin
     waits = engine.submit("placed", {"seconds": 30, "value": 1})
     until(lambda: bool(double.launches()[1:]))
     engine.control(waits.id, "cancel")
-    assert engine.wait(waits.id, timeout=20).state is State.CANCELLED
+    assert engine.wait(waits.id, timeout=120).state is State.CANCELLED
     late = next(path for path in double.jobs.glob(f"*{waits.id}*.sh"))
     assert os.waitstatus_to_exitcode(os.system(f"sh {late} > /dev/null 2>&1")) == 76, "its turn comes too late"
     double.unset("full")
@@ -152,7 +152,7 @@ def test_a_cluster_that_lies_or_is_away_ends_nothing(open_engine: Open, double: 
     pid = worker(double, job)
     until(lambda: (engine.folder(job).progress() or job).done > 10)  # type: ignore[union-attr]
     double.set("away")
-    done = engine.wait(job.id, timeout=20)
+    done = engine.wait(job.id, timeout=120)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     assert done.result is not None
     assert done.result["pid"] == pid
@@ -172,7 +172,7 @@ def test_a_daemon_that_comes_back_adopts_what_runs(open_engine: Open, double: Do
     job = running(engine, double, seconds=3)
     pid = worker(double, job)
     engine = open_engine()
-    done = engine.wait(job.id, timeout=20)
+    done = engine.wait(job.id, timeout=120)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     assert done.result is not None
     assert done.result["pid"] == pid
@@ -219,7 +219,7 @@ def test_what_no_place_can_hold_or_nobody_named_is_refused(open_engine: Open) ->
     until(lambda: engine.get(first.id).state is State.RUNNING)
     second = engine.submit("placed", {"seconds": 30, "value": 1})
     until(lambda: "1 runs at once" in (engine.waits(second.id) or ""))
-    here = engine.wait(engine.submit("placed", {"place": None}).id, timeout=20)
+    here = engine.wait(engine.submit("placed", {"place": None}).id, timeout=120)
     assert here.state is State.SUCCEEDED, "this machine is as free as before"
 
 
@@ -251,7 +251,7 @@ def test_a_daemon_that_dies_anywhere_loses_and_repeats_nothing(
     monkeypatch.setattr(PlaceExecutor, "look", look_while_alive)
     job = open_engine().submit("placed", {"seconds": 0.2, "value": 7, "trace": str(tmp_path)})
     until(died.is_set)
-    done = open_engine().wait(job.id, timeout=30)
+    done = open_engine().wait(job.id, timeout=120)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     assert done.result is not None
     assert done.result["value"] == 7
@@ -279,5 +279,5 @@ def test_one_that_does_not_listen_is_killed_after_its_grace(open_engine: Open, d
     pid = worker(double, job)
     os.kill(pid, signal.SIGSTOP)
     engine.control(job.id, "cancel")
-    assert engine.wait(job.id, timeout=20).state is State.CANCELLED
+    assert engine.wait(job.id, timeout=120).state is State.CANCELLED
     assert not alive(pid)

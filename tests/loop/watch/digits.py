@@ -181,7 +181,7 @@ class Loop:
         done = 0
         for item in queue.items:
             if item.prediction in asked:
-                record_feedback(self.app, item.prediction, "human", label=self.right[item.prediction])
+                record_feedback(self.app, "human", item.prediction, label=self.right[item.prediction])
                 done += 1
         return done
 

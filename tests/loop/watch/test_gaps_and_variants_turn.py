@@ -105,7 +105,7 @@ def test_an_episode_asks_where_it_fails_and_one_candidate_learns_from_variants(t
         loop.days(2)
         loop.look()
         for name in shown[:80]:  # what users say by themselves
-            record_feedback(loop.app, name, "human", label=loop.right[name])
+            record_feedback(loop.app, "human", name, label=loop.right[name])
         watch_use_case(loop.app, USE_CASE, [Trigger(on="now")], Policy(action="auto", labels=400))
         loop.days(1)
         loop.look()

@@ -90,7 +90,7 @@ class Slow:
 
     def ask(self, service: str, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
         self.asked += 1
-        self.ready.wait(10)
+        self.ready.wait(60)
         return {"encoder": "e", "vector": [1.0, 0.0]}
 
 
@@ -100,7 +100,7 @@ def test_a_search_does_not_wait_for_an_encoder_that_loads_and_asks_once(tmp_path
     began = time.monotonic()
     assert asked.vector(pool, "A  query", "e", patience=0.02) is None
     assert asked.vector(pool, "a query", "e", patience=0.02) is None
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     slow.ready.set()
     found = asked.vector(pool, "a query", "e", patience=10)
     assert found is not None

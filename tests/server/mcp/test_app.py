@@ -38,7 +38,7 @@ def steps(app: App) -> Result:
     return Result()
 
 
-BARRIER = threading.Barrier(40, timeout=20)
+BARRIER = threading.Barrier(40, timeout=120)
 
 
 @tool(read_only=True)
@@ -58,7 +58,7 @@ def server(workspace: Workspace) -> Server:
 
 def with_client(server: Server, era: str, talk: Callable[[Client], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             async with Client(server.mcp, mode=era, **options) as client:
                 await talk(client)
 

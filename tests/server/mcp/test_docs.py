@@ -36,7 +36,7 @@ def test_every_guide_is_a_resource(workspace: Workspace, era: str) -> None:
     server = Server(make_app(workspace))
 
     async def main() -> None:
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             async with Client(server.mcp, mode=era) as client:
                 for page in PAGES:
                     assert await _whole(client, page.stem) == page.read_text()

@@ -47,7 +47,7 @@ async def talk(server: MCPServer, pieces: list[bytes], more: int = 0, caller: Ca
         asked = b"".join(pieces).count(b'"id"') + more
         for piece in pieces:
             await client.send(piece)
-        with anyio.fail_after(10):
+        with anyio.fail_after(120):
             while answers.count(b"\n") < asked:
                 answers += await client.receive()
         await client.aclose()

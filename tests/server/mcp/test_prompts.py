@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import duckdb
 import mcp_types as t
 import pytest
 from jinja2 import Environment, meta
 from mcp import Client, MCPError
 
+from speciate.datasets.inspect import sql_sandbox
 from speciate.server.mcp.app import Server, offered_tools
 from speciate.server.mcp.arguments import input_schema
 from speciate.server.mcp.prompts import Playbook, fill, playbooks
@@ -48,7 +50,7 @@ def ask(server: Server, era: str, name: str, arguments: Mapping[str, str]) -> li
     """The contents of the prompt's messages. Raises MCPError as the client does."""
 
     async def main() -> list[Any] | MCPError:
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             async with Client(server.mcp, mode=era) as client:
                 try:
                     result = await client.get_prompt(name, dict(arguments))
@@ -139,6 +141,9 @@ def test_every_call_in_a_playbook_is_a_tool_with_these_arguments(playbook: Playb
         for each in call.keywords:
             if isinstance(each.value, ast.Constant) and (allowed := schema["properties"][each.arg].get("enum")):
                 assert each.value.value in [*allowed, ...], each.arg
+        for sql in (each.value for each in call.keywords if each.arg == "sql"):
+            assert isinstance(sql, ast.Constant)
+            sql_sandbox.check(duckdb.connect(), str(sql.value))
     for name in re.findall(r"`([a-z]+_[a-z_]+)`", text):
         assert name in TOOLS or name in KNOWN_WORDS, name
 

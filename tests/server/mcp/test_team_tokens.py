@@ -99,20 +99,21 @@ def test_a_token_for_a_use_case_changes_no_other_one(server: Server, workspace: 
         workspace.database.transact(lambda tx, told=told: use_cases.define(tx, told, policy="auto"))
     secret = issue(workspace, "approver", "digits")
     answers = {name: prediction_ids.new_prediction_id(name, 1_700_000_000.0) for name in ("digits", "films")}
+    mine, theirs = ({"prediction": answers[name], "label": "7"} for name in ("digits", "films"))
     changes = [
-        call(at, tool, **arguments)
-        for at, (tool, arguments) in enumerate(
-            (change for name in ("digits", "films") for change in (
-                ("rollback_model", {"use_case": name, "reason": "why not"}),
-                ("record_feedback", {"prediction": answers[name], "source": "human", "label": "7"}),
-            )),
-            start=3,
-        )
+        ("rollback_model", {"use_case": "digits", "reason": "why not"}, False),
+        ("rollback_model", {"use_case": "films", "reason": "why not"}, True),
+        ("record_feedback", {"source": "human", **mine}, False),
+        ("record_feedback", {"source": "human", **theirs}, True),
+        ("record_feedback", {"source": "human", "labels": [mine]}, False),
+        ("record_feedback", {"source": "human", "labels": [mine, theirs]}, True),
+        ("record_feedback", {"source": "human", **mine, "labels": [theirs]}, True),
     ]  # fmt: skip
-    _, _, *said = talk(server, [(secret, each) for each in (HELLO, READY, *changes)])
+    asked = [call(at, tool, **arguments) for at, (tool, arguments, _) in enumerate(changes, start=3)]
+    _, _, *said = talk(server, [(secret, each) for each in (HELLO, READY, *asked)])
     refused = ["This token is for digits, not for films" in json.dumps(each) for _, each in said]
-    assert refused == [False, False, True, True]
-    assert all(each["result"]["isError"] for _, each in said), "there is nothing to roll back, and no such answer"
+    assert refused == [wanted for *_, wanted in changes]
+    assert "this token" not in json.dumps(said[0]).lower(), "there is nothing to roll back"
     *_, (_, seen) = talk(server, [(secret, each) for each in (HELLO, READY, call(3, "get_status", use_case="films"))])
     assert not seen["result"].get("isError")
 
@@ -124,7 +125,8 @@ def test_every_tool_of_a_role_for_some_use_cases_names_one(server: Server) -> No
         if not each.read_only and any(act_of_tool(each.name, read_only=False) in ACTS[role] for role in SCOPED)
     }  # fmt: skip
     assert set(reached) == {"record_feedback", "rollback_model"}
-    assert all(len(names & {"use_case", "prediction"}) == 1 for names in reached.values())
+    about = {name: names & {"use_case", "prediction", "labels"} for name, names in reached.items()}
+    assert about == {"rollback_model": {"use_case"}, "record_feedback": {"prediction", "labels"}}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -14,7 +14,7 @@ from speciate.refs import JobId
 from speciate.server.tool_api import DryRun, JobStarted
 from speciate.tools.training import TrainingPlan, specialize, train_model
 from speciate.tools.training import plan_training as plan_tool
-from speciate.training.hyperparameters import LoraParameters
+from speciate.training.hyperparameters import ClassicalParameters, LoraParameters, in_use
 from speciate.training.planning.training_plan import plan_training
 from speciate.training.recipes import lora_full
 from speciate.training.train_spec import RequestedResources
@@ -46,6 +46,17 @@ def test_candidates_come_from_cheap_to_dear_with_what_the_target_needs(workspace
     assert plan.candidates[0].estimate.peak_memory_mb is None
     assert plan.needed_test_examples is not None
     assert plan.test_examples == 100
+
+
+def test_a_candidate_shows_the_options_that_say_something(workspace: Workspace) -> None:
+    _dataset(workspace)
+    (classical,) = plan_training(workspace, "notes", method="classical").candidates
+    assert classical.hyperparameters == {"folds": 5}
+    oddities = {"positive_label": "odd", "normal_share": 0.9}
+    assert in_use(ClassicalParameters(**oddities), "anomaly") == {"folds": 5, **oddities}
+    assert in_use(ClassicalParameters(horizon=8, parts=("scan",)), "forecasting") == {
+        "folds": 5, "horizon": 8, "parts": ["scan"],
+    }  # fmt: skip
 
 
 def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspace: Workspace) -> None:

@@ -36,11 +36,14 @@ from speciate.datasets.columns import (
 )
 from speciate.datasets.ingest.survey import Survey
 from speciate.datasets.leaks import (
+    POSSIBLE_GROUPS,
     TELLING_INPUTS,
     TEXTS_ACROSS,
     copy_reason,
     copy_warnings,
+    find_possible_groups,
     find_telling_inputs,
+    group_warnings,
     leak_warnings,
     texts_across,
 )
@@ -66,6 +69,7 @@ from speciate.datasets.splits import (
     empty_split_warnings,
     few_units_warnings,
     find_missing_labels,
+    made_by,
     members_of,
     missing_label_warnings,
     near_pairs,
@@ -285,10 +289,14 @@ def finish_draft(
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
-    lacking += (*leak_warnings(report), *copy_warnings(table["reason"].to_pylist()))
+    lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"].to_pylist()))
     lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
     if not made:
+        if existing is None and fractions != FRACTIONS:
+            lacking += ("The source brings its split, so 'fractions' was not used; a step 'split' deals anew.",)
         return FinishedDraft(table, report, lacking)
+    if fractions != FRACTIONS:
+        report["made_by"] = made_by(fractions)
     assigned = whole.filter(_usable(whole))["split"].to_pylist()
     warnings = empty_split_warnings(assigned, fractions) + lacking
     if existing is None and not kept_splits:
@@ -311,6 +319,8 @@ def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence
     }
     if texts:
         report[TEXTS_ACROSS] = texts
+    if made and (possible := find_possible_groups(usable, inputs)):
+        report[POSSIBLE_GROUPS] = possible
     if telling := find_telling_inputs(usable, inputs):
         report[TELLING_INPUTS] = [each.model_dump() for each in telling]
     report["missing_labels"] = find_missing_labels(usable, members, made=made)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.datasets import next_version
 from speciate.datasets.columns import SHORTENED, clean, is_shortened, rename
@@ -53,6 +53,7 @@ from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
+from speciate.datasets.splits import FRACTIONS, checked_fractions
 from speciate.datasets.targets import NaturalTarget, natural_target
 from speciate.datasets.version_report import ForeignReport, VersionReport
 from speciate.datasets.version_rows import ancestors
@@ -103,9 +104,16 @@ class IngestSpec(BaseModel):
     group_by: str | None = None
     """A column, `folder`, or a regular expression whose first group is the key."""
     reader: str | None = None
+    fractions: dict[str, float] | None = None
+    """Shares of train, validation and test; None: the usual ones. They hold for what is added later, too."""
     seed: int = 0
     add: bool = False
     """Append to the existing rows, in their roles; label, inputs, group_by, modality and reader are then ignored."""
+
+    @field_validator("fractions")
+    @classmethod
+    def _are_shares(cls, fractions: dict[str, float] | None) -> dict[str, float] | None:
+        return None if fractions is None else checked_fractions(fractions)
 
 
 class StoredVersion(BaseModel):
@@ -114,7 +122,7 @@ class StoredVersion(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     keeps_splits: bool
-    """Whether its rows keep their splits; another seed asks for other splits."""
+    """Whether its rows keep their splits; other fractions or another seed ask for other splits."""
 
 
 class Parent(BaseModel):
@@ -201,7 +209,8 @@ def _stored_version(workspace: Workspace, spec: IngestSpec) -> StoredVersion | N
     if spec.name not in names(workspace.database):
         return None
     found = version(workspace.database, spec.name)
-    return StoredVersion(manifest=found.manifest, keeps_splits=found.operation.get("seed", 0) == spec.seed)
+    dealt = found.operation.get("fractions"), found.operation.get("seed", 0)
+    return StoredVersion(manifest=found.manifest, keeps_splits=dealt == (spec.fractions, spec.seed))
 
 
 def _parent(workspace: Workspace, name: str, found: Version) -> Parent:
@@ -244,6 +253,7 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
         "label": operation.get("label") or (column if manifest.label else None),
         "group_by": operation.get("group_by"),
         "reader": spec.reader or operation.get("reader"),
+        "fractions": operation.get("fractions"),
         "seed": operation.get("seed", 0),
         "inputs": tuple(operation.get("inputs", ())) if manifest.modality == "multimodal" else (),
     }
@@ -285,7 +295,7 @@ def run(run: Run) -> PackedVersion:
             onto=parent.onto,
         )
     kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
-    done = finish_draft(read.draft, spec.seed, kept)
+    done = finish_draft(read.draft, spec.seed, kept, fractions=spec.fractions or FRACTIONS)
     hashing = earlier.manifest.hashing if earlier is not None else HASHING
     sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs), hashing)
     report = quality_report(done.table)

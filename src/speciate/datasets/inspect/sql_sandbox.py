@@ -190,6 +190,10 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
             raise SpeciateError(Code.INVALID, refusal, _RECOVERY)
 
 
+_BARE_AT = re.compile(r"\bat\s*[),]", re.IGNORECASE)
+"""The log's column of times, where SQL expects its own AT."""
+
+
 def _why_no_select(sql: str, message: str) -> str:
     """Names the kind of statement if it parses as something other than SELECT."""
     try:
@@ -197,7 +201,10 @@ def _why_no_select(sql: str, message: str) -> str:
     except duckdb.Error:
         kinds = []
     other = next((kind for kind in kinds if kind != "SELECT"), None)
-    return f"{other} is not allowed: a query is one SELECT." if other else f"Not one SELECT: {message}"
+    if other:
+        return f"{other} is not allowed: a query is one SELECT."
+    keyword = ' A column that is also a word of SQL stands in quotes: "at".' if _BARE_AT.search(sql) else ""
+    return f"Not one SELECT: {message}{keyword}"
 
 
 def _refusal(node: Mapping[str, Any], known: set[str]) -> str | None:

@@ -25,10 +25,6 @@ from speciate.datasets.operations.operation import (
 from speciate.datasets.roles import groups, missing_group_warnings
 from speciate.datasets.splits import FRACTIONS, readmit_refused, split_rows
 from speciate.datasets.versions import Manifest
-from speciate.refs import SPLITS
-
-_ROUNDING = 0.011
-"""Thirds written with two digits still make a whole."""
 
 
 class SplitParameters(Parameters):
@@ -39,12 +35,7 @@ class SplitParameters(Parameters):
 
     @model_validator(mode="after")
     def _fits(self) -> SplitParameters:
-        if unknown := sorted(self.fractions.keys() - set(SPLITS)):
-            raise ValueError(f"there is no split {unknown[0]!r}: fractions are of {', '.join(SPLITS)}")
-        if not self.fractions or min(self.fractions.values()) < 0:
-            raise ValueError("fractions are shares: at least one, and none below 0")
-        if abs((total := sum(self.fractions.values())) - 1) > _ROUNDING:
-            raise ValueError(f"fractions are shares of one whole: these sum to {total:g}, and not to 1")
+        splits.checked_fractions(self.fractions)
         return self
 
 
@@ -66,7 +57,7 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
             warnings = missing_group_warnings(parameters.group_by, named, sources)
         further = pa.array(named, pa.string())
         rows = with_column(rows, "group_key", pc.coalesce(rows["group_key"], further))
-    fractions = {name: parameters.fractions[name] for name in SPLITS if name in parameters.fractions}
+    fractions = splits.checked_fractions(parameters.fractions)
     rows = readmit_refused(rows)
     dealt = split_rows(
         rows,
@@ -83,7 +74,6 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
     )
     rows = with_column(rows, "split", pa.array(dealt.splits, pa.string()))
     rows, variants = without_generated_evaluation_rows(rows)
-    shares = "/".join(f"{100 * share / sum(fractions.values()):g}" for share in fractions.values())
     return Outcome(
         rows,
         {
@@ -91,11 +81,8 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
             **({"warnings": list(warnings)} if warnings else {}),
             **({"variants_left_out": variants} if variants else {}),
         },
-        split_made_by=f"speciate: {shares} {'/'.join(fractions)}, groups and near-duplicates together, stratified",
-        dealing={
-            "fractions": {name: share / sum(fractions.values()) for name, share in fractions.items()},
-            "seed": parameters.seed,
-        },
+        split_made_by=splits.made_by(fractions),
+        dealing={"fractions": fractions, "seed": parameters.seed},
     )
 
 

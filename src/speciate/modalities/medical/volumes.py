@@ -301,9 +301,11 @@ def _pixels(millimetres: float, scale: float) -> int:
 
 
 def _gray(plane: npt.NDArray[Any], low: float, high: float) -> Pixels:
-    """Values -> 0 to 255; all the same are gray."""
+    """Values -> 0 to 255; all the same are gray, also where a mean of them is off in its last bits."""
     if high <= low:
-        return np.where(plane > low, 255, np.where(plane < low, 0, 128)).astype(np.uint8)
+        same = 16 * float(np.finfo(np.float32).eps) * abs(low)
+        off = plane.astype(np.float64) - low
+        return np.where(off > same, 255, np.where(off < -same, 0, 128)).astype(np.uint8)
     share = (plane.astype(np.float64) - low) / (high - low)
     return np.asarray((share.clip(0, 1) * 255).round().astype(np.uint8))
 

@@ -8,7 +8,6 @@ in a millisecond; one that is opened and converted for each query takes fifty.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+from speciate.errors import near_names
 
 _BENCHMARKS = {
     "imagenet": "ImageNet-1K", "imagenet1000": "ImageNet-1K", "in1k": "ImageNet-1K", "ilsvrc2012": "ImageNet-1K",
@@ -142,7 +143,7 @@ def not_published(wanted: AtLeast, known: Iterable[tuple[str, str]]) -> str | No
     if metrics:
         return f"No model here has a published value on {value}; on that benchmark: {', '.join(metrics)}."
     names = {letters(name): name for name, _ in known}
-    near = [names[each] for each in difflib.get_close_matches(benchmark, names, 3)]
+    near = [names[each] for each in near_names(benchmark, names)]
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return f"No model here has a published value on {value}; {hint}known: {', '.join(sorted(names.values()))}."
 

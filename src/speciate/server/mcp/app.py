@@ -255,12 +255,15 @@ class Server:
 
     def _check_scope(self, token: Token, values: Mapping[str, Any]) -> None:
         """Raises REFUSED where a token for some use cases would change another one, or what is of none."""
-        about = values.get("use_case")
-        if token.use_cases and about is None and (prediction := values.get("prediction")):
-            about = logs_of(self._app.workspace).naming(prediction).use_case
-        if not token.covers(about):
+        if not token.use_cases:
+            return
+        predictions = [values.get("prediction"), *(each.prediction for each in values.get("labels") or ())]
+        logs = logs_of(self._app.workspace)
+        about = {values.get("use_case"), *(logs.naming(each).use_case for each in predictions if each)} - {None}
+        if not about or about - set(token.use_cases):
+            others = ", ".join(sorted(about - set(token.use_cases))) or "the workspace"
             raise SpeciateError(
-                Code.REFUSED, f"This token is for {', '.join(token.use_cases)}, not for {about or 'the workspace'}.",
+                Code.REFUSED, f"This token is for {', '.join(token.use_cases)}, not for {others}.",
                 "A person issues another: speciate token create.", next=[Call("get_status")],
             )  # fmt: skip
 

@@ -46,7 +46,7 @@ def unknown_tool(name: str, known: Collection[str]) -> SpeciateError:
     """NOT_FOUND with the tools that are meant: near by letters, by a word of `_WORDS`, or with a word in common."""
     words = set(name.lower().replace("-", "_").split("_"))
     near = difflib.get_close_matches(name[:80], known, _SHOWN)
-    misspelt = any(difflib.SequenceMatcher(None, name, each).ratio() > _BUT_FOR_A_LETTER for each in near)
+    misspelt = any(difflib.SequenceMatcher(None, name[:80], each).ratio() > _BUT_FOR_A_LETTER for each in near)
     if not misspelt and not words.isdisjoint(_by_person()):
         return SpeciateError(
             Code.NOT_FOUND, f"There is no tool {name[:80]!r}. {BY_A_PERSON}", next=[Call("list_approvals")]

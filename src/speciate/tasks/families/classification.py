@@ -142,12 +142,25 @@ def sigmoid(scores: npt.NDArray[Any]) -> Scores:
 
 
 def fit_temperature(scores: Scores, targets: npt.NDArray[Any]) -> float | None:
-    """Temperature scaling (Guo et al. 2017): the one with the least log loss. `targets` (N,), -1: does not count.
+    """Temperature scaling (Guo et al. 2017): that of the least `smoothed_loss`. `targets` (N,), -1: does not count.
 
     None where no example counts.
     """
     rows = np.flatnonzero(targets >= 0)
     if not len(rows):
         return None
-    losses = [-np.log(softmax(scores, t)[rows, targets[rows]] + 1e-12).mean() for t in TEMPERATURES]
+    losses = [smoothed_loss(softmax(scores[rows], t), targets[rows]) for t in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
+
+
+def smoothed_loss(probabilities: Scores, targets: npt.NDArray[Any]) -> float:
+    """Mean log loss of (N, K) probabilities where each target is certain to (N + 1) / (N + 2) only, the rest being
+    shared by the other labels: Laplace's rule of succession. Else answers that are all right, of 20 examples too, would
+    make every later answer certain (Platt 1999 smooths for the same reason)."""
+    logs = np.log(probabilities + 1e-12)
+    right = logs[np.arange(len(targets)), targets]
+    if logs.shape[1] < 2:
+        return float(-right.mean())
+    doubt = 1 / (len(targets) + 2)
+    others = (logs.sum(axis=1) - right) / (logs.shape[1] - 1)
+    return float(-((1 - doubt) * right + doubt * others).mean())

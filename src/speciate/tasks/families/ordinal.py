@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.tasks.families.classification import TEMPERATURES, as_label, label_positions, sigmoid
+from speciate.tasks.families.classification import TEMPERATURES, as_label, label_positions, sigmoid, smoothed_loss
 from speciate.tasks.task import DirectSupervision, Prediction, Scores, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -71,11 +71,11 @@ class Ordinal(DirectSupervision, BaseModel):
         return label_positions(self.labels, targets)
 
     def calibrated(self, scores: Scores, targets: npt.NDArray[Any]) -> Self:
-        """The temperature with the least log loss. No answer changes by it."""
+        """The temperature with the least smoothed log loss. No answer changes by it."""
         rows = np.flatnonzero(targets >= 0)
         if not len(rows):
             return self
-        losses = [-np.log(_rank_probabilities(scores / t)[rows, targets[rows]] + 1e-12).mean() for t in TEMPERATURES]
+        losses = [smoothed_loss(_rank_probabilities(scores[rows] / t), targets[rows]) for t in TEMPERATURES]
         return self.model_copy(update={"temperature": float(TEMPERATURES[int(np.argmin(losses))])})
 
     def predictions(self, scores: Scores) -> list[Prediction]:

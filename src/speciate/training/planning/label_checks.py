@@ -4,13 +4,12 @@ What only the cells tell (tags that are not as many as words) is refused by the 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 
 from speciate.datasets.columns import is_shortened
 from speciate.datasets.versions import Manifest
-from speciate.errors import Call, CallAgain, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError, near_names
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.families.multi_label import labels_of
 from speciate.tasks.families.ordinal import check_order
@@ -174,7 +173,7 @@ def _unfit_target(manifest: Manifest, why: str, task: Task) -> SpeciateError:
 
 def _rarest(manifest: Manifest, terms: TaskTerms) -> str:
     """The label that was meant, it seems: the nearest, else the one with the fewest examples."""
-    near = difflib.get_close_matches(terms.positive_label or "", manifest.labels, 1)
+    near = near_names(terms.positive_label or "", manifest.labels, 1)
     return near[0] if near else min(manifest.labels, key=lambda label: manifest.labels[label])
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.datasets import splits, versions
-from speciate.datasets.leaks import leaks_of_report
+from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -17,6 +17,7 @@ from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
 from speciate.training import train
+from speciate.training.hyperparameters import in_use
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
 from speciate.training.planning.part_encoders import that_read_a_part
@@ -107,6 +108,7 @@ def plan_training(
         warnings=(
             *splits.warnings_of_report(found.report),
             *leaks_of_report(found.report),
+            *group_warnings(found.report.get("split") or {}),
             *train.answers_among_inputs(
                 workspace.database, manifest, use_cases.get(workspace.database, use_case) if use_case else None
             ),
@@ -162,7 +164,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     return PlannedCandidate(
         method=candidate.method,
         base_model=candidate.base_model,
-        hyperparameters=payload.parameters.model_dump(mode="json"),
+        hyperparameters=in_use(payload.parameters, find_task(payload.task).family),
         head=payload.head,
         estimate=CandidateEstimate(
             seconds=plan.seconds,
