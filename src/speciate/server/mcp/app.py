@@ -259,11 +259,14 @@ class Server:
             return
         predictions = [values.get("prediction"), *(each.prediction for each in values.get("labels") or ())]
         logs = logs_of(self._app.workspace)
-        about = {values.get("use_case"), *(logs.naming(each).use_case for each in predictions if each)} - {None}
-        if not about or about - set(token.use_cases):
-            others = ", ".join(sorted(about - set(token.use_cases))) or "the workspace"
+        about = {logs.naming(each).use_case for each in predictions if each}
+        if name := values.get("use_case"):
+            about.add(name)
+        others = sorted(about - set(token.use_cases))
+        if not about or others:
+            told = ", ".join(others) or "the workspace"
             raise SpeciateError(
-                Code.REFUSED, f"This token is for {', '.join(token.use_cases)}, not for {others}.",
+                Code.REFUSED, f"This token is for {', '.join(token.use_cases)}, not for {told}.",
                 "A person issues another: speciate token create.", next=[Call("get_status")],
             )  # fmt: skip
 
