@@ -87,6 +87,11 @@ class Account(NamedTuple):
         """Whether it came over the network, by a token: the kernel says nothing of who that is."""
         return False
 
+    @property
+    def use_cases(self) -> tuple[str, ...]:
+        """Which it may change; empty: all."""
+        return ()
+
 
 def own_account() -> Account:
     """User and groups of this process."""

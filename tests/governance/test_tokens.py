@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from speciate import use_cases
 from speciate.errors import SpeciateError
-from speciate.governance import audit, authorization, tokens
+from speciate.governance import approval_keys, audit, authorization, tokens
 from speciate.governance.authorization import Authority
 from speciate.governance.tokens import NewToken
+from speciate.use_cases import Definition, Objective
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.governance.people import Signer, ask, do, enroll, forget, perform
@@ -104,6 +106,54 @@ def test_where_a_key_is_enrolled_a_person_signs_each_token(workspace: Workspace)
     assert authority(workspace).find_token(made.secret) is not None
     assert authority(workspace).problems == ()
     forget(workspace)
+
+
+def scoped(workspace: Workspace, *names: str, role: str = "approver") -> tuple[NewToken, dict[str, object]]:
+    for name in ("digits", "films"):
+        definition = Definition(name=name, task="image-classification", objective=Objective(metric="accuracy"))
+        workspace.database.transact(lambda tx, told=definition: use_cases.define(tx, told, policy="auto"))
+    made, request = wanted(role=role)
+    return made, {**request, "use_cases": list(names)}
+
+
+def test_a_token_may_be_for_some_use_cases_alone_and_a_person_signs_which(workspace: Workspace) -> None:
+    enroll(workspace, ANN)
+    made, request = scoped(workspace, "digits")
+    asked = ask(workspace, "token create", **request)
+    assert asked["question"]["arguments"]["use_cases"] == ["digits"]
+    for wider in ([], ["digits", "films"]):
+        asked = ask(workspace, "token create", **request)
+        with pytest.raises(SpeciateError, match="not what would be decided"):
+            perform(workspace, "token create", **(request | {"use_cases": wider}), signed=ANN.answer(asked))
+    do(workspace, ANN, "token create", **request)
+    forget(workspace)  # what is in force follows from the rows
+    found = authority(workspace).find_token(made.secret)
+    assert found is not None
+    assert (found.covers("digits"), found.covers("films"), found.covers(None)) == (True, False, False)
+    assert authority(workspace).problems == ()
+    forget(workspace)
+
+
+@pytest.mark.parametrize("role", ["viewer", "admin"])
+def test_a_role_of_the_whole_workspace_is_not_for_some_use_cases(workspace: Workspace, role: str) -> None:
+    _, request = scoped(workspace, "digits", role=role)
+    with pytest.raises(SpeciateError, match="is for the whole workspace"):
+        perform(workspace, "token create", **request)
+
+
+def test_a_token_is_for_use_cases_that_there_are(workspace: Workspace) -> None:
+    _, request = scoped(workspace, "digitz")
+    with pytest.raises(SpeciateError, match="digitz"):
+        perform(workspace, "token create", **request)
+
+
+@pytest.mark.parametrize("use_cases", [[], "digits", [1], ["../x"], {"digits": 1}])
+def test_a_row_with_an_odd_scope_issues_no_token(workspace: Workspace, use_cases: object) -> None:
+    """Rather than one for the whole workspace."""
+    _, request = scoped(workspace, "digits")
+    row = tokens.create(workspace, request | {"use_cases": use_cases}, "ann", {})
+    with pytest.raises((ValueError, SpeciateError)):
+        tokens.of_row(row, approval_keys.evidence_of(row))
 
 
 def test_tokens_from_before_the_first_key_end_with_it(workspace: Workspace) -> None:

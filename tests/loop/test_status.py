@@ -140,6 +140,15 @@ def test_what_a_person_denied_leads_to_its_evaluation(workspace: Workspace) -> N
     assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
 
 
+def test_an_evaluation_whose_best_serves_rejected_nothing(workspace: Workspace) -> None:
+    world.define(workspace)
+    for model, verdict in (("m@v2", "promote"), ("m@v1", "inconclusive")):
+        world.judge(workspace, model, verdict=verdict)  # type: ignore[arg-type]
+    world.ask_promotion(workspace, "m@v2")
+    (shown,) = status(workspace, "digits").use_cases
+    assert [step.tool for step in shown.next_steps] == ["predict"]
+
+
 def test_a_nearly_full_disk_is_an_alert_with_what_to_call() -> None:
     assert alerts(DiskSpace(total=1 << 40, free=1 << 32, floor=GB)) == []
     (early,) = alerts(DiskSpace(total=1 << 40, free=3 * GB // 2, floor=GB))

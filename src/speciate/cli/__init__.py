@@ -265,6 +265,10 @@ def _add_token(commands: argparse._SubParsersAction[argparse.ArgumentParser], sh
     create.add_argument("name", metavar="NAME", help="whose it is; the audit names it so")
     create.add_argument("--role", required=True, choices=ROLES)
     create.add_argument("--days", type=float, default=90, metavar="N", help="how long it lasts (default: 90)")
+    create.add_argument(
+        "--use-case", dest="use_cases", action="append", default=[], metavar="USE_CASE",
+        help="change this one alone; repeat it for more (default: all)",
+    )  # fmt: skip
     actions.add_parser("list", help="which are in force", parents=[shared])
     actions.add_parser("revoke", help="end one, with its sessions", parents=[shared]).add_argument(
         "name", metavar="NAME"

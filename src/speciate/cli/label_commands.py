@@ -119,8 +119,9 @@ def _summary(shown: LabelsDocument) -> list[str]:
 
 def _item(item: LabelItemDocument, root: str) -> str:
     confidence = "" if item["confidence"] is None else f", confidence {item['confidence']:.2f}"
+    drawn = f"{item['drawn']}, its watch asks" if item["by_watch"] else item["drawn"]
     lines = [
-        f"{item['prediction']} ({item['drawn']}, {time.ctime(item['at'])}, {item['model']}{confidence})",
+        f"{item['prediction']} ({drawn}, {time.ctime(item['at'])}, {item['model']}{confidence})",
         f"  asked     {_clip(in_a_line(item['input']))}",
         f"  answered  {_clip(in_a_line(item['output']))}",
     ]

@@ -22,6 +22,7 @@ def _create(arguments: argparse.Namespace) -> int:
     made = tokens.make()
     request = {
         "name": arguments.name, "role": arguments.role, "days": arguments.days, "id": made.id, "digest": made.digest,
+        "use_cases": arguments.use_cases,
     }  # fmt: skip
     wanted = ActionRequest("token create", request, f"Issue the token {arguments.name}?")
     issued = confirmation.confirm_and_run(arguments, wanted, _show)
@@ -37,6 +38,8 @@ def _show(question: DaemonQuestion) -> None:
     acts = sorted(ACTS[asked["role"]])
     say(f"Token {asked['name']}, role {asked['role']}, for {asked['days']:g} days.")
     say(f"Whoever has it may: {'; '.join(acts)}.")
+    if scope := asked.get("use_cases"):
+        say(f"It changes {', '.join(scope)} alone, and sees everything.")
     if shown["tokens"]:
         say(f"In force already: {', '.join(shown['tokens'])}.")
     if not shown["address"]:
@@ -46,7 +49,9 @@ def _show(question: DaemonQuestion) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     answer = ask_daemon(arguments, "tokens", start=True)
     rows = [
-        [each["name"], each["role"], each["id"], f"until {_day(each['expires'])}"] for each in answer["tokens"]
+        [each["name"], each["role"], ", ".join(each["use_cases"]) or "all", each["id"],
+         f"until {_day(each['expires'])}"]
+        for each in answer["tokens"]
     ]  # fmt: skip
     say(format_table(rows) if rows else "No token is in force: speciate token create NAME --role viewer issues one.")
     say(f"People sign in at {answer['address']}/login." if answer["address"] else "No [team] address in settings.toml.")

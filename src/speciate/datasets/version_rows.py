@@ -51,14 +51,15 @@ def read(
     """
     _check_there(folders, manifest)
     needed = None if columns is None else list(dict.fromkeys([*columns, "id", "split", "quality"]))
-    table = _concatenate([live_rows(folders, part, needed) for part in manifest.parts])
+    wanted = None if ids is None else pa.array(sorted(ids), pa.string())
+    table = _concatenate([live_rows(folders, part, needed, wanted) for part in manifest.parts])
     keep = pa.array(np.ones(table.num_rows, bool))
     if usable:
         keep = pc.and_(keep, pc.equal(table["quality"], "ok"))
     if splits is not None:
         keep = pc.and_(keep, pc.is_in(table["split"], pa.array(sorted(splits), pa.string())))
-    if ids is not None:
-        keep = pc.and_(keep, pc.is_in(table["id"], pa.array(sorted(ids), pa.string())))
+    if wanted is not None:
+        keep = pc.and_(keep, pc.is_in(table["id"], wanted))
     found = table.filter(keep).sort_by("id")
     return found if columns is None else found.select(list(columns))
 
@@ -97,14 +98,18 @@ def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
     return _concatenate(tables)
 
 
-def live_rows(folders: Folders, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of one part; of `columns` those that it has."""
+def live_rows(
+    folders: Folders, part: Part, columns: Sequence[str] | None = None, ids: pa.Array | None = None
+) -> pa.Table:
+    """The rows of one part; of `columns` those that it has. With `ids` what has none of them may be left out: rows lie
+    by id, so most of a large file is not read."""
     file = folders.root / part.file
     integrity.check(file, _LOST, _RECOVERY)
     if columns is not None:
         there = set(pq.read_schema(file).names)
         columns = [name for name in columns if name in there]
-    table = pq.read_table(file, columns=columns)
+    alone = ids is not None and part.removed is None  # what was removed is known by its place among all
+    table = pq.read_table(file, columns=columns, filters=pc.field("id").isin(ids) if alone else None)
     if part.removed is None:
         return table
     keep = np.ones(table.num_rows, bool)

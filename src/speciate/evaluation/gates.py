@@ -245,11 +245,11 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if metric.sign * (worst_case - target) >= 0:
         units = _units(measured.n, evidence)
         return _too_few(stated, units, measured.method, evidence) or _GateAnswer(
-            "pass", f"{stated}: reaches {target:g}"
+            "pass", f"{stated}: reaches {target:,g}"
         )
     if metric.sign * (best_case - target) < 0:
-        return _GateAnswer("fail", f"{stated}: short of {target:g}")
-    doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:g}"
+        return _GateAnswer("fail", f"{stated}: short of {target:,g}")
+    doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:,g}"
     beyond = metric.sign * (measured.value - target)
     spread = _Spread(measured.n, _units(measured.n, evidence), measured.standard_error or 0.0, beyond)
     return _undecided(doubt, metric, spread, evidence)
@@ -258,7 +258,7 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
 def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
-    claim = f"not worse than {_rival(evidence)} by {margin:.3g}"
+    claim = f"not worse than {_rival(evidence)} by {_figure(margin)}"
     if evidence.reused:
         return _not_worse_without_luck(evidence, metric, margin, claim)
     judged = _gain(evidence, metric, -margin, -margin, claim)
@@ -304,7 +304,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
 
 def _better(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, least = _metric(gate, evidence), gate.value or 0.0
-    more = f" by {least:.3g}" if least else ""
+    more = f" by {_figure(least)}" if least else ""
     return _gain(evidence, metric, least, least, f"better than {_rival(evidence)}{more}")
 
 
@@ -359,7 +359,7 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
     least = None if effect is None else detectable(effect, metric, had.value if had else None)
     if least is not None:
-        return f"; {comparison.n} examples show gains from {least:.3g}"
+        return f"; {comparison.n} examples show gains from {_figure(least)}"
     best = metric.high if metric.sign > 0 else metric.low
     if best is None:
         return ""
@@ -554,7 +554,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if not found:
         return _GateAnswer("inconclusive", f"there are no slices by {gate.column!r}")
     judged = [each for each in found if math.isfinite(each.low)]
-    claim = f"no value of {gate.column!r} worse in {metric.name} by {margin:.3g}"
+    claim = f"no value of {gate.column!r} worse in {metric.name} by {_figure(margin)}"
     worst = min(judged, key=lambda each: each.low, default=None)
     stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
     if surely := [each for each in judged if each.highest < -margin]:
@@ -633,7 +633,12 @@ def _standing(row: Row) -> float:
 
 def _span(value: float, interval: Interval) -> str:
     value, low, high = value + 0.0, interval[0] + 0.0, interval[1] + 0.0  # never "-0"
-    return f"{value:.3g} ({low:.3g} to {high:.3g})"
+    return f"{_figure(value)} ({_figure(low)} to {_figure(high)})"
+
+
+def _figure(value: float) -> str:
+    """To three digits; thousands in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _usd(row: Row) -> str:

@@ -36,11 +36,12 @@ class TokenAccount(Account):
     """Whoever has a token. No account of the system has a space in its name."""
 
     token_name: str
+    scope: tuple[str, ...]
 
     @classmethod
     def of(cls, token: Token) -> TokenAccount:
         made = cls(*own_account())
-        made.token_name = token.name
+        made.token_name, made.scope = token.name, token.use_cases
         return made
 
     @property
@@ -50,6 +51,10 @@ class TokenAccount(Account):
     @property
     def remote(self) -> bool:
         return True
+
+    @property
+    def use_cases(self) -> tuple[str, ...]:
+        return self.scope
 
 
 SealedKey = Mapping[str, Any]

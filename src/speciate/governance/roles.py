@@ -42,6 +42,11 @@ ACTS: Mapping[Role | Level, frozenset[Act]] = {
     "decide": _ADMIN - {Act.WORK},
 }
 
+ON_A_USE_CASE = frozenset({Act.LABEL, Act.ROLL_BACK, Act.ANSWER})
+"""Acts on one use case, which a token for some use cases has for these alone."""
+SCOPED: tuple[Role, ...] = ("labeller", "approver")
+"""Roles whose changes are all on one use case, but for a passkey, whose enrollment an enrolled key signs."""
+
 _TOOLS = {
     "record_feedback": Act.LABEL,
     "rollback_model": Act.ROLL_BACK,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.governance import audit
-from speciate.governance.roles import ROLES, Role
+from speciate.governance.roles import ROLES, SCOPED, Role
 from speciate.refs import check_name
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -26,6 +26,8 @@ CREATE, REVOKE = "token_create", "token_revoke"
 LONGEST_DAYS = 366.0
 _DAY = 86_400.0
 _FORM = re.compile(r"speciate_([0-9a-f]{12})_[\w-]{43}", re.ASCII)
+_SIGNED, _SOMETIMES = ("name", "role", "digest", "days"), ("use_cases",)
+"""What of a token is signed; the latter only where it is said, so rows of before are what they were."""
 LONGEST = 80
 """Characters of a token."""
 
@@ -39,6 +41,12 @@ class Token(NamedTuple):
     """sha256 of the token, in hex digits."""
     created: float
     expires: float
+    use_cases: tuple[str, ...] = ()
+    """Which it may change; empty: all. It sees all."""
+
+    def covers(self, use_case: str | None) -> bool:
+        """Whether it may change this use case; None: what is of no use case."""
+        return not self.use_cases or use_case in self.use_cases
 
     def document(self) -> Mapping[str, object]:
         """What is told of it."""
@@ -76,6 +84,13 @@ def check(known: Iterable[Token], wanted: Mapping[str, Any]) -> None:
     days = wanted["days"]
     if wanted["role"] not in ROLES:
         raise SpeciateError(Code.INVALID, f"A token's role is one of {', '.join(ROLES)}.", "Name one: --role viewer")
+    if wanted.get("use_cases") and wanted["role"] not in SCOPED:
+        raise SpeciateError(
+            Code.INVALID,
+            f"A token of the role {wanted['role']} is for the whole workspace; one for some use cases is a "
+            f"{' or an '.join(SCOPED)}.",
+            "Leave out --use-case, or name another role: --role labeller",
+        )
     if not isinstance(days, int | float) or not 0 < days <= LONGEST_DAYS:
         raise SpeciateError(
             Code.INVALID, f"A token lasts more than 0 and at most {LONGEST_DAYS:g} days.", "Name them: --days 90"
@@ -102,7 +117,7 @@ def named(known: Iterable[Token], name: str) -> Token:
 
 def create(workspace: Workspace, wanted: Mapping[str, Any], by: str, proof: Mapping[str, Any]) -> audit.Row:
     def put(tx: Transaction) -> audit.Row:
-        told = {name: wanted[name] for name in ("name", "role", "digest", "days")}
+        told = {name: wanted[name] for name in (*_SIGNED, *_SOMETIMES) if name in wanted}
         evidence = {**told, "expires": tx.now + wanted["days"] * _DAY, **proof}
         return _append(tx, CREATE, None, str(wanted["id"]), by, evidence)
 
@@ -131,11 +146,19 @@ def of_row(row: audit.Row, evidence: Mapping[str, Any]) -> Token:
     if role not in ROLES or not isinstance(expires, int | float) or expires - row.stamp > LONGEST_DAYS * _DAY + 1:
         raise ValueError("this issued no token")
     name, digest = check_name("token", str(evidence.get("name"))), str(evidence.get("digest"))
-    return Token(str(row.after), name, role, digest, row.stamp, float(expires))
+    scope = evidence.get("use_cases", [])
+    named = isinstance(scope, list) and all(isinstance(each, str) for each in scope)
+    if not named or (role not in SCOPED if scope else "use_cases" in evidence):
+        raise ValueError("this issued no token")
+    return Token(
+        str(row.after), name, role, digest, row.stamp, float(expires),
+        tuple(check_name("use case", each) for each in scope),
+    )  # fmt: skip
 
 
 def is_what_was_signed(row: audit.Row, evidence: Mapping[str, Any], arguments: Mapping[str, Any]) -> bool:
-    told = {"id": row.after, **{name: evidence.get(name) for name in ("name", "role", "digest", "days")}}
+    told = {"id": row.after, **{name: evidence.get(name) for name in _SIGNED}}
+    told |= {name: evidence[name] for name in _SOMETIMES if name in evidence}
     days = arguments.get("days")
     lasts = days * _DAY if isinstance(days, int | float) else None
     return told == dict(arguments) and lasts is not None and evidence.get("expires") == row.stamp + lasts

@@ -40,8 +40,8 @@ WHERE use_case IS NOT NULL AND state IN ('waiting', 'queued', 'starting', 'runni
 ORDER BY created
 """
 _NEWEST_EVALUATION = """
-SELECT use_case, evaluation, candidate FROM decisions
-QUALIFY row_number() OVER (PARTITION BY use_case ORDER BY created DESC, id) = 1
+SELECT use_case, evaluation, list(candidate) FROM decisions GROUP BY use_case, evaluation
+QUALIFY row_number() OVER (PARTITION BY use_case ORDER BY max(created) DESC, evaluation) = 1
 """
 
 
@@ -114,8 +114,8 @@ class _CatalogState(NamedTuple):
     definitions: Mapping[str, UseCase]
     aliases: Mapping[str, Mapping[str, Alias]]
     trails: Mapping[str, BakeHistory]
-    judged: Mapping[str, tuple[str, str]]
-    """Use case -> the newest evaluation that decided, and its candidate."""
+    judged: Mapping[str, tuple[str, Sequence[str]]]
+    """Use case -> the newest evaluation that decided, and its candidates."""
     jobs: Mapping[str, Jobs]
     pending: Sequence[Approval]
     history: History
@@ -175,7 +175,7 @@ def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogSta
         definitions=asked,
         aliases=aliases.by_use_case(database),
         trails=bake_histories(database, asked),
-        judged={name: (evaluation, candidate) for name, evaluation, candidate in database.read(_NEWEST_EVALUATION)},
+        judged={name: (evaluation, candidates) for name, evaluation, candidates in database.read(_NEWEST_EVALUATION)},
         jobs=jobs,
         pending=approvals.list_approvals(database, now, approvals.PENDING),
         history=ledger.history_of(workspace, now),
@@ -299,9 +299,9 @@ def _canary(known: _CatalogState, use_case: str) -> Canary | None:
 
 
 def _rejected(known: _CatalogState, name: str, pointers: Mapping[str, str]) -> str | None:
-    """The newest evaluation, where what it judged does not serve and did not: undecided, refused or denied."""
-    evaluation, candidate = known.judged.get(name, (None, None))
-    return None if candidate in pointers.values() else evaluation
+    """The newest evaluation, where nothing that it judged serves or did: undecided, refused or denied."""
+    evaluation, candidates = known.judged.get(name, (None, ()))
+    return None if set(candidates) & set(pointers.values()) else evaluation
 
 
 def next_steps(

@@ -1,4 +1,4 @@
-"""The newest evaluation of a use case as a board: its leaders with their intervals, and quality over cost."""
+"""An evaluation of a use case as a board: its leaders with their intervals, and quality over cost."""
 
 from __future__ import annotations
 
@@ -7,12 +7,43 @@ from typing import NamedTuple
 from speciate.evaluation.pages.inline_charts import Place, Whisker, whisker_scale
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.report import Report, Row, find_report, pareto
+from speciate.refs import dataset_ref
 from speciate.use_cases import UseCase
 from speciate.workspace.database import Database
 
 _MOST_ROWS = 14
+_EVALUATIONS = """
+SELECT id, created, dataset, EXISTS (
+    FROM decisions
+    WHERE decisions.evaluation = evaluations.id AND decisions.use_case = evaluations.use_case
+    AND coalesce(decisions.evidence ->> 'suite', 'core') = 'core'
+) AS decided
+FROM evaluations WHERE use_case = ? ORDER BY decided DESC, created DESC, id LIMIT ?
+"""
 _LEAST_USD = 0.001
 """Per 1,000 examples. If all cost less, time tells models apart better than money."""
+
+
+class Evaluated(NamedTuple):
+    """An evaluation of a use case."""
+
+    id: str
+    created: float
+    dataset: str
+    decided: bool
+    """Whether a decision on the core suite rests on it."""
+
+    def is_on(self, suite: str | None) -> bool:
+        """Whether it judged these data; of a name without a version, any version."""
+        if suite is None:
+            return True
+        judged, wanted = dataset_ref(self.dataset), dataset_ref(suite)
+        return judged.name == wanted.name and wanted.version in (None, judged.version)
+
+
+def evaluations_of(database: Database, use_case: str, most: int) -> list[Evaluated]:
+    """Those that decided first, then the newest: one on other rows, asked for beside, says nothing of the gates."""
+    return [Evaluated(*row) for row in database.read(_EVALUATIONS, [use_case, most])]
 
 
 class LeaderLine(NamedTuple):
@@ -22,7 +53,7 @@ class LeaderLine(NamedTuple):
 
 
 class Board(NamedTuple):
-    """The newest evaluation of a use case as a page draws it."""
+    """An evaluation as a page draws it."""
 
     id: str
     report: Report

@@ -126,6 +126,8 @@ class LabelItem(NamedTuple):
     """Source -> the label or score that it gave."""
     beside: tuple[str, ...] = ()
     """For an image: answers of other versions to the same text. Scores of both say which one is preferred."""
+    by_watch: bool = False
+    """Whether an episode of the use case's watch asks about it."""
 
 
 class LabelQueue(NamedTuple):
@@ -134,6 +136,8 @@ class LabelQueue(NamedTuple):
     """Answers that this source has not judged yet."""
     items: tuple[LabelItem, ...]
     agreement: Agreement
+    asked: int = 0
+    """Answers that its watch asks about and nobody labelled."""
 
 
 class LogSummary(NamedTuple):
@@ -168,8 +172,10 @@ def next_labels(
         if not error
     ]
     drawn = next_in_queue(candidates, found.latest, strategy=strategy, source=source, count=count)
+    by_watch = requests(workspace.database, use_case)
+    asked = _asked(by_watch, candidates, found.latest)
     if strategy == "mixed":
-        drawn = _requested_first(requests(workspace.database, use_case), candidates, drawn, found.latest, count)
+        drawn = _requested_first(by_watch, asked, drawn, count)
     waiting = sum(source not in found.latest.get(each.id, {}) for each in candidates)
     answers = reading.find_many(log, [each.id for each in drawn])
     drawn_images = any(is_stored_image(each.output) for each in answers.values())
@@ -179,8 +185,10 @@ def next_labels(
         for each in drawn
         if each.id in answers
     ]
-    items = [each._replace(beside=beside.get(each.prediction, ())) for each in items]
-    return LabelQueue(use_case, waiting, tuple(items), agreement(found.given))
+    items = [
+        each._replace(beside=beside.get(each.prediction, ()), by_watch=each.prediction in by_watch) for each in items
+    ]
+    return LabelQueue(use_case, waiting, tuple(items), agreement(found.given), len(asked))
 
 
 _MOST_BESIDE = 4
@@ -206,14 +214,18 @@ def requests(database: Database, use_case: str) -> dict[str, Selection]:
     return dict(database.read(_REQUESTS, [use_case]))
 
 
+def _asked(
+    by_watch: Mapping[str, Selection], candidates: Sequence[UnlabelledAnswer], given: Mapping[str, BySource]
+) -> list[UnlabelledAnswer]:
+    """What was asked about and has no label yet."""
+    return [each for each in candidates if each.id in by_watch and prevailing_label(given.get(each.id, {})) is None]
+
+
 def _requested_first(
-    asked: Mapping[str, Selection], candidates: Sequence[UnlabelledAnswer], drawn: Sequence[QueuedAnswer],
-    given: Mapping[str, BySource], count: int,
-) -> list[QueuedAnswer]:  # fmt: skip
-    """What was asked about and has no label yet, in the random order, so that both halves come together; then
-    `drawn`."""
-    open_ = [each for each in candidates if each.id in asked and prevailing_label(given.get(each.id, {})) is None]
-    first = [QueuedAnswer(each.id, asked[each.id]) for each in heapq.nsmallest(count, open_, key=_random_order)]
+    by_watch: Mapping[str, Selection], asked: Sequence[UnlabelledAnswer], drawn: Sequence[QueuedAnswer], count: int
+) -> list[QueuedAnswer]:
+    """`asked` in the random order, so that both halves come together; then `drawn`."""
+    first = [QueuedAnswer(each.id, by_watch[each.id]) for each in heapq.nsmallest(count, asked, key=_random_order)]
     taken = {each.id for each in first}
     return [*first, *(each for each in drawn if each.id not in taken)][:count]
 

@@ -43,6 +43,7 @@ from speciate.loop.watch import report as watch_report
 from speciate.loop.watch import rows as watch_rows
 from speciate.models import registry, signature
 from speciate.predictions import label_queue
+from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.feedback import make_feedback
 from speciate.promotion import aliases, promote
 from speciate.promotion.evidence import PromoteSpec, objections
@@ -152,7 +153,15 @@ def _perform(context: ControlContext, request: Hello, caller: Account | None) ->
             "No key is enrolled here, so nobody could tell a person who comes over the network from a program.",
             "On the machine itself: speciate key enroll",
         )
-    signed = authority.check(action.question(context, typed), request.get("signed"))
+    question = action.question(context, typed)
+    about = question.arguments.get("use_case")
+    if account.use_cases and question.decision != "key enroll" and about not in account.use_cases:
+        raise SpeciateError(
+            Code.REFUSED,
+            f"The token is for {', '.join(account.use_cases)}; this is of {about or 'the whole workspace'}.",
+            "Whoever issues the tokens can give another.",
+        )
+    signed = authority.check(question, request.get("signed"))
     proof: Proof = {"signed": signed.model_dump()} if signed else {}
     if (claimed := request.get("by")) not in (None, name):
         proof["claimed"] = clean_text(str(claimed))[:_LONGEST_NAME]
@@ -461,7 +470,15 @@ def _tokens(context: ControlContext, request: Request) -> Answer:
 
 
 def _issue(context: ControlContext, request: TokenRequest, by: Person) -> Answer:
-    return authorization.authority_of(context.workspace).issue(request.model_dump(), by.name, by.proof).document()
+    wanted = _token(context, request)
+    return authorization.authority_of(context.workspace).issue(wanted, by.name, by.proof).document()
+
+
+def _token(context: ControlContext, request: TokenRequest) -> Mapping[str, Any]:
+    """Raises NOT_FOUND for a use case."""
+    for name in request.use_cases:
+        use_cases.get(context.workspace.database, name)
+    return request.model_dump(exclude=set() if request.use_cases else {"use_cases"})
 
 
 def _revoke_token(context: ControlContext, request: RevokeTokenRequest) -> Answer:
@@ -555,7 +572,7 @@ def _about_revocation(context: ControlContext, request: RevokeRequest) -> Questi
 
 
 def _about_token(context: ControlContext, request: TokenRequest) -> Question:
-    known, wanted = authorization.authority_of(context.workspace).tokens(), request.model_dump()
+    known, wanted = authorization.authority_of(context.workspace).tokens(), _token(context, request)
     tokens.check(known, wanted)
     shown = {
         "address": context.workspace.settings.team.address,
@@ -572,6 +589,8 @@ def _labels(context: ControlContext, request: LabelsRequest) -> Answer:
     """The next answers to label; or, with `prediction`, the label that was stored, or why it is `unknown`."""
     workspace, use_case = context.workspace, request.use_case
     if request.prediction is not None:
+        if logs_of(workspace).naming(request.prediction).use_case != use_case:
+            raise SpeciateError(Code.NOT_FOUND, f"{request.prediction} is no answer of {use_case}.")
         feedback = make_feedback(
             prediction=request.prediction, label=request.label, source="human", by=request.by,
             drawn=request.drawn, new_class=request.new_class,

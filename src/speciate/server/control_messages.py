@@ -91,6 +91,7 @@ class LabelItemDocument(TypedDict):
     files: Sequence[str]
     said: Mapping[str, Any]
     """Source -> the label or score that it gave."""
+    by_watch: bool
 
 
 class LabelsDocument(TypedDict):
@@ -236,6 +237,7 @@ class TokenRequest(Request):
     id: str
     digest: str
     days: float
+    use_cases: list[str] = []
 
 
 class RevokeTokenRequest(Request):

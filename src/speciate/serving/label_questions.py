@@ -59,6 +59,8 @@ def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:
             given = json.loads(given)
         except ValueError:
             return [("", given)]
+    if isinstance(given, dict) and set(given) == {"row"} and isinstance(given["row"], dict):
+        given = given["row"]
     return list(given.items()) if isinstance(given, dict) else [("", given)]
 
 

@@ -12,12 +12,16 @@ import httpx2
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+import speciate.tools
+from speciate import use_cases
 from speciate.governance import authorization, tokens
-from speciate.governance.roles import ROLES, Role
-from speciate.server.mcp.app import Server
+from speciate.governance.roles import ACTS, ROLES, SCOPED, Role, act_of_tool
+from speciate.predictions import prediction_ids
+from speciate.server.mcp.app import Server, declarations
 from speciate.server.mcp.library import Bearer, TeamDoor, message_called
 from speciate.server.request_log import RequestLog
 from speciate.settings import Team
+from speciate.use_cases import Definition, Objective
 from speciate.workspace.workspace import Workspace
 from tests.governance.people import perform
 from tests.server.apps import make_app
@@ -36,9 +40,9 @@ def server(workspace: Workspace) -> Server:
     return Server(make_app(workspace))
 
 
-def issue(workspace: Workspace, role: Role) -> str:
+def issue(workspace: Workspace, role: Role, *scope: str) -> str:
     made = tokens.make()
-    request = {"name": role, "role": role, "days": 9.0, "id": made.id, "digest": made.digest}
+    request = {"name": role, "role": role, "days": 9.0, "id": made.id, "digest": made.digest, "use_cases": [*scope]}
     perform(workspace, "token create", **request)
     return made.secret
 
@@ -87,6 +91,42 @@ def test_a_role_sees_and_calls_its_tools_alone(server: Server, workspace: Worksp
     told = json.dumps(defined["result"])
     assert (f"The role {role} does not call define_use_case" in told) == (role != "admin")
     assert not {name for name in shown if "approve" in name or "token" in name or "policy" in name}
+
+
+def test_a_token_for_a_use_case_changes_no_other_one(server: Server, workspace: Workspace) -> None:
+    for name in ("digits", "films"):
+        told = Definition(name=name, task="image-classification", objective=Objective(metric="accuracy"))
+        workspace.database.transact(lambda tx, told=told: use_cases.define(tx, told, policy="auto"))
+    secret = issue(workspace, "approver", "digits")
+    answers = {name: prediction_ids.new_prediction_id(name, 1_700_000_000.0) for name in ("digits", "films")}
+    mine, theirs = ({"prediction": answers[name], "label": "7"} for name in ("digits", "films"))
+    changes = [
+        ("rollback_model", {"use_case": "digits", "reason": "why not"}, False),
+        ("rollback_model", {"use_case": "films", "reason": "why not"}, True),
+        ("record_feedback", {"source": "human", **mine}, False),
+        ("record_feedback", {"source": "human", **theirs}, True),
+        ("record_feedback", {"source": "human", "labels": [mine]}, False),
+        ("record_feedback", {"source": "human", "labels": [mine, theirs]}, True),
+        ("record_feedback", {"source": "human", **mine, "labels": [theirs]}, True),
+    ]  # fmt: skip
+    asked = [call(at, tool, **arguments) for at, (tool, arguments, _) in enumerate(changes, start=3)]
+    _, _, *said = talk(server, [(secret, each) for each in (HELLO, READY, *asked)])
+    refused = ["This token is for digits, not for films" in json.dumps(each) for _, each in said]
+    assert refused == [wanted for *_, wanted in changes]
+    assert "this token" not in json.dumps(said[0]).lower(), "there is nothing to roll back"
+    *_, (_, seen) = talk(server, [(secret, each) for each in (HELLO, READY, call(3, "get_status", use_case="films"))])
+    assert not seen["result"].get("isError")
+
+
+def test_every_tool_of_a_role_for_some_use_cases_names_one(server: Server) -> None:
+    """Else a token for some would change all."""
+    reached = {
+        each.name: set(each.arguments.model_fields) for each in declarations(speciate.tools, "__tool__")
+        if not each.read_only and any(act_of_tool(each.name, read_only=False) in ACTS[role] for role in SCOPED)
+    }  # fmt: skip
+    assert set(reached) == {"record_feedback", "rollback_model"}
+    about = {name: names & {"use_case", "prediction", "labels"} for name, names in reached.items()}
+    assert about == {"rollback_model": {"use_case"}, "record_feedback": {"prediction", "labels"}}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import re
@@ -26,7 +27,7 @@ addEventListener("message", ({ source, data }) => {
   if (source !== frame.contentWindow) return;
   heard.push(data.method);
   const answer = (result) => frame.contentWindow.postMessage({ jsonrpc: "2.0", id: data.id, result }, "*");
-  if (data.method === "ui/initialize") answer({ protocolVersion: "2026-01-26", hostContext: { theme: "dark" } });
+  if (data.method === "ui/initialize") answer({ protocolVersion: "2026-01-26", hostContext: { theme: "THEME" } });
   if (data.method === "ui/notifications/initialized")
     frame.contentWindow.postMessage({ jsonrpc: "2.0", method: "ui/notifications/tool-result", params: RESULT }, "*");
 });
@@ -52,7 +53,8 @@ def test_tools_name_views_that_are_there_and_reach_nothing(workspace: Workspace)
 
 
 @pytest.mark.slow
-def test_a_host_shows_each_view_with_names_as_text() -> None:
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_host_shows_each_view_with_names_as_text(theme: str) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
     chromium = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
     if chromium is None:
@@ -65,11 +67,11 @@ def test_a_host_shows_each_view_with_names_as_text() -> None:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         try:
-            shown = _shown(browser, {"structuredContent": told, "content": []})
+            shown = _shown(browser, theme, {"structuredContent": told, "content": []})
             assert shown.count(NASTY) == 2
             assert "promote" in shown
             assert "0.9" in shown
-            shown = _shown(browser, {"structuredContent": sheet, "content": [_image()]})
+            shown = _shown(browser, theme, {"structuredContent": sheet, "content": [_image()]})
             assert shown.count(NASTY) == 2
             curves = {"columns": ["step", "loss", NASTY], "rows": [[0, 2.5, 1], [1, 1.25, None], [2, 0.5, 3]]}
             run = {
@@ -77,17 +79,17 @@ def test_a_host_shows_each_view_with_names_as_text() -> None:
                 "progress": {"done": 3, "total": 9, "unit": NASTY},
                 "children": [{"kind": "evaluate", "job": NASTY, "state": "queued"}],
             }  # fmt: skip
-            shown = _shown(browser, {"structuredContent": run, "content": []})
+            shown = _shown(browser, theme, {"structuredContent": run, "content": []})
             assert shown.count(NASTY) == 3
             for said in ("train job-1: running", "3 of 9", "loss", "2.5", "0.5"):
                 assert said in shown
             moved = {"job": "job-2", "state": "needs_approval", "reasons": [NASTY], "from": "m@v1", "to": "m@v2",
                      "approval": {"id": "approval-1", "expires": 1e9, "how": "speciate approve"}}  # fmt: skip
-            shown = _shown(browser, {"structuredContent": moved, "content": []})
+            shown = _shown(browser, theme, {"structuredContent": moved, "content": []})
             assert shown.count(NASTY) == 1
             for said in ("A person decides", "m@v1 → m@v2", "approval-1"):
                 assert said in shown
-            assert "Nothing to show" in _shown(browser, {"content": []})
+            assert "Nothing to show" in _shown(browser, theme, {"content": []})
         finally:
             browser.close()
 
@@ -98,11 +100,12 @@ def _image() -> dict[str, str]:
     return {"type": "image", "mimeType": "image/png", "data": base64.b64encode(file.getvalue()).decode()}
 
 
-def _shown(browser: Any, result: dict[str, Any]) -> str:
+def _shown(browser: Any, theme: str, result: dict[str, Any]) -> str:
     """What is read in the frame, once it has shown a result."""
     guarded = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     text = VIEW.read_text().replace("<head>", f"<head>{guarded}")
-    script = _HOST.replace("RESULT", json.dumps(result)).replace("PAGE", json.dumps(text).replace("</", "<\\/"))
+    given = {"THEME": theme, "RESULT": json.dumps(result), "PAGE": json.dumps(text).replace("</", "<\\/")}
+    script = functools.reduce(lambda made, name: made.replace(name, given[name]), given, _HOST)
     page, problems = browser.new_page(), list[str]()
     page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -111,7 +114,7 @@ def _shown(browser: Any, result: dict[str, Any]) -> str:
     frame = page.frames[1]
     frame.wait_for_selector("#view > :not(p:first-child:last-child), #view p:has-text('Nothing')", timeout=10_000)
     words = str(frame.inner_text("#view"))
-    assert frame.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert frame.evaluate("document.documentElement.dataset.theme") == theme
     assert all(frame.eval_on_selector_all("img", "(all) => all.map((each) => each.complete && each.naturalWidth > 0)"))
     assert "ui/notifications/size-changed" in page.evaluate("window.heard")
     assert problems == []

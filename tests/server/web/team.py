@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate.governance import authorization, tokens
@@ -27,10 +27,18 @@ def serve(served: Served, *, proxies: tuple[str, ...] = ("127.0.0.1",)) -> int:
     return served.pages.serve_team(team)
 
 
-def issue(served: Served, role: Role, name: str = "", *, days: float = 30.0) -> str:
+def issue(served: Served, role: Role, name: str = "", *, days: float = 30.0, scope: Sequence[str] = ()) -> str:
     """A token's secret."""
     made = tokens.make()
-    request = {"name": name or f"some-{role}", "role": role, "days": days, "id": made.id, "digest": made.digest}
+    request: dict[str, Any] = {
+        "name": name or f"some-{role}",
+        "role": role,
+        "days": days,
+        "id": made.id,
+        "digest": made.digest,
+    }
+    if scope:
+        request["use_cases"] = list(scope)
     if authorization.authority_of(served.workspace).required:
         authorization.authority_of(served.workspace).issue(request, "a test", {})
     else:

@@ -27,6 +27,7 @@ from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
+from speciate.server.control import perform
 from speciate.serving.label_questions import parse_label
 from speciate.serving.record_feedback import KnownAnswers
 from speciate.settings import Log
@@ -261,3 +262,32 @@ def test_an_image_is_shown_beside_its_question(served: Served) -> None:
     page = served.reader().get("/use-cases/animals/queue").html
     assert f'<img src="/asked/animals/{name}/image.png"' in page
     assert 'data-give="dog"' in page
+
+
+def test_an_answer_that_a_watch_asks_about_says_so(served: Served) -> None:
+    name = _logged(served, "animals", "image-classification", "accuracy", ("cat", "dog"), {"data": _png()}, "cat")
+    page = served.reader().get("/use-cases/animals/queue").text
+    assert "watch" not in page.split("To the content")[1].split("Keys")[0]
+    values = ["animals", 1, name, "random", 0.0]
+    served.workspace.database.transact(
+        lambda tx: tx.execute("INSERT INTO label_requests VALUES (?, ?, ?, ?, ?)", values)
+    )
+    page = served.reader().get("/use-cases/animals/queue").text
+    assert "1 answer waits · the watch asks about 1" in page
+    assert "its watch asks" in page
+
+
+def test_a_row_is_shown_by_its_columns(served: Served) -> None:
+    item = {"row": {"rooms": 3, "street <b>": "Lane"}}
+    _logged(served, "houses", "tabular-regression", "mae", (), item, 9.0, "tabular")
+    page = served.reader().get("/use-cases/houses/queue")
+    assert "<dt>rooms</dt><dd>3</dd><dt>street &lt;b&gt;</dt><dd>Lane</dd>" in page.html
+
+
+def test_a_label_goes_to_no_other_use_case_than_its_page_is_of(served: Served) -> None:
+    name = _logged(served, "animals", "image-classification", "accuracy", ("cat", "dog"), {"data": _png()}, "cat")
+    _logged(served, "traffic", "object-detection", "map_50", ("bus", "car"), {"data": _png()}, [BOX])
+    with pytest.raises(SpeciateError, match="is no answer of traffic"):
+        perform(served.control, {"action": "labels", "use_case": "traffic", "prediction": name, "label": "dog"})
+    perform(served.control, {"action": "labels", "use_case": "animals", "prediction": name, "label": "dog"})
+    assert (_stored(served, "animals"), _stored(served, "traffic")) == (["dog"], [])

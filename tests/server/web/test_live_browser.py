@@ -54,3 +54,36 @@ def test_a_page_of_a_run_draws_on_what_comes(served: Served, chromium: Any) -> N
     tab.until(lambda: page.inner_text("[data-measure=loss] span") == "9", "an axis that has room for it")
     assert problems == []
     context.close()
+
+
+def test_ten_tabs_all_hear_what_changed_and_one_that_closes_leaves_none_deaf(served: Served, chromium: Any) -> None:
+    """A browser has six connections to a host, and a stream takes one for as long as its page is open."""
+    context = chromium.new_context()
+    pages, problems = [context.new_page()], list[str]()
+    pages[0].goto(served.link())
+    pages[0].wait_for_url("**/", timeout=30_000)
+    tab = Tab(pages[0], problems, pages[0].url.rstrip("/"))
+    job = served.app.engine.submit("wait", {"name": "for ever"})
+    folder = served.app.engine.folder(job)
+    folder.outputs.mkdir(parents=True)
+    for path in ("/", "/runs", f"/runs/{job.id}", "/runs", "/runs", "/runs", f"/runs/{job.id}", "/runs", "/runs"):
+        pages.append(context.new_page())
+        note_problems(pages[-1], problems)
+        pages[-1].goto(tab.base + path)
+    for page in pages:
+        tab.until(lambda: page.evaluate("window.htmx !== undefined"), "it listens")  # noqa: B023 - at once
+    pages[0].wait_for_timeout(1500)
+    for name in ("ada", "grace"):
+        submitted = served.app.engine.submit("greet", {"name": name}).id
+        lists = [page for page in pages if "/runs/" not in page.url]
+        for page in lists:
+            tab.until(lambda: submitted in page.inner_text("main"), f"{name} is seen")  # noqa: B023 - at once
+        pages.pop(0).close()  # the one that heard for all
+        tab = tab._replace(page=pages[0])
+        pages[0].wait_for_timeout(700)
+    folder.log.write_text("half of it is done\n")
+    for page in pages:
+        if page.url.endswith(job.id):
+            tab.until(lambda: "half of it" in page.inner_text("main"), "both pages of a run")  # noqa: B023 - at once
+    assert problems == []
+    context.close()

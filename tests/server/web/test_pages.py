@@ -17,9 +17,11 @@ from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
 from speciate.evaluation.pages.page_data import shade_step
+from speciate.evaluation.reports.shown_media import Cell
 from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
+from speciate.loop.use_case_board import evaluations_of
 from speciate.server.changes import parts_of
 from speciate.server.tool_api import NextAction
 from speciate.server.web import site
@@ -144,10 +146,12 @@ def test_names_that_are_markup_are_text(served: Served) -> None:
     assert "\u202e" not in page.html
     tile = data.Tile(NASTY, NASTY, None, "ok", NASTY, (("candidate", {"text": NASTY, "confidence": 1, "right": True}),))
     module = environment().get_template("tiles.html").module
-    manifest = type("Manifest", (), {"name": NASTY, "version": 1, "ref": NASTY})()
-    drawn = str(module.tile(manifest, tile.id, tile.label, tile.preview, tile.answers, NASTY))  # type: ignore[attr-defined]
-    assert "<script" not in drawn
-    assert "\u202e" not in drawn
+    manifest = type("Manifest", (), {"name": NASTY, "version": 1, "ref": NASTY, "numeric": False})()
+    for cells in ({}, {tile.id: Cell(NASTY, 1, 0, 2, 1)}):
+        drawn = str(module.tile(manifest, tile.id, tile.label, tile.preview, tile.answers, cells, NASTY))  # type: ignore[attr-defined]
+        assert ("<svg" in drawn) == bool(cells)
+        assert "<script" not in drawn
+        assert "\u202e" not in drawn
     assert "<script" not in charts.histogram([Bin(NASTY, 1, "/" + NASTY, 0.0, 1.0)], NASTY)
     assert "<script" not in charts.pareto([Place(NASTY, 1, 1, "candidate", False)], NASTY)
 
@@ -348,6 +352,23 @@ def test_events_name_the_parts_that_show_them() -> None:
 def test_the_shade_of_a_cell_tells_rare_mistakes() -> None:
     assert shade_step(0.3, right=False) > shade_step(0.3, right=True)
     assert {shade_step(share, right=True) for share in (0.0, 1.0)} == {0, 3}
+
+
+def _keep_evaluation(database: Database, values: list[object]) -> None:
+    database.transact(lambda tx: tx.execute("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", values))
+
+
+def test_a_use_case_shows_what_was_decided_on_and_not_what_was_asked_for_beside(served: Served) -> None:
+    database = served.workspace.database
+    rows = [("evaluation-1", "films@v1:test", 1.0), ("evaluation-2", "films@v2:test", 2.0), ("beside", "toys@v1", 3.0)]
+    for name, dataset, made in rows:  # the first two have decisions
+        _keep_evaluation(database, [name, "digits", dataset, "m@v1", "{}", None, made])
+    found = evaluations_of(database, "digits", 9)
+    assert [(each.id, each.decided) for each in found] == [
+        ("evaluation-2", True), ("evaluation-1", True), ("beside", False),
+    ]  # fmt: skip
+    suites = (None, "films", "films@v2:test", "films@v3", "toys")
+    assert [found[0].is_on(suite) for suite in suites] == [True, True, True, False, False]
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 import sys
 import tomllib
+import zlib
 from pathlib import Path
 
 import speciate.server.web.site as site
@@ -106,3 +108,28 @@ def test_the_package_brings_templates_and_static_files() -> None:
 def test_a_daemon_loads_nothing_of_the_pages_before_somebody_opens_them() -> None:
     said = forks.run([sys.executable, "-m", "tests.server.loaded"])
     assert (said.returncode, said.stdout.strip()) == (0, "[]"), said.stderr
+
+
+def test_all_that_pages_bring_stays_small() -> None:
+    """Editors, viewers and signing have 36 kB of it, and are loaded where they are used (docs/design/pages.md)."""
+    own = [path for path in STATIC.iterdir() if path.suffix in (".js", ".css")]
+    assert sum(path.stat().st_size for path in own) <= 75_000
+    assert sum(path.stat().st_size for path in VENDOR.iterdir()) <= 60_000
+    brought = [path for folder in (STATIC, TEMPLATES) for path in folder.rglob("*") if path.is_file()]
+    assert sum(len(zlib.compress(path.read_bytes())) for path in brought) < 150_000, "packed, as a wheel is"
+
+
+def test_functions_of_the_pages_are_short() -> None:
+    for path in STATIC.parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 40, f"{path.name}: {node.name}"
+
+
+def test_pictures_of_the_pages_are_there_in_both_themes_and_narrow() -> None:
+    folder = Path(__file__).parents[3] / "docs/pages"
+    shown = {path.stem.rpartition("-")[0] for path in folder.glob("*-narrow.png")}
+    assert len(shown) >= 18
+    for path in folder.glob("*.png"):
+        assert path.stat().st_size <= 150_000, path.name
+    assert all((folder / f"{name}-{theme}.png").exists() for name in shown for theme in ("light", "dark"))

@@ -12,11 +12,13 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import speciate.tools
+from speciate import use_cases
 from speciate.errors import SpeciateError
 from speciate.governance import approval_keys, approvals, audit, authorization, tokens
 from speciate.governance.page_sessions import TokenAccount
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
 from speciate.governance.token_tries import Throttle
+from speciate.predictions import prediction_ids
 from speciate.server import control
 from speciate.server.control import PersonAction
 from speciate.server.mcp.app import declarations
@@ -26,6 +28,7 @@ from speciate.server.web.pages.trail import HIDDEN, without_settings
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.site import Site
 from speciate.settings import Team
+from speciate.use_cases import Definition, Objective
 from tests.conftest import ManualClock
 from tests.governance import people
 from tests.governance.people import Signer, perform
@@ -190,6 +193,62 @@ def test_an_approver_answers_with_a_key_and_the_audit_names_both(served: Served,
     row = audit.newest(served.workspace.database, "digits", 1)[0]
     assert (row.action, row.actor) == ("approve", "ann (token)")
     assert approval_keys.evidence_of(row)["signed"]["name"] == "jane"
+
+
+# Tokens for some use cases
+
+
+def _films(served: Served) -> None:
+    told = Definition(name="films", task="image-classification", objective=Objective(metric="accuracy"))
+    served.workspace.database.transact(lambda tx: use_cases.define(tx, told, policy="auto"))
+
+
+def test_a_token_for_another_use_case_changes_nothing_here(served: Served, port: int, jane: Signer) -> None:
+    _films(served)
+    who = Member(port)
+    assert who.login(issue(served, "approver", "ann", scope=["films"])).status == 303
+    csrf, answer = who.get("/").csrf, prediction_ids.new_prediction_id("digits", 1_700_000_000.0)
+    label = {"csrf": csrf, "prediction": answer, "label": "7", "drawn": "random", "model": "m@v1"}
+    moved = {"csrf": csrf, "expected": "m@v1", "reason": "why not"}
+    asked = _fields(served, who)
+    for path, fields in (
+        ("/use-cases/digits/rollback", moved), ("/use-cases/digits/label", label), ("/use-cases/films/label", label),
+        (f"/approvals/{served.approval}/question", asked), (f"/approvals/{served.approval}/answer", asked),
+        ("/use-cases/digits/undo", {"csrf": csrf}),
+    ):  # fmt: skip
+        answered = who.post(path, fields)
+        assert (answered.status, NOT_OF_THE_ROLE in answered.html) == (403, True), path
+    page = who.get(f"/approvals/{served.approval}")
+    assert "Its role is approver, for films" in page.text
+    assert "approver of films" in page.text
+    assert 'id="answer"' not in page.html
+    assert "why not" not in str(audit.all_rows(served.workspace.database))
+    assert who.post("/keys/begin", {"csrf": csrf, "name": "mine"}).status == 200, "what an enrolled key will sign"
+
+
+def test_a_token_for_this_use_case_does_what_its_role_does(served: Served, port: int, jane: Signer) -> None:
+    who = Member(port)
+    assert who.login(issue(served, "approver", "ann", scope=["digits"])).status == 303
+    base = f"/approvals/{served.approval}"
+    asked = json.loads(who.post(f"{base}/question", _fields(served, who)).body)
+    signature = jane.private.sign(bytes.fromhex(asked["message"])).hex()
+    signed = {"challenge": asked["challenge"], "key": jane.key.fingerprint, "signature": signature}
+    assert json.loads(who.post(f"{base}/answer", _fields(served, who, **signed)).body)["state"] == "approved"
+
+
+def test_the_rule_of_a_token_for_some_use_cases_stands_where_all_answers_end(
+    served: Served, port: int, jane: Signer
+) -> None:
+    """Also where a page forgets to look, and for what is of no use case."""
+    _films(served)
+    issue(served, "approver", "ann", scope=["films"])
+    account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
+    for action in ("approve", "deny"):
+        with pytest.raises(SpeciateError, match="The token is for films"):
+            control.perform(served.control, {"action": action, "id": served.approval, "hash": "x"}, account)
+    with pytest.raises(SpeciateError, match="this is of the whole workspace"):
+        control.perform(served.control, {"action": "host", "add": True, "host": "a.example"}, account)
+    assert approvals.get(served.workspace.database, served.approval).state == "pending"
 
 
 # Sign-in and sessions

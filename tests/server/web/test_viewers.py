@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from speciate.datasets.inspect.histograms import HistogramRequest, column_histog
 from speciate.datasets.inspect.viewer import View, ViewRequest
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
+from speciate.evaluation.reports.shown_media import ShownMedia
+from speciate.evaluation.reports.thumbnails import CellsRequest, draw_cells
 from speciate.modalities import MODALITIES
 from speciate.server.web.media import byte_range
 from speciate.workspace.workspace import Workspace
@@ -160,3 +164,59 @@ def _sample(kind: str) -> Sample:
 
 def test_there_is_a_sample_of_every_modality() -> None:
     assert {each.modality for each in one_of_each()} == set(MODALITIES)
+
+
+def _encoded(colour: str, size: tuple[int, int]) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size, colour).save(made, "PNG")
+    return made.getvalue()
+
+
+def test_thumbnails_lie_on_one_sheet_and_what_is_gone_leaves_its_square(workspace: Workspace) -> None:
+    media = [_encoded("red", (64, 64)), _encoded("blue", (400, 100))]
+    manifest = make_dataset(
+        workspace, "two", "image", {}, labels=["a", "b"], splits=["test"] * 2, media=media
+    )  # fmt: skip
+    ids = ("two-000000", "gone", "two-000001")
+    request = CellsRequest(root=workspace.folders.root, manifest=manifest, ids=ids, columns=2)
+    drawn = base64.b64decode(draw_cells(request.model_dump(mode="json"))["png"])
+    with Image.open(io.BytesIO(drawn)) as sheet:
+        assert (sheet.mode, sheet.size) == ("RGBA", (320, 320))
+        assert sheet.getpixel((80, 80)) == (255, 0, 0, 255)
+        assert sheet.getpixel((240, 80)) == (0, 0, 0, 0), "of one that is gone"
+        assert sheet.getpixel((80, 240)) == (0, 0, 255, 255)
+        assert sheet.getpixel((80, 165)) == (0, 0, 0, 0), "above a wide one"
+
+
+class _Drawing:
+    """A pool that draws nothing."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.asked = list[tuple[str, ...]]()
+
+    def ask(self, service: str, payload: dict[str, Any], patience: float) -> dict[str, str]:
+        self.asked.append(tuple(payload["ids"]))
+        return {"png": base64.b64encode(b"\x89PNG" + "".join(payload["ids"]).encode()).decode()}
+
+
+def test_a_page_of_48_is_two_sheets_which_are_drawn_once(workspace: Workspace) -> None:
+    manifest = make_dataset(workspace, "none", "text", {"text": ["a"]}, labels=["a"], splits=["test"], inputs=["text"])
+    pool, ids = _Drawing(), [f"e{n}" for n in range(48)]
+    media = ShownMedia(workspace.folders, pool)  # type: ignore[arg-type]  # what it asks of one
+    for _ in range(2):
+        cells = media.draw(manifest, ids)
+        sheets = list(dict.fromkeys(cells[each].sheet for each in ids))
+        assert len(sheets) == 2
+        assert media.sheet(manifest, sheets[1]) == b"\x89PNG" + "".join(ids[24:]).encode()
+        assert media.sheet(manifest, sheets[0]) == b"\x89PNG" + "".join(ids[:24]).encode()
+    assert [cells[each][1:] for each in ("e0", "e9", "e47")] == [(0, 0, 8, 3), (1, 1, 8, 3), (7, 2, 8, 3)]
+    assert sorted(map(len, pool.asked)) == [24, 24]
+    media._kept.clear()
+    assert media.sheet(manifest, sheets[0]).startswith(b"\x89PNG"), "what was forgotten is drawn anew"
+    assert len(pool.asked) == 3
+    for unknown in ("x", sheets[0].upper()):
+        with pytest.raises(SpeciateError, match="no such sheet"):
+            media.sheet(manifest, unknown)
+    media.close()

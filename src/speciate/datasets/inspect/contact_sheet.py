@@ -159,14 +159,14 @@ def draw_thumbnails(payload: Mapping[str, object]) -> ImageAnswer:
     kind, folders = find(manifest.modality), Folders(request.root)
     usable = [name for name in request.ids if name not in excluded]
     tiles = {
-        example.id: (_thumbnail(kind, example), _caption(example))
+        example.id: (draw_thumbnail(kind, example), _caption(example))
         for example in load_examples(folders, manifest, ids=usable, in_sandbox=True)
     }
     for example, why in load_excluded(folders, manifest, [*excluded]):
         image = (
             text_card(f"Cannot be shown. {excluded[example.id] or why}")
             if why is not None
-            else _frame(_thumbnail(kind, example))
+            else _frame(draw_thumbnail(kind, example))
         )
         tiles[example.id] = image, " ".join(filter(None, ("(excluded)", _caption(example))))
     images, captions = zip(*(tiles[name] for name in request.ids), strict=True)
@@ -180,8 +180,8 @@ def _frame(image: Pixels) -> Pixels:
     return framed
 
 
-def _thumbnail(kind: Modality[Any], example: Example) -> Pixels:
-    """Volumes are drawn with their mask, if they have one that fits."""
+def draw_thumbnail(kind: Modality[Any], example: Example) -> Pixels:
+    """Volumes are drawn with their mask, if they have one that fits, and images with their boxes."""
     if is_volume(example.media) and (cell := example.columns.get(MASK)):
         try:
             labels = mask_of(cell).pixels

@@ -13,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -21,23 +22,35 @@ from speciate.datasets.inspect.histograms import HistogramRequest
 from speciate.datasets.inspect.viewer import FileViewRequest, ViewRequest
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.reports.thumbnails import ThumbnailRequest
+from speciate.evaluation.reports.thumbnails import CellsRequest
 from speciate.jobs.pool import CALL_SECONDS, Pool
 from speciate.workspace.workspace import Folders
 
-_DRAW = "speciate.evaluation.reports.thumbnails:draw_each"
+_DRAW = "speciate.evaluation.reports.thumbnails:draw_cells"
 _HISTOGRAMS = "speciate.datasets.inspect.histograms:column_histograms"
 _DESCRIBE = "speciate.datasets.inspect.viewer:describe_view"
 _WRITE = "speciate.datasets.inspect.viewer:write_file"
 _DESCRIBE_FILE = "speciate.datasets.inspect.viewer:describe_file"
 _WRITE_OF_FILE = "speciate.datasets.inspect.viewer:write_view_of_file"
-_BATCH = 12
-"""Thumbnails of one question: two of them keep both processes of the pool busy."""
+_COLUMNS, _CELLS = 8, 24
+"""Squares of a sheet: a grid of 48 keeps both processes of the pool busy, and is two requests of a browser."""
+_SHEETS = 1000
+"""Sheets of which it is known what is on them."""
 _KEPT_BYTES = 64 << 20
 _LONGEST_FILE = 256 << 20
 _FILE_SECONDS = 60.0
 _BEGINNINGS = {".png": b"\x89PNG", ".wav": b"RIFF", ".mp4": b"", ".bin": b""}
 Name = tuple[str, ...]
+
+
+class Cell(NamedTuple):
+    """Where an example's thumbnail is."""
+
+    sheet: str
+    x: int
+    y: int
+    columns: int
+    rows: int
 
 
 class ShownMedia:
@@ -47,6 +60,7 @@ class ShownMedia:
         self._folders, self._pool, self._lock = folders, pool, threading.Lock()
         self._kept: OrderedDict[Name, bytes] = OrderedDict()
         self._bytes = 0
+        self._sheets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._coming: dict[Name, Future[Any]] = {}
         self._workers = ThreadPoolExecutor(max(1, pool.size), "page-media")
 
@@ -57,42 +71,49 @@ class ShownMedia:
         """Somebody has come: a process that decodes is started ahead."""
         self._workers.submit(self._pool.warm)
 
-    def draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
-        """Begin to draw what a page is about to ask for; a browser's many requests then wait for few questions."""
-        with self._lock:
-            left = [each for each in ids if not self._is_here((manifest.id, each))]
-            for start in range(0, len(left), _BATCH):
-                batch = left[start : start + _BATCH]
-                coming = self._workers.submit(self._draw, manifest, batch)
-                self._coming.update({(manifest.id, each): coming for each in batch})
-
-    def _is_here(self, name: Name) -> bool:
-        return name in self._kept or name in self._coming
-
-    def thumbnail(self, manifest: Manifest, example: str) -> bytes:
-        """A PNG. Raises NOT_FOUND where the example has no medium."""
-        name = (manifest.id, example)
-        self.draw(manifest, [example])
-        with self._lock:
-            coming = self._coming.get(name)
-        if coming is not None:
-            coming.result(CALL_SECONDS)
-        if (found := self._find(name)) is None:
-            raise SpeciateError(Code.NOT_FOUND, "There is no image of this example.")
+    def draw(self, manifest: Manifest, ids: Sequence[str]) -> dict[str, Cell]:
+        """Begin to draw the thumbnails that a page shows, many on one sheet: so a browser asks for few files."""
+        found = dict[str, Cell]()
+        for start in range(0, len(ids), _CELLS):
+            batch = tuple(ids[start : start + _CELLS])
+            sheet = sha256("\n".join((manifest.id, *batch)).encode()).hexdigest()[:24]
+            columns, name = min(_COLUMNS, len(batch)), (manifest.id, sheet)
+            with self._lock:
+                self._sheets[sheet] = batch
+                while len(self._sheets) > _SHEETS:
+                    self._sheets.popitem(last=False)
+                if name not in self._kept and name not in self._coming:
+                    self._coming[name] = self._workers.submit(self._draw, manifest, name, batch, columns)
+            rows = -(-len(batch) // columns)
+            found |= {each: Cell(sheet, at % columns, at // columns, columns, rows) for at, each in enumerate(batch)}
         return found
 
-    def _draw(self, manifest: Manifest, ids: Sequence[str]) -> None:
-        request = ThumbnailRequest(root=self._folders.root, manifest=manifest, ids=tuple(ids))
+    def sheet(self, manifest: Manifest, sheet: str) -> bytes:
+        """A PNG. Raises NOT_FOUND for one that no page of this daemon shows."""
+        name = (manifest.id, sheet)
+        if (found := self._find(name)) is not None:
+            return found
+        if (ids := self._sheets.get(sheet)) is not None:
+            self.draw(manifest, ids)
+        with self._lock:
+            coming = self._coming.get(name)
+        found = bytes(coming.result(CALL_SECONDS)) if coming is not None else self._find(name)
+        if found is None:
+            raise SpeciateError(Code.NOT_FOUND, "There is no such sheet of thumbnails.", "Load the page again.")
+        return found
+
+    def _draw(self, manifest: Manifest, name: Name, ids: tuple[str, ...], columns: int) -> bytes:
+        request = CellsRequest(root=self._folders.root, manifest=manifest, ids=ids, columns=columns)
         try:
-            drawn: Mapping[str, str] = self._pool.ask(_DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS)[
-                "pictures"
-            ]
-            for example, data in drawn.items():
-                self._keep((manifest.id, example), base64.b64decode(data))
+            answer = self._pool.ask(_DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS)
+            drawn = base64.b64decode(answer["png"])
+            if not drawn.startswith(_BEGINNINGS[".png"]):
+                raise SpeciateError(Code.INTERNAL, "What was drawn is no image.")
+            self._keep(name, drawn)
+            return drawn
         finally:
             with self._lock:
-                for each in ids:
-                    self._coming.pop((manifest.id, each), None)
+                self._coming.pop(name, None)
 
     def histograms(self, manifest: Manifest) -> Mapping[str, Any]:
         """A `histograms.Histograms`: of a million rows they take seconds, and a version never changes."""

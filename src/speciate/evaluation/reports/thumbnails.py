@@ -13,13 +13,18 @@ from typing import TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets.inspect.contact_sheet import draw_grid
+from speciate.datasets.inspect.contact_sheet import draw_grid, draw_thumbnail
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest
 from speciate.jobs.pool import ImageAnswer
 from speciate.modalities import find
 from speciate.modalities.contract import Pixels
 from speciate.workspace.workspace import Folders
+
+_CELL = 240
+"""Pixels of a square at most: the room that a page has for it, on a fine screen."""
+_QUICK = 2
+"""Level of compression: a third of the time of the usual one, for a tenth more bytes."""
 
 
 class ThumbnailRequest(BaseModel):
@@ -30,6 +35,11 @@ class ThumbnailRequest(BaseModel):
     ids: tuple[str, ...]
     captions: tuple[str, ...] = ()
     """Captions on a sheet, one per id."""
+
+
+class CellsRequest(ThumbnailRequest):
+    columns: int
+    """Squares in a row."""
 
 
 class Thumbnails(TypedDict):
@@ -51,6 +61,26 @@ def draw_sheet(payload: Mapping[str, object]) -> ImageAnswer:
     images = [_draw(request, example) for example in ordered]
     side = find(request.manifest.modality).thumbnail_side
     return {"png": _encoded(draw_grid(images, [captions[example.id] for example in ordered], side))}
+
+
+def draw_cells(payload: Mapping[str, object]) -> ImageAnswer:
+    """The service: each thumbnail in the middle of a square, in the order of the ids; what it does not fill, and the
+    square of an example that is gone, is transparent. `payload`: a CellsRequest."""
+    from PIL import Image
+
+    request = CellsRequest.model_validate(payload)
+    kind, columns = find(request.manifest.modality), request.columns
+    side = min(kind.thumbnail_side, _CELL)
+    sheet = Image.new("RGBA", (columns * side, -(-len(request.ids) // columns) * side))
+    for example in _load(request):
+        place = request.ids.index(example.id)
+        drawn = Image.fromarray(draw_thumbnail(kind, example))
+        drawn.thumbnail((side, side))
+        left, top = (side - drawn.width) // 2, (side - drawn.height) // 2
+        sheet.paste(drawn, (place % columns * side + left, place // columns * side + top))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", compress_level=_QUICK)
+    return {"png": _encoded(buffer.getvalue())}
 
 
 def _load(request: ThumbnailRequest) -> list[Example]:

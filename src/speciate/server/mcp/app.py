@@ -48,9 +48,11 @@ from speciate import __version__
 from speciate.environment import made_unnamed
 from speciate.errors import Call, Code, SpeciateError
 from speciate.governance import authorization
+from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
 from speciate.loop.effort import CallCounter
+from speciate.predictions.answer_lookup import logs_of
 from speciate.server.mcp import library, prompts
 from speciate.server.mcp.arguments import Schema, ToolArguments, as_listed, input_schema, outline, output_schema, parse
 from speciate.server.mcp.completion import MOST, complete
@@ -239,6 +241,8 @@ class Server:
                 raise _not_of_role(tool, caller)
             self.calls.count(tool, arguments)
             values = parse(tool, ready.declaration.arguments, ready.arguments, arguments)
+            if caller.token and not ready.declaration.read_only:
+                self._check_scope(caller.token, values)
             app = replace(self._app, caller=caller, progress=progress)
             return render(ready.declaration.function(app, **values))
         except SpeciateError as error:
@@ -248,6 +252,23 @@ class Server:
             return render_error(
                 tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error)
             )
+
+    def _check_scope(self, token: Token, values: Mapping[str, Any]) -> None:
+        """Raises REFUSED where a token for some use cases would change another one, or what is of none."""
+        if not token.use_cases:
+            return
+        predictions = [values.get("prediction"), *(each.prediction for each in values.get("labels") or ())]
+        logs = logs_of(self._app.workspace)
+        about = {logs.naming(each).use_case for each in predictions if each}
+        if name := values.get("use_case"):
+            about.add(name)
+        others = sorted(about - set(token.use_cases))
+        if not about or others:
+            told = ", ".join(others) or "the workspace"
+            raise SpeciateError(
+                Code.REFUSED, f"This token is for {', '.join(token.use_cases)}, not for {told}.",
+                "A person issues another: speciate token create.", next=[Call("get_status")],
+            )  # fmt: skip
 
     def _shows(self, caller: Caller, tool: str) -> bool:
         known = self._ready.get(tool)

@@ -29,7 +29,7 @@ from speciate.server.tool_api import App
 from speciate.server.web.events import Streams
 from speciate.server.web.guard import Front, host_name, local_front, team_front
 from speciate.server.web.pages.labelling import add_label
-from speciate.server.web.site import Site
+from speciate.server.web.site import Site, prepare
 from speciate.server.web.visit import Parts
 from speciate.serving.http_bounds import bound_listener, bounded_protocol
 from speciate.settings import Team
@@ -64,6 +64,7 @@ class Pages:
         """When the pages were last used, by the monotonic clock."""
         listener = _listen(app)
         self.port: int = listener.getsockname()[1]
+        threading.Thread(target=prepare, name="pages-prepared", daemon=True).start()
         self.sessions = Sessions(self._clock.monotonic)
         self._serve(listener, local_front(self.port), self.sessions)
 
@@ -78,6 +79,7 @@ class Pages:
         """A link for one session; it is good for a minute."""
         grant = Grant(PageAccount(*account), level, tuple(keys))
         self._note()
+        self._parts.media.warm()  # while the browser starts
         return f"http://{host_name(self.port)}/open#{self.sessions.new_link(grant)}"
 
     def close(self) -> None:

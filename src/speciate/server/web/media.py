@@ -23,9 +23,9 @@ def manifest_of(visit: Visit) -> Manifest:
     return versions.resolve(visit.database, f"{visit.path['name']}@v{visit.path['version']}")
 
 
-def thumbnail(visit: Visit, asked_for: str | None) -> Response:
-    data = visit.parts.media.thumbnail(manifest_of(visit), visit.path["id"])
-    return _response(data, "image/png", None)
+def sheet(visit: Visit, asked_for: str | None) -> Response:
+    """Thumbnails of a page."""
+    return _response(visit.parts.media.sheet(manifest_of(visit), visit.path["sheet"]), "image/png", None)
 
 
 def view(visit: Visit, asked_for: str | None) -> Response:

@@ -38,6 +38,8 @@ class Write(NamedTuple):
     act: Act
     do: Callable[[Visit], str | Mapping[str, object]]
     """Does the act; returns where the browser goes next, or, for a script of ours, an answer."""
+    about: Callable[[Visit], str | None] = lambda visit: visit.path.get("name")
+    """The use case that it is done on. Raises SpeciateError."""
     answers: bool = False
     """Whether a script asks, which wants a refusal as JSON."""
     longest: int = 64 << 10
@@ -77,21 +79,21 @@ READS = (
     Read("/part/examples/{id}/near", "part_near.html", data.near),
 )
 SENDS = (
-    Send("/media/{name}/v{version:int}/{id}/thumb.png", media.thumbnail),
+    Send("/sheets/{name}/v{version:int}/{sheet}.png", media.sheet),
     Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
     Send("/asked/{name}/{prediction}/{part}", labelling.asked_file),
     Send("/evaluations/{id}/report", evaluations.report),
     Send("/part/runs/{job}/more", runs.more),
 )
 WRITES = (
-    Write("/approvals/{id}/question", Act.ANSWER, approvals.question, answers=True),
-    Write("/approvals/{id}/answer", Act.ANSWER, approvals.answer, answers=True),
+    Write("/approvals/{id}/question", Act.ANSWER, approvals.question, approvals.use_case, answers=True),
+    Write("/approvals/{id}/answer", Act.ANSWER, approvals.answer, approvals.use_case, answers=True),
     Write("/keys/begin", Act.ENROLL, keys.begin, answers=True),
     Write("/keys/made", Act.ENROLL, keys.made, answers=True),
     Write("/keys/enroll", Act.ENROLL, keys.enroll, answers=True),
     Write("/runs/{job}/control", Act.RUN, runs.control),
     Write("/use-cases/{name}/rollback", Act.ROLL_BACK, use_case.rollback),
-    Write("/use-cases/{name}/label", Act.LABEL, labelling.label, answers=True, longest=640 << 10),
+    Write("/use-cases/{name}/label", Act.LABEL, labelling.label, labelling.use_case, answers=True, longest=640 << 10),
     Write("/use-cases/{name}/undo", Act.LABEL, labelling.undo, answers=True),
     Write("/use-cases/{name}/watch", Act.WATCH, use_case.switch_watch),
 )

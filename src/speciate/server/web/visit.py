@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.governance.page_sessions import Session
-from speciate.governance.roles import Act
+from speciate.governance.roles import ON_A_USE_CASE, Act
 from speciate.server.control import Answer, ControlContext, perform
 from speciate.server.tool_api import App
 from speciate.workspace.database import Database
@@ -65,11 +65,17 @@ class Visit:
         """Whether the session may do an act, by the act's name."""
         return Act[act] in self.acts
 
+    def may_on(self, act: str, use_case: str | None) -> bool:
+        """The same, on a use case; None: on what is of none. A token may be for some alone."""
+        token = self.session.token
+        return self.may(act) and (token is None or Act[act] not in ON_A_USE_CASE or token.covers(use_case))
+
     @property
     def how(self) -> str:
         """How somebody gets to do what this session may not."""
         if self.front.team:
-            return f"Its role is {self.session.role}: whoever issues the tokens can give another."
+            scope = f", for {', '.join(self.session.account.use_cases)}" if self.session.account.use_cases else ""
+            return f"Its role is {self.session.role}{scope}: whoever issues the tokens can give another."
         return "On a terminal: speciate open --decide"
 
     @property

@@ -58,6 +58,12 @@ def approval(visit: Visit) -> Mapping[str, object]:
     }
 
 
+def use_case(visit: Visit) -> str | None:
+    """The one that an approval is about."""
+    found = rows.get(visit.database, visit.path["id"]).arguments.get("use_case")
+    return found if isinstance(found, str) else None
+
+
 def question(visit: Visit) -> Mapping[str, object]:
     """The bytes to be signed for this answer, and what of this browser can sign; nothing is decided by asking.
 

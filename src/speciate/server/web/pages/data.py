@@ -14,6 +14,7 @@ from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.inline_charts import Bin
 from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.shown_media import Cell
 from speciate.server.web.media import manifest_of
 from speciate.server.web.visit import Visit
 
@@ -113,19 +114,24 @@ class Tile(NamedTuple):
 def grid(visit: Visit) -> Mapping[str, object]:
     manifest = manifest_of(visit)
     wanted = _filter(visit)
-    as_text = manifest.modality in AS_TEXT
     after = visit.asked("after")
     page = example_page(visit.app.pool, visit.app.workspace.folders, manifest, wanted, TILES, after)
     tiles = [_tile(row) for row in page.rows]
-    if not as_text:
-        visit.parts.media.draw(manifest, [tile.id for tile in tiles if tile.quality == "ok"])
     return {
-        "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles, "pictures": not as_text,
+        "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles,
+        "cells": cells_of(visit, manifest, [tile.id for tile in tiles if tile.quality == "ok"]),
         "next": tiles[-1].id if page.more else None, "shown": wanted.words(), "after": after,
         "label": wanted.label, "split": wanted.split, "quality": wanted.quality, "words": wanted.contains,
         "evaluation": None, "total": _total(manifest, wanted),
         "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
     }  # fmt: skip
+
+
+def cells_of(visit: Visit, manifest: Manifest | None, ids: Sequence[str]) -> Mapping[str, Cell]:
+    """Where the thumbnails of examples are; none of what is read, not looked at."""
+    if manifest is None or manifest.modality in AS_TEXT:
+        return {}
+    return visit.parts.media.draw(manifest, ids)
 
 
 def _total(manifest: Manifest, wanted: ExampleFilter) -> int | None:
@@ -188,14 +194,12 @@ def near(visit: Visit) -> Mapping[str, object]:
     query = NeighbourQuery(visit.path["id"], None, None, None, 6)
     found = neighbours_at_hand(visit.app.engine, visit.app.pool, manifest, query)
     if found is None:
-        return {"title": "", "tiles": [], "missing": True, "manifest": manifest, "id": query.id, "pictures": False}
-    pictures = manifest.modality not in AS_TEXT
+        return {"title": "", "tiles": [], "missing": True, "manifest": manifest, "id": query.id, "cells": {}}
     places = {column: at for at, column in enumerate(found.columns)}
     rows = {row[places["id"]]: row for row in found.rows} if "id" in places else {}
     tiles = [
         (name, distance, rows[name][places["label"]] if name in rows and "label" in places else None)
         for name, distance in found.nearest if name != query.id
     ]  # fmt: skip
-    if pictures:
-        visit.parts.media.draw(manifest, [name for name, *_ in tiles])
-    return {"title": "", "tiles": tiles, "missing": False, "manifest": manifest, "pictures": pictures}
+    cells = cells_of(visit, manifest, [name for name, *_ in tiles])
+    return {"title": "", "tiles": tiles, "missing": False, "manifest": manifest, "cells": cells}

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 from starlette.responses import HTMLResponse, Response
 
-from speciate.datasets.inspect.example_pages import AS_TEXT
 from speciate.evaluation.pages.page import POLICY, render_page
 from speciate.evaluation.pages.page_data import describe_gate, gather, shaded_matrix
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
 from speciate.loop.use_case_board import read_board
-from speciate.server.web.pages.data import TILES, Tile
+from speciate.server.web.pages.data import TILES, Tile, cells_of
 from speciate.server.web.visit import Visit
 
 _PAIRS, _LABELS = 12, 12
@@ -77,19 +76,16 @@ def grid(visit: Visit) -> Mapping[str, object]:
     page = found.ask(
         "answer_rows:judged_page", show=show, label=label, answered=answered, after=after or "", count=TILES
     )
-    manifest = found.manifest
-    pictures = manifest is not None and manifest.modality not in AS_TEXT
     tiles = [
-        Tile(each["id"], each["label"], None, "ok", each["preview"] if not pictures else None,
+        Tile(each["id"], each["label"], None, "ok", each["preview"],
              (("candidate", each["candidate"]), ("baseline", each["baseline"])))
         for each in page["examples"]
     ]  # fmt: skip
-    if pictures and manifest is not None:
-        visit.parts.media.draw(manifest, [tile.id for tile in tiles])
     shown = [(key, f"{words} {value}") for key, words, value in
              (("label", "label is", label), ("answered", "answered", answered)) if value]  # fmt: skip
     return {
-        "title": f"What {name} judged", "manifest": manifest, "tiles": tiles, "pictures": pictures,
+        "title": f"What {name} judged", "manifest": found.manifest, "tiles": tiles,
+        "cells": cells_of(visit, found.manifest, [tile.id for tile in tiles]),
         "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": label, "split": None,
         "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"], "total": None,
         "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from speciate import use_cases
 from speciate.datasets.inspect import viewer
 from speciate.errors import Code, SpeciateError
+from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.held_labels import HOLD_SECONDS, HeldLabel
 from speciate.predictions.label_queue import LabelItem, next_labels
 from speciate.predictions.log_files import log_folder
@@ -48,7 +49,7 @@ def queue(visit: Visit) -> Mapping[str, object]:
         "title": f"Label answers of {name}", "case": case, "item": item,
         "input": label_questions.asked_cells(item) if item else [],
         "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
-        "waiting": max(0, found.waiting - (1 if held else 0)), "hold": HOLD_SECONDS,
+        "waiting": max(0, found.waiting - (1 if held else 0)), "asked": found.asked, "hold": HOLD_SECONDS,
         "refused": visit.parts.labels.refused(visit.session.csrf), "agreement": found.agreement, "strategy": strategy,
         "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
         "said": list(item.said.items()) if item else [], "view": view,
@@ -82,6 +83,14 @@ def asked_file(visit: Visit, asked_for: str | None) -> Response:
     if found is None or part not in viewer.FILES:
         raise SpeciateError(Code.NOT_FOUND, "There is no such file of an answer.")
     return sent(visit.parts.media.view_of_file((name, prediction), *found, part), part, asked_for)
+
+
+def use_case(visit: Visit) -> str:
+    """The one whose answer is labelled, whatever the address says. Raises INVALID or NOT_FOUND."""
+    token = visit.session.token
+    if token is None or not token.use_cases:
+        return visit.path["name"]
+    return logs_of(visit.app.workspace).naming(field(visit, "prediction")).use_case
 
 
 def label(visit: Visit) -> Mapping[str, object]:

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.describe_evaluation import Inspection
 from speciate.governance import approval_keys, approvals, audit
-from speciate.loop.use_case_board import read_board, wants
+from speciate.loop.use_case_board import evaluations_of, read_board, wants
 from speciate.loop.watch import report as watches
 from speciate.predictions.label_queue import summarize_log
 from speciate.promotion import aliases
 from speciate.resources.monitoring import drift
+from speciate.server.web.pages.data import cells_of
 from speciate.server.web.visit import Visit, field
 from speciate.serving import deployments
 from speciate.serving.traffic import read_traffic
 from speciate.tools.jobs import list_jobs
 from speciate.tools.promotion import rollback_model
 from speciate.tools.status import get_status
+from speciate.workspace.workspace import Workspace
 
-_EVALUATIONS = "SELECT id, created FROM evaluations WHERE use_case = ? ORDER BY created DESC LIMIT 12"
 _SERVED = """
 SELECT DISTINCT after FROM audit
 WHERE use_case = ? AND action IN ('promote', 'rollback') AND after IS NOT NULL ORDER BY after
 """
-_TRAIL, _JOBS, _TILES = 8, 6, 8
+_TRAIL, _JOBS, _TILES, _EVALUATIONS = 8, 6, 8, 12
 
 
 def use_case(visit: Visit) -> Mapping[str, object]:
     name = visit.path["name"]
     case = use_cases.get(visit.database, name)
     [status] = get_status(visit.app, name).use_cases
-    evaluations = visit.database.read(_EVALUATIONS, [name])
+    evaluations = evaluations_of(visit.database, name, _EVALUATIONS)
     pending = [
         each for each in approvals.list_approvals(visit.database, visit.now, approvals.PENDING)
         if each.arguments.get("use_case") == name or each.arguments.get("name") == name
@@ -44,7 +45,7 @@ def use_case(visit: Visit) -> Mapping[str, object]:
         "wants": wants(case),
         "status": status,
         "alias": aliases.read(visit.database, name),
-        "board": read_board(visit.database, evaluations[0][0], case.objective.target) if evaluations else None,
+        "board": read_board(visit.database, evaluations[0].id, case.objective.target) if evaluations else None,
         "evaluations": evaluations,
         "pending": pending,
         "trail_rows": trail_of(visit, name, _TRAIL),
@@ -58,19 +59,18 @@ def trail_of(visit: Visit, name: str, most: int) -> list[tuple[audit.Row, Mappin
 
 
 def differences(visit: Visit) -> Mapping[str, object]:
-    """Where candidate and baseline of the newest evaluation differ: asked for apart, for the sandbox is asked."""
+    """Where candidate and baseline of the evaluation on the page differ: asked for apart, for the sandbox is asked."""
     name = visit.path["name"]
-    newest = visit.database.read(_EVALUATIONS, [name])
-    if not newest:
+    shown = evaluations_of(visit.database, name, 1)
+    if not shown:
         return {"page": None, "title": name}
-    found = Inspection(visit.app.workspace, visit.app.pool, newest[0][0], None)
+    found = Inspection(visit.app.workspace, visit.app.pool, shown[0].id, None)
     show = visit.one_of("show", ("differ", "both_wrong", "all"), "differ")
     page = found.ask("answer_rows:judged_page", show=show, count=_TILES)
-    if found.has_thumbnails and found.manifest is not None:
-        visit.parts.media.draw(found.manifest, [each["id"] for each in page["examples"]])
     return {
-        "title": name, "page": page, "evaluation": newest[0][0], "show": show, "candidate": found.candidate,
-        "baseline": found.baseline, "manifest": found.manifest, "pictures": found.has_thumbnails, "name": name,
+        "title": name, "page": page, "evaluation": shown[0].id, "show": show, "candidate": found.candidate,
+        "baseline": found.baseline, "manifest": found.manifest, "name": name,
+        "cells": cells_of(visit, found.manifest, [each["id"] for each in page["examples"]]),
     }  # fmt: skip
 
 
@@ -87,16 +87,19 @@ def production(visit: Visit) -> Mapping[str, object]:
         "served": [model for (model,) in visit.database.read(_SERVED, [name])],
         "deployment": deployments.deployment_of(visit.app.workspace.folders, name),
         "traffic": read_traffic(visit.app.workspace.folders, name, visit.now),
-        "log": _log(visit, name),
+        "log": _if_there(summarize_log, visit, name),
         "watch": _watch(visit, name),
         "trail_rows": trail_of(visit, name, 30),
-        "drift": _drift(visit, name),
+        "drift": drift(visit.app, name).newest,
     }
 
 
-def _log(visit: Visit, name: str) -> object | None:
+T = TypeVar("T")
+
+
+def _if_there(find: Callable[[Workspace, str], T], visit: Visit, name: str) -> T | None:
     try:
-        return summarize_log(visit.app.workspace, name)
+        return find(visit.app.workspace, name)
     except SpeciateError as error:
         if error.code is Code.NOT_FOUND:
             return None
@@ -109,18 +112,8 @@ class WatchPage(NamedTuple):
 
 
 def _watch(visit: Visit, name: str) -> WatchPage | None:
-    try:
-        found = watches.report(visit.app.workspace, name)
-    except SpeciateError as error:
-        if error.code is Code.NOT_FOUND:
-            return None
-        raise
-    return WatchPage(found, watches.why(visit.app.workspace, name, 30.0)[-40:][::-1])
-
-
-def _drift(visit: Visit, name: str) -> object | None:
-    """What monitoring found in its newest window; None where it has not looked."""
-    return drift(visit.app, name).newest
+    found = _if_there(watches.report, visit, name)
+    return found and WatchPage(found, watches.why(visit.app.workspace, name, 30.0)[-40:][::-1])
 
 
 def rollback(visit: Visit) -> str:

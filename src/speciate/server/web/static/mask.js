@@ -1,5 +1,5 @@
-// A mask: a class for each pixel of an image, or each voxel of a volume, seen slice by slice. It begins with the model's own
-// answer. What is given is what a dataset has (modalities/segmentation_masks.py).
+// A class for each pixel of an image, or voxel of a volume, slice by slice; it begins with the model's own answer. What is
+// given is what a dataset has (modalities/segmentation_masks.py).
 import { ARROWS, bound, buttons, elsewhere, giveBy, names, onClass, place } from "./classes.js";
 import { zoomable } from "./zoom.js";
 const $ = (name) => document.getElementById(name), area = $("mask"), canvas = area.querySelector("canvas.on");

@@ -11,34 +11,44 @@ export async function post(path, fields) {
 }
 
 // Live: the server says which part changed, and htmx asks for that part again. What the reader holds stays.
-const parts = () => $("[data-live]"), notice = document.getElementById("notice");
+// A browser has six connections to a host: one tab hears for all, in turn, and pages of runs share three more.
+const parts = () => $("[data-live]"), notice = document.getElementById("notice"), channel = new BroadcastChannel("told");
+const locks = navigator.locks ?? { request: (name, options, act) => act() };
 function listen() {
-  const job = document.body.dataset.job;
-  let stream, broke = false;
-  const refresh = (each) => htmx.trigger(each, "told");
-  const begin = () => {
-    stream = new EventSource(job ? `/events?job=${encodeURIComponent(job)}` : "/events");
-    stream.onmessage = (event) => {
-      if (dispatchEvent(new CustomEvent("told", { detail: event.data, cancelable: true }))) // a script of this page may know a shorter way
-        parts().filter((each) => each.dataset.live.split(" ").includes(event.data)).forEach(refresh);
-    };
-    stream.onopen = () => { if (broke) parts().forEach(refresh); broke = false; notice.hidden = true; };
-    stream.onerror = () => { broke = true; notice.hidden = false; };
+  const { job } = document.body.dataset, refresh = (each) => htmx.trigger(each, "told");
+  const lock = job ? `run ${job.charCodeAt(job.length - 1) % 3}` : "pages";
+  let stream, waiting, stop, broke = false;
+  const hear = ([part, of]) => {
+    if (part === "gap") { broke = true; return; } // until another tab hears
+    if (part === "lost") { broke = true; notice.hidden = false; return; }
+    if (part === "found") { if (broke) parts().forEach(refresh); broke = false; notice.hidden = true; return; }
+    if (part === "run" && of !== job) return;
+    if (dispatchEvent(new CustomEvent("told", { detail: part, cancelable: true }))) // a script of this page may know a shorter way
+      parts().filter((each) => each.dataset.live.split(" ").includes(part)).forEach(refresh);
   };
+  const say = (part) => { hear([part, job]); channel.postMessage([part, job]); };
+  channel.onmessage = (event) => { if (!stream && !document.hidden) hear(event.data); };
+  const begin = () => {
+    waiting = new AbortController();
+    locks.request(lock, { signal: waiting.signal }, () => new Promise((end) => {
+      stream = new EventSource(job ? `/events?job=${encodeURIComponent(job)}` : "/events");
+      stream.onmessage = (event) => say(event.data);
+      stream.onopen = () => say("found");
+      stream.onerror = () => {
+        say("lost");
+        if (stream.readyState === EventSource.CLOSED) stop(); // refused: another tab may be signed in
+      };
+      stop = () => { stream.close(); stream = undefined; end(); };
+    })).catch(() => {}); // it was not needed any more
+  };
+  const leave = () => { waiting.abort(); if (stream) { channel.postMessage(["gap"]); stop(); } };
   begin();
   document.addEventListener("visibilitychange", () => { // a hidden tab costs nothing
-    if (document.hidden) stream.close(); else { begin(); parts().forEach(refresh); }
+    leave();
+    if (!document.hidden) { begin(); parts().forEach(refresh); }
   });
-  addEventListener("pagehide", () => stream.close());
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const log = event.detail.target.querySelector?.(".log");
-    if (log) event.detail.target.dataset.top = log.scrollHeight - log.scrollTop - log.clientHeight < 20 ? "end" : log.scrollTop;
-    if (event.detail.xhr.status === 401) notice.hidden = false;
-  });
-  document.addEventListener("htmx:afterSettle", (event) => {
-    const log = event.detail.target?.querySelector?.(".log"), top = event.detail.target?.dataset?.top;
-    if (log) log.scrollTop = top === undefined || top === "end" ? log.scrollHeight : Number(top);
-  });
+  addEventListener("pagehide", leave);
+  document.addEventListener("htmx:responseError", (event) => { if (event.detail.xhr.status === 401) notice.hidden = false; });
 }
 requestAnimationFrame(() => setTimeout(() => { // after the first paint, which needs no htmx
   const script = document.createElement("script");
@@ -47,17 +57,18 @@ requestAnimationFrame(() => setTimeout(() => { // after the first paint, which n
   script.onerror = () => { notice.hidden = false; };
   document.head.append(script);
 }));
-for (const log of $(".log")) log.scrollTop = log.scrollHeight;
 
 // A row and its point are one thing.
-const light = (name, on) => $(`[data-model="${CSS.escape(name)}"]`).forEach((each) => each.classList.toggle("lit", on));
 for (const [kind, on] of [["pointerover", true], ["pointerout", false], ["focusin", true], ["focusout", false]])
-  document.addEventListener(kind, (event) => { const at = event.target.closest?.("[data-model]"); if (at) light(at.dataset.model, on); });
+  document.addEventListener(kind, (event) => {
+    const at = event.target.closest?.("[data-model]");
+    if (at) $(`[data-model="${CSS.escape(at.dataset.model)}"]`).forEach((each) => each.classList.toggle("lit", on));
+  });
 
 // Keys: j k move, Enter opens what has the focus, digits and letters press what names them. Never while typing.
-const dialog = document.getElementById("keys");
+export const elsewhere = (event) => event.target.closest("input:not([type=radio], [type=range]), select") || event.ctrlKey || event.metaKey || event.altKey;
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input:not([type=radio], [type=range]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (elsewhere(event)) return; // it is meant for a field, or for the browser
   if (event.key === "Enter" && event.target.closest("button, a, summary")) return; // they are pressed themselves
   const items = $("[data-item]"), here = items.indexOf(document.activeElement);
   if (event.key === "j" || event.key === "k") {
@@ -68,13 +79,12 @@ document.addEventListener("keydown", (event) => {
     root.dataset.theme = now === "dark" ? "light" : "dark";
     document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`; // the next page is painted in it at once
   } else if (event.key === "?") {
-    if (dialog.open) dialog.close(); else dialog.showModal();
+    document.getElementById("keys").togglePopover();
   } else {
     const wanted = $(`[data-key="${CSS.escape(event.key)}"]`)[0];
     if (wanted) { event.preventDefault(); wanted.click(); }
   }
 });
-$("[data-close]").forEach((each) => each.addEventListener("click", () => each.closest("dialog").close()));
 
 // A form that takes something away asks once.
 document.addEventListener("submit", (event) => {

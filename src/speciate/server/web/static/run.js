@@ -4,6 +4,14 @@ const part = document.querySelector("[data-live~=run]"), numbers = (text) => tex
 const round = (value) => String(Number(value.toPrecision(4)));
 let asking = false, again = false;
 
+// The log stays at its end, or where its reader scrolled to.
+const log = () => part.querySelector(".log"), atEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < 20;
+const toEnd = () => { if (log()) log().scrollTop = log().scrollHeight; };
+let top = null;
+part.addEventListener("htmx:beforeSwap", () => { const box = log(); top = box && !atEnd(box) ? box.scrollTop : null; });
+part.addEventListener("htmx:afterSettle", () => { if (top === null) toEnd(); else if (log()) log().scrollTop = top; });
+toEnd();
+
 addEventListener("told", (event) => {
   if (event.detail !== "run" || !document.getElementById("shown")) return;
   event.preventDefault();
@@ -12,8 +20,8 @@ addEventListener("told", (event) => {
 
 async function ask() {
   asking = true;
-  const shown = document.getElementById("shown"), { shape, place, after, measures, log } = shown.dataset;
-  const answer = await fetch(`${part.getAttribute("hx-get")}/more?${new URLSearchParams({ shape, place, after, measures, log })}`).catch(() => null);
+  const shown = document.getElementById("shown"), { shape, place, after, measures, log: from } = shown.dataset;
+  const answer = await fetch(`${part.getAttribute("hx-get")}/more?${new URLSearchParams({ shape, place, after, measures, log: from })}`).catch(() => null);
   const told = answer?.ok ? await answer.json() : { whole: true };
   asking = false;
   if (!shown.isConnected) { if (again) { again = false; ask(); } return; } // all of it came meanwhile
@@ -22,18 +30,17 @@ async function ask() {
   document.getElementById("far").textContent = told.how_far;
   part.querySelector(".bar rect")?.setAttribute("width", `${100 * told.share}%`);
   for (const line of told.lines) { $("svg[data-x]", part).forEach((chart) => draw(chart, line)); $("[data-measure]", part).forEach((each) => say(each, line)); }
-  const box = part.querySelector(".log");
   if (told.log) {
-    const end = box.scrollHeight - box.scrollTop - box.clientHeight < 20;
+    const box = log(), end = atEnd(box);
     box.textContent = (box.textContent + told.log).split("\n").slice(-200).join("\n");
-    if (end) box.scrollTop = box.scrollHeight;
+    if (end) toEnd();
   }
   if (again || told.again) { again = false; ask(); }
 }
 
 // Whether there is a place for all of it: a log, and charts whose axes have its values.
-function takes({ log, share, lines }) {
-  if ((log && !part.querySelector(".log")) || (share !== null) !== Boolean(part.querySelector(".bar"))) return false;
+function takes({ log: more, share, lines }) {
+  if ((more && !log()) || (share !== null) !== Boolean(part.querySelector(".bar"))) return false;
   return $("svg[data-x]", part).every((chart) => {
     const [least, most] = numbers(chart.dataset.y), names = $("[data-line]", chart).map((each) => each.dataset.line);
     return lines.every((line) => names.every((name) => !(line[name] < least || line[name] > most)));
