@@ -36,6 +36,7 @@ from speciate.tasks.representations import (
     ngram_choices,
 )
 from speciate.tasks.task import Representation, TaskHead
+from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
@@ -169,10 +170,23 @@ _ON_ENCODED = ("boosting", "boosting-absolute")
 
 
 def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted: Sequence[str]) -> list[LearnerGroup]:
-    inputs, family = context.payload.manifest.inputs, context.task_head.family
+    every, family = context.payload.manifest.inputs, context.task_head.family
+    texts = text_columns(context.train, every)
+    inputs = tuple(name for name in every if name not in texts)
     forests = tuple(each for each in _TABLE_FORESTS.get(family, ()) if not wanted or each.name in wanted)
-    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))]
-    if family in ("classification", "regression"):
+    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))] if inputs else []
+    if texts:
+        lines = learners_for(context.task_head, context.payload.objective.metric, sparse=True)
+        both = "columns and texts" if inputs else "texts"
+        groups += [
+            LearnerGroup(
+                f"{both}, {'in few directions' if dense else 'counted'}",
+                partial(TextColumns.fit, inputs=every, texts=texts, dense=dense),
+                (*learners, *forests) if dense else tuple(each for each in lines if not wanted or each.name in wanted),
+            )
+            for dense in (False, True)
+        ]
+    if inputs and family in ("classification", "regression"):
         encoded = tuple(each for each in learners if each.name in _ON_ENCODED)
         groups.append(
             LearnerGroup(
