@@ -74,7 +74,7 @@ def reaches(value: float, level: float) -> bool:
 
 
 def specialize(world: World) -> End:
-    ways = tuple(Candidate(method=method, base_model=base) for method, base, _ in METHODS)  # type: ignore[arg-type]
+    ways = tuple(Candidate(method=method, base_model=base) for method, base, _ in METHODS)
     spec = SpecializeSpec(
         use_case="u", dataset="d@v1", budget_minutes=BUDGET_MINUTES, ways=ways, test_examples=TEST,
         least_seconds={"train/lora-a": 30.0, "train/full-new-b": 60.0},
@@ -92,7 +92,7 @@ def specialize(world: World) -> End:
         if request.kind == "train":
             place = next(at for at, each in enumerate(METHODS) if each[0] == request.spec["method"])
             value = world.validation[place]
-            report = {
+            report: dict[str, object] = {
                 "dataset": "d@v1", "method": METHODS[place][0], "base_model": METHODS[place][1], "metric": "accuracy",
                 "target": TARGET, "seconds": METHODS[place][2], "dearer": [],
                 "validation": {
@@ -100,7 +100,8 @@ def specialize(world: World) -> End:
                     "standard_error": max((value * (1 - value) / VALIDATION) ** 0.5, 1e-3),
                 },
             }  # fmt: skip
-            seconds, result = METHODS[place][2], {"model": f"m@v{place}", "report": report}
+            seconds = METHODS[place][2]
+            result: dict[str, object] = {"model": f"m@v{place}", "report": report}
         else:
             seconds, result = 5.0, _verdict(world, list(request.spec["models"]), judged)
         children.append(
@@ -119,7 +120,12 @@ def _verdict(world: World, models: list[str], judged: set[str]) -> dict[str, obj
     judged |= set(models)
     passing = [model for model in models if reaches(values[model], fresh) and reaches(values[model], strict)]
     chosen = passing[0] if passing else max(values, key=lambda model: values[model])
-    verdict = {"id": "1", "verdict": "promote" if passing else "inconclusive", "reasons": [], "candidate": chosen}
+    verdict: dict[str, object] = {
+        "id": "1",
+        "verdict": "promote" if passing else "inconclusive",
+        "reasons": [],
+        "candidate": chosen,
+    }
     rows = [{"model": model, "value": value, "interval": [value, value]} for model, value in values.items()]
     return {
         "evaluation": "e", "decision": verdict, "unmet": [] if passing else ["reaches"],

@@ -482,7 +482,7 @@ def _everywhere(context: TrainingContext, one: _EvaluatedLearner, folds: int) ->
 
 def _chosen_weight(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int) -> float:
     """How much rows count that arrived later: found out of fold, by those rows and by the others (arrived_rows.py)."""
-    wanted = tuple(getattr(context.payload.parameters, "arrived_weight", (1.0,)))
+    wanted: tuple[float, ...] = getattr(context.payload.parameters, "arrived_weight", (1.0,))
     later = sum(map(arrived_rows.has_arrived, context.train))
     weighs = any(each.learner.weighs for each in _singles(best))
     if not later or wanted == (1.0,) or not weighs:

@@ -152,9 +152,9 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return failed(evaluated, "No model could be evaluated")
     decision = evaluated.result.get("decision") or {}
     if evaluated is looks[-1] and decision.get("verdict") != "promote" and may_go_on(evaluated.result):
-        further = next_training(spec, children) or _evaluation_again(spec, children)
-        if further:
-            return further
+        more = next_training(spec, children) or _evaluation_again(spec, children)
+        if more:
+            return more
     if decision.get("verdict") == "promote" and PROMOTE_STEP not in steps:
         further = [
             suite for suite in evaluated.result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps
