@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from speciate.errors import SpeciateError
+from speciate.evaluation import suites
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
@@ -558,3 +561,111 @@ def test_a_repeated_call_is_the_same_question_though_another_network_serves_by_n
         "specialize", {**asked, "ways": [CONTINUED.model_dump()]}
     )
     assert fingerprint("specialize", asked) != fingerprint("specialize", {**asked, "like": "net@v1"})
+
+
+# A verdict that validation examples were sure of, and that did not pass
+
+
+def _refused(
+    judged: Sequence[str] = ("taste-model@v1",), unmet: Sequence[str] = ("reaches",), step: str = "evaluate"
+) -> Child:
+    result = {
+        "evaluation": f"evaluation-of-{step}",
+        "decision": {"id": "decision-1", "verdict": "inconclusive", "reasons": ["too few"]},
+        "unmet": list(unmet),
+        "report": {
+            "baseline": "constant:",
+            "candidate": judged[0],
+            "leaderboard": [{"model": model, "value": 0.9, "interval": [0.86, 0.94]} for model in judged],
+        },
+    }  # fmt: skip
+    return _child(step, "evaluate", spec={"models": list(judged)}, result=result)
+
+
+LUCKY = _trained(value=0.97, half=0.02)
+
+
+def test_the_search_goes_on_where_a_sure_pass_was_none() -> None:
+    assert _requests(LUCKY, spec=LONGER)[0].kind == "evaluate"
+    (training,) = _requests(LUCKY, _refused(), spec=LONGER)
+    assert training.step == "train/probe-minilm"
+    assert training.spec["verdict_level"] == pytest.approx(1 - 0.05 / 11), "the next verdict accounts for the first"
+    (again,) = _requests(LUCKY, _refused(), _trained("probe", 2, value=0.99, half=0.01), spec=LONGER)
+    assert (again.step, again.kind, again.spec["models"]) == ("evaluate/2", "evaluate", ["taste-model@v2"])
+    passed = _evaluated("promote").model_copy(update={"step": "evaluate/2"})
+    seen = (LUCKY, _refused(), _trained("probe", 2, value=0.99, half=0.01), passed)
+    (promotion,) = _requests(*seen, spec=LONGER)
+    assert (promotion.kind, promotion.spec["model"]) == ("promote", "taste-model@v2")
+
+
+def test_both_verdicts_are_told() -> None:
+    second = _refused(["taste-model@v2"], step="evaluate/2")
+    seen = (LUCKY, _refused(), _trained("probe", 2, value=0.99, half=0.01), second)
+    result = _end(*seen, spec=LONGER).result
+    assert result["evaluation"] == "evaluation-of-evaluate/2"
+    assert [(each["evaluation"], each["model"]) for each in result["earlier_verdicts"]] == [
+        ("evaluation-of-evaluate", "taste-model@v1")
+    ]
+    assert {row["model"]: row["measured_on"] for row in result["candidates"]} == {
+        "taste-model@v1": "test", "taste-model@v2": "test"
+    }  # fmt: skip
+    assert result["ended"]["reason"] == "all_tried"
+
+
+def test_the_test_rows_are_not_looked_at_again_for_what_can_hardly_pass() -> None:
+    assert _requests(LUCKY, _refused(), _trained("probe", 2, value=0.96), spec=LONGER)[0].step == "evaluate/2"
+    result = _end(LUCKY, _refused(), _trained("probe", 2, value=0.91), spec=LONGER).result
+    assert (result["model"], result["ended"]["reason"]) == ("taste-model@v1", "all_tried")
+
+
+def test_a_gate_that_no_better_model_passes_ends_the_search() -> None:
+    result = _end(LUCKY, _refused(unmet=["reaches", "license"]), spec=LONGER).result
+    assert result["ended"]["reason"] == "sure_pass"
+    assert "earlier_verdicts" not in result
+
+
+def test_a_budget_that_is_spent_ends_the_search_after_a_refused_verdict() -> None:
+    late = _refused().model_copy(update={"run_seconds": 300.0})
+    assert _end(LUCKY, late, spec=LONGER).result["decision"]["verdict"] == "inconclusive"
+
+
+def test_validation_that_was_too_kind_once_is_not_believed_as_before() -> None:
+    """The second candidate would pass if validation were right; the first one's verdict says that it is not."""
+    other = Candidate(method="full", base_model="new:bert")
+    ways = (Candidate(method="classical"), Candidate(method="probe", base_model="pkg:minilm"), other)
+    spec = LONGER.model_copy(update={"ways": ways, "test_examples": 400})
+    near = _trained("probe", 2, value=0.975, half=0.02)
+    assert _requests(near, spec=spec.model_copy(update={"ways": ways[1:]}))[0].kind == "evaluate"
+    assert _requests(LUCKY, _refused(), near, spec=spec)[0].step == "train/full-new-bert"
+    far = _trained("probe", 2, value=1.0, half=0.01)
+    tight = (_trained(value=0.94, half=0.01), _refused())
+    assert _requests(*tight, far, spec=spec)[0].step == "evaluate/2"
+
+
+def test_an_evaluation_that_fails_the_second_time_leaves_the_first_verdict() -> None:
+    lost = _child("evaluate/2", "evaluate", state="failed", error={"message": "no room"})
+    result = _end(LUCKY, _refused(), _trained("probe", 2, value=0.99, half=0.01), lost, spec=LONGER).result
+    assert (result["evaluation"], result["failed"][0]["why"]) == ("evaluation-of-evaluate", "no room")
+
+
+def test_a_pass_is_surer_to_be_had_on_rows_that_judged_nobody() -> None:
+    almost = _trained(value=0.95, half=0.02)
+    assert _requests(almost)[0].kind == "evaluate"
+    used = SPEC.model_copy(update={"looks": LooksOnRows(candidates=20, evaluations=7)})
+    assert _requests(almost, spec=used)[0].step == "train/probe-minilm"
+
+
+def test_a_search_knows_what_its_test_rows_were_asked_before(workspace: Workspace) -> None:
+    count = 40
+    manifest = make_dataset(
+        workspace, "rows", "tabular", {"x": [float(place) for place in range(count)]},
+        labels=["a" if place % 4 < 2 else "b" for place in range(count)], splits=thirds(count), inputs=["x"],
+    )  # fmt: skip
+    define(workspace, "sort", "tabular-classification")
+    asked = (workspace, "sort", "rows", (Candidate(method="classical"),), 1.0)
+    assert candidates.search_terms(*asked).looks == LooksOnRows()
+    suite = suites.read_suite(workspace.folders, manifest, "test", "classification", "label", ())
+    workspace.database.transact(
+        partial(suites.store, evaluation="evaluation-1", suite=suite, roles={"sort-model@v1": "candidate"})
+    )
+    assert candidates.search_terms(*asked).looks == LooksOnRows(candidates=1, evaluations=1)

@@ -532,6 +532,8 @@ class EvaluationResult(TypedDict):
     """About the candidate."""
     decisions: NotRequired[list[Mapping[str, object]]]
     """About each challenger."""
+    unmet: NotRequired[list[str]]
+    """Rules of the gates that the candidate did not pass."""
     further_suites: NotRequired[list[str]]
     no_decision: NotRequired[str | None]
     """Why there is none, where there is a use case."""
@@ -571,6 +573,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> EvaluationResult
         if settle := settling.settling_calls(report.decision, report.use_case or "", collected.core):
             made["settle"] = [settling.document(call) for call in settle]
         result["decision"] = made
+        doubts = [each.gate.rule for each in report.decision.gates if each.outcome in ("fail", "inconclusive")]
+        result["unmet"] = sorted(set(doubts))
         result["decisions"] = [decisions.verdict_of(each) for each in report.decisions]
         result["further_suites"] = list(collected.further)
     elif report.use_case:

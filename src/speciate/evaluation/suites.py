@@ -246,6 +246,15 @@ def looks(reader: Reader, rows: Packed, judged_now: Collection[str], waiting: Co
     return _count(reader, rows, judged_now, _LOOKS, [], waiting)
 
 
+def looks_at_split(workspace: Workspace, use_case: UseCase, manifest: Manifest, split: str) -> LooksOnRows:
+    """What the rows of a split were asked before, as the verdict of a use case's candidates will account for it."""
+    family = find_task(use_case.task).family
+    target = use_case.target_column or usual_target(manifest, use_case.task) or manifest.label
+    column = reference_column(manifest, family, target)
+    rows = read_suite(workspace.folders, manifest, split, family, column, ()).rows
+    return looks(workspace.database, rows, ()) if len(rows) else LooksOnRows()
+
+
 def looks_before(reader: Reader, rows: Packed, judged_now: Collection[str], job: str, asked: float) -> LooksOnRows:
     """What these rows were asked before, counted at the end of a job that was asked for at `asked`: by evaluations that
     were asked for before it, and those after it which did not know of it. So of two that were planned together each

@@ -52,6 +52,7 @@ from speciate.tasks.task import (
     predict_examples,
 )
 from speciate.tasks.task_heads import TASK_HEADS, AnyTaskHead
+from speciate.tasks.text_columns import TextColumns
 from speciate.vocabulary import find_task
 from speciate.workspace.workspace import Folders
 
@@ -65,7 +66,7 @@ REBUILD: Mapping[str, type[Any]] = {
     "properties": Properties, "several": Several, "convolutions": Convolutions,
     "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns,
-    "parts": Parts, "joined": Joined,
+    "parts": Parts, "joined": Joined, "text columns": TextColumns,
 }  # fmt: skip
 
 

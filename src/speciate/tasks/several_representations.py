@@ -15,12 +15,14 @@ from speciate.tasks.nested_encoders import Rebuild, encoders_of
 from speciate.tasks.random_convolutions import Convolutions
 from speciate.tasks.representations import Columns, Documents, Embeddings, Properties, Steps, Vectors
 from speciate.tasks.task import Arrays, Representation, RepresentationSettings
+from speciate.tasks.text_columns import TextColumns
 
 _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "vectors": Vectors, "columns": Columns, "properties": Properties, "steps": Steps,
     "convolutions": Convolutions, "joined": Joined,
     "competing convolutions": CompetingConvolutions,
     "quantiles": IntervalQuantiles, "encoded columns": EncodedColumns, "parts": Parts,
+    "text columns": TextColumns,
 }  # fmt: skip
 
 

@@ -60,14 +60,28 @@ Learners = Literal[
 ]  # fmt: skip
 
 
-class ClassicalParameters(Parameters):
+class HeadParameters(Parameters):
+    """Options of methods whose learners take seconds, so that what is chosen is learned again at other weights."""
+
+    arrived_weight: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (1.0, 2.0, 4.0), min_length=1, max_length=8,
+        description="Weights (sample_weight) of rows with a value in the column `arrived`, to choose from.",
+    )  # fmt: skip
+
+    @field_validator("arrived_weight", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+
+class ClassicalParameters(HeadParameters):
     candidates: tuple[Learners, ...] = Field(
         (), description="Learners to try; default: all that suit the task and the size of the data."
     )
     parts: tuple[str, ...] = Field((), description="Mixed rows: the parts that the model may see; default: all.")
 
 
-class ProbeParameters(Parameters):
+class ProbeParameters(HeadParameters):
     C: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.3, 1.0, 3.0, 10.0),
         min_length=1,

@@ -28,7 +28,7 @@ from speciate.tasks.task import (
     TaskHead,
     UnsuitableRepresentation,
 )
-from speciate.training import decision_shift
+from speciate.training import arrived_rows, decision_shift
 from speciate.training.ensembling import HeldScores, select_members
 from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
 from speciate.training.planning.when_to_stop import CurvePoint, examples_for
@@ -51,8 +51,10 @@ class Learner(NamedTuple):
     """`learn(inputs, targets, seed)` fits; `refuse(n, d, k)` says why the data are too large for it, or None."""
 
     name: str
-    learn: Callable[[Any, npt.NDArray[Any], int], Estimator]
+    learn: Callable[..., Estimator]
     refuse: Callable[[int, int, int], str | None] = lambda n, d, k: None
+    weighs: bool = False
+    """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
 
 
 class LearnerGroup(NamedTuple):
@@ -123,6 +125,8 @@ class _EvaluatedLearner(NamedTuple):
     averaged: Averaged = "classes"
     shift: Any = None
     """(K,) or (1,): added to the scores of the model, not to `scores`."""
+    weight: float = 1.0
+    """Weight of the arrived rows that it learns from."""
 
     @property
     def representation(self) -> Representation:
@@ -225,6 +229,7 @@ def select_best(
         if mean_of is not None:
             best = mean_of
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
+    best = _weighed(context, best, tried, folds, sign) if refit else best
     context.progress(total, total, "candidates", f"{best.name} is the best")
     return _finish(context, best, tried, folds, sign, compared=of_parts and decided is not None, refit=refit)
 
@@ -244,10 +249,18 @@ def _is_better(one: _EvaluatedLearner, best: _EvaluatedLearner, context: Trainin
 
 def _surprise(one: _EvaluatedLearner, context: TrainingContext) -> float:
     """Mean log loss of the held-out examples, of those whose label training has seen."""
-    targets = context.targets(one.held)
-    shares = answers_of(one.scores, "classes", float(getattr(one.task_head, "temperature", 1.0)))
+    losses = _surprises(one.held, one.scores, one.task_head, context)
+    return float(losses.mean()) if len(losses) else math.inf
+
+
+def _surprises(
+    held: Sequence[Example], scores: Any, task_head: TaskHead, context: TrainingContext
+) -> npt.NDArray[np.float64]:
+    targets = context.targets(held)
+    shares = answers_of(scores, "classes", float(getattr(task_head, "temperature", 1.0)))
     known = np.flatnonzero(targets >= 0)
-    return float(-np.log(shares[known, targets[known]] + 1e-12).mean()) if len(known) else math.inf
+    losses: npt.NDArray[np.float64] = -np.log(shares[known, targets[known]] + 1e-12)
+    return losses
 
 
 def _finish(
@@ -364,7 +377,7 @@ def _decide_between(
         return None
     standings: list[tuple[float, int, float]] = []
     for one in near:
-        found = _out_of_fold(context, one, folds)
+        found = _everywhere(context, one, folds)
         if found is None:
             return None
         standings.append((_standing(sign, found.estimate.value), one.group.sees, -found.surprise))
@@ -393,7 +406,7 @@ def _confirmed(context: TrainingContext, best: _EvaluatedLearner, folds: int, si
     low = min(sign * estimate.low, sign * estimate.high)
     if not (sign * estimate.value >= sign * target and low < sign * target):
         return None
-    found = _out_of_fold(context, best, folds)
+    found = _everywhere(context, best, folds)
     return found and found.estimate
 
 
@@ -455,22 +468,21 @@ def _order_of_parts(context: TrainingContext) -> list[int]:
 
 
 class _OutOfFold(NamedTuple):
-    estimate: Estimate
-    surprise: float
-    """Mean log loss, its confidences fitted to these examples; 0 of what does not answer classes."""
+    scores: Any
+    held: Sequence[Example]
 
 
-def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> _OutOfFold | None:
-    """Its value on training and validation examples alike, each judged by what did not learn from it. None where no
-    fold can be made, or the budget ended."""
+def _out_of_fold(
+    context: TrainingContext, one: _EvaluatedLearner, folds: int, examples: Sequence[Example]
+) -> _OutOfFold | None:
+    """What it answers to each of these examples where it did not learn from it. None where no fold can be made, or the
+    budget ended."""
     scores, held = [], list[Example]()
-    for learn, judge in context.everywhere(folds):
+    for learn, judge in context.folded(examples, folds):
         context.checkpoint()
         if context.over_budget:
             return None
-        context.progress(
-            len(held), len(context.train) + len(context.validation), "examples", f"{one.name}: out of fold"
-        )
+        context.progress(len(held), len(examples), "examples", f"{one.name}: out of fold")
         with context.meter.stage("training"):
             try:
                 fresh = {each.group.name: each.group.represent(learn) for each in _singles(one)}
@@ -479,16 +491,86 @@ def _out_of_fold(context: TrainingContext, one: _EvaluatedLearner, folds: int) -
             made = _learned_from(context, one, learn, fresh)
             scores.append(made.estimator.scores(made.representation.encode(judge)))
         held += judge
-    if not held:
+    return _OutOfFold(np.concatenate(scores), held) if held else None
+
+
+class _OnAllFolds(NamedTuple):
+    estimate: Estimate
+    surprise: float
+    """Mean log loss, its confidences fitted to these examples; 0 of what does not answer classes."""
+
+
+def _everywhere(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> _OnAllFolds | None:
+    """Its value on training and validation examples alike, each judged by what did not learn from it."""
+    found = _out_of_fold(context, one, folds, [*context.train, *context.validation])
+    if found is None:
         return None
-    together = np.concatenate(scores)
-    estimate = measure(context, one.task_head, held, together)
+    estimate = measure(context, one.task_head, found.held, found.scores)
     if one.task_head.family != "classification":
-        return _OutOfFold(estimate, 0.0)
-    judged = one._replace(
-        task_head=one.task_head.calibrated(together, context.targets(held)), scores=together, held=held
+        return _OnAllFolds(estimate, 0.0)
+    fitted = one.task_head.calibrated(found.scores, context.targets(found.held))
+    return _OnAllFolds(
+        estimate, _surprise(one._replace(task_head=fitted, scores=found.scores, held=found.held), context)
     )
-    return _OutOfFold(estimate, _surprise(judged, context))
+
+
+def _chosen_weight(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int) -> float:
+    """How much rows count that arrived later: found out of fold, by those rows and by the others (arrived_rows.py)."""
+    wanted: tuple[float, ...] = getattr(context.payload.parameters, "arrived_weight", (1.0,))
+    later = sum(map(arrived_rows.has_arrived, context.train))
+    weighs = any(each.learner.weighs for each in _singles(best))
+    if not later or wanted == (1.0,) or not weighs:
+        return 1.0
+    if len(wanted) == 1:
+        return wanted[0]
+    if context.task_head.family not in ("classification", "regression"):
+        return 1.0
+    tried: list[arrived_rows.Weighed] = []
+    for weight in wanted:
+        found = _out_of_fold(context, best._replace(weight=weight), folds, context.train)
+        if found is None:
+            return 1.0
+        tried.append(_on_both_sides(context, best, weight, found, sign))
+    chosen = arrived_rows.choose(tried, find_metric(context.payload.objective.metric))
+    context.report["arrived_weight"] = arrived_rows.report(later, tried, chosen, sign)
+    return chosen
+
+
+def _on_both_sides(
+    context: TrainingContext, best: _EvaluatedLearner, weight: float, found: _OutOfFold, sign: int
+) -> arrived_rows.Weighed:
+    def value(places: list[int]) -> float:
+        if len(places) < arrived_rows.FEWEST:
+            return math.nan
+        judged = [found.held[place] for place in places]
+        return sign * float(measure(context, best.task_head, judged, found.scores[places]).value)
+
+    came = [arrived_rows.has_arrived(each) for each in found.held]
+    later, others = ([place for place, one in enumerate(came) if one == side] for side in (True, False))
+    rows, scores = [found.held[place] for place in later], found.scores[later]
+    if context.task_head.family == "classification":
+        losses = _surprises(rows, scores, best.task_head, context)
+    else:
+        losses = np.abs(np.asarray(scores)[:, 0] - context.targets(rows))
+    return arrived_rows.Weighed(weight, losses, value(later), value(others))
+
+
+def _weighed(
+    context: TrainingContext, best: _EvaluatedLearner, tried: list[CandidateResult], folds: int, sign: int
+) -> _EvaluatedLearner:
+    """The same learner, maybe at another weight of the arrived rows. After folds its value stays that of before."""
+    started = time.monotonic()
+    if (weight := _chosen_weight(context, best, folds, sign)) == 1:
+        return best
+    made = best._replace(weight=weight, name=f"{best.name}, arrived rows x {weight:g}")
+    if best.fitted is not None:
+        fitted = {each.group.name: each.fitted_model.representation for each in _singles(best)}
+        learned, held = _learned_from(context, made, context.train, fitted), context.validation
+        scores = learned.estimator.scores(learned.representation.encode(held))
+        estimate = measure(context, made.task_head, held, scores)
+        made = made._replace(fitted=learned, estimate=estimate, standing=_standing(sign, estimate.value))
+    tried.append(CandidateResult(made.name, time.monotonic() - started, made.estimate.value))
+    return made
 
 
 def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
@@ -616,7 +698,8 @@ def _learned_from(
     for each in _singles(one):
         representation = represented[each.group.name]
         assert representation is not None, "made with the folds"
-        estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed)
+        more = (arrived_rows.weights(examples, one.weight),) if each.learner.weighs and one.weight != 1 else ()
+        estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed, *more)
         if each.shift is not None and not one.members:
             estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))

@@ -1,7 +1,7 @@
 """Kind `specialize`: the cascade from the cheapest method up, one evaluation, and the promotion if it is earned.
 
     screen -> fetch/org--x -> race -> train/classical -> shortlist -> train/probe-... -> train/continue-...
-    -> train/full-... -> evaluate -> promote
+    -> train/full-... -> evaluate (-> train/full-... -> evaluate/2) -> promote
 
 `next` is pure: what it needs to know about data and metric comes with its children's results. A dearer method is tried
 only while budget is left, a passing verdict on the test split is not sure yet and the target is within its reach
@@ -9,7 +9,9 @@ only while budget is left, a passing verdict on the test split is not sure yet a
 on from the newest data before another one is begun: a warm start. Where there are more than three base models, those
 that promise little are excluded before any of them is trained. Published models that are named are tried as they are
 before anything is trained. Which models are worth evaluating is decided on validation examples; the test split is used
-once, for all of them. Losers stay registered.
+once, for all of them. Where validation examples were too kind, so that a verdict they were sure of did not pass, the
+search goes on with the budget that is left, and what it finds is evaluated once more (`evaluate/2`), at the level that
+is left. Losers stay registered.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from speciate.training.cascade.candidates import (
     TRAIN_STEP,
     SpecializeSpec,
     TrainedCandidate,
+    looks_at_test,
     named_candidates,
     of_named_bases,
     train_spec,
@@ -42,7 +45,7 @@ from speciate.training.cascade.candidates import (
     with_like,
 )
 from speciate.training.cascade.result import failed, outcome, without_verdict
-from speciate.training.cascade.search import GRACE_SECONDS, adequate, next_training, skipped_candidates
+from speciate.training.cascade.search import GRACE_SECONDS, may_go_on, next_training, skipped_candidates, to_judge
 from speciate.training.planning.available_methods import (
     available_candidates,
     check_candidate,
@@ -139,14 +142,19 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
     if any(child.state not in ENDED for child in children):
         return []
     steps = {child.step: child for child in children}
-    if EVALUATE_STEP not in steps:
+    looks = looks_at_test(children)
+    if not looks:
         return _next_published(spec, children) or next_training(spec, children) or _evaluation(spec, children)
-    evaluated = steps[EVALUATE_STEP]
+    evaluated = next((look for look in reversed(looks) if look.result is not None), looks[-1])
     if evaluated.result is None and _ran_out_of_budget(spec, children, evaluated):
         return Finished(result=without_verdict(spec, children, evaluated))
     if evaluated.result is None:
         return failed(evaluated, "No model could be evaluated")
     decision = evaluated.result.get("decision") or {}
+    if evaluated is looks[-1] and decision.get("verdict") != "promote" and may_go_on(evaluated.result):
+        more = next_training(spec, children) or _evaluation_again(spec, children)
+        if more:
+            return more
     if decision.get("verdict") == "promote" and PROMOTE_STEP not in steps:
         further = [
             suite for suite in evaluated.result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps
@@ -172,22 +180,32 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
     if not trained and not published:
         first = next((child for child in children if child.step.startswith(TRAIN_STEP)), children[0])
         return failed(first, "No model could be trained")
-    return [
-        ChildRequest(
-            step=EVALUATE_STEP,
-            kind="evaluate",
-            spec={
-                "models": list(dict.fromkeys([*published, *(candidate.model for candidate in adequate(trained))])),
-                "suite": "core",
-                "dataset": f"{_dataset_used(spec, trained)}:test",  # where the use case has no core suite
-                "use_case": spec.use_case,
-                "pick": "gates",
-                "seed": spec.seed,
-                "budget_usd": spec.budget_usd,
-            },
-            run_seconds=_evaluation_seconds(spec, children) + GRACE_SECONDS,
-        )
-    ]
+    ours = [candidate.model for candidate in to_judge(spec, children)]
+    return [_judgement(spec, children, EVALUATE_STEP, [*published, *ours])]
+
+
+def _evaluation_again(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
+    """A further look at the test split, where a candidate that was trained since the last one is worth it."""
+    models = [candidate.model for candidate in to_judge(spec, children)]
+    number = len(looks_at_test(children)) + 1
+    return [_judgement(spec, children, f"{EVALUATE_STEP}/{number}", models)] if models else []
+
+
+def _judgement(spec: SpecializeSpec, children: Sequence[Child], step: str, models: Sequence[str]) -> ChildRequest:
+    return ChildRequest(
+        step=step,
+        kind="evaluate",
+        spec={
+            "models": list(dict.fromkeys(models)),
+            "suite": "core",
+            "dataset": f"{_dataset_used(spec, trained_candidates(children))}:test",  # where there is no core suite
+            "use_case": spec.use_case,
+            "pick": "gates",
+            "seed": spec.seed,
+            "budget_usd": spec.budget_usd,
+        },
+        run_seconds=_evaluation_seconds(spec, children) + GRACE_SECONDS,
+    )
 
 
 def _dataset_used(spec: SpecializeSpec, trained: Sequence[TrainedCandidate]) -> str:

@@ -26,6 +26,7 @@ from speciate.models import model_folder, registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import has_trained_head
 from speciate.refs import check_name, dataset_ref
+from speciate.sample_size import LEVEL
 from speciate.settings import Capacity
 from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefix, usual_target, usual_task
 from speciate.tasks.families import preference
@@ -76,6 +77,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing."""
     database = workspace.database
     spec, repeated = resolve_recipe(spec, workspace)
+    level, spec = spec.verdict_level or LEVEL, spec.model_copy(update={"verdict_level": None})
     method = spec.method
     assert method is not None, "resolve_recipe() sees to it"
     check_name("model", spec.name)
@@ -115,7 +117,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         dataset=dataset,
         task=task.name,
         target=target,
-        objective=_objective(use_case, task, terms, manifest),
+        objective=_objective(use_case, task, terms, manifest, level),
         terms=terms,
         parameters=parameters,
         license=_license(base, encoders),
@@ -374,7 +376,7 @@ def _check_base(base: Base, manifest: Manifest) -> None:
         raise no_unseen_examples(base.ref, manifest.ref, validation=False)
 
 
-def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest: Manifest) -> Objective:
+def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest: Manifest, level: float) -> Objective:
     positive = terms.positive_label if task.family == "anomaly" else use_case.positive_label if use_case else None
     if use_case is None:
         usual = find_metric(task.default_metric).chosen_by or task.default_metric
@@ -384,8 +386,9 @@ def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest:
         return Objective(metric=other, positive_label=positive)
     judged = None if use_case.suites.core else manifest.splits.get("test")
     return Objective(
-        metric=wanted.metric, target=wanted.target, positive_label=positive, aim=wanted.aim, test_examples=judged
-    )
+        metric=wanted.metric, target=wanted.target, positive_label=positive, aim=wanted.aim, test_examples=judged,
+        level=level,
+    )  # fmt: skip
 
 
 def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> TaskTerms:

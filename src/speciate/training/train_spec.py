@@ -20,6 +20,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
 from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
+from speciate.sample_size import LEVEL
 from speciate.settings import HERE
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import (
@@ -172,6 +173,8 @@ class TrainSpec(Frozen):
     teacher: tuple[str, ...] = ()
     """Models that teach; together where there are several."""
     resources: RequestedResources = RequestedResources()
+    verdict_level: float | None = Field(None, gt=0, lt=1)
+    """Level of the intervals of the verdict that comes after it, where `specialize` knows it. Not kept in a recipe."""
 
     @field_validator("teacher", mode="before")
     @classmethod
@@ -188,6 +191,8 @@ class Objective(Frozen):
     aim: Aim = "pass"
     test_examples: int | None = None
     """What a verdict will rest on; None: not known."""
+    level: float = LEVEL
+    """Level of the intervals of that verdict."""
 
 
 class RepeatedModel(Frozen):

@@ -320,9 +320,9 @@ class TrainingContext:
                 "Add examples from other groups with add_examples, or bring a validation split.",
             )
 
-    def everywhere(self, folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
-        """Grouped folds of training and validation examples together. Only for `_FAMILIES_WITH_FOLDS`."""
-        return self._folded([*self.train, *self.validation], folds)
+    def folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
+        """Grouped folds of these examples, of both splits. Only for `_FAMILIES_WITH_FOLDS`."""
+        return self._folded(examples, folds)
 
     @property
     def _is_small(self) -> bool:

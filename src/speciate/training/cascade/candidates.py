@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from speciate import use_cases
 from speciate.datasets import versions
 from speciate.errors import SpeciateError
+from speciate.evaluation import suites
+from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.screening import MOST_CANDIDATES
 from speciate.jobs.kinds import Child
 from speciate.modalities.multimodal import MULTIMODAL
@@ -24,6 +26,7 @@ from speciate.models.published.manifest import has_trained_head
 from speciate.models.search import known_models
 from speciate.models.search.search_query import Query
 from speciate.refs import dataset_ref
+from speciate.sample_size import LEVEL
 from speciate.training import train
 from speciate.training.planning import estimates, shortlist
 from speciate.training.planning.available_methods import (
@@ -77,6 +80,8 @@ class SpecializeSpec(BaseModel):
     """pass: the first model that will surely pass ends the search; best: the whole budget is used."""
     test_examples: int | None = None
     """What a verdict will rest on; None: not known, as many as validation examples."""
+    looks: LooksOnRows = LooksOnRows()
+    """What the test rows were asked before: the verdict accounts for it."""
     least_seconds: Mapping[str, float] = Field(default_factory=dict)
     """By step: what a candidate needs at least, one epoch at one learning rate, where that is known. Skipped with less
     left."""
@@ -154,6 +159,7 @@ class SearchTerms(NamedTuple):
 
     aim: Aim
     test_examples: int | None
+    looks: LooksOnRows
     least_seconds: Mapping[str, float]
 
 
@@ -163,11 +169,9 @@ def search_terms(
     """For `SpecializeSpec`. Raises NOT_FOUND; what cannot be planned has no estimate."""
     wanted = use_cases.get(workspace.database, use_case)
     manifest = versions.resolve(workspace.database, dataset_ref(dataset)._replace(split=None))
-    if wanted.suites.core:
-        suite = dataset_ref(wanted.suites.core)
-        judged = versions.resolve(workspace.database, suite._replace(split=None)).splits.get(suite.split or "test")
-    else:
-        judged = manifest.splits.get("test")
+    core = dataset_ref(wanted.suites.core) if wanted.suites.core else None
+    judged = versions.resolve(workspace.database, core._replace(split=None)) if core else manifest
+    split = (core.split if core else None) or "test"
     spec, least = SpecializeSpec(use_case=use_case, dataset=dataset, budget_minutes=budget_minutes), dict[str, float]()
     known = estimates.known_costs(workspace.database)
     for way in ways:
@@ -178,7 +182,8 @@ def search_terms(
         seconds = estimates.least_seconds(known, payload)
         if seconds is not None and way.method != "classical":
             least[step_name(way)] = round(seconds, 1)
-    return SearchTerms(wanted.objective.aim, judged, least)
+    looks = suites.looks_at_split(workspace, wanted, judged, split)
+    return SearchTerms(wanted.objective.aim, judged.splits.get(split), looks, least)
 
 
 def find_published(workspace: Workspace, use_case: str, dataset: str) -> tuple[str, ...]:
@@ -244,6 +249,17 @@ def trained_candidates(children: Sequence[Child]) -> list[TrainedCandidate]:
     ]
 
 
+def looks_at_test(children: Sequence[Child]) -> list[Child]:
+    """The evaluations of candidates on the test split, in their order."""
+    return [child for child in children if child.step == EVALUATE_STEP or child.step.startswith(f"{EVALUATE_STEP}/")]
+
+
+def judged_models(children: Sequence[Child]) -> set[str]:
+    """Models that were judged on the test split in this search."""
+    reports = [look.result["report"] for look in looks_at_test(children) if look.result is not None]
+    return {row["model"] for report in reports for row in report["leaderboard"]}
+
+
 def _candidate_of(child: Child) -> Candidate:
     """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
@@ -274,14 +290,17 @@ def step_name(candidate: Candidate) -> str:
     return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "")
 
 
-def train_spec(spec: SpecializeSpec, candidate: Candidate, dataset: str, minutes: float) -> TrainSpec:
-    """What a recipe says is not said again: what is named goes before it."""
+def train_spec(
+    spec: SpecializeSpec, candidate: Candidate, dataset: str, minutes: float, level: float = LEVEL
+) -> TrainSpec:
+    """What a recipe says is not said again: what is named goes before it. `level`: of the next verdict's intervals."""
     ours = {
         "name": f"{spec.use_case}-model",
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
         **candidate.model_dump(exclude_none=True, exclude={"encoders"}),
+        **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
         given = {"order": spec.order} if spec.order else {}

@@ -13,8 +13,10 @@ from speciate.jobs.kinds import Child, Finished
 from speciate.training.cascade.candidates import (
     EVALUATE_STEP,
     PROMOTE_STEP,
+    TRAIN_STEP,
     SpecializeSpec,
     TrainedCandidate,
+    looks_at_test,
     trained_candidates,
 )
 from speciate.training.cascade.search import adequate, search_ended, skipped_candidates, untried, validation_rank
@@ -28,7 +30,9 @@ from speciate.training.planning.shortlist import (
 def outcome(
     spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any], promote: Child | None
 ) -> Mapping[str, object]:
-    rows = {row["model"]: row for row in evaluated["report"]["leaderboard"]}
+    """`evaluated`: the result of the last evaluation that ended."""
+    every = [look.result for look in looks_at_test(children) if look.result is not None]
+    rows = {row["model"]: row for each in every for row in each["report"]["leaderboard"]}
     decision = evaluated.get("decision") or _no_decision(evaluated)
     result: dict[str, object] = {
         "decision": decision,
@@ -41,6 +45,8 @@ def outcome(
         "report": evaluated["report"],
         "failed": [_failure(child) for child in children if child.result is None],
     }
+    if earlier := [_earlier_verdict(each) for each in every if each is not evaluated]:
+        result["earlier_verdicts"] = earlier
     if (report := shortlist_report(children)) is not None:
         result["shortlist"] = report
     if (published := published_report(children)) is not None:
@@ -60,8 +66,9 @@ _WHY: dict[when_to_stop.EndReason, str] = {
 
 def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, object]:
     """Why the search for a model ended, what was not tried for that, and what more labels would do."""
-    reason = search_ended(spec, _before_evaluation(children)) or "all_tried"
-    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in _before_evaluation(children))
+    before = _before_evaluation(children)
+    reason = search_ended(spec, before) or "all_tried"
+    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in before)
     skipped = skipped_candidates(spec, untried(spec, children), left) if reason == "budget" else []
     curves = [one.report["learning_curve"] for one in trained_candidates(children) if one.report.get("learning_curve")]
     return {
@@ -72,8 +79,20 @@ def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, obje
     }
 
 
+def _earlier_verdict(evaluated: Mapping[str, Any]) -> Mapping[str, object]:
+    decision = evaluated.get("decision") or _no_decision(evaluated)
+    return {
+        "evaluation": evaluated["evaluation"],
+        "model": evaluated["report"]["candidate"],
+        **{key: decision[key] for key in ("verdict", "reasons")},
+    }
+
+
 def _before_evaluation(children: Sequence[Child]) -> list[Child]:
-    return [child for child in children if not child.step.startswith((EVALUATE_STEP, PROMOTE_STEP))]
+    """The search as it was when it ended: with the evaluations before its last training."""
+    last = max((place for place, child in enumerate(children) if child.step.startswith(TRAIN_STEP)), default=-1)
+    later = (EVALUATE_STEP, PROMOTE_STEP)
+    return [child for place, child in enumerate(children) if place < last or not child.step.startswith(later)]
 
 
 def without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: Child) -> Mapping[str, object]:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from speciate.evaluation.holdout_reuse import level_for
 from speciate.jobs.kinds import Child, ChildRequest
+from speciate.sample_size import LEVEL
 from speciate.training.cascade.candidates import (
     TRAIN_STEP,
     SpecializeSpec,
     TrainedCandidate,
+    judged_models,
+    looks_at_test,
     named_candidates,
     of_named_bases,
     step_name,
@@ -59,7 +64,7 @@ def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Child
                         grace=GRACE_SECONDS,
                     )
                 ]  # fmt: skip
-            request = train_spec(spec, candidate, dataset, left / 60)
+            request = train_spec(spec, candidate, dataset, left / 60, _level(spec, children, 1))
             return [
                 ChildRequest(
                     step=step,
@@ -117,14 +122,67 @@ def skipped_candidates(
     ]
 
 
-def will_surely_pass(candidate: TrainedCandidate, test_examples: int | None) -> bool:
+def will_surely_pass(
+    candidate: TrainedCandidate, test_examples: int | None, level: float = LEVEL, luck: float = 0.0
+) -> bool:
     """Whether a verdict on so many test examples is a sure pass, by what validation examples say: all of them, as what
-    is left after some were taken away is another sample."""
+    is left after some were taken away is another sample. `luck`: of these examples, as a verdict has shown it."""
+    return not candidate.judged_apart and _chance(candidate, test_examples, level, luck) >= when_to_stop.SURE
+
+
+def _chance(candidate: TrainedCandidate, test_examples: int | None, level: float, luck: float = 0.0) -> float:
+    """Probability of a pass; 0 where there is no target, or validation examples left the value undefined."""
     target, measured = candidate.report.get("target"), measured_of(candidate)
-    if candidate.judged_apart or target is None or measured is None:
-        return False
+    if target is None or measured is None:
+        return 0.0
     sign = find_metric(candidate.report["metric"]).sign
-    return when_to_stop.probability_of_pass(measured, sign * float(target), test_examples) >= when_to_stop.SURE
+    expected = measured._replace(value=measured.value - luck)
+    return when_to_stop.probability_of_pass(expected, sign * float(target), test_examples, level)
+
+
+def _level(spec: SpecializeSpec, children: Sequence[Child], judged: int) -> float:
+    """Level of the intervals of the next verdict, on so many candidates at once."""
+    before = len(judged_models(children) & {one.model for one in trained_candidates(children)})
+    return level_for(judged, spec.looks.model_copy(update={"candidates": spec.looks.candidates + before}))
+
+
+def _luck(children: Sequence[Child]) -> float:
+    """By how much validation examples are too kind, as far as a verdict shows it: a candidate that they said would
+    pass, and that did not, counts as one that just reaches the target. 0 before a first verdict.
+
+    Nothing else that was measured on test rows has a say in what is tried next (docs/design/training.md).
+    """
+    judged = judged_models(children)
+    beyond = [
+        measured.value - find_metric(one.report["metric"]).sign * float(target)
+        for one in trained_candidates(children)
+        if one.model in judged
+        and not one.judged_apart
+        and (measured := measured_of(one)) is not None
+        and (target := one.report.get("target")) is not None
+    ]
+    return max([0.0, *beyond])
+
+
+def to_judge(spec: SpecializeSpec, children: Sequence[Child]) -> list[TrainedCandidate]:
+    """Candidates for the next look at the test split. After a first one: those that were not judged and have a chance
+    of passing at the level that is left; without any there is no further look."""
+    worth = adequate(trained_candidates(children))
+    if not looks_at_test(children):
+        return worth
+    fresh = [one for one in worth if one.model not in judged_models(children)]
+    level = _level(spec, children, len(fresh))
+    return [one for one in fresh if _chance(one, spec.test_examples, level) >= when_to_stop.WORTH_A_LOOK]
+
+
+_BY_QUALITY = {"reaches", "not_worse", "better", "better_if_dearer", "no_slice_worse", "free_method", "fresh_rows"}
+"""Gates that a better model may pass where this one did not."""
+
+
+def may_go_on(evaluated: Mapping[str, Any]) -> bool:
+    """Whether, after this evaluation, another candidate may pass."""
+    unmet = set(evaluated.get("unmet") or ())
+    return bool(unmet) and unmet <= _BY_QUALITY
 
 
 def measured_of(candidate: TrainedCandidate) -> when_to_stop.Measured | None:
@@ -139,7 +197,10 @@ def measured_of(candidate: TrainedCandidate) -> when_to_stop.Measured | None:
 def search_ended(spec: SpecializeSpec, children: Sequence[Child]) -> when_to_stop.EndReason | None:
     """Why no further training is begun; None while one is. `budget` also where none of those left can end in time."""
     trained, left = trained_candidates(children), 60 * spec.budget_minutes - sum(c.run_seconds for c in children)
-    if spec.aim == "pass" and any(will_surely_pass(one, spec.test_examples) for one in trained):
+    judged, luck = judged_models(children), _luck(children)
+    level = _level(spec, children, len(to_judge(spec, children)))
+    fresh = [one for one in trained if one.model not in judged]
+    if spec.aim == "pass" and any(will_surely_pass(one, spec.test_examples, level, luck) for one in fresh):
         return "sure_pass"
     remaining = untried(spec, children)
     if not remaining:

@@ -421,7 +421,9 @@ class _NetworkSearch:
             return False
         found = measure(self._context, self._context.task_head, held, as_scores(evaluation.scores))
         measured = when_to_stop.Measured(sign * found.value, found.standard_error, found.n)
-        sure = when_to_stop.probability_of_pass(measured, sign * objective.target, objective.test_examples)
+        sure = when_to_stop.probability_of_pass(
+            measured, sign * objective.target, objective.test_examples, objective.level
+        )
         return sure >= when_to_stop.SURE
 
     def _judged(

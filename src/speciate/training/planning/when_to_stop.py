@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
+from speciate.sample_size import LEVEL
 from speciate.training.train_spec import Method
 
 SURE = 0.9
 """Probability of a passing verdict from which another training is not worth its cost."""
-_LEVEL = NormalDist().inv_cdf(0.975)
+WORTH_A_LOOK = 1 - SURE
+"""Probability of a passing verdict below which the test rows are not looked at once more."""
 _BEYOND = 4.0
 """Standard errors that the target must lie above what could be reached before trying is given up."""
 MOST_REMOVED: dict[Method, float] = {"probe": 0.75, "lora": 0.8, "full": 0.9, "sft": 0.8}
@@ -33,8 +35,8 @@ class Measured(NamedTuple):
     examples: int
 
 
-def probability_of_pass(measured: Measured, target: float, test_examples: int | None) -> float:
-    """That the whole 95 % interval on so many test examples will reach the target.
+def probability_of_pass(measured: Measured, target: float, test_examples: int | None, level: float = LEVEL) -> float:
+    """That the whole interval of this level on so many test examples will reach the target.
 
     The true value is about normal around the measured one; the test value is about normal around the true one; the
     interval is as wide as the one on validation examples, scaled by the root of their numbers. `test_examples` None:
@@ -46,7 +48,7 @@ def probability_of_pass(measured: Measured, target: float, test_examples: int | 
     if not math.isfinite(known):
         return 0.0
     on_test = known * math.sqrt(measured.examples / (test_examples or measured.examples))
-    room = measured.value - target - _LEVEL * on_test
+    room = measured.value - target - NormalDist().inv_cdf((1 + level) / 2) * on_test
     spread = math.hypot(known, on_test)
     return NormalDist().cdf(room / spread) if spread > 0 else float(room >= 0)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from speciate.models.estimators import Trees, trees_from_boosting
 
 Targets = npt.NDArray[Any]
+Weights = npt.NDArray[np.float64] | None
 _STOP_SHARE, _FEWEST_TO_STOP = 0.15, 200
 """Share of the examples by which the number of rounds is chosen; with fewer examples the usual number is taken."""
 _RATE, _USUAL_ROUNDS, _MOST_ROUNDS, _PATIENCE = 0.05, 150, 800, 30
@@ -25,21 +26,21 @@ _NODES = 400_000
 """Leaves of all trees together, at most: a model is a few megabytes and answers in milliseconds."""
 
 
-def boosted_classifier(inputs: Any, targets: Targets, seed: int) -> Trees:
+def boosted_classifier(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Trees:
     classes = int(targets.max()) + 1
     if not _has_lightgbm():
-        return _histograms(inputs, targets, seed, "classifier")
+        return _histograms(inputs, targets, seed, "classifier", weights)
     objective = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
-    return _lightgbm(inputs, targets, seed, objective, classes if classes > 2 else 1)
+    return _lightgbm(inputs, targets, seed, objective, classes if classes > 2 else 1, weights)
 
 
-def boosted_regression(absolute: bool) -> Callable[[Any, Targets, int], Trees]:
+def boosted_regression(absolute: bool) -> Callable[..., Trees]:
     """`absolute`: by absolute errors, not squared ones."""
 
-    def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
+    def learn(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Trees:
         if not _has_lightgbm():
-            return _histograms(inputs, targets, seed, "absolute_error" if absolute else "squared_error")
-        return _lightgbm(inputs, targets, seed, {"objective": "l1" if absolute else "l2"}, 1)
+            return _histograms(inputs, targets, seed, "absolute_error" if absolute else "squared_error", weights)
+        return _lightgbm(inputs, targets, seed, {"objective": "l1" if absolute else "l2"}, 1, weights)
 
     return learn
 
@@ -61,8 +62,14 @@ def _held_out(targets: Targets, seed: int, *, labelled: bool) -> npt.NDArray[np.
     return held if held.any() else None
 
 
-def _lightgbm(inputs: Any, targets: Targets, seed: int, objective: dict[str, Any], outputs: int) -> Trees:
+def _lightgbm(
+    inputs: Any, targets: Targets, seed: int, objective: dict[str, Any], outputs: int, weights: Weights
+) -> Trees:
     import lightgbm
+
+    def dataset(places: Any, **more: Any) -> Any:
+        weight = None if weights is None else weights[places]
+        return lightgbm.Dataset(inputs[places], targets[places], weight=weight, **more)
 
     count = len(targets)
     parameters = {
@@ -76,12 +83,12 @@ def _lightgbm(inputs: Any, targets: Targets, seed: int, objective: dict[str, Any
     rounds = min(_USUAL_ROUNDS, most)
     held = _held_out(targets, seed, labelled=objective["objective"] in ("binary", "multiclass"))
     if held is not None:
-        learned = lightgbm.Dataset(inputs[~held], targets[~held])
-        judged = lightgbm.Dataset(inputs[held], targets[held], reference=learned)
+        learned = dataset(~held)
+        judged = dataset(held, reference=learned)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
         tried = lightgbm.train(parameters, learned, most, valid_sets=[judged], callbacks=[stop])
         rounds = max(1, min(most, round(1.1 * tried.best_iteration)))
-    booster = lightgbm.train(parameters, lightgbm.Dataset(inputs, targets), rounds)
+    booster = lightgbm.train(parameters, dataset(slice(None)), rounds)
     return trees_from_lightgbm(booster.dump_model(), outputs)
 
 
@@ -120,7 +127,7 @@ def trees_from_lightgbm(dumped: dict[str, Any], outputs: int) -> Trees:
     return Trees(**{**found, "baseline": np.zeros(outputs)})
 
 
-def _histograms(inputs: Any, targets: Targets, seed: int, loss: str) -> Trees:
+def _histograms(inputs: Any, targets: Targets, seed: int, loss: str, weights: Weights) -> Trees:
     """scikit-learn's. Once with early stopping for the number of rounds, then on all examples."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -136,9 +143,9 @@ def _histograms(inputs: Any, targets: Targets, seed: int, loss: str) -> Trees:
         tried = made(
             **settings, max_iter=most, early_stopping=True, validation_fraction=_STOP_SHARE,
             n_iter_no_change=_PATIENCE // 2,
-        ).fit(inputs, targets)  # fmt: skip
+        ).fit(inputs, targets, weights)  # fmt: skip
         rounds = max(5, round(1.1 * (tried.n_iter_ - _PATIENCE // 2)))
-    return trees_from_boosting(made(**settings, max_iter=rounds, early_stopping=False).fit(inputs, targets))
+    return trees_from_boosting(made(**settings, max_iter=rounds, early_stopping=False).fit(inputs, targets, weights))
 
 
 def _threads(cells: int) -> int:

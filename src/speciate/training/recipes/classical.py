@@ -36,6 +36,7 @@ from speciate.tasks.representations import (
     ngram_choices,
 )
 from speciate.tasks.task import Representation, TaskHead
+from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners
@@ -53,6 +54,8 @@ from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import is_absolute
 
 Targets = npt.NDArray[Any]
+Weights = npt.NDArray[np.float64] | None
+"""(N,), of the examples; None: all alike."""
 
 _MEASURED = ("classification", "ordinal", "regression", "multi-label", "anomaly")
 """Families of tasks that learn from measured properties of an example as well as from what is counted of it."""
@@ -167,10 +170,23 @@ _ON_ENCODED = ("boosting", "boosting-absolute")
 
 
 def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted: Sequence[str]) -> list[LearnerGroup]:
-    inputs, family = context.payload.manifest.inputs, context.task_head.family
+    every, family = context.payload.manifest.inputs, context.task_head.family
+    texts = text_columns(context.train, every)
+    inputs = tuple(name for name in every if name not in texts)
     forests = tuple(each for each in _TABLE_FORESTS.get(family, ()) if not wanted or each.name in wanted)
-    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))]
-    if family in ("classification", "regression"):
+    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))] if inputs else []
+    if texts:
+        lines = learners_for(context.task_head, context.payload.objective.metric, sparse=True)
+        both = "columns and texts" if inputs else "texts"
+        groups += [
+            LearnerGroup(
+                f"{both}, {'in few directions' if dense else 'counted'}",
+                partial(TextColumns.fit, inputs=every, texts=texts, dense=dense),
+                (*learners, *forests) if dense else tuple(each for each in lines if not wanted or each.name in wanted),
+            )
+            for dense in (False, True)
+        ]
+    if inputs and family in ("classification", "regression"):
         encoded = tuple(each for each in learners if each.name in _ON_ENCODED)
         groups.append(
             LearnerGroup(
@@ -273,10 +289,10 @@ def _choose_learners(
 # Classifiers: targets are indices of labels, 0 ... K - 1
 
 
-def logistic(strength: float, weights: Any = None) -> Any:
-    """`strength`: inverse of the L2 penalty; `weights` (N,): of the examples."""
+def logistic(strength: float) -> Any:
+    """`strength`: inverse of the L2 penalty."""
 
-    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    def learn(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
         from sklearn.linear_model import LogisticRegression
 
         classes = len(np.unique(targets))
@@ -294,14 +310,14 @@ def _solver(columns: int, classes: int) -> str:
     return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 and classes <= 50 else "lbfgs"
 
 
-def _counted_logistic(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _counted_logistic(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     """One label against the rest, by coordinates: on tens of thousands of counts 20 times faster than all together."""
     from sklearn.linear_model import LogisticRegression
 
     classes = np.unique(targets)
     positives = classes[1:] if len(classes) == 2 else classes
     models = [
-        LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive)
+        LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive, weights)
         for positive in positives
     ]
     return Linear(
@@ -309,26 +325,26 @@ def _counted_logistic(inputs: Any, targets: Targets, seed: int) -> Estimator:
     )
 
 
-def _ridge_classifier(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _ridge_classifier(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     """Least squares of each label's yes and no, with the penalty that leaves out one at a time best: quicker than
     logistic regression where columns are many and examples few, and as good on random features."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    model = RidgeClassifierCV(alphas=_PENALTIES).fit(inputs, targets)
+    model = RidgeClassifierCV(alphas=_PENALTIES).fit(inputs, targets, weights)
     return Linear(np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
 
 
-def _linear_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _linear_svm(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     from sklearn.svm import LinearSVC
 
-    model = LinearSVC(random_state=seed).fit(inputs, targets)
+    model = LinearSVC(random_state=seed).fit(inputs, targets, weights)
     return Linear(model.coef_, model.intercept_)
 
 
-def _kernel_svm(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _kernel_svm(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     from sklearn.svm import SVC
 
-    return kernel_from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets))
+    return kernel_from_svm(SVC(C=5.0, gamma="scale").fit(inputs, targets, weights))
 
 
 def nearest_means(inputs: Any, targets: Targets, seed: int) -> Estimator:
@@ -360,27 +376,27 @@ def _neighbour_vote(inputs: Any, targets: Targets, seed: int) -> Estimator:
 
 
 def ridge(penalty: float) -> Any:
-    def learn(inputs: Any, targets: Targets, seed: int) -> Estimator:
+    def learn(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
         from sklearn.linear_model import Ridge
 
-        model = Ridge(alpha=penalty, random_state=seed).fit(inputs, targets)
+        model = Ridge(alpha=penalty, random_state=seed).fit(inputs, targets, weights)
         return Linear(model.coef_[None, :], np.atleast_1d(model.intercept_))
 
     return learn
 
 
-def _ridge_chosen(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _ridge_chosen(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     """The penalty that leaves out one at a time best."""
     from sklearn.linear_model import RidgeCV
 
-    model = RidgeCV(alphas=_PENALTIES).fit(inputs, targets)
+    model = RidgeCV(alphas=_PENALTIES).fit(inputs, targets, weights)
     return Linear(np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
 
 
-def _kernel_regression(inputs: Any, targets: Targets, seed: int) -> Estimator:
+def _kernel_regression(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     from sklearn.svm import SVR
 
-    return kernel_from_svm(SVR(gamma="scale").fit(inputs, targets))
+    return kernel_from_svm(SVR(gamma="scale").fit(inputs, targets, weights))
 
 
 def _neighbour_mean(inputs: Any, targets: Targets, seed: int) -> Estimator:
@@ -467,43 +483,46 @@ def _steps_too_many(rows: int, columns: int, classes: int) -> str | None:
 RETRIEVERS = (Learner("as-they-are", keep_vectors), Learner("discriminant", discriminant, _covariance_too_large))
 _SPARSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
-    Learner("logistic", _counted_logistic, _lines_too_many),
-    Learner("svm", _linear_svm, _lines_too_many),
+    Learner("logistic", _counted_logistic, _lines_too_many, weighs=True),
+    Learner("svm", _linear_svm, _lines_too_many, weighs=True),
 )
-_SPARSE_REGRESSORS = (Learner("neighbours", _neighbour_mean, _neighbours_too_many), Learner("ridge", ridge(1.0)))
+_SPARSE_REGRESSORS = (
+    Learner("neighbours", _neighbour_mean, _neighbours_too_many),
+    Learner("ridge", ridge(1.0), weighs=True),
+)
 _DENSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
-    Learner("logistic", logistic(1.0), _scores_too_many),
-    Learner("svm", _kernel_svm, _kernel_too_large),
-    Learner("boosting", boosted_classifier, _trees_too_large),
+    Learner("logistic", logistic(1.0), _scores_too_many, weighs=True),
+    Learner("svm", _kernel_svm, _kernel_too_large, weighs=True),
+    Learner("boosting", boosted_classifier, _trees_too_large, weighs=True),
 )
 
 
 def _dense_regressors(metric: str) -> tuple[Learner, ...]:
     """Where absolute errors count trees learn by them, too: with heavy tails they are far better, else squared ones."""
-    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large),)
+    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large, weighs=True),)
     return (
         Learner("neighbours", _neighbour_mean, _neighbours_too_many),
-        Learner("ridge", ridge(1.0)),
-        Learner("svm", _kernel_regression, _kernel_too_large),
-        Learner("boosting", boosted_regression(False), _trees_too_large),
+        Learner("ridge", ridge(1.0), weighs=True),
+        Learner("svm", _kernel_regression, _kernel_too_large, weighs=True),
+        Learner("boosting", boosted_regression(False), _trees_too_large, weighs=True),
         *(absolute if is_absolute(metric) else ()),
     )
 
 
 _STEP_LEARNERS: dict[str, tuple[Learner, ...]] = {
-    "classification": (Learner("linear", logistic(1.0), _steps_too_many),),
-    "regression": (Learner("linear", ridge(1.0), _steps_too_many),),
+    "classification": (Learner("linear", logistic(1.0), _steps_too_many, weighs=True),),
+    "regression": (Learner("linear", ridge(1.0), _steps_too_many, weighs=True),),
 }
 _CONVOLUTION_LEARNERS: dict[str, tuple[Learner, ...]] = {
-    "classification": (Learner("ridge", _ridge_classifier, _too_many_for_ridge),),
-    "regression": (Learner("ridge", _ridge_chosen, _too_many_for_ridge),),
+    "classification": (Learner("ridge", _ridge_classifier, _too_many_for_ridge, weighs=True),),
+    "regression": (Learner("ridge", _ridge_chosen, _too_many_for_ridge, weighs=True),),
 }
 _QUANTILE_LEARNERS: dict[str, tuple[Learner, ...]] = {
-    "classification": (Learner("trees", extra_trees_classifier(0.1), _forest_too_large),),
-    "regression": (Learner("trees", extra_trees_regression(0.1), _forest_too_large),),
+    "classification": (Learner("trees", extra_trees_classifier(0.1), _forest_too_large, weighs=True),),
+    "regression": (Learner("trees", extra_trees_regression(0.1), _forest_too_large, weighs=True),),
 }
 _TABLE_FORESTS: dict[str, tuple[Learner, ...]] = {
-    "classification": (Learner("trees", extra_trees_classifier(), _forest_too_large),),
-    "regression": (Learner("trees", extra_trees_regression(), _forest_too_large),),
+    "classification": (Learner("trees", extra_trees_classifier(), _forest_too_large, weighs=True),),
+    "regression": (Learner("trees", extra_trees_regression(), _forest_too_large, weighs=True),),
 }

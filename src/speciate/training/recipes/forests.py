@@ -24,26 +24,26 @@ _MOST_NODES = 3_000_000
 def extra_trees_classifier(features: float | str = "sqrt") -> Callable[[Any, Targets, int], Trees]:
     """`features`: how many are looked at in each split."""
 
-    def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
+    def learn(inputs: Any, targets: Targets, seed: int, weights: Targets | None = None) -> Trees:
         from sklearn.ensemble import ExtraTreesClassifier
 
         classes = len(np.unique(targets))
         model = ExtraTreesClassifier(
             _TREES, criterion="entropy", max_features=features, min_samples_leaf=_least_leaf(len(targets), classes),
             random_state=seed,
-        ).fit(inputs, targets)  # fmt: skip
+        ).fit(inputs, targets, weights)  # fmt: skip
         return _trees(model, classes)
 
     return learn
 
 
 def extra_trees_regression(features: float = 1 / 3) -> Callable[[Any, Targets, int], Trees]:
-    def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
+    def learn(inputs: Any, targets: Targets, seed: int, weights: Targets | None = None) -> Trees:
         from sklearn.ensemble import ExtraTreesRegressor
 
         leaf = max(2, _least_leaf(len(targets), 1))
         model = ExtraTreesRegressor(_TREES, max_features=features, min_samples_leaf=leaf, random_state=seed)
-        return _trees(model.fit(inputs, targets), 1)
+        return _trees(model.fit(inputs, targets, weights), 1)
 
     return learn
 

@@ -26,7 +26,7 @@ from speciate.training.hyperparameters import ProbeParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.planning.part_encoders import reads
 from speciate.training.recipes import structured_learners, unlabelled
-from speciate.training.recipes.classical import ONE_UNIT, RETRIEVERS, learners_for, logistic, ridge
+from speciate.training.recipes.classical import ONE_UNIT, RETRIEVERS, Weights, learners_for, logistic, ridge
 from speciate.training.recipes.structured_learners import Learn, cumulative, one_versus_rest
 from speciate.training.training_context import TrainingContext
 
@@ -143,7 +143,7 @@ def _unlabelled_learners(
 
     def learn(strength: float, taught: unlabelled.Teaching) -> Learn:
         def weighted(inputs: Any, targets: npt.NDArray[Any], seed: int, weights: Any) -> Linear:
-            spread: Linear = logistic(strength * spread_factor(inputs) ** 2, weights)(inputs, targets, seed)
+            spread: Linear = logistic(strength * spread_factor(inputs) ** 2)(inputs, targets, seed, weights)
             return spread
 
         return taught(weighted, lambda: np.asarray(embeddings.encode(examples)))
@@ -195,7 +195,7 @@ def _head_learners(task_head: TaskHead, strengths: Sequence[float]) -> tuple[Lea
             return structured_learners.DENSE_ANOMALY_LEARNERS
         case "regression":
             return tuple(
-                Learner(f"ridge {strength:g}", on_spread_vectors(ridge(1 / strength))) for strength in strengths
+                Learner(f"ridge {each:g}", on_spread_vectors(ridge(1 / each)), weighs=True) for each in strengths
             )
         case "multi-label":
             return tuple(
@@ -205,7 +205,7 @@ def _head_learners(task_head: TaskHead, strengths: Sequence[float]) -> tuple[Lea
             labels = len(task_head.labels)
             bounds = [on_spread_vectors(cumulative(logistic(each), labels)) for each in strengths]
             return tuple(Learner(f"logistic {each:g}", learn) for each, learn in zip(strengths, bounds, strict=True))
-    return tuple(Learner(f"logistic {strength:g}", on_spread_vectors(logistic(strength))) for strength in strengths)
+    return tuple(Learner(f"logistic {each:g}", on_spread_vectors(logistic(each)), weighs=True) for each in strengths)
 
 
 def spread_factor(inputs: npt.NDArray[Any]) -> float:
@@ -223,13 +223,14 @@ def on_spread_vectors(learn: Learn) -> Learn:
     their scale may carry meaning. Nor is each dimension scaled by itself, as that enlarges noise.
     """
 
-    def learn_wide(inputs: Any, targets: npt.NDArray[Any], seed: int) -> Linear:
+    def learn_wide(inputs: Any, targets: npt.NDArray[Any], seed: int, weights: Weights = None) -> Linear:
+        more = () if weights is None else (weights,)
         times = spread_factor(inputs)
         if times == 1:
-            line: Linear = learn(inputs, targets, seed)
+            line: Linear = learn(inputs, targets, seed, *more)
             return line
         middle = inputs.mean(axis=0, dtype=np.float64)  # far from 0 beside their spread, a solver loses its digits
-        found = learn((inputs - middle) * times, targets, seed)
+        found = learn((inputs - middle) * times, targets, seed, *more)
         weight = found.weight * times
         return Linear(weight, found.bias - weight @ middle)
 

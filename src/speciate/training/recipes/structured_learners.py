@@ -33,7 +33,7 @@ from speciate.tasks.families.segmentation import Segmentation, VoxelFeatures
 from speciate.training.model_selection import Learner, LearnerGroup
 from speciate.training.training_context import TrainingContext
 
-Learn = Callable[[Any, Any, int], Any]
+Learn = Callable[..., Any]
 """`learn(inputs, targets, seed)`; of yes and no: targets (N,) of 0 and 1, a Linear of one row."""
 _CERTAIN_LOG_ODDS = 10.0
 """Log-odds of an answer that never was another one."""
