@@ -361,7 +361,8 @@ METRICS: dict[str, Metric] = {
 def find_task(name: str) -> Task:
     """The task of this name, or NOT_FOUND with near names."""
     if (task := task_named(name)) is None:
-        raise unknown("task", name, TASKS, next=[Call("list_options", {"kind": "task"})])
+        ends = [each for each in TASKS if each.endswith(f"-{name}")]  # regression: of tables, of series ...
+        raise unknown("task", name, ends or TASKS, next=[Call("list_options", {"kind": "task"})])
     return task
 
 

@@ -22,6 +22,7 @@ from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
+from tests.data import ingest, run_job
 from tests.training.world import define, make_dataset, thirds, train_now
 
 SPEC = SpecializeSpec(use_case="taste", dataset="reviews", budget_minutes=1)
@@ -325,6 +326,21 @@ def test_a_dataset_without_test_split_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SpeciateError, match="no split 'test'") as error:
         specialize.plan(SPEC, workspace)
     assert "curate_dataset(dataset='reviews@v1', steps=[{'op': 'split'}])" in error.value.recovery
+
+
+def test_a_core_suite_whose_rows_would_teach_is_refused_before_anything_is_trained(workspace: Workspace) -> None:
+    """The dataset was split anew after its version became the core suite: no verdict could be better than hold."""
+    rows = tuple({"text": f"a remark {number}", "label": "ab"[number % 2]} for number in range(60))
+    ingest(workspace, "reviews", rows=rows, label="label", inputs=("text",), modality="text")
+    define(workspace, "taste", "text-classification", target=0.9, core="reviews@v1")
+    run_job(workspace, "curate", dataset="reviews", steps=[{"op": "split", "seed": 5}])
+    with pytest.raises(
+        SpeciateError, match="of the core suite 'reviews@v1' are training or validation rows"
+    ) as refused:
+        specialize.plan(SPEC, workspace)
+    assert refused.value.next[0].arguments == {"dataset": "reviews@v1"}
+    before = SPEC.model_copy(update={"dataset": "reviews@v1"})
+    assert specialize.plan(before, workspace).resolved["dataset"] == "reviews@v1"
 
 
 def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None:

@@ -258,9 +258,12 @@ def next_calls(
 
 TOOL_OF_KIND = {"merge": "merge_models", "train": "train_model"}
 """Kinds of job whose stored spec has the arguments of the tool that starts them, under their names."""
+NO_ARGUMENTS = {"verdict_level"}
+"""But for what a search gives its trainings alone."""
 
 
 def after_failure(job: Job) -> tuple[NextAction, ...]:
     """The calls that the error of a failed job names; its own once more, with what must change."""
     documents = (job.error or {}).get("next", ())
-    return next_calls(documents, TOOL_OF_KIND.get(job.kind, ""), job.spec)
+    asked = {name: value for name, value in job.spec.items() if name not in NO_ARGUMENTS}
+    return next_calls(documents, TOOL_OF_KIND.get(job.kind, ""), asked)

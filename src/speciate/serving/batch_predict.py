@@ -93,7 +93,7 @@ class RowsOfFile(BaseModel):
     parts: tuple[str, ...]
     ignored_parts: tuple[str, ...]
     cage: SandboxPolicy
-    reader: str = ""
+    reader: str | None = None
     """That of the series that the model learned from."""
 
     def about(self) -> ModelInputs:
@@ -257,20 +257,20 @@ def _check_source(source: Path, card: ModelCard, *, folder: bool) -> None:
         )
 
 
-def series_reader(workspace: Workspace, card: ModelCard) -> str:
-    """How the series that a model learned from were read from a table, such as `long:window,tick`; empty if they were
+def series_reader(workspace: Workspace, card: ModelCard) -> str | None:
+    """How the series that a model learned from were read from a table, such as `long:window,tick`; None if they were
     not, or nobody knows any more."""
     if card.modality != "time-series" or not card.dataset:
-        return ""
+        return None
     try:
         found = versions.version(workspace.database, card.dataset)
     except SpeciateError:  # deleted since
-        return ""
+        return None
     line = (found, *version_rows.ancestors(workspace.database, found))
-    return next((str(each.operation["reader"]) for each in line if each.operation.get("reader")), "")
+    return next((str(each.operation["reader"]) for each in line if each.operation.get("reader")), None)
 
 
-def steps_as_series(source: Path, reader: str) -> Call:
+def steps_as_series(source: Path, reader: str | None) -> Call:
     """The call that makes series of a table with one step a row."""
     arguments = {"name": "asked", "source": str(source), "modality": "time-series"}
     purpose = "" if reader else "with reader='long:ID,TIME' where each row is one step"

@@ -216,9 +216,10 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
         return kind.admit(item["text"])
     row = item["row"]
     if missing := [name for name in inputs if name not in row]:
+        empty = " A cell that is not known is null." if modality == "tabular" else ""
         raise SpeciateError(
             Code.INVALID,
-            f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.",
+            f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.{empty}",
             f"Call predict again with inputs=[{_example(inputs)}].",
         )
     columns = tuple(inputs) or (tuple(row) if modality in FREE_COLUMNS else ())

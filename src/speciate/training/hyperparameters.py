@@ -39,9 +39,11 @@ _ONLY_FOR: Mapping[str, Family] = {
 
 
 def in_use(parameters: BaseModel, family: Family) -> dict[str, Any]:
-    """The options that say something for a task of this family, as JSON: without those of other families, and without
-    empty ones. `list_options` has them all."""
-    shown = parameters.model_dump(mode="json")
+    """The options that say something for a task of this family, as JSON: without those of other families, empty ones,
+    and weights of arrived rows as they are by default. `list_options` has them all."""
+    shown = parameters.model_dump(mode="json", exclude={"arrived_weight"})
+    if isinstance(parameters, HeadParameters) and parameters.arrived_weight != ARRIVED_WEIGHTS:
+        shown["arrived_weight"] = list(parameters.arrived_weight)
     return {
         name: value
         for name, value in shown.items()
@@ -60,11 +62,14 @@ Learners = Literal[
 ]  # fmt: skip
 
 
+ARRIVED_WEIGHTS = (1.0, 2.0, 4.0)
+
+
 class HeadParameters(Parameters):
     """Options of methods whose learners take seconds, so that what is chosen is learned again at other weights."""
 
     arrived_weight: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
-        (1.0, 2.0, 4.0), min_length=1, max_length=8,
+        ARRIVED_WEIGHTS, min_length=1, max_length=8,
         description="Weights (sample_weight) of rows with a value in the column `arrived`, to choose from.",
     )  # fmt: skip
 

@@ -501,8 +501,12 @@ class _OnAllFolds(NamedTuple):
 
 
 def _everywhere(context: TrainingContext, one: _EvaluatedLearner, folds: int) -> _OnAllFolds | None:
-    """Its value on training and validation examples alike, each judged by what did not learn from it."""
-    found = _out_of_fold(context, one, folds, [*context.train, *context.validation])
+    """Its value on training and validation examples alike, each judged by what did not learn from it. None also where
+    validation examples have a label that training has not seen."""
+    examples = [*context.train, *context.validation]
+    if one.task_head.family != "regression" and (context.targets(examples) < 0).any():
+        return None
+    found = _out_of_fold(context, one, folds, examples)
     if found is None:
         return None
     estimate = measure(context, one.task_head, found.held, found.scores)

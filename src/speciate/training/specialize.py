@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate import use_cases
-from speciate.datasets import splits, versions
+from speciate.datasets import splits, version_rows, versions
 from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation import screening
 from speciate.evaluation.evaluated_models import find_incumbent
 from speciate.evaluation.screening import ScreenSpec
@@ -68,6 +68,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
     manifest = suite = version.manifest
     if use_case.suites.core:
         suite = _core(workspace, use_case.suites.core)
+        _check_untaught(workspace, manifest, suite, use_case.suites.core)
     elif not manifest.splits.get("test"):
         raise SpeciateError(
             Code.INVALID,
@@ -123,6 +124,25 @@ def _warnings(workspace: Workspace, version: versions.Version, use_case: use_cas
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:
     for method in methods_for(base_model, family)[:1]:
         check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)
+
+
+def _check_untaught(workspace: Workspace, manifest: Manifest, suite: Manifest, core: str) -> None:
+    """INVALID where the core suite is another version of the dataset that was split anew since: its rows would teach,
+    and no verdict on what learned from them can be better than hold."""
+    if suite.name != manifest.name or suite.version == manifest.version:
+        return
+    judged = version_rows.read(
+        workspace.folders, suite, ["id"], splits={dataset_ref(core).split or "test"}, usable=True
+    )
+    taught = version_rows.read(workspace.folders, manifest, ["id"], splits={"train", "validation"}, usable=True)
+    if known := len(set(judged["id"].to_pylist()) & set(taught["id"].to_pylist())):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{known:,} of the {judged.num_rows:,} rows of the core suite {core!r} are training or validation rows of "
+            f"{manifest.ref}, so what learns from it cannot be judged there.",
+            f"Name {manifest.ref!r} as suites.core in define_use_case to judge on its own test split.",
+            next=[CallAgain("specialize", {"dataset": suite.ref})],
+        )
 
 
 def _core(workspace: Workspace, core: str) -> Manifest:

@@ -16,7 +16,7 @@ from tests.training.world import train_now
 
 
 def _learn(inputs: Any, targets: Any, seed: int, weights: Any) -> Any:
-    return logistic(1.0, weights)(inputs, targets, seed)
+    return logistic(1.0)(inputs, targets, seed, weights)
 
 
 def _clouds(count: int, seed: int) -> tuple[Any, Any]:
