@@ -621,9 +621,11 @@ def _families(*, as_clouds: bool = False) -> list[tuple[bytes, dict[str, Any]]]:
 def _bolts(label: Callable[[float], Any]) -> list[tuple[bytes, dict[str, Any]]]:
     """By how slender the shaft is: its length over its radius."""
     chance, made = _generator(), []
-    for _ in range(360):
+    for _ in range(240):
         radius, length = chance.uniform(0.25, 0.5), chance.uniform(2.0, 5.0)
-        found = _scanned(machine_parts.bolt_of(radius, length, chance.uniform(0.8, 1.1), 0.6), chance)
+        found = _scanned(
+            machine_parts.bolt_of(radius, length, chance.uniform(0.6, 1.4), chance.uniform(0.3, 0.9)), chance
+        )
         made.append((mesh_samples.exported(found, "stl"), {"label": label(length / radius)}))
     return made
 
