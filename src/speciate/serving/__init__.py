@@ -1,0 +1,1 @@
+"""Answers: `predict`, batches, deployments with their processes, routing, the HTTP API."""

@@ -1,0 +1,1 @@
+"""Plans, trainings by every method (recipes/, networks/, language/), the search of `specialize` (cascade/), merging."""
