@@ -14,11 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from speciate.datasets.loading.loader import Example
+from speciate.datasets.ingest.draft import WITHOUT_LABEL
+from speciate.datasets.loading.loader import Example, load_unlabelled
 from speciate.modalities.multimodal import PartName
 from speciate.models.backbones import architectures
 from speciate.models.encoders import load_encoder
 from speciate.models.estimators import Linear
+from speciate.tasks.example_targets import is_label
 from speciate.tasks.multimodal_representation import Parts, names_of, part_combinations, with_part
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import TaskHead
@@ -125,9 +127,13 @@ def _unlabelled_learners(
     context: TrainingContext, embeddings: Embeddings, parameters: ProbeParameters
 ) -> tuple[Learner, ...]:
     """Heads that also learn from training examples without a label, where labels are few and such examples many."""
-    there = context.unlabelled_train
     few = len(context.train) + len(context.validation) <= unlabelled.MOST_LABELLED
-    if context.task_head.family != "classification" or not few or len(there) < unlabelled.FEWEST_UNLABELLED:
+    if context.task_head.family != "classification" or not few:
+        return ()
+    there = list(context.unlabelled_train)
+    if is_label(context.payload.manifest, context.payload.target):  # rows without the label itself are not loaded
+        there += load_unlabelled(context.folders, context.payload.manifest, WITHOUT_LABEL)
+    if len(there) < unlabelled.FEWEST_UNLABELLED:
         return ()
     drawn = np.random.default_rng(context.payload.spec.seed).permutation(len(there))[: unlabelled.MOST_UNLABELLED]
     examples, until = [there[place] for place in drawn.tolist()], _UNLABELLED_SHARE * context.seconds_left
