@@ -163,7 +163,7 @@ def create_dataset(
         check_named_columns(app.pool, Path(origin["source"]), label, inputs or [], group_by)
     spec = make_spec(
         IngestSpec, **origin, name=name, modality=modality, label=label, inputs=inputs or [], group_by=group_by,
-        fractions=fractions,
+        **({"fractions": fractions} if fractions is not None else {}),  # a call without is the same as before
     )  # fmt: skip
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
     return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)

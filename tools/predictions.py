@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -24,6 +24,7 @@ from speciate.server.tool_api import (
     ToolImage,
     make_sparse_spec,
     once,
+    once_done,
     start_job,
     tool,
 )
@@ -79,7 +80,6 @@ class AnswerLabel(BaseModel):
     new_class: Annotated[bool, Field(description="A class new to the model.")] = False
 
 
-_R = TypeVar("_R", bound=Result)
 _DRAWN = "SELECT drawn FROM label_requests WHERE prediction = ?"
 
 
@@ -100,15 +100,17 @@ def record_feedback(
 ) -> FeedbackRecorded | ManyRecorded:
     """Say what a logged answer of production should have been, or how good it was. For rows of a dataset, call
     label_examples; what to label next: speciate://use-cases/NAME/queue."""
-    if (prediction is None) == (labels is None) or (labels and (label is not None or score is not None)):
+    single = label is not None or score is not None or drawn is not None or new_class
+    if (prediction is None) == (labels is None) or (labels and single):
         raise SpeciateError(
             Code.INVALID,
-            "One answer is labelled by prediction and label, several by labels.",
+            "One answer is labelled by prediction and label, several by labels, where each has its own fields.",
             "Call record_feedback with prediction=... and label=..., or with labels=[{prediction, label}, ...].",
         )
     if labels is not None:
         many = {"labels": [each.model_dump(exclude_defaults=True) for each in labels], "source": source}
-        return _once(app, many, idempotency_key, lambda: _record_many(app, labels, source), ManyRecorded)
+        record = partial(_record_many, app, labels, source)
+        return once_done(app, "record_feedback", many, idempotency_key, record, answer=ManyRecorded)
     arguments: dict[str, Any] = {
         "prediction": prediction,
         "label": label,
@@ -119,18 +121,22 @@ def record_feedback(
     if new_class:  # left out where it is not: a call that is repeated by its key is the same as before
         arguments["new_class"] = True
     given = _as_drawn(app, make_feedback(**arguments, by=app.caller.client[:100]))
-    return _once(app, arguments, idempotency_key, lambda: _record(app, given), FeedbackRecorded)
-
-
-def _once(app: App, arguments: dict[str, Any], key: str | None, record: Callable[[], _R], answer: type[_R]) -> _R:
-    return record() if key is None else once(app, "record_feedback", arguments, key, lambda _: record(), answer=answer)
+    if idempotency_key is None:
+        return _record(app, given)
+    return once(
+        app, "record_feedback", arguments, idempotency_key, lambda _: _record(app, given), answer=FeedbackRecorded
+    )
 
 
 def _record_many(app: App, labels: Sequence[AnswerLabel], source: Source) -> ManyRecorded:
+    if len({each.prediction for each in labels}) < len(labels):
+        raise SpeciateError(Code.INVALID, "A prediction occurs twice in labels.", "Call again with each once.")
     who = {"source": source, "by": app.caller.client[:100]}
     given = [{**each.model_dump(exclude_defaults=True), **who} for each in labels]
     found = add_each(app.workspace, given, partial(_as_drawn, app))
-    refused = tuple(RefusedLabel(prediction=each[:64], error=error.message) for each, error in found.refused)
+    refused = tuple(
+        RefusedLabel(prediction=each[:64], error=f"{error.message} {error.recovery}") for each, error in found.refused
+    )
     return ManyRecorded(recorded=found.models.total(), models=dict(found.models), refused=refused)
 
 

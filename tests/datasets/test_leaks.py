@@ -76,7 +76,7 @@ def test_a_column_whose_values_lie_in_several_splits_is_told_where_nobody_named_
     given = tuple(map(rows, range(120)))
     data.ingest(workspace, "set", rows=given, label="label", modality="text", inputs=("text",))
     report = version(workspace.database, "set").report
-    assert report["split"]["possible_groups"].keys() == {"author", "year"}
+    assert report["split"]["possible_groups"].keys() == {"author"}
     (said,) = [each for each in report["warnings"] if "no groups were named" in each]
     assert "values of 'author'" in said
     assert "'group_by': 'author'" in said
@@ -91,6 +91,10 @@ def test_columns_of_few_or_single_values_are_no_groups() -> None:
     rows = pa.table(
         {
             "group_key": pa.array([None] * 40, pa.string()),
+            "label": [f"kind{i % 12}" for i in range(40)],
+            "species": [f"kind{i % 12}" for i in range(40)],
+            "width": [i // 4 for i in range(40)],
+            "patient_id": [i // 4 for i in range(40)],
             "split": ["train", "test"] * 20,
             "single": [f"id{i}" for i in range(40)],
             "few": [f"kind{i % 9}" for i in range(40)],
@@ -100,5 +104,7 @@ def test_columns_of_few_or_single_values_are_no_groups() -> None:
             "note": [f"{i // 4} was said to be right by everybody there" for i in range(40)],
         }
     )
-    assert find_possible_groups(rows, ["input"]) == {"machine": 10}
+    assert find_possible_groups(rows, ["input"]) == {"patient_id": 10, "machine": 10}
+    named = rows.set_column(0, "group_key", pa.array(["g", *[None] * 39], pa.string()))
+    assert find_possible_groups(named, ["input"]) == {}
     assert group_warnings({}) == []

@@ -310,7 +310,7 @@ def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:
         {
             "id": ["a", "b", "c", "d", "e"],
             "split": ["train", "test", None, None, "holdout"],
-            "label": list("xxxyy"),
+            "label": list("xyxyx"),
             "group_key": ["g", "h", "g", None, None],
             FINGERPRINT: ["1", "2", "2", "3", "3"],
             KEY: list("abcde"),
@@ -324,29 +324,23 @@ def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:
     assert readmit_refused(joined)["quality"].to_pylist() == ["ok"] * 5
 
 
-def test_rows_of_a_table_with_another_label_are_no_copies(workspace: Workspace) -> None:
-    """Pigs that are fed alike have the same first week, and other weights: they are not one pig."""
+def test_few_independent_units_are_told_with_what_to_do(workspace: Workspace) -> None:
     rows = tuple(
-        {
-            "pig": f"p{pig}",
-            "week": week,
-            "feed": None if week == 1 else week * 10.0 + pig,
-            "weight": 20.0 + 6 * week + pig / 7,
-        }
+        {"pig": f"p{pig}", "week": week, "feed": week * 10.0 + pig * 7.3 + week * pig, "weight": 20.0 + pig / 7 + week}
         for pig in range(60)
         for week in range(1, 7)
     )  # fmt: skip
     asked = {"label": "weight", "inputs": ("week", "feed"), "group_by": "pig", "modality": "tabular"}
-    manifest = data.ingest(workspace, "pigs", rows=rows, **asked)
+    data.ingest(workspace, "pigs", rows=rows, **asked)
     report = version(workspace.database, "pigs").report
-    assert report["split"]["units"] == 60
     (said,) = [each for each in report["warnings"] if "independent unit" in each]
-    tested = manifest.splits["test"]
-    assert f"{tested} rows of 'test' are only {tested // 6} independent unit(s) of 60" in said
+    assert report["split"]["units"] == 60
+    assert f"only {report['split']['test_units']} independent unit(s) of 60" in said
     assert "fractions={'train': 0.5, 'validation': 0.1, 'test': 0.4}" in said
-    same = tuple({**row, "weight": float(row["week"])} for row in rows)
-    glued = data.ingest(workspace, "copies", rows=same, **asked)
-    assert dict(glued.splits) == {"train": len(rows)}, "with the same label they are"
+    alike = tuple({**row, "feed": 0.0 if row["week"] == 1 else row["feed"]} for row in rows)
+    wider = {"train": 0.4, "validation": 0.2, "test": 0.4}
+    data.ingest(workspace, "alike", rows=alike, fractions=wider, **asked)
+    assert not [each for each in version(workspace.database, "alike").report["warnings"] if "larger share" in each]
 
 
 def test_shares_that_are_wanted_are_kept() -> None:

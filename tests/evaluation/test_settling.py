@@ -39,8 +39,8 @@ AGAIN = "Call evaluate_models(models=['m@v1'], use_case='flowering', dataset='fl
         (
             decision(doubt("reaches"), needed_examples=1200, needed_groups=40),
             "flowers:test",
-            ["Call add_examples(dataset='flowers') with rows of at least 40 further groups (some 1,200 rows) of the "
-             "split 'test'.", f"{AGAIN} once they are there."],
+            ["Call add_examples(dataset='flowers') with rows of at least 40 further groups of the split 'test'.",
+             f"{AGAIN} once they are there."],
         ),
         (
             decision(doubt("fresh_rows")),

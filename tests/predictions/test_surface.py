@@ -166,11 +166,11 @@ def test_who_says_to_have_given_feedback_stands_below_untrusted(asked: Asked) ->
 
 
 def test_many_answers_are_labelled_in_one_call_and_a_wrong_one_costs_no_other(asked: Asked) -> None:
-    third, fourth = (each.prediction for each in asked.answers[4:6])
+    third, fourth, fifth = (each.prediction for each in asked.answers[4:7])
     labels = [
         AnswerLabel(prediction=third, label="good", drawn="random"),
         AnswerLabel(prediction=fourth, label="godo"),
-        AnswerLabel(prediction=fourth, label="bad"),
+        AnswerLabel(prediction=fifth, label="bad"),
     ]
     told = [record_feedback(asked.app, "agent", labels=labels, idempotency_key="many") for _ in range(2)]
     assert told[0] == told[1]
@@ -179,10 +179,13 @@ def test_many_answers_are_labelled_in_one_call_and_a_wrong_one_costs_no_other(as
     (refused,) = told[0].refused
     assert refused.prediction == fourth
     assert "'godo' is none of the 2 classes" in refused.error
-    sql = f"SELECT label FROM examples WHERE id IN ('{third}', '{fourth}') ORDER BY label"
+    sql = f"SELECT label FROM examples WHERE id IN ('{third}', '{fifth}') ORDER BY label"
     assert query_dataset(asked.app, f"log:{USE_CASE}", sql=sql).untrusted.rows == [["bad"], ["good"]]
     with pytest.raises(SpeciateError, match="godo"):
         record_feedback(asked.app, "agent", labels=labels[1:2])
-    for arguments in ({}, {"prediction": third, "labels": labels}, {"label": "good", "labels": labels}):
+    with pytest.raises(SpeciateError, match="occurs twice"):
+        record_feedback(asked.app, "agent", labels=[labels[0], labels[0]])
+    several: list[dict[str, Any]] = [{}, {"prediction": third, "labels": labels}, {"label": "good", "labels": labels}]
+    for arguments in (*several, {"drawn": "random", "labels": labels}, {"new_class": True, "labels": labels}):
         with pytest.raises(SpeciateError, match="several by labels"):
             record_feedback(asked.app, "agent", **arguments)

@@ -6,6 +6,7 @@ splits. Whoever makes such a version, adds to it or trains on it is told then, n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,10 @@ POSSIBLE_GROUPS: Final = "possible_groups"
 """Keys of a report's audit of the split."""
 _LONG = 20
 """Characters on average, from which on cells are texts."""
+_NUMBERED = re.compile(
+    r"(?i)(^|_)(id|nr|no|number|patient|subject|user|person|author|speaker|site|machine|case|session)$"
+)
+"""Columns of whole numbers that say who or what; others, such as a year or a width, are measurements."""
 _FEWEST_GROUPS, _MOST_NAMED = 10, 3
 """Different values, from which on a column may say which rows belong together, and columns that a warning names."""
 _COPY = "Identical content lies in the split "
@@ -87,13 +92,17 @@ def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int
 
     They have ten values or more, short ones, most of which occur more than once.
     """
-    if pc.count_distinct(rows["group_key"]).as_py() < len(rows["group_key"].drop_null()):
-        return {}  # there are groups
-    found: dict[str, int] = {}
+    if rows["group_key"].null_count < rows.num_rows:
+        return {}  # somebody named groups
+    label, found = pc.cast(rows["label"], pa.string()), dict[str, int]()
     for name in rows.column_names:
         kind = rows.schema.field(name).type
-        if name in (*FIXED, *HIDDEN, *inputs) or not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+        if name in (*FIXED, *HIDDEN, *inputs) or not (
+            pa.types.is_string(kind) or (pa.types.is_integer(kind) and _NUMBERED.search(name))
+        ):
             continue
+        if pc.all(pc.equal(pc.cast(rows[name], pa.string()), label)).as_py():
+            continue  # where the label came from
         placed = pa.table({"value": rows[name], "split": rows["split"]}).drop_null()
         values = placed.group_by("value").aggregate([("split", "count"), ("split", "count_distinct")])
         repeated = pc.sum(pc.greater(values["split_count"], 1)).as_py() or 0

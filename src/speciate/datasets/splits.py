@@ -70,6 +70,7 @@ _Places = npt.NDArray[np.intp]
 
 _ROUNDING = 0.011
 """Thirds written with two digits still make a whole."""
+_EQUAL = 1e-9
 
 
 def checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
@@ -81,7 +82,13 @@ def checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     total = sum(fractions.values())
     if not abs(total - 1) <= _ROUNDING:
         raise ValueError(f"fractions are shares of one whole: these sum to {total:g}, and not to 1")
-    return {name: fractions[name] / total for name in SPLITS if name in fractions}
+    whole = 1.0 if abs(total - 1) < _EQUAL else total  # what was checked before stays as it is
+    return {name: fractions[name] / whole for name in SPLITS if name in fractions}
+
+
+def are_equal_fractions(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two checked ones are the same but for rounding."""
+    return all(abs(one.get(name, 0.0) - other.get(name, 0.0)) < _EQUAL for name in {*one, *other})
 
 
 def made_by(fractions: Mapping[str, float]) -> str:
@@ -357,9 +364,7 @@ def members_of(
     label = rows[stratify_by or "label"]
     values = label.to_pylist() if pa.types.is_floating(label.type) else label.cast(pa.string()).to_pylist()
     group: Any = rows["group_key"]
-    contents, pairs = copied_content(rows, modality, FINGERPRINT), near_pairs(rows, modality)
-    if modality == "tabular":
-        pairs = _with_equal_labels(pairs, rows["label"])
+    pairs = near_pairs(rows, modality)
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _pairs_of_equal(further)])
@@ -367,28 +372,7 @@ def members_of(
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
-    return Members([str(key) for key in keys], group, contents, strata(values), pairs, uncompared)
-
-
-def copied_content(rows: pa.Table, modality: str, column: str = CONTENT) -> pa.ChunkedArray:
-    """What copies have in common. Rows of tables with another label are no copies: a few columns of few values make
-    many rows alike, and what one of them taught is not the answer to the other."""
-    if modality != "tabular":
-        return rows[column]
-    return pc.binary_join_element_wise(rows[column], _written(rows["label"]), "\0", null_handling="emit_null")
-
-
-def _written(label: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(label.cast(pa.string()), "")
-
-
-def _with_equal_labels(pairs: npt.NDArray[np.int64], label: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    if not len(pairs):
-        return pairs
-    names = _written(label).to_numpy(zero_copy_only=False).astype(str)
-    _, codes = np.unique(names, return_inverse=True)
-    alike: npt.NDArray[np.int64] = pairs[codes[pairs[:, 0]] == codes[pairs[:, 1]]]
-    return alike
+    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs, uncompared)
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
@@ -459,6 +443,9 @@ def _detectable_difference(members: Members, splits: Sequence[str | None], *, nu
     unit = components(members)
     rows, units = int(tested.sum()), len(np.unique(unit[tested]))
     found: SplitReport = {"test_rows": rows, "test_units": units, "units": len(np.unique(unit))}
+    groups = members.groups.to_pylist() if isinstance(members.groups, pa.ChunkedArray) else members.groups
+    if named := len({groups[place] for place in np.flatnonzero(tested).tolist()} - {None}):
+        found["test_groups"] = named
     if numeric:
         return found
     found |= {"highest_target": highest_target(units), "smallest_difference": smallest_difference(units)}
@@ -472,15 +459,19 @@ def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
     rows, units = audit.get("test_rows", 0), audit.get("test_units", 0)
     if not 0 < units < _FEW_UNITS or rows < 2 * units:
         return []
-    every = int(audit.get("units") or 0)
+    every, groups = int(audit.get("units") or 0), int(audit.get("test_groups") or 0)
+    joined = f", as equal or nearly equal rows join their {groups} groups" if groups > units else ""
     told = f"The {rows} rows of 'test' are only {units} independent unit(s)" + (f" of {every}" if every else "")
-    share = next((share for share in _LARGER_TESTS if share * every >= _FEW_UNITS), None)
+    ours = str(audit.get("made_by", "")).startswith("speciate")
+    share = next((each for each in _LARGER_TESTS if each * every >= _FEW_UNITS and each * every > 1.2 * units), None)
     advice = (
         f"Test a larger share of them: fractions={_with_test(share)} in create_dataset, or in a step 'split'."
-        if share
+        if share and ours and not joined
         else f"Add examples of other groups, so that {_FEW_UNITS} or more are tested."
     )
-    return [f"{told}, for groups and near-duplicates stay together: few verdicts can be reached on them. {advice}"]
+    return [
+        f"{told}, for groups and near-duplicates stay together{joined}: few verdicts can be reached on them. {advice}"
+    ]
 
 
 def _with_test(share: float) -> dict[str, float]:

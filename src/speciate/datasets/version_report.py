@@ -49,6 +49,8 @@ class SplitReport(Dealing, total=False):
     """Independent ones."""
     units: int
     """Independent ones of all splits."""
+    test_groups: int
+    """Groups that somebody named; more than units where equal rows join them."""
     highest_target: float | None
     smallest_difference: float | None
     highest_target_at_best: float | None

@@ -583,8 +583,7 @@ def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
     order = ("fail", "inconclusive", "not_known", "pass")
     doubts = [result for result in results if result.outcome == "inconclusive"] if verdict == "inconclusive" else []
     groups = [result.needed_groups for result in doubts if result.needed_groups is not None]
-    counted = [result for result in doubts if result.needed_groups is not None or not groups]
-    needed = [result.needed_examples for result in counted if result.needed_examples is not None]
+    needed = [result.needed_examples for result in doubts if result.needed_examples is not None]
     return Decision(
         verdict=verdict,
         reasons=tuple(result.reason for result in sorted(results, key=lambda result: order.index(result.outcome))),

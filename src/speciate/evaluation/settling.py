@@ -39,7 +39,7 @@ def _how_many(decision: Decision, doubts: list[GateResult]) -> str:
     if decision.needed_examples is None:
         return f"{fresh}rows"
     if decision.needed_groups is not None:
-        return f"rows of at least {decision.needed_groups:,} further groups (some {decision.needed_examples:,} rows)"
+        return f"rows of at least {decision.needed_groups:,} further groups"
     return f"at least {decision.needed_examples:,} further {fresh}rows"
 
 

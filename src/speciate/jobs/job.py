@@ -144,8 +144,9 @@ class Job(BaseModel):
         return f"{self.id}.{self.attempt}"
 
 
-_NOT_COMPARED = ("actor", "ways", "shortlist", "test_examples", "least_seconds")
-"""Who asks; and which candidates there were at the call, which the first call itself may have changed."""
+_NOT_COMPARED = ("actor", "ways", "shortlist", "test_examples", "least_seconds", "looks")
+"""Who asks; and which candidates there were at the call, and looks at the test rows: the first call itself may have
+changed them."""
 
 
 def fingerprint(kind: str, spec: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ _DATASET = "SELECT parents, operation FROM dataset_versions WHERE name = ? AND v
 _DEEPEST = 16
 _README, _LONGEST, _SHOWN = "README.md", 200_000, 6_000
 """Bytes of a publisher's card that are read, and characters that are shown."""
-_CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"(`{3,}|~{3,})")
 
 
 class EvaluationResult(NamedTuple):
@@ -200,8 +200,23 @@ def _readme(version: ModelVersion) -> str | None:
     if version.place is None or not (version.place / _README).is_file():
         return None
     with (version.place / _README).open(errors="replace") as file:
-        text = _CODE.sub("[code]", file.read(_LONGEST))
+        text = _without_programs(file.read(_LONGEST))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}\n[the first {_SHOWN:,} of {len(text):,} characters]"
+
+
+def _without_programs(text: str) -> str:
+    """Blocks between fences as `[code]`; one that is not closed goes to the end, as Markdown has it."""
+    kept: list[str] = []
+    fence = ""
+    for line in text.split("\n"):
+        if fence:
+            fence = "" if line.startswith(fence) and not line.strip(fence[0] + " \t") else fence
+        elif opened := _FENCE.match(line):
+            fence = opened[1]
+            kept.append("[code]")
+        else:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 _UNKNOWN = "not known"

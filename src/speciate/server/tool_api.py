@@ -396,6 +396,28 @@ def once(
     return app.workspace.database.transact(step)
 
 
+def once_done(
+    app: App,
+    tool: str,
+    arguments: Mapping[str, Any],
+    idempotency_key: str | None,
+    function: Callable[[], Answer],
+    *,
+    answer: type[Answer],
+) -> Answer:
+    """As `once`, for what takes long and may be done twice: it does not hold up the catalog's writer, and is done
+    again where it ended before its answer was kept."""
+    if idempotency_key is None:
+        return function()
+    fingerprint = _fingerprint(tool, arguments)
+    if rows := app.workspace.database.read(_ANSWER, [idempotency_key]):
+        if rows[0][0] != fingerprint:
+            raise key_conflict(tool, idempotency_key)
+        return answer.model_validate_json(rows[0][1])
+    made = function()
+    return once(app, tool, arguments, idempotency_key, lambda tx: made, answer=answer)
+
+
 def key_conflict(tool: str, key: str) -> SpeciateError:
     return SpeciateError(
         Code.CONFLICT,

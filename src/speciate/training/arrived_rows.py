@@ -11,6 +11,7 @@ there is to gain.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from speciate.vocabulary import Metric
 
 ARRIVED = "arrived"
 """The column in which episodes of a watch say when a row came (datasets/sources/answer_log.py)."""
+_EPISODE = re.compile(r"episode-\d+")
 FEWEST = 20
 """Rows of either kind that must be there to compare weights."""
 
@@ -39,7 +41,9 @@ class Weighed(NamedTuple):
 
 
 def has_arrived(example: Example) -> bool:
-    return bool(example.columns.get(ARRIVED))
+    """Whether an episode added it. A column of the user's own with this name says something else."""
+    found = (example.columns.get(name) for name in (ARRIVED, f"log_{ARRIVED}"))
+    return any(isinstance(each, str) and _EPISODE.fullmatch(each) for each in found)
 
 
 def weights(examples: Sequence[Example], weight: float) -> npt.NDArray[np.float64]:

@@ -231,7 +231,7 @@ def select_best(
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     best = _weighed(context, best, tried, folds, sign) if refit else best
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=of_parts and decided is not None, refit=refit)
+    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
 
 
 _SURER = 0.02
@@ -518,7 +518,7 @@ def _everywhere(context: TrainingContext, one: _EvaluatedLearner, folds: int) ->
     )
 
 
-def _chosen_weight(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int) -> float:
+def _chosen_weight(context: TrainingContext, best: _EvaluatedLearner, folds: int, sign: int, seconds: float) -> float:
     """How much rows count that arrived later: found out of fold, by those rows and by the others (arrived_rows.py)."""
     wanted: tuple[float, ...] = getattr(context.payload.parameters, "arrived_weight", (1.0,))
     later = sum(map(arrived_rows.has_arrived, context.train))
@@ -528,6 +528,9 @@ def _chosen_weight(context: TrainingContext, best: _EvaluatedLearner, folds: int
     if len(wanted) == 1:
         return wanted[0]
     if context.task_head.family not in ("classification", "regression"):
+        return 1.0
+    if len(wanted) * folds * seconds > _SHARE_TO_DECIDE * context.seconds_left:
+        context.notes.append(f"{later:,} arrived rows count as the others do: there was no time to compare weights.")
         return 1.0
     tried: list[arrived_rows.Weighed] = []
     for weight in wanted:
@@ -563,16 +566,24 @@ def _weighed(
     context: TrainingContext, best: _EvaluatedLearner, tried: list[CandidateResult], folds: int, sign: int
 ) -> _EvaluatedLearner:
     """The same learner, maybe at another weight of the arrived rows. After folds its value stays that of before."""
-    started = time.monotonic()
-    if (weight := _chosen_weight(context, best, folds, sign)) == 1:
+    taken = _seconds(_singles(best), tried)
+    if (weight := _chosen_weight(context, best, folds, sign, taken)) == 1:
         return best
+    started = time.monotonic()
     made = best._replace(weight=weight, name=f"{best.name}, arrived rows x {weight:g}")
     if best.fitted is not None:
         fitted = {each.group.name: each.fitted_model.representation for each in _singles(best)}
         learned, held = _learned_from(context, made, context.train, fitted), context.validation
         scores = learned.estimator.scores(learned.representation.encode(held))
-        estimate = measure(context, made.task_head, held, scores)
-        made = made._replace(fitted=learned, estimate=estimate, standing=_standing(sign, estimate.value))
+        task_head = made.task_head
+        if made.shift is None:  # else the scores are moved, and no temperature was found on such
+            task_head = task_head.calibrated(scores, context.targets(held))
+        learned.task_head = task_head
+        estimate = measure(context, task_head, held, scores)
+        made = made._replace(
+            fitted=learned, task_head=task_head, scores=scores, estimate=estimate,
+            standing=_standing(sign, estimate.value),
+        )  # fmt: skip
     tried.append(CandidateResult(made.name, time.monotonic() - started, made.estimate.value))
     return made
 

@@ -19,8 +19,10 @@ from speciate.datasets import version_rows
 from speciate.datasets.ingest.ingest import KIND, IngestSpec, store_inline_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.roles import choose_roles
-from speciate.datasets.versions import names, resolve, version
+from speciate.datasets.splits import checked_fractions
+from speciate.datasets.versions import Manifest, names, resolve, version
 from speciate.errors import Code, SpeciateError
+from speciate.refs import SPLITS
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.modalities.samples import BOMBS
@@ -442,8 +444,23 @@ def test_a_split_has_the_asked_shares_also_of_what_comes_later(workspace: Worksp
     assert report["made_by"].startswith("speciate: 50/10/40 train/validation/test")
     added = data.ingest(workspace, "set", rows=rows[100:], add=True)
     assert dict(added.splits) == {"train": 100, "validation": 20, "test": 80}
-    usual = data.ingest(workspace, "set", rows=rows[:100], **given)
-    assert usual.splits["test"] < 20, "other shares are dealt anew"
+    again = data.ingest(workspace, "set", rows=rows, fractions=asked, **given)
+    assert splits_by_text(workspace, again) == splits_by_text(workspace, added), "the same call moves nothing"
+    unnamed = data.ingest(workspace, "set", rows=rows, **given)
+    assert splits_by_text(workspace, unnamed) == splits_by_text(workspace, added), "nor does one that names none"
+    other = data.ingest(workspace, "set", rows=rows, fractions={"train": 0.9, "test": 0.1}, **given)
+    assert other.splits["test"] < 30, "other shares are dealt anew"
+
+
+def splits_by_text(workspace: Workspace, manifest: Manifest) -> dict[str, str]:
+    rows = version_rows.read(workspace.folders, manifest).to_pylist()
+    return {row["text"]: row["split"] for row in rows}
+
+
+@pytest.mark.parametrize("shares", [(0.06, 0.57, 0.37), (0.33, 0.33, 0.33), (0.7, 0.15, 0.15)])
+def test_shares_that_were_checked_stay_as_they_are(shares: tuple[float, float, float]) -> None:
+    once = checked_fractions(dict(zip(SPLITS, shares, strict=True)))
+    assert checked_fractions(once) == once
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,6 @@ from speciate.datasets.splits import (
     append_rows,
     assign_splits,
     audit_split,
-    copied_content,
     empty_split_warnings,
     few_units_warnings,
     find_missing_labels,
@@ -273,7 +272,7 @@ def finish_draft(
     """
     table = draft.table
     if draft.brings_split:
-        table = _without_copies(table, existing, draft.modality)
+        table = _without_copies(table, existing)
         if draft.keeps_apart and existing is not None:
             table = _without_near_copies(table, existing, draft.modality)
     elif existing is None:
@@ -440,20 +439,20 @@ def _not_drawn(table: pa.Table) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.is_in(table["drawn"].cast(pa.string()), pa.array(["uncertain", "disagreement"])), bool)
 
 
-def _without_copies(table: pa.Table, existing: pa.Table | None, modality: str) -> pa.Table:
-    """Refuses identical content in several splits that the source brings; of tables, with an identical label.
+def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
+    """Refuses identical content in several splits that the source brings.
 
     The copy in the test split stays; if the dataset has the content already, only that split may hold it.
     """
     usable = np.asarray(_usable(table))
-    contents = copied_content(table, modality)
-    named = pa.table({"content": contents, "split": table["split"], "place": np.arange(table.num_rows)})
+    named = pa.table({"content": table[CONTENT], "split": table["split"], "place": np.arange(table.num_rows)})
     named = named.filter(pa.array(usable))
     there: dict[str, str | None] = {}
     if existing is not None:
-        before = pa.table({"content": copied_content(existing, modality), "split": existing["split"]})
-        old = before.filter(pc.and_(_usable(existing), pc.is_in(before["content"], named["content"].combine_chunks())))
-        there = dict(zip(old["content"].to_pylist(), old["split"].to_pylist(), strict=True))
+        old = existing.filter(
+            pc.and_(_usable(existing), pc.is_in(existing[CONTENT], named["content"].combine_chunks()))
+        )
+        there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
     several = named.group_by("content").aggregate([("split", "count_distinct")])
     crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
     copies = named.filter(pc.is_in(named["content"], pa.array([*crossing, *there], pa.string()))).to_pylist()

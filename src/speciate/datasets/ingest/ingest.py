@@ -53,7 +53,7 @@ from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
-from speciate.datasets.splits import FRACTIONS, checked_fractions
+from speciate.datasets.splits import FRACTIONS, are_equal_fractions, checked_fractions
 from speciate.datasets.targets import NaturalTarget, natural_target
 from speciate.datasets.version_report import ForeignReport, VersionReport
 from speciate.datasets.version_rows import ancestors
@@ -122,7 +122,7 @@ class StoredVersion(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     keeps_splits: bool
-    """Whether its rows keep their splits; other fractions or another seed ask for other splits."""
+    """Whether its rows keep their splits; other fractions that are named, or another seed, ask for other splits."""
 
 
 class Parent(BaseModel):
@@ -209,8 +209,9 @@ def _stored_version(workspace: Workspace, spec: IngestSpec) -> StoredVersion | N
     if spec.name not in names(workspace.database):
         return None
     found = version(workspace.database, spec.name)
-    dealt = found.operation.get("fractions"), found.operation.get("seed", 0)
-    return StoredVersion(manifest=found.manifest, keeps_splits=dealt == (spec.fractions, spec.seed))
+    in_force = found.report.get("split", {}).get("fractions", FRACTIONS)
+    alike = spec.fractions is None or are_equal_fractions(spec.fractions, in_force)
+    return StoredVersion(manifest=found.manifest, keeps_splits=alike and found.operation.get("seed", 0) == spec.seed)
 
 
 def _parent(workspace: Workspace, name: str, found: Version) -> Parent:

@@ -174,7 +174,7 @@ def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted:
     texts = text_columns(context.train, every)
     inputs = tuple(name for name in every if name not in texts)
     forests = tuple(each for each in _TABLE_FORESTS.get(family, ()) if not wanted or each.name in wanted)
-    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=inputs), (*learners, *forests))] if inputs else []
+    groups = [LearnerGroup("columns", partial(Columns.fit, inputs=every), (*learners, *forests))]  # frequent texts, too
     if texts:
         lines = learners_for(context.task_head, context.payload.objective.metric, sparse=True)
         both = "columns and texts" if inputs else "texts"
@@ -186,12 +186,12 @@ def _table_groups(context: TrainingContext, learners: Sequence[Learner], wanted:
             )
             for dense in (False, True)
         ]
-    if inputs and family in ("classification", "regression"):
+    if family in ("classification", "regression"):
         encoded = tuple(each for each in learners if each.name in _ON_ENCODED)
         groups.append(
             LearnerGroup(
                 "columns, categories as mean targets",
-                lambda examples: EncodedColumns.fit(examples, inputs, context.targets(examples)),
+                lambda examples: EncodedColumns.fit(examples, every, context.targets(examples)),
                 encoded,
             )
         )
