@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 from speciate.cli import confirmation
 from speciate.cli.confirmation import ActionRequest, DaemonQuestion
 from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import format_table, say
+from speciate.errors import Code, SpeciateError
 from speciate.governance import tokens
 from speciate.governance.roles import ACTS
 
@@ -25,7 +27,7 @@ def _create(arguments: argparse.Namespace) -> int:
         "use_cases": arguments.use_cases,
     }  # fmt: skip
     wanted = ActionRequest("token create", request, f"Issue the token {arguments.name}?")
-    issued = confirmation.confirm_and_run(arguments, wanted, _show)
+    issued = confirmation.confirm_and_run(arguments, wanted, partial(_show, wanted=list(arguments.use_cases or ())))
     if issued is None:
         return 1
     say(f"{issued['name']}: {issued['role']}, until {_day(issued['expires'])}. Shown here once, and stored nowhere:")
@@ -33,8 +35,14 @@ def _create(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(question: DaemonQuestion) -> None:
+def _show(question: DaemonQuestion, wanted: list[str]) -> None:
     asked, shown = question.arguments, question.shown
+    if sorted(asked.get("use_cases") or ()) != sorted(set(wanted)):
+        raise SpeciateError(
+            Code.INTERNAL,
+            "The daemon asks about a token for other use cases than you named: it is of an earlier version.",
+            "speciate stop, then this again.",
+        )
     acts = sorted(ACTS[asked["role"]])
     say(f"Token {asked['name']}, role {asked['role']}, for {asked['days']:g} days.")
     say(f"Whoever has it may: {'; '.join(acts)}.")

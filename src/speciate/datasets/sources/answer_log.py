@@ -234,6 +234,8 @@ def split_of(example: LoggedExample, query: LogQuery) -> str | None:
         return "test" if drawn and side < JUDGES else None
     if side < JUDGES and (drawn or group is not None):
         return None
+    if group is not None:  # all of it on one side, also what was asked about for its doubt
+        return "validation" if side < VALIDATES else "train"
     return "validation" if drawn and side < VALIDATES else "train"
 
 

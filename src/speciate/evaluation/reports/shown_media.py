@@ -76,10 +76,12 @@ class ShownMedia:
         found = dict[str, Cell]()
         for start in range(0, len(ids), _CELLS):
             batch = tuple(ids[start : start + _CELLS])
-            sheet = sha256("\n".join((manifest.id, *batch)).encode()).hexdigest()[:24]
+            reads = (manifest.modality, *manifest.inputs)  # other inputs of the same rows are other tiles
+            sheet = sha256("\n".join((manifest.id, *reads, "", *batch)).encode()).hexdigest()[:24]
             columns, name = min(_COLUMNS, len(batch)), (manifest.id, sheet)
             with self._lock:
                 self._sheets[sheet] = batch
+                self._sheets.move_to_end(sheet)
                 while len(self._sheets) > _SHEETS:
                     self._sheets.popitem(last=False)
                 if name not in self._kept and name not in self._coming:
@@ -97,7 +99,10 @@ class ShownMedia:
             self.draw(manifest, ids)
         with self._lock:
             coming = self._coming.get(name)
-        found = bytes(coming.result(CALL_SECONDS)) if coming is not None else self._find(name)
+        try:
+            found = bytes(coming.result(CALL_SECONDS)) if coming is not None else self._find(name)
+        except TimeoutError:
+            raise SpeciateError(Code.UNAVAILABLE, "The thumbnails are still being drawn.", "Load it again.") from None
         if found is None:
             raise SpeciateError(Code.NOT_FOUND, "There is no such sheet of thumbnails.", "Load the page again.")
         return found
@@ -105,7 +110,8 @@ class ShownMedia:
     def _draw(self, manifest: Manifest, name: Name, ids: tuple[str, ...], columns: int) -> bytes:
         request = CellsRequest(root=self._folders.root, manifest=manifest, ids=ids, columns=columns)
         try:
-            answer = self._pool.ask(_DRAW, request.model_dump(mode="json"), patience=CALL_SECONDS)
+            payload = request.model_dump(mode="json")
+            answer = self._pool.ask(_DRAW, payload, CALL_SECONDS, patience=CALL_SECONDS)
             drawn = base64.b64decode(answer["png"])
             if not drawn.startswith(_BEGINNINGS[".png"]):
                 raise SpeciateError(Code.INTERNAL, "What was drawn is no image.")

@@ -17,7 +17,7 @@ const locks = navigator.locks ?? { request: (name, options, act) => act() };
 function listen() {
   const { job } = document.body.dataset, refresh = (each) => htmx.trigger(each, "told");
   const lock = job ? `run ${job.charCodeAt(job.length - 1) % 3}` : "pages";
-  let stream, waiting, stop, broke = false;
+  let stream, waiting, stop, broke = false, asks = false, pause = 2000;
   const hear = ([part, of]) => {
     if (part === "gap") { broke = true; return; } // until another tab hears
     if (part === "lost") { broke = true; notice.hidden = false; return; }
@@ -26,22 +26,33 @@ function listen() {
     if (dispatchEvent(new CustomEvent("told", { detail: part, cancelable: true }))) // a script of this page may know a shorter way
       parts().filter((each) => each.dataset.live.split(" ").includes(part)).forEach(refresh);
   };
-  const say = (part) => { hear([part, job]); channel.postMessage([part, job]); };
-  channel.onmessage = (event) => { if (!stream && !document.hidden) hear(event.data); };
+  const say = (part) => { hear([part, job]); channel.postMessage([lock, part, job]); };
+  channel.onmessage = ({ data: [from, ...told] }) => { // tabs with another lock hear another stream
+    if (stream || document.hidden || from !== lock) return;
+    if (told[0] === "found") begin();
+    hear(told);
+  };
   const begin = () => {
+    if (asks) return;
     waiting = new AbortController();
+    asks = true;
+    const asked = performance.now();
     locks.request(lock, { signal: waiting.signal }, () => new Promise((end) => {
+      if (performance.now() - asked > 50) say("gap"); // the tab before may have ended without a word
       stream = new EventSource(job ? `/events?job=${encodeURIComponent(job)}` : "/events");
       stream.onmessage = (event) => say(event.data);
-      stream.onopen = () => say("found");
+      stream.onopen = () => { pause = 2000; say("found"); };
       stream.onerror = () => {
         say("lost");
-        if (stream.readyState === EventSource.CLOSED) stop(); // refused: another tab may be signed in
+        if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
+        stop(); // refused: another tab may be signed in, and this one asks again later
+        setTimeout(() => { if (!document.hidden) begin(); }, pause);
+        pause = Math.min(2 * pause, 60000);
       };
-      stop = () => { stream.close(); stream = undefined; end(); };
+      stop = () => { stream.close(); stream = undefined; asks = false; end(); };
     })).catch(() => {}); // it was not needed any more
   };
-  const leave = () => { waiting.abort(); if (stream) { channel.postMessage(["gap"]); stop(); } };
+  const leave = () => { waiting.abort(); asks = false; if (stream) { channel.postMessage([lock, "gap"]); stop(); } };
   begin();
   document.addEventListener("visibilitychange", () => { // a hidden tab costs nothing
     leave();
