@@ -96,7 +96,7 @@ def compare_probabilities(expected: list[list[dict[str, Any]]], answers: list[Ra
 def numbers(theirs: list[Any], answers: list[RawAnswer]) -> None:
     found = [answer.output for answer in answers]
     assert max(found) - min(found) > 0.01
-    assert found == pytest.approx([each[0]["score"] for each in theirs], abs=CLOSE)
+    assert found == pytest.approx([each[0]["score"] for each in theirs], abs=CLOSE, rel=CLOSE)
 
 
 def texts(folder: Path, model: PublishedModel, media: list[str], answers: list[RawAnswer]) -> None:
