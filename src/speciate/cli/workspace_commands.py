@@ -30,7 +30,9 @@ def init(arguments: argparse.Namespace) -> int:
     root = workspace_path(arguments.workspace)
     if (root / "catalog.duckdb").exists() or (root / "settings.toml").exists():
         raise SpeciateError(
-            Code.CONFLICT, f"{root} is a workspace already; it was not touched.", "Its policy: speciate policy"
+            Code.CONFLICT,
+            f"{root} is a workspace already; it was not touched.",
+            f"Its policy: speciate policy; another one: speciate policy {arguments.policy}",
         )
     lock = _lock_workspace(root)
     require_local(root)
