@@ -196,7 +196,7 @@ class _Drawing:
     def __init__(self) -> None:
         self.asked = list[tuple[str, ...]]()
 
-    def ask(self, service: str, payload: dict[str, Any], patience: float) -> dict[str, str]:
+    def ask(self, service: str, payload: dict[str, Any], timeout: float, patience: float) -> dict[str, str]:
         self.asked.append(tuple(payload["ids"]))
         return {"png": base64.b64encode(b"\x89PNG" + "".join(payload["ids"]).encode()).decode()}
 
