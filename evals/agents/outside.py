@@ -1,11 +1,11 @@
 """A task for an agent that has a shell and no MCP client of its own: each command is one call, and all are counted.
 
-python -m evals.agents.outside begin leak-by-patient /tmp/one    # the start state; prints the wish in the user's words
-python -m evals.agents.outside tools /tmp/one                    # what a host shows: instructions and tools
-python -m evals.agents.outside prompt /tmp/one curate '{"data": "visits.csv"}'
-python -m evals.agents.outside call /tmp/one create_dataset '{"name": "visits", ...}'
-python -m evals.agents.outside read /tmp/one speciate://docs/index
-python -m evals.agents.outside end /tmp/one "the last message"   # judged through another door; result.json
+python -m evals.agents.outside begin leak-by-patient one     # the start state; prints the wish in the user's words
+python -m evals.agents.outside tools one                    # what a host shows: instructions and tools
+python -m evals.agents.outside prompt one curate '{"data": "visits.csv"}'
+python -m evals.agents.outside call one create_dataset '{"name": "visits", ...}'
+python -m evals.agents.outside read one speciate://docs/index
+python -m evals.agents.outside end one "the last message"   # judged through another door; result.json
 """
 
 from __future__ import annotations
