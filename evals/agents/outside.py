@@ -1,6 +1,6 @@
 """A task for an agent that has a shell and no MCP client of its own: each command is one call, and all are counted.
 
-python -m evals.agents.outside begin leak-by-patient one     # the start state; prints the wish in the user's words
+python -m evals.agents.outside begin leak-by-patient one    # the start state; prints the wish in the user's words
 python -m evals.agents.outside tools one                    # what a host shows: instructions and tools
 python -m evals.agents.outside prompt one curate '{"data": "visits.csv"}'
 python -m evals.agents.outside call one create_dataset '{"name": "visits", ...}'

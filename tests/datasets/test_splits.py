@@ -23,6 +23,7 @@ from speciate.datasets.splits import (
     assign_splits,
     components,
     count_leaks,
+    few_units_warnings,
     readmit_refused,
     strata,
 )
@@ -337,10 +338,11 @@ def test_few_independent_units_are_told_with_what_to_do(workspace: Workspace) ->
     assert report["split"]["units"] == 60
     assert f"only {report['split']['test_units']} independent unit(s) of 60" in said
     assert "fractions={'train': 0.5, 'validation': 0.1, 'test': 0.4}" in said
-    alike = tuple({**row, "feed": 0.0 if row["week"] == 1 else row["feed"]} for row in rows)
-    wider = {"train": 0.4, "validation": 0.2, "test": 0.4}
-    data.ingest(workspace, "alike", rows=alike, fractions=wider, **asked)
-    assert not [each for each in version(workspace.database, "alike").report["warnings"] if "larger share" in each]
+    audit = {"made_by": "speciate", "test_rows": 95, "test_units": 3, "units": 60, "test_groups": 23}
+    (joined,) = few_units_warnings(audit)
+    assert "equal or nearly equal rows join their 23 groups" in joined
+    assert "fractions=" not in joined, "a larger share would not part them"
+    assert few_units_warnings({**audit, "test_units": 20}) == []
 
 
 def test_shares_that_are_wanted_are_kept() -> None:
