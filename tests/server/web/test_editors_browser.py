@@ -185,12 +185,18 @@ def _hold(tab: Tab, across: float) -> None:
     tab.page.mouse.move(x + 3, y)
 
 
-def test_a_label_given_during_a_stroke_has_all_of_it(served: Served, tab: Tab) -> None:
+def _during_a_stroke(served: Served, tab: Tab) -> Any:
+    """The page of a street whose left half is road, while sky is being painted on its right half."""
     left = {"labels": ["road"], "size": [4, 4], "rle": [1, 2, 0, 2] * 4}
     _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, left)
     page = _queue(tab, "streets")
     page.click("[data-class=sky]")
     _hold(tab, 0.8)
+    return page
+
+
+def test_a_label_given_during_a_stroke_has_all_of_it(served: Served, tab: Tab) -> None:
+    page = _during_a_stroke(served, tab)
     page.keyboard.press("Enter")
     tab.until(lambda: page.query_selector("#undo"), "the label is held")
     served.pages.close()
@@ -214,11 +220,7 @@ def test_a_label_of_a_volume_given_during_a_stroke_keeps_what_this_slice_alone_h
 
 
 def test_keys_during_a_stroke_leave_the_shares_as_they_are(served: Served, tab: Tab) -> None:
-    left = {"labels": ["road"], "size": [4, 4], "rle": [1, 2, 0, 2] * 4}
-    _logged(served, "streets", "image-segmentation", "dice", ("road", "sky"), {"data": _png()}, left)
-    page = _queue(tab, "streets")
-    page.click("[data-class=sky]")
-    _hold(tab, 0.8)
+    page = _during_a_stroke(served, tab)
     page.keyboard.press("Space")
     page.keyboard.press("Shift+ArrowRight")
     page.mouse.up()
