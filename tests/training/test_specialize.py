@@ -99,8 +99,8 @@ def test_the_cheapest_method_comes_first() -> None:
     (request,) = _requests()
     assert (request.step, request.kind) == ("train/classical", "train")
     assert request.spec["name"] == "taste-model"
-    assert request.spec["budget_minutes"] == 1
-    assert request.run_seconds == 60 + 30 + 300, "without a model there is nothing: reading may take its time"
+    assert request.spec["budget_minutes"] == pytest.approx(0.9), "a tenth is the evaluation's"
+    assert request.run_seconds == 54 + 30 + 300, "without a model there is nothing: reading may take its time"
 
 
 def test_nothing_is_asked_while_a_child_lives() -> None:
@@ -112,8 +112,8 @@ def test_a_dearer_method_follows_where_the_target_is_not_surely_met() -> None:
     assert request.step == "train/probe-minilm"
     assert request.spec["base_model"] == "pkg:minilm"
     assert request.spec["dataset"] == "reviews@v1"  # all candidates learn from the version that the first one saw
-    assert request.spec["budget_minutes"] == pytest.approx(58 / 60)
-    assert request.run_seconds == 58 + 30
+    assert request.spec["budget_minutes"] == pytest.approx(52 / 60)
+    assert request.run_seconds == 52 + 30
 
 
 def test_the_cascade_stops_where_the_whole_interval_reaches_the_target() -> None:
@@ -149,7 +149,7 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     ended = _end(trained, _evaluated("inconclusive"), spec=slow).result["ended"]
     assert ended["reason"] == "budget"
     assert ended["skipped"] == [
-        {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 58 s were left"}
+        {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 52 s were left"}
     ]
     late = _end(_trained(value=0.85, seconds=90), _evaluated("inconclusive"), spec=SPEC).result["ended"]
     assert (late["reason"], late.get("skipped")) == ("budget", None), "nothing is known of what the rest would need"
@@ -463,7 +463,8 @@ def test_the_recipe_of_another_model_is_tried_first_and_stands_for_the_way_that_
     (request,) = _requests(spec=spec)
     assert request.step == "train/like-old-v3"
     assert request.spec == {
-        "name": "taste-model", "dataset": "reviews", "use_case": "taste", "budget_minutes": 1, "like": "old@v3",
+        "name": "taste-model", "dataset": "reviews", "use_case": "taste", "budget_minutes": pytest.approx(0.9),
+        "like": "old@v3",
     }  # fmt: skip
     made = _trained("probe").model_copy(update={"step": request.step, "spec": request.spec})
     (request,) = _requests(made, spec=spec)
@@ -599,6 +600,13 @@ def _refused(
 
 
 LUCKY = _trained(value=0.97, half=0.02)
+
+
+def test_a_pass_is_sure_only_at_the_level_that_published_models_beside_it_leave() -> None:
+    race = _child("race", "race", result={"survivors": [f"hf:org/m{n}" for n in range(9)]})
+    just = _trained(value=0.965, half=0.03)
+    assert _requests(just, spec=LONGER)[0].kind == "evaluate"
+    assert _requests(race, just, spec=LONGER)[0].step == "train/probe-minilm"
 
 
 def test_the_search_goes_on_where_a_sure_pass_was_none() -> None:

@@ -45,7 +45,14 @@ from speciate.training.cascade.candidates import (
     with_like,
 )
 from speciate.training.cascade.result import failed, outcome, without_verdict
-from speciate.training.cascade.search import GRACE_SECONDS, may_go_on, next_training, skipped_candidates, to_judge
+from speciate.training.cascade.search import (
+    GRACE_SECONDS,
+    may_go_on,
+    next_training,
+    seconds_for_training,
+    skipped_candidates,
+    to_judge,
+)
 from speciate.training.planning.available_methods import (
     available_candidates,
     check_candidate,
@@ -95,6 +102,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         for candidate in ways or [Candidate(method="classical")]
     ]
     known = [each.seconds for each in plans if each.seconds is not None]
+    skipped = skipped_candidates(spec, ways, seconds_for_training(spec, []))
     return Plan(
         resources=Resources(cpu=0),
         seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
@@ -107,7 +115,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
-            **({"skipped": skipped} if (skipped := skipped_candidates(spec, ways, 60 * spec.budget_minutes)) else {}),
+            **(
+                {"skipped": skipped}
+                if (skipped := skipped_candidates(spec, ways, seconds_for_training(spec, [])))
+                else {}
+            ),
             **({"warnings": warnings} if (warnings := _warnings(workspace, version, use_case)) else {}),
         },
     )
@@ -188,7 +200,7 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
 def _next_published(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
     if not spec.published or any(child.step.startswith(TRAIN_STEP) for child in children):
         return []
-    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
+    left = seconds_for_training(spec, children)
     return next_published(
         children, spec.published, use_case=spec.use_case, dataset=spec.dataset, max_bytes=spec.max_bytes,
         seed=spec.seed, seconds_left=left, grace=GRACE_SECONDS,

@@ -19,7 +19,14 @@ from speciate.training.cascade.candidates import (
     looks_at_test,
     trained_candidates,
 )
-from speciate.training.cascade.search import adequate, search_ended, skipped_candidates, untried, validation_rank
+from speciate.training.cascade.search import (
+    adequate,
+    search_ended,
+    seconds_for_training,
+    skipped_candidates,
+    untried,
+    validation_rank,
+)
 from speciate.training.planning import when_to_stop
 from speciate.training.planning.published_steps import published_report, race_survivors
 from speciate.training.planning.shortlist import (
@@ -68,7 +75,7 @@ def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, obje
     """Why the search for a model ended, what was not tried for that, and what more labels would do."""
     before = _before_evaluation(children)
     reason = search_ended(spec, before) or "all_tried"
-    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in before)
+    left = seconds_for_training(spec, before)
     skipped = skipped_candidates(spec, untried(spec, children), left) if reason == "budget" else []
     curves = [one.report["learning_curve"] for one in trained_candidates(children) if one.report.get("learning_curve")]
     return {

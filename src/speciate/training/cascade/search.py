@@ -26,6 +26,7 @@ from speciate.training.cascade.candidates import (
     with_like,
 )
 from speciate.training.planning import when_to_stop
+from speciate.training.planning.published_steps import race_survivors
 from speciate.training.planning.shortlist import (
     SHORTLIST_STEP,
     comparable_base_models,
@@ -40,15 +41,23 @@ GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
+_EVALUATION_SHARE, _EVALUATION_MOST = 0.1, 60.0
+"""Of the budget, and in seconds: what trainings leave for the evaluation that follows them."""
 _READING_SECONDS = 300.0
 """What a training may take beyond its budget while there is no model yet: reading examples does not count to a budget,
 and a limit that passes meanwhile would leave nothing at all."""
 
 
+def seconds_for_training(spec: SpecializeSpec, children: Sequence[Child]) -> float:
+    """What is left of the budget for another training and the evaluation after it, without that evaluation's share."""
+    budget = 60 * spec.budget_minutes
+    return budget - min(_EVALUATION_SHARE * budget, _EVALUATION_MOST) - sum(child.run_seconds for child in children)
+
+
 def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
     """The cheapest way that was not tried, unless what was found is enough or the budget is spent."""
     trained, tried = trained_candidates(children), {child.step for child in children}
-    left = 60 * spec.budget_minutes - sum(child.run_seconds for child in children)
+    left = seconds_for_training(spec, children)
     begun = any(step.startswith(TRAIN_STEP) for step in tried)
     if begun and (left < _LEAST_SECONDS or search_ended(spec, children) in ("sure_pass", "out_of_reach")):
         return []
@@ -141,8 +150,11 @@ def _chance(candidate: TrainedCandidate, test_examples: int | None, level: float
 
 
 def _level(spec: SpecializeSpec, children: Sequence[Child], judged: int) -> float:
-    """Level of the intervals of the next verdict, on so many candidates at once."""
-    before = len(judged_models(children) & {one.model for one in trained_candidates(children)})
+    """Level of the intervals of the next verdict, on so many own candidates at once; the published models that came
+    through their race are judged beside them in the first one."""
+    published = race_survivors(children)
+    before = len(judged_models(children) & {*published, *(one.model for one in trained_candidates(children))})
+    judged += 0 if looks_at_test(children) else len(published)
     return level_for(judged, spec.looks.model_copy(update={"candidates": spec.looks.candidates + before}))
 
 
@@ -196,7 +208,7 @@ def measured_of(candidate: TrainedCandidate) -> when_to_stop.Measured | None:
 
 def search_ended(spec: SpecializeSpec, children: Sequence[Child]) -> when_to_stop.EndReason | None:
     """Why no further training is begun; None while one is. `budget` also where none of those left can end in time."""
-    trained, left = trained_candidates(children), 60 * spec.budget_minutes - sum(c.run_seconds for c in children)
+    trained, left = trained_candidates(children), seconds_for_training(spec, children)
     judged, luck = judged_models(children), _luck(children)
     level = _level(spec, children, len(to_judge(spec, children)))
     fresh = [one for one in trained if one.model not in judged]
