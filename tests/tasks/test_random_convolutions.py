@@ -22,16 +22,19 @@ def _noise(count: int, channels: int, steps: int, seed: int = 0) -> list[Example
 
 def test_a_result_is_that_of_the_kernel_written_out() -> None:
     examples = _noise(3, 1, 40)
-    made = Convolutions.fit(examples)
-    plan = made._plan
+    plan = Convolutions.fit(examples)._plan
     block = np.stack([each.media for each in examples])
-    for place, (_, valid, result) in enumerate(random_convolutions._results(plan, block)):
-        dilation, kernel = plan.dilations[place // len(KERNELS)], KERNELS[place % len(KERNELS)]
-        weights = [2.0 if index in kernel else -1.0 for index in range(9)]
-        padded = np.pad(block[:, 0].astype(np.float64), ((0, 0), (4 * dilation, 4 * dilation)))
-        wanted = sum(w * padded[:, index * dilation : index * dilation + 40] for index, w in enumerate(weights))
-        np.testing.assert_allclose(result, wanted, atol=1e-4)
-        assert np.arange(40)[valid].size > 0
+    seen = set()
+    for place, dilation in enumerate(plan.dilations.tolist()):
+        for kernels, valid, results in random_convolutions._results(plan, place, block):
+            for number, result in zip(kernels.tolist(), results, strict=True):
+                weights = [2.0 if index in KERNELS[number] else -1.0 for index in range(9)]
+                padded = np.pad(block[:, 0].astype(np.float64), ((0, 0), (4 * dilation, 4 * dilation)))
+                wanted = sum(w * padded[:, index * dilation : index * dilation + 40] for index, w in enumerate(weights))
+                np.testing.assert_allclose(result, wanted, atol=1e-4)
+                assert np.arange(40)[valid].size > 0
+                seen.add((dilation, number))
+    assert len(seen) == len(plan.dilations) * len(KERNELS)
 
 
 def test_there_are_as_many_features_as_the_authors_have_and_they_come_back_from_arrays() -> None:

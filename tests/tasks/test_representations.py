@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,22 @@ def test_what_several_learners_read_is_encoded_once() -> None:
     assert once.encode(read) is once.encode(list(read))
     assert (once.encode(read[:2]) != inner.encode(read[:2])).nnz == 0
     assert once.settings() == inner.settings()
+
+
+def test_parts_of_examples_that_are_known_are_taken_from_all_of_them() -> None:
+    read = [Example(str(i), text, None, str(i), "train", {}) for i, text in enumerate(["one ship", "two ships", "no"])]
+    asked = list[int]()
+
+    class Counted(Documents):
+        def encode(self, examples: Sequence[Example]) -> Any:
+            asked.append(len(examples))
+            return super().encode(examples)
+
+    inner = Counted.fit(read, "text", ngram_choices("text")[1])
+    once = Remembered(inner, read)
+    for part in (read[2:], read[:2], read[::-1]):
+        assert (once.encode(part) != Documents.encode(inner, part)).nnz == 0
+    assert asked == [3]
+    fresh = [read[0], Example("new", "two ships", None, "new", "test", {})]
+    assert (once.encode(fresh) != Documents.encode(inner, fresh)).nnz == 0
+    assert asked == [3, 2]

@@ -64,3 +64,20 @@ def test_a_label_of_two_examples_is_in_each_part_of_a_learning_curve(workspace: 
         )  # fmt: skip
         points = made["report"]["learning_curve"]["points"]
         assert [count for count, _ in points] == [TRAIN // 4, TRAIN // 2, TRAIN]
+
+
+def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(workspace: Workspace) -> None:
+    random, n = np.random.default_rng(3), 40
+    odd = np.arange(n + 20) % 2
+    series = random.normal(size=(n + 20, 1, 40)) + 0.5 * odd[:, None, None] * np.sin(np.arange(40) / 2)
+    make_dataset(
+        workspace, "waves", "time-series", {"series": series.tolist()}, labels=[f"kind {each}" for each in odd],
+        splits=["train"] * n + ["test"] * 20, inputs=["series"],
+    )  # fmt: skip
+    define(workspace, "kinds", "time-series-classification", 0.9)
+    made = train_now(workspace, job="job-w", name="w", dataset="waves", method="classical", use_case="kinds")
+    rows = {row["name"]: row for row in made["report"]["candidates"]}
+    (chosen,) = (name for name, row in rows.items() if row["chosen"])
+    best = max(row["value"] for row in rows.values())
+    assert chosen == "mean of 0.5 convolutions of both: ridge and 0.5 interval quantiles: trees"
+    assert best - made["report"]["validation"]["standard_error"] <= rows[chosen]["value"] < best, "luck of the others"

@@ -20,8 +20,8 @@ from speciate.tasks.task import Arrays, Representation, RepresentationSettings
 _REBUILD: Mapping[str, type[Any]] = {
     "documents": Documents, "convolutions": Convolutions, "competing convolutions": CompetingConvolutions,
 }  # fmt: skip
-_MOST_KEPT_BYTES, _MOST_KEPT = 64 << 20, 2
-"""Most bytes of a matrix that is kept, and most matrices."""
+_MOST_KEPT_BYTES, _MOST_SHARED_BYTES, _MOST_KEPT = 64 << 20, 256 << 20, 2
+"""Most bytes of a matrix that is kept, of one whose parts are asked for, and most matrices."""
 
 
 class Joined:
@@ -59,16 +59,25 @@ class Joined:
 class Remembered:
     """A representation that several groups of learners use: what it last encoded is not computed anew."""
 
-    def __init__(self, inner: Representation) -> None:
-        self._inner = inner
+    def __init__(self, inner: Representation, every: Sequence[Example] = ()) -> None:
+        """`every`: examples of which parts will be asked for, such as folds: they are encoded once, all together."""
+        self._inner, self._every = inner, every
+        self._places = {example.id: place for place, example in enumerate(every)}
         self._kept: dict[tuple[str, ...], Any] = {}
 
     def encode(self, examples: Sequence[Example]) -> Any:
         key = tuple(example.id for example in examples)
+        if self._every and self._places.keys() >= set(key):
+            whole = self._encoded(self._every, tuple(self._places))
+            return whole[[self._places[each] for each in key]]
+        return self._encoded(examples, key)
+
+    def _encoded(self, examples: Sequence[Example], key: tuple[str, ...]) -> Any:
         if key not in self._kept:
             made = self._inner.encode(examples)
             size = made.data.nbytes if hasattr(made, "indptr") else made.nbytes
-            if size > _MOST_KEPT_BYTES:
+            if size > (_MOST_SHARED_BYTES if len(key) == len(self._every) else _MOST_KEPT_BYTES):
+                self._every = ()
                 return made
             self._kept = dict([*self._kept.items(), (key, made)][-_MOST_KEPT:])
         return self._kept[key]

@@ -27,6 +27,7 @@ _LENGTH = 9
 """Weights of a kernel."""
 KERNELS = tuple(combinations(range(_LENGTH), 3))
 """Places at which each kernel has a 2."""
+_PLACES = np.array(KERNELS)
 _MOST_PER_KERNEL, _LEAST_PER_KERNEL, _MOST_DILATIONS = 119, 12, 32
 """84 times 119 features are the authors' 9,996."""
 _WORK = 40_000_000_000
@@ -34,7 +35,7 @@ _WORK = 40_000_000_000
 _SHORTEST = 10
 """Steps."""
 _CHUNK = 4_000_000
-"""Values of a block, some 16 MB."""
+"""Results of kernels that are held at once, some 16 MB."""
 _GOLDEN = (5**0.5 + 1) / 2
 
 Series = npt.NDArray[np.float32]
@@ -76,7 +77,7 @@ class Convolutions:
             check_channels(each, channels)
             by_length[each.shape[1]].append(place)
         for length, places in by_length.items():
-            size = max(1, _CHUNK // (length * channels))
+            size = max(1, _CHUNK // (len(KERNELS) * length * channels))
             for start in range(0, len(places), size):
                 chosen = places[start : start + size]
                 found[chosen] = self._shares(np.stack([series[place] for place in chosen]))
@@ -84,13 +85,17 @@ class Convolutions:
 
     def _shares(self, block: Series) -> npt.NDArray[np.float32]:
         """(N, C, T) -> (N, features)"""
-        found, place = np.empty((len(block), len(self._thresholds)), np.float32), 0
-        for count, valid, result in _results(self._plan, block):
-            kept = np.ascontiguousarray(result[:, valid])
-            for _ in range(count):
-                above = np.count_nonzero(kept > self._thresholds[place], axis=1)
-                found[:, place] = above / kept.shape[1]
-                place += 1
+        found, first = np.empty((len(block), len(self._thresholds)), np.float32), 0
+        for place, count in enumerate(self._plan.counts.tolist()):
+            last = first + count * len(KERNELS)
+            thresholds = self._thresholds[first:last].reshape(len(KERNELS), count)
+            own = found[:, first:last].reshape(len(block), len(KERNELS), count)
+            for kernels, valid, result in _results(self._plan, place, block):
+                kept = np.ascontiguousarray(result[:, :, valid])
+                for number in range(count):
+                    above = np.count_nonzero(kept > thresholds[kernels, number, None, None], axis=2)
+                    own[:, kernels, number] = above.T / kept.shape[2]
+            first = last
         return found
 
     def settings(self) -> RepresentationSettings:
@@ -147,40 +152,46 @@ def _thresholds(plan: _Plan, series: Sequence[Series], generator: np.random.Gene
     """Thresholds (F,): for each feature a quantile of the results on a training series. Quantiles follow the golden
     ratio, so that they spread evenly."""
     drawn = generator.integers(len(series), size=(len(plan.dilations), len(KERNELS)))
-    found, before = list[npt.NDArray[np.float32]](), 0
+    found, first = np.empty(int(plan.counts.sum()) * len(KERNELS), np.float32), 0
     for place, count in enumerate(plan.counts.tolist()):
-        one = _Plan(plan.dilations[place : place + 1], plan.counts[place : place + 1], plan.members[place : place + 1])
-        results = dict[int, list[tuple[slice, Series]]]()
-        for kernel, chosen in enumerate(drawn[place].tolist()):
-            if chosen not in results:
-                made = _results(one, series[chosen][None], place)
-                results[chosen] = [(valid, result[0]) for _, valid, result in made]
-            valid, result = results[chosen][kernel]
-            shares = (np.arange(before + 1, before + count + 1) * _GOLDEN) % 1
-            found.append(np.quantile(result[valid], shares).astype(np.float32))
-            before += count
-    return np.concatenate(found)
+        last = first + count * len(KERNELS)
+        own = found[first:last].reshape(len(KERNELS), count)
+        shares = (np.arange(first + 1, last + 1).reshape(own.shape) * _GOLDEN) % 1
+        for chosen in np.unique(drawn[place]).tolist():
+            for kernels, valid, result in _results(plan, place, series[chosen][None], drawn[place] == chosen):
+                for kernel, made in zip(kernels.tolist(), result, strict=True):
+                    own[kernel] = np.quantile(made[0, valid], shares[kernel])
+        first = last
+    return found
 
 
-def _results(plan: _Plan, block: Series, first_place: int = 0) -> Iterator[tuple[int, slice, Series]]:
-    """For each dilation and kernel: how many features it has, the places that count, and what it gives at each place.
+def _results(
+    plan: _Plan, place: int, block: Series, wanted: npt.NDArray[np.bool_] | None = None
+) -> Iterator[tuple[npt.NDArray[np.int64], slice, Series]]:
+    """Of the kernels at one dilation: some of them, the places that count for those, and what they give at each place.
 
-    `block`: (N, C, T); results: (N, T). Every other kernel counts only places at which it lies inside the series.
-    `first_place`: where the plan's first dilation stands in the whole one.
+    `block`: (N, C, T); results: (kernels, N, T). Every other kernel counts only places at which it lies inside the
+    series. `wanted`: (84,) the kernels, else all of them.
     """
-    steps = block.shape[2]
-    for place, dilation in enumerate(plan.dilations.tolist()):
-        moved = [_moved(block, (index - _LENGTH // 2) * dilation) for index in range(_LENGTH)]
-        below = -np.add.reduce(moved)
-        edge = _LENGTH // 2 * dilation
-        inside = slice(edge, steps - edge) if steps > 2 * edge else slice(None)
-        for kernel, (first, second, third) in enumerate(KERNELS):
-            channels = np.flatnonzero(plan.members[place, kernel])
-            result = np.zeros((len(block), steps), np.float32)
-            for channel in channels.tolist():
-                raised = moved[first][:, channel] + moved[second][:, channel] + moved[third][:, channel]
-                result += below[:, channel] + 3 * raised
-            yield int(plan.counts[place]), slice(None) if (first_place + place + kernel) % 2 == 0 else inside, result
+    steps, dilation, members = block.shape[2], int(plan.dilations[place]), plan.members[place]
+    moved = np.stack([_moved(block, (index - _LENGTH // 2) * dilation) for index in range(_LENGTH)])
+    below = -np.add.reduce(moved)
+    edge = _LENGTH // 2 * dilation
+    inside = slice(edge, steps - edge) if steps > 2 * edge else slice(None)
+    every = np.arange(len(KERNELS))
+    every = every if wanted is None else every[wanted]
+    at_once = max(1, _CHUNK // (len(block) * steps))
+    for side, valid in ((0, slice(None)), (1, inside)):
+        kernels = every[(place + every) % 2 == side]
+        for start in range(0, len(kernels), at_once):
+            some = kernels[start : start + at_once]
+            result = np.zeros((len(some), len(block), steps), np.float32)
+            for channel in range(block.shape[1]):
+                adds = np.flatnonzero(members[some, channel])
+                first, second, third = _PLACES[some[adds]].T
+                raised = moved[first, :, channel] + moved[second, :, channel] + moved[third, :, channel]
+                result[adds] += below[:, channel] + 3 * raised
+            yield some, valid, result
 
 
 def _moved(block: Any, by: int) -> Any:

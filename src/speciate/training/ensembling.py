@@ -51,10 +51,13 @@ class ChosenMembers(NamedTuple):
         return self.loss < (1 - _LEAST_GAIN) * self.loss_of_best
 
 
-def select_members(candidates: Sequence[HeldScores], targets: Any, best: int, metric: str) -> ChosenMembers | None:
+def select_members(
+    candidates: Sequence[HeldScores], targets: Any, best: int, metric: str, together: Sequence[int] = ()
+) -> ChosenMembers | None:
     """None where the task has no mean, there are too few examples, or no other member helps the best one.
 
     `targets`: of the held-out examples, as the task head encodes them. `best`: the place of the best candidate.
+    `together`: places of the members, each with the same weight, where they are settled.
     """
     family = candidates[best].task_head.family
     averaged = _AVERAGED.get(family)
@@ -69,7 +72,8 @@ def select_members(candidates: Sequence[HeldScores], targets: Any, best: int, me
     def loss(mean: npt.NDArray[np.float64]) -> float:
         return _loss(mean, targets, averaged, absolute=is_absolute(metric))
 
-    found = choose_members(answers, loss, _MOST_MEMBERS)
+    own = [usable.index(place) for place in together or ()]
+    found = choose_members(answers, loss, _MOST_MEMBERS) if not own else {place: 1 / len(own) for place in own}
     if len(found) < 2:
         return None
     mean = sum(weight * answers[place] for place, weight in found.items())

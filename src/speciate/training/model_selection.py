@@ -20,6 +20,7 @@ from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.statistics import Estimate
 from speciate.models.blend import Averaged, Blend, Member, answers_of
 from speciate.models.estimators import Estimator
+from speciate.tasks.joined_representations import Remembered
 from speciate.tasks.predictor import TrainedPredictor
 from speciate.tasks.several_representations import Several, can_be_kept
 from speciate.tasks.task import (
@@ -29,7 +30,7 @@ from speciate.tasks.task import (
     UnsuitableRepresentation,
 )
 from speciate.training import arrived_rows, decision_shift
-from speciate.training.ensembling import HeldScores, select_members
+from speciate.training.ensembling import ChosenMembers, HeldScores, select_members
 from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
 from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
@@ -65,6 +66,11 @@ class LearnerGroup(NamedTuple):
     learners: tuple[Learner, ...]
     sees: int = 1
     """Parts of a mixed row."""
+    usual: bool = False
+    """Whether it belongs to the mean that is the best guess before anything was measured: it was that on most of the
+    data sets of evals/LOG.md."""
+    shared: bool = False
+    """Whether folds share one representation: it is costly, looks at no label and learns next to nothing."""
 
 
 class CandidateResult(NamedTuple):
@@ -177,6 +183,32 @@ def select_best(
     """
     sign = find_metric(context.payload.objective.metric).sign
     total = sum(len(group.learners) for group in groups)
+    best, near, tried, every = _try_each(context, groups, folds, sign, total, ensemble=ensemble)
+    decided = _decide_between(context, near, folds, sign, _seconds(near, tried)) if len(near) > 1 else None
+    best = decided or best
+    for mean in (_mean_of_several, _usual_mean) if len(every) > 1 else ():
+        started = time.monotonic()
+        if context.seconds_left > 0 and (found := mean(context, every, best, sign)) is not None:
+            best = found
+            tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
+    best = _weighed(context, best, tried, folds, sign) if refit else best
+    context.progress(total, total, "candidates", f"{best.name} is the best")
+    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+
+
+class _Tried(NamedTuple):
+    best: _EvaluatedLearner
+    near: list[_EvaluatedLearner]
+    """Those that it is not told apart from."""
+    rows: list[CandidateResult]
+    every: list[_EvaluatedLearner]
+    """Those that a mean may have; none without `ensemble`."""
+
+
+def _try_each(
+    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, sign: int, total: int, *, ensemble: bool
+) -> _Tried:
+    """Until the budget ends. INVALID where none can be tried."""
     best: _EvaluatedLearner | None = None
     near, of_parts = list[_EvaluatedLearner](), any(group.sees > 1 for group in groups)
     tried: list[CandidateResult] = []
@@ -188,8 +220,8 @@ def select_best(
         context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
         try:
             with context.meter.stage("preparing"):
-                parts, whole = _prepare(context, group, folds)
-        except UnsuitableRepresentation as error:
+                parts, whole = _prepare(context, group, folds, begun=best is not None)
+        except (UnsuitableRepresentation, _NotTried) as error:
             tried += [
                 CandidateResult(f"{group.name}: {learner.name}", 0.0, None, str(error)) for learner in group.learners
             ]
@@ -199,13 +231,17 @@ def select_best(
             context.checkpoint()
             name, started = f"{group.name}: {learner.name}", time.monotonic()
             context.progress(len(tried), total, "candidates", name)
-            reason = _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context)
-            if reason:
-                tried.append(CandidateResult(name, 0.0, None, reason))
-                _log.info("%s: not tried: %s", name, reason)
+            try:
+                if reason := _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context):
+                    raise _NotTried(reason)
+                with context.meter.stage("training"):
+                    evaluated = _evaluate_learner(
+                        context, name, group, whole, learner, parts, sign, begun=best is not None
+                    )
+            except _NotTried as error:
+                tried.append(CandidateResult(name, time.monotonic() - started, None, str(error)))
+                _log.info("%s: not tried: %s", name, error)
                 continue
-            with context.meter.stage("training"):
-                evaluated = _evaluate_learner(context, name, group, whole, learner, parts, sign)
             seconds, value = time.monotonic() - started, evaluated.estimate.value
             tried.append(CandidateResult(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
@@ -221,17 +257,7 @@ def select_best(
             "Or on fewer or other examples.",
             next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
         )
-    decided = _decide_between(context, near, folds, sign, _seconds(near, tried)) if len(near) > 1 else None
-    best = decided or best
-    if len(every) > 1 and context.seconds_left > 0:
-        started = time.monotonic()
-        mean_of = _mean_of_several(context, every, best, sign)
-        if mean_of is not None:
-            best = mean_of
-            tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
-    best = _weighed(context, best, tried, folds, sign) if refit else best
-    context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    return _Tried(best, near, tried, every)
 
 
 _SURER = 0.02
@@ -478,6 +504,11 @@ def _out_of_fold(
     """What it answers to each of these examples where it did not learn from it. None where no fold can be made, or the
     budget ended."""
     scores, held = [], list[Example]()
+    common = [each.group for each in _singles(one) if each.group.shared]
+    try:
+        shared = {group.name: Remembered(group.represent(examples), examples) for group in common}
+    except UnsuitableRepresentation:
+        return None
     for learn, judge in context.folded(examples, folds):
         context.checkpoint()
         if context.over_budget:
@@ -485,7 +516,10 @@ def _out_of_fold(
         context.progress(len(held), len(examples), "examples", f"{one.name}: out of fold")
         with context.meter.stage("training"):
             try:
-                fresh = {each.group.name: each.group.represent(learn) for each in _singles(one)}
+                fresh = {
+                    each.group.name: shared.get(each.group.name) or each.group.represent(learn)
+                    for each in _singles(one)
+                }
             except UnsuitableRepresentation:
                 return None
             made = _learned_from(context, one, learn, fresh)
@@ -600,13 +634,27 @@ def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingConte
     return learner.refuse(rows, columns, len(context.task_head.labels) or 1)
 
 
-def _prepare(context: TrainingContext, group: LearnerGroup, folds: int) -> tuple[list[Division], Representation | None]:
+class _NotTried(Exception):
+    """Why a candidate was not tried, or not to its end."""
+
+
+def _prepare(
+    context: TrainingContext, group: LearnerGroup, folds: int, *, begun: bool
+) -> tuple[list[Division], Representation | None]:
     """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
 
-    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole.
+    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole; and _NotTried, where
+    something was tried before (`begun`).
     """
-    parts = list(context.parts(group.represent, folds))
-    return parts, None if context.validation else group.represent(context.train)
+    whole = None if context.validation else group.represent(context.train)
+    if whole is not None and group.shared:
+        whole = Remembered(whole, context.train)
+    parts = list[Division]()
+    for part in context.parts((lambda learn: whole) if whole is not None and group.shared else group.represent, folds):
+        parts.append(part)
+        if begun and context.over_budget:
+            raise _NotTried(_OVER_BUDGET)
+    return parts, whole
 
 
 def _evaluate_learner(
@@ -617,9 +665,15 @@ def _evaluate_learner(
     learner: Learner,
     parts: Sequence[Division],
     sign: int,
+    *,
+    begun: bool,
 ) -> _EvaluatedLearner:
-    """Learn on each part's one side, be judged on the other."""
-    fitted = [learner.learn(part.inputs, part.targets, context.payload.spec.seed) for part in parts]
+    """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
+    fitted = list[Estimator]()
+    for part in parts:
+        if fitted and begun and context.over_budget:
+            raise _NotTried(_OVER_BUDGET)
+        fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed))
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
@@ -662,30 +716,70 @@ def _mean_of_several(
 ) -> _EvaluatedLearner | None:
     """None unless it is better than the best candidate by the metric, or as good and surer by its probabilities."""
     kept = [one for one in tried if can_be_kept(one.representation)]
+    found = _members(context, kept, best)
+    if found is None:
+        return None
+    mean = _as_mean(context, kept, found, best, sign)
+    perfect = _is_share(context) and sign > 0 and best.estimate.value >= 1
+    surer = mean.standing == best.standing and found.is_surer and not perfect
+    return mean if mean.standing > best.standing or surer else None
+
+
+def _usual_mean(
+    context: TrainingContext, tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner, sign: int
+) -> _EvaluatedLearner | None:
+    """The mean of the usual groups, unless something is surely better, by more than one standard error: few examples
+    tell many candidates apart by luck. A usual one that is always right needs no other beside it."""
+    if best.group.usual and not best.members and best.estimate.value >= 1 and _is_share(context):
+        return None
+    usual: dict[str, _EvaluatedLearner] = {}
+    for one in tried:
+        if one.group.usual and can_be_kept(one.representation):
+            leader = usual.get(one.group.name)
+            usual[one.group.name] = one if leader is None or one.standing > leader.standing else leader
+    kept = list(usual.values())
+    found = _members(context, kept, kept[0], range(len(kept))) if len(kept) > 1 else None
+    if found is None or {id(each.of) for each in best.members} == set(map(id, kept)):
+        return None
+    mean, error = _as_mean(context, kept, found, kept[0], sign), best.estimate.standard_error
+    least = best.standing - (error if math.isfinite(error) else 0.0)
+    return mean if mean.standing >= least else None
+
+
+def _is_share(context: TrainingContext) -> bool:
+    return find_metric(context.payload.objective.metric).is_share
+
+
+def _members(
+    context: TrainingContext, kept: Sequence[_EvaluatedLearner], best: _EvaluatedLearner, together: Sequence[int] = ()
+) -> ChosenMembers | None:
     names = [one.name for one in kept]
     if best.name not in names:
         return None
+    held = [HeldScores(one.scores, one.task_head, one.estimator) for one in kept]
+    metric = context.payload.objective.metric
+    return select_members(held, context.targets(best.held), names.index(best.name), metric, together)
+
+
+def _as_mean(
+    context: TrainingContext,
+    kept: Sequence[_EvaluatedLearner],
+    found: ChosenMembers,
+    best: _EvaluatedLearner,
+    sign: int,
+) -> _EvaluatedLearner:
+    """`best`: a member, or what was the best by itself."""
     held = best.held
-    targets, metric = context.targets(held), context.payload.objective.metric
-    found = select_members(
-        [HeldScores(one.scores, one.task_head, one.estimator) for one in kept], targets, names.index(best.name), metric
-    )
-    if found is None:
-        return None
-    task_head = context.task_head.calibrated(found.scores, targets)
+    task_head = context.task_head.calibrated(found.scores, context.targets(held))
     shift = _shift_for(context, found.scores, held)
     estimate = measure(context, task_head, held, found.scores if shift is None else found.scores + shift)
-    standing = _standing(sign, estimate.value)
-    perfect = find_metric(metric).is_share and sign > 0 and best.estimate.value >= 1
-    if not (standing > best.standing or (standing == best.standing and found.is_surer and not perfect)):
-        return None
     members = tuple(
         _Weighted(kept[place], weight, found.temperatures[place]) for place, weight in found.weights.items()
     )
     mean = best._replace(
         name=f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}", members=members,
-        averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate, standing=standing,
-        shift=shift,
+        averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate,
+        standing=_standing(sign, estimate.value), shift=shift,
     )  # fmt: skip
     if best.fitted is None:
         return mean

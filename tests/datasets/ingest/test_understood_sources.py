@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -288,3 +290,18 @@ def test_a_file_that_cannot_be_used_has_the_group_of_its_name_too(workspace: Wor
     assert found["p3_empty.png"] == ("p3", "error")
     assert found["p1_first.png"] == ("p1", "ok")
     assert {group for name, (group, _) in found.items() if name.startswith("p1")} == {"p1"}
+
+
+def test_columns_of_lists_that_are_named_are_the_channels_of_one_series(workspace: Workspace, tmp_path: Path) -> None:
+    source = tmp_path / "moves"
+    source.mkdir()
+    steps = np.random.default_rng(0).normal(size=(3, COUNT, 16))
+    columns = {name: values.tolist() for name, values in zip(("x", "y", "z"), steps, strict=True)}
+    pq.write_table(pa.table({**columns, "label": ["a", "b"] * (COUNT // 2)}), source / "moves.parquet")
+    made = data.ingest(workspace, "set", source=source, modality="time-series", inputs=("z", "x"))
+    assert made.inputs == ("series",)
+    stored = version_rows.read(workspace.folders, made, ["series", "y"]).to_pylist()
+    wanted = [{"series": [z.tolist(), x.tolist()], "y": y.tolist()} for x, y, z in zip(*steps, strict=True)]
+    assert sorted(map(str, stored)) == sorted(map(str, wanted))
+    with pytest.raises(SpeciateError, match="names 'w', and the source has no such column"):
+        data.ingest(workspace, "other", source=source, modality="time-series", inputs=("x", "w"))

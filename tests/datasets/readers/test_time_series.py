@@ -111,6 +111,17 @@ def test_lists_in_several_columns_are_channels() -> None:
     ]
 
 
+def test_named_lists_are_the_channels_in_their_order_and_the_others_stay() -> None:
+    table = pa.table({"x": [[1.0, 2.0]], "y": [[4.0, 5.0]], "z": [[7.0, 8.0]], "label": ["a"]})
+
+    def shaped(*channels: str) -> list[Any]:
+        return reshape_series(table, Reader(), "time-series", Path("t"), None, channels).to_pylist()
+
+    assert shaped("z", "x") == [{"y": [4, 5], "label": "a", "series": [[7, 8], [1, 2]]}]
+    assert shaped("y") == table.to_pylist() == shaped("x", "typo")
+    assert shaped("series") == [{"label": "a", "series": [[1, 2], [4, 5], [7, 8]]}]
+
+
 @pytest.mark.parametrize(
     ("table", "reader", "why"),
     [

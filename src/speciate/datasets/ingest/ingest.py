@@ -48,6 +48,7 @@ from speciate.datasets.ingest.survey import (
 from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
 from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
 from speciate.datasets.readers.rows import Row
+from speciate.datasets.readers.time_series import series_of_channels
 from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
@@ -360,7 +361,7 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _Source
             inputs=spec.inputs, never=never, label=spec.label, column=inputs[0] if len(inputs) == 1 else None,
         )  # fmt: skip
         found = found._replace(readable=found.readable | {work})
-        survey, renamed = _survey_listing(found, run, pool, stored, spec.label)
+        survey, renamed = _survey_listing(found, run, pool, stored, spec.label, spec.inputs)
         survey = with_excluded_files(survey, found.excluded, found.source.name, found.known)
         roles = _roles_of_export(spec, found.marker, survey)
         spec = spec.model_copy(update=roles)
@@ -404,7 +405,7 @@ def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey:
 
 
 def _survey_listing(
-    found: Listing, run: Run, pool: Pool, stored: Manifest | None, label: str | None
+    found: Listing, run: Run, pool: Pool, stored: Manifest | None, label: str | None, inputs: Sequence[str]
 ) -> tuple[Survey, dict[str, str]]:
     def progress(done: int, total: int) -> None:
         if run.stopping:
@@ -413,7 +414,7 @@ def _survey_listing(
 
     context = SurveyContext(run, pool, run.folder.path / "work", progress)
     if found.layout == "table":
-        survey = survey_tables(found, context, label)
+        survey = survey_tables(found, context, label, inputs)
         return survey, survey.joined.renamed
     before = [run.folders.root / pack for pack in stored.packs] if stored else []
     survey = survey_media(found, context, StoredMedia(before))
@@ -434,7 +435,8 @@ def _draft_survey(spec: IngestSpec, survey: Survey, parent: Parent | None, valid
     def validate(table: pa.Table, roles: Roles) -> pa.Table:
         return validate_table(table, pc.equal(survey.items["quality"], "ok"), roles, validation)
 
-    choices, columns = ColumnChoices(spec.label, spec.inputs, spec.group_by), survey.table.column_names
+    columns = survey.table.column_names
+    choices = ColumnChoices(spec.label, series_of_channels(spec.inputs, columns), spec.group_by)
     if parent is None:
         draft = draft_rows(survey, choices, validate)
         if spec.group_by in columns and is_log(spec.source):

@@ -129,16 +129,18 @@ def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> 
     return Survey(found.modality, True, everything.select(own), items, packs)
 
 
-def survey_tables(found: Listing, context: SurveyContext, label: str | None = None) -> Survey:
+def survey_tables(
+    found: Listing, context: SurveyContext, label: str | None = None, inputs: Sequence[str] = ()
+) -> Survey:
     """Every row of every file is one item. A file that cannot be read at all is one item of quality error.
 
-    `label`: the label column. The rows get the columns of `found.join`; without one, two files that share a key are
-    joined (joined_tables.py).
+    `label`: the label column. `inputs`: those that the caller named. The rows get the columns of `found.join`; without
+    one, two files that share a key are joined (joined_tables.py).
     """
     files = found.files
     tables: list[pa.Table] = []
     with _threads(context.pool.size) as threads:
-        for table in threads.map(lambda file: _read_table(context, found, file, label), files):
+        for table in threads.map(lambda file: _read_table(context, found, file, label, inputs), files):
             tables.append(table)
             context.progress(len(tables), len(files))
     if found.join is not None:
@@ -390,13 +392,22 @@ def _check_presence(everything: pa.Table, found: Listing) -> None:
         )
 
 
-def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label: str | None) -> pa.Table:
+def _read_table(
+    context: SurveyContext, found: Listing, file: SourceFile, label: str | None, inputs: Sequence[str]
+) -> pa.Table:
     """The rows of a file. Without rows, one that says why: no file may vanish from the count."""
     try:
         texts = (*(found.marker.texts if found.marker else ()), *([found.join.key] if found.join else ()))
         table = ask_until_answered(
             lambda: ask_table(
-                context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+                context.pool,
+                file.path,
+                found.reader,
+                found.modality,
+                readable=found.readable,
+                text=texts,
+                label=label,
+                channels=inputs,
             ),
             context.run,
         )

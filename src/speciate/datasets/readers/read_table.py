@@ -62,6 +62,7 @@ class TablePayload(TypedDict):
     modality: str
     text: list[str]
     label: str | None
+    channels: list[str]
 
 
 class TableAnswer(FileAnswer):
@@ -91,11 +92,13 @@ class TableRequest(NamedTuple):
     """Columns whose cells stay as they are written, where the format does not tell numbers from text."""
     label: str | None = None
     """The column with the label of a series."""
+    channels: tuple[str, ...] = ()
+    """The columns of lists that are the channels of a series; none: all of them."""
 
     def payload(self) -> TablePayload:
         return {
             "path": str(self.path), "reader": str(self.reader), "modality": self.modality, "text": list(self.text),
-            "label": self.label,
+            "label": self.label, "channels": list(self.channels),
         }  # fmt: skip
 
 
@@ -109,8 +112,9 @@ def read_table(payload: TablePayload) -> TableAnswer:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
         table = reshape_series(
-            _read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"]
-        )
+            _read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"],
+            payload["channels"],
+        )  # fmt: skip
     except OSError as error:
         raise unreadable_error(path, error.strerror or str(error)) from error
     _check_columns(path, table.num_columns)

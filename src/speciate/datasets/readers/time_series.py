@@ -30,16 +30,24 @@ _MOST_CLASSES = 100
 _SERIES_TYPE = pa.list_(pa.list_(pa.float64()))
 
 
-def reshape_series(table: pa.Table, reader: Reader, modality: str, path: Path, label: str | None = None) -> pa.Table:
+def reshape_series(
+    table: pa.Table,
+    reader: Reader,
+    modality: str,
+    path: Path,
+    label: str | None = None,
+    channels: Sequence[str] = (),
+) -> pa.Table:
     """The table with a column `series`, if the caller chooses a layout, or it is about series and the layout is clear.
 
-    `label`: the label column. Rows that could not be read stay. INVALID if the chosen layout does not fit.
+    `label`: the label column. `channels`: the columns of lists that are the channels, in this order; none: all of
+    them. Rows that could not be read stay. INVALID if the chosen layout does not fit.
     """
     layout = reader.layout
     if layout is None and modality == "time-series" and not _has_lists(table):
         layout = "long" if _long_columns(table) else "wide"
     if layout is None:
-        return _channels_together(table) if modality == "time-series" else table
+        return _channels_together(table, channels) if modality == "time-series" else table
     bad = table.filter(pc.is_valid(table[REASON])) if REASON in table.column_names else None
     good = table.filter(pc.is_null(table[REASON])).drop_columns([REASON]) if bad is not None else table
     series = _from_long(good, reader.columns, path, label) if layout == "long" else _from_wide(good, path)
@@ -178,15 +186,25 @@ def _long_columns(table: pa.Table) -> tuple[str, str] | None:
     return None
 
 
-def _channels_together(table: pa.Table) -> pa.Table:
+def _channels_together(table: pa.Table, channels: Sequence[str]) -> pa.Table:
     """Several columns of lists of numbers are the channels of one series; one is the series already."""
     lists = [field.name for field in table.schema if _is_list(field.type) and _is_number(field.type.value_type)]
+    if set(channels) <= set(lists):
+        lists = list(channels) or lists
+    elif len(channels) > 1:
+        return table  # the roles say which of the names is wrong
     if len(lists) < 2:
         return table
     rows = zip(*(table[name].to_pylist() for name in lists), strict=True)
     kept = table.drop_columns(lists)
-    together = [None if None in channels else list(channels) for channels in rows]
+    together = [None if None in row else list(row) for row in rows]
     return kept.append_column(_free_name(kept), pa.array(together, _SERIES_TYPE))
+
+
+def series_of_channels(inputs: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The input that these named columns have become: one series, where several were its channels."""
+    together = len(inputs) > 1 and SERIES in columns and not set(inputs) & set(columns)
+    return (SERIES,) if together else tuple(inputs)
 
 
 def _has_lists(table: pa.Table) -> bool:

@@ -81,13 +81,15 @@ def ask_table(
     readable: Iterable[Path] = (),
     text: Sequence[str] = (),
     label: str | None = None,
+    channels: Sequence[str] = (),
 ) -> pa.Table:
     """The table in a file; a row that cannot be read has a reason in REASON.
 
     `text`: columns that stay as they are written, so that `007` stays `007`. `label`: the label column of series.
+    `channels`: columns of lists that are the channels of a series, where not all of them are.
     INVALID if the file is no such table, REFUSED beyond a budget, UNAVAILABLE if the process died.
     """
-    request = TableRequest(path, reader, modality, tuple(text), label)
+    request = TableRequest(path, reader, modality, tuple(text), label, tuple(channels))
     allowed = frozenset(readable) or frozenset((path,))
     return pool.ask_for_file(_READ_TABLE, request.payload(), read_parquet_answer, _TABLE_SECONDS, readable=allowed)
 

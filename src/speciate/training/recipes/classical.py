@@ -117,6 +117,8 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
             "interval quantiles",
             IntervalQuantiles.fit,
             tuple(each for each in on_quantiles if not wanted or each.name in wanted),
+            usual=True,
+            shared=True,
         ),
     )
     return [way for way in every if way.learners]
@@ -146,9 +148,11 @@ def _convolution_groups(learners: tuple[Learner, ...]) -> list[LearnerGroup]:
     """MiniRocket's shares, Hydra's counts, and both side by side, for which neither is computed anew."""
     shares, counts = _fitted_once(Convolutions.fit), _fitted_once(CompetingConvolutions.fit)
     return [
-        LearnerGroup("convolutions", shares, learners),
-        LearnerGroup("competing convolutions", counts, learners),
-        LearnerGroup("convolutions of both", lambda each: Joined([shares(each), counts(each)]), learners),
+        LearnerGroup("convolutions", shares, learners, shared=True),
+        LearnerGroup("competing convolutions", counts, learners, shared=True),
+        LearnerGroup(
+            "convolutions of both", lambda each: Joined([shares(each), counts(each)]), learners, usual=True, shared=True
+        ),
     ]
 
 
