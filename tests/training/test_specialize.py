@@ -609,6 +609,22 @@ def test_a_pass_is_sure_only_at_the_level_that_published_models_beside_it_leave(
     assert _requests(race, just, spec=LONGER)[0].step == "train/probe-minilm"
 
 
+def test_a_value_on_a_few_rows_does_not_shut_out_one_on_many() -> None:
+    many = _trained(value=0.74, half=0.052)
+    few = _trained("probe", 2, value=0.85, half=0.16)
+    assert few.result is not None
+    few.result["report"]["validation"] |= {"n": 40, "how": "held out of train"}
+    spec = SPEC.model_copy(update={"ways": (Candidate(method="classical"), Candidate(**PROBE))})
+    (evaluation,) = _requests(many, few, spec=spec)
+    assert evaluation.spec["models"] == ["taste-model@v2"], "1.3 standard errors"
+    few.result["report"]["validation"] |= {"value": 0.823}
+    (evaluation,) = _requests(many, few, spec=spec)
+    assert evaluation.spec["models"] == ["taste-model@v1", "taste-model@v2"], "0.95 of the difference's"
+    few.result["report"]["validation"] |= {"n": 200, "how": "validation"}
+    (evaluation,) = _requests(many, few, spec=spec)
+    assert evaluation.spec["models"] == ["taste-model@v2"], "on the same rows the best's own"
+
+
 def test_the_search_goes_on_where_a_sure_pass_was_none() -> None:
     assert _requests(LUCKY, spec=LONGER)[0].kind == "evaluate"
     (training,) = _requests(LUCKY, _refused(), spec=LONGER)

@@ -238,8 +238,8 @@ def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
 
     All of them where held-out examples left every value undefined.
     Judged by one standard error on validation examples (Breiman et al. 1984): the best stays, and with it whatever is
-    within that of it or reaches the target. What was judged on other examples than the rest is not compared with it:
-    it stays, and nothing falls behind it.
+    within that of it or reaches the target; of values on other examples, one standard error of their difference. What
+    was judged on fewer than the rest, as it knows some, is not compared: it stays, and nothing falls behind it.
     """
     if not trained:
         return []
@@ -249,14 +249,20 @@ def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
         return list(trained)
     alike = [candidate for candidate in measured if not candidate.judged_apart]
     best = max(alike or measured, key=lambda candidate: sign * candidate.value)
-    room = best.report["validation"]["standard_error"] or 0.0
     target = best.report.get("target")
 
     def worth(candidate: TrainedCandidate) -> bool:
-        near = sign * candidate.value >= sign * best.value - room
+        near = sign * candidate.value >= sign * best.value - _room(best, candidate)
         return near or candidate.judged_apart or (target is not None and sign * candidate.value >= sign * float(target))
 
     return [candidate for candidate in measured if worth(candidate) or candidate is best]
+
+
+def _room(best: TrainedCandidate, other: TrainedCandidate) -> float:
+    """By how much a candidate may be worse than the best, and still not surely be it."""
+    mine, its = best.report["validation"], other.report["validation"]
+    same = (mine["how"], mine.get("n")) == (its["how"], its.get("n"))
+    return math.hypot(mine["standard_error"] or 0.0, 0.0 if same else its["standard_error"] or 0.0)
 
 
 def validation_rank(candidate: TrainedCandidate) -> float:
