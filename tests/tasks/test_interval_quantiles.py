@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
+from speciate.tasks import interval_quantiles
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.interval_quantiles import IntervalQuantiles, intervals
 from speciate.tasks.task import UnsuitableRepresentation
@@ -93,3 +94,11 @@ def test_numbers_and_few_categories_are_no_reason_to_encode() -> None:
     rows = examples({"colour": "red", "x": 1.0}, {"colour": "blue", "x": 2.0})
     with pytest.raises(UnsuitableRepresentation):
         EncodedColumns.fit(rows, ("colour", "x"), np.array([0, 1]))
+
+
+@given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 1000))
+def test_quantiles_of_a_part_are_numpys(width: int, count: int, seed: int) -> None:
+    part = np.random.default_rng(seed).normal(size=(3, 2, width)).round(seed % 3).astype(np.float32)
+    shares = np.linspace(0, 1, count)
+    found = interval_quantiles._at(np.sort(part, axis=2), shares)
+    np.testing.assert_array_equal(found, np.quantile(part, shares, axis=2).astype(np.float32))

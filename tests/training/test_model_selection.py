@@ -80,4 +80,6 @@ def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(wor
     (chosen,) = (name for name, row in rows.items() if row["chosen"])
     best = max(row["value"] for row in rows.values())
     assert chosen == "mean of 0.5 convolutions of both: ridge and 0.5 interval quantiles: trees"
-    assert best - made["report"]["validation"]["standard_error"] <= rows[chosen]["value"] < best, "luck of the others"
+    assert best - 2 * made["report"]["validation"]["standard_error"] <= rows[chosen]["value"] < best, (
+        "luck of the others"
+    )

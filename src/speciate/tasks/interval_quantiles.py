@@ -119,8 +119,21 @@ def _quantiles(part: Block, per_quantile: int) -> npt.NDArray[np.float32]:
     """(N, C, m) -> (N, C * k): k = 1 + (m - 1) // per_quantile of its sorted values, evenly spaced."""
     width = part.shape[2]
     count = 1 + (width - 1) // per_quantile
-    shares = [0.5] if count == 1 else np.linspace(0, 1, count)
-    values = np.quantile(part, shares, axis=2).astype(np.float32)  # (k, N, C)
+    shares = np.array([0.5]) if count == 1 else np.linspace(0, 1, count)
+    values = _at(np.sort(part, axis=2), shares)  # (k, N, C)
     if count > 1:
         values[1::2] -= part.mean(axis=2)
     return np.ascontiguousarray(np.moveaxis(values, 0, 2)).reshape(len(part), -1)
+
+
+def _at(ordered: Block, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Quantiles (k, N, C) of sorted values (N, C, m): those of `np.quantile`, which takes twice as long for a few
+    values."""
+    places = shares * (ordered.shape[2] - 1)
+    before = np.floor(places).astype(np.int64)
+    low = np.moveaxis(ordered[:, :, before], 2, 0)
+    high = np.moveaxis(ordered[:, :, np.minimum(before + 1, ordered.shape[2] - 1)], 2, 0)
+    after = (places - before)[:, None, None]
+    step = high - low
+    found: npt.NDArray[np.float64] = np.where(after < 0.5, low + step * after, high - step * (1 - after))
+    return found.astype(np.float32)

@@ -728,8 +728,8 @@ def _mean_of_several(
 def _usual_mean(
     context: TrainingContext, tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner, sign: int
 ) -> _EvaluatedLearner | None:
-    """The mean of the usual groups, unless something is surely better, by more than one standard error: few examples
-    tell many candidates apart by luck. A usual one that is always right needs no other beside it."""
+    """The mean of the usual groups, unless something is surely better, by two standard errors: few examples tell many
+    candidates apart by luck. A usual one that is always right needs no other beside it."""
     if best.group.usual and not best.members and best.estimate.value >= 1 and _is_share(context):
         return None
     usual: dict[str, _EvaluatedLearner] = {}
@@ -742,7 +742,7 @@ def _usual_mean(
     if found is None or {id(each.of) for each in best.members} == set(map(id, kept)):
         return None
     mean, error = _as_mean(context, kept, found, kept[0], sign), best.estimate.standard_error
-    least = best.standing - (error if math.isfinite(error) else 0.0)
+    least = best.standing - (2 * error if math.isfinite(error) else 0.0)
     return mean if mean.standing >= least else None
 
 
