@@ -102,6 +102,8 @@ class SurveyContext(NamedTuple):
     work: Path
     """A folder that the pool's processes may read."""
     progress: Progress
+    most_bytes: int | None = None
+    """Bytes of a table beyond which only its first rows are read."""
 
 
 def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
@@ -396,7 +398,14 @@ def _read_table(context: SurveyContext, found: Listing, file: SourceFile, label:
         texts = (*(found.marker.texts if found.marker else ()), *([found.join.key] if found.join else ()))
         table = ask_until_answered(
             lambda: ask_table(
-                context.pool, file.path, found.reader, found.modality, readable=found.readable, text=texts, label=label
+                context.pool,
+                file.path,
+                found.reader,
+                found.modality,
+                readable=found.readable,
+                text=texts,
+                label=label,
+                most_bytes=context.most_bytes,
             ),
             context.run,
         )

@@ -62,6 +62,7 @@ class TablePayload(TypedDict):
     modality: str
     text: list[str]
     label: str | None
+    most_bytes: int | None
 
 
 class TableAnswer(FileAnswer):
@@ -91,11 +92,13 @@ class TableRequest(NamedTuple):
     """Columns whose cells stay as they are written, where the format does not tell numbers from text."""
     label: str | None = None
     """The column with the label of a series."""
+    most_bytes: int | None = None
+    """Bytes of a file beyond which only its first rows are read, where its format has them apart."""
 
     def payload(self) -> TablePayload:
         return {
             "path": str(self.path), "reader": str(self.reader), "modality": self.modality, "text": list(self.text),
-            "label": self.label,
+            "label": self.label, "most_bytes": self.most_bytes,
         }  # fmt: skip
 
 
@@ -108,9 +111,12 @@ def read_table(payload: TablePayload) -> TableAnswer:
     try:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
+        most = payload.get("most_bytes")
+        head = _first_rows(path, payload["text"]) if most is not None and path.stat().st_size > most else pa.table({})
         table = reshape_series(
-            _read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"]
-        )
+            head if head.num_rows else _read(path, reader, payload["text"]), reader, payload["modality"], path,
+            payload["label"],
+        )  # fmt: skip
     except OSError as error:
         raise unreadable_error(path, error.strerror or str(error)) from error
     _check_columns(path, table.num_columns)
@@ -128,12 +134,12 @@ def read_table(payload: TablePayload) -> TableAnswer:
 def read_head(payload: HeadRequest) -> FileAnswer:
     """{path} -> {file}: the first rows of a table as Parquet; none where only the whole file tells."""
     path = Path(payload["path"])
-    table = _first_rows(path)
+    table = _first_rows(path, [])
     pq.write_table(with_unique_names(table).slice(0, _HEAD_ROWS), "table.parquet", compression="zstd")
     return {"file": "table.parquet"}
 
 
-def _first_rows(path: Path) -> pa.Table:
+def _first_rows(path: Path, text: list[str]) -> pa.Table:
     try:
         match name := format_of(path.name):
             case "parquet":
@@ -144,9 +150,9 @@ def _first_rows(path: Path) -> pa.Table:
                     first = next(iter(_batches(reader)), None)
                     return pa.table({}) if first is None else pa.Table.from_batches([first.slice(0, _HEAD_ROWS)])
             case "json" if path.stat().st_size <= _SMALL_JSON:
-                return _read(path, Reader("json"), [])
+                return _read(path, Reader("json"), text)
             case "csv" | "tsv" | "jsonl":
-                return _read(_head(path), Reader(name), [])
+                return _read(_head(path), Reader(name), text)
     except (OSError, EOFError, pa.ArrowException):
         pass
     return pa.table({})
