@@ -99,3 +99,9 @@ def test_what_takes_too_long_is_not_waited_for(app: App, monkeypatch: pytest.Mon
     (tmp_path / "digits").mkdir()
     shown = resolved(app, source=str(digit_folder(tmp_path / "digits", 30)))
     assert shown["looked_at"] == "Nothing: it took more than 0 s."
+
+
+def test_classes_that_differ_in_case_alone_are_told(app: App) -> None:
+    rows = [{"text": f"text {i}", "label": ("good", "Good", "bad")[i % 3]} for i in range(30)]
+    shown = resolved(app, rows=rows, modality="text")
+    assert any("differ in case or blanks alone: 'Good' (10) and 'good' (10)" in each for each in shown["warnings"])

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.datasets import next_version
-from speciate.datasets.columns import SHORTENED, clean, is_shortened, rename
+from speciate.datasets.columns import SHORTENED, alike_class_warnings, clean, is_shortened, rename
 from speciate.datasets.content_hash import HASHING, unpack_lanes
 from speciate.datasets.ingest.append import (
     AppendedVersion,
@@ -544,6 +544,10 @@ def _warnings_of_label(read: SourceContent) -> list[str]:
     usable = draft.table.filter(pa.compute.equal(draft.table["quality"], "ok"))["label"]
     if count := sum(map(is_shortened, [] if draft.numeric else usable.unique().to_pylist())):
         warnings.append(SHORTENED.format(count=count))
+    if not draft.numeric:
+        warnings += alike_class_warnings(
+            {str(row["values"]): row["counts"] for row in pc.value_counts(usable).to_pylist()}
+        )
     if not draft.numeric and len(usable.unique()) == 1:
         warnings.append("All usable examples have one and the same label: a model needs at least two classes.")
     return warnings
