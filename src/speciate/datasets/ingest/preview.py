@@ -32,7 +32,7 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _SAMPLE = Sample()
 _MOST_BYTES = 256 << 20
-"""Of a file whose first rows cannot be read alone, such as an archive."""
+"""Longest file that is read where its first rows cannot be read alone, such as an archive."""
 _ROW_BY_ROW = ("csv", "tsv", "jsonl", "parquet", "arrow")
 _SECONDS = 30.0
 _COLUMNS_SHOWN = 60
