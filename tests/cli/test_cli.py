@@ -18,6 +18,7 @@ import pytest
 
 import speciate
 from speciate import cli
+from speciate.cli import call_command
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
@@ -269,6 +270,20 @@ def test_an_argument_is_read_from_a_file(shared: Daemons, tmp_path: Path) -> Non
     assert (wrong.returncode, "the file is not JSON" in wrong.stderr) == (1, True)
     lost = run(shared, *create, f"rows=@{tmp_path}/lost.json")
     assert (lost.returncode, "cannot be read: No such file" in lost.stderr) == (1, True)
+
+
+def test_a_batch_that_was_waited_for_shows_its_first_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text("row,output\n" + "".join(f"{number},good\x1b[31m\n" for number in range(1, 9)))
+    call_command._show_answers({"kind": "predict", "result": {"path": str(answers)}})
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines[0], len(lines)) == ("row,output", 6)
+    assert "\x1b" not in lines[1]
+    for other in ({"kind": "ingest", "result": {"path": str(answers)}}, {"kind": "predict", "result": None}):
+        call_command._show_answers(other)
+        assert capsys.readouterr().err == ""
 
 
 def test_a_job_that_fails_is_shown_and_ends_the_command_with_1(daemons: Daemons, tmp_path: Path) -> None:
