@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # has no types
 
+from speciate.training import model_selection
 from speciate.training.model_selection import ON_ALL_FOLDS
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, train_now
@@ -64,3 +66,10 @@ def test_a_label_of_two_examples_is_in_each_part_of_a_learning_curve(workspace: 
         )  # fmt: skip
         points = made["report"]["learning_curve"]["points"]
         assert [count for count, _ in points] == [TRAIN // 4, TRAIN // 2, TRAIN]
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(100, {1}), (3_000, {2})])
+def test_few_numbers_are_fitted_by_one_thread(rows: int, threads: set[int]) -> None:
+    """Several threads wait for each other in each step, on a busy machine ten times as long."""
+    with threadpool_limits(limits=2), model_selection._threads_for(np.zeros((rows, 384), np.float32)):
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == threads
