@@ -461,7 +461,7 @@ def _refined(spec: RelearnSpec, report: Mapping[str, Any]) -> str | None:
 
 
 def _said(best: Gain, report: Mapping[str, Any]) -> str:
-    row = next((each for each in report["leaderboard"] if each["model"] == best.model), {})
+    row: Mapping[str, Any] = next((each for each in report["leaderboard"] if each["model"] == best.model), {})
     seen = [
         f"{row[key]} of which {what}"
         for key, what in (("seen", "it was trained on"), ("nearly_seen", "are nearly of its training data"))
