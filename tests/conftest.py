@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes start: what one compiles the others read
@@ -19,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # what a test says of threads, an
 import pytest
 from hypothesis import settings
 
-from speciate.datasets.loading.loader import Example
 from speciate.environment import cores, uncollected
 from speciate.evaluation.predictors import timing
 from speciate.jobs import executors
@@ -28,6 +27,7 @@ from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import attached, forks
+from tests.brief_costs import REFERENCE, latencies, measure_briefly
 
 sys.dont_write_bytecode = False  # nor do this process's own imports leave it
 settings.register_profile("brief", max_examples=25, deadline=None)
@@ -74,17 +74,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() * 3 // 2 if cores() > 1 else 1
 
 
-def _brief_latencies(
-    models: Sequence[timing.TimedModel], drawn: Sequence[Sequence[Example]]
-) -> tuple[list[list[float]], list[timing.ReferenceTime]]:
-    """Eight timings of each model, ten times over: 72 are the fewest that bound a p95. The processor is free."""
-    times, _ = _latencies(models, drawn)
-    return [each * 10 for each in times], [timing.ReferenceTime(0.001, 0.001)] * 80
-
-
-_latencies, _REFERENCE = timing._latencies, timing._REFERENCE
-
-
 @pytest.fixture(scope="session")
 def torch_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
     """Where sandboxed processes are forked that answer with torch, as a daemon has them forked. It is started when the
@@ -108,19 +97,15 @@ def brief_costs() -> Iterator[None]:
     """Evaluations in this process measure costs in the fewest and shortest turns that give an interval: no test asks
     what an answer really costs, but for those of the measurement, which take `measured_costs`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_MOST_TURNS", timing._LEAST_TURNS)
-        patch.setattr(timing, "_TURN_SECONDS", 0.001)
-        patch.setattr(timing, "_TIMINGS", 8)
-        patch.setattr(timing, "_REFERENCE", 1)
-        patch.setattr(timing, "_latencies", _brief_latencies)
+        measure_briefly(patch.setattr)
         yield
 
 
 @pytest.fixture
 def measured_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Latency is measured as for users, waiting included; 80 times, in the fewest turns."""
-    monkeypatch.setattr(timing, "_latencies", _latencies)
-    monkeypatch.setattr(timing, "_REFERENCE", _REFERENCE)
+    monkeypatch.setattr(timing, "_latencies", latencies)
+    monkeypatch.setattr(timing, "_REFERENCE", REFERENCE)
     monkeypatch.setattr(timing, "_TIMINGS", 80)
 
 

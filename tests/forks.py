@@ -50,6 +50,7 @@ from speciate.server import dial
 from speciate.serving import deployments
 from speciate.training import provenance
 from speciate.training.planning import estimates
+from tests.brief_costs import measure_briefly
 
 DEVNULL, PIPE, STDOUT = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
 _PACKAGES = ("speciate.cli", "speciate.tools", "speciate.resources")
@@ -473,6 +474,7 @@ def serve(numbers: Mapping[str, int], folder: str, watched: int, shared: bool) -
     estimates.shipped_runs()  # keeps how fast this processor is
     provenance.code()
     sealed_keys._COST["n"] = KEY_COST  # a key that is made here costs milliseconds to open
+    measure_briefly(setattr)
     start_programs_here()
     warm.subprocess = executors.subprocess  # type: ignore[attr-defined]
     forks = Forks({name: socket.socket(fileno=number) for name, number in numbers.items()}, folder, watch)

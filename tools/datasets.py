@@ -14,6 +14,7 @@ from speciate.datasets.curate import KIND as CURATE
 from speciate.datasets.curate import CurateSpec
 from speciate.datasets.ingest.ingest import KIND as INGEST
 from speciate.datasets.ingest.ingest import IngestSpec, store_inline_rows
+from speciate.datasets.ingest.preview import preview_source
 from speciate.datasets.inspect import contact_sheet, describe, query
 from speciate.datasets.similarity import nearest_neighbours
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
@@ -166,7 +167,10 @@ def create_dataset(
         **({"fractions": fractions} if fractions is not None else {}),  # a call without is the same as before
     )  # fmt: skip
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
-    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    answer = start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    if isinstance(answer, JobStarted):
+        return answer
+    return answer.model_copy(update={"resolved": {**answer.resolved, **preview_source(spec, app.workspace)}})
 
 
 @tool()

@@ -9,6 +9,7 @@ from pydantic import Field
 from speciate.governance import approval_keys
 from speciate.governance.roles import Act
 from speciate.loop.status import UseCaseStatus, status
+from speciate.server.next_actions import first_steps
 from speciate.server.tool_api import App, NextAction, Result, tool
 from speciate.serving import deployments
 
@@ -117,6 +118,7 @@ class StatusView(Result):
     disk: DiskView
     alerts: tuple[str, ...] = ()
     approvals: str
+    next_actions: tuple[NextAction, ...] = ()
 
 
 @tool(read_only=True)
@@ -145,4 +147,5 @@ def status_view(app: App, use_case: str | None = None, *, sees_settings: bool = 
         disk=DiskView(**found.disk._asdict()),
         alerts=tuple(found.alerts),
         approvals=approval_keys.approval_strength_here(app.workspace.database),
+        next_actions=() if found.use_cases else first_steps(app.workspace.database),
     )

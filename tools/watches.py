@@ -9,7 +9,7 @@ from pydantic import Field
 
 from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
-from speciate.loop.watch import circles, rows
+from speciate.loop.watch import circles, rows, steps
 from speciate.loop.watch.definition import Policy, Trigger, Watch, check
 from speciate.loop.watch.report import WatchReport, report
 from speciate.promotion import aliases
@@ -83,6 +83,8 @@ def watch_use_case(
         _check_no_circle(workspace, use_case)
 
     notes = list[str]()
+    if enabled and (sent := steps.groups_to_send(workspace, use_case)) is not None:
+        notes.append(sent)
     if watch.policy.capped(workspace.settings.watch) != watch.policy:
         notes.append("a person's caps hold it to less than was asked for")
 

@@ -7,9 +7,12 @@ python -m evals.agents.play leak-by-patient     # some
 from __future__ import annotations
 
 import argparse
+import copy
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,26 +73,67 @@ class Ground(NamedTuple):
             os.chdir(here)
 
 
-@contextmanager
-def prepared(task: Task) -> Iterator[Ground]:
-    """The start state, made anew; its daemon ends with it."""
-    with tempfile.TemporaryDirectory(prefix="speciate-agents-") as place:
-        ground = Ground(Path(place) / "workspace", Path(place) / "folder", {})
+class Starts:
+    """Start states below a folder, each made once. A task gets a copy at the place where it was made: a catalog that
+    is opened elsewhere would be taken for a copy of a workspace, and its jobs would wait for a person."""
+
+    def __init__(self, folder: Path) -> None:
+        self._now, self._kept = folder / "now", folder / "kept"
+        self._answers: dict[str, Answers] = {}
+
+    @contextmanager
+    def prepared(self, task: Task, *, keep: bool = True) -> Iterator[Ground]:
+        """The start state of this task alone; its daemon ends with it. `keep`: others may begin with the same."""
+        ground = Ground(self._now / "workspace", self._now / "folder", {})
+        key = start_key(task)
         try:
-            prepare(task, ground)
+            if key in self._answers:
+                shutil.copytree(self._kept / key, self._now)
+                ground.answers.update(copy.deepcopy(self._answers[key]))
+            else:
+                prepare(task, ground)
+                if keep:
+                    run_speciate("stop", workspace=ground.workspace)
+                    shutil.copytree(self._now, self._kept / key)
+                    self._answers[key] = copy.deepcopy(ground.answers)
+            make_files(task, ground)
             yield ground
         finally:
             run_speciate("stop", workspace=ground.workspace)
+            shutil.rmtree(self._now, ignore_errors=True)
+
+
+def start_key(task: Task) -> str:
+    """Tasks with the same key begin alike, but for files that their start does not read."""
+    steps = json.dumps([step.model_dump() for step in task.start])
+    files = {name: data.model_dump() for name, data in task.files.items() if name in steps}
+    return hashlib.sha256(json.dumps([task.policy, files, steps], sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def prepared(task: Task) -> Iterator[Ground]:
+    """The start state, made anew; its daemon ends with it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="speciate-agents-") as place,
+        Starts(Path(place)).prepared(task, keep=False) as ground,
+    ):
+        yield ground
 
 
 def prepare(task: Task, ground: Ground) -> None:
     """Make the start state; the daemon stays."""
-    ground.folder.mkdir(parents=True)
     run_speciate("init", "--policy", task.policy, workspace=ground.workspace)
-    for name, data in task.files.items():
-        MAKERS[data.make](ground.folder / name, **data.arguments)
+    make_files(task, ground)
     for step in task.start:
         _remember(ground.answers, step, _ended(ground.ask, step, _start(ground.ask, step, ground.answers)))
+
+
+def make_files(task: Task, ground: Ground) -> None:
+    """Those that are not there yet."""
+    ground.folder.mkdir(parents=True, exist_ok=True)
+    for name, data in task.files.items():
+        if not (ground.folder / name).exists():
+            MAKERS[data.make](ground.folder / name, **data.arguments)
 
 
 def run_speciate(*words: str, workspace: Path) -> None:
@@ -200,10 +244,10 @@ def _is_live(answer: dict[str, Any]) -> bool:
     return "job" in answer and "state" in answer and answer["state"] not in (*_ENDED, "paused", "needs_approval")
 
 
-async def attempt(task: Task) -> Attempt:
+async def attempt(task: Task, starts: Starts, *, keep: bool = True) -> Attempt:
     """Play the reference from a fresh start, and judge what it reached."""
     began = time.monotonic()
-    with prepared(task) as ground:
+    with starts.prepared(task, keep=keep) as ground:
         before = kept(task, ground)
         already = bool(task.state) and not any(check.miss(ground.ask, ground.answers) for check in task.state)
         async with Client(server_of(ground)) as client:
@@ -227,13 +271,15 @@ def main() -> int:
     names = parser.parse_args().names
     tasks = [task for task in load_tasks() if not names or task.name in names]
     done = []
-    for task in tasks:
-        try:
-            done.append(anyio.run(attempt, task))
-        except (RuntimeError, SpeciateError, TimeoutError, ExceptionGroup) as error:
-            print(f"{task.name}: {_first(error)}", flush=True)
-            continue
-        print(_line(done[-1]), flush=True)
+    with tempfile.TemporaryDirectory(prefix="speciate-agents-") as place:
+        starts = Starts(Path(place))
+        for task in tasks:
+            try:
+                done.append(anyio.run(attempt, task, starts))
+            except (RuntimeError, SpeciateError, TimeoutError, ExceptionGroup) as error:
+                print(f"{task.name}: {_first(error)}", flush=True)
+                continue
+            print(_line(done[-1]), flush=True)
     reached, calls = sum(each.reached for each in done), sum(each.calls for each in done)
     tokens, states = sum(each.result_tokens for each in done), sum(len(each.forbidden) for each in done)
     print(f"{reached} of {len(tasks)} reached, {calls} calls, {tokens} tokens of results, {states} forbidden states")

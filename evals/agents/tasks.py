@@ -126,8 +126,6 @@ class Task(Strict):
     writes: tuple[str, ...] = ()
     """Files that must be there in the caller's folder."""
     most: Most = Most()
-    quick: bool = False
-    """Whether its reference is played in the default tests."""
 
 
 def load_tasks(folder: Path = HERE / "tasks") -> list[Task]:

@@ -8,12 +8,12 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from speciate.errors import CallAgain, Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError, closest
 from speciate.finite import is_finite
 from speciate.hosts import check_host
 
@@ -393,11 +393,36 @@ def load(workspace: Path) -> Settings:
     except FileNotFoundError:
         return Settings()
     except (ValueError, RecursionError, OSError) as error:
+        why = _complaint(error) if isinstance(error, ValidationError) else str(error)
         raise SpeciateError(
-            Code.INVALID, f"{path} cannot be used: {error}", "Mend the file, or remove it to get the defaults."
+            Code.INVALID, f"{path} cannot be used: {why}", "Mend the file, or remove it to get the defaults."
         ) from error
 
 
+def _complaint(error: ValidationError) -> str:
+    """A sentence about the first thing that is wrong, and how many more are."""
+    first, *others = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        why = f"{where!r} is missing."
+    elif first["type"] == "extra_forbidden":
+        why = f"there is no setting {where!r}; {closest(str(first['loc'][-1]), _names_in(first['loc'][:-1]))}"
+    else:
+        why = f"{where} = {repr(first['input'])[:_LONGEST_SHOWN]}: {first['msg'].removeprefix('Value error, ')}."
+    return why + (f" {len(others)} more of its settings are wrong." if others else "")
+
+
+def _names_in(place: tuple[int | str, ...]) -> list[str]:
+    """The settings in one table of the file."""
+    model: Any = Settings
+    for part in place:
+        field = model.model_fields.get(part)
+        inner = [field.annotation, *get_args(field.annotation)] if field else [model]
+        model = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), model)
+    return list(model.model_fields)
+
+
+_LONGEST_SHOWN = 80
 _SAFETY = ("cage", "trust")
 SafetySettings = Mapping[str, Any]
 """The settings named in `_SAFETY`, as JSON; `Settings` validates them."""

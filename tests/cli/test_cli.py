@@ -18,6 +18,7 @@ import pytest
 
 import speciate
 from speciate import cli
+from speciate.cli import call_command
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.workspace.workspace import Workspace
@@ -140,15 +141,23 @@ def test_a_misspelt_command_is_told_what_was_meant(
 def test_a_workspace_that_nobody_named_is_said_to_be_made(tmp_path: Path) -> None:
     daemons = Daemons(tmp_path / ".speciate")
     variables = {name: value for name, value in os.environ.items() if name != "SPECIATE_HOME"}
+
+    def run_unnamed(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return forks.run([*CLI, *arguments], cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)})
+
     try:
-        first, second = (
-            forks.run([*CLI, "call", "get_status"], cwd=tmp_path.parent, env=variables | {"HOME": str(tmp_path)})
-            for _ in range(2)
-        )
+        for looks in (("call", "get_status"), ("ledger",), ("status",), ("deployment", "list")):
+            looked = run_unnamed(*looks)
+            assert (looked.returncode, f"speciate init --workspace {daemons.workspace}" in looked.stderr) == (1, True)
+        assert "Page size" in run_unnamed("call", "list_jobs", "--help").stdout
+        assert "list_jobs" in run_unnamed("call").stdout
+        assert not daemons.workspace.exists()
+        use_case = ("call", "define_use_case", "name=sorter", "task=text-classification")
+        first, second = run_unnamed(*use_case), run_unnamed("call", "get_status")
     finally:
         daemons.close()
     assert f"workspace was made in {daemons.workspace}" in first.stderr
-    assert json.loads(first.stdout)["workspace"] == str(daemons.workspace)
+    assert json.loads(second.stdout)["workspace"] == str(daemons.workspace)
     assert second.stderr == ""
 
 
@@ -246,6 +255,35 @@ def test_call_shows_the_arguments_of_a_tool(shared: Daemons) -> None:
     assert "usage: speciate call" in run(shared, "call", "--help").stdout
     wrong = run(shared, "call", "list_job", "--help")
     assert (wrong.returncode, "did you mean 'list_jobs'" in wrong.stderr) == (1, True)
+
+
+def test_an_argument_is_read_from_a_file(shared: Daemons, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n')
+    (tmp_path / "limit.json").write_text("1")
+    (tmp_path / "name.txt").write_text("predict.inputs")
+    create = ("call", "create_dataset", "name=filed", "modality=text", "dry_run=true")
+    made = run(shared, *create, f"rows=@{tmp_path}/rows.jsonl")
+    assert json.loads(made.stdout)["resolved"]["looked_at"] == "all 2 rows"
+    assert run(shared, "call", "list_jobs", f"limit=@{tmp_path}/limit.json").returncode == 0
+    assert run(shared, "call", "list_options", "kind=argument", f"name=@{tmp_path}/name.txt").returncode == 0
+    wrong = run(shared, *create, f"rows=@{tmp_path}/name.txt")
+    assert (wrong.returncode, "the file is not JSON" in wrong.stderr) == (1, True)
+    lost = run(shared, *create, f"rows=@{tmp_path}/lost.json")
+    assert (lost.returncode, "cannot be read: No such file" in lost.stderr) == (1, True)
+
+
+def test_a_batch_that_was_waited_for_shows_its_first_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text("row,output\n" + "".join(f"{number},good\x1b[31m\n" for number in range(1, 9)))
+    call_command._show_answers({"kind": "predict", "result": {"path": str(answers)}})
+    lines = capsys.readouterr().err.splitlines()
+    assert (lines[0], len(lines)) == ("row,output", 6)
+    assert "\x1b" not in lines[1]
+    for other in ({"kind": "ingest", "result": {"path": str(answers)}}, {"kind": "predict", "result": None}):
+        call_command._show_answers(other)
+        assert capsys.readouterr().err == ""
 
 
 def test_a_job_that_fails_is_shown_and_ends_the_command_with_1(daemons: Daemons, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.transitions import NeedsFailed, decide
 from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, read_curves, wait_until
 from speciate.server.tool_api import App
+from speciate.server.web.formats import state_class
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -64,6 +65,24 @@ def test_a_failed_job_shows_why_and_what_to_do(app: App) -> None:
 def test_what_ended_says_what_comes_next(app: App, kind: str, result: dict[str, Any], call: str) -> None:
     job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})
     assert [action.tool for action in job_view(app.engine, job, log_lines=0).next_actions] == [call]
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "outcome", "colour"),
+    [
+        ("promote", {"state": "refused"}, "refused", "bad"),
+        ("promote", {"state": "applied"}, "applied", "good"),
+        ("promote", {"state": "needs_approval"}, "needs_approval", "busy"),
+        ("promote", None, None, "good"),
+        ("train", {"state": "refused"}, None, "good"),
+    ],
+)
+def test_a_promotion_that_was_refused_looks_like_no_success(
+    app: App, kind: str, result: dict[str, Any] | None, outcome: str | None, colour: str
+) -> None:
+    job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "state": State.SUCCEEDED})
+    [line] = job_lines(app.engine, [job])
+    assert (line.outcome, state_class(line.outcome or line.state)) == (outcome, colour)
 
 
 def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: App) -> None:

@@ -32,6 +32,7 @@ from speciate.tools.datasets import _limit_of, add_examples, create_dataset, cur
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.models import describe_model
 from speciate.tools.predictions import Predictions, predict
+from speciate.tools.status import get_status
 from speciate.tools.use_cases import define_use_case
 from speciate.training.networks.stopping import Diverged
 from speciate.use_cases import Definition, Objective, Suites
@@ -62,6 +63,19 @@ def test_a_dataset_that_is_being_made_is_named_with_its_job(workspace: Workspace
     with pytest.raises(SpeciateError, match="There is no dataset 'film';"):
         describe_dataset(app, "film")
     pool.close()
+
+
+def test_the_status_says_what_comes_before_the_first_use_case(workspace: Workspace) -> None:
+    app = App(workspace, Engine(workspace), Pool(workspace.folders, workspace.settings, size=0))
+    [first] = get_status(app).next_actions
+    assert (first.tool, first.arguments["dry_run"]) == ("create_dataset", True)
+    data.ingest(workspace, "films", rows=data.review_rows(40), label="label", inputs=["text"])
+    look, define = get_status(app).next_actions
+    assert (look.tool, look.arguments) == ("describe_dataset", {"dataset": "films@v1"})
+    assert define.tool == "define_use_case"
+    define_use_case(app, **define.arguments)
+    assert get_status(app).next_actions == ()
+    assert get_status(app).use_cases[0].next_actions
 
 
 def test_a_version_that_is_being_made_is_named_with_its_job(workspace: Workspace) -> None:

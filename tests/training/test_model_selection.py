@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # has no types
 
+from speciate.training import model_selection
 from speciate.training.model_selection import ON_ALL_FOLDS
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, train_now
@@ -83,3 +85,10 @@ def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(wor
     assert best - 2 * made["report"]["validation"]["standard_error"] <= rows[chosen]["value"] < best, (
         "luck of the others"
     )
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(100, {1}), (3_000, {2})])
+def test_few_numbers_are_fitted_by_one_thread(rows: int, threads: set[int]) -> None:
+    """Several threads wait for each other in each step, on a busy machine ten times as long."""
+    with threadpool_limits(limits=2), model_selection._threads_for(np.zeros((rows, 384), np.float32)):
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == threads

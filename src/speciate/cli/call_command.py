@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speciate.cli.daemon_commands import check_exists
+from speciate.cli.daemon_commands import check_exists, check_there
 from speciate.cli.output import Progress, check_image_path, format_table, say, write_image
 from speciate.environment import made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError, unknown
@@ -18,6 +20,10 @@ from speciate.server.untrusted import clean_text
 
 if TYPE_CHECKING:
     from speciate.server.job_view import JobView
+
+
+_LINES = (".csv", ".tsv", ".jsonl")
+_LINES_SHOWN, _LONGEST_LINE = 6, 300
 
 
 def call(arguments: argparse.Namespace) -> int:
@@ -32,13 +38,16 @@ def call(arguments: argparse.Namespace) -> int:
         return _describe_tool(arguments)
     image = check_image_path(arguments.image, (".png",)) if arguments.image else None
     workspace = workspace_path(arguments.workspace)
+    if not workspace.exists() and (_declaration(arguments).get("annotations") or {}).get("readOnlyHint"):
+        check_there(workspace)
     made = None if workspace.exists() else made_unnamed(workspace)
     client = connect(arguments.workspace)
-    given = _parse_arguments(arguments.args) | _parse_pairs(client, arguments.tool, arguments.pairs)
+    given = _parse_arguments(arguments.args) | _parse_pairs(arguments)
     result, images = client.call_with_images(arguments.tool, **given)
     code = 0
     if arguments.wait and "job" in result and not given.get("dry_run"):
         result, code = _wait(client, result["job"])
+        _show_answers(result)
     say(json.dumps(result, indent=2, ensure_ascii=False))
     _write_images(image, images)
     if made:  # a refusal brings the daemon's word
@@ -58,23 +67,45 @@ def _parse_arguments(text: str) -> dict[str, Any]:
     return given
 
 
-def _parse_pairs(client: Client, tool: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """`name=value` by the tool's schema: a text is taken as it is, so `version=1` may name a model that is called 1."""
-    if not pairs:
+def _parse_pairs(arguments: argparse.Namespace) -> dict[str, Any]:
+    """`name=value` by the tool's schema: a text is taken as it is, so `version=1` may name a model that is called 1.
+    `name=@FILE` is what the file holds."""
+    if not arguments.pairs:
         return {}
-    fields = _declaration(client, tool)["inputSchema"]["properties"]
+    fields = _declaration(arguments)["inputSchema"]["properties"]
     given = {}
-    for pair in pairs:
+    for pair in arguments.pairs:
         name, sign, value = pair.partition("=")
         if not sign:
             raise SpeciateError(Code.INVALID, f"{pair!r} is no argument.", f"Write {pair}=VALUE, or --args JSON.")
-        given[name] = value if fields.get(name, {}).get("type") == "string" else _json_or_text(value)
+        kind = fields.get(name, {}).get("type")
+        given[name] = _in_file(name, value[1:], kind) if value.startswith("@") else _by_kind(value, kind)
     return given
 
 
-def _json_or_text(value: str) -> Any:
+def _in_file(name: str, path: str, kind: str | None) -> Any:
+    """Its text; for an argument that is no text its JSON, or of a `.jsonl` the list of its lines."""
     try:
-        return json.loads(value)
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SpeciateError(
+            Code.INVALID, f"{name}=@{path}: the file cannot be read: {reason}.",
+            "Name a file that is here. For a text that begins with @, use --args JSON.",
+        ) from None  # fmt: skip
+    if kind == "string":
+        return text
+    try:
+        return [json.loads(line) for line in text.splitlines() if line] if path.endswith(".jsonl") else json.loads(text)
+    except ValueError as error:
+        raise SpeciateError(
+            Code.INVALID, f"{name}=@{path}: the file is not JSON: {error}.", "Write its value as JSON, or JSON lines."
+        ) from None
+
+
+def _by_kind(value: str, kind: str | None) -> Any:
+    try:
+        return value if kind == "string" else json.loads(value)
     except ValueError:
         return value
 
@@ -101,6 +132,17 @@ def _wait(client: Client, job: str) -> tuple[ToolResult, int]:
     return client.call("get_job", job=job), code
 
 
+def _show_answers(job: ToolResult) -> None:
+    """The first lines of the file that `predict` wrote: of one row that is its answer."""
+    made = job.get("result") or {}
+    path = Path(str(made.get("path", "")))
+    if job["kind"] != "predict" or path.suffix.lower() not in _LINES:
+        return
+    with path.open(errors="replace") as file:
+        lines = [line.rstrip("\n")[:_LONGEST_LINE] for line in islice(file, _LINES_SHOWN)]
+    sys.stderr.write("".join(f"{clean_text(line)}\n" for line in lines))
+
+
 def _progress_line(view: JobView) -> str:
     parts = [f"{view.job} {view.kind} {view.state}"]
     if (done := view.progress) is not None:
@@ -112,11 +154,19 @@ def _progress_line(view: JobView) -> str:
     return clean_text(", ".join(parts))
 
 
-def _declaration(client: Client, name: str) -> ToolDeclaration:
-    tools = {tool["name"]: tool for tool in client.tools()}
-    if name not in tools:
-        raise unknown("tool", name, tools, "`speciate call` lists the tools.")
-    return tools[name]
+def _tools(arguments: argparse.Namespace) -> list[ToolDeclaration]:
+    """As the workspace's daemon declares them; where there is no workspace, as this program does."""
+    if workspace_path(arguments.workspace).exists():
+        return connect(arguments.workspace).tools()
+    offered = importlib.import_module("speciate.server.mcp.app").offered_tools()  # a second of imports
+    return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in offered]
+
+
+def _declaration(arguments: argparse.Namespace) -> ToolDeclaration:
+    tools = {tool["name"]: tool for tool in _tools(arguments)}
+    if arguments.tool not in tools:
+        raise unknown("tool", arguments.tool, tools, "`speciate call` lists the tools.")
+    return tools[arguments.tool]
 
 
 def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
@@ -133,7 +183,7 @@ def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
 
 def _describe_tool(arguments: argparse.Namespace) -> int:
     """What it is for, and its arguments: name, kind, default and meaning."""
-    tool = _declaration(connect(arguments.workspace), arguments.tool)
+    tool = _declaration(arguments)
     schema = tool["inputSchema"]
     needed = schema.get("required", ())
     rows = [
@@ -170,7 +220,7 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 
 def _list_tools(arguments: argparse.Namespace) -> int:
     """Each with the first sentence of what it is for."""
-    tools = connect(arguments.workspace).tools()
+    tools = _tools(arguments)
     firsts = (tool["description"].partition(". ")[0].partition("\n")[0].rstrip(".") for tool in tools)
     say(format_table([[tool["name"], f"{first}."] for tool, first in zip(tools, firsts, strict=True)]))
     return 0

@@ -133,16 +133,28 @@ def format_audit_row(row: AuditRowDocument) -> str:
 
 def check_exists(arguments: argparse.Namespace) -> None:
     """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost."""
-    if arguments.workspace and not (workspace := workspace_path(arguments.workspace)).is_dir():
+    if arguments.workspace:
+        check_there(workspace_path(arguments.workspace))
+
+
+def check_there(workspace: Path) -> None:
+    """For what only looks: nothing is made to be found empty."""
+    if not workspace.is_dir():
         raise SpeciateError(
-            Code.NOT_FOUND, f"There is no workspace {workspace}.", f"speciate init --workspace {workspace} makes one."
+            Code.NOT_FOUND,
+            f"There is no workspace {workspace}.",
+            f"speciate init --workspace {workspace} makes one. One that lies elsewhere is named by --workspace or "
+            "SPECIATE_HOME.",
         )
 
 
 def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> DaemonResult:
-    """The daemon's answer to one control request. Raises what it refused with, UNAVAILABLE where none runs, or where an
-    older one does that does not know the action; also for a field that an older one leaves out, where that is read."""
-    return ask_daemon_of(workspace_path(arguments.workspace), action, start=start, **more)
+    """The daemon's answer to one control request. Raises what it refused with, NOT_FOUND where there is no workspace,
+    UNAVAILABLE where no daemon runs, or where an older one does that does not know the action; also for a field that an
+    older one leaves out, where that is read."""
+    workspace = workspace_path(arguments.workspace)
+    check_there(workspace)
+    return ask_daemon_of(workspace, action, start=start, **more)
 
 
 def ask_daemon_of(workspace: Path, action: str, *, start: bool = False, **more: Any) -> DaemonResult:

@@ -61,7 +61,7 @@ CLIENTS = {
         skills=".claude/skills",
         project_skills=".claude/skills",
         command="claude",
-        then="In Claude Code: /mcp shows it, /mcp__speciate__specialize begins",
+        then="In Claude Code: /mcp shows it, /mcp__speciate__specialize begins; it asks once about a folder's file",
     ),
     "claude-desktop": Client(
         "Claude Desktop", f"{_CONFIG}/Claude/claude_desktop_config.json", then="Start Claude Desktop again"
@@ -98,7 +98,7 @@ CLIENTS = {
         project=".gemini/settings.json",
         skills=".gemini/skills",
         project_skills=".gemini/skills",
-        then="In Gemini CLI: /mcp shows it",
+        then="In Gemini CLI: /mcp shows it, in folders that Gemini trusts",
     ),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from speciate.modalities.tabular import plain
@@ -107,6 +107,23 @@ def class_name(value: Any) -> str:
         value = json.dumps(value, ensure_ascii=False)
     text = str(value).lower() if isinstance(value, bool) else str(plain(value)).strip()
     return shorten_class_name("".join(c for c in text if c.isprintable()))
+
+
+def alike_class_warnings(counts: Mapping[str, int]) -> list[str]:
+    """A warning where classes differ in case or blanks alone, with the step that joins them. `counts`: of examples."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(counts, key=lambda name: (-counts[name], name)):
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    found = [names for names in alike.values() if len(names) > 1]
+    if not found:
+        return []
+    shown = "; ".join(" and ".join(f"{clean(name)!r} ({counts[name]:,})" for name in names) for names in found[:3])
+    mapping = {clean(name): clean(names[0]) for names in found[:3] for name in names[1:]}
+    more = f", and {len(found) - 3:,} more" if len(found) > 3 else ""
+    return [
+        f"Classes that differ in case or blanks alone: {shown}{more}. A model learns them apart. If they are one, a "
+        f"step {{'op': 'relabel', 'mapping': {mapping}}} of curate_dataset joins them."
+    ]
 
 
 def shorten_class_name(name: str) -> str:

@@ -37,6 +37,7 @@ _TAGS = "SELECT tag, version FROM dataset_tags WHERE name = ? ORDER BY tag"
 _LANES = "SELECT lanes FROM dataset_versions WHERE name = ? AND version = ?"
 _HISTORY = f"SELECT {_COLUMNS} FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT ?"
 _NAMES = "SELECT DISTINCT name FROM dataset_versions ORDER BY name"
+_NEWEST_OF_ALL = "SELECT name, version FROM dataset_versions ORDER BY created DESC, name, version DESC LIMIT 1"
 _LAST = "SELECT version, id, manifest FROM dataset_versions WHERE name = ? ORDER BY version DESC LIMIT 1"
 _INSERT = "INSERT INTO dataset_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 DELETED = "deleted"
@@ -172,6 +173,12 @@ def tags(database: Database, name: str) -> dict[str, int]:
 
 def names(database: Database) -> list[str]:
     return [row[0] for row in database.read(_NAMES)]
+
+
+def newest_of_all(database: Database) -> str | None:
+    """The version of whatever dataset that was made last."""
+    row = database.read_one(_NEWEST_OF_ALL)
+    return f"{row[0]}@v{row[1]}" if row else None
 
 
 def version(database: Database, ref: DatasetRef | str) -> Version:

@@ -63,6 +63,8 @@ class JobLine(Result):
     created_at: float
     """Seconds since the epoch, as all times here."""
     run_seconds: float
+    outcome: str | None = None
+    """What a promotion came to, whose job succeeds however it was decided: applied, needs_approval or refused."""
 
 
 class ForeignText(Result):
@@ -170,8 +172,13 @@ def _progress(progress: RunProgress | None) -> JobProgress | None:
 def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
     return JobLine(
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
-        created_at=job.created, run_seconds=_run_seconds(job, children, age),
+        created_at=job.created, run_seconds=_run_seconds(job, children, age), outcome=outcome(job.kind, job.result),
     )  # fmt: skip
+
+
+def outcome(kind: str, result: JobResult | None) -> str | None:
+    """What a promotion came to, whose job succeeds however it was decided."""
+    return str(result["state"]) if kind == "promote" and result and "state" in result else None
 
 
 def _child_progress(engine: Engine, children: Sequence[Job]) -> RunProgress | None:

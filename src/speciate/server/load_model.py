@@ -18,10 +18,14 @@ def load(model: str | Path, workspace: str | Path | None = None) -> LocalModel:
     folder that export_model wrote, as a Path or a text with a slash: it needs no workspace.
 
     Its files are checked. Raises ToolError NOT_FOUND for an unknown name, REFUSED for files that changed since they
-    were sealed or whose signature is broken, and INVALID for a model that others serve.
+    were sealed or whose signature is broken, and INVALID for a model that others serve. What a library said of a
+    folder's files is part of the message: a person reads it, and no agent.
     """
     if isinstance(model, Path) or ("/" in model and ":" not in model):
-        return open_export(Path(model).expanduser())
+        try:
+            return open_export(Path(model).expanduser())
+        except SpeciateError as error:
+            raise SpeciateError(error.code, error.whole, error.advice, next=error.next) from error
     client = connect(workspace)
     found = client.describe_model(model=model)
     if found.trust and (found.trust.intact is False or found.trust.signature == "broken"):

@@ -39,6 +39,15 @@ _MINUTES = 10
 """A budget that suits a first try; the caller knows better."""
 
 
+def first_steps(database: Database) -> tuple[NextAction, ...]:
+    """What comes before the first use case: a dataset, and what a new one leads to."""
+    newest = versions.newest_of_all(database)
+    if newest is None:
+        example = {"name": "NAME", "source": "PATH", "dry_run": True}
+        return (NextAction(tool="create_dataset", arguments=example, purpose="shows how files would be read"),)
+    return after_dataset(database, newest)
+
+
 def after_dataset(database: Database, ref: str) -> tuple[NextAction, ...]:
     """Calls that work as they stand; none where the version is gone."""
     try:

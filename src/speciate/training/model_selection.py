@@ -5,10 +5,11 @@ The winner's value is slightly optimistic, as the best of several; the test spli
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 
 ON_ALL_FOLDS = "out-of-fold on training and validation"
 _OVER_BUDGET = "the budget had ended"
+_ONE_THREAD_CELLS = 1_000_000
+"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
 _FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
 _FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
@@ -670,10 +673,11 @@ def _evaluate_learner(
 ) -> _EvaluatedLearner:
     """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
     fitted = list[Estimator]()
-    for part in parts:
-        if fitted and begun and context.over_budget:
-            raise _NotTried(_OVER_BUDGET)
-        fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed))
+    with _threads_for(parts[0].inputs):
+        for part in parts:
+            if fitted and begun and context.over_budget:
+                raise _NotTried(_OVER_BUDGET)
+            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed))
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
@@ -691,6 +695,18 @@ def _evaluate_learner(
     return _EvaluatedLearner(
         name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], shift=shift
     )
+
+
+@contextlib.contextmanager
+def _threads_for(inputs: Any) -> Iterator[None]:
+    """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long."""
+    if getattr(inputs, "size", _ONE_THREAD_CELLS) >= _ONE_THREAD_CELLS:
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
+
+    with threadpool_limits(limits=1):
+        yield
 
 
 def _shift_for(context: TrainingContext, scores: Any, held: Sequence[Example]) -> Any:
@@ -808,7 +824,9 @@ def _learned_from(
         representation = represented[each.group.name]
         assert representation is not None, "made with the folds"
         more = (arrived_rows.weights(examples, one.weight),) if each.learner.weighs and one.weight != 1 else ()
-        estimator = each.learner.learn(representation.encode(examples), targets, context.payload.spec.seed, *more)
+        inputs = representation.encode(examples)
+        with _threads_for(inputs):
+            estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
         if each.shift is not None and not one.members:
             estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))

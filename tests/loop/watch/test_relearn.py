@@ -104,6 +104,14 @@ def test_labels_are_dealt_first_then_it_trains_on_what_came_behind_what_people_a
     assert training.run_seconds == 10 * 60 - 10 + 30
 
 
+def test_answers_that_a_candidate_was_trained_on_are_told_of() -> None:
+    of_its_own = judged(0.05, -0.1, 0.2)
+    assert of_its_own.result is not None
+    of_its_own.result["report"]["leaderboard"][0] |= {"seen": 12, "nearly_seen": 3}
+    said = "on 40 judged answers, 12 of which it was trained on, 3 of which are nearly of its training data (95 %"
+    assert said in ended(spec(), [*ADDED, child("train/like", TRAINED), of_its_own]).why
+
+
 def test_a_core_suite_without_a_version_takes_the_judged_answers_too() -> None:
     [suite] = asked(spec(grows=True), ADDED)
     assert (suite.step, suite.spec["name"], suite.spec["add"]) == ("suite", "letters@v2", True)

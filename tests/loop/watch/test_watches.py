@@ -22,6 +22,7 @@ from speciate.loop.watch.decide import decide
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
 from speciate.loop.watch.facts import Seen
 from speciate.loop.watch.seen import Gatherer, Surroundings, due, last_time
+from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.models.search.refresh import NewModel
 from speciate.promotion import aliases
@@ -34,7 +35,7 @@ from speciate.training.train_spec import Candidate
 from speciate.use_cases import Definition, Objective, UseCase, UseCaseLimits
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
-from tests.data import fresh
+from tests.data import fresh, ingest, review_csv
 from tests.loop.watch.year import START, USE_CASE, Year
 
 SHIFT = [Trigger(on="data_shift")]
@@ -95,6 +96,26 @@ def test_an_unknown_use_case_and_one_that_nothing_serves_are_refused_with_the_ne
     with pytest.raises(SpeciateError, match="Nothing is in production for 'sorting'") as refused:
         watch_use_case(app, "sorting", SHIFT)
     assert refused.value.next[0].tool == "get_status"
+
+
+@pytest.mark.parametrize(("group_by", "said"), [("film", True), (None, False)])
+def test_it_is_said_at_once_what_inputs_must_come_with(
+    app: App, tmp_path: Path, group_by: str | None, said: bool
+) -> None:
+    workspace = app.workspace
+    source = review_csv(tmp_path / "reviews.csv", 20)
+    manifest = ingest(workspace, "reviews", source=source, label="label", inputs=["text"], group_by=group_by)
+    (tmp_path / "model").mkdir()
+    card = ModelCard(
+        name="sorting-model", id=sealed.seal(tmp_path / "model"), task="text-classification", modality="text",
+        method="classical", dataset=manifest.ref,
+    )  # fmt: skip
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, tmp_path / "model"))
+    define(workspace, "sorting")
+    serve(workspace, "sorting")
+    because = watch_use_case(app, "sorting", SHIFT).because
+    assert ("reviews@v1 is grouped by 'film'" in because) is said
+    assert ("{'row': {'text': ..., 'film': ...}}" in because) is said
 
 
 def test_watches_that_would_feed_one_another_are_refused(app: App) -> None:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from speciate.datasets import next_version
-from speciate.datasets.columns import SHORTENED, clean, is_shortened, rename
+from speciate.datasets.columns import SHORTENED, alike_class_warnings, clean, is_shortened, rename
 from speciate.datasets.content_hash import HASHING, unpack_lanes
 from speciate.datasets.ingest.append import (
     AppendedVersion,
@@ -36,6 +36,7 @@ from speciate.datasets.ingest.append import (
 from speciate.datasets.ingest.checkpoints import StoredMedia, packs_with_any
 from speciate.datasets.ingest.draft import ColumnChoices, Draft, draft_rows, finish_draft, quality_report
 from speciate.datasets.ingest.excerpts import cut_excerpts, group_excerpts
+from speciate.datasets.ingest.raw_files import file_state
 from speciate.datasets.ingest.row_validation import RowValidationContext, validate_table
 from speciate.datasets.ingest.survey import (
     Survey,
@@ -53,7 +54,7 @@ from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
-from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
+from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source, spread
 from speciate.datasets.splits import FRACTIONS, are_equal_fractions, checked_fractions
 from speciate.datasets.targets import NaturalTarget, natural_target
 from speciate.datasets.version_report import ForeignReport, VersionReport
@@ -310,18 +311,12 @@ def run(run: Run) -> PackedVersion:
     report |= {
         "split": done.split,
         "set_aside": refused.num_rows,
-        "warnings": [
-            *read.remarks,
-            *_warnings(read),
-            *read.draft.warnings,
-            *done.warnings,
-            *([read.hint] if read.hint else []),
-        ],
+        "warnings": [*warnings_of_source(read), *done.warnings, *([read.hint] if read.hint else [])],
     }
     return pack_version(sealed, operation=operation, report=report, result={"report": report})
 
 
-class _SourceContent(NamedTuple):
+class SourceContent(NamedTuple):
     draft: Draft
     survey: Survey
     renamed: dict[str, str] = {}  # noqa: RUF012 - never changed
@@ -337,56 +332,81 @@ class _SourceContent(NamedTuple):
     """For media: the columns that tables brought; the others were measured. None: all."""
     remarks: tuple[str, ...] = ()
     """Warnings about the source: how it is understood, what it holds."""
+    listed: Sequence[Path] = ()
+    """Files that were read: media, or tables."""
+    of_files: int = 0
+    """How many there are of them, read or not."""
 
 
-def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> _SourceContent:
+def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> SourceContent:
     """Every item, validated."""
-    spec, parent = payload.spec, payload.parent
     work = run.folder.path / "work"
     work.mkdir(exist_ok=True)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=cores())
     try:
-        if spec.rows is not None:
-            survey = survey_rows(load_inline_rows(run.folders, spec.rows), spec.modality)
-            validation = RowValidationContext(run, pool, work, frozenset((work,)))
-            return _SourceContent(_draft_survey(spec, survey, parent, validation), survey)
-        assert spec.source is not None
-        labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
         context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time(),
                                               frozenset(payload.requested))  # fmt: skip
-        never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
-        inputs = parent.manifest.inputs if parent else spec.inputs
-        found = prepare_source(
-            spec.source, context, modality=spec.modality, reader=spec.reader, labels=labels,
-            inputs=spec.inputs, never=never, label=spec.label, column=inputs[0] if len(inputs) == 1 else None,
-        )  # fmt: skip
-        found = found._replace(readable=found.readable | {work})
-        survey, renamed = _survey_listing(found, run, pool, stored, spec.label, spec.inputs)
-        survey = with_excluded_files(survey, found.excluded, found.source.name, found.known)
-        roles = _roles_of_export(spec, found.marker, survey)
-        spec = spec.model_copy(update=roles)
-        label, group_by = (spec.labels and spec.labels.column) or spec.label, spec.group_by
-        spec = spec.model_copy(
-            update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
-        )
-        with add_hint(found.hint):
-            draft = _draft_survey(spec, survey, parent, RowValidationContext(run, pool, work, found.readable))
-        if survey.media and (found.about is not None or (found.marker is not None and found.marker.windows)):
-            grouped = group_excerpts(draft.table, draft.modality)
-            unit = find(draft.modality).window_unit
-            draft = draft._replace(table=own_export.with_windows(grouped, unit))
-        excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
-        notes = [*found.notes, *survey.joined.notes]
-        untrusted: ForeignReport = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
-        remarks = tuple(filter(None, (*found.remarks, survey.joined.guess)))
-        columns = found.labels.column_names if found.labels is not None else ()
-        return _SourceContent(
-            draft, survey, renamed, found.revision, untrusted, roles, found.hint,
-            brought=frozenset(columns) if survey.media else None, remarks=remarks,
-        )  # fmt: skip
+        return read_source(payload, run, stored, context)
     finally:
         pool.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+def read_source(
+    payload: Payload, run: Run, stored: Manifest | None, context: sandbox_calls.SourceContext
+) -> SourceContent:
+    """The items of the source, or of a sample where the context names one, validated."""
+    spec, parent, pool, work = payload.spec, payload.parent, context.pool, context.work
+    if spec.rows is not None:
+        survey = survey_rows(load_inline_rows(context.folders, spec.rows), spec.modality)
+        validation = RowValidationContext(run, pool, work, frozenset((work,)))
+        return SourceContent(_draft_survey(spec, survey, parent, validation), survey)
+    assert spec.source is not None
+    labels = LabelsFile(spec.labels.path, spec.labels.key) if spec.labels else None
+    never = [name for name in (spec.label, spec.group_by, spec.labels and spec.labels.column) if name]
+    inputs = parent.manifest.inputs if parent else spec.inputs
+    found = prepare_source(
+        spec.source, context, modality=spec.modality, reader=spec.reader, labels=labels,
+        inputs=spec.inputs, never=never, label=spec.label, column=inputs[0] if len(inputs) == 1 else None,
+    )  # fmt: skip
+    found, listed = _sampled(found, context.sample), len(found.files)
+    found = found._replace(readable=found.readable | {work})
+    survey, renamed = _survey_listing(found, run, context, stored, spec.label, spec.inputs)
+    survey = with_excluded_files(survey, found.excluded, found.source.name, found.known)
+    roles = _roles_of_export(spec, found.marker, survey)
+    spec = spec.model_copy(update=roles)
+    label, group_by = (spec.labels and spec.labels.column) or spec.label, spec.group_by
+    spec = spec.model_copy(
+        update={"label": renamed.get(label or "", label), "group_by": renamed.get(group_by or "", group_by)}
+    )
+    with add_hint(found.hint):
+        draft = _draft_survey(spec, survey, parent, RowValidationContext(run, pool, work, found.readable))
+    if survey.media and (found.about is not None or (found.marker is not None and found.marker.windows)):
+        grouped = group_excerpts(draft.table, draft.modality)
+        unit = find(draft.modality).window_unit
+        draft = draft._replace(table=own_export.with_windows(grouped, unit))
+    excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
+    notes = [*found.notes, *survey.joined.notes]
+    untrusted: ForeignReport = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
+    remarks = tuple(filter(None, (*found.remarks, survey.joined.guess)))
+    columns = found.labels.column_names if found.labels is not None else ()
+    return SourceContent(
+        draft, survey, renamed, found.revision, untrusted, roles, found.hint,
+        brought=frozenset(columns) if survey.media else None, remarks=remarks,
+        listed=[file.path for file in found.files], of_files=listed,
+    )  # fmt: skip
+
+
+def _sampled(found: Listing, sample: sandbox_calls.Sample | None) -> Listing:
+    """Some media from all over the listing, with what lies beside each."""
+    if sample is None or found.layout == "table" or found.about is not None or len(found.files) <= sample.files:
+        return found
+    left, places = sample.media_bytes, list[int]()
+    for place in spread(range(len(found.files)), sample.files):
+        if (left := left - file_state(found.files[place]).size) >= 0 or not places:
+            places.append(place)
+    labels = None if found.labels is None else found.labels.take(pa.array(places))
+    return found._replace(files=[found.files[place] for place in places], labels=labels)
 
 
 def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey: Survey) -> own_export.MarkedRoles:
@@ -405,14 +425,20 @@ def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey:
 
 
 def _survey_listing(
-    found: Listing, run: Run, pool: Pool, stored: Manifest | None, label: str | None, inputs: Sequence[str]
+    found: Listing,
+    run: Run,
+    source: sandbox_calls.SourceContext,
+    stored: Manifest | None,
+    label: str | None,
+    inputs: Sequence[str],
 ) -> tuple[Survey, dict[str, str]]:
     def progress(done: int, total: int) -> None:
         if run.stopping:
             raise Stopped
         run.progress(done, total, "files", "reading")
 
-    context = SurveyContext(run, pool, run.folder.path / "work", progress)
+    pool, most = source.pool, source.sample and source.sample.table_bytes
+    context = SurveyContext(run, pool, source.work, progress, most)
     if found.layout == "table":
         survey = survey_tables(found, context, label, inputs)
         return survey, survey.joined.renamed
@@ -477,7 +503,7 @@ def _source_input_names(manifest: Manifest, survey: Survey, label: str | None) -
     return tuple(named[name] for name in manifest.inputs)
 
 
-def _packs(run: Run, read: _SourceContent, stored: Manifest | None) -> list[str]:
+def _packs(run: Run, read: SourceContent, stored: Manifest | None) -> list[str]:
     """Relative paths of the packs that hold the media: new ones, and those of an earlier version."""
     root = run.folders.root
     before: Iterable[Path] = [root / pack for pack in stored.packs] if stored and read.survey.media else []
@@ -500,7 +526,12 @@ def _set_aside(excluded: Mapping[str, str], refused: pa.Table) -> dict[str, str]
     return dict(list((dict(excluded) | {name: why for name, why in more if name not in excluded}).items())[:_SHOWN])
 
 
-def _warnings(read: _SourceContent) -> list[str]:
+def warnings_of_source(read: SourceContent) -> list[str]:
+    """What may be understood otherwise than it was meant."""
+    return [*read.remarks, *_warnings_of_label(read), *read.draft.warnings]
+
+
+def _warnings_of_label(read: SourceContent) -> list[str]:
     draft = read.draft
     if draft.label is None and says_answers(draft.inputs, draft.table.column_names):
         return []
@@ -520,6 +551,10 @@ def _warnings(read: _SourceContent) -> list[str]:
     usable = draft.table.filter(pa.compute.equal(draft.table["quality"], "ok"))["label"]
     if count := sum(map(is_shortened, [] if draft.numeric else usable.unique().to_pylist())):
         warnings.append(SHORTENED.format(count=count))
+    if not draft.numeric:
+        warnings += alike_class_warnings(
+            {str(row["values"]): row["counts"] for row in pc.value_counts(usable).to_pylist()}
+        )
     if not draft.numeric and len(usable.unique()) == 1:
         warnings.append("All usable examples have one and the same label: a model needs at least two classes.")
     return warnings
@@ -529,7 +564,7 @@ def _natural_target(draft: Draft) -> NaturalTarget | None:
     return natural_target(draft.modality, draft.inputs, next_version.user_columns(draft.table))
 
 
-def _possible_labels(read: _SourceContent) -> str:
+def _possible_labels(read: SourceContent) -> str:
     """A sentence with the call that takes a column as the label; empty if none has few values that repeat."""
     draft, names = read.draft, {stored: name for name, stored in read.draft.renamed.items()}
     usable = draft.table.filter(pc.equal(draft.table["quality"], "ok"))

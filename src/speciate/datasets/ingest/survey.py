@@ -102,6 +102,8 @@ class SurveyContext(NamedTuple):
     work: Path
     """A folder that the pool's processes may read."""
     progress: Progress
+    most_bytes: int | None = None
+    """Bytes of a table beyond which only its first rows are read."""
 
 
 def survey_media(found: Listing, context: SurveyContext, known: StoredMedia) -> Survey:
@@ -408,6 +410,7 @@ def _read_table(
                 text=texts,
                 label=label,
                 channels=inputs,
+                most_bytes=context.most_bytes,
             ),
             context.run,
         )

@@ -63,6 +63,7 @@ class TablePayload(TypedDict):
     text: list[str]
     label: str | None
     channels: list[str]
+    most_bytes: int | None
 
 
 class TableAnswer(FileAnswer):
@@ -94,11 +95,13 @@ class TableRequest(NamedTuple):
     """The column with the label of a series."""
     channels: tuple[str, ...] = ()
     """The columns of lists that are the channels of a series; none: all of them."""
+    most_bytes: int | None = None
+    """Bytes of a file beyond which only its first rows are read, where its format has them apart."""
 
     def payload(self) -> TablePayload:
         return {
             "path": str(self.path), "reader": str(self.reader), "modality": self.modality, "text": list(self.text),
-            "label": self.label, "channels": list(self.channels),
+            "label": self.label, "channels": list(self.channels), "most_bytes": self.most_bytes,
         }  # fmt: skip
 
 
@@ -111,9 +114,11 @@ def read_table(payload: TablePayload) -> TableAnswer:
     try:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
+        most = payload.get("most_bytes")
+        head = _first_rows(path, payload["text"]) if most is not None and path.stat().st_size > most else pa.table({})
         table = reshape_series(
-            _read(path, reader, payload["text"]), reader, payload["modality"], path, payload["label"],
-            payload["channels"],
+            head if head.num_rows else _read(path, reader, payload["text"]), reader, payload["modality"], path,
+            payload["label"], payload["channels"],
         )  # fmt: skip
     except OSError as error:
         raise unreadable_error(path, error.strerror or str(error)) from error
@@ -132,12 +137,12 @@ def read_table(payload: TablePayload) -> TableAnswer:
 def read_head(payload: HeadRequest) -> FileAnswer:
     """{path} -> {file}: the first rows of a table as Parquet; none where only the whole file tells."""
     path = Path(payload["path"])
-    table = _first_rows(path)
+    table = _first_rows(path, [])
     pq.write_table(with_unique_names(table).slice(0, _HEAD_ROWS), "table.parquet", compression="zstd")
     return {"file": "table.parquet"}
 
 
-def _first_rows(path: Path) -> pa.Table:
+def _first_rows(path: Path, text: list[str]) -> pa.Table:
     try:
         match name := format_of(path.name):
             case "parquet":
@@ -148,9 +153,9 @@ def _first_rows(path: Path) -> pa.Table:
                     first = next(iter(_batches(reader)), None)
                     return pa.table({}) if first is None else pa.Table.from_batches([first.slice(0, _HEAD_ROWS)])
             case "json" if path.stat().st_size <= _SMALL_JSON:
-                return _read(path, Reader("json"), [])
+                return _read(path, Reader("json"), text)
             case "csv" | "tsv" | "jsonl":
-                return _read(_head(path), Reader(name), [])
+                return _read(_head(path), Reader(name), text)
     except (OSError, EOFError, pa.ArrowException):
         pass
     return pa.table({})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,6 +47,7 @@ _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 _COLUMN = "speciate.datasets.sources.table_media:media_column"
 _UNPACK = "speciate.datasets.sources.table_media:unpack"
 _SECONDS = 300.0
+T = TypeVar("T")
 
 
 def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
@@ -97,13 +98,16 @@ def prepare_source(
             f"{str(source)!r} holds no file that can be read; {len(excluded)} excluded, such as {name!r}: {reason}",
             "Call create_dataset with a file or folder of data.",
         )
+    looked_at = spread(files, context.sample.listed) if context.sample else files
+    some = (f"Only {len(looked_at):,} of {len(files):,} files were looked at.",) if len(looked_at) < len(files) else ()
+    files = looked_at
     export = own_export.find_export(files, context.pool, readable)
     if export is not None:
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
     found, tables = _detect_layout(fetched.path, files, modality, parse_reader(reader), export)
     found = found._replace(
         readable=readable, revision=fetched.revision, excluded=[*fetched.excluded, *excluded, *found.excluded],
-        notes=(*_notes_on_ignored(about, export), *found.notes),
+        notes=(*_notes_on_ignored(about, export), *found.notes), remarks=(*some, *found.remarks),
     )  # fmt: skip
     keys: Mapping[SourceFile, str] = {}
     if export is None and labels is None:
@@ -126,6 +130,11 @@ def prepare_source(
     with add_hint(found.hint):
         labelled = _with_labels(found, tables, labels, context, keys)
     return _with_splits_of_labels(_with_gathered(labelled, found.labels))
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many, from all over the sequence."""
+    return list(items[:: max(1, -(-len(items) // most))])
 
 
 @contextmanager

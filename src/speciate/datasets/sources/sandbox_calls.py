@@ -34,6 +34,19 @@ _HEAD_SECONDS = 60.0
 _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
+class Sample(NamedTuple):
+    """How much of a source is read to show what it would become."""
+
+    files: int = 24
+    """Media that are decoded."""
+    media_bytes: int = 64 << 20
+    """Bytes of them beyond which there are fewer."""
+    listed: int = 2_000
+    """Files that are looked at by name."""
+    table_bytes: int = 16 << 20
+    """The longest table that is read whole; of a longer one the first rows."""
+
+
 class SourceContext(NamedTuple):
     """What a source is prepared with."""
 
@@ -46,6 +59,8 @@ class SourceContext(NamedTuple):
     """By the workspace's clock: answers of a log are as old as that says."""
     requested: frozenset[str] = frozenset()
     """Answers of a log about which episodes of a watch asked, drawn at random."""
+    sample: Sample | None = None
+    """None: everything is read."""
 
 
 def unpack_into(
@@ -82,14 +97,16 @@ def ask_table(
     text: Sequence[str] = (),
     label: str | None = None,
     channels: Sequence[str] = (),
+    most_bytes: int | None = None,
 ) -> pa.Table:
     """The table in a file; a row that cannot be read has a reason in REASON.
 
     `text`: columns that stay as they are written, so that `007` stays `007`. `label`: the label column of series.
-    `channels`: columns of lists that are the channels of a series, where not all of them are.
+    `channels`: columns of lists that are the channels of a series, where not all of them are. `most_bytes`: of a longer
+    file only the first rows, where its format has them apart.
     INVALID if the file is no such table, REFUSED beyond a budget, UNAVAILABLE if the process died.
     """
-    request = TableRequest(path, reader, modality, tuple(text), label, tuple(channels))
+    request = TableRequest(path, reader, modality, tuple(text), label, tuple(channels), most_bytes)
     allowed = frozenset(readable) or frozenset((path,))
     return pool.ask_for_file(_READ_TABLE, request.payload(), read_parquet_answer, _TABLE_SECONDS, readable=allowed)
 

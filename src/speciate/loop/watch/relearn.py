@@ -419,7 +419,7 @@ def _better(spec: RelearnSpec, judged: Child, candidates: int) -> Finished | tup
             return _end("inconclusive", f"too few randomly drawn answers to judge by: {report['n']}")
         return _end("hold", "training found what serves again: there is nothing to compare")
     best, n = gains[0], int(report["n"])
-    said, known = _said(best, n), _known(best, judged)
+    said, known = _said(best, report), _known(best, judged)
     sure = [each for each in gains if is_sure(each.low, each.p_value, level)]
     if spec.replaces and best.high > -_margin(spec, judged):
         return [each for each in gains if each.high > -_margin(spec, judged)], level
@@ -460,8 +460,15 @@ def _refined(spec: RelearnSpec, report: Mapping[str, Any]) -> str | None:
     return next((row["model"] for row in report["leaderboard"] if row["model"] == spec.serving), None)
 
 
-def _said(best: Gain, n: int) -> str:
-    return f"{best.model} gains {best.gain:+.4g} on {n} judged answers (95 %: {best.low:+.4g} to {best.high:+.4g})"
+def _said(best: Gain, report: Mapping[str, Any]) -> str:
+    row: Mapping[str, Any] = next((each for each in report["leaderboard"] if each["model"] == best.model), {})
+    seen = [
+        f"{row[key]} of which {what}"
+        for key, what in (("seen", "it was trained on"), ("nearly_seen", "are nearly of its training data"))
+        if row.get(key)
+    ]
+    n = ", ".join([f"{report['n']} judged answers", *seen])
+    return f"{best.model} gains {best.gain:+.4g} on {n} (95 %: {best.low:+.4g} to {best.high:+.4g})"
 
 
 def _known(best: Gain, judged: Child | None) -> dict[str, object]:
@@ -530,7 +537,7 @@ def _settle(spec: RelearnSpec, passing: Sequence[Gain], steps: Mapping[str, Chil
     judged, best = steps.get(JUDGE), passing[0]
     known, said = _known(best, judged), f"{best.model} passes on the core suite"
     if judged is not None:
-        said = _said(best, int(report_of(judged)["n"]))
+        said = _said(best, report_of(judged))
     if spec.replaces:
         said = f"it replaces what must go: {said}"
     if spec.before is not None:

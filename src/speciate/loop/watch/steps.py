@@ -315,6 +315,23 @@ def group_column(database: Database, manifest: Manifest) -> str | None:
     return None
 
 
+def groups_to_send(workspace: Workspace, use_case: str) -> str | None:
+    """What inputs must come with for their answers to be learned from, as a sentence; None where nothing more."""
+    try:
+        base = _base(workspace, _production(workspace, use_case))
+        manifest = newest_without_variants(workspace.database, dataset_ref(str(base.dataset)).name)
+    except SpeciateError:
+        return None  # an episode says it
+    column = group_column(workspace.database, manifest)
+    if column is None or column in manifest.inputs:
+        return None
+    sent = ", ".join(f"{name!r}: ..." for name in (*manifest.inputs, column))
+    return (
+        f"{manifest.ref} is grouped by {column!r}, so answers are learned from only where they were asked for with it, "
+        f"as {{'row': {{{sent}}}}}"
+    )
+
+
 def _source(use_case: str, memory: Memory, group_by: str | None, now: float) -> str:
     """Labelled answers until now, which makes a repeat the same."""
     until = datetime.fromtimestamp(now, UTC).replace(tzinfo=None).isoformat()

@@ -45,14 +45,16 @@ def model_page(model: str) -> str | None:
     return f"/models/{name}/v{version}" if plain else None
 
 
+_COLOURS = {
+    **dict.fromkeys(("succeeded", "approved", "applied", "serving", "survived"), "good"),
+    **dict.fromkeys(("failed", "dead", "denied", "broken", "refused"), "bad"),
+    **dict.fromkeys(("running", "starting", "loading", "pending", "provisional", "needs_approval"), "busy"),
+}
+
+
 def state_class(state: str) -> str:
-    """How a job's or an approval's state is coloured; the word stands there, too."""
-    good, bad = ("succeeded", "approved", "serving", "survived"), ("failed", "dead", "denied", "broken", "refused")
-    if state in good:
-        return "good"
-    if state in bad:
-        return "bad"
-    return "busy" if state in ("running", "starting", "loading", "pending", "provisional") else "still"
+    """How the state of a job, of a promotion or of an approval is coloured; the word stands there, too."""
+    return _COLOURS.get(state, "still")
 
 
 class NextStep(NamedTuple):

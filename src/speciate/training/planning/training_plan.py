@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.datasets import splits, versions
+from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.jobs.job import Limits, Resources
@@ -109,6 +110,7 @@ def plan_training(
             *splits.warnings_of_report(found.report),
             *leaks_of_report(found.report),
             *group_warnings(found.report.get("split") or {}),
+            *alike_class_warnings({} if manifest.numeric else manifest.labels),
             *train.answers_among_inputs(
                 workspace.database, manifest, use_cases.get(workspace.database, use_case) if use_case else None
             ),

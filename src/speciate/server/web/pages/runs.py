@@ -15,7 +15,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.formatting import format_duration, format_number, without_controls
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
-from speciate.server.job_view import JobView, Measured, job_view, log_after, read_curves, read_more_curves
+from speciate.server.job_view import JobView, Measured, job_view, log_after, outcome, read_curves, read_more_curves
 from speciate.server.web.visit import Visit, field
 from speciate.tools.jobs import StateName, control_job, list_jobs
 from speciate.training.curve_charts import draw_curves
@@ -71,6 +71,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "shape": _shape(job, view),
         "how_far": _how_far(view),
         "share": _share(view.progress),
+        "outcome": outcome(job.kind, job.result),
     }
 
 

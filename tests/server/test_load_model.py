@@ -1,0 +1,24 @@
+"""`speciate.load` of a folder that cannot answer: the person hears what the library said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import speciate
+from speciate.errors import SpeciateError
+
+
+def test_an_error_of_a_folder_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\npipeline_tag: text-classification\n---\n")
+    (tmp_path / "config.json").write_text('{"id2label": 3}')
+    safetensors.numpy.save_file({"weight": np.zeros(2, np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(SpeciateError) as refused:
+        speciate.load(tmp_path)
+    cause = refused.value.__cause__
+    assert isinstance(cause, SpeciateError)
+    assert cause.foreign
+    assert cause.foreign in str(refused.value)
