@@ -171,3 +171,24 @@ def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeyp
     workspace.database.read(sql)
     assert read.count(sql) == 4
     assert len(workspace.database._remembered) <= 256
+
+
+def test_what_is_submitted_together_is_one_transaction(workspace: Workspace) -> None:
+    before = workspace.database.commits
+    sent = workspace.database.submit_all(add, ["a", "b", "c"])
+    assert [each.result(10) for each in sent] == ["A", "B", "C"]
+    assert workspace.database.commits == before + 1
+    assert workspace.database.submit_all(add, []) == []
+    assert workspace.database.commits == before + 1
+
+
+def test_of_what_is_submitted_together_one_that_fails_does_not_harm_the_others(workspace: Workspace) -> None:
+    def fails(tx: Transaction, items: list[str]) -> list[str]:
+        if "bad" in items:
+            raise ValueError("bad")
+        return items
+
+    good, bad = workspace.database.submit_all(fails, ["good", "bad"])
+    assert good.result(10) == "good"
+    with pytest.raises(ValueError, match="bad"):
+        bad.result(10)
