@@ -228,11 +228,12 @@ def writing(folders: Folders, root: Path, base: pa.Table, added: pa.Table, round
         lance.write_dataset(added, root / "rows.lance", mode="append")
 
     second = history[1]
-    whole = version_rows.read(folders, second.manifest)
-    left = whole.filter(pc.less_equal(whole["x4"], 2.4))
+    asking_for = duckdb.connect()
 
     def take() -> None:
-        history[2:] = [next_version.seal_changed(folders, second.manifest, second.lanes, left)]
+        sql = f"SELECT * FROM {version_rows.relation(folders, second.manifest)} WHERE {GONE}"
+        gone = asking_for.execute(sql).to_arrow_table()
+        history[2:] = [next_version.seal_without(folders, second.manifest, second.lanes, gone)]
 
     def put_back() -> None:
         lance.dataset(root / "rows.lance", version=2).restore()

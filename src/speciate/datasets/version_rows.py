@@ -84,11 +84,11 @@ def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str])
     return total
 
 
-def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
+def read_placed(folders: Folders, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows, with `_part` (which part of the manifest) and `_place` (which row of its file)."""
     tables = []
     for number, part in enumerate(manifest.parts):
-        rows = live_rows(folders, part)
+        rows = live_rows(folders, part, columns)
         places = np.delete(np.arange(part.rows), positions(folders, part))
         tables.append(
             rows.append_column(PART, pa.array(np.full(len(places), number, np.int32))).append_column(
