@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from figures import note
 from status import make, measured
 
 from speciate.jobs.engine import Engine
@@ -25,6 +26,7 @@ from speciate.loop.status import status
 from speciate.workspace.workspace import Workspace
 
 _EVENTS_OF_A_JOB = 8
+_GOALS = {"get_status": 100.0}
 
 
 def main() -> None:
@@ -42,6 +44,7 @@ def main() -> None:
                 found.setdefault(what, []).append(seconds)
     print(f"{'jobs':32}" + "".join(f"{count:>12,}" for count in given.jobs) + "    exponent")
     for what, seconds in found.items():
+        note(f"{what} at {given.jobs[-1]:,} jobs", [1000 * seconds[-1]], unit="ms of CPU", goal=_GOALS.get(what))
         line = f"{what:32}" + "".join(f"{1000 * each:12.2f}" for each in seconds)
         if len(seconds) > 1:
             grown = math.log(max(seconds[-1], 1e-6) / max(seconds[0], 1e-6))

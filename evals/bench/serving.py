@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from figures import note
+
 import speciate
 from speciate.server.client import Client
 from speciate.serving import deployments
@@ -70,14 +72,14 @@ def texts(count: int) -> list[tuple[str, str]]:
     return made
 
 
-def prepare(root: Path, method: str) -> Client:
+def prepare(root: Path, method: str, count: int = 400) -> Client:
     """A workspace whose use case has a model in production, made by the tools as anybody would."""
     (root / "exports").mkdir(parents=True)
     (root / "settings.toml").write_text('policy = "auto"\n')
     with (root / "exports" / "films.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
-        writer.writerows(texts(400))
+        writer.writerows(texts(count))
     client = speciate.connect(str(root))
     goal = {"metric": "accuracy", "target": 0.6}
     client.call("define_use_case", name=USE_CASE, task="text-classification", objective=goal)
@@ -174,6 +176,21 @@ async def load(port: int, token: str, connections: int, seconds: float) -> Load:
     return Load(len(took) / spent, 1000 * took[len(took) // 2], 1000 * took[int(0.99 * (len(took) - 1))], failed)
 
 
+async def one_connection(port: int, token: str, calls: int) -> list[float]:
+    """Milliseconds of each call, sorted; one after another over one connection."""
+    took, asked = list[float](), [_request(text, token) for text, _ in texts(64)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in range(calls):
+        began = time.perf_counter()
+        writer.write(asked[number % len(asked)])
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        took.append(1000 * (time.perf_counter() - began))
+        assert head.startswith(b"HTTP/1.1 200"), head
+    writer.close()
+    return sorted(took)
+
+
 def _request(text: str, token: str) -> bytes:
     body = json.dumps({"inputs": [{"text": text}]}).encode()
     head = (
@@ -191,6 +208,10 @@ def compare(ours: Served, theirs: Served, connections: int, pairs: int, seconds:
             found[name].append(asyncio.run(load(served.port, served.token, connections, seconds)))
             print(f"  {connections:3} connections  {name:8} {found[name][-1]}")
     both = list(zip(found["deployment"], found["LitServe"], strict=True))
+    for name, unit, goal in (("per_second", "1/s", 1.3), ("p50_ms", "ms", None), ("p99_ms", "ms", 1.0)):
+        mine, theirs = ([getattr(each, name) for each in found[side]] for side in found)
+        what = f"deployment, {connections} connections, {name}"
+        note(what, mine, theirs, unit=unit, peer="LitServe", goal=goal, more=name == "per_second")
     ratios = [
         statistics.median(getattr(mine, name) / getattr(peer, name) for mine, peer in both)
         for name in ("per_second", "p50_ms", "p99_ms")
