@@ -152,6 +152,22 @@ def test_a_reader_of_remembered_rows_can_do_with_them_what_it_likes(workspace: W
         assert workspace.database.read("SELECT ?", ["1"]) == [("1",)]
 
 
+def test_a_reader_within_a_reader_leaves_the_outer_one_as_it_was(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = Database._read
+    monkeypatch.setattr(Database, "_read", lambda self, sql, given: asked.append(sql) or read(self, sql, given))
+    with workspace.database.remembering():
+        workspace.database.read(_KEYS)
+        with workspace.database.remembering():
+            workspace.database.read(_KEYS)
+        workspace.database.read(_KEYS)
+    assert len(asked) == 1
+    workspace.database.read(_KEYS)
+    assert len(asked) == 2
+
+
 def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     read, sql = list[str](), "SELECT 1"
     plain = Database._read

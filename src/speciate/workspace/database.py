@@ -112,11 +112,11 @@ class Database:
     def remembering(self) -> Iterator[None]:
         """In this thread: what was read since the last commit is not read again. For pages, of which one is some twenty
         statements, each of which costs a millisecond or two however small its tables are."""
-        self._local.remembers = True
+        before, self._local.remembers = getattr(self._local, "remembers", False), True
         try:
             yield
         finally:
-            self._local.remembers = False
+            self._local.remembers = before
 
     def _recall(self, sql: str, parameters: Sequence[object]) -> list[Row]:
         commits, key = self._commits, (sql, repr(parameters))  # the number before it is read, as `commits` says
