@@ -2,8 +2,8 @@
 
     python evals/bench/demo_cost.py [--keep]
 
-The workspace is made anew, the data are kept. Processes are looked at once a second; a fork that lived shorter is counted
-with the process that forked it, which the kernel tells.
+The workspace is made anew, the data are kept. Processes are looked at once a second; a fork that lived shorter is
+counted with the process that forked it, which the kernel tells.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     note("where id", ours, theirs, peer="DuckDB", unit="ms", goal=1.5)
 
-`ours` and `theirs`: what each round took, in pairs. A ratio is the median of those of the rounds, its interval the least
-and the most of them: with few rounds a narrower one would be a guess.
+`ours` and `theirs`: what each round took, in pairs. A ratio is the median of those of the rounds, its interval the
+least and the most of them: with few rounds a narrower one would be a guess.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What grows with the jobs of a workspace: one look at its status, its ledger, its jobs, and one pass of the reconciler.
+"""What grows with the jobs of a workspace: a look at its status, its ledger, its jobs; a pass of the reconciler.
 
 Workspaces as `status.py` makes them, with 10^3, 10^4 and 10^5 jobs that ended. An exponent of 0 is flat, 1 is linear in
 what did not change. CPU seconds; a look reads everything anew.

@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("--preload", default="torch")
     given = parser.parse_args()
     rounds: int = given.rounds
-    kind = Kind(name="step", spec=Step, plan=plan, run=f"{Path(__file__).resolve().parent / 'arms' / 'first_step.py'}:run")
+    kind = Kind(
+        name="step", spec=Step, plan=plan, run=f"{Path(__file__).resolve().parent / 'arms' / 'first_step.py'}:run"
+    )
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace", settings=Settings())
         engine = Engine(workspace, Kinds(extra=[kind]))

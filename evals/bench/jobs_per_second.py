@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 from figures import note
 from huey import SqliteHuey
-import psutil
 from pydantic import BaseModel
 
 from speciate.jobs.engine import Engine

@@ -159,9 +159,7 @@ def measure(
                 line += f", cpu {ratio([each.cpu for each in found[OURS]], [each.cpu for each in costs])}"
         print(line, flush=True)
         if name != OURS and OURS in found:
-            ours, theirs = (
-                [1000 * (each.cpu if cpu else each.wall) for each in found[one]] for one in (OURS, name)
-            )
+            ours, theirs = ([1000 * (each.cpu if cpu else each.wall) for each in found[one]] for one in (OURS, name))
             unit = "ms of CPU" if cpu else "ms"
             note(what, ours, theirs, unit=unit, peer=name, goal=goals.get(name))
 

@@ -90,8 +90,7 @@ def main() -> None:
         print(f"{name:22} p50 {p50:6.2f} ms, p95 {p95:6.2f} ms")
         if name in GOALS:
             beyond = [
-                statistics.median(took) - statistics.median(own)
-                for took, own in zip(rounds, found["own"], strict=True)
+                statistics.median(took) - statistics.median(own) for took, own in zip(rounds, found["own"], strict=True)
             ]
             print(f"    beyond the model's own time {min(beyond):.2f} to {max(beyond):.2f} ms")
             note(f"predict {name} beyond the model's time, {given.method}", beyond, unit="ms", goal=GOALS[name])

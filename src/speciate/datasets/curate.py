@@ -196,7 +196,7 @@ def run(run: Run) -> PackedVersion:
             outcome = _apply_step(step, rows, context)
             results.append(_result(step, rows, outcome))
             only_removes = only_removes and outcome.only_removes and outcome.manifest is None
-            rows = outcome.rows.sort_by("id")
+            rows = version_rows.sort_by_id(outcome.rows)
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}

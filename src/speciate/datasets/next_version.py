@@ -32,7 +32,7 @@ from speciate.datasets.content_hash import (
     unpack_lanes,
     version_id,
 )
-from speciate.datasets.version_rows import PART, PLACE, Places
+from speciate.datasets.version_rows import PART, PLACE, Places, sort_by_id
 from speciate.datasets.versions import Manifest, Part, register
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import RunFolder
@@ -192,10 +192,8 @@ def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ..
 
 def _by_id(rows: pa.Table) -> pa.Table:
     """The rows sorted by id. Refuses duplicate ids: they would make one row of two, sooner or later."""
+    rows = sort_by_id(rows)
     ids = rows["id"].combine_chunks()
-    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
-        rows = rows.sort_by("id")
-        ids = rows["id"].combine_chunks()
     if pc.any(pc.equal(ids[:-1], ids[1:]), min_count=0).as_py():
         raise SpeciateError(
             Code.INTERNAL,

@@ -374,7 +374,9 @@ def members_of(
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
-    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared)
+    return Members(
+        [str(key) for key in keys], group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared
+    )
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
