@@ -110,7 +110,7 @@ def render(record: Record, before: Mapping[tuple[str, str, str], tuple[Figure, s
     """A section of the log, in Markdown."""
     lines = [
         f"## {record.when}: `make bench` at {record.commit}", "",
-        f"{record.cores} cores, load {record.load} at the end. Ratios: ours / peer, median of rounds (least to most).", "",
+        f"{record.cores} cores, load {record.load} at the end. Ratios: ours / peer, median (least to most).", "",
         "| bench | what | speciate | peer | ratio | goal | last recorded |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for each in record.figures:

@@ -65,7 +65,8 @@ def plan_of(database: Database, job: str) -> Plan | None:
 def stored_plans(database: Database, jobs: Sequence[str]) -> dict[str, str]:
     """Job -> JSON of its plan, where it has one."""
     if len(jobs) == 1:
-        return {jobs[0]: plan for (plan,) in database.read(_PLAN, [jobs[0]])}
+        row = database.read_one(_PLAN, [jobs[0]])
+        return {jobs[0]: row[0]} if row else {}
     return dict(database.read(_PLANS, [jobs]))
 
 
