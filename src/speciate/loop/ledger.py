@@ -89,7 +89,7 @@ class History(NamedTuple):
     exports: Mapping[str, str]
     """Version that served -> the one that it was exported from."""
     clocks: Mapping[str, TimeToModel]
-    """Of use cases whose clock has stopped."""
+    """Clocks that have stopped, by use case."""
 
 
 class LedgerLine(NamedTuple):
@@ -312,7 +312,7 @@ def _own_events(database: Database) -> dict[str, list[Event]]:
 
 
 def _exports(database: Database, served: Iterable[str], settled: _Settled) -> dict[str, str]:
-    """Of the versions that served, and of those that they were exported from."""
+    """What each version that served was exported from, and that one, and so on."""
     found, known = dict[str, str](), settled.exports
     for model in served:
         while model not in found:
