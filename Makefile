@@ -115,14 +115,8 @@ known-models: install  ## make the shipped table of the world's models again fro
 	$(BIN)/python -m pip install --quiet --no-deps $(NAMING)
 	$(BIN)/python -m speciate.models.search.build_index $(TIMM_RESULTS)
 
-bench: install   ## speed against peers, in interleaved pairs
-	$(BIN)/python evals/bench/first_result.py
-	$(BIN)/python evals/bench/jobs_per_second.py
-	$(BIN)/python evals/bench/job_start.py
-	$(BIN)/python evals/bench/million_rows.py
-	$(BIN)/python evals/bench/ingest.py
-	$(BIN)/python evals/bench/loader.py
-	$(BIN)/python evals/bench/similar.py
+bench: install   ## speed against peers, in interleaved pairs, as a table of evals/LOG.md beside the last one
+	$(BIN)/python evals/bench/table.py
 
 panel: install   ## five small sets through classical training, beside the last recorded figures: falls are told
 	PYTHONPATH=. $(BIN)/python evals/panel.py

@@ -66,3 +66,11 @@ def test_nobody_else_reads_the_file() -> None:
     reads = re.compile(r"^from speciate\.settings import .*\bload\b", re.MULTILINE)
     found = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if reads.search(path.read_text())}
     assert found <= READERS
+
+
+def test_a_file_that_changes_is_in_force_at_once_though_the_same_text_is_parsed_once(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    for policy in ("auto", "person", "auto"):
+        file.write_text(f'policy = "{policy}"\n')
+        assert settings.in_force(tmp_path).policy == policy
+        assert settings.in_force(tmp_path) is settings.in_force(tmp_path)

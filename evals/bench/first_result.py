@@ -17,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-CALLS = {"list_options": {"kind": "modality"}, "list_jobs": {"limit": 20}}
+from figures import note
+
+CALLS: Mapping[str, Mapping[str, object]] = {"list_options": {"kind": "modality"}, "list_jobs": {"limit": 20}}
 BARE = [sys.executable, str(Path(__file__).with_name("bare_server.py"))]
 
 
@@ -50,8 +52,9 @@ class Client:
                 return dict(message["result"])
         raise EOFError("the server went away")
 
-    def call(self, tool: str) -> None:
-        result = self._ask("tools/call", {"name": tool, "arguments": CALLS[tool]})
+    def call(self, tool: str, arguments: Mapping[str, object] | None = None) -> None:
+        given = CALLS[tool] if arguments is None else arguments
+        result = self._ask("tools/call", {"name": tool, "arguments": given})
         assert not result.get("isError"), result
 
     def close(self) -> None:
@@ -91,9 +94,11 @@ def main() -> None:
         subprocess.run([speciate, "stop", "--workspace", folder + "/workspace"], stdout=subprocess.DEVNULL, check=True)
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {options.rounds} interleaved rounds, medians")
     for name in pairs[0][0]:
-        mine, bare = (statistics.median(pair[side][name] for pair in pairs) for side in (0, 1))
-        ratio = statistics.median(pair[0][name] / pair[1][name] for pair in pairs)
-        print(f"{name}: speciate {mine:.3f}, bare SDK server {bare:.3f}, ratio {ratio:.2f}")
+        ours, bare = ([pair[side][name] for pair in pairs] for side in (0, 1))
+        what, _, unit = name.rpartition(", ")
+        goal = 1.2 if "p50" in name else None
+        found = note(what, ours, bare, unit=unit, peer="bare SDK server", goal=goal)
+        print(f"{name}: speciate {found.ours:.3f}, bare SDK server {found.theirs:.3f}, ratio {found.ratio:.2f}")
 
 
 if __name__ == "__main__":

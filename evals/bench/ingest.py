@@ -32,6 +32,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from figures import note
 from PIL import Image
 from pyarrow import csv
 from sklearn.datasets import load_sample_images
@@ -137,6 +138,11 @@ def compare(root: Path, files: int, rounds: int, *, datasets: bool) -> None:
         ratio = statistics.median(other / own for other, own in zip(times["bare"], taken, strict=True))
         middle = statistics.median(taken)
         print(f"{name:9} {middle:6.2f} s, {files / middle:7.0f} files/s, {ratio:.2f} x bare")
+        if name in {"job", "run"}:
+            for peer in times.keys() - {"job", "run"}:
+                ours, theirs = ([files / each for each in times[one]] for one in (name, peer))
+                goal = 0.95 if (name, peer) == ("run", "bare") else None
+                note(f"ingest of {files:,} JPEG, {name}", ours, theirs, unit="files/s", peer=peer, goal=goal, more=True)
 
 
 class Peak:

@@ -16,9 +16,11 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
+from figures import note
 from huey import SqliteHuey
 from pydantic import BaseModel
 
@@ -65,10 +67,16 @@ def worker_rate(engine: Engine, jobs: int) -> float:
     return jobs / (time.perf_counter() - began)
 
 
+def _spent(processes: Sequence[psutil.Process]) -> float:
+    """CPU seconds of zygotes and of all that they forked and waited for."""
+    return sum(sum(each.cpu_times()[:4]) for each in processes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=100)
+    parser.add_argument("--jobs", type=int, help="no-op jobs of each round; default: 300 to 4,096, by threads")
     given = parser.parse_args()
     rounds: int = given.rounds
     with tempfile.TemporaryDirectory() as folder:
@@ -90,21 +98,30 @@ def main() -> None:
 
         print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {rounds} interleaved rounds, medians")
         for threads, jobs in JOBS.items():
-            pairs = [(rate(threads, jobs, ours), rate(threads, jobs, theirs)) for _ in range(rounds)]
-            mine, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-            ratio = statistics.median(a / b for a, b in pairs)
+            count = given.jobs or jobs
+            pairs = [(rate(threads, count, ours), rate(threads, count, theirs)) for _ in range(rounds)]
+            mine, other = zip(*pairs, strict=True)
+            found = note(
+                f"durable no-op jobs, {threads} threads", mine, other, unit="1/s", peer="Huey, fsync", more=True,
+                goal=1.0 if threads == 64 else 0.5,
+            )  # fmt: skip
             print(
-                f"{threads:3} threads: speciate {mine:7.0f} jobs/s, Huey (fsync) {other:7.0f} jobs/s, ratio {ratio:.2f}"
+                f"{threads:3} threads: speciate {found.ours:7.0f} jobs/s, Huey (fsync) {found.theirs:7.0f} jobs/s, "
+                f"ratio {found.ratio:.2f}"
             )
         engine.start()
         worker_rate(engine, 1)
-        cpu = os.times()
+        forks = psutil.Process().children(recursive=True)
+        cpu, forked = os.times(), _spent(forks)
         rates = [worker_rate(engine, given.workers) for _ in range(rounds)]
-        spent = sum(os.times()[:2]) - sum(cpu[:2])
+        spent, forked = sum(os.times()[:2]) - sum(cpu[:2]), _spent(forks) - forked
         shown = ", ".join(f"{rate:.1f}" for rate in sorted(rates))
+        note("jobs with a worker each", rates, unit="1/s", goal=20.0, more=True)
+        each = 1000 * (spent + forked) / (rounds * given.workers)
+        note("CPU of such a job, all processes", [each], unit="ms")
         print(
             f"with a worker each: {statistics.median(rates):.1f} jobs/s ({shown}); "
-            f"the engine spends {1000 * spent / (rounds * given.workers):.0f} ms of CPU on one"
+            f"CPU of one: {each:.0f} ms, of which the engine's {1000 * spent / (rounds * given.workers):.0f}"
         )
         engine.stop()
         workspace.close()

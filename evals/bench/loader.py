@@ -14,6 +14,7 @@ Then a table of a million rows, shuffled, each side in a process of its own: row
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import multiprocessing
 import os
 import statistics
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from figures import note
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -142,24 +144,27 @@ def race_images(folders: Folders, folder: Path, count: int, rounds: int, workers
     manifest = image_version(folders, folder)
     for small in (False, True):
         size = (SMALL, SMALL) if small else None
-        if small:
+        if small and importlib.util.find_spec("torchvision"):
             with Stream(folders, manifest, batch=BATCH, workers=workers, size=size) as stream:
                 check_equal(folder, stream)
         with Stream(folders, manifest, batch=BATCH, workers=workers, size=size) as stream:
-            sides: dict[str, Epoch] = {
-                "speciate": partial(ours, stream, small),
-                "ImageFolder": image_folder(folder, workers, small),
-                "datasets": hugging_face(folder, workers, small, folders.cache / "hf"),
-            }
+            sides: dict[str, Epoch] = {"speciate": partial(ours, stream, small)}
+            if importlib.util.find_spec("torchvision"):  # else both peers are left out
+                sides["ImageFolder"] = image_folder(folder, workers, small)
+                sides["datasets"] = hugging_face(folder, workers, small, folders.cache / "hf")
             for epoch in sides.values():
                 rate(epoch, count)
             names, rates = list(sides), []
             for number in range(rounds):
-                turned = names[number % 3 :] + names[: number % 3]
+                turned = names[number % len(names) :] + names[: number % len(names)]
                 rates.append({name: rate(sides[name], count) for name in turned})
         print("224 pixels, float32:" if small else "as they are, uint8:")
         for name in names:
             ratio = statistics.median(each["speciate"] / each[name] for each in rates)
+            if name != "speciate":
+                size = f"{SMALL} pixels" if small else "as they are"
+                mine, theirs = ([each[one] for each in rates] for one in ("speciate", name))
+                note(f"loader, {size}", mine, theirs, unit="images/s", peer=name, more=True, goal=1.0)
             print(
                 f"  {name:12} {statistics.median(each[name] for each in rates):7.0f} images/s, "
                 f"speciate / it {ratio:.2f}"

@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from figures import note
 from sklearn.model_selection import GroupShuffleSplit
 
 from speciate.datasets import next_version, version_rows
@@ -127,11 +128,17 @@ def size(folder: Path) -> int:
 
 
 def measure(
-    what: str, rounds: int, arms: Mapping[str, Arm], *, cpu: bool = False, before: Mapping[str, Arm] = _NOTHING
+    what: str,
+    rounds: int,
+    arms: Mapping[str, Arm],
+    *,
+    cpu: bool = False,
+    before: Mapping[str, Arm] = _NOTHING,
+    goals: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """The arms take turns, and begin with another one in each round. A ratio is the median of those of the rounds.
 
-    `before`: what is done before an arm, and not timed.
+    `before`: what is done before an arm, and not timed. `goals`: peer -> the most that ours may take, in its times.
     """
     found: dict[str, list[Cost]] = {name: [] for name in arms}
     names = list(arms)
@@ -151,6 +158,10 @@ def measure(
             if cpu:
                 line += f", cpu {ratio([each.cpu for each in found[OURS]], [each.cpu for each in costs])}"
         print(line, flush=True)
+        if name != OURS and OURS in found:
+            ours, theirs = ([1000 * (each.cpu if cpu else each.wall) for each in found[one]] for one in (OURS, name))
+            unit = "ms of CPU" if cpu else "ms"
+            note(what, ours, theirs, unit=unit, peer=name, goal=goals.get(name))
 
 
 def ratio(mine: list[float], theirs: list[float]) -> str:
@@ -201,7 +212,7 @@ def writing(folders: Folders, root: Path, base: pa.Table, added: pa.Table, round
         arms[LANCE] = lambda: lance.write_dataset(base, fresh("lance"))
     arms |= {HF: lambda: datasets.Dataset(base).save_to_disk(fresh("hf")), "Parquet alone": plain}
     clear = {OURS: lambda: shutil.rmtree(folders.datasets / "set", ignore_errors=True)}
-    measure("write all rows", rounds, arms, cpu=True, before=clear)
+    measure("write all rows", rounds, arms, cpu=True, before=clear, goals={LANCE: 3.0})
     made = {OURS: folders.datasets} | {kind: each for kind in ("lance", "hf") for each in root.glob(f"{kind}-*")}
     print("    MB: " + ", ".join(f"{name} {size(path) / 1e6:.0f}" for name, path in made.items()))
     (first,) = history
@@ -221,18 +232,19 @@ def writing(folders: Folders, root: Path, base: pa.Table, added: pa.Table, round
         lance.write_dataset(base, root / "rows.lance")
         appending[LANCE] = lambda: lance.write_dataset(added, root / "rows.lance", mode="append")
     appending[HF] = lambda: datasets.concatenate_datasets([hf, datasets.Dataset(added)]).save_to_disk(fresh("hf"))
-    measure("1 % more", rounds, appending, cpu=True, before={OURS: lambda: forget(1)})
+    measure("1 % more", rounds, appending, cpu=True, before={OURS: lambda: forget(1)}, goals={LANCE: 2.0})
     if lance is not None:  # once, so that both have the same versions
         shutil.rmtree(root / "rows.lance")
         lance.write_dataset(base, root / "rows.lance")
         lance.write_dataset(added, root / "rows.lance", mode="append")
 
     second = history[1]
-    whole = version_rows.read(folders, second.manifest)
-    left = whole.filter(pc.less_equal(whole["x4"], 2.4))
+    asking_for = duckdb.connect()
 
     def take() -> None:
-        history[2:] = [next_version.seal_changed(folders, second.manifest, second.lanes, left)]
+        sql = f"SELECT * FROM {version_rows.relation(folders, second.manifest)} WHERE {GONE}"
+        gone = asking_for.execute(sql).to_arrow_table()
+        history[2:] = [next_version.seal_without(folders, second.manifest, second.lanes, gone)]
 
     def put_back() -> None:
         lance.dataset(root / "rows.lance", version=2).restore()
@@ -274,7 +286,7 @@ def asking(folders: Folders, history: list[SealedVersion], root: Path, rounds: i
             if stored is not None:
                 arms[LANCE] = lances
             ours()
-            measure(f"{asked.what}, {name}", rounds, arms)
+            measure(f"{asked.what}, {name}", rounds, arms, goals={DUCK: 1.5})
     pool.close()
 
 

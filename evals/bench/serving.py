@@ -1,9 +1,9 @@
-"""A slot beside LitServe: requests per second, p50, p99 and start-up, with the same version of the same model.
+"""A deployment beside LitServe: requests per second, p50, p99 and start-up, with the same version of the same model.
 
 Both run at once and are loaded in turns, so that a busy machine is busy for both; the figure is the median of the
-pairs' ratios. Clients keep their connections and ask again as soon as they were answered. What differs by design: the
-slot takes a token, checks the input against a schema, and decodes and computes in a sandboxed process; LitServe has its
-HTTP server and its worker uncaged, and brings uvloop and httptools along.
+pairs' ratios. LitServe has several settings (--peers), of which the best counts. Clients keep their connections and
+ask again as soon as they were answered. What differs by design: the deployment takes a token, checks the input against
+a schema, and decodes and computes in a sandboxed process; LitServe has neither, and brings uvloop and httptools along.
 
     python -m venv LS && LS/bin/pip install litserve
     SITE=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from figures import note
+
 import speciate
 from speciate.server.client import Client
 from speciate.serving import deployments
@@ -36,6 +38,8 @@ from speciate.serving.deployment_folder import deployment_folder
 from speciate.workspace.workspace import Folders
 
 USE_CASE, BATCH, WAIT_MS = "taste", 16, 3.0
+SETTINGS = ("1-plain", "2-plain", "1-quick", "2-quick")
+"""Of the peer: workers, and its usual queue or the one over ZeroMQ."""
 PEER = Path(__file__).parent / "arms" / "litserve_serves.py"
 _WORDS = ("film", "plot", "cast", "score", "scene", "ending", "actor", "story", "camera", "script")
 _TONES = {"good": ("fine", "lovely", "bright", "moving"), "bad": ("dull", "awful", "flat", "tiresome")}
@@ -70,14 +74,14 @@ def texts(count: int) -> list[tuple[str, str]]:
     return made
 
 
-def prepare(root: Path, method: str) -> Client:
+def prepare(root: Path, method: str, count: int = 400) -> Client:
     """A workspace whose use case has a model in production, made by the tools as anybody would."""
     (root / "exports").mkdir(parents=True)
     (root / "settings.toml").write_text('policy = "auto"\n')
     with (root / "exports" / "films.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
-        writer.writerows(texts(400))
+        writer.writerows(texts(count))
     client = speciate.connect(str(root))
     goal = {"metric": "accuracy", "target": 0.6}
     client.call("define_use_case", name=USE_CASE, task="text-classification", objective=goal)
@@ -118,13 +122,13 @@ def start_slot(root: Path) -> Served:
     return Served(port, token, time.monotonic() - began)
 
 
-def start_peer(python: str, folder: Path) -> tuple[Served, subprocess.Popen[bytes]]:
+def start_peer(python: str, folder: Path, settings: str) -> tuple[Served, subprocess.Popen[bytes]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     began = time.monotonic()
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     process = subprocess.Popen(
-        [python, str(PEER), str(folder), str(port), str(BATCH), str(WAIT_MS)],
+        [python, str(PEER), str(folder), str(port), str(BATCH), str(WAIT_MS), *settings.split("-")],
         env=environment | {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -174,6 +178,21 @@ async def load(port: int, token: str, connections: int, seconds: float) -> Load:
     return Load(len(took) / spent, 1000 * took[len(took) // 2], 1000 * took[int(0.99 * (len(took) - 1))], failed)
 
 
+async def one_connection(port: int, token: str, calls: int) -> list[float]:
+    """Milliseconds of each call, sorted; one after another over one connection."""
+    took, asked = list[float](), [_request(text, token) for text, _ in texts(64)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in range(calls):
+        began = time.perf_counter()
+        writer.write(asked[number % len(asked)])
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        took.append(1000 * (time.perf_counter() - began))
+        assert head.startswith(b"HTTP/1.1 200"), head
+    writer.close()
+    return sorted(took)
+
+
 def _request(text: str, token: str) -> bytes:
     body = json.dumps({"inputs": [{"text": text}]}).encode()
     head = (
@@ -183,7 +202,7 @@ def _request(text: str, token: str) -> bytes:
     return head.encode() + body
 
 
-def compare(ours: Served, theirs: Served, connections: int, pairs: int, seconds: float) -> None:
+def compare(ours: Served, theirs: Served, settings: str, connections: int, pairs: int, seconds: float) -> None:
     found: dict[str, list[Load]] = {"deployment": [], "LitServe": []}
     for number in range(pairs):
         order = [("deployment", ours), ("LitServe", theirs)]
@@ -191,12 +210,16 @@ def compare(ours: Served, theirs: Served, connections: int, pairs: int, seconds:
             found[name].append(asyncio.run(load(served.port, served.token, connections, seconds)))
             print(f"  {connections:3} connections  {name:8} {found[name][-1]}")
     both = list(zip(found["deployment"], found["LitServe"], strict=True))
+    for name, unit, goal in (("per_second", "1/s", 1.3), ("p50_ms", "ms", None), ("p99_ms", "ms", 1.0)):
+        mine, theirs = ([getattr(each, name) for each in found[side]] for side in found)
+        what = f"deployment, {connections} connections, {name}"
+        note(what, mine, theirs, unit=unit, peer=f"LitServe {settings}", goal=goal, more=name == "per_second")
     ratios = [
         statistics.median(getattr(mine, name) / getattr(peer, name) for mine, peer in both)
         for name in ("per_second", "p50_ms", "p99_ms")
     ]
     shown = ", ".join(f"{name} x{ratio:.2f}" for name, ratio in zip(("req/s", "p50", "p99"), ratios, strict=True))
-    print(f"{connections} connections, median of {pairs} pairs, slot / LitServe: {shown}\n")
+    print(f"{connections} connections, median of {pairs} pairs, deployment / LitServe {settings}: {shown}\n")
 
 
 def main() -> None:
@@ -205,6 +228,7 @@ def main() -> None:
     parser.add_argument("--method", choices=("classical", "probe"), default="classical")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--peers", nargs="+", default=SETTINGS, help="WORKERS-QUEUE of LitServe")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
@@ -214,12 +238,16 @@ def main() -> None:
             wanted = deployment_folder(Folders(root), USE_CASE).wanted()
             assert wanted
             assert wanted.target
-            theirs, process = start_peer(arguments.python, root / wanted.target.path)
-            print(
-                f"start-up to the first answer: slot {ours.start_seconds:.1f} s, LitServe {theirs.start_seconds:.1f} s"
-            )
-            for connections in (1, 16):
-                compare(ours, theirs, connections, arguments.pairs, arguments.seconds)
+            for settings in arguments.peers:
+                theirs, process = start_peer(arguments.python, root / wanted.target.path, settings)
+                print(
+                    f"start-up to the first answer: deployment {ours.start_seconds:.1f} s, LitServe {settings} "
+                    f"{theirs.start_seconds:.1f} s"
+                )
+                for connections in (1, 16):
+                    compare(ours, theirs, settings, connections, arguments.pairs, arguments.seconds)
+                os.killpg(process.pid, signal.SIGKILL)
+                process = process.wait() and None
         finally:
             if process:
                 os.killpg(process.pid, signal.SIGKILL)

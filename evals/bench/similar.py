@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from figures import note
 
 from speciate import features
 from speciate.datasets import next_version, version_rows, versions
@@ -102,20 +102,23 @@ def bare_duplicates(units: Vectors) -> int:
     return found
 
 
-def report(what: str, pairs: list[tuple[float, float]]) -> None:
-    ours, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    print(f"{what:38} speciate {1000 * ours:7.0f} ms, numpy {1000 * bare:7.0f} ms, ratio {ratio:.2f}")
+def report(what: str, pairs: list[tuple[float, float]], goal: float | None = None) -> None:
+    ours, bare = ([1000 * each for each in side] for side in zip(*pairs, strict=True))
+    found = note(what, ours, bare, unit="ms", peer="numpy", goal=goal)
+    print(f"{what:38} speciate {found.ours:7.0f} ms, numpy {found.theirs:7.0f} ms, ratio {found.ratio:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds: int = parser.parse_args().rounds
+    parser.add_argument("--many", type=int, default=MANY)
+    parser.add_argument("--few", type=int, default=FEW)
+    given = parser.parse_args()
+    rounds: int = given.rounds
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder) / "workspace", settings=Settings())
         engine = Engine(workspace)
-        many, few = version(workspace, MANY), version(workspace, FEW)
+        many, few = version(workspace, given.many), version(workspace, given.few)
         rows = version_rows.read(workspace.folders, many)
         file, ids = Path(folder) / "vectors.npy", rows["id"].to_pylist()
         vectors = embed.row_vectors(workspace.folders, many, rows)
@@ -137,18 +140,18 @@ def main() -> None:
                     (seconds(lambda p=pool, n=place: search(p, n)), seconds(lambda n=place: bare_search(units, n)))
                 )
             pool.close()
-        report(f"find_similar, {MANY:,}, first", first)
-        report(f"find_similar, {MANY:,}, repeated", later)
+        report(f"find_similar, {given.many:,}, first", first, 1.5)
+        report(f"find_similar, {given.many:,}, repeated", later, 1.5)
 
         fewer = version_rows.read(workspace.folders, few)
-        order = list(range(FEW))
+        order = list(range(given.few))
 
         def deduplicate() -> None:
             leaders_by_cosine(order, _normalise(embed.row_vectors(workspace.folders, few, fewer)), THRESHOLD)
 
         held = _normalise(embed.row_vectors(workspace.folders, few, fewer))
         report(
-            f"duplicates by embedding, {FEW:,}",
+            f"duplicates by embedding, {given.few:,}",
             [(seconds(deduplicate), seconds(lambda: bare_duplicates(held))) for _ in range(rounds)],
         )
         engine.stop()

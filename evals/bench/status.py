@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = given.keep or Path(scratch) / "workspace"
         if not path.exists():
-            _make(path, given.use_cases, given.events)
+            make(path, given.use_cases, given.events)
         workspace = Workspace(path)
         looks: dict[str, Callable[[], Any]] = {
             "status": lambda: status(workspace),
@@ -65,12 +65,12 @@ def main() -> None:
             "ledger": lambda: ledger(workspace),
         }
         for name, look in looks.items():
-            took, asked = _measured(workspace, look, given.rounds)
+            took, asked = measured(workspace, look, given.rounds)
             print(f"{name}: {took:.3f} CPU seconds (median of {given.rounds}), {asked} queries")
         workspace.close()
 
 
-def _measured(workspace: Workspace, look: Callable[[], Any], rounds: int) -> tuple[float, int]:
+def measured(workspace: Workspace, look: Callable[[], Any], rounds: int) -> tuple[float, int]:
     asked, read = list[str](), workspace.database.read
     workspace.database.read = lambda sql, *more: asked.append(sql) or read(sql, *more)  # type: ignore[method-assign]
     look()
@@ -83,7 +83,7 @@ def _measured(workspace: Workspace, look: Callable[[], Any], rounds: int) -> tup
     return statistics.median(took), queries
 
 
-def _make(path: Path, use_cases: int, count: int) -> None:
+def make(path: Path, use_cases: int, count: int) -> None:
     workspace = Workspace(path, settings=Settings(policy="auto"))
     for number in range(use_cases):
         objective = Objective(metric="accuracy", target=0.9)

@@ -6,6 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -386,10 +387,7 @@ def _host(host: str) -> str:
 def load(workspace: Path) -> Settings:
     path = workspace / "settings.toml"
     try:
-        document = tomllib.loads(path.read_text())
-        if odd := [name for name, value in document.items() if not is_finite(value)]:
-            raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
-        return Settings.model_validate(document)
+        return _parse(path.read_text())
     except FileNotFoundError:
         return Settings()
     except (ValueError, RecursionError, OSError) as error:
@@ -423,10 +421,23 @@ def _names_in(place: tuple[int | str, ...]) -> list[str]:
 
 
 _LONGEST_SHOWN = 80
+
+
+@lru_cache(maxsize=8)
+def _parse(text: str) -> Settings:
+    """The same text is not parsed again: settings never change, and each answer asks for them."""
+    document = tomllib.loads(text)
+    if odd := [name for name, value in document.items() if not is_finite(value)]:
+        raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
+    return Settings.model_validate(document)
+
+
 _SAFETY = ("cage", "trust")
 SafetySettings = Mapping[str, Any]
 """The settings named in `_SAFETY`, as JSON; `Settings` validates them."""
 _confirmed: dict[Path, SafetySettings] = {}
+_combined: dict[Path, tuple[Settings, SafetySettings, Settings]] = {}
+"""Workspace -> settings of its file, what was confirmed, and both together."""
 
 
 def safety(settings: Settings) -> SafetySettings:
@@ -444,4 +455,10 @@ def in_force(workspace: Path) -> Settings:
     """The settings, with the sandbox and the signatures as the daemon has them."""
     settings = load(workspace)
     confirmed = _confirmed.get(workspace.resolve())
-    return Settings.model_validate({**settings.model_dump(), **confirmed}) if confirmed else settings
+    if not confirmed:
+        return settings
+    if (known := _combined.get(workspace)) is not None and known[0] is settings and known[1] is confirmed:
+        return known[2]
+    combined = Settings.model_validate({**settings.model_dump(), **confirmed})
+    _combined[workspace] = settings, confirmed, combined
+    return combined

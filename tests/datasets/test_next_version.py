@@ -124,6 +124,33 @@ def test_rows_that_are_appended_bit_by_bit_make_the_same_version_as_all_at_once(
         assert plain(version_rows.read(folders, now.manifest)) == plain(table(everything))
 
 
+@settings(deadline=None, max_examples=drawn(15, 5))
+@given(st.lists(rows_strategy, min_size=2, max_size=9), st.data())
+def test_rows_that_are_taken_away_leave_the_version_that_the_others_make(
+    history: list[dict[str, Row]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folders = Folders(Path(root))
+        folders.make()
+        now = next_version.seal_first(folders, table(history[0]), empty())
+        for rows in history[1:]:  # several parts, of which some have lost rows
+            now = next_version.seal_changed(folders, now.manifest, now.lanes, table(rows))
+        rows = dict(history[-1])
+        for _ in range(3):
+            gone = data.draw(st.sets(st.sampled_from(sorted(rows)), max_size=max(0, len(rows) - 1)))
+            left = {name: row for name, row in rows.items() if name not in gone}
+            taken = table({name: rows[name] for name in gone})
+            now = next_version.seal_without(folders, now.manifest, now.lanes, taken)
+            anew = next_version.seal_first(folders, table(left), empty())
+            kept = {"id", "columns", "splits", "labels", "rows"}
+            assert now.manifest.model_dump(include=kept) == anew.manifest.model_dump(include=kept)
+            assert (now.lanes == anew.lanes).all()
+            assert plain(version_rows.read(folders, now.manifest)) == plain(table(left))
+            rows = left
+        with pytest.raises(SpeciateError, match="would be left"):
+            next_version.seal_without(folders, now.manifest, now.lanes, table(rows))
+
+
 def test_a_small_change_of_many_rows_writes_little(folders: Folders) -> None:
     rows: dict[str, Row] = {f"ex-{i:05}": ("cat", "ok", i / 7) for i in range(20_000)}
     first = next_version.seal_first(folders, table(rows), empty())

@@ -44,6 +44,17 @@ def test_a_run_brings_its_result_home(engine: Engine) -> None:
     assert job.result["value"] == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
+def test_the_end_of_a_run_is_heard_and_not_looked_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(engine, "work", {})  # the zygote has made its imports
+    monkeypatch.setattr("speciate.jobs.engine._BUSY_SECONDS", LONG)
+    monkeypatch.setattr("speciate.jobs.engine._CALM_SECONDS", LONG)
+    engine.submit("work", {})  # ends a wait of before
+    job = finished(engine, "work", {"value": 5})
+    assert job.result is not None
+    assert job.result["value"] == 5
+
+
 def test_an_inline_job_has_ended_when_submit_returns(engine: Engine) -> None:
     job = engine.submit("inline", {"value": 4})
     assert (job.state, job.result) == (State.SUCCEEDED, {"value": 4})

@@ -312,6 +312,30 @@ def test_one_job_in_trouble_does_not_stop_the_others(engine: Engine, stage: Stag
     assert engine.get(good.id).state is State.FAILED
 
 
+def test_what_ends_and_what_starts_in_one_pass_is_one_commit(engine: Engine, stage: Stage) -> None:
+    ends, lives = running(engine, stage), engine.submit("work", {})
+    engine.tick()
+    waits = engine.submit("work", {})  # there is room for two
+    engine.tick()
+    assert engine.get(waits.id).state is State.QUEUED
+    stage.truth |= {ends.run_id: Ended(Outcome(1, "user", "enough")), f"{lives.id}.1": Alive()}
+    before = engine.workspace.database.commits
+    engine.tick()
+    assert engine.workspace.database.commits == before + 1
+    assert [engine.get(each.id).state for each in (ends, lives, waits)] == [
+        State.FAILED, State.RUNNING, State.STARTING,
+    ]  # fmt: skip
+
+
+def test_a_plan_that_cannot_be_read_fails_its_job_alone(engine: Engine, stage: Stage) -> None:
+    bad, good = engine.submit("work", {}), engine.submit("work", {})
+    engine.workspace.database.transact(
+        lambda tx: tx.execute("UPDATE job_plans SET plan = '{\"payload\"' WHERE job = ?", [bad.id])
+    )
+    engine.tick()
+    assert (engine.get(bad.id).state, engine.get(good.id).state) == (State.FAILED, State.STARTING)
+
+
 def test_every_attempt_works_on_what_was_resolved_at_the_call(engine: Engine, stage: Stage, clock: ManualClock) -> None:
     called = clock.now()
     job = engine.submit("dated", {})

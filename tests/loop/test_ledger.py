@@ -18,7 +18,7 @@ from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.loop.effort import CallCounter, effort
 from speciate.loop.ledger import Span, history_of, ledger, quantile, survival_curve, typical
 from speciate.loop.time_to_model import TimeToModel
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
@@ -86,7 +86,32 @@ def test_exports_are_known_by_their_cards(workspace: Workspace) -> None:
     for name, card in cards:
         row = [name, 1, name, json.dumps({"name": name, **card}), None, 0.0]
         workspace.database.transact(partial(_insert, row))
-    assert history_of(workspace, 0.0).exports == {"m-int8@v1": "m@v1"}
+    assert history_of(workspace, 0.0).exports == {}, "nobody asks where a version came from that never served"
+    world.define(workspace)
+    moved = {"alias": "production", "generation": 1, "action": "promote", "before": None, "after": "m-int8@v1"}
+    _event(workspace, "alias.moved", **moved)
+    assert history_of(workspace, workspace.clock.now()).exports == {"m-int8@v1": "m@v1"}
+
+
+def test_a_clock_that_has_stopped_is_read_once_and_stays_what_it_was(
+    workspace: Workspace, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.define(workspace)
+    clock.advance(600)
+    moved = {"alias": "production", "generation": 1, "action": "promote", "before": None, "after": "m@v1"}
+    _event(workspace, "alias.moved", **moved)
+    _event(workspace, "production.answered", model="m@v1")
+    provisional = ledger(workspace).lines[0].time_to_model
+    asked: list[str] = []
+    read = Database.read
+    monkeypatch.setattr(Database, "read", lambda self, sql, given=(): asked.append(sql) or read(self, sql, given))
+    clock.advance(3600)
+    assert ledger(workspace).lines[0].time_to_model == provisional
+    assert not any("model.created" in sql for sql in asked), "events of all use cases are not read again"
+    _event(workspace, "promotion.survived", model="m@v1", alias="production")
+    done = ledger(workspace).lines[0].time_to_model
+    assert (provisional.state, done.state) == ("provisional", "done")
+    assert done.seconds == provisional.seconds == 600.0
 
 
 def test_calls_are_counted_by_name_for_the_use_case_that_they_are_about(

@@ -152,6 +152,22 @@ def test_a_reader_of_remembered_rows_can_do_with_them_what_it_likes(workspace: W
         assert workspace.database.read("SELECT ?", ["1"]) == [("1",)]
 
 
+def test_a_reader_within_a_reader_leaves_the_outer_one_as_it_was(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = Database._read
+    monkeypatch.setattr(Database, "_read", lambda self, sql, given: asked.append(sql) or read(self, sql, given))
+    with workspace.database.remembering():
+        workspace.database.read(_KEYS)
+        with workspace.database.remembering():
+            workspace.database.read(_KEYS)
+        workspace.database.read(_KEYS)
+    assert len(asked) == 1
+    workspace.database.read(_KEYS)
+    assert len(asked) == 2
+
+
 def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     read, sql = list[str](), "SELECT 1"
     plain = Database._read
@@ -171,3 +187,24 @@ def test_without_being_asked_nothing_is_remembered(workspace: Workspace, monkeyp
     workspace.database.read(sql)
     assert read.count(sql) == 4
     assert len(workspace.database._remembered) <= 256
+
+
+def test_what_is_submitted_together_is_one_transaction(workspace: Workspace) -> None:
+    before = workspace.database.commits
+    sent = workspace.database.submit_all(add, ["a", "b", "c"])
+    assert [each.result(10) for each in sent] == ["A", "B", "C"]
+    assert workspace.database.commits == before + 1
+    assert workspace.database.submit_all(add, []) == []
+    assert workspace.database.commits == before + 1
+
+
+def test_of_what_is_submitted_together_one_that_fails_does_not_harm_the_others(workspace: Workspace) -> None:
+    def fails(tx: Transaction, items: list[str]) -> list[str]:
+        if "bad" in items:
+            raise ValueError("bad")
+        return items
+
+    good, bad = workspace.database.submit_all(fails, ["good", "bad"])
+    assert good.result(10) == "good"
+    with pytest.raises(ValueError, match="bad"):
+        bad.result(10)

@@ -1,6 +1,8 @@
-"""LitServe as its documentation has it: one worker, dynamic batching, the same version of a model by the same library.
+"""LitServe as its documentation has it: dynamic batching, the same version of a model by the same library.
 
-    LS/bin/python evals/bench/arms/litserve_serves.py VERSION_FOLDER PORT MAX_BATCH MAX_WAIT_MS
+    LS/bin/python evals/bench/arms/litserve_serves.py VERSION_FOLDER PORT MAX_BATCH MAX_WAIT_MS WORKERS quick|plain
+
+`quick`: with LitServe's queue over ZeroMQ.
 
 The environment has LitServe and a .pth file that leads to an installation of speciate.
 """
@@ -48,7 +50,8 @@ class Served(litserve.LitAPI):  # type: ignore[misc]  # not installed here
 
 
 if __name__ == "__main__":
-    folder, port, most, wait = sys.argv[1:]
+    folder, port, most, wait, workers, quick = sys.argv[1:]
     api = Served(folder, int(most), float(wait))
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    queue = {"fast_queue": True} if quick == "quick" else {}
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=int(workers), **queue)
     server.run(host="127.0.0.1", port=int(port), generate_client_file=False, log_level="warning")

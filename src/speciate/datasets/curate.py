@@ -181,7 +181,8 @@ def run(run: Run) -> PackedVersion:
     parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
     context = Context(run, parent, pool, payload.others, payload.models)
-    rows, results = version_rows.read(run.folders, parent), list[StepReport]()
+    whole, results, only_removes = version_rows.read(run.folders, parent), list[StepReport](), True
+    rows = whole
     before = payload.report.get("split", {})
     known = {name: before[name] for name in ("made_by", "fractions", "seed") if before.get(name) is not None}
     how = cast(Dealing, known)
@@ -194,7 +195,8 @@ def run(run: Run) -> PackedVersion:
             context.outside = payload.outside.get(str(step.number), {})
             outcome = _apply_step(step, rows, context)
             results.append(_result(step, rows, outcome))
-            rows = outcome.rows.sort_by("id")
+            only_removes = only_removes and outcome.only_removes and outcome.manifest is None
+            rows = version_rows.sort_by_id(outcome.rows)
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
@@ -202,9 +204,12 @@ def run(run: Run) -> PackedVersion:
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
-    sealed = next_version.seal_changed(
-        run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, context.manifest
-    )
+    lanes = unpack_lanes(bytes.fromhex(payload.lanes))
+    if only_removes:
+        gone = whole.filter(pc.invert(pc.is_in(whole["id"], value_set=rows["id"].combine_chunks())))
+        sealed = next_version.seal_without(run.folders, parent, lanes, gone, context.manifest)
+    else:
+        sealed = next_version.seal_changed(run.folders, parent, lanes, rows, context.manifest)
     split: SplitReport = {
         **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs), **how,
     }  # fmt: skip

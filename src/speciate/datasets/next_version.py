@@ -32,7 +32,7 @@ from speciate.datasets.content_hash import (
     unpack_lanes,
     version_id,
 )
-from speciate.datasets.version_rows import PART, PLACE, Places
+from speciate.datasets.version_rows import PART, PLACE, Places, sort_by_id
 from speciate.datasets.versions import Manifest, Part, register
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.folder import RunFolder
@@ -112,7 +112,7 @@ def seal_changed(
     place = _index(old, new)
     kept = place >= 0
     changed = np.zeros(old.num_rows, bool)
-    changed[kept] = _differs(old.filter(pa.array(kept)), new.take(pa.array(place[kept])))
+    changed[kept] = _differs(_take(old, np.flatnonzero(kept)), _take(new, place[kept]))
     gone = ~kept | changed
     fresh = np.ones(new.num_rows, bool)
     fresh[place[kept & ~changed]] = False
@@ -125,6 +125,41 @@ def seal_changed(
     if added.num_rows:
         parts = (*parts, _part(folders, parent, added))
     return SealedVersion(_complete_manifest(wanted, new, _compact(folders, parent, parts), after), after)
+
+
+def seal_without(
+    folders: Folders, parent: Manifest, total: Lanes, gone: pa.Table, manifest: Manifest | None = None
+) -> SealedVersion:
+    """`parent` without the rows `gone`, at the cost of those. `gone`: with all of their columns, but for provenance.
+
+    `manifest` and INVALID: as of `seal_changed`.
+    """
+    wanted = manifest or parent
+    if not gone.num_rows:
+        return SealedVersion(wanted.model_copy(update={"version": 0}), total)
+    if gone.num_rows > _WORTH_A_PART * (parent.rows - gone.num_rows) or len(parent.labels) >= MOST_LABELS:
+        rows = version_rows.read(folders, parent)
+        return seal_changed(folders, parent, total, rows.filter(_not_in(rows["id"], gone["id"])), manifest)
+    after = total - lanes(row_digests(gone), parent.hashing)
+    old = version_rows.read_placed(folders, parent, ["id"])
+    there = pc.invert(_not_in(old["id"], gone["id"]))
+    parts = _parts_without(folders, parent, old, np.asarray(there.combine_chunks()))
+    manifest = wanted.model_copy(
+        update={
+            "version": 0,
+            "id": version_id(after),
+            "parts": _compact(folders, parent, parts),
+            "columns": parent.columns,
+            "splits": _difference(parent.splits, count_values(gone, "split")),
+            "labels": _difference(parent.labels, {} if wanted.numeric else count_values(gone, "label")),
+            "rows": parent.rows - gone.num_rows,
+        }
+    )
+    return SealedVersion(manifest, after)
+
+
+def _not_in(ids: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.invert(pc.is_in(ids, value_set=others.combine_chunks()))
 
 
 def count_values(table: pa.Table, column: str) -> dict[str, int]:
@@ -157,10 +192,8 @@ def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ..
 
 def _by_id(rows: pa.Table) -> pa.Table:
     """The rows sorted by id. Refuses duplicate ids: they would make one row of two, sooner or later."""
+    rows = sort_by_id(rows)
     ids = rows["id"].combine_chunks()
-    if not pc.all(pc.less(ids[:-1], ids[1:]), min_count=0).as_py():
-        rows = rows.sort_by("id")
-        ids = rows["id"].combine_chunks()
     if pc.any(pc.equal(ids[:-1], ids[1:]), min_count=0).as_py():
         raise SpeciateError(
             Code.INTERNAL,
@@ -231,13 +264,19 @@ def _index(old: pa.Table, new: pa.Table) -> Places:
     return np.asarray(pc.fill_null(there.combine_chunks(), -1)).astype(np.int64)
 
 
+def _take(rows: pa.Table, places: Places) -> pa.Table:
+    """The rows at these places; the table itself where they are all of it, in order."""
+    if len(places) == rows.num_rows and np.array_equal(places, np.arange(len(places))):
+        return rows
+    return rows.take(pa.array(places))
+
+
 def _differs(old: pa.Table, new: pa.Table) -> Mask:
     """Which rows of two tables, paired by place, differ in any cell."""
     differs = np.zeros(new.num_rows, bool)
     for name in new.column_names:
-        a, b = old[name].combine_chunks(), new[name].combine_chunks()
-        if not a.equals(b):
-            differs |= _cells_differ(a, b)
+        if not old[name].equals(new[name]):  # NaN is no NaN here, and other chunks are no difference
+            differs |= _cells_differ(old[name].combine_chunks(), new[name].combine_chunks())
     return differs
 
 
@@ -253,6 +292,10 @@ def _cells_differ(a: pa.Array, b: pa.Array) -> Mask:
 
 def _most_frequent(labels: dict[str, int]) -> dict[str, int]:
     return dict(islice(labels.items(), MOST_LABELS))
+
+
+def _difference(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    return dict((Counter(a) - Counter(b)).most_common())
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:

@@ -156,12 +156,16 @@ def count_leaks(members: Members, splits: Column) -> Leaks:
     return Leaks(_count_crossing(members.groups, code), _count_crossing(members.contents, code), int(across.sum()))
 
 
-def strata(labels: Sequence[str | float | None]) -> Codes:
+def strata(labels: Column) -> Codes:
     """(N,) strata to balance: a class as it is, a number as its tenth of the distribution.
 
     If most labels occur once, they are texts and no classes: those are balanced together.
     """
-    numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
+    if isinstance(labels, pa.ChunkedArray):
+        floating = pa.types.is_floating(labels.type)
+        numbers = np.asarray(labels.to_numpy(), float) if floating else np.full(len(labels), np.nan)
+    else:
+        numbers = np.array([x if isinstance(x, float) else np.nan for x in labels])
     if np.isnan(numbers).all():
         codes = _codes(labels, ordered=True) + 1
         alone = (np.bincount(codes, minlength=2)[codes] == 1) & (codes > 0)
@@ -361,8 +365,6 @@ def members_of(
     rows: pa.Table, modality: str, *, group_by: str | None = None, stratify_by: str | None = None
 ) -> Members:
     """Usable rows as a split sees them."""
-    label = rows[stratify_by or "label"]
-    values = label.to_pylist() if pa.types.is_floating(label.type) else label.cast(pa.string()).to_pylist()
     group: Any = rows["group_key"]
     pairs = near_pairs(rows, modality)
     if group_by is not None:
@@ -372,7 +374,9 @@ def members_of(
         pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
     keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
     uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
-    return Members([str(key) for key in keys], group, rows[FINGERPRINT], strata(values), pairs, uncompared)
+    return Members(
+        [str(key) for key in keys], group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared
+    )
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
@@ -418,17 +422,15 @@ def empty_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, f
 
 def _drift(members: Members, splits: Sequence[str | None]) -> float:
     """The largest difference between the share of a label in a split and in all: 0.1 is ten points."""
-    placed = [(stratum, name) for stratum, name in zip(members.strata.tolist(), splits, strict=True) if name]
-    if not placed:
+    code = _codes(splits)
+    placed = code >= 0
+    if not placed.any():
         return 0.0
-    overall = Counter(stratum for stratum, _ in placed)
-    sizes, both = Counter(name for _, name in placed), Counter(placed)
-    worst = max(
-        abs(both[stratum, name] / sizes[name] - count / len(placed))
-        for name in sizes
-        for stratum, count in overall.items()
-    )
-    return round(worst, 4)
+    _, stratum = np.unique(members.strata[placed], return_inverse=True)
+    both = np.zeros((int(code.max()) + 1, int(stratum.max()) + 1))
+    np.add.at(both, (code[placed], stratum), 1)
+    shares = both / both.sum(axis=1, keepdims=True)
+    return round(float(np.abs(shares - both.sum(axis=0) / placed.sum()).max()), 4)
 
 
 def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> SplitReport:
@@ -633,18 +635,20 @@ def find_missing_labels(rows: pa.Table, members: Members, *, made: bool) -> list
     label = rows["label"]
     if pa.types.is_floating(label.type):
         return []
-    labels, splits = label.cast(pa.string()).to_pylist(), rows["split"].to_pylist()
-    counts = Counter(each for each in labels if each is not None)
-    there = dict.fromkeys(name for name in ("train", "validation", "test") if name in set(splits))
-    if len(there) < 2 or 2 * sum(count == 1 for count in counts.values()) > counts.total():
+    label = label.cast(pa.string())
+    counts = {each["values"]: each["counts"] for each in pc.value_counts(label.drop_null()).to_pylist()}
+    names = set(pc.unique(rows["split"]).to_pylist())
+    there = [name for name in ("train", "validation", "test") if name in names]
+    if len(there) < 2 or 2 * sum(count == 1 for count in counts.values()) > sum(counts.values()):
         return []
-    both = set(zip(labels, splits, strict=True))
+    pairs = pa.table({"label": label, "split": rows["split"]}).group_by(["label", "split"]).aggregate([])
+    both = set(zip(pairs["label"].to_pylist(), pairs["split"].to_pylist(), strict=True))
     lacking = {each: [name for name in there if (each, name) not in both] for each in counts}
     found = sorted((each for each in counts if lacking[each]), key=lambda each: (-counts[each], each))
     component = components(members) if found and made else np.zeros(0, np.int64)
     lacks = list[MissingLabel]()
     for each in found[:_KEPT]:
-        places = np.array([place for place, other in enumerate(labels) if other == each])
+        places = np.flatnonzero(np.asarray(pc.equal(label, each).fill_null(False)))
         why = (
             _reason_missing(rows, members, component, places, len(there))
             if made

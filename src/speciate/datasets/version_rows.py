@@ -6,6 +6,7 @@ No other module reads parts. Works over sealed files only; `ancestors` alone ask
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -53,14 +54,14 @@ def read(
     needed = None if columns is None else list(dict.fromkeys([*columns, "id", "split", "quality"]))
     wanted = None if ids is None else pa.array(sorted(ids), pa.string())
     table = _concatenate([live_rows(folders, part, needed, wanted) for part in manifest.parts])
-    keep = pa.array(np.ones(table.num_rows, bool))
+    conditions = []
     if usable:
-        keep = pc.and_(keep, pc.equal(table["quality"], "ok"))
+        conditions.append(pc.equal(table["quality"], "ok"))
     if splits is not None:
-        keep = pc.and_(keep, pc.is_in(table["split"], pa.array(sorted(splits), pa.string())))
+        conditions.append(pc.is_in(table["split"], pa.array(sorted(splits), pa.string())))
     if wanted is not None:
-        keep = pc.and_(keep, pc.is_in(table["id"], wanted))
-    found = table.filter(keep).sort_by("id")
+        conditions.append(pc.is_in(table["id"], wanted))
+    found = sort_by_id(table.filter(reduce(pc.and_, conditions)) if conditions else table)
     return found if columns is None else found.select(list(columns))
 
 
@@ -84,11 +85,19 @@ def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str])
     return total
 
 
-def read_placed(folders: Folders, manifest: Manifest) -> pa.Table:
+def sort_by_id(rows: pa.Table) -> pa.Table:
+    """The table itself where it is sorted already."""
+    ids = rows["id"].combine_chunks()
+    if pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():
+        return rows
+    return rows.sort_by("id")
+
+
+def read_placed(folders: Folders, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows, with `_part` (which part of the manifest) and `_place` (which row of its file)."""
     tables = []
     for number, part in enumerate(manifest.parts):
-        rows = live_rows(folders, part)
+        rows = live_rows(folders, part, columns)
         places = np.delete(np.arange(part.rows), positions(folders, part))
         tables.append(
             rows.append_column(PART, pa.array(np.full(len(places), number, np.int32))).append_column(

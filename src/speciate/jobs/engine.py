@@ -40,7 +40,7 @@ from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
-_BUSY_SECONDS, _CALM_SECONDS = 0.03, 2.0
+_BUSY_SECONDS, _CALM_SECONDS = 0.1, 2.0
 _UNFINISHED = "state NOT IN ('succeeded', 'failed', 'cancelled', 'dead', 'paused')"
 _log = logging.getLogger(__name__)
 
@@ -78,8 +78,10 @@ class Engine:
     def start(self) -> None:
         """Begin to reconcile, in a thread."""
         self.places.start()
-        if isinstance(self._executor, LocalExecutor) and self.workspace.settings.fork_sandboxes:
-            self._executor.offer()
+        if isinstance(self._executor, LocalExecutor):
+            self._executor.listen(self._wake.set)
+            if self.workspace.settings.fork_sandboxes:
+                self._executor.offer()
         self._thread = threading.Thread(target=self._reconcile, name="reconciler", daemon=True)
         self._thread.start()
 

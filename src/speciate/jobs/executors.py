@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -111,8 +112,13 @@ class LocalExecutor:
         self._runs = workspace / "runs"
         self._children: list[subprocess.Popen[bytes]] = []
         self._zygotes = _Zygotes(workspace)
-        self._asked: dict[str, socket.socket] = {}
-        """Run -> the connection on which its supervisor was asked for, until that one is seen."""
+        self._asked = _Asked()
+        self._unseen: set[str] = set()
+        """Runs whose supervisor was asked for and has not been seen."""
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard`, in a thread of its own, as soon as a run that was launched here has ended."""
+        self._asked.listen(heard)
 
     def handle(self, run_id: str) -> RunHandle:
         return {"run": run_id}
@@ -129,7 +135,8 @@ class LocalExecutor:
         if connection is None:
             self._execute_supervisor(folder.path)
         else:
-            self._asked[run.id] = connection
+            self._unseen.add(run.id)
+            self._asked.add(run.id, connection)
 
     def prepare(self, preload: str) -> None:
         for family in (SUPERVISORS, preload):
@@ -147,9 +154,9 @@ class LocalExecutor:
             # Its claim is probed only after it was called off: a probe could be in the way of a supervisor that starts.
             if not folder.stop_asked() or folder.alive():
                 return Pending()
-            self._forget(folder)
+            self._unseen.discard(folder.run_id)
             return Gone()
-        self._forget(folder)
+        self._unseen.discard(folder.run_id)
         if folder.alive():
             return Alive()
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
@@ -181,26 +188,15 @@ class LocalExecutor:
         """Let zygotes go; runs live on, and theirs until then."""
         warm.offer("torch", None)
         self._zygotes.close()
-        for connection in self._asked.values():
-            connection.close()
+        self._asked.close()
         for child in self._children:
             child.returncode = child.poll() or 0  # it outlives us on purpose; Popen would warn
 
     def _look_after(self, folder: RunFolder) -> None:
         """A supervisor that was asked for, and whose zygote died over it, is started plainly."""
-        if (connection := self._asked.get(folder.run_id)) is None:
-            return
-        if (message := warm.receive(connection, 0.0)) is None:
-            return
-        if "watch" in message:
-            os.close(message["watch"])
-        else:
-            self._forget(folder)
+        if folder.run_id in self._unseen and self._asked.ended(folder.run_id) and not folder.started():
+            self._unseen.discard(folder.run_id)
             self._execute_supervisor(folder.path)
-
-    def _forget(self, folder: RunFolder) -> None:
-        if connection := self._asked.pop(folder.run_id, None):
-            connection.close()
 
     def _execute_supervisor(self, path: Path) -> None:
         self.reap()
@@ -210,6 +206,73 @@ class LocalExecutor:
             env=clean_environment(), cwd=self._workspace, start_new_session=True,
         )  # fmt: skip
         self._children.append(child)
+
+
+class _Asked:
+    """Supervisors that zygotes were asked for, each with the connection on which its end is told. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[str, socket.socket] = {}
+        self._wake: tuple[int, int] | None = None
+        self._thread: threading.Thread | None = None
+
+    def __contains__(self, run: str) -> bool:
+        with self._lock:
+            return run in self._connections
+
+    def add(self, run: str, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections[run] = connection
+            if self._wake:
+                os.write(self._wake[1], b"x")
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard`, in a thread of its own, as soon as one of them has ended. Who does not is a little later."""
+        if sys.platform == "linux":
+            self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self._thread = threading.Thread(target=self._listen, args=(heard, self._wake[0]), name="ends", daemon=True)
+            self._thread.start()
+
+    def _listen(self, heard: Callable[[], None], woken: int) -> None:
+        while True:
+            poll, watched = select.poll(), dict[int, str]()
+            poll.register(woken, select.POLLIN)
+            with self._lock:
+                for run, connection in self._connections.items():
+                    watched[connection.fileno()] = run
+                    poll.register(connection, select.POLLIN)
+            for number, _ in poll.poll():
+                if number != woken:
+                    if self.ended(watched[number]):
+                        heard()
+                elif b"." in os.read(woken, 4096):
+                    return
+
+    def ended(self, run: str) -> bool:
+        """Whether it has ended, or its zygote died over it; it is forgotten then."""
+        with self._lock:
+            while (connection := self._connections.get(run)) is not None:
+                if (message := warm.receive(connection, 0.0)) is None:
+                    return False
+                if "watch" in message:  # it has been forked
+                    os.close(message["watch"])
+                    continue
+                del self._connections[run]
+                connection.close()
+        return True
+
+    def close(self) -> None:
+        if self._wake and self._thread:
+            os.write(self._wake[1], b".")
+            self._thread.join()
+            for number in self._wake:
+                os.close(number)
+            self._wake = None
+        with self._lock:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
 
 
 class _Zygotes:

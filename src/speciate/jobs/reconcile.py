@@ -30,7 +30,7 @@ from speciate.jobs.schedule import (
     start_within_space,
     waiting,
 )
-from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of
+from speciate.jobs.store import JobEvent, Store, keep_plan, plan_of, stored_plans
 from speciate.jobs.transitions import Claimed, Exited, Failed, Happening, Lost, NoRoom, Overdue, SeenAlive
 from speciate.settings import Capacity, safety
 from speciate.workspace.database import Transaction
@@ -51,6 +51,18 @@ _log = logging.getLogger(__name__)
 
 
 _Register = Callable[[Transaction, Job], Mapping[str, object] | None]
+_Answer = Future[Job | SpeciateError]
+
+
+class _Step(NamedTuple):
+    """Something that a pass tells of a job."""
+
+    job: Job
+    event: JobEvent
+    then: Callable[[_Answer], None]
+    """What follows once it is committed, or refused."""
+    ends: bool = False
+    """Whether nothing of the run lives any more."""
 
 
 class Trouble(NamedTuple):
@@ -81,6 +93,7 @@ class Reconciler:
         self._workspace, self._kinds, self._store = workspace, kinds, store
         self._executor, self._capacity = executor, capacity
         self._places = places or Places(workspace)
+        self._reader = rows.Reader(_ACTIVE)
         self._jobs: list[Job] = []
         self._read_at: int | None = None  # the commit after which `_jobs` was read
         # What this process remembers of its own acts; all of it may be forgotten.
@@ -89,6 +102,7 @@ class Reconciler:
         self._signalled: dict[str, str] = {}  # run -> 'asked' or 'forced'
         self._plans: dict[str, Plan] = {}
         self._stored: set[str] = set()  # jobs whose plan is in the catalog
+        self._texts: dict[str, str | None] = {}  # job -> its plan in the catalog, not read yet
         self._troubles: dict[str, Trouble] = {}
         self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it, or others hold its money
         self._ledger: tuple[int, Ledger] | None = None  # as of so many commits
@@ -113,19 +127,20 @@ class Reconciler:
         self._tell_of_disk(room)
         if room.low:
             live = [self._hold(job, room) for job in live]
-        ends = list[tuple[Job, Callable[[], None]]]()  # what ended together is committed together
+        steps = list[_Step]()  # what ends, lives and starts in one pass is committed together
         for job in live:
-            self._guard(job, lambda job=job: self._observe(job, ends))  # type: ignore[misc]
-        for job, end in ends:
-            self._guard(job, end)
-        ended = {job.id for job, _ in ends if job.id not in self._troubles}
+            self._guard(job, lambda job=job: self._observe(job, steps))  # type: ignore[misc]
+        ended = {step.job.id for step in steps if step.ends}
         live = [job for job in live if job.id not in ended]  # their room is free
         queued = [job for job in jobs if job.state is State.QUEUED]
         for job in jobs:
             if job.state in {State.QUEUED, State.WAITING}:
                 self._check_queue_limit(job)
         if not self.draining:
-            self._start(queued, live, room, now)
+            steps += self._start(queued, live, room, now)
+        sent = self._workspace.database.submit_all(self._store.tell, [step.event for step in steps])
+        for step, answer in zip(steps, sent, strict=True):
+            self._guard(step.job, lambda step=step, answer=answer: step.then(answer))  # type: ignore[misc]
         return len(live) + len(queued) - len(self._held)
 
     def _active(self) -> list[Job]:
@@ -133,7 +148,7 @@ class Reconciler:
         that the runs compute on."""
         commits = self._workspace.database.commits
         if commits != self._read_at:
-            self._jobs = rows.select(self._workspace.database, _ACTIVE, [])
+            self._jobs = self._reader.read(self._workspace.database)
             self._read_at = commits
         return self._jobs
 
@@ -182,27 +197,26 @@ class Reconciler:
                 self._troubles.pop(job.id, None)
 
     def _tell(self, job: Job, event: Happening, register: _Register | None = None) -> Job:
-        return _told(self._submit(job, event, register))
-
-    def _submit(self, job: Job, event: Happening, register: _Register | None = None) -> Future[Job | SpeciateError]:
-        return self._workspace.database.submit(self._store.tell, JobEvent(job.id, event, register))
+        return _told(self._workspace.database.submit(self._store.tell, JobEvent(job.id, event, register)))
 
     # Runs that live, or should
 
-    def _observe(self, job: Job, ends: list[tuple[Job, Callable[[], None]]]) -> bool:
-        """Whether the commit of its end is to be waited for once all have been looked at: `ends` has how."""
+    def _observe(self, job: Job, steps: list[_Step]) -> bool:
+        """Whether it is not known yet how it went: what is to be committed is added to `steps`."""
         executor = self._executor_of(job)
         handle = job.handle or executor.handle(job.run_id)
         match executor.poll(handle):
+            case Alive() if job.state is State.STARTING:
+                event = JobEvent(job.id, SeenAlive(job.attempt))
+                steps.append(_Step(job, event, lambda answer: self._look_after(_told(answer), handle)))
+                return True
             case Alive():
-                if job.state is State.STARTING:
-                    job = self._tell(job, SeenAlive(job.attempt))
-                self._pass_on_request(self._check_limits(job), handle)
+                self._look_after(job, handle)
             case Ended(outcome):
-                ends.append((job, self._finish(job, outcome)))
+                steps.append(self._finish(job, outcome))
                 return True
             case Gone() if self._best_at_limit(job):
-                ends.append((job, self._finish(job, Outcome(-1, "killed", "its process was killed"))))
+                steps.append(self._finish(job, Outcome(-1, "killed", "its process was killed")))
                 return True
             case Gone():
                 paid = self._paid(job)
@@ -217,6 +231,9 @@ class Reconciler:
             case Pending():
                 self._relaunch(job)
         return False
+
+    def _look_after(self, job: Job, handle: RunHandle) -> None:
+        self._pass_on_request(self._check_limits(job), handle)
 
     def _ran(self, job: Job) -> float | None:
         """Seconds of the newest attempt until now, whatever the clock says."""
@@ -260,7 +277,7 @@ class Reconciler:
         newest, *before = [progress.done if (progress := folder.progress()) else 0.0 for folder in folders]
         return newest > max(before, default=0.0)
 
-    def _finish(self, job: Job, outcome: Outcome) -> Callable[[], None]:
+    def _finish(self, job: Job, outcome: Outcome) -> _Step:
         kind = self._kinds[job.kind]
         result: JobResult | None = None
         register = None
@@ -283,14 +300,13 @@ class Reconciler:
         paid = self._paid(job)
         fault("finish_before_commit")
         exited = Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job))
-        sent = self._submit(job, exited, _both(paid, register))
 
-        def end() -> None:
-            self._commit(job, sent, paid)
+        def end(answer: _Answer) -> None:
+            self._commit(job, answer, paid)
             fault("finish_after_commit")
             self._forget(job)
 
-        return end
+        return _Step(job, JobEvent(job.id, exited, _both(paid, register)), end, ends=True)
 
     def _best_at_limit(self, job: Job) -> RunFolder | None:
         """What the newest attempt that kept anything kept, where a limit stops the job: a budget is not lost."""
@@ -319,11 +335,11 @@ class Reconciler:
 
         return register if paid else None
 
-    def _commit(self, job: Job, sent: Future[Job | SpeciateError], paid: _Register | None) -> None:
-        """`sent`: what the run made and its end, together. A refusal is the job's error; what may pass is tried
+    def _commit(self, job: Job, answer: _Answer, paid: _Register | None) -> None:
+        """`answer`: of what the run made and its end, together. A refusal is the job's error; what may pass is tried
         again."""
         try:
-            _told(sent)
+            _told(answer)
         except SpeciateError as error:
             if error.code is Code.UNAVAILABLE:  # a full disk: nothing is lost, the run's folder waits
                 raise
@@ -406,11 +422,13 @@ class Reconciler:
         if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
             self._tell(job, Overdue("queue", limit))
 
-    def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> None:
+    def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> list[_Step]:
         planned, held = list[Job](), dict[str, str]()
+        self._read_plans(queued)
         for job in queued:
             if is_due(job, now) and (plan := self._plan(job)) is not None:
-                job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901 - what it asks is known now
+                if job.resources != plan.resources:  # what it asks is known now
+                    job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901
                 place = plan.resources.place
                 if place and place not in self._places.capacities:
                     held[job.id] = f"It waits for the place {place!r}, which settings.toml names no more."
@@ -444,9 +462,7 @@ class Reconciler:
         self._asked = (rooming.start, chosen, live)
         for job in leaving:
             self._guard(job, lambda job=job: self._yield(job))  # type: ignore[misc]
-        claims = [(job, self._submit_claim(job)) for job in chosen if not self._is_paused(job)]  # in one transaction
-        for job, claim in claims:
-            self._guard(job, lambda job=job, claim=claim: self._claim(job, claim))  # type: ignore[misc]
+        return [self._claim(job) for job in chosen if not self._is_paused(job)]
 
     def _yield(self, job: Job) -> None:
         """What nobody waits for stops at a checkpoint; it resumes when there is room."""
@@ -476,14 +492,25 @@ class Reconciler:
             start.append(job)
         return start, held
 
+    def _read_plans(self, queued: Sequence[Job]) -> None:
+        """Those that were resolved at the call, in one statement."""
+        missing = [job.id for job in queued if job.id not in self._plans]
+        if missing:
+            found = stored_plans(self._workspace.database, missing)
+            self._texts = {name: found.get(name) for name in missing}
+            self._stored |= found.keys()
+
     def _plan(self, job: Job) -> Plan | None:
         """The plan of a job; where it is refused, the job has failed and there is none."""
         if job.id not in self._plans:
             try:
                 kind = self._kinds[job.kind]
-                if (plan := plan_of(self._workspace.database, job.id)) is not None:
-                    self._stored.add(job.id)
-                self._plans[job.id] = plan or kind.plan(kind.spec.model_validate(job.spec), self._workspace)
+                if job.id not in self._texts:
+                    self._read_plans([job])
+                if (text := self._texts.pop(job.id)) is not None:
+                    self._plans[job.id] = Plan.model_validate_json(text)
+                else:
+                    self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
             except SpeciateError as error:
                 self._tell(job, Failed(_refusal(error)))
                 return None
@@ -494,17 +521,18 @@ class Reconciler:
                 return None
         return self._plans[job.id]
 
-    def _submit_claim(self, job: Job) -> Future[Job | SpeciateError]:
+    def _claim(self, job: Job) -> _Step:
         handle, plan = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}"), self._plans[job.id]
         register = None if job.id in self._stored else lambda tx, job: keep_plan(tx, job.id, plan)
-        return self._submit(job, Claimed(handle, job.resources), register)
 
-    def _claim(self, job: Job, claim: Future[Job | SpeciateError]) -> None:
-        claimed = _told(claim)
-        self._stored.add(job.id)
-        fault("claim_after_commit")
-        if claimed.state is State.STARTING:
-            self._launch(claimed, self._plans[job.id])
+        def launch(answer: _Answer) -> None:
+            claimed = _told(answer)
+            self._stored.add(job.id)
+            fault("claim_after_commit")
+            if claimed.state is State.STARTING:
+                self._launch(claimed, plan)
+
+        return _Step(job, JobEvent(job.id, Claimed(handle, job.resources), register), launch)
 
     def _launch(self, job: Job, plan: Plan) -> None:
         kind = self._kinds[job.kind]
@@ -539,10 +567,10 @@ def _at(place: str | None, jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if job.resources.place == place]
 
 
-def _told(sent: Future[Job | SpeciateError]) -> Job:
-    answer = sent.result()
-    assert isinstance(answer, Job)  # errors are raised
-    return answer
+def _told(answer: _Answer) -> Job:
+    job = answer.result()
+    assert isinstance(job, Job)  # errors are raised
+    return job
 
 
 def _both(first: _Register | None, second: _Register | None) -> _Register | None:

@@ -28,6 +28,10 @@ _RESOURCES, _LIMITS = Resources(), Limits()
 _RESOURCES_TEXT, _LIMITS_TEXT = _RESOURCES.model_dump_json(), _LIMITS.model_dump_json()
 
 
+def _marks(names: Sequence[str]) -> str:
+    return ", ".join(["?"] * len(names))
+
+
 def _unnest(names: Sequence[str]) -> str:
     return ", ".join(f"unnest(?::{_COLUMNS[name]}[]) AS {name}" for name in names)
 
@@ -38,6 +42,10 @@ UPDATE jobs SET {", ".join(f"{name} = new.{name}" for name in _CHANGING)}
 FROM (SELECT {_unnest(["id", *_CHANGING])}) new WHERE jobs.id = new.id
 """
 _SELECT = f"SELECT {_NAMES} FROM jobs"
+# Of one job DuckDB plans these in half the time.
+_INSERT_ONE = f"INSERT INTO jobs ({_NAMES}) VALUES ({_marks(list(_COLUMNS))})"
+_UPDATE_ONE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
+_BY_ONE_ID = f"{_SELECT} WHERE id = ?"
 _BY_ID = f"{_SELECT} WHERE id IN (SELECT unnest(?::VARCHAR[]))"
 _BY_PARENT = f"{_SELECT} WHERE parent IN (SELECT unnest(?::VARCHAR[])) ORDER BY created, id"
 
@@ -64,16 +72,39 @@ def _job(row: Row) -> Job:
 
 
 def insert(tx: Transaction, jobs: Sequence[Job]) -> None:
-    tx.execute(_INSERT, [[_cell(job, name) for job in jobs] for name in _COLUMNS])
+    if len(jobs) == 1:
+        tx.execute(_INSERT_ONE, [_cell(jobs[0], name) for name in _COLUMNS])
+    else:
+        tx.execute(_INSERT, [[_cell(job, name) for job in jobs] for name in _COLUMNS])
 
 
 def update(tx: Transaction, jobs: Sequence[Job]) -> None:
-    tx.execute(_UPDATE, [[_cell(job, name) for job in jobs] for name in ["id", *_CHANGING]])
+    if len(jobs) == 1:
+        tx.execute(_UPDATE_ONE, [_cell(jobs[0], name) for name in [*_CHANGING, "id"]])
+    else:
+        tx.execute(_UPDATE, [[_cell(job, name) for job in jobs] for name in ["id", *_CHANGING]])
 
 
 def by_id(source: Transaction | Database, ids: Sequence[str]) -> dict[str, Job]:
-    rows = source.read(_BY_ID, [ids])
+    rows = source.read(_BY_ONE_ID, [ids[0]]) if len(ids) == 1 else source.read(_BY_ID, [ids])
     return {row[0]: _job(row) for row in rows}
+
+
+class Reader:
+    """Jobs by one condition, read over and over: a row that has not changed is the same `Job`."""
+
+    def __init__(self, where: str) -> None:
+        self._sql = f"{_SELECT} WHERE {where} ORDER BY created, id"
+        self._known: dict[str, tuple[Row, Job]] = {}
+
+    def read(self, database: Database) -> list[Job]:
+        known = self._known
+        found = {
+            row[0]: old if (old := known.get(row[0])) is not None and old[0] == row else (row, _job(row))
+            for row in database.read(self._sql)
+        }
+        self._known = found
+        return [job for _, job in found.values()]
 
 
 def children_of(source: Transaction | Database, parents: Sequence[str]) -> list[Job]:

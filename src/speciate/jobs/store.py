@@ -32,6 +32,7 @@ from speciate.workspace.database import Database, Transaction
 
 _INSERT_PLANS = "INSERT INTO job_plans SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]) ON CONFLICT DO NOTHING"
 _PLAN = "SELECT plan FROM job_plans WHERE job = ?"
+_PLANS = "SELECT job, plan FROM job_plans WHERE job IN (SELECT unnest(?::VARCHAR[]))"
 _INSERT_NEEDS = "INSERT INTO job_needs SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
 _DEPENDENTS = "SELECT DISTINCT job FROM job_needs WHERE needs IN (SELECT unnest(?::VARCHAR[]))"
 _NEEDS_OF = "SELECT job, needs FROM job_needs WHERE job IN (SELECT unnest(?::VARCHAR[]))"
@@ -59,6 +60,14 @@ def plan_of(database: Database, job: str) -> Plan | None:
     """What was resolved for the job, at the call or at its first start."""
     row = database.read_one(_PLAN, [job])
     return Plan.model_validate_json(row[0]) if row else None
+
+
+def stored_plans(database: Database, jobs: Sequence[str]) -> dict[str, str]:
+    """Job -> JSON of its plan, where it has one."""
+    if len(jobs) == 1:
+        row = database.read_one(_PLAN, [jobs[0]])
+        return {jobs[0]: row[0]} if row else {}
+    return dict(database.read(_PLANS, [jobs]))
 
 
 def keep_plan(tx: Transaction, job: str, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -110,6 +111,7 @@ def _execute(folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]
 def _fork(folder: RunFolder, claims: tuple[int, ...], keys: Mapping[str, str]) -> Ending:
     """A fork of this process, which has imported what a worker is."""
     with folder.log.open("ab") as log, _input(keys) as given:
+        gc.freeze()  # a collection would copy what both share
         pid = os.fork()
         if pid == 0:
             code = 70

@@ -11,22 +11,28 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypedDict, cast
+from weakref import WeakKeyDictionary
 
 from speciate import use_cases
 from speciate.loop.deployment_periods import DeploymentMetrics, deployment_metrics, deployment_periods
 from speciate.loop.effort import Effort, efforts
-from speciate.loop.time_to_model import STAGES, TimeToModel, model_that_counts, time_to_model
+from speciate.loop.time_to_model import STAGES, CountedModel, TimeToModel, model_that_counts, time_to_model
 from speciate.loop.watch import costs
 from speciate.workspace.database import Database, Event
 from speciate.workspace.workspace import Workspace
 
-_LIFECYCLE = """
+_OWN = """
 SELECT seq, stamp, subject, type, data FROM events
-WHERE type IN ('use_case.created', 'dataset.created', 'model.created', 'decision.made', 'alias.moved',
-               'production.answered', 'canary.answered', 'promotion.survived', 'bake.broken', 'bake.rolled_back',
-               'slot.serving', 'approval.requested', 'approval.decided')
+WHERE type IN ('use_case.created', 'decision.made', 'alias.moved', 'production.answered', 'canary.answered',
+               'promotion.survived', 'bake.broken', 'bake.rolled_back', 'slot.serving', 'approval.requested')
 ORDER BY seq
 """
+_SHARED = """
+SELECT seq, stamp, subject, type, data FROM events
+WHERE type IN ('dataset.created', 'model.created', 'approval.decided')
+ORDER BY seq
+"""
+"""What these are about may belong to any use case: they are found by `_keys`."""
 _CLOCKS = """
 (SELECT unnest(?::VARCHAR[]) AS name, unnest(?::DOUBLE[]) AS clock_stopped) clocks ON clocks.name = jobs.use_case
 """
@@ -44,9 +50,9 @@ _LEARNED_FROM = """
 SELECT ref, card ->> 'dataset' FROM model_versions
 JOIN (SELECT unnest(?::VARCHAR[]) AS ref) asked ON name || '@v' || version = ref WHERE card ->> 'dataset' IS NOT NULL
 """
-_EXPORTS = """
-SELECT name || '@v' || version, card ->> '$.parents[0]' FROM model_versions
-WHERE card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
+_EXPORTED_FROM = """
+SELECT card ->> '$.parents[0]' FROM model_versions
+WHERE name = ? AND version = ? AND card ->> 'method' = 'export' AND card ->> '$.parents[0]' IS NOT NULL
 """
 _EPISODES = "SELECT use_case, number, causes ->> '$[0]', outcome, ended - begun FROM episodes"
 _BY_LOOP = """
@@ -55,21 +61,35 @@ SELECT count(*) FILTER (asked = 'watch'), count(*) FILTER (asked <> 'watch') FRO
 )
 """
 _MONTH = 30 * 86_400.0
-_SHARED = ("dataset:", "model:", "approval:")
-"""What these events are about may belong to any use case: they are found by `_keys`."""
+_ClockKey = tuple[str, int, CountedModel]
+"""A use case, the event that it was made by, and the version that stopped its clock."""
+
+
+class _Settled:
+    """What never changes once it is known, of one catalog."""
+
+    def __init__(self) -> None:
+        self.clocks: dict[_ClockKey, TimeToModel] = {}
+        self.exports: dict[str, str | None] = {}
+        """Version -> the one that it was exported from."""
+
+
+_settled: WeakKeyDictionary[Database, _Settled] = WeakKeyDictionary()
 
 
 class History(NamedTuple):
     """The events that matter, sorted by the use case that they may be about."""
 
     by_use_case: Mapping[str, Sequence[Event]]
-    """Events of each use case, with the shared ones that concern it; in order of `seq`."""
+    """Events of each use case, in order of `seq`; while its clock goes on, with the shared ones that concern it."""
     jobs: Mapping[str, Mapping[str, str]]
     """Use case -> id -> kind, of jobs that ran or may run, and began while the clock ran."""
     datasets: Mapping[str, str]
     """Version of a model that counts -> the version that it was trained on, without its split."""
     exports: Mapping[str, str]
-    """Version -> the one that it was exported from."""
+    """Version that served -> the one that it was exported from."""
+    clocks: Mapping[str, TimeToModel]
+    """Clocks that have stopped, by use case."""
 
 
 class LedgerLine(NamedTuple):
@@ -260,43 +280,86 @@ def typical(clocks: Sequence[TimeToModel], *finished: str) -> Typical:
 
 
 def history_of(workspace: Workspace, now: float) -> History:
-    """What happened until `now`; of jobs only what happened while the clock of their use case went."""
+    """What happened until `now`; of jobs only what happened while the clock of their use case went.
+
+    A clock that has stopped is not read again: nothing that happens later changes it."""
     database = workspace.database
-    own, shared = _lifecycle(database)
-    counted = {name: model_that_counts(deployment_periods(events, now)) for name, events in own.items()}
-    models = [found.model for found in counted.values() if found.model is not None]
+    settled = _settled.setdefault(database, _Settled())
+    own = _own_events(database)
+    periods = {name: deployment_periods(events, now) for name, events in own.items()}
+    keys = {name: _clock_key(name, events, model_that_counts(periods[name])) for name, events in own.items()}
+    clocks = {name: settled.clocks[key] for name, key in keys.items() if key in settled.clocks}
+    open_ = {name: events for name, events in own.items() if name not in clocks}
+    served = {period.model for found in periods.values() for period in found}
+    history = History(dict(own), {}, {}, _exports(database, served, settled), clocks)
+    if open_:
+        history = _with_jobs(database, history, {name: keys[name][2] for name in open_}, now)
+    for name in open_:
+        if keys[name][2].answered is not None:
+            settled.clocks[keys[name]] = clocks[name] = clock_of(history, name, now)
+    return history
+
+
+def _clock_key(use_case: str, own: Sequence[Event], counted: CountedModel) -> _ClockKey:
+    return use_case, next((event.seq for event in own if event.type == "use_case.created"), 0), counted
+
+
+def _own_events(database: Database) -> dict[str, list[Event]]:
+    own = defaultdict[str, list[Event]](list)
+    for seq, stamp, subject, kind, data in database.read(_OWN):
+        own[subject.removeprefix("use_case:")].append(Event(seq, stamp, subject, kind, json.loads(data)))
+    return own
+
+
+def _exports(database: Database, served: Iterable[str], settled: _Settled) -> dict[str, str]:
+    """What each version that served was exported from, and that one, and so on."""
+    found, known = dict[str, str](), settled.exports
+    for model in served:
+        while model not in found:
+            if model not in known:
+                name, _, version = model.partition("@v")
+                row = database.read_one(_EXPORTED_FROM, [name, int(version)]) if version.isdecimal() else None
+                known[model] = row[0] if row else None
+            if (parent := known[model]) is None:
+                break
+            found[model] = model = parent  # noqa: PLW2901 - on to where that came from
+    return found
+
+
+def _with_jobs(database: Database, history: History, open_: Mapping[str, CountedModel], now: float) -> History:
+    """With jobs and shared events of the use cases `open_`."""
+    shared = _shared_events(database)
+    models = [found.model for found in open_.values() if found.model is not None]
     datasets = {ref: dataset.partition(":")[0] for ref, dataset in database.read(_LEARNED_FROM, [models])}
-    stops = {name: now if found.answered is None else found.answered for name, found in counted.items()}
+    stops = {name: now if found.answered is None else found.answered for name, found in open_.items()}
     # Where the clock goes on, `now` is left to the lines below: a statement that names it is another one each time, and
     # no reader could remember it.
-    clocks = [list(counted), [math.inf if found.answered is None else found.answered for found in counted.values()]]
+    clocks = [list(open_), [math.inf if found.answered is None else found.answered for found in open_.values()]]
     jobs = defaultdict[str, dict[str, str]](dict)
     for job, kind, use_case, created in database.read(_JOBS, clocks):
         if created <= stops[use_case]:
             jobs[use_case][job] = kind
-    by_use_case = {
-        name: [*events, *_about(shared, jobs[name], events, datasets.get(counted[name].model or ""))]
-        for name, events in own.items()
+    events = {
+        name: [*own, *_about(shared, jobs[name], own, datasets.get(open_[name].model or ""))]
+        for name, own in history.by_use_case.items()
+        if name in open_
     }
     for seq, stamp, subject, kind, use_case in database.read(_OF_JOBS, clocks):
         if stamp <= stops[use_case]:
-            by_use_case[use_case].append(Event(seq, stamp, subject, kind, {}))
-    for events in by_use_case.values():
-        events.sort(key=lambda event: event.seq)
-    return History(by_use_case, jobs, datasets, dict(database.read(_EXPORTS)))
+            events[use_case].append(Event(seq, stamp, subject, kind, {}))
+    for each in events.values():
+        each.sort(key=lambda event: event.seq)
+    return history._replace(by_use_case={**history.by_use_case, **events}, jobs=jobs, datasets=datasets)
 
 
-def _lifecycle(database: Database) -> tuple[dict[str, list[Event]], dict[str, list[Event]]]:
-    """Events of each use case, and the events that may concern any use case, by each key that they are found by."""
-    own, shared = defaultdict[str, list[Event]](list), defaultdict[str, list[Event]](list)
-    for seq, stamp, subject, kind, data in database.read(_LIFECYCLE):
+def _shared_events(database: Database) -> dict[str, list[Event]]:
+    """Events that may concern any use case, by each key that they are found by."""
+    shared = defaultdict[str, list[Event]](list)
+    for seq, stamp, subject, kind, data in database.read(_SHARED):
         event = Event(seq, stamp, subject, kind, json.loads(data))
-        if subject.startswith(_SHARED):
-            for key in _keys(event):
-                shared[key].append(event)
-        else:
-            own[subject.removeprefix("use_case:")].append(event)
-    return own, shared
+        for key in _keys(event):
+            shared[key].append(event)
+    return shared
 
 
 def _keys(event: Event) -> tuple[str, ...]:
@@ -320,6 +383,8 @@ def _about(
 
 
 def clock_of(history: History, use_case: str, now: float) -> TimeToModel:
+    if (stopped := history.clocks.get(use_case)) is not None:
+        return stopped
     events, jobs = history.by_use_case.get(use_case, ()), history.jobs.get(use_case, {})
     served = deployment_periods((event for event in events if event.subject == f"use_case:{use_case}"), now)
     model = model_that_counts(served).model

@@ -131,6 +131,7 @@ class WarmParent:
             connection.close()
             return
         parent = os.getpid()
+        gc.freeze()  # no collection in a fork looks at what they share: that would copy it
         try:
             pid = os.fork()
         except OSError:  # no room for one more: who asked starts a program, or fails as with that

@@ -182,6 +182,14 @@ def predict(
     clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE if the
     pool could not answer in time; it continues then, and the same call again gets the answer.
     """
+    with workspace.database.remembering():  # which version answers, while nothing is committed
+        return _predict(workspace, pool, model, inputs, place, serving)
+
+
+def _predict(
+    workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input], place: Callable[[str], Path],
+    serving: Serving,
+) -> Answer:  # fmt: skip
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
     alias = aliases.read(workspace.database, ref.name) if ref.alias == "production" else None

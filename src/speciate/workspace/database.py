@@ -90,7 +90,7 @@ class Database:
         self._on_fatal = on_fatal or (lambda error: os._exit(70))
         self._connection = duckdb.connect(str(path), config=CONFIG)
         self._local = threading.local()
-        self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._seq: int = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
         self._commits = 0
@@ -112,11 +112,11 @@ class Database:
     def remembering(self) -> Iterator[None]:
         """In this thread: what was read since the last commit is not read again. For pages, of which one is some twenty
         statements, each of which costs a millisecond or two however small its tables are."""
-        self._local.remembers = True
+        before, self._local.remembers = getattr(self._local, "remembers", False), True
         try:
             yield
         finally:
-            self._local.remembers = False
+            self._local.remembers = before
 
     def _recall(self, sql: str, parameters: Sequence[object]) -> list[Row]:
         commits, key = self._commits, (sql, repr(parameters))  # the number before it is read, as `commits` says
@@ -178,12 +178,19 @@ class Database:
         return self.submit(many, item).result()
 
     def submit(self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], item: Item) -> Future[Answer]:
-        future: Future[Answer] = Future()
+        return self.submit_all(many, [item])[0]
+
+    def submit_all(
+        self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], items: Sequence[Item]
+    ) -> list[Future[Answer]]:
+        """`submit` of each, in one transaction."""
+        calls: list[_Call] = [_Call(many, item, Future()) for item in items]
         with self._gate:  # nothing may queue up behind the end
             if self._closed:
                 raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
-            self._queue.put(_Call(many, item, future))
-        return future
+            if calls:
+                self._queue.put(calls)
+        return [call.future for call in calls]
 
     def transact(self, function: Callable[[Transaction], Answer]) -> Answer:
         """Run one function as one atomic step. It must be repeatable, and must not call `write` or `transact`."""
@@ -211,13 +218,13 @@ class Database:
     def _write_loop(self) -> None:
         cursor = self._connection.cursor()
         while (first := self._queue.get()) is not None:
-            batch = [first]
+            batch = list(first)
             while len(batch) < _BATCH and not self._queue.empty():
-                call = self._queue.get()
-                if call is None:
+                calls = self._queue.get()
+                if calls is None:
                     self._queue.put(None)
                     break
-                batch.append(call)
+                batch += calls
             try:
                 self._apply(cursor, batch)
             except BaseException as error:  # noqa: BLE001 - without its writer the process is of no use to anybody

@@ -97,7 +97,7 @@ def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -
     leader = _leaders(chosen, parameters, context, part)
     kept = np.ones(rows.num_rows, bool)
     kept[places[leader != np.arange(len(leader))]] = False
-    return Outcome(keep_rows(rows, kept), _audit(chosen, leader))
+    return Outcome(keep_rows(rows, kept), _audit(chosen, leader), only_removes=True)
 
 
 def _leaders(

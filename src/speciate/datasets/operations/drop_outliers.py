@@ -75,7 +75,7 @@ def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Ou
     far = _outliers(scores, usable_rows_in(chosen, parameters.splits), parameters)
     kept = np.ones(rows.num_rows, bool)
     kept[places[far]] = False
-    return Outcome(keep_rows(rows, kept), _audit(chosen, scores, far))
+    return Outcome(keep_rows(rows, kept), _audit(chosen, scores, far), only_removes=True)
 
 
 def distances(vectors: Vectors, neighbours: int) -> Scores:

@@ -37,7 +37,7 @@ def preflight_filter(parameters: FilterParameters, manifest: Manifest, others: O
 def apply_filter(rows: pa.Table, parameters: FilterParameters, context: Context) -> Outcome:
     """NULL is not true."""
     kept = context.select(rows, _filter_sql(parameters))["id"]
-    return Outcome(rows.filter(pc.is_in(rows["id"], kept.combine_chunks())))
+    return Outcome(rows.filter(pc.is_in(rows["id"], kept.combine_chunks())), only_removes=True)
 
 
 def _filter_sql(parameters: FilterParameters) -> str:

@@ -95,7 +95,7 @@ def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) ->
     if parameters.action == "drop":
         kept = np.ones(rows.num_rows, bool)
         kept[places[assessed.issue & usable_rows_in(chosen, parameters.splits or LEARNED)]] = False
-        return Outcome(keep_rows(rows, kept), audit)
+        return Outcome(keep_rows(rows, kept), audit, only_removes=True)
     flagged = usable_rows_in(chosen, parameters.splits) if parameters.splits else np.ones(len(places), bool)
     flags = LabelQuality(assessed.issue[flagged], assessed.suggestion[flagged], assessed.quality[flagged])
     return Outcome(_flag_rows(rows, places[flagged], names, flags), audit, flagged_column=ISSUE)

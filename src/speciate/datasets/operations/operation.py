@@ -79,6 +79,8 @@ class Outcome(NamedTuple):
     """How, if it made a new split."""
     dealing: Dealing = {}  # noqa: RUF012 - never changed
     """How that split was made."""
+    only_removes: bool = False
+    """Whether the rows that are left are as they were."""
 
 
 class Outside(NamedTuple):

@@ -107,7 +107,7 @@ def apply_sample(rows: pa.Table, parameters: SampleParameters, context: Context)
         audit["largest_margin"] = round(float(margins[places[-1]]), 4)
     taken = chosen.take(pa.array(sorted(places), pa.int64()))
     audit["splits"] = dict(Counter(str(name or "none") for name in taken["split"].to_pylist()).most_common())
-    return Outcome(taken, audit)
+    return Outcome(taken, audit, only_removes=True)
 
 
 def farthest_first(vectors: Vectors, count: int, first: int) -> tuple[list[int], float]:
@@ -201,7 +201,7 @@ def apply_balance(rows: pa.Table, parameters: BalanceParameters, context: Contex
             )
             kept[order[fewest:]] = False
     per_class = {split: _fewest(classes) for split, classes in sorted(found.items())}
-    return Outcome(keep_rows(rows, kept), {"per_class": per_class})
+    return Outcome(keep_rows(rows, kept), {"per_class": per_class}, only_removes=True)
 
 
 def _fewest(classes: dict[str, list[int]]) -> dict[str, int | str]:

@@ -13,7 +13,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from ipaddress import ip_network
@@ -244,7 +244,9 @@ class Server:
             if caller.token and not ready.declaration.read_only:
                 self._check_scope(caller.token, values)
             app = replace(self._app, caller=caller, progress=progress)
-            return render(ready.declaration.function(app, **values))
+            # What looks only may be asked over and over: nothing is read again until something is committed.
+            with app.workspace.database.remembering() if ready.declaration.read_only else nullcontext():
+                return render(ready.declaration.function(app, **values))
         except SpeciateError as error:
             return render_error(tool, error, dict(arguments))
         except Exception as error:  # noqa: BLE001 - the log has it whole, the client its kind
