@@ -45,16 +45,22 @@ class Place(BaseModel):
     """A cluster where runs may go: `resources={"place": "NAME"}`. A person writes it; no tool adds or changes one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["slurm"]
-    """`slurm`: by sbatch, squeue and scancel of this machine."""
+    kind: Literal["slurm", "ray"]
+    """`slurm`: by sbatch, squeue and scancel of this machine. `ray`: by the REST interface of its jobs."""
     depot: Path
     """A folder that this machine and the nodes see under the same path. What runs read and write lies there."""
     python: str
     """Python on the nodes that has this version of speciate, as in `/opt/speciate/bin/python`."""
     options: tuple[str, ...] = ()
-    """Given to sbatch as they are, as in `--partition=gpu`."""
+    """Slurm: given to sbatch as they are, as in `--partition=gpu`."""
     programs: Path | None = None
-    """The folder of sbatch, squeue and scancel. Not set: where PATH finds them."""
+    """Slurm: the folder of sbatch, squeue and scancel. Not set: where PATH finds them."""
+    address: str | None = None
+    """Ray: where its dashboard listens, as in `https://ray.example.org` or, through a tunnel, `http://127.0.0.1:8265`."""
+    token_file: Path | None = None
+    """Ray: a file with the cluster's token, as in `~/.ray/auth_token`. It is read for each call."""
+    allow_plain: bool = False
+    """Ray: whether the token may be sent over plain HTTP beyond this machine."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
     runs: int = Field(8, ge=1, le=1000)
@@ -64,12 +70,12 @@ class Place(BaseModel):
     lease_seconds: float = Field(60, ge=1, le=3600)
     """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""
 
-    @field_validator("depot", "scratch", "programs")
+    @field_validator("depot", "scratch", "programs", "token_file")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
+        if path is not None and not path.is_absolute() and path.parts[:1] != ("~",):
             raise ValueError(f"{path} is no absolute path")
-        return path
+        return None if path is None else path.expanduser()
 
     @field_validator("options")
     @classmethod
@@ -78,6 +84,33 @@ class Place(BaseModel):
             if not option.startswith("-") or option.split("=", 1)[0] in _OURS or "\n" in option:
                 raise ValueError(f"{option!r} cannot be given: write options as in '--partition=gpu'; not {_OURS}")
         return options
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        others = {"slurm": ("address", "token_file", "allow_plain"), "ray": ("options", "programs")}[self.kind]
+        if odd := [name for name in others if getattr(self, name)]:
+            raise ValueError(f"{odd[0]} is not for a place of kind {self.kind!r}")
+        if self.kind == "ray":
+            parts = urlsplit(self.address or "")
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+                raise ValueError("address must be there, as in 'http://127.0.0.1:8265'")
+            if parts.username or parts.password:
+                raise ValueError("address must hold no password: token_file names a file with the token")
+            if parts.scheme == "http" and not self.is_loopback and not self.allow_plain:
+                raise ValueError(
+                    f"{self.address} is plain HTTP beyond this machine, where others see the token: use https, a "
+                    "tunnel to 127.0.0.1, or allow_plain = true"
+                )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether `address` is of this machine, so that nobody is on the way."""
+        host = urlsplit(self.address or "").hostname or ""
+        try:
+            return host == "localhost" or ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     def room(self) -> Capacity:
         """The capacity, without a limit where there is none."""
@@ -341,7 +374,7 @@ class Settings(BaseModel):
         raise SpeciateError(
             Code.NOT_FOUND,
             f"There is no place {name!r}; {there}.",
-            "A person adds one as [executors.NAME] in settings.toml (docs/places.md); `speciate places` tries it.",
+            "A person adds one as [executors.NAME] in settings.toml (docs/clusters.md); `speciate places` tries it.",
             next=[CallAgain("", {"resources": {"place": each}}) for each in [*self.executors, HERE][:2]],
         )
 

@@ -15,7 +15,7 @@ from speciate.workspace.filesystem import FilesystemCheck
 
 _NONE = (
     "settings.toml names no place: runs are on this machine. A person adds a cluster as [executors.NAME]; "
-    "docs/places.md shows how."
+    "docs/clusters.md shows how."
 )
 
 

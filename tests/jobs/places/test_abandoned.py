@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from speciate.jobs.executors import Abandoned, Alive, Gone, Observation, Pending, RunSpec, Unreachable
+from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.depot import SENT
 from speciate.jobs.places.executor import ABANDONED, PlaceExecutor
 from speciate.jobs.places.lease import CLAIMED, DAEMON, Lease, Terms, claim, claimed_by, read_lease, write_lease
 from speciate.jobs.places.node import Keeper
 from speciate.jobs.places.places import Places
-from speciate.jobs.places.slurm import Launch
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place
 from speciate.workspace.workspace import Workspace
@@ -34,11 +34,20 @@ class Queue:
     def launch(self, launch: Launch) -> None:
         self.launched.append(launch.name)
 
-    def statuses(self, names: list[str]) -> Mapping[str, Status]:
+    def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
         return dict.fromkeys(names, Status.PENDING)
 
     def stop(self, name: str, *, force: bool) -> None:
         """Nothing of it lives."""
+
+    def log(self, launch: Launch) -> str:
+        return ""
+
+    def findings(self) -> Iterator[Finding]:
+        yield from ()
+
+    def findings_by_job(self, name: str, seconds: float) -> Iterator[Finding]:
+        yield from ()
 
 
 class World:

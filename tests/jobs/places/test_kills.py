@@ -17,12 +17,13 @@ import pytest
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, State
 from speciate.jobs.places import executor
-from tests.jobs.places.cluster import Double, until
+from tests.jobs.places.cluster import until
+from tests.jobs.places.conftest import AnyDouble
 
 JOBS, KILLS = 12, 60
 
 
-def alive(double: Double) -> dict[str, int]:
+def alive(double: AnyDouble) -> dict[str, int]:
     """Process id of each worker that lives, by its run."""
     found: dict[str, int] = {}
     for process in psutil.process_iter(["pid", "cmdline"]):
@@ -35,7 +36,7 @@ def alive(double: Double) -> dict[str, int]:
 class Witness(threading.Thread):
     """Looks again and again whether two attempts of one job live."""
 
-    def __init__(self, double: Double) -> None:
+    def __init__(self, double: AnyDouble) -> None:
         super().__init__(daemon=True)
         self._double, self.over, self.seen, self.looks = double, threading.Event(), set[str](), 0
 
@@ -46,13 +47,13 @@ class Witness(threading.Thread):
             self.looks += 1
 
 
-def _works_or_ended(double: Double, engine: Engine, jobs: Sequence[str]) -> bool:
+def _works_or_ended(double: AnyDouble, engine: Engine, jobs: Sequence[str]) -> bool:
     return bool(alive(double)) or all(engine.get(job).state in ENDED for job in jobs)
 
 
 @pytest.mark.slow
 def test_sixty_kills_over_twelve_jobs(
-    open_engine: Callable[..., Engine], double: Double, monkeypatch: pytest.MonkeyPatch
+    open_engine: Callable[..., Engine], double: AnyDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "_BURY_SECONDS", 60.0)  # it lies for some seconds at a time
     chance = random.Random(0)

@@ -9,10 +9,16 @@ from pydantic import ValidationError
 
 from speciate.errors import SpeciateError
 from speciate.jobs.job import Resources
-from speciate.jobs.places.slurm import Launch, Slurm
+from speciate.jobs.places.cluster import Launch
+from speciate.jobs.places.slurm import Slurm
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place, Settings
 from tests.jobs.places.cluster import Double
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Double:
+    return Double(tmp_path / "cluster")
 
 
 def _launch(double: Double, **asked: float) -> tuple[str, str]:
@@ -62,6 +68,7 @@ def test_no_answer_is_an_error_and_no_state(double: Double) -> None:
     [
         {"depot": "relative"}, {"kind": "k8s"}, {"options": ["--requeue"]}, {"options": ["--job-name=x"]},
         {"options": ["gpu"]}, {"token": "x"}, {"runs": 0},
+        {"address": "http://127.0.0.1:8265"}, {"token_file": "~/.ray/auth_token"},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:

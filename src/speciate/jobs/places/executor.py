@@ -16,10 +16,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from speciate import __version__
 from speciate.errors import SpeciateError
@@ -28,10 +27,10 @@ from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, 
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Resources, RunHandle
 from speciate.jobs.places import depot as depots
+from speciate.jobs.places.cluster import Cluster, Launch
 from speciate.jobs.places.depot import Depot, Sent
 from speciate.jobs.places.lease import CANCEL, DAEMON, FENCED, Lease, Terms, claim, claimed_by, read_lease
 from speciate.jobs.places.moving import Mover
-from speciate.jobs.places.slurm import Launch
 from speciate.jobs.places.verdict import Seen, Status, Verdict, judge
 from speciate.settings import Place
 
@@ -53,16 +52,6 @@ ABANDONED = "abandoned"
 _METRICS = "metrics*.jsonl"
 _NEW = Unreachable("it was not looked at yet")
 _log = logging.getLogger(__name__)
-
-
-class Cluster(Protocol):
-    """What a kind of cluster does. Every method raises OSError where it does not answer, or refuses."""
-
-    def launch(self, launch: Launch) -> None: ...
-
-    def statuses(self, names: list[str]) -> Mapping[str, Status]: ...
-
-    def stop(self, name: str, *, force: bool) -> None: ...
 
 
 @dataclass
@@ -361,18 +350,19 @@ class PlaceExecutor:
             return Pending(), watched.trouble
         watched.launched = now
         (self._here(watched.handle).path / _LAUNCHED).touch()
-        resources = depots.read_sent(there).spec.get("resources", {})
-        argv = [self.place.python, "-m", "speciate.jobs.places.node", str(there)]
         try:
-            self._cluster.launch(
-                Launch(self._named(watched), argv, Resources.model_validate(resources), there / _CLUSTER_LOG)
-            )
+            self._cluster.launch(self._as_launched(watched, there))
         except OSError as error:
             return Pending(), f"{self.name} did not take it, and is asked again: {error}"
         finally:
             self._asked = now - _ASK_SECONDS
         fault("place_launched")
         return Pending(), ""
+
+    def _as_launched(self, watched: _Watched, there: Path) -> Launch:
+        resources = Resources.model_validate(depots.read_sent(there).spec.get("resources", {}))
+        argv = [self.place.python, "-m", "speciate.jobs.places.node", str(there)]
+        return Launch(self._named(watched), argv, resources, there / _CLUSTER_LOG)
 
     def _mirror(self, handle: RunHandle, there: Path) -> None:
         here = self._here(handle)
@@ -401,9 +391,9 @@ class PlaceExecutor:
     def _say_never_began(self, watched: _Watched, there: Path) -> Observation:
         """The cluster ended its launch before anything of ours ran: a wrong Python, say, or a node that failed."""
         try:
-            said = (there / _CLUSTER_LOG).read_text(errors="replace")[-_TAIL:]
-        except FileNotFoundError:
-            said = ""
+            said = self._cluster.log(self._as_launched(watched, there))[-_TAIL:]
+        except OSError as error:
+            said = str(error)
         message = f"{self.name} ended its launch before it began"
         recovery = f"A person runs `speciate places --probe {self.name}`: it says what is wrong there."
         outcome = Outcome(1, "transient", message, recovery, said)

@@ -15,38 +15,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from speciate import __version__
 from speciate.jobs.folder import write_whole
 from speciate.jobs.job import Resources
+from speciate.jobs.places.cluster import Cluster, Finding, Launch
+from speciate.jobs.places.clusters import open_cluster
 from speciate.jobs.places.lease import claim
-from speciate.jobs.places.slurm import Launch, Slurm
 from speciate.sandbox import layers
 from speciate.settings import Place
 
-_TOKEN, _SAID, _LOG = "token", "said.json", "cluster.log"
+_TOKEN, _SAID, _LOG, _ASKED, _ANSWERED = "token", "said.json", "cluster.log", "asked", "answered"
 _GPU_SECONDS = 20.0
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS, _DELAY_LOOK_SECONDS = 0.5, 0.05
+_MOST_DELAY_SECONDS = 120.0
 _FULL_BYTES = 1 << 30
-
-
-class Finding(NamedTuple):
-    name: str
-    ok: bool
-    what: str
 
 
 def look_from_here(place: Place) -> Iterator[Finding]:
     """Without a job: whether the cluster answers, and whether the depot is a folder of ours."""
-    cluster = Slurm(place)
-    try:
-        began = time.monotonic()
-        version = cluster.version()
-        cluster.answers()
-        yield Finding("cluster", True, f"{version}, answered in {time.monotonic() - began:.2f} s")
-    except OSError as error:
-        yield Finding("cluster", False, str(error))
+    yield from open_cluster(place).findings()
     yield _depot(place.depot)
 
 
@@ -66,7 +54,7 @@ def _depot(folder: Path) -> Finding:
 
 def look_from_there(place: Place, seconds: float, wait: Callable[[float], None] = time.sleep) -> Iterator[Finding]:
     """By a job of one core. `seconds`: how long it may take to get its turn and to answer."""
-    cluster, name = Slurm(place), f"speciate-probe-{os.urandom(6).hex()}"
+    cluster, name = open_cluster(place), f"speciate-probe-{os.urandom(6).hex()}"
     folder = place.depot / name
     try:
         folder.mkdir(mode=0o700)
@@ -74,26 +62,50 @@ def look_from_there(place: Place, seconds: float, wait: Callable[[float], None] 
         write_whole(folder / _TOKEN, token)
         argv = [place.python, "-m", "speciate.jobs.places.probe", str(folder)]
         began = time.monotonic()
-        cluster.launch(Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), folder / _LOG))
+        launch = Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), folder / _LOG)
+        cluster.launch(launch)
         while not (folder / _SAID).exists():
             if time.monotonic() - began > seconds:
                 cluster.stop(name, force=True)
-                yield Finding("job", False, f"no answer within {seconds:.0f} s; {_tail(folder / _LOG)}")
+                yield Finding("job", False, f"no answer within {seconds:.0f} s; {_tail(cluster, launch)}")
                 return
             wait(_LOOK_SECONDS)
         took = time.monotonic() - began
-        yield from _findings(json.loads((folder / _SAID).read_text()), token, took, claimed=not claim(folder, "daemon"))
+        said = json.loads((folder / _SAID).read_text())
+        yield from _findings(said, token, took, claimed=not claim(folder, "daemon"))
+        yield _delay(folder, place.lease_seconds, wait)
+        yield from cluster.findings_by_job(f"{name}-head", seconds)
     except (OSError, ValueError) as error:
         yield Finding("job", False, str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tail(log: Path) -> str:
+def _tail(cluster: Cluster, launch: Launch) -> str:
     try:
-        return f"its log ends in: {log.read_text(errors='replace').strip()[-300:]}"
-    except OSError:
-        return "it has not begun, or the depot is not shared"
+        said = cluster.log(launch).strip()
+    except OSError as error:
+        said = str(error)
+    return f"its log ends in: {said[-300:]}" if said else "it has not begun, or the depot is not shared"
+
+
+def _delay(folder: Path, lease_seconds: float, wait: Callable[[float], None]) -> Finding:
+    """How long a new file takes to be seen, there and back: a shared disk may remember what it has read before.
+
+    A run counts as lost half of `lease_seconds` after its node has ended it. So much may a lease be late.
+    """
+    began = time.monotonic()
+    write_whole(folder / _ASKED, "")
+    most = min(_MOST_DELAY_SECONDS, 2 * lease_seconds)
+    while not (folder / _ANSWERED).exists():
+        if time.monotonic() - began > most:
+            return Finding("delay", False, f"a new file was not seen there and back within {most:.0f} s")
+        wait(_DELAY_LOOK_SECONDS)
+    took = time.monotonic() - began
+    enough = f"longer than lease_seconds = {lease_seconds:g} allows; set it to {4 * took:.0f}, or mount with noac"
+    return Finding("delay", took < lease_seconds / 2, f"a new file is seen there and back in {took:.1f} s" + (
+        "" if took < lease_seconds / 2 else f", {enough}"
+    ))  # fmt: skip
 
 
 def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool) -> Iterator[Finding]:
@@ -126,6 +138,12 @@ def main(folder: str) -> int:
         "lacking": [layer.name for layer in layers() if layer.needed and not layer.there],
     }
     write_whole(path / _SAID, json.dumps(said))
+    end = time.monotonic() + _MOST_DELAY_SECONDS
+    while path.is_dir() and time.monotonic() < end:
+        if (path / _ASKED).exists():
+            write_whole(path / _ANSWERED, "")
+            break
+        time.sleep(_DELAY_LOOK_SECONDS)
     return 0
 
 
