@@ -8,10 +8,10 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlencode, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.finite import is_finite
@@ -34,11 +34,34 @@ class Capacity(BaseModel):
 
 PLACE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 """Names of places."""
+BUCKET = "s3://"
 HERE = "here"
 """This machine, which no place may be called."""
 _OURS = ("--job-name", "--dependency", "--requeue", "--no-requeue", "--export", "--output", "--open-mode", "--array",
          "--wrap", "--parsable", "--signal", "-J", "-d", "-o", "-a")  # fmt: skip
 """Options of sbatch that a run is found and kept single by."""
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine, so that nobody is on the way."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_service(name: str, url: str, *, allow_plain: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{name} = {url!r} is no address: write it as in 'https://lab.example.org'")
+    if parts.username or parts.password:
+        raise ValueError(f"{name} must hold no password: keys are in files of their own")
+    if parts.scheme == "http" and not is_loopback(url) and not allow_plain:
+        raise ValueError(
+            f"{name} = {url!r} is plain HTTP beyond this machine, where others see what is sent: use https, a tunnel "
+            "to 127.0.0.1, or allow_plain = true"
+        )
 
 
 class Place(BaseModel):
@@ -47,8 +70,13 @@ class Place(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["slurm", "ray"]
     """`slurm`: by sbatch, squeue and scancel of this machine. `ray`: by the REST interface of its jobs."""
-    depot: Path
-    """A folder that this machine and the nodes see under the same path. What runs read and write lies there."""
+    depot: Annotated[str, BeforeValidator(str)]
+    """What runs read and write lies there: a folder that this machine and the nodes see under one path, or
+    `s3://BUCKET/PREFIX`, which needs the extra `s3` on both sides."""
+    endpoint: str | None = None
+    """Bucket: where it is, as in `https://s3.example.org`. Not set: AWS."""
+    region: str = "us-east-1"
+    """Bucket: its region."""
     python: str
     """Python on the nodes that has this version of speciate, as in `/opt/speciate/bin/python`."""
     options: tuple[str, ...] = ()
@@ -60,9 +88,11 @@ class Place(BaseModel):
     token_file: Path | None = None
     """Ray: a file with the cluster's token, as in `~/.ray/auth_token`. It is read for each call."""
     allow_plain: bool = False
-    """Ray: whether the token may be sent over plain HTTP beyond this machine."""
+    """Whether `address` and `endpoint` may be plain HTTP beyond this machine, where others see token and data."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
+    kinds: tuple[Literal["evaluate"], ...] = ()
+    """Kinds of jobs that go there without being asked, where all that they read can be moved: `evaluate`."""
     runs: int = Field(8, ge=1, le=1000)
     """Runs there at once. Further ones wait here."""
     capacity: Capacity = Field(default_factory=Capacity)
@@ -70,7 +100,18 @@ class Place(BaseModel):
     lease_seconds: float = Field(60, ge=1, le=3600)
     """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""
 
-    @field_validator("depot", "scratch", "programs", "token_file")
+    @field_validator("depot")
+    @classmethod
+    def _is_folder_or_bucket(cls, depot: str) -> str:
+        if depot.startswith(BUCKET):
+            if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]*)?", depot) or ".." in depot:
+                raise ValueError(f"{depot!r} is no bucket: write s3://BUCKET/PREFIX")
+            return depot.rstrip("/")
+        if not Path(depot).is_absolute():
+            raise ValueError(f"{depot} is neither an absolute path nor s3://BUCKET/PREFIX")
+        return depot
+
+    @field_validator("scratch", "programs", "token_file")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_absolute() and path.parts[:1] != ("~",):
@@ -87,30 +128,27 @@ class Place(BaseModel):
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
-        others = {"slurm": ("address", "token_file", "allow_plain"), "ray": ("options", "programs")}[self.kind]
+        others = {"slurm": ("address", "token_file"), "ray": ("options", "programs")}[self.kind]
         if odd := [name for name in others if getattr(self, name)]:
             raise ValueError(f"{odd[0]} is not for a place of kind {self.kind!r}")
-        if self.kind == "ray":
-            parts = urlsplit(self.address or "")
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                raise ValueError("address must be there, as in 'http://127.0.0.1:8265'")
-            if parts.username or parts.password:
-                raise ValueError("address must hold no password: token_file names a file with the token")
-            if parts.scheme == "http" and not self.is_loopback and not self.allow_plain:
-                raise ValueError(
-                    f"{self.address} is plain HTTP beyond this machine, where others see the token: use https, a "
-                    "tunnel to 127.0.0.1, or allow_plain = true"
-                )
+        if self.endpoint and not self.in_bucket:
+            raise ValueError("endpoint is for a depot in a bucket: depot = 's3://BUCKET/PREFIX'")
+        if self.kind == "ray" and not self.address:
+            raise ValueError("address must be there, as in 'http://127.0.0.1:8265'")
+        for name, url in (("address", self.address), ("endpoint", self.endpoint)):
+            if url is not None:
+                _check_service(name, url, allow_plain=self.allow_plain)
         return self
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether `address` is of this machine, so that nobody is on the way."""
-        host = urlsplit(self.address or "").hostname or ""
-        try:
-            return host == "localhost" or ip_address(host).is_loopback
-        except ValueError:
-            return False
+    def in_bucket(self) -> bool:
+        return self.depot.startswith(BUCKET)
+
+    @property
+    def bucket_url(self) -> str:
+        """The bucket as a node is told of it; no key is in it."""
+        asked = {"region": self.region} | ({"endpoint": self.endpoint} if self.endpoint else {})
+        return f"{self.depot}?{urlencode(asked)}"
 
     def room(self) -> Capacity:
         """The capacity, without a limit where there is none."""

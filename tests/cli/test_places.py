@@ -132,7 +132,7 @@ def test_the_probe_names_another_version_another_folder_and_a_slow_cache(
     wait = "sleep 2.5; " if wrong == "slow" else ""
     program.write_text(
         f"""#!/bin/sh
-mkdir "$3.mine"; cp "$3/token" "$3.mine/"; touch "$3.mine/asked"
+mkdir "$3.mine"; cp "$3/sent.json" "$3.mine/"; touch "$3.mine/asked"
 {sys.executable} "$1" "$2" "$3.mine" || exit 1
 ln "$3.mine/claimed" "$3/claimed"
 {body.replace("$3", "$3.mine")}

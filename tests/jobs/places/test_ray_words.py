@@ -188,11 +188,10 @@ def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> 
 def test_ray_is_never_imported_and_http_only_once_it_is_needed() -> None:
     script = """
 import sys
-from pathlib import Path
 from speciate.jobs.places.places import Places
 from speciate.jobs.places.clusters import open_cluster
 from speciate.settings import Place
-open_cluster(Place(kind="ray", depot=Path("/d"), python="p", address="http://127.0.0.1:1"))
+open_cluster(Place(kind="ray", depot="/d", python="p", address="http://127.0.0.1:1"))
 print(sorted({"ray", "obstore", "httpx2"} & {name.partition(".")[0] for name in sys.modules}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,15 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from speciate.environment import LIBRARIES
 from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.verdict import Status
-from speciate.settings import Place
+from speciate.settings import Place, is_loopback
 
 _STATUS = {"PENDING": Status.PENDING, "RUNNING": Status.RUNNING}
-"""Of what Ray says; the others (STOPPED, SUCCEEDED, FAILED) are ends."""
+"""Ray's words for what waits or runs; the others (STOPPED, SUCCEEDED, FAILED) are ends."""
 _STARVED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """Ray's word for a launch that found no room for 15 minutes. It never began, so it is launched again."""
 _SINGLY = 4
@@ -56,7 +56,7 @@ class RayJobs:
     def __init__(self, place: Place) -> None:
         assert place.address is not None, "settings refuse a place of this kind without one"
         self._address, self._token_file = place.address.rstrip("/"), place.token_file
-        self._plain = urlsplit(self._address).scheme == "http" and not place.is_loopback
+        self._plain = self._address.startswith("http:") and not is_loopback(self._address)
         self._tls = ssl.create_default_context() if self._address.startswith("https:") else False
 
     def launch(self, launch: Launch) -> None:
