@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -35,10 +37,11 @@ def why_not(folder: Path = INSTALLED) -> str:
 class RayCluster:
     """`rocksdb`: the head keeps what it knows on disk."""
 
-    def __init__(self, state: Path, *, rocksdb: bool = True, installed: Path = INSTALLED) -> None:
-        self._ray, self._state = installed.resolve() / "bin" / "ray", state
+    def __init__(self, *, rocksdb: bool = True, installed: Path = INSTALLED) -> None:
+        self._ray = installed.resolve() / "bin" / "ray"
+        self._state = state = Path(tempfile.mkdtemp(prefix="ray-"))  # short: a socket's path has 107 bytes
+        self._again: list[subprocess.Popen[bytes]] = []
         self._port, self._dashboard, self._client = free_ports(3)
-        state.mkdir()
         self.token = state / "token"
         self.token.write_text(TOKEN)
         # `ray start` waits 15 s for agents that write down their ports: too little for a busy machine.
@@ -144,10 +147,10 @@ class RayCluster:
 
     def begin_again(self, lost: list[tuple[list[str], dict[str, str]]]) -> None:
         for argv, env in lost:
-            subprocess.Popen(
+            self._again.append(subprocess.Popen(
                 argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True,
-            )  # fmt: skip
+            ))  # fmt: skip
         until(self.answers, 120)
 
     def close(self) -> None:
@@ -158,6 +161,9 @@ class RayCluster:
                 except ProcessLookupError:
                     continue
             time.sleep(0.3)
+        for process in self._again:
+            process.wait()
+        shutil.rmtree(self._state, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ class RayDouble:
             threading.Thread(target=_kill_later, args=(process,), daemon=True).start()
 
     def log(self, name: str) -> str:
-        return "".join(path.read_text() for path in sorted(self.jobs.glob(f"{name}.*.log")))
+        """Ray's own begins with the entrypoint."""
+        began = f"Running entrypoint for job {name}: {self.known[name]['entrypoint']}\n"
+        return began + "".join(path.read_text() for path in sorted(self.jobs.glob(f"{name}.*.log")))
 
 
 def _kill_later(process: subprocess.Popen[bytes]) -> None:

@@ -28,15 +28,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.skipif(bool(why_not
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    found = RayCluster(tmp_path_factory.mktemp("r") / "s")
+def cluster() -> Iterator[RayCluster]:
+    found = RayCluster()
     yield found
     found.close()
 
 
 @pytest.fixture
 def house(tmp_path: Path, cluster: RayCluster) -> Iterator[House]:
-    house = House(tmp_path, kind="ray", address=cluster.address, token_file=cluster.token, capacity={"gpu": 2})
+    house = House(tmp_path, kind="ray", address=cluster.address, token_file=cluster.token)
     yield house
     house.close()
 
@@ -134,8 +134,7 @@ def test_a_node_cut_off_lives_on_whatever_ray_says(house: House, cluster: RayClu
 
 
 def test_a_head_that_forgets_is_named(tmp_path: Path) -> None:
-    (tmp_path / "r").mkdir()
-    cluster = RayCluster(tmp_path / "r" / "s", rocksdb=False)
+    cluster = RayCluster(rocksdb=False)
     try:
         house = House(tmp_path, kind="ray", address=cluster.address, token_file=cluster.token)
         try:

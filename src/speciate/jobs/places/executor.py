@@ -82,6 +82,9 @@ class _Watched:
     trouble: str = ""
     tries: int = 0
     room: Room | None = None
+    who: str | None = None
+    """Who claimed it, once somebody has: that never changes."""
+    mirrored: bool = False
 
     @property
     def over(self) -> bool:
@@ -258,7 +261,7 @@ class PlaceExecutor:
         status = self._statuses.get(self._named(watched), Status.SILENT)
         verdict = judge(seen, status, silence, self._terms.lost)
         if verdict in (Verdict.GONE, Verdict.ENDED) and not seen.never:
-            self._mirror(handle, there, None)
+            self._mirror(watched, there, None)
         if verdict is not Verdict.BURY:
             watched.dead = None
         match verdict:
@@ -274,7 +277,7 @@ class PlaceExecutor:
             case Verdict.UNREACHABLE:
                 return Unreachable(f"{self.name} {status}"), "" if seen.claimed else self._say_silent_cluster()
             case Verdict.ALIVE:
-                self._mirror(handle, there, seen.lease)
+                self._mirror(watched, there, seen.lease)
                 silent = silence > 2 * self._terms.beat
                 return Alive(), self._say_silent(silence) if silent else ""
             case Verdict.ENDED:
@@ -321,7 +324,7 @@ class PlaceExecutor:
         if watched.last is not None and self._clock() - watched.changed > self._terms.lost:
             there.look_anew()
         lease = read_lease(there)
-        who = claimed_by(there)
+        who = watched.who = watched.who or claimed_by(there)
         last = (who is not None, lease)
         if last != watched.last:
             watched.last, watched.changed = last, self._clock()
@@ -377,10 +380,12 @@ class PlaceExecutor:
         argv = [self.place.python, "-m", "speciate.jobs.places.node", there.where]
         return Launch(self._named(watched), argv, resources, there.log)
 
-    def _mirror(self, handle: RunHandle, there: Room, lease: Lease | None) -> None:
-        here = self._here(handle)
-        here.path.mkdir(parents=True, exist_ok=True)
-        (here.path / "supervisor").touch()  # it has begun
+    def _mirror(self, watched: _Watched, there: Room, lease: Lease | None) -> None:
+        here = self._here(watched.handle)
+        if not watched.mirrored:
+            here.path.mkdir(parents=True, exist_ok=True)
+            (here.path / "supervisor").touch()  # it has begun
+            watched.mirrored = True
         there.mirror(here.path, None if lease is None else lease.beat)
 
     def _bring_ended(self, watched: _Watched, there: Room) -> Observation:

@@ -38,6 +38,8 @@ case "$(tr '\\0' ' ' < $each/cmdline 2> /dev/null)" in
 then echo storage=rocksdb; else echo storage=memory; fi ;;
 esac; done 2> /dev/null; true"""
 """Looks at the arguments of the head's own process: no interface of Ray says where it keeps what it knows."""
+_SAID = "storage="
+_ANSWERS = [f"{_SAID}{where}" for where in ("redis", "rocksdb", "memory")]
 
 
 class _Answer(NamedTuple):
@@ -114,14 +116,17 @@ class RayJobs:
         except OSError as error:
             yield Finding("head", False, str(error))
             return
-        kept = "memory" not in said
-        yield Finding(
-            "head", kept,
-            "its storage is not seen from a job there" if "storage=" not in said
-            else f"keeps what it knows in {said.rpartition('=')[2].strip()}" if kept
-            else "keeps what it knows in memory: when it restarts it forgets its jobs. Runs are still found by their "
-            "folders; those that wait are launched again",
-        )  # fmt: skip
+        # Ray's log begins with the script itself.
+        where = [line.removeprefix(_SAID) for line in said.splitlines() if line in _ANSWERS]
+        if not where:
+            yield Finding("head", True, "its storage is not seen from a job there")
+        elif where[-1] != "memory":
+            yield Finding("head", True, f"keeps what it knows in {where[-1]}")
+        else:
+            forgets = (
+                "keeps what it knows in memory: when it restarts it forgets its jobs. Runs are still found by their "
+            )
+            yield Finding("head", False, f"{forgets}folders; those that wait are launched again")
 
     def _token(self) -> Finding:
         """Whether somebody without a token is turned away: else whoever reaches the address runs code on the nodes."""
@@ -154,10 +159,11 @@ class RayJobs:
                 self.stop(name, force=True)
                 raise TimeoutError(f"a job on its head did not end within {seconds:.0f} s")
             time.sleep(_LOOK_SECONDS)
-        said = self._ask("GET", f"{_path(name)}/logs").text
+        answer = self._ask("GET", f"{_path(name)}/logs")
+        said = str(answer.document().get("logs") or "") if answer.status == 200 else ""
         with suppress(OSError):
             self._ask("DELETE", _path(name))
-        return said.replace("\\n", "\n").replace('"', "").replace("}", "")
+        return said
 
     def _post(self, launch: Launch) -> _Answer:
         asked = launch.resources
