@@ -168,6 +168,8 @@ class Serving(BaseModel):
     """Largest number of inputs in one batch."""
     max_wait_ms: float = Field(2.0, ge=0, le=1000)
     """How long an idle model waits for further inputs before it computes a batch."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Processes of each deployment, on one port. Each holds the model; where one dies, the others answer."""
     queue: int = Field(1024, ge=1)
     """Inputs that may wait. Further ones get status 429."""
     per_second: float | None = Field(None, gt=0)
