@@ -44,6 +44,7 @@ class RayCluster:
         self._port, self._dashboard, self._client = free_ports(3)
         self.token = state / "token"
         self.token.write_text(TOKEN)
+        self.token.chmod(0o600)
         # `ray start` waits 15 s for agents that write down their ports: too little for a busy machine.
         self._env = {
             **os.environ, "RAY_DISABLE_DASHBOARD_LOG_INFO": "1", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -28,6 +28,7 @@ class RayDouble:
             each.mkdir(parents=True)
         self.token = folder / "token"
         self.token.write_text(f"{TOKEN}\n")
+        self.token.chmod(0o600)
         self.known: dict[str, dict[str, Any]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.lock, self.asked = threading.Lock(), list[str]()

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sklearn.datasets import load_digits
 
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
 from speciate.jobs.places.bucket_depot import BucketDepot, open_bucket
 from speciate.jobs.places.probe import look_from_here, look_from_there
 from speciate.jobs.process_identity import identity
+from speciate.models import registry
 from speciate.settings import Place
 from tests.jobs.places.cluster import until
 from tests.jobs.places.moto import Moto
 from tests.jobs.places.ray_double import RayDouble
+from tests.training.world import make_dataset, png, thirds
 
 Open = Callable[..., Engine]
 
@@ -94,6 +97,28 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: In
     said = "".join(path.read_text() for path in double.jobs.glob("*.words"))
     assert "sesame" not in said
     assert "AKIA" not in said
+
+
+@pytest.mark.slow
+def test_a_training_makes_the_model_that_it_makes_here_and_the_second_moves_no_data(
+    open_engine: Open, double: InBucket
+) -> None:
+    engine = open_engine(lease_seconds=30)
+    digits = load_digits()
+    make_dataset(
+        engine.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:120]], splits=thirds(120),
+        media=[png((image * 15).astype("uint8")) for image in digits.images[:120]],
+    )  # fmt: skip
+    mover, moved, made = engine.places.executor("lab")._mover, list[int](), {}  # type: ignore[attr-defined]
+    for name, place in (("here", "here"), ("there", "lab"), ("again", "lab")):
+        spec = {"name": name, "dataset": "digits", "method": "classical", "resources": {"cpu": 1, "place": place}}
+        done = engine.wait(engine.submit("train", spec).id, timeout=240)
+        assert done.state is State.SUCCEEDED, (done.reason, done.error, engine.folder(done).log_tail(40))
+        card = registry.resolve(engine.workspace.database, engine.workspace.folders, f"{name}@v1").card
+        made[name], moved = card, [*moved, mover.moved]
+    assert made["here"].metrics == made["there"].metrics
+    assert made["there"].id == made["again"].id, "to the last bit, on one machine"
+    assert 0 == moved[0] < moved[1] == moved[2]
 
 
 def test_a_node_that_dies_leaves_its_checkpoints_in_the_bucket(open_engine: Open, double: InBucket) -> None:

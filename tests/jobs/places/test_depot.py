@@ -3,6 +3,7 @@ swept. And what is of one kind alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -105,6 +106,45 @@ def test_a_file_is_moved_once_and_checked_when_it_is_taken(kind: Kind, tmp_path:
     assert depot.put(source, known=sha256) == (sha256, moved), "it is moved anew"
     kind.damage(sha256, b"torn")
     assert depot.put(source, known=sha256) == (sha256, moved), "one of another size is not believed"
+
+
+_MOVE = """
+import sys
+from pathlib import Path
+from speciate.jobs.places.depots import depot_of
+print("begins", flush=True)
+depot_of(sys.argv[1]).put(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("name", ["folder", "s3"])
+def test_an_upload_that_was_killed_is_never_read(
+    name: str, moto: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(moto.home))
+    kind = Kind(name, tmp_path, moto)
+    kind.depot.make("/a/workspace")
+    source = tmp_path / "pack"
+    with source.open("wb") as file:
+        for number in range(24):
+            file.write(bytes([number]) * (1 << 20))
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    where = kind.depot.room("job-a.1").where
+    for wait in (0.05, 0.1, 0.2, 0.4):
+        mover = subprocess.Popen([sys.executable, "-c", _MOVE, where, str(source)], stdout=subprocess.PIPE)
+        assert mover.stdout is not None
+        mover.stdout.readline()
+        threading.Event().wait(wait)
+        mover.kill()
+        mover.communicate()
+        try:
+            kind.depot.take(Entry("pack", sha256, 24 << 20), tmp_path / f"taken-{wait}")
+        except FileNotFoundError:
+            continue
+        assert (tmp_path / f"taken-{wait}").stat().st_size == 24 << 20, "whole, or not there"
+    assert kind.depot.put(source, known=sha256)[0] == sha256
+    kind.depot.take(Entry("pack", sha256, 24 << 20), tmp_path / "taken")
 
 
 def test_what_is_not_there_is_a_missing_file(kind: Kind, tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def test_whoever_listens_without_a_token_is_named(double: RayDouble) -> None:
     assert "RAY_AUTH_MODE=token" in findings(double)["token"].what
     assert not findings(double, token_file=None)["token"].ok
     double.unset("open")
+    double.token.chmod(0o640)
+    assert "chmod 600" in findings(double)["token_file"].what
     assert "token_file" in findings(double, token_file=None)["cluster"].what
 
 

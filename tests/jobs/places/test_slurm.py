@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from speciate.jobs.job import ENDED, State
@@ -17,9 +20,11 @@ from speciate.jobs.process_identity import identity
 from speciate.models import registry
 from tests.jobs.places.cluster import until
 from tests.jobs.places.house import House
-from tests.jobs.places.slurm_cluster import SlurmCluster, why_not
+from tests.jobs.places.slurm_cluster import NODES, SlurmCluster, why_not
+from tests.jobs.places.test_kills import Witness, alive
 from tests.training.world import make_dataset, png, thirds
 
+JOBS, KILLS = 10, 40
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
 
 
@@ -112,6 +117,48 @@ def test_without_controller_and_daemon_the_run_ends_and_is_found(house: House, c
     cluster.begin("slurmctld")
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+
+
+def test_kills_at_random_lose_nothing_and_start_nothing_twice(house: House, cluster: SlurmCluster) -> None:
+    """Workers, what watches over them, Slurm's own beside them, its nodes, its controller, and our daemon."""
+    chance, witness, done = random.Random(0), Witness(house), Counter[str]()
+    spec = {"place": "hpc", "seconds": 8, "trace": str(house.trace)}
+    jobs = [house.engine.submit("placed", {**spec, "value": 100 + number}).id for number in range(JOBS)]
+    witness.start()
+    while done.total() < KILLS and any(house.engine.get(job).state not in ENDED for job in jobs):
+        what = chance.choices(["worker", "supervisor", "stepd", "slurmd", "slurmctld", "daemon"], [5, 4, 3, 1, 1, 1])[0]
+        if what in ("slurmd", "slurmctld"):
+            name = chance.choice(NODES) if what == "slurmd" else what
+            cluster.kill(name)
+            cluster.begin(name)
+        elif what == "daemon":
+            house.end()
+            house.begin()
+        elif there := alive(house):
+            try:
+                process = psutil.Process(chance.choice(sorted(there.values())))
+                above = {"worker": 0, "supervisor": 1, "stepd": 2}[what]
+                [process, *process.parents()][above].send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        else:
+            time.sleep(0.2)
+            continue
+        done[what] += 1
+        time.sleep(chance.random())
+    for number, job in enumerate(jobs):
+        ended = house.engine.wait(job, timeout=240)
+        assert ended.state is State.SUCCEEDED, (ended, house.engine.trouble(job))
+        assert ended.result is not None
+        assert ended.result["value"] == 100 + number
+    witness.over.set()
+    witness.join()
+    assert witness.looks > 20
+    assert witness.seen == set()
+    begun = Counter(line.split()[0] for line in (house.trace / "lives").read_text().splitlines() if "began" in line)
+    assert set(begun.values()) == {1}, "an attempt begins once"
+    assert done.total() == KILLS
+    print(f"\n{KILLS} kills ({dict(done)}) over {JOBS} jobs, {len(begun)} attempts: each job ended well")
 
 
 def test_scancel_by_somebody_else_is_a_preemption(house: House, cluster: SlurmCluster) -> None:

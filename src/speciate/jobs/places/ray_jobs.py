@@ -105,6 +105,9 @@ class RayJobs:
             yield Finding("cluster", False, str(error))
             return
         yield self._token()
+        if self._token_file is not None and (mode := self._token_file.stat().st_mode) & 0o077:
+            others = f"{self._token_file} has mode {mode & 0o777:o}, so others may read it: chmod 600"
+            yield Finding("token_file", False, others)
         if self._plain:
             seen = f"whoever is on the way to {self._address} sees the token"
             yield Finding("transport", True, f"plain HTTP, as allow_plain says: {seen}")
