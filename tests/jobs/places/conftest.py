@@ -39,7 +39,7 @@ COMPUTES = Kind(
 AnyDouble = Double | RayDouble
 
 
-@pytest.fixture(params=["slurm", "ray"])
+@pytest.fixture(params=["slurm", pytest.param("ray", marks=pytest.mark.slow)])
 def double(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AnyDouble]:
     if request.param == "slurm":
         yield Double(tmp_path / "cluster")
