@@ -67,7 +67,7 @@ def test_the_report_is_the_one_that_is_made_here(
 ) -> None:
     done(engine, "train", name="words", dataset="reviews", method="classical", resources={"cpu": 1})
     assert double.launches() == []
-    spec = {"models": ["words@v1", "constant:", "nearest:"], "dataset": "reviews"}
+    spec = {"models": ["words@v1", "constant:", "nearest:"], "dataset": "reviews", "latency": False}
     there = done(engine, "evaluate", **spec)
     assert there.resources.place == "lab"
     assert len(double.launches()) == 1
