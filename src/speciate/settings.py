@@ -9,10 +9,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlencode, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from speciate.errors import CallAgain, Code, SpeciateError, closest
 from speciate.finite import is_finite
@@ -35,6 +43,7 @@ class Capacity(BaseModel):
 
 PLACE = re.compile(r"[a-z][a-z0-9-]{0,31}")
 """Names of places."""
+BUCKET = "s3://"
 HERE = "here"
 """This machine, which no place may be called."""
 _OURS = ("--job-name", "--dependency", "--requeue", "--no-requeue", "--export", "--output", "--open-mode", "--array",
@@ -42,22 +51,57 @@ _OURS = ("--job-name", "--dependency", "--requeue", "--no-requeue", "--export", 
 """Options of sbatch that a run is found and kept single by."""
 
 
+def is_loopback(url: str) -> bool:
+    """Whether an address is of this machine, so that nobody is on the way."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_service(name: str, url: str, *, allow_plain: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{name} = {url!r} is no address: write it as in 'https://lab.example.org'")
+    if parts.username or parts.password:
+        raise ValueError(f"{name} must hold no password: keys are in files of their own")
+    if parts.scheme == "http" and not is_loopback(url) and not allow_plain:
+        raise ValueError(
+            f"{name} = {url!r} is plain HTTP beyond this machine, where others see what is sent: use https, a tunnel "
+            "to 127.0.0.1, or allow_plain = true"
+        )
+
+
 class Place(BaseModel):
     """A cluster where runs may go: `resources={"place": "NAME"}`. A person writes it; no tool adds or changes one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["slurm"]
-    """`slurm`: by sbatch, squeue and scancel of this machine."""
-    depot: Path
-    """A folder that this machine and the nodes see under the same path. What runs read and write lies there."""
+    kind: Literal["slurm", "ray"]
+    """`slurm`: by sbatch, squeue and scancel of this machine. `ray`: by the REST interface of its jobs."""
+    depot: Annotated[str, BeforeValidator(str)]
+    """What runs read and write lies there: a folder that this machine and the nodes see under one path, or
+    `s3://BUCKET/PREFIX`, which needs the extra `s3` on both sides."""
+    endpoint: str | None = None
+    """Bucket: where it is, as in `https://s3.example.org`. Not set: AWS."""
+    region: str = "us-east-1"
+    """Bucket: its region."""
     python: str
     """Python on the nodes that has this version of speciate, as in `/opt/speciate/bin/python`."""
     options: tuple[str, ...] = ()
-    """Given to sbatch as they are, as in `--partition=gpu`."""
+    """Slurm: given to sbatch as they are, as in `--partition=gpu`."""
     programs: Path | None = None
-    """The folder of sbatch, squeue and scancel. Not set: where PATH finds them."""
+    """Slurm: the folder of sbatch, squeue and scancel. Not set: where PATH finds them."""
+    address: str | None = None
+    """Ray: where its dashboard listens, as in `https://ray.example.org` or, through a tunnel, `http://127.0.0.1:8265`."""
+    token_file: Path | None = None
+    """Ray: a file with the cluster's token, as in `~/.ray/auth_token`. It is read for each call."""
+    allow_plain: bool = False
+    """Whether `address` and `endpoint` may be plain HTTP beyond this machine, where others see token and data."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
+    kinds: tuple[Literal["evaluate"], ...] = ()
+    """Kinds of jobs that go there without being asked, where all that they read can be moved: `evaluate`."""
     runs: int = Field(8, ge=1, le=1000)
     """Runs there at once. Further ones wait here."""
     capacity: Capacity = Field(default_factory=Capacity)
@@ -65,12 +109,23 @@ class Place(BaseModel):
     lease_seconds: float = Field(60, ge=1, le=3600)
     """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""
 
-    @field_validator("depot", "scratch", "programs")
+    @field_validator("depot")
+    @classmethod
+    def _is_folder_or_bucket(cls, depot: str) -> str:
+        if depot.startswith(BUCKET):
+            if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]*)?", depot) or ".." in depot:
+                raise ValueError(f"{depot!r} is no bucket: write s3://BUCKET/PREFIX")
+            return depot.rstrip("/")
+        if not Path(depot).is_absolute():
+            raise ValueError(f"{depot} is neither an absolute path nor s3://BUCKET/PREFIX")
+        return depot
+
+    @field_validator("scratch", "programs", "token_file")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_absolute():
+        if path is not None and not path.is_absolute() and path.parts[:1] != ("~",):
             raise ValueError(f"{path} is no absolute path")
-        return path
+        return None if path is None else path.expanduser()
 
     @field_validator("options")
     @classmethod
@@ -79,6 +134,30 @@ class Place(BaseModel):
             if not option.startswith("-") or option.split("=", 1)[0] in _OURS or "\n" in option:
                 raise ValueError(f"{option!r} cannot be given: write options as in '--partition=gpu'; not {_OURS}")
         return options
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        others = {"slurm": ("address", "token_file"), "ray": ("options", "programs")}[self.kind]
+        if odd := [name for name in others if getattr(self, name)]:
+            raise ValueError(f"{odd[0]} is not for a place of kind {self.kind!r}")
+        if self.endpoint and not self.in_bucket:
+            raise ValueError("endpoint is for a depot in a bucket: depot = 's3://BUCKET/PREFIX'")
+        if self.kind == "ray" and not self.address:
+            raise ValueError("address must be there, as in 'http://127.0.0.1:8265'")
+        for name, url in (("address", self.address), ("endpoint", self.endpoint)):
+            if url is not None:
+                _check_service(name, url, allow_plain=self.allow_plain)
+        return self
+
+    @property
+    def in_bucket(self) -> bool:
+        return self.depot.startswith(BUCKET)
+
+    @property
+    def bucket_url(self) -> str:
+        """The bucket as a node is told of it; no key is in it."""
+        asked = {"region": self.region} | ({"endpoint": self.endpoint} if self.endpoint else {})
+        return f"{self.depot}?{urlencode(asked)}"
 
     def room(self) -> Capacity:
         """The capacity, without a limit where there is none."""
@@ -98,6 +177,8 @@ class Serving(BaseModel):
     """Largest number of inputs in one batch."""
     max_wait_ms: float = Field(2.0, ge=0, le=1000)
     """How long an idle model waits for further inputs before it computes a batch."""
+    replicas: int = Field(1, ge=1, le=64)
+    """Processes of each deployment, on one port. Each holds the model; where one dies, the others answer."""
     queue: int = Field(1024, ge=1)
     """Inputs that may wait. Further ones get status 429."""
     per_second: float | None = Field(None, gt=0)
@@ -342,7 +423,7 @@ class Settings(BaseModel):
         raise SpeciateError(
             Code.NOT_FOUND,
             f"There is no place {name!r}; {there}.",
-            "A person adds one as [executors.NAME] in settings.toml (docs/places.md); `speciate places` tries it.",
+            "A person adds one as [executors.NAME] in settings.toml (docs/clusters.md); `speciate places` tries it.",
             next=[CallAgain("", {"resources": {"place": each}}) for each in [*self.executors, HERE][:2]],
         )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from speciate.governance.authorization import settings_differences, settings_snapshot, stricter_settings
 from speciate.settings import Place, Settings
 
 
 def _settings(**places: str) -> Settings:
-    named = {name: Place(kind="slurm", depot=Path(depot), python="python3") for name, depot in places.items()}
+    named = {name: Place(kind="slurm", depot=depot, python="python3") for name, depot in places.items()}
     return Settings(executors=named)
 
 

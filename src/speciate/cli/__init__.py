@@ -291,6 +291,7 @@ def _add_deployment(
     begin.add_argument("--max-batch", type=int, metavar="N", help="inputs that are answered together at most")
     begin.add_argument("--max-wait-ms", type=float, metavar="MS", help="how long an input waits for others")
     begin.add_argument("--per-second", type=float, metavar="N", help="requests that are let through on average")
+    begin.add_argument("--replicas", type=int, metavar="N", help="processes on its port; where one dies, others answer")
     begin.add_argument("--no-wait", action="store_true", help="do not wait until it serves")
     actions.add_parser("stop", help="end it, after the requests in flight", parents=[shared]).add_argument(
         "use_case", metavar="USE_CASE"

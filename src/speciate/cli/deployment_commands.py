@@ -22,7 +22,9 @@ def deployment(arguments: argparse.Namespace) -> int:
 
 def _start(arguments: argparse.Namespace) -> int:
     """0 once it serves; 1 where it does not, with what is known of why."""
-    options = {name: getattr(arguments, name) for name in ("port", "max_batch", "max_wait_ms", "per_second")}
+    options = {
+        name: getattr(arguments, name) for name in ("port", "max_batch", "max_wait_ms", "per_second", "replicas")
+    }
     shown = _parse(ask_daemon(arguments, "slot start", start=True, use_case=arguments.use_case, options=options))
     end = time.monotonic() + _PATIENCE_SECONDS
     while not arguments.no_wait and shown["state"] in ("starting", "loading", "stopped") and time.monotonic() < end:
@@ -71,6 +73,8 @@ def _deployment_text(deployment: DeploymentDocument) -> str:
         facts.append(f"serves {deployment['serving']} at {deployment['url']}/predict")
     elif deployment["url"]:
         facts.append(f"listens at {deployment['url']}")
+    if deployment["replicas"] > 1:
+        facts.append(f"{deployment['live']} of {deployment['replicas']} replicas live")
     if deployment["canary"]:
         facts.append(f"canary {deployment['canary']}")
     if deployment["loading"]:

@@ -40,6 +40,7 @@ ENABLES = {
     "images": "images drawn from texts, and pipelines trained to draw",
     "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
     "curate": "curate_dataset with label errors, outliers and diverse samples",
+    "s3": "clusters whose nodes share a bucket with this machine, and no disk",
     "hub": "datasets and models of the Hugging Face hub: hf:org/name",
     "vision": "networks of timm for images: timm:NAME",
     "language": "training of language models: sft, dpo and the like",

@@ -10,12 +10,13 @@ from pathlib import Path
 from speciate import settings
 from speciate.cli.output import format_table, say, say_clean
 from speciate.environment import workspace_path
-from speciate.jobs.places.probe import Finding, look_from_here, look_from_there
+from speciate.jobs.places.cluster import Finding
+from speciate.jobs.places.probe import look_from_here, look_from_there
 from speciate.workspace.filesystem import FilesystemCheck
 
 _NONE = (
     "settings.toml names no place: runs are on this machine. A person adds a cluster as [executors.NAME]; "
-    "docs/places.md shows how."
+    "docs/clusters.md shows how."
 )
 
 

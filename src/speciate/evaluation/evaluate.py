@@ -17,6 +17,7 @@ from speciate.evaluation import (
     answer_cache,
     decisions,
     evaluation_checks,
+    evaluation_place,
     judged_rows,
     label_plans,
     metric_libraries,
@@ -171,6 +172,10 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     payload = _payload(spec, resolved, workspace)
     manifest, models, cost, examples = resolved.dataset.manifest, resolved.models, resolved.cost, resolved.examples
     candidate, earlier = resolved.compared.candidate, payload.earlier
+    where = evaluation_place.find_place(payload, workspace.settings, workspace.folders)
+    if where.place is not None and payload.latency:
+        measured = f"Latency and memory were measured on a node of {where.place}, not on this machine"
+        payload = payload.model_copy(update={"remarks": (*payload.remarks, measured)})
     return Plan(
         payload=payload.model_dump(mode="json"),
         secrets=cost.secrets,
@@ -179,7 +184,9 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         resources=Resources(
             cpu=1,
             memory_mb=_memory_mb(examples, len(models), len(manifest.labels)) + label_plans.weights_mb(models),
+            place=where.place,
         ),
+        inputs=where.inputs,
         seconds=_seconds(examples, len(models), spec.latency),
         use_case=spec.use_case,
         preload=_preload(models),
@@ -194,6 +201,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **({"suite": list(payload.remarks)} if payload.remarks else {}),
             **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
+            **({"place": where.place} if where.place else {}),
         },
     )
 

@@ -41,7 +41,7 @@ SECOND = 76
 """Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
 
 
-BEST, _RESULT = "best-", "result.json"
+BEST, _RESULT, EXIT = "best-", "result.json", "exit"
 _CHECK = "_check"
 _log = logging.getLogger(__name__)
 FULL_BYTES = 4 << 20
@@ -147,14 +147,23 @@ def write_whole(path: Path, text: str, mode: int = 0o666) -> None:
 
 def write_checked(path: Path, document: Mapping[str, object]) -> None:
     """As `write_whole`, as JSON with a checksum in it."""
-    write_whole(path, json.dumps({**document, _CHECK: _checksum(json.dumps(document))}))
+    write_whole(path, to_checked(document))
+
+
+def to_checked(document: Mapping[str, object]) -> str:
+    return json.dumps({**document, _CHECK: _checksum(json.dumps(document))})
 
 
 def read_checked(path: Path, recovery: str) -> CheckedDocument:
     """What `write_checked` wrote. Raises DAMAGED, FileNotFoundError."""
+    return from_checked(path.read_bytes(), str(path), recovery)
+
+
+def from_checked(data: bytes, path: str, recovery: str) -> CheckedDocument:
+    """What `to_checked` made. Raises DAMAGED, which names `path`."""
     known, document = None, None
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(data)
         known = document.pop(_CHECK, None)
     except (ValueError, RecursionError, AttributeError):
         document = None
@@ -165,6 +174,17 @@ def read_checked(path: Path, recovery: str) -> CheckedDocument:
 
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def to_outcome(data: bytes, path: str) -> Outcome | None:
+    """What `exit` says; None where nobody can read it any more."""
+    try:
+        document = from_checked(data, path, "The attempt counts as lost.")
+    except SpeciateError as error:
+        _log.error("%s", error)
+        return None
+    message, recovery, detail = (document.get(name, "") for name in ("message", "recovery", "detail"))
+    return Outcome(document["code"], document["class"], message, recovery, detail, tuple(document.get("next", ())))
 
 
 class RunFolder:
@@ -212,18 +232,13 @@ class RunFolder:
     def outcome(self) -> Outcome | None:
         """How it ended. None where it said nothing, or where nobody can read it any more: then it counts as lost."""
         try:
-            data = read_checked(self.path / "exit", "The attempt counts as lost.")
+            return to_outcome((self.path / EXIT).read_bytes(), str(self.path / EXIT))
         except FileNotFoundError:
             return None
-        except SpeciateError as error:
-            _log.error("%s", error)
-            return None
-        message, recovery, detail = (data.get(name, "") for name in ("message", "recovery", "detail"))
-        return Outcome(data["code"], data["class"], message, recovery, detail, tuple(data.get("next", ())))
 
     def end(self, outcome: Outcome) -> None:
         """Write `exit`, once: the first word stands. On a full disk it takes the room that was reserved for it."""
-        path, reserve = self.path / "exit", self.path / _RESERVE
+        path, reserve = self.path / EXIT, self.path / _RESERVE
         if path.exists():
             return
         data = outcome._asdict()

@@ -45,6 +45,11 @@ class BadShare:
         self.n, self.bad = self.n + 1, self.bad + bad
         self.window_n, self.window_bad = self.window_n + 1, self.window_bad + bad
 
+    def __add__(self, other: BadShare) -> BadShare:
+        """What two processes counted: the worst minute is the worse of theirs."""
+        worst = max(self._worst(), other._worst(), key=_badness)
+        return BadShare(self.n + other.n, self.bad + other.bad, *worst)
+
     @property
     def total(self) -> BadCount:
         return BadCount(self.n, self.bad)
@@ -57,7 +62,11 @@ class BadShare:
     def _worst(self) -> BadCount:
         """The worse of the worst window and this one: it has more bad ones or, of two with as many, fewer good ones."""
         before, now = BadCount(self.worst_n, self.worst_bad), BadCount(self.window_n, self.window_bad)
-        return max(before, now, key=lambda one: (one.bad, -one.n))
+        return max(before, now, key=_badness)
+
+
+def _badness(count: BadCount) -> tuple[int, int]:
+    return count.bad, -count.n
 
 
 @dataclass
@@ -107,6 +116,20 @@ class RequestCounters:
         self.failed.add(at, failed)
         self.not_finite.add(at, not_finite)
         self.unusable.add(at, unusable)
+
+    def __add__(self, other: RequestCounters) -> RequestCounters:
+        """The sum of what two processes counted that served one version for one move."""
+        return RequestCounters(
+            *self.key,
+            first=min((each for each in (self.first, other.first) if each is not None), default=None),
+            last=max((each for each in (self.last, other.last) if each is not None), default=None),
+            seconds=self.seconds + other.seconds,
+            failed=self.failed + other.failed,
+            not_finite=self.not_finite + other.not_finite,
+            unusable=self.unusable + other.unusable,
+            slow=self.slow + other.slow,
+            overloaded=self.overloaded + other.overloaded,
+        )
 
     def document(self) -> Mapping[str, object]:
         return dataclasses.asdict(self)

@@ -29,6 +29,8 @@ class DeploymentDocument(TypedDict):
     problem: str | None
     wanted: str | None
     token: str
+    replicas: int
+    live: int
 
 
 class AuditRowDocument(TypedDict):

@@ -71,7 +71,7 @@ class _Response(NamedTuple):
 class Api:
     def __init__(self, deployment: Deployment, metrics: Metrics, token: str, log: AnswerLog | None = None) -> None:
         self._deployment, self._metrics, self._expected = deployment, metrics, f"Bearer {token}".encode()
-        self._log, self._check = log, record_feedback.label_check(Folders(deployment.folder.path.parent.parent))
+        self._log, self._check = log, record_feedback.label_check(Folders(deployment.folder.shared.parent.parent))
         self._bucket = TokenBucket(deployment.wanted.options.per_second, time.monotonic())
         self._later = set[asyncio.Future[Any]]()
         """Answers that nobody waits for any more."""

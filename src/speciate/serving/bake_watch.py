@@ -79,7 +79,7 @@ class BakeWatch:
 
     def _observe(self, alias: Alias) -> BakeObservation:
         folder = deployment_folder(self._workspace.folders, alias.use_case)
-        counted = request_metrics.read_counters(folder.counters)
+        counted = request_metrics.read_all_counters(folder)
         before = self._before(alias)
         counted += in_process_counters.counters(self._workspace, alias.use_case)  # where no deployment ran
         own = [counters for counters in counted if counters.key == (alias.alias, alias.generation, alias.model)]
@@ -119,12 +119,13 @@ def _last_of(counted: Sequence[RequestCounters], model: str | None) -> RequestCo
 
 
 def _refusal(folder: DeploymentFolder, alias: Alias) -> str | None:
-    """Why the deployment refused exactly this move."""
-    state = folder.state()
-    refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
-    if refused is None or refused.key != (alias.generation, alias.model):
-        return None
-    return refused.why[:_LONGEST_REASON]
+    """Why the deployment refused exactly this move: one replica is enough."""
+    for replica in folder.replicas():
+        state = replica.state()
+        refused: Refused | None = state.canary_refused if alias.alias == CANARY else state.refused
+        if refused is not None and refused.key == (alias.generation, alias.model):
+            return refused.why[:_LONGEST_REASON]
+    return None
 
 
 def _judgement_data(alias: Alias, judgement: Judgement) -> EventData:

@@ -13,6 +13,8 @@
     token          the bearer token of this deployment alone; for its owner only
     stop           exists: end, after the requests in flight
     log log.1      stdout and stderr, and those before
+    replicas/N/    what a further process of the deployment writes, with the same names; it shares what the daemon
+                   writes, the port and the token
 
 Nothing here is in the catalog: a deployment serves on while no daemon lives, and the next daemon finds all of it.
 """
@@ -40,6 +42,7 @@ from speciate.workspace.database import EventData
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
+_REPLICAS = "replicas"
 _CLAIM_SECONDS = 2.0
 """`alive` holds the claim for an instant; a process that starts tries to take it for so long."""
 _LOG_BYTES = 4 << 20
@@ -142,12 +145,32 @@ class AlreadyClaimed(Exception):
 
 
 class DeploymentFolder:
+    """What one process of a deployment writes is below `path`, what all of them share below `shared`."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
+        further = path.parent.name == _REPLICAS
+        self.shared = path.parent.parent if further else path
+        self.number = int(path.name) if further else 0
+        """Number of the replica: 0 is the first, and of most deployments the only one."""
 
     @property
     def use_case(self) -> str:
-        return self.path.name
+        return self.shared.name
+
+    def replicas(self) -> list[DeploymentFolder]:
+        """Folders of all that are wanted, or that were once, this one first."""
+        wanted = self.wanted()
+        count = wanted.options.replicas if wanted else 1
+        before = [int(path.name) for path in (self.shared / _REPLICAS).glob("[0-9]*")]
+        numbers = range(1, max(count, *(number + 1 for number in before), 1))
+        return [self, *(DeploymentFolder(self.shared / _REPLICAS / str(number)) for number in numbers)]
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether so many replicas are wanted that this is one of them."""
+        wanted = self.wanted()
+        return wanted is not None and self.number < wanted.options.replicas
 
     # What the daemon writes
 
@@ -155,28 +178,28 @@ class DeploymentFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def wanted(self) -> Wanted | None:
-        return _read(self.path / "wanted.json", Wanted)
+        return _read(self.shared / "wanted.json", Wanted)
 
     def want(self, wanted: Wanted) -> None:
-        write_whole(self.path / "wanted.json", wanted.model_dump_json(indent=1), 0o600)
+        write_whole(self.shared / "wanted.json", wanted.model_dump_json(indent=1), 0o600)
 
     def wanted_stamp(self) -> tuple[int, int]:
         """Differs after each `want`."""
         try:
-            found = (self.path / "wanted.json").stat()
+            found = (self.shared / "wanted.json").stat()
         except FileNotFoundError:
             return 0, 0
         return found.st_ino, found.st_mtime_ns
 
     @property
     def stopped(self) -> bool:
-        return (self.path / "stop").exists()
+        return (self.shared / "stop").exists()
 
     def stop(self) -> None:
-        (self.path / "stop").touch()
+        (self.shared / "stop").touch()
 
     def unstop(self) -> None:
-        (self.path / "stop").unlink(missing_ok=True)
+        (self.shared / "stop").unlink(missing_ok=True)
 
     def empty_log(self) -> None:
         """What libraries said may quote what was to be forgotten. Who writes appends, so nothing is in the way."""
@@ -234,13 +257,13 @@ class DeploymentFolder:
     def port(self) -> int:
         """The one that it had first, and has from then on. 0: none yet."""
         try:
-            return int((self.path / "port").read_text())
+            return int((self.shared / "port").read_text())
         except (FileNotFoundError, ValueError):
             return self.state().port  # of a deployment that is older than the file
 
     def keep_port(self, port: int) -> None:
-        if self.port() != port or not (self.path / "port").exists():
-            write_whole(self.path / "port", str(port), 0o600)
+        if self.port() != port or not (self.shared / "port").exists():
+            write_whole(self.shared / "port", str(port), 0o600)
 
     @property
     def socket(self) -> Path:
@@ -270,7 +293,7 @@ class DeploymentFolder:
 
     def token(self) -> str:
         """Made at first use; who has it may ask this deployment, and nothing else of the workspace."""
-        path = self.path / "token"
+        path = self.shared / "token"
         with contextlib.suppress(FileNotFoundError):
             if token := path.read_text().strip():
                 return token

@@ -60,6 +60,7 @@ _FIRST_GAP, _LONGEST_GAP = 0.5, 30.0
 """Seconds between two starts of a deployment that does not stay alive."""
 _STEADY_SECONDS = 30.0
 """Seconds alive after which a deployment's death counts as its first again."""
+_OF_VERSIONS = {"slot.serving", "slot.canary"}
 _MOVES = {"alias.moved", "canary.set", "canary.ended"}
 _GATHER = "speciate.serving.deployments:gather_examples"
 _GATHER_SECONDS = 60.0
@@ -143,7 +144,7 @@ class DeploymentKeeper:
             if self._workspace.settings.serving.start == "after_promotion":
                 self._make_those_that_serve()
             folders = all_deployments(self._workspace.folders)
-            self._each(folders, self._update)
+            self._each([replica for folder in folders for replica in folder.replicas()], self._update)
             # after all are alive: the examples that a version is tried on may take a minute
             self._each([folder for folder in folders if not folder.stopped], self._want)
             self._baker.look()
@@ -153,7 +154,7 @@ class DeploymentKeeper:
     ) -> None:
         for folder in folders:
             try:
-                act(folder, self._watched.setdefault(folder.use_case, _DeploymentHealth()))
+                act(folder, self._watched.setdefault(str(folder.path), _DeploymentHealth()))
             except (SpeciateError, OSError):
                 _log.exception("the deployment of %s could not be updated", folder.use_case)
 
@@ -171,8 +172,9 @@ class DeploymentKeeper:
             self._wake.set()
         if any(event.type == "data.forgotten" for event in events):
             for folder in all_deployments(self._workspace.folders):
-                folder.empty_log()
-                folder.forget_reasons()
+                for replica in folder.replicas():
+                    replica.empty_log()
+                    replica.forget_reasons()
 
     def _make_those_that_serve(self) -> None:
         for use_case, alias in self._serving[1]:
@@ -186,8 +188,10 @@ class DeploymentKeeper:
     def _update(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         folder.trim_log()
         self._listen(folder)  # first: what it said before it died comes before its death
-        if not folder.stopped:
-            self._keep_alive(folder, watched)
+        if not folder.stopped and folder.is_wanted:
+            if folder.number == 0 or folder.port():  # the first one chooses the port
+                folder.create()
+                self._keep_alive(folder, watched)
         elif watched.start and watched.start.process.poll() is not None:
             watched.start = None
 
@@ -260,7 +264,7 @@ class DeploymentKeeper:
             watched.alive = False  # its end is no death to report
         elif state.version == __version__:
             watched.is_current = True
-        elif _is_process_of(state.pid, folder):
+        elif _is_process_of(state.pid, folder) and not waits_for_another(folder):
             _log.info("the deployment of %s runs version %r: it is restarted", folder.use_case, state.version)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGTERM)
@@ -277,13 +281,18 @@ class DeploymentKeeper:
         watched.problem = state.problem
 
     def _say(self, folder: DeploymentFolder, type: str, **data: object) -> None:  # noqa: A002 - the column
-        self._workspace.database.transact(lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data)))
+        of_replica = {"replica": folder.number} if folder.number else {}
+        self._workspace.database.transact(
+            lambda tx: tx.event(f"use_case:{folder.use_case}", type, dict(data) | of_replica)
+        )
 
     def _listen(self, folder: DeploymentFolder) -> None:
         """Make events of the deployment's notes, each once, also if a daemon died in between."""
         entries, end = folder.unheard()
         if not entries:
             return
+        if folder.number:  # which version serves since when is said by the first one
+            entries = [entry for entry in entries if entry.type not in _OF_VERSIONS]
 
         def record(tx: Transaction) -> None:
             for entry in entries:
@@ -301,6 +310,13 @@ def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
     return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
 
 
+def waits_for_another(folder: DeploymentFolder) -> bool:
+    """Whether a replica that serves must serve on, because another one does not serve yet: they restart in turn."""
+    others = [each for each in DeploymentFolder(folder.shared).replicas() if each.number != folder.number]
+    wanted = [each.state() for each in others if each.is_wanted]
+    return folder.state().serving is not None and any(not each.serving and not each.problem for each in wanted)
+
+
 def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:
     """Whether this pid is a deployment's process of this folder: the state may be of a process that is long gone."""
     if not pid:
@@ -312,7 +328,7 @@ def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:
             ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
         )
         command = listed.stdout
-    return f"speciate.serving.process {folder.path}" in command
+    return f"speciate.serving.process {folder.path} " in f"{command} "
 
 
 def _spawn(folder: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
@@ -341,6 +357,9 @@ class DeploymentView(NamedTuple):
     """Requests since its last moves for which too many waited (counters.overloaded), of what serves and the canary."""
     token: Path
     """The file with its bearer token."""
+    replicas: int = 1
+    """Processes that are wanted."""
+    live: int = 0
 
 
 def start_deployment(workspace: Workspace, use_case: str, **options: object) -> DeploymentView:
@@ -404,20 +423,32 @@ def deployment_of(folders: Folders, use_case: str) -> DeploymentView | None:
 
 
 def deployment_view(folder: DeploymentFolder) -> DeploymentView:
-    state, wanted, alive = folder.state(), folder.wanted(), folder.alive()
-    refused = state.refused
+    """A version serves once every replica that lives says so."""
+    wanted = folder.wanted()
+    wanted_replicas = [each for each in folder.replicas() if each.is_wanted] or [folder]
+    states = [each.state() for each in wanted_replicas if each.alive()]
+    alive, first = bool(states), folder.state()
+    refused = next((each.refused for each in states if each.refused), first.refused)
+    serving = states[0].serving if alive and len({each.serving for each in states}) == 1 else None
+    loading = next((each.loading for each in states if each.loading), None)
+    if alive and serving is None and loading is None and len({each.serving for each in states}) > 1:
+        loading = wanted.target.model if wanted and wanted.target else None  # some serve it, some not yet
+    shown = first.model_copy(update={"serving": serving, "loading": loading, "refused": refused})
+    port = next((each.port for each in states if each.port), 0)
     return DeploymentView(
         use_case=folder.use_case,
-        state=_state_name(state, alive=alive, stopped=folder.stopped),
-        url=f"http://127.0.0.1:{state.port}" if alive and state.port else None,
-        serving=state.serving if alive else None,
+        state=_state_name(shown, alive=alive, stopped=folder.stopped),
+        url=f"http://127.0.0.1:{port}" if port else None,
+        serving=serving,
         wanted=wanted.target.model if wanted and wanted.target else None,
-        loading=state.loading if alive else None,
+        loading=loading,
         refused=f"{refused.model}: {refused.why}" if refused else None,
-        problem=state.problem or (state.apart if alive else None),
-        canary=_canary(state, wanted) if alive else None,
+        problem=first.problem or next((each.apart for each in states if each.apart), None),
+        canary=_canary(states[0], wanted) if alive else None,
         overloaded=_overloaded(folder, wanted),
         token=folder.path / "token",
+        replicas=len(wanted_replicas),
+        live=len(states),
     )
 
 
@@ -425,9 +456,7 @@ def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
     stand = [wanted.target, wanted.canary] if wanted else []
     now = {target.key for target in stand if target}
     return sum(
-        each.overloaded
-        for each in request_metrics.read_counters(folder.counters)
-        if (each.generation, each.model) in now
+        each.overloaded for each in request_metrics.read_all_counters(folder) if (each.generation, each.model) in now
     )
 
 

@@ -77,6 +77,7 @@ def quantile_seconds(tallies: Iterable[HourTally], share: float) -> float | None
     return None
 
 
+_SUMS = ("requests", "seconds", "failed", "not_finite", "unusable", "overloaded", "timed", "slow")
 _TALLIES = TypeAdapter(list[HourTally])
 
 
@@ -162,10 +163,22 @@ class HourlyTallies:
 
 
 def read_hours(folder: Path, begin: float, end: float) -> list[HourTally]:
-    """Tallies of hours that begin in [begin, end), oldest first. What is not there, or is no such file, is left out."""
+    """Tallies of hours that begin in [begin, end), oldest first, of all replicas of the deployment. What is not there,
+    or is no such file, is left out."""
     days = range(int(begin // _DAY), int(end // _DAY) + 1)
-    found = (each for day in days for each in _read(_file(folder, day)))
-    return sorted((each for each in found if begin <= each.hour * HOUR < end), key=lambda each: (each.hour, each.key))
+    found: dict[tuple[int, Key], HourTally] = {}
+    for replica in (folder, *folder.parent.glob(f"replicas/*/{folder.name}")):
+        for each in (one for day in days for one in _read(_file(replica, day))):
+            if begin <= each.hour * HOUR < end:
+                place = each.hour, each.key
+                found[place] = _sum(found[place], each) if place in found else each
+    return [found[place] for place in sorted(found)]
+
+
+def _sum(one: HourTally, other: HourTally) -> HourTally:
+    counts = {name: getattr(one, name) + getattr(other, name) for name in _SUMS}
+    durations = Counter(one.durations) + Counter(other.durations)
+    return one.model_copy(update={**counts, "durations": dict(durations)})
 
 
 def without_worst(tallies: list[HourTally], name: str, of: str = "requests") -> BadCount:

@@ -39,10 +39,13 @@ _FULL = (
 )
 
 
-def bound_listener(address: str, port: int, backlog: int) -> socket.socket:
-    """A socket that listens: from here on clients wait instead of being turned away. Raises OSError."""
+def bound_listener(address: str, port: int, backlog: int, *, shared: bool = False) -> socket.socket:
+    """A socket that listens: from here on clients wait instead of being turned away. `shared`: other processes of this
+    user may listen there, too, and the kernel spreads connections over those that live. Raises OSError."""
     listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((address, port))
         listener.listen(backlog)

@@ -40,7 +40,7 @@ from speciate.predictions.log import AnsweringModel
 from speciate.promotion import aliases
 from speciate.promotion.bake import has_answered
 from speciate.refs import ModelRef, model_ref
-from speciate.serving import deployments, in_process_counters, pending_answers, preloading
+from speciate.serving import in_process_counters, pending_answers, preloading
 from speciate.serving.batch_predict import answers_beside, reads_rows, series_reader, steps_as_series
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
@@ -588,8 +588,9 @@ def ask_deployment(folders: Folders, use_case: str, items: list[Item]) -> Served
     The daemon sends the same request as any client over HTTP, so that every answer is counted in one place. It uses the
     deployment's unix socket: its port may have been taken by somebody else.
     """
-    view, folder = deployments.deployment_of(folders, use_case), deployment_folder(folders, use_case)
-    if view is None or view.serving is None or not (path := folder.state().socket):
+    folder = deployment_folder(folders, use_case)
+    paths = [state.socket for each in folder.replicas() if (state := each.state()).serving and each.alive()]
+    if not any(paths):
         return None
     usable = [item for item in items if "error" not in item]
     if not usable or len(usable) > MOST_INPUTS:
@@ -599,7 +600,8 @@ def ask_deployment(folders: Folders, use_case: str, items: list[Item]) -> Served
     body = json.dumps({"inputs": usable, "key": _key_of(usable)}).encode()
     if len(body) > room:
         return None
-    answer = _post(Path(path), folder.token(), body)
+    answers = (_post(Path(path), folder.token(), body) for path in paths if path)
+    answer = next((each for each in answers if each is not None), None)  # of the first replica that can be reached
     if answer is None or "predictions" not in answer:
         return None
     found = iter(answer["predictions"])

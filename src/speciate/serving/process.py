@@ -67,14 +67,14 @@ class _Server(uvicorn.Server):
 def main(path: str, cage: str | None = None) -> int:
     """`cage`: how the daemon sandboxes; without it as settings.toml says."""
     folder = DeploymentFolder(Path(path))
-    root = folder.path.parent.parent
+    root = folder.shared.parent.parent
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         folder.claim()
     except AlreadyClaimed:
         return TAKEN
     wanted = folder.wanted()
-    if wanted is None or folder.stopped:
+    if wanted is None or folder.stopped or not folder.is_wanted:
         return 0
     fault("slot_claimed")
     raise_descriptor_limit()
@@ -84,7 +84,7 @@ def main(path: str, cage: str | None = None) -> int:
     with contextlib.suppress(OSError):  # a full disk, say
         folder.tell(folder.state().model_copy(update={"port": 0, "socket": "", "serving": None}))
     try:
-        listener = _listen(wanted.options.port, kept)
+        listener = _listen(wanted.options.port, kept, shared=wanted.options.replicas > 1)
     except PortInUse as error:
         _log.error("%s", error)
         folder.tell(State(problem=str(error), refused=folder.state().refused))
@@ -153,13 +153,13 @@ def _near(folder: DeploymentFolder) -> socket.socket | None:
     return None
 
 
-def _listen(port: int, before: int) -> socket.socket:
+def _listen(port: int, before: int, *, shared: bool) -> socket.socket:
     """A listening socket on loopback: at `port`; where that is 0 at the port it had before, and never at another:
     clients know it, and would give their token to whoever took it. Raises PortInUse."""
     end = time.monotonic() + _PORT_SECONDS
     while True:
         try:
-            return bound_listener("127.0.0.1", port or before, _CONNECTIONS)
+            return bound_listener("127.0.0.1", port or before, _CONNECTIONS, shared=shared)
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
                 raise

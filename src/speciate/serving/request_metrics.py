@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from speciate.finite import NOT_FINITE
 from speciate.jobs.folder import write_whole
 from speciate.promotion.request_counters import RequestCounters
+from speciate.serving.deployment_folder import DeploymentFolder
 from speciate.serving.items import ItemPrediction
 from speciate.serving.replica import Overloaded
 
@@ -179,6 +180,15 @@ class CounterFile:
         for old in list(self._found)[:-_KEPT] if len(self._found) > _KEPT else ():
             del self._found[old]
         return own
+
+
+def read_all_counters(folder: DeploymentFolder) -> list[RequestCounters]:
+    """What all replicas of a deployment counted, as `read_counters`."""
+    found: dict[tuple[str, int, str], RequestCounters] = {}
+    for each in (one for replica in folder.replicas() for one in read_counters(replica.counters)):
+        before = found.pop(each.key, None)
+        found[each.key] = each if before is None else before + each
+    return sorted(found.values(), key=lambda one: one.last or 0.0) if len(folder.replicas()) > 1 else [*found.values()]
 
 
 def read_counters(path: Path) -> list[RequestCounters]:

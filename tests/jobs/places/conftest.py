@@ -1,4 +1,4 @@
-"""An engine with one place, `lab`: doubles of Slurm's programs on this machine, real processes, real time."""
+"""An engine with one place, `lab`: a double of Slurm or of Ray on this machine, real processes, real time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from speciate.jobs.places import executor
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
 from tests.jobs.places.cluster import Double
+from tests.jobs.places.ray_double import RayDouble
 from tests.jobs.work import ENTRY, Work
 
 
@@ -35,13 +36,21 @@ COMPUTES = Kind(
 )
 
 
-@pytest.fixture
-def double(tmp_path: Path) -> Double:
-    return Double(tmp_path / "cluster")
+AnyDouble = Double | RayDouble
+
+
+@pytest.fixture(params=["slurm", pytest.param("ray", marks=pytest.mark.slow)])
+def double(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AnyDouble]:
+    if request.param == "slurm":
+        yield Double(tmp_path / "cluster")
+        return
+    ray = RayDouble(tmp_path / "cluster")
+    yield ray
+    ray.close()
 
 
 @pytest.fixture
-def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+def open_engine(tmp_path: Path, double: AnyDouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Opens the one workspace with its engine started, after the one before was stopped."""
     monkeypatch.setattr(executor, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)

@@ -1,6 +1,6 @@
 """A real Slurm of two nodes on this machine, from Debian's packages unpacked into a folder; nothing is installed.
 
-`python -m tests.jobs.places.slurm_cluster build/slurm` fetches and unpacks them (4 MB, as `make test-slurm` does).
+`python -m tests.jobs.places.slurm_cluster build/slurm` fetches and unpacks them (4 MB, as `make test-clusters` does).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def unpack(folder: Path) -> None:
 def why_not(folder: Path = UNPACKED) -> str:
     """Why it cannot run here; empty where it can."""
     there = (folder / "root" / "usr" / "sbin" / "slurmctld").exists()
-    return "" if there else f"no Slurm in {folder}: make test-slurm unpacks one"
+    return "" if there else f"no Slurm in {folder}: make test-clusters unpacks one"
 
 
 class SlurmCluster:
@@ -83,7 +83,7 @@ class SlurmCluster:
         key = state / "slurm.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        ports = dict(zip(("ctld", *NODES), _free_ports(3), strict=True))
+        ports = dict(zip(("ctld", *NODES), free_ports(3), strict=True))
         conf = state / "slurm.conf"
         conf.write_text(_CONF.format(host=socket.gethostname(), user=getpass.getuser(), lib=lib, state=state, **ports))
         self._env = {**os.environ, "LD_LIBRARY_PATH": f"{lib}:{lib}/slurm-wlm", "SLURM_CONF": str(conf)}
@@ -130,7 +130,7 @@ class SlurmCluster:
             process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

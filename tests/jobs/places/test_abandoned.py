@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from speciate.jobs.executors import Abandoned, Alive, Gone, Observation, Pending, RunSpec, Unreachable
+from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.depot import SENT
 from speciate.jobs.places.executor import ABANDONED, PlaceExecutor
+from speciate.jobs.places.folder_depot import FolderRoom
 from speciate.jobs.places.lease import CLAIMED, DAEMON, Lease, Terms, claim, claimed_by, read_lease, write_lease
 from speciate.jobs.places.node import Keeper
 from speciate.jobs.places.places import Places
-from speciate.jobs.places.slurm import Launch
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place
 from speciate.workspace.workspace import Workspace
@@ -34,11 +35,20 @@ class Queue:
     def launch(self, launch: Launch) -> None:
         self.launched.append(launch.name)
 
-    def statuses(self, names: list[str]) -> Mapping[str, Status]:
+    def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
         return dict.fromkeys(names, Status.PENDING)
 
     def stop(self, name: str, *, force: bool) -> None:
         """Nothing of it lives."""
+
+    def log(self, launch: Launch) -> str:
+        return ""
+
+    def findings(self) -> Iterator[Finding]:
+        yield from ()
+
+    def findings_by_job(self, name: str, seconds: float) -> Iterator[Finding]:
+        yield from ()
 
 
 class World:
@@ -46,16 +56,16 @@ class World:
         self.depot, self.workspace, self.clock, self.queue = folder / "depot", folder / "workspace", clock, Queue()
         for each in (self.depot, self.workspace):
             each.mkdir()
-        place = Place(kind="slurm", depot=self.depot, python="/bin/python", lease_seconds=HOLD)
+        place = Place(kind="slurm", depot=str(self.depot), python="/bin/python", lease_seconds=HOLD)
         self.live = set[str]()
         self.place = PlaceExecutor(
             "hpc", place, self.queue, self.workspace, "speciate-a", lambda: self.live, clock.monotonic
         )
 
-    def submit(self, run: str) -> Path:
+    def submit(self, run: str) -> FolderRoom:
         self.live.add(run)
         self.place.submit(RunSpec(run, {"payload": {}, "resources": {}}))
-        return self.depot / "speciate-a" / "runs" / run
+        return FolderRoom(self.depot / "speciate-a" / "runs" / run)
 
     def look(self, run: str) -> Observation:
         self.place.look()
@@ -119,16 +129,16 @@ def test_the_next_attempt_waits_until_the_one_that_was_given_up_cannot_live(worl
     assert isinstance(world.look("job-a.2"), Unreachable)
     assert "attempt 1 may live" in (world.place.trouble("job-a.2") or "")
     world.back()
-    first = second.with_name("job-a.1")
+    first = FolderRoom(second.path.with_name("job-a.1"))
     assert isinstance(world.look("job-a.2"), Pending)
     assert "may live" in (world.place.trouble("job-a.2") or "")
-    assert not first.exists(), "so it cannot renew its lease, and its node ends it"
+    assert not first.is_there(), "so it cannot renew its lease, and its node ends it"
     world.clock.advance(HOLD)
     world.place.look()
-    assert not (second / SENT).exists()
+    assert not second.has(SENT)
     world.clock.advance(LOST - HOLD)
     world.place.look()
-    assert (second / SENT).exists()
+    assert second.has(SENT)
     assert [name.rpartition("-")[2] for name in world.queue.launched] == ["a.1", "a.2"]
 
 
@@ -140,17 +150,17 @@ def test_one_that_waited_in_the_queue_is_claimed_before_the_next_begins(world: W
     world.back()
     second = world.submit("job-a.2")
     world.place.look()
-    assert (second / SENT).exists()
-    assert not first.exists(), "when its turn comes, it finds nothing to begin with"
+    assert second.has(SENT)
+    assert not first.is_there(), "when its turn comes, it finds nothing to begin with"
 
 
 def test_one_that_is_seen_to_have_ended_is_not_waited_for(world: World) -> None:
     world.cancelled_unseen()
-    write_lease(world.depot.with_name("away") / "speciate-a" / "runs" / "job-a.1", Lease(2, held=False))
+    write_lease(FolderRoom(world.depot.with_name("away") / "speciate-a" / "runs" / "job-a.1"), Lease(2, held=False))
     world.back()
     second = world.submit("job-a.2")
     world.place.look()
-    assert (second / SENT).exists()
+    assert second.has(SENT)
 
 
 def test_in_a_new_depot_the_next_attempt_waits_for_as_long_as_a_lease_lasts(world: World) -> None:
@@ -159,10 +169,10 @@ def test_in_a_new_depot_the_next_attempt_waits_for_as_long_as_a_lease_lasts(worl
     (world.depot / "speciate-a").mkdir()
     second = world.submit("job-a.2")
     assert isinstance(world.look("job-a.2"), Pending)
-    assert not (second / SENT).exists()
+    assert not second.has(SENT)
     world.clock.advance(LOST)
     world.place.look()
-    assert (second / SENT).exists()
+    assert second.has(SENT)
 
 
 def test_what_was_never_started_is_said_to_be_so(world: World) -> None:
@@ -189,12 +199,13 @@ def test_a_run_at_a_place_that_the_settings_name_no_more_is_given_up_when_its_en
 
 def test_a_folder_that_a_run_made_anew_takes_no_beat(tmp_path: Path) -> None:
     """Where the disk is not mounted any more. A node that beat on there would let its run live beside the next one."""
-    claim(tmp_path, "node")
-    keeper = Keeper(tmp_path, Terms(60.0))
+    room = FolderRoom(tmp_path)
+    claim(room, "node")
+    keeper = Keeper(room, Terms(60.0))
     keeper.begin()
     (tmp_path / CLAIMED).unlink()
     with pytest.raises(FileNotFoundError):
         keeper.release()
-    assert read_lease(tmp_path) == Lease(1, True, socket.gethostname())
-    claim(tmp_path, DAEMON)
-    assert claimed_by(tmp_path) == DAEMON
+    assert read_lease(room) == Lease(1, True, socket.gethostname())
+    claim(room, DAEMON)
+    assert claimed_by(room) == DAEMON

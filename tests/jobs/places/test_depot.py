@@ -1,64 +1,243 @@
-"""Files by content on a shared disk: moved once, checked both ways, swept."""
+"""One suite over a folder, a bucket in memory and a bucket of moto's S3: moved once, checked both ways, claimed once,
+swept. And what is of one kind alone."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.store import MemoryStore
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.places.depot import MANIFEST, Depot, Entry, bring, mirror, read_manifest, write_manifest
+from speciate.jobs.places import bucket_depot
+from speciate.jobs.places.bucket_depot import Bucket, BucketDepot, BucketRoom, open_bucket
+from speciate.jobs.places.depot import (
+    LOOKED,
+    MANIFEST,
+    SENT,
+    Depot,
+    Entry,
+    Room,
+    Sent,
+    bring,
+    read_manifest,
+    read_sent,
+    write_manifest,
+    write_sent,
+)
+from speciate.jobs.places.depots import depot_of, open_room
+from speciate.jobs.places.folder_depot import FolderDepot, FolderRoom, append_growth
+from speciate.jobs.places.lease import DAEMON, Lease, claim, claimed_by, read_lease, write_lease
 from speciate.jobs.places.moving import Mover
 from speciate.jobs.places.unpack import with_paths
+from tests.jobs.places.moto import Moto
+
+OWNER = "speciate-a"
 
 
-@pytest.fixture
-def depot(tmp_path: Path) -> Depot:
-    (tmp_path / "shared").mkdir()
-    found = Depot(tmp_path / "shared" / "ours")
-    found.make("/a/workspace")
-    return found
+class Kind:
+    """A kind of depot, with what a test does to it behind its back."""
+
+    def __init__(self, name: str, folder: Path, moto: Moto | None) -> None:
+        self.name, self.folder, self.bucket = name, folder, Bucket(MemoryStore(), "s3://memory/x")
+        self.depot: Depot
+        if name == "folder":
+            (folder / "shared").mkdir()
+            self.depot = FolderDepot(folder / "shared" / OWNER)
+            return
+        if moto is not None:
+            url = moto.bucket(f"b-{abs(hash(folder)):x}"[:40])
+            self.bucket = open_bucket(f"{url}/x?region=us-east-1&endpoint={moto.endpoint}")
+        self.depot = BucketDepot(self.bucket, OWNER)
+
+    def damage(self, sha256: str, data: bytes) -> None:
+        if self.name == "folder":
+            path = self.folder / "shared" / OWNER / "objects" / sha256[:2] / sha256
+            path.chmod(0o644)
+            path.write_bytes(data)
+        else:
+            obstore.put(self.bucket.store, f"{OWNER}/objects/{sha256[:2]}/{sha256}", data)
+
+    def sent(self, run: str = "job-a.1") -> Room:
+        room = self.depot.room(run)
+        write_sent(room, Sent("1", {"job": "job-a"}, (), {}, 60, None))
+        return room
 
 
-def test_a_file_is_moved_once_and_checked_when_it_is_taken(depot: Depot, tmp_path: Path) -> None:
-    source, target = tmp_path / "rows", tmp_path / "node" / "rows"
-    source.write_bytes(b"x" * 3_000_000)
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    found = Moto(tmp_path_factory.mktemp("moto") / "home")
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    found = None
+    if request.param == "s3":
+        found = request.getfixturevalue("moto")
+        monkeypatch.setenv("HOME", str(found.home))
+    made = Kind(request.param, tmp_path, found)
+    made.depot.make("/a/workspace")
+    return made
+
+
+def test_a_file_is_moved_once_and_checked_when_it_is_taken(kind: Kind, tmp_path: Path) -> None:
+    depot, source, target = kind.depot, tmp_path / "rows", tmp_path / "node" / "rows"
+    source.write_bytes(b"x" * 9_000_000)
     sha256, moved = depot.put(source)
-    assert moved == 3_000_000
+    assert moved == 9_000_000
     assert depot.put(source) == (sha256, 0)
     assert depot.put(source, known=sha256) == (sha256, 0)
     depot.take(Entry("rows", sha256, moved), target)
     assert target.read_bytes() == source.read_bytes()
-    torn = depot.object(sha256)
-    torn.chmod(0o644)
-    torn.write_bytes(b"x" * 2_999_999 + b"y")
+    kind.damage(sha256, b"x" * 8_999_999 + b"y")
     with pytest.raises(SpeciateError) as damaged:
         depot.take(Entry("rows", sha256, moved), tmp_path / "again")
     assert damaged.value.code is Code.DAMAGED
     assert not (tmp_path / "again").exists()
     assert depot.put(source, known=sha256) == (sha256, moved), "it is moved anew"
+    kind.damage(sha256, b"torn")
+    assert depot.put(source, known=sha256) == (sha256, moved), "one of another size is not believed"
 
 
-def test_no_depot_is_made_where_there_is_none(tmp_path: Path) -> None:
+_MOVE = """
+import sys
+from pathlib import Path
+from speciate.jobs.places.depots import depot_of
+print("begins", flush=True)
+depot_of(sys.argv[1]).put(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("name", ["folder", "s3"])
+def test_an_upload_that_was_killed_is_never_read(
+    name: str, moto: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(moto.home))
+    kind = Kind(name, tmp_path, moto)
+    kind.depot.make("/a/workspace")
+    source = tmp_path / "pack"
+    with source.open("wb") as file:
+        for number in range(24):
+            file.write(bytes([number]) * (1 << 20))
+    with source.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    where = kind.depot.room("job-a.1").where
+    for wait in (0.05, 0.1, 0.2, 0.4):
+        mover = subprocess.Popen([sys.executable, "-c", _MOVE, where, str(source)], stdout=subprocess.PIPE)
+        assert mover.stdout is not None
+        mover.stdout.readline()
+        threading.Event().wait(wait)
+        mover.kill()
+        mover.communicate()
+        try:
+            kind.depot.take(Entry("pack", sha256, 24 << 20), tmp_path / f"taken-{wait}")
+        except FileNotFoundError:
+            continue
+        assert (tmp_path / f"taken-{wait}").stat().st_size == 24 << 20, "whole, or not there"
+    assert kind.depot.put(source, known=sha256)[0] == sha256
+    kind.depot.take(Entry("pack", sha256, 24 << 20), tmp_path / "taken")
+
+
+def test_what_is_not_there_is_a_missing_file(kind: Kind, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Depot(tmp_path / "not-mounted" / "ours").make("/a/workspace")
+        kind.depot.take(Entry("rows", "0" * 64, 1), tmp_path / "rows")
+    room = kind.depot.room("job-a.1")
+    assert not room.is_there()
+    assert (room.read("exit"), room.has("exit"), list(room.left())) == (None, False, [])
+    with pytest.raises(FileNotFoundError):
+        read_sent(room)
 
 
-@pytest.mark.parametrize("harm", ["changed", "missing", "link", "outside"])
-def test_what_comes_back_is_what_the_node_wrote_or_nothing(tmp_path: Path, harm: str) -> None:
-    there, here = tmp_path / "there", tmp_path / "here"
-    (there / "outputs" / "model").mkdir(parents=True)
+@pytest.mark.parametrize("rounds", [8])
+def test_of_all_who_claim_one_alone_has_it(kind: Kind, rounds: int) -> None:
+    for number in range(rounds):
+        room, won, barrier = kind.sent(f"job-a.{number}"), list[str](), threading.Barrier(6)
+
+        def take(who: str, room: Room = room, won: list[str] = won, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            if claim(room, who):
+                won.append(who)
+
+        crew = [threading.Thread(target=take, args=(f"node{each}",)) for each in range(6)]
+        for each in crew:
+            each.start()
+        for each in crew:
+            each.join()
+        assert len(won) == 1
+        assert claimed_by(room) == won[0]
+        assert not claim(room, DAEMON)
+
+
+def test_a_lease_is_replaced_whole_and_a_room_is_cleared(kind: Kind) -> None:
+    room = kind.sent()
+    assert read_lease(room) is None
+    for beat in (1, 2):
+        write_lease(room, Lease(beat, True, "n1"))
+    assert read_lease(room) == Lease(2, True, "n1")
+    room.look_anew()
+    assert room.has(LOOKED) is (kind.name == "folder")
+    room.write("lease", "no json")
+    with pytest.raises(OSError, match="cannot be read"):
+        read_lease(room)
+    room.clear()
+    room.clear()
+    assert not room.is_there()
+    assert kind.depot.runs() == []
+
+
+def test_a_room_that_is_cleared_takes_no_claim(kind: Kind) -> None:
+    """A launch whose turn comes late: it has read what was sent, and then all of it went."""
+    room = kind.sent()
+    assert claim(room, DAEMON)
+    room.clear()
+    try:
+        assert not claim(room, "node")
+    except FileNotFoundError:
+        assert kind.name == "folder"
+    assert claimed_by(room) is None
+
+
+def test_what_a_node_was_given_opens_its_room_and_its_depot(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = kind.sent()
+    if kind.name == "memory":
+        monkeypatch.setattr("speciate.jobs.places.depots.open_bucket", lambda url: kind.bucket)
+    assert "sesame" not in room.where
+    assert "AKIA" not in room.where
+    assert read_sent(open_room(room.where)) == read_sent(room)
+    source = tmp_path / "rows"
+    source.write_text("rows")
+    sha256, size = kind.depot.put(source)
+    depot_of(room.where).take(Entry("rows", sha256, size), tmp_path / "taken")
+    assert room.where.endswith("/job-a.1"), "its last part is the run"
+
+
+@pytest.mark.parametrize("harm", ["changed", "missing", "outside", "elsewhere"])
+def test_what_comes_back_is_what_the_node_wrote_or_nothing(kind: Kind, tmp_path: Path, harm: str) -> None:
+    room, here = kind.sent(), tmp_path / "here"
     here.mkdir()
-    weights = there / "outputs" / "model" / "weights"
+    work = room.work_folder(tmp_path / "scratch")
+    (work / "outputs" / "model").mkdir(parents=True)
+    weights = work / "outputs" / "model" / "weights"
     weights.write_text("weights")
-    (there / "outputs" / "result.json").write_text("{}")
-    (there / "outputs" / "elsewhere").symlink_to("/etc/passwd")
-    write_manifest(there)
-    manifest = read_manifest(there)
+    (work / "outputs" / "result.json").write_text("{}")
+    (work / "outputs" / "elsewhere").symlink_to("/etc/passwd")
+    room.carry(work, last=True)
+    write_manifest(room, work)
+    manifest = read_manifest(room)
     assert manifest is not None
     assert set(manifest) == {"outputs/model/weights", "outputs/result.json"}, "no link is followed"
-    bring(there, here, manifest=manifest, outputs=True)
+    bring(room, here, manifest=manifest, outputs=True)
     assert (here / "outputs" / "model" / "weights").read_text() == "weights"
     (here / "outputs" / "model" / "weights").unlink()
     match harm:
@@ -66,59 +245,200 @@ def test_what_comes_back_is_what_the_node_wrote_or_nothing(tmp_path: Path, harm:
             weights.write_text("w3ights")
         case "missing":
             weights.unlink()
-        case "link":
-            weights.unlink()
-            weights.symlink_to("/etc/hostname")
         case "outside":
             (tmp_path / "outside").write_text("x")
-            (there / MANIFEST).write_text(json.dumps({"../outside": "0" * 64}))
+            room.write(MANIFEST, json.dumps({"outputs/../../outside": "0" * 64}))
+        case _:
+            room.write(MANIFEST, json.dumps({"spec.json": "0" * 64}))
+    room.carry(work, last=True)
     with pytest.raises(SpeciateError, match="not what the node wrote"):
-        bring(there, here, manifest=read_manifest(there), outputs=True)
+        bring(room, here, manifest=read_manifest(room), outputs=True)
     assert not (here / "outputs" / "model" / "weights").exists()
     assert not list(here.rglob("*.partial"))
 
 
-def test_without_a_manifest_checkpoints_come_and_outputs_do_not(tmp_path: Path) -> None:
-    there, here = tmp_path / "there", tmp_path / "here"
-    for name in ("outputs", "checkpoints/training"):
-        (there / name).mkdir(parents=True)
-        (there / name / "file").write_text(name)
+def test_a_link_in_the_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    room, here = FolderRoom(tmp_path / "there"), tmp_path / "here"
+    (tmp_path / "there" / "outputs").mkdir(parents=True)
     here.mkdir()
-    assert read_manifest(there) is None
-    bring(there, here, manifest=None, outputs=False)
+    weights = tmp_path / "there" / "outputs" / "weights"
+    weights.write_text("weights")
+    write_manifest(room, room.path)
+    weights.unlink()
+    weights.symlink_to("/etc/hostname")
+    with pytest.raises(SpeciateError, match="not what the node wrote"):
+        bring(room, here, manifest=read_manifest(room), outputs=True)
+    (tmp_path / "aside").mkdir()
+    weights.unlink()
+    weights.parent.rmdir()
+    weights.parent.symlink_to(tmp_path / "aside")
+    (tmp_path / "aside" / "weights").write_text("weights")
+    with pytest.raises(SpeciateError, match="not what the node wrote"):
+        bring(room, here, manifest=read_manifest(room), outputs=True)
+
+
+def test_without_a_manifest_checkpoints_come_and_outputs_do_not(kind: Kind, tmp_path: Path) -> None:
+    room, here = kind.sent(), tmp_path / "here"
+    work = room.work_folder(tmp_path / "scratch")
+    for name in ("outputs", "checkpoints/training"):
+        (work / name).mkdir(parents=True)
+        (work / name / "file").write_text(name)
+    here.mkdir()
+    room.carry(work, last=False)
+    assert read_manifest(room) is None
+    bring(room, here, manifest=None, outputs=False)
     assert [path.name for path in here.iterdir()] == ["checkpoints"]
     assert (here / "checkpoints" / "training" / "file").exists()
 
 
-def test_a_sweep_leaves_what_is_needed(depot: Depot, tmp_path: Path) -> None:
-    workspace = tmp_path / "workspace"
+def test_checkpoints_of_a_run_that_lives_are_in_the_depot_and_old_ones_go(kind: Kind, tmp_path: Path) -> None:
+    room = kind.sent()
+    work = room.work_folder(tmp_path / "scratch")
+    (work / "checkpoints").mkdir()
+    for step in (1, 2, 3):
+        (work / "checkpoints" / f"step-{step}").write_text(f"{step}")
+        (work / "checkpoints" / f"step-{step - 2}").unlink(missing_ok=True)
+        room.carry(work, last=False)
+    assert sorted(room.left()) == ["checkpoints/step-2", "checkpoints/step-3"]
+    (work / "checkpoints" / "step-3").write_text("other")
+    room.carry(work, last=False)
+    assert room.read("checkpoints/step-3") == b"other"
+
+
+def test_what_grows_is_brought_and_a_new_daemon_begins_anew(kind: Kind, tmp_path: Path) -> None:
+    room, here = kind.sent(), tmp_path / "here"
+    here.mkdir()
+    work = room.work_folder(tmp_path / "scratch")
+    room.mirror(here, 0)
+    assert list(here.iterdir()) == []
+    for beat, line in enumerate(("one\n", "two\n", "three\n"), start=1):
+        for name in ("log", "metrics-trial-2.jsonl"):
+            with (work / name).open("a") as file:
+                file.write(line)
+        (work / "other").write_text("is nobody's")
+        room.carry(work, last=False)
+        kind.depot.room("job-a.1").mirror(here, beat) if beat == 2 else room_of_the_daemon(kind).mirror(here, beat)
+    for name in ("log", "metrics-trial-2.jsonl"):
+        assert (here / name).read_text() == "one\ntwo\nthree\n"
+    assert not (here / "other").exists()
+
+
+def room_of_the_daemon(kind: Kind) -> Room:
+    """The same at each look, as the daemon keeps it."""
+    kept: dict[str, Room] = kind.__dict__.setdefault("kept", {})
+    return kept.setdefault("room", kind.depot.room("job-a.1"))
+
+
+def test_a_sweep_leaves_what_is_needed(kind: Kind, tmp_path: Path) -> None:
+    workspace, depot = tmp_path / "workspace", kind.depot
     (workspace / "datasets").mkdir(parents=True)
-    for name in ("kept", "gone", "changed"):
+    for name in ("kept", "gone", "changed", "sent"):
         (workspace / "datasets" / name).write_text(name)
     mover = Mover(workspace)
     inputs, moved = mover.move_out(depot, {"inputs": ["datasets"]})
-    assert [each.name for each in inputs] == ["datasets/changed", "datasets/gone", "datasets/kept"]
+    assert [each.name for each in inputs] == [f"datasets/{name}" for name in ("changed", "gone", "kept", "sent")]
     assert moved == {str(workspace): ""}
     for name in ("live.1", "ended.1"):
-        depot.run(name).mkdir()
-    (workspace / "datasets" / "gone").unlink()
+        write_sent(depot.room(name), Sent("1", {}, inputs[3:], {}, 60, None))
+    for name in ("gone", "sent"):
+        (workspace / "datasets" / name).unlink()
     (workspace / "datasets" / "changed").write_text("otherwise")
-    depot.sweep(Mover(workspace).wanted(), {"live.1"})
-    (kept,) = (each.sha256 for each in inputs if each.name == "datasets/kept")
-    assert set(depot.objects()) == {kept}
-    assert [path.name for path in depot.runs()] == ["live.1"]
+    assert depot.sweep(Mover(workspace).wanted(), {"live.1"}) == len("gone") + len("changed")
+    assert set(depot.objects()) == {each.sha256 for each in inputs[2:]}, "what a live run was sent stays"
+    assert depot.runs() == ["live.1"]
+
+
+def test_no_depot_is_made_where_there_is_none(tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(moto.home))
+    with pytest.raises(FileNotFoundError):
+        FolderDepot(tmp_path / "not-mounted" / "ours").make("/a/workspace")
+    bucket = BucketDepot(open_bucket(f"s3://no-such-bucket?endpoint={moto.endpoint}"), OWNER)
+    assert not bucket.is_there()
+    with pytest.raises(OSError, match=r"NoSuchBucket|not found|does not exist"):
+        bucket.make("/a/workspace")
+
+
+# Of buckets alone
+
+
+def test_a_claim_whose_answer_was_lost_is_ours_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(MemoryStore(), "s3://memory")
+    room = BucketRoom(bucket, f"{OWNER}/runs/job-a.1")
+    room.write(SENT, "")
+    put: Callable[..., object] = obstore.put
+    lost = []
+
+    def put_and_lose(*given: object, **more: object) -> object:
+        answer = put(*given, **more)
+        if not lost:
+            lost.append(answer)
+            raise obstore.exceptions.GenericError("connection reset")
+        return answer
+
+    monkeypatch.setattr(obstore, "put", put_and_lose)
+    assert claim(room, "node")
+    assert lost
+    assert not claim(room, DAEMON)
+
+
+def test_without_an_answer_nothing_is_concluded_and_no_key_is_named(
+    tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(moto.home))
+    monkeypatch.setattr(bucket_depot, "_RETRY", {"max_retries": 0})
+    room = BucketRoom(open_bucket("s3://bucket?endpoint=http://127.0.0.1:1"), f"{OWNER}/runs/job-a.1")
+    for call in (room.is_there, lambda: room.read("lease"), lambda: room.write("lease", ""), lambda: list(room.left()),
+                 lambda: claim(room, "node"), room.clear):  # fmt: skip
+        with pytest.raises(OSError) as raised:  # noqa: PT011 - whatever the library says
+            call()
+        assert not isinstance(raised.value, FileNotFoundError)
+        assert "sesame" not in str(raised.value)
+        assert "Debug" not in str(raised.value)
+
+
+def test_the_keys_are_of_the_section_for_us_or_the_default(
+    tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(moto.home))
+    assert bucket_depot._keys() == {"access_key_id": "AKIAspeciate", "secret_access_key": "sesame%1"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bucket_depot._keys() == {}, "the role of the machine"
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("[default]\naws_access_key_id=a\naws_session_token=t\n")
+    assert bucket_depot._keys()["session_token"] == "t"
+
+
+def test_without_obstore_a_bucket_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(OSError, match=r"speciate\[s3\]"):
+        open_bucket("s3://bucket")
+
+
+def test_a_folder_needs_no_obstore() -> None:
+    script = """
+import sys
+from speciate.jobs.places import node, places, probe
+from speciate.jobs.places.depots import open_room
+open_room("/tmp/none/runs/job-a.1").is_there()
+print(sorted({"ray", "obstore", "httpx2", "botocore"} & {name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# Of folders alone
 
 
 def test_what_grows_is_appended_up_to_a_limit(tmp_path: Path) -> None:
     source, target = tmp_path / "log", tmp_path / "copy"
-    mirror(source, target)
+    append_growth(source, target)
     assert not target.exists()
     source.write_text("one\n")
-    mirror(source, target)
+    append_growth(source, target)
     source.write_text("one\ntwo\n")
-    mirror(source, target)
+    append_growth(source, target)
     assert target.read_text() == "one\ntwo\n"
-    mirror(tmp_path / "log", tmp_path / "short", most=5)
+    append_growth(tmp_path / "log", tmp_path / "short", most=5)
     assert (tmp_path / "short").read_text() == "one\nt"
 
 

@@ -17,7 +17,8 @@ from speciate.jobs.job import Job, State
 from speciate.jobs.places import executor
 from speciate.jobs.places.executor import PlaceExecutor
 from speciate.jobs.process_identity import identity
-from tests.jobs.places.cluster import Double, until
+from tests.jobs.places.cluster import until
+from tests.jobs.places.conftest import AnyDouble
 
 Open = Callable[..., Engine]
 
@@ -26,12 +27,12 @@ class _Died(BaseException):
     """A daemon's end, as far as a place sees it."""
 
 
-def there(double: Double, job: Job) -> Path:
+def there(double: AnyDouble, job: Job) -> Path:
     (found,) = double.depot.glob(f"speciate-*/runs/{job.id}.{job.attempt}")
     return found
 
 
-def running(engine: Engine, double: Double, kind: str = "placed", **spec: object) -> Job:
+def running(engine: Engine, double: AnyDouble, kind: str = "placed", **spec: object) -> Job:
     job = engine.submit(kind, {"seconds": 30, **spec})
     until(
         lambda: engine.get(job.id).state is State.RUNNING and engine.folder(engine.get(job.id)).progress() is not None
@@ -39,11 +40,11 @@ def running(engine: Engine, double: Double, kind: str = "placed", **spec: object
     return engine.get(job.id)
 
 
-def supervisor(double: Double, job: Job) -> int:
+def supervisor(double: AnyDouble, job: Job) -> int:
     return int(json.loads((there(double, job) / "claimed").read_text())["pid"])
 
 
-def worker(double: Double, job: Job) -> int:
+def worker(double: AnyDouble, job: Job) -> int:
     return int((there(double, job) / "worker").read_text().split()[0])
 
 
@@ -51,7 +52,7 @@ def alive(pid: int) -> bool:
     return identity(pid) != ""
 
 
-def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: Double) -> None:
+def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine()
     root = engine.workspace.folders.root
     (root / "datasets" / "rows.txt").write_text("rows")
@@ -83,7 +84,7 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: Do
 
 
 @pytest.mark.slow
-def test_a_damaged_object_is_moved_anew(open_engine: Open, double: Double) -> None:
+def test_a_damaged_object_is_moved_anew(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine()
     (engine.workspace.folders.root / "datasets" / "rows.txt").write_text("rows")
     spec = {"reads": ["datasets/rows.txt"]}
@@ -99,7 +100,7 @@ def test_a_damaged_object_is_moved_anew(open_engine: Open, double: Double) -> No
 
 
 def test_who_is_asked_to_stop_leaves_a_checkpoint_and_one_that_waits_never_begins(
-    open_engine: Open, double: Double
+    open_engine: Open, double: AnyDouble
 ) -> None:
     engine = open_engine()
     job = running(engine, double)
@@ -123,7 +124,7 @@ def test_who_is_asked_to_stop_leaves_a_checkpoint_and_one_that_waits_never_begin
     assert engine.folder(engine.get(job.id)).progress().done > int(step.read_text())  # type: ignore[union-attr]
 
 
-def test_term_without_a_request_is_a_preemption(open_engine: Open, double: Double) -> None:
+def test_term_without_a_request_is_a_preemption(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine()
     job = running(engine, double)
     os.kill(supervisor(double, job), signal.SIGTERM)
@@ -133,7 +134,7 @@ def test_term_without_a_request_is_a_preemption(open_engine: Open, double: Doubl
 
 
 @pytest.mark.parametrize("victim", [pytest.param("worker", marks=pytest.mark.slow), "supervisor"])
-def test_whoever_is_killed_the_next_attempt_goes_on(open_engine: Open, double: Double, victim: str) -> None:
+def test_whoever_is_killed_the_next_attempt_goes_on(open_engine: Open, double: AnyDouble, victim: str) -> None:
     engine = open_engine(lease_seconds=1)
     job = running(engine, double)
     first = worker(double, job)
@@ -145,7 +146,7 @@ def test_whoever_is_killed_the_next_attempt_goes_on(open_engine: Open, double: D
     assert engine.folder(engine.get(job.id)).progress().done > 1  # type: ignore[union-attr]
 
 
-def test_a_cluster_that_lies_or_is_away_ends_nothing(open_engine: Open, double: Double) -> None:
+def test_a_cluster_that_lies_or_is_away_ends_nothing(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine(lease_seconds=1)
     job = running(engine, double, seconds=2)
     double.set("says", "NODE_FAIL")
@@ -167,7 +168,7 @@ def test_a_cluster_that_lies_or_is_away_ends_nothing(open_engine: Open, double: 
     double.unset("away")
 
 
-def test_a_daemon_that_comes_back_adopts_what_runs(open_engine: Open, double: Double) -> None:
+def test_a_daemon_that_comes_back_adopts_what_runs(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine()
     job = running(engine, double, seconds=3)
     pid = worker(double, job)
@@ -179,7 +180,7 @@ def test_a_daemon_that_comes_back_adopts_what_runs(open_engine: Open, double: Do
     assert len(double.launches()) == 1
 
 
-def test_launched_twice_it_runs_once(open_engine: Open, double: Double) -> None:
+def test_launched_twice_it_runs_once(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine()
     job = running(engine, double)
     (script,) = double.jobs.glob("*.sh")
@@ -190,7 +191,7 @@ def test_launched_twice_it_runs_once(open_engine: Open, double: Double) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["placed", "computes"])
 def test_without_the_shared_disk_the_node_ends_its_run_before_it_counts_as_lost(
-    open_engine: Open, double: Double, kind: str
+    open_engine: Open, double: AnyDouble, kind: str
 ) -> None:
     """One that writes dies of it by itself; one that computes is killed there."""
     engine = open_engine(lease_seconds=2)
@@ -231,7 +232,7 @@ def test_what_no_place_can_hold_or_nobody_named_is_refused(open_engine: Open) ->
     ],
 )  # fmt: skip
 def test_a_daemon_that_dies_anywhere_loses_and_repeats_nothing(
-    open_engine: Open, double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+    open_engine: Open, double: AnyDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     died, dead, look = threading.Event(), list[PlaceExecutor](), PlaceExecutor.look
 
@@ -258,7 +259,7 @@ def test_a_daemon_that_dies_anywhere_loses_and_repeats_nothing(
     assert (tmp_path / "lives").read_text().count("began") == 1
 
 
-def test_a_launch_that_dies_before_it_begins_says_why(open_engine: Open, double: Double, tmp_path: Path) -> None:
+def test_a_launch_that_dies_before_it_begins_says_why(open_engine: Open, double: AnyDouble, tmp_path: Path) -> None:
     wrong = tmp_path / "python"
     wrong.write_text("#!/bin/sh\necho No module named speciate >&2\nexit 1\n")
     wrong.chmod(0o755)
@@ -273,7 +274,7 @@ def test_a_launch_that_dies_before_it_begins_says_why(open_engine: Open, double:
 
 
 @pytest.mark.slow
-def test_one_that_does_not_listen_is_killed_after_its_grace(open_engine: Open, double: Double) -> None:
+def test_one_that_does_not_listen_is_killed_after_its_grace(open_engine: Open, double: AnyDouble) -> None:
     engine = open_engine(lease_seconds=60)
     job = running(engine, double)
     pid = worker(double, job)

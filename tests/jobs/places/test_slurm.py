@@ -5,29 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
-from speciate.jobs.engine import Engine
-from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.kinds import Kinds
+from speciate.jobs.job import ENDED, State
 from speciate.jobs.process_identity import identity
 from speciate.models import registry
-from speciate.settings import Capacity, Place, Settings
-from speciate.workspace.workspace import Workspace
 from tests.jobs.places.cluster import until
-from tests.jobs.places.conftest import PLACED, READS
-from tests.jobs.places.slurm_cluster import SlurmCluster, why_not
+from tests.jobs.places.house import House
+from tests.jobs.places.slurm_cluster import NODES, SlurmCluster, why_not
+from tests.jobs.places.test_kills import Witness, alive
 from tests.training.world import make_dataset, png, thirds
 
+JOBS, KILLS = 10, 40
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
-HOLD = 8.0
 
 
 @pytest.fixture(scope="module")
@@ -37,68 +35,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     found.close()
 
 
-class House:
-    """One workspace, whose daemon (its engine) may be restarted, and the place `hpc`."""
-
-    def __init__(self, root: Path, cluster: SlurmCluster) -> None:
-        self.depot = root / "depot"
-        self.depot.mkdir()
-        self._root = root / "workspace"
-        place = Place(
-            kind="slurm", depot=self.depot, python=sys.executable, programs=cluster.programs,
-            scratch=root, lease_seconds=HOLD, runs=4,
-        )  # fmt: skip
-        self._settings = Settings(policy="auto", capacity=Capacity(cpu=8), executors={"hpc": place})
-        self.trace = root / "trace"
-        self.trace.mkdir()
-        self.begin()
-
-    def begin(self) -> None:
-        self.workspace = Workspace(self._root, settings=self._settings)
-        self.engine = Engine(self.workspace, Kinds(extra=[PLACED, READS]))
-        self.engine.start()
-
-    def end(self) -> None:
-        self.engine.stop()
-        self.workspace.close()
-
-    def run(self, seconds: float, value: int) -> Job:
-        """A run that is seen to work."""
-        spec = {"place": "hpc", "seconds": seconds, "value": value, "trace": str(self.trace)}
-        job = self.engine.submit("placed", spec)
-        until(lambda: self.engine.folder(self.engine.get(job.id)).progress() is not None, 60)
-        return self.engine.get(job.id)
-
-    def there(self, job: Job) -> Path:
-        (found,) = self.depot.glob(f"speciate-*/runs/{job.id}.{job.attempt}")
-        return found
-
-    def overlaps(self) -> list[str]:
-        """Attempts of one job that lived at the same time, by when each began and was last seen to."""
-        lives: dict[str, list[tuple[int, float, float]]] = {}
-        for line in (self.trace / "lives").read_text().splitlines():
-            run, pid, what, at = line.split()
-            job = run.rpartition(".")[0]
-            if what == "began":
-                lives.setdefault(job, []).append((int(pid), float(at), float("inf")))
-        found = []
-        for job, begun in lives.items():
-            for (pid, _, _), (_, later, _) in pairwise(begun):
-                if identity(pid):
-                    found.append(f"{job}: {pid} lives beside what began at {later}")
-        return found
-
-
 @pytest.fixture
 def house(tmp_path: Path, cluster: SlurmCluster) -> Iterator[House]:
-    house = House(tmp_path, cluster)
+    house = House(tmp_path, kind="slurm", programs=cluster.programs)
     yield house
-    for job in house.engine.list(limit=100):
-        if job.state not in ENDED:
-            house.engine.control(job.id, "cancel")
-    for job in house.engine.list(limit=100):
-        house.engine.wait(job.id, timeout=30)
-    house.end()
+    house.close()
 
 
 def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
@@ -176,6 +117,48 @@ def test_without_controller_and_daemon_the_run_ends_and_is_found(house: House, c
     cluster.begin("slurmctld")
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+
+
+def test_kills_at_random_lose_nothing_and_start_nothing_twice(house: House, cluster: SlurmCluster) -> None:
+    """Workers, what watches over them, Slurm's own beside them, its nodes, its controller, and our daemon."""
+    chance, witness, done = random.Random(0), Witness(house), Counter[str]()
+    spec = {"place": "hpc", "seconds": 8, "trace": str(house.trace)}
+    jobs = [house.engine.submit("placed", {**spec, "value": 100 + number}).id for number in range(JOBS)]
+    witness.start()
+    while done.total() < KILLS and any(house.engine.get(job).state not in ENDED for job in jobs):
+        what = chance.choices(["worker", "supervisor", "stepd", "slurmd", "slurmctld", "daemon"], [5, 4, 3, 1, 1, 1])[0]
+        if what in ("slurmd", "slurmctld"):
+            name = chance.choice(NODES) if what == "slurmd" else what
+            cluster.kill(name)
+            cluster.begin(name)
+        elif what == "daemon":
+            house.end()
+            house.begin()
+        elif there := alive(house):
+            try:
+                process = psutil.Process(chance.choice(sorted(there.values())))
+                above = {"worker": 0, "supervisor": 1, "stepd": 2}[what]
+                [process, *process.parents()][above].send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        else:
+            time.sleep(0.2)
+            continue
+        done[what] += 1
+        time.sleep(chance.random())
+    for number, job in enumerate(jobs):
+        ended = house.engine.wait(job, timeout=240)
+        assert ended.state is State.SUCCEEDED, (ended, house.engine.trouble(job))
+        assert ended.result is not None
+        assert ended.result["value"] == 100 + number
+    witness.over.set()
+    witness.join()
+    assert witness.looks > 20
+    assert witness.seen == set()
+    begun = Counter(line.split()[0] for line in (house.trace / "lives").read_text().splitlines() if "began" in line)
+    assert set(begun.values()) == {1}, "an attempt begins once"
+    assert done.total() == KILLS
+    print(f"\n{KILLS} kills ({dict(done)}) over {JOBS} jobs, {len(begun)} attempts: each job ended well")
 
 
 def test_scancel_by_somebody_else_is_a_preemption(house: House, cluster: SlurmCluster) -> None:

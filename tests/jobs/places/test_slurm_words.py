@@ -9,10 +9,16 @@ from pydantic import ValidationError
 
 from speciate.errors import SpeciateError
 from speciate.jobs.job import Resources
-from speciate.jobs.places.slurm import Launch, Slurm
+from speciate.jobs.places.cluster import Launch
+from speciate.jobs.places.slurm import Slurm
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place, Settings
 from tests.jobs.places.cluster import Double
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Double:
+    return Double(tmp_path / "cluster")
 
 
 def _launch(double: Double, **asked: float) -> tuple[str, str]:
@@ -62,6 +68,10 @@ def test_no_answer_is_an_error_and_no_state(double: Double) -> None:
     [
         {"depot": "relative"}, {"kind": "k8s"}, {"options": ["--requeue"]}, {"options": ["--job-name=x"]},
         {"options": ["gpu"]}, {"token": "x"}, {"runs": 0},
+        {"address": "http://127.0.0.1:8265"}, {"token_file": "~/.ray/auth_token"},
+        {"depot": "s3://"}, {"depot": "s3://b/../c"}, {"depot": "s3://bucket?x=1"}, {"endpoint": "https://s3.example.org"},
+        {"depot": "s3://bucket", "endpoint": "http://s3.example.org"}, {"depot": "s3://bucket", "endpoint": "s3.org"},
+        {"depot": "s3://bucket", "endpoint": "https://key:sesame@s3.example.org"},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
@@ -71,7 +81,7 @@ def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> 
 
 @pytest.mark.parametrize("name", ["here", "Lab", "a b", ""])
 def test_names_of_places(name: str) -> None:
-    place = Place(kind="slurm", depot=Path("/shared"), python="python3")
+    place = Place(kind="slurm", depot="/shared", python="python3")
     with pytest.raises(ValidationError):
         Settings(executors={name: place})
     with pytest.raises(SpeciateError, match="lab"):

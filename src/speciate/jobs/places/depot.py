@@ -1,36 +1,33 @@
-"""Files by content on a shared disk: what runs read is moved there once, and checked when it is read.
+"""What a depot does, whether it is a folder on a shared disk (`folder_depot.py`) or a bucket (`bucket_depot.py`).
 
     DEPOT/OWNER/objects/ab/abcdef...   sha256 of the content is the name; never changed
-    DEPOT/OWNER/runs/JOB.ATTEMPT/      the folder of a run (jobs/folder.py), with sent.json and manifest.json
+    DEPOT/OWNER/runs/JOB.ATTEMPT/      the room of a run, with sent.json and manifest.json
 
-`sent.json` is what the daemon sends: the spec, and under which name below a run's own root each object is found.
-`manifest.json` is what the node says that it left: the sha256 of each file. OWNER is of one workspace in one folder, so
-that a copy of the workspace has another. Standard library only.
+What runs read is moved there once, and checked when it is read. `sent.json` is what the daemon sends: the spec, and
+under which name below a run's own root each object is found. `manifest.json` is what the node says that it left: the
+sha256 of each file. OWNER is of one workspace in one folder, so that a copy of the workspace has another.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import RunDocument, read_checked, write_checked, write_whole
+from speciate.jobs.folder import EXIT, Outcome, RunDocument, from_checked, to_checked, to_outcome
 
-SENT, MANIFEST = "sent.json", "manifest.json"
-_OBJECTS, _RUNS, _MOVING = "objects", "runs", ".moving"
-_WHOSE = "workspace"
-_CHUNK = 1 << 20
+SENT, MANIFEST, LOOKED = "sent.json", "manifest.json", "looked"
+OBJECTS, RUNS, WHOSE = "objects", "runs", "workspace"
+METRICS = "metrics"
+"""Beginning of the names of the files with metrics; they end in .jsonl."""
+GROWING = ("log", "progress.jsonl")
 _KEPT = ("outputs", "checkpoints")
-_HASH_CHARACTERS = 64
-_MISSING = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
-"""Error numbers for a file that was there and is gone: ELOOP is a link in its place."""
+_CHUNK = 1 << 20
 
 
 class Entry(NamedTuple):
@@ -52,92 +49,87 @@ class Sent(NamedTuple):
     scratch: str | None
 
 
-class Depot:
-    def __init__(self, root: Path) -> None:
-        """`root`: DEPOT/OWNER."""
-        self.root = root
-        self._objects = root / _OBJECTS
+class Room(Protocol):
+    """The room of a run in a depot. Every method raises OSError where the depot does not answer."""
+
+    where: str
+    """What a node is given to open it. Holds no key."""
+    log: Path
+    """Where a cluster's own log of the launch may be written."""
+    look_seconds: float
+    """Pause of a node between two looks at requests of the daemon."""
+
+    def is_there(self) -> bool:
+        """Whether anything was ever sent, and was not cleared."""
+
+    def has(self, name: str) -> bool: ...
+
+    def read(self, name: str) -> bytes | None:
+        """A small file; None where there is none."""
+
+    def write(self, name: str, data: str) -> None:
+        """All of it or nothing."""
+
+    def create(self, name: str, data: str) -> bool:
+        """Whether it is ours: of all who create one name, one alone gets True, also where an answer is lost. `data` is
+        like nobody else's."""
+
+    def left(self) -> Iterable[str]:
+        """Names of the files that a run leaves."""
+
+    def fetch(self, name: str, target: Path) -> str:
+        """Copy a file that a run left; its sha256. Raises FileNotFoundError where there is no such regular file."""
+
+    def mirror(self, target: Path, beat: int | None) -> None:
+        """Bring a folder here up to date with what grows there. `beat`: of the lease; None: it beats no more."""
+
+    def look_anew(self) -> None:
+        """Make sure that what is read next is not what this machine remembers."""
+
+    def clear(self) -> None:
+        """Delete all of it. A launch that comes later finds nothing to begin with."""
+
+    def work_folder(self, scratch: Path) -> Path:
+        """On a node: the folder in which the run works."""
+
+    def carry(self, folder: Path, *, last: bool) -> None:
+        """On a node: copy what the run has written by now to where the daemon sees it. `last`: nothing writes there any
+        more, so all of it but how the run ended."""
+
+
+class Depot(Protocol):
+    """Every method raises OSError where the depot does not answer."""
+
+    def is_there(self) -> bool:
+        """Whether OWNER's part can be seen. Not so where nothing was ever moved, or a disk is not mounted."""
 
     def make(self, workspace: str) -> None:
         """`workspace`: written there, so that a person knows whose it is. Raises OSError where DEPOT itself is not
-        there: a folder that is made in the place of a disk that is not mounted would be a second depot."""
-        self.root.mkdir(mode=0o700, exist_ok=True)
-        if not (self.root / _WHOSE).exists():
-            write_whole(self.root / _WHOSE, f"{workspace}\n", 0o600)
-        for name in (_OBJECTS, _RUNS):
-            (self.root / name).mkdir(mode=0o700, exist_ok=True)
-        (self._objects / _MOVING).mkdir(exist_ok=True)
+        there."""
 
-    def run(self, run_id: str) -> Path:
-        return self.root / _RUNS / run_id
-
-    def runs(self) -> list[Path]:
-        return sorted((self.root / _RUNS).iterdir()) if (self.root / _RUNS).is_dir() else []
-
-    def object(self, sha256: str) -> Path:
-        return self._objects / sha256[:2] / sha256
+    def room(self, run_id: str) -> Room: ...
 
     def put(self, source: Path, known: str | None = None) -> tuple[str, int]:
         """The sha256 of a file that is in the depot afterwards, and how many bytes were moved for that.
 
-        `known`: its sha256, where that is known; then one that is there costs a look. Raises OSError.
+        `known`: its sha256, where that is known; then one that is there costs a look.
         """
-        if known is not None and self._has(known, source.stat().st_size):
-            return known, 0
-        partial = self._objects / _MOVING / os.urandom(8).hex()
-        try:
-            with source.open("rb") as reader, partial.open("xb") as writer:
-                sha256, size = _copy(reader, writer)
-                writer.flush()
-                os.fsync(writer.fileno())
-            if self._has(sha256, size):
-                return sha256, 0
-            partial.chmod(0o444)
-            self.object(sha256).parent.mkdir(exist_ok=True)
-            partial.replace(self.object(sha256))
-            return sha256, size
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _has(self, sha256: str, size: int) -> bool:
-        try:
-            return self.object(sha256).stat().st_size == size
-        except FileNotFoundError:
-            return False
 
     def take(self, entry: Entry, target: Path) -> None:
         """A copy of an object, checked while it is read. Raises DAMAGED, after which the object is gone, so that it is
-        moved anew; and OSError."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with self.object(entry.sha256).open("rb") as reader, target.open("xb") as writer:
-            sha256, _ = _copy(reader, writer)
-        if sha256 != entry.sha256:
-            target.unlink()
-            self.object(entry.sha256).unlink(missing_ok=True)
-            raise SpeciateError(
-                Code.DAMAGED, f"{entry.name} in the depot is not what was put there.", "The next attempt gets it anew."
-            )
+        moved anew."""
 
     def sweep(self, keep: Collection[str], live: Collection[str]) -> int:
-        """Delete every object but those named, and every run's folder but those of `live` (JOB.ATTEMPT); bytes freed.
-        Nothing may be moved in meanwhile. Raises OSError."""
-        wanted, freed = set(keep), 0
-        for folder in self.runs():
-            if folder.name not in live:
-                shutil.rmtree(folder)
-            elif (folder / SENT).exists():
-                wanted |= {each.sha256 for each in read_sent(folder).inputs}
-        for path in self._objects.rglob("*") if self._objects.is_dir() else ():
-            if path.is_file() and path.name not in wanted:
-                freed += path.stat().st_size
-                path.unlink(missing_ok=True)
-        return freed
+        """Delete every object but those named, and every room but those of `live` (JOB.ATTEMPT); bytes freed. Nothing
+        may be moved in meanwhile."""
 
-    def objects(self) -> Iterator[str]:
-        return (path.name for path in self._objects.rglob("*") if len(path.name) == _HASH_CHARACTERS)
+    def runs(self) -> list[str]: ...
+
+    def objects(self) -> Iterator[str]: ...
 
 
-def _copy(reader: IO[bytes], writer: IO[bytes]) -> tuple[str, int]:
+def copy(reader: IO[bytes], writer: IO[bytes]) -> tuple[str, int]:
+    """The sha256 and the bytes of what was copied."""
     digest, size = hashlib.sha256(), 0
     while chunk := reader.read(_CHUNK):
         digest.update(chunk)
@@ -146,14 +138,29 @@ def _copy(reader: IO[bytes], writer: IO[bytes]) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def write_sent(folder: Path, sent: Sent) -> None:
-    write_checked(folder / SENT, {**sent._asdict(), "inputs": [list(each) for each in sent.inputs]})
+def check_taken(entry: Entry, sha256: str) -> None:
+    if sha256 != entry.sha256:
+        raise SpeciateError(
+            Code.DAMAGED, f"{entry.name} in the depot is not what was put there.", "The next attempt gets it anew."
+        )
 
 
-def read_sent(folder: Path) -> Sent:
-    """Raises DAMAGED, FileNotFoundError."""
-    document: dict[str, Any] = read_checked(folder / SENT, "The next attempt gets a new one.")
+def write_sent(room: Room, sent: Sent) -> None:
+    room.write(SENT, to_checked({**sent._asdict(), "inputs": [list(each) for each in sent.inputs]}))
+
+
+def read_sent(room: Room) -> Sent:
+    """Raises DAMAGED, FileNotFoundError, OSError."""
+    data = room.read(SENT)
+    if data is None:
+        raise FileNotFoundError(f"{room.where} holds no {SENT}")
+    document = from_checked(data, f"{room.where}/{SENT}", "The next attempt gets a new one.")
     return Sent(**{**document, "inputs": tuple(Entry(*each) for each in document["inputs"])})
+
+
+def read_outcome(room: Room) -> Outcome | None:
+    data = room.read(EXIT)
+    return None if data is None else to_outcome(data, f"{room.where}/{EXIT}")
 
 
 # What comes back
@@ -169,69 +176,60 @@ def files_left(folder: Path) -> Iterator[Path]:
                     yield path.relative_to(folder)
 
 
-def write_manifest(folder: Path) -> None:
+def is_left(name: str) -> bool:
+    """Whether a name below a run's room is of what it leaves.
+
+    >>> is_left("outputs/model/weights"), is_left("best-1/result.json"), is_left("log"), is_left("outputs")
+    (True, True, False, False)
+    """
+    top, _, rest = name.partition("/")
+    return bool(rest) and (top in _KEPT or top.startswith("best-"))
+
+
+def write_manifest(room: Room, folder: Path) -> None:
     """Write the hashes of what a run left, on the node, once nothing writes there any more."""
     found: dict[str, str] = {}
     for name in files_left(folder):
         with (folder / name).open("rb") as file:
             found[name.as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    write_whole(folder / MANIFEST, json.dumps(found))
+    room.write(MANIFEST, json.dumps(found))
 
 
-def read_manifest(folder: Path) -> dict[str, str] | None:
+def read_manifest(room: Room) -> dict[str, str] | None:
     """None where the node did not come to that."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-    except FileNotFoundError:
+    data = room.read(MANIFEST)
+    if data is None:
         return None
-    except ValueError as error:
-        raise OSError(f"{folder / MANIFEST} cannot be read: {error}") from error
-    return {str(name): str(sha256) for name, sha256 in found.items()}
+    try:
+        return {str(name): str(sha256) for name, sha256 in json.loads(data).items()}
+    except (ValueError, AttributeError) as error:
+        raise OSError(f"{room.where}/{MANIFEST} cannot be read: {error}") from error
 
 
-def bring(source: Path, target: Path, *, manifest: Mapping[str, str] | None, outputs: bool) -> None:
+def bring(room: Room, target: Path, *, manifest: Mapping[str, str] | None, outputs: bool) -> None:
     """Copy what a run left; its outputs only where they are wanted. With a manifest, every file that it names is there
     and is what the node wrote, or DAMAGED is raised. Without one, what is there is taken: checkpoints and results say
     themselves whether they are whole."""
-    names = [Path(name) for name in manifest] if manifest is not None else list(files_left(source))
-    for name in names:
-        if not (source / name).parent.resolve().is_relative_to(source.resolve()) or ".." in name.parts:
+    for name in manifest if manifest is not None else list(room.left()):
+        if not is_left(name) or ".." in PurePosixPath(name).parts:
             raise _not_as_written(name)
-        if name.parts[0] == "outputs" and not outputs:
+        if name.startswith("outputs/") and not outputs:
             continue
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         partial = target / f".{os.urandom(8).hex()}.partial"
         try:
-            descriptor = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as reader, partial.open("xb") as writer:
-                sha256, _ = _copy(reader, writer)
-            if manifest is not None and sha256 != manifest[name.as_posix()]:
+            sha256 = room.fetch(name, partial)
+            if manifest is not None and sha256 != manifest[name]:
                 raise _not_as_written(name)
             partial.replace(target / name)
-        except OSError as error:
-            if error.errno not in _MISSING:
-                raise
+        except FileNotFoundError:
             if manifest is not None:
                 raise _not_as_written(name) from None
         finally:
             partial.unlink(missing_ok=True)
 
 
-def _not_as_written(name: Path) -> SpeciateError:
+def _not_as_written(name: str) -> SpeciateError:
     return SpeciateError(
         Code.DAMAGED, f"{name} that came back is not what the node wrote.", "The next attempt writes it anew."
     )
-
-
-def mirror(source: Path, target: Path, most: int = 64 << 20) -> None:
-    """Append to `target` what a file that only grows has more; nothing beyond `most` bytes. Raises OSError."""
-    try:
-        with source.open("rb") as reader:
-            have = target.stat().st_size if target.exists() else 0
-            reader.seek(have)
-            while have < most and (chunk := reader.read(min(_CHUNK, most - have))):
-                with target.open("ab") as writer:
-                    writer.write(chunk)
-                have += len(chunk)
-    except FileNotFoundError:
-        return

@@ -12,14 +12,11 @@ checkpoints and, last, `exit` when it has ended. So the rest of the house finds 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from speciate import __version__
 from speciate.errors import SpeciateError
@@ -27,11 +24,21 @@ from speciate.faults import fault
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Resources, RunHandle
-from speciate.jobs.places import depot as depots
-from speciate.jobs.places.depot import Depot, Sent
+from speciate.jobs.places.cluster import Cluster, Launch
+from speciate.jobs.places.depot import (
+    SENT,
+    Depot,
+    Room,
+    Sent,
+    bring,
+    read_manifest,
+    read_outcome,
+    read_sent,
+    write_sent,
+)
+from speciate.jobs.places.depots import open_depot
 from speciate.jobs.places.lease import CANCEL, DAEMON, FENCED, Lease, Terms, claim, claimed_by, read_lease
 from speciate.jobs.places.moving import Mover
-from speciate.jobs.places.slurm import Launch
 from speciate.jobs.places.verdict import Seen, Status, Verdict, judge
 from speciate.settings import Place
 
@@ -43,26 +50,14 @@ _ASK_SECONDS = 5.0
 _BURY_SECONDS = 10.0
 """Seconds for which the cluster must say that a launch which nobody claimed has ended: once may be a mistake."""
 _BRING_TRIES = 3
-_LOOKED, _CLUSTER_LOG = "looked", "cluster.log"
 _TAIL = 2000
 """Characters of the cluster's log that are shown."""
 _LAUNCHED = "launched"
 """Mark in a run's folder here: once it is there, the run may live at the place."""
 ABANDONED = "abandoned"
 """In a run's folder here: it was given up unseen, and may live on where the depot is."""
-_METRICS = "metrics*.jsonl"
 _NEW = Unreachable("it was not looked at yet")
 _log = logging.getLogger(__name__)
-
-
-class Cluster(Protocol):
-    """What a kind of cluster does. Every method raises OSError where it does not answer, or refuses."""
-
-    def launch(self, launch: Launch) -> None: ...
-
-    def statuses(self, names: list[str]) -> Mapping[str, Status]: ...
-
-    def stop(self, name: str, *, force: bool) -> None: ...
 
 
 @dataclass
@@ -86,6 +81,10 @@ class _Watched:
     """Since when the cluster says that its launch has ended, unclaimed."""
     trouble: str = ""
     tries: int = 0
+    room: Room | None = None
+    who: str | None = None
+    """Who claimed it, once somebody has: that never changes."""
+    mirrored: bool = False
 
     @property
     def over(self) -> bool:
@@ -114,6 +113,7 @@ class PlaceExecutor:
         self._runs: dict[str, _Watched] = {}
         self._asked = -_ASK_SECONDS
         self._statuses: dict[str, Status] = {}
+        self._depots: dict[str, Depot] = {}
         self._fenced: dict[str, float] = {}
         """Abandoned runs, and since when the depot, seen again, tells them to end."""
         self._sweep = True
@@ -205,11 +205,16 @@ class PlaceExecutor:
         with self._lock:
             runs = [watched for watched in self._runs.values() if not watched.over]
         self._ask(runs)
+        silent: OSError | None = None
         for watched in runs:
             try:
+                if silent is not None:
+                    raise silent
                 found, trouble = self._look_at(watched)
                 watched.seen = self._clock()
             except (OSError, SpeciateError) as error:
+                if self.place.in_bucket and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                    silent = error  # each further call would wait as long for no answer
                 found, trouble = Unreachable(str(error)), f"{self.name}: {error}"
             with self._lock:
                 watched.found, watched.trouble, watched.looked = found, trouble, self._clock()
@@ -235,13 +240,15 @@ class PlaceExecutor:
     def _look_at(self, watched: _Watched) -> tuple[Observation, str]:
         handle = watched.handle
         if (outcome := self._here(handle).outcome()) is not None:  # all of it is here already
-            self._clear(handle)
+            self._clear(self._there(watched))
             return Ended(outcome), ""
-        there = self._there(handle)
-        if not (there / depots.SENT).exists():
+        there = self._there(watched)
+        if not there.has(SENT):
             if (self._here(handle).path / _LAUNCHED).exists():
                 # Never sent again: a disk that is not mounted looks like one where nothing ever was.
-                raise FileNotFoundError(f"{there} cannot be seen, where its run was begun; nothing is started again")
+                raise FileNotFoundError(
+                    f"{there.where} cannot be seen, where its run was begun; nothing is started again"
+                )
             if watched.cancel:
                 return Gone(), ""
             if may_live := self._end_abandoned(watched):
@@ -254,7 +261,7 @@ class PlaceExecutor:
         status = self._statuses.get(self._named(watched), Status.SILENT)
         verdict = judge(seen, status, silence, self._terms.lost)
         if verdict in (Verdict.GONE, Verdict.ENDED) and not seen.never:
-            self._mirror(handle, there)
+            self._mirror(watched, there, None)
         if verdict is not Verdict.BURY:
             watched.dead = None
         match verdict:
@@ -270,7 +277,7 @@ class PlaceExecutor:
             case Verdict.UNREACHABLE:
                 return Unreachable(f"{self.name} {status}"), "" if seen.claimed else self._say_silent_cluster()
             case Verdict.ALIVE:
-                self._mirror(handle, there)
+                self._mirror(watched, there, seen.lease)
                 silent = silence > 2 * self._terms.beat
                 return Alive(), self._say_silent(silence) if silent else ""
             case Verdict.ENDED:
@@ -291,14 +298,14 @@ class PlaceExecutor:
             handle = self.handle(f"{job}.{number}")
             if not self._is_abandoned(handle):
                 continue
-            there = self._there(handle)
-            if not self.depot(handle).root.is_dir():
+            there = self.depot(handle).room(handle["run"])
+            if not self.depot(handle).is_there():
                 raise FileNotFoundError(
-                    f"{self.depot(handle).root} cannot be seen, where attempt {number} may live; nothing is started"
+                    f"{self.place.depot} cannot be seen, where attempt {number} may live; nothing is started"
                 )
             over = False
-            if there.is_dir():  # without its folder it cannot begin, nor renew its lease
-                (there / FENCED).touch()
+            if there.is_there():  # without its room it cannot begin, nor renew its lease
+                there.write(FENCED, "")
                 claim(there, DAEMON)
                 lease = read_lease(there)
                 over = claimed_by(there) == DAEMON or (lease is not None and not lease.held)
@@ -308,29 +315,28 @@ class PlaceExecutor:
                     f"Attempt {number} was given up unseen and may live. Until it has ended, {self._terms.lost:g} s at "
                     f"most, nothing is started at {self.name}."
                 )
-            self._clear(handle)
+            self._clear(there)
             (self._here(handle).path / ABANDONED).unlink(missing_ok=True)
         return ""
 
-    def _see(self, watched: _Watched, there: Path) -> Seen:
-        """The folder as it is; a change of claim or lease is noted with our own clock."""
+    def _see(self, watched: _Watched, there: Room) -> Seen:
+        """The room as it is; a change of claim or lease is noted with our own clock."""
         if watched.last is not None and self._clock() - watched.changed > self._terms.lost:
-            # What a mounted disk remembers of a folder, it asks anew once this machine has written there.
-            (there / _LOOKED).write_text(os.urandom(4).hex())
+            there.look_anew()
         lease = read_lease(there)
-        who = claimed_by(there)
+        who = watched.who = watched.who or claimed_by(there)
         last = (who is not None, lease)
         if last != watched.last:
             watched.last, watched.changed = last, self._clock()
-        return Seen(RunFolder(there).outcome() is not None, who is not None, who == DAEMON, lease)
+        return Seen(read_outcome(there) is not None, who is not None, who == DAEMON, lease)
 
-    def _pass_on(self, watched: _Watched, there: Path) -> None:
+    def _pass_on(self, watched: _Watched, there: Room) -> None:
         """A request to stop: by files, which a node sees where the cluster cannot be asked. The cluster's own stop is
         for what waits: of a run it would kill whoever says how that ended."""
         wanted = watched.cancel
-        (there / CANCEL).touch()
+        there.write(CANCEL, "")
         if wanted == "forced":
-            (there / FENCED).touch()
+            there.write(FENCED, "")
         if claim(there, DAEMON):
             self._stop(watched, force=False)
         watched.done = wanted
@@ -341,7 +347,7 @@ class PlaceExecutor:
         except OSError as error:  # it meets our claim, or its fence
             _log.info("%s could not be told to stop %s: %s", self.name, watched.handle["run"], error)
 
-    def _send(self, watched: _Watched, there: Path) -> tuple[Observation, str]:
+    def _send(self, watched: _Watched, there: Room) -> tuple[Observation, str]:
         """Nothing of it is in the depot: it was never launched."""
         if watched.spec is None:
             return Pending(), ""  # the reconciler submits it again
@@ -349,24 +355,19 @@ class PlaceExecutor:
         self._here(watched.handle).create(spec)
         depot.make(str(self._workspace))
         inputs, moved = self._mover.move_out(depot, spec)
-        there.mkdir(exist_ok=True)
         scratch = None if self.place.scratch is None else str(self.place.scratch)
-        depots.write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch))
+        write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch))
         fault("place_sent")
         return self._launch(watched, there)
 
-    def _launch(self, watched: _Watched, there: Path) -> tuple[Observation, str]:
+    def _launch(self, watched: _Watched, there: Room) -> tuple[Observation, str]:
         now = self._clock()
         if watched.launched is not None and now - watched.launched < _RELAUNCH_SECONDS:
             return Pending(), watched.trouble
         watched.launched = now
         (self._here(watched.handle).path / _LAUNCHED).touch()
-        resources = depots.read_sent(there).spec.get("resources", {})
-        argv = [self.place.python, "-m", "speciate.jobs.places.node", str(there)]
         try:
-            self._cluster.launch(
-                Launch(self._named(watched), argv, Resources.model_validate(resources), there / _CLUSTER_LOG)
-            )
+            self._cluster.launch(self._as_launched(watched, there))
         except OSError as error:
             return Pending(), f"{self.name} did not take it, and is asked again: {error}"
         finally:
@@ -374,19 +375,25 @@ class PlaceExecutor:
         fault("place_launched")
         return Pending(), ""
 
-    def _mirror(self, handle: RunHandle, there: Path) -> None:
-        here = self._here(handle)
-        here.path.mkdir(parents=True, exist_ok=True)
-        (here.path / "supervisor").touch()  # it has begun
-        for name in ("log", "progress.jsonl", *(path.name for path in there.glob(_METRICS))):
-            depots.mirror(there / name, here.path / name)
+    def _as_launched(self, watched: _Watched, there: Room) -> Launch:
+        resources = Resources.model_validate(read_sent(there).spec.get("resources", {}))
+        argv = [self.place.python, "-m", "speciate.jobs.places.node", there.where]
+        return Launch(self._named(watched), argv, resources, there.log)
 
-    def _bring_ended(self, watched: _Watched, there: Path) -> Observation:
-        here, outcome = self._here(watched.handle), RunFolder(there).outcome()
+    def _mirror(self, watched: _Watched, there: Room, lease: Lease | None) -> None:
+        here = self._here(watched.handle)
+        if not watched.mirrored:
+            here.path.mkdir(parents=True, exist_ok=True)
+            (here.path / "supervisor").touch()  # it has begun
+            watched.mirrored = True
+        there.mirror(here.path, None if lease is None else lease.beat)
+
+    def _bring_ended(self, watched: _Watched, there: Room) -> Observation:
+        here, outcome = self._here(watched.handle), read_outcome(there)
         assert outcome is not None, "a verdict rests on it"
         good = outcome.kind == "ok"
         try:
-            depots.bring(there, here.path, manifest=depots.read_manifest(there), outputs=good)
+            bring(there, here.path, manifest=read_manifest(there), outputs=good)
         except SpeciateError as error:
             watched.tries += 1
             if watched.tries < _BRING_TRIES:
@@ -395,40 +402,47 @@ class PlaceExecutor:
         fault("place_brought")
         here.end(outcome)
         fault("place_ended")
-        self._clear(watched.handle)
+        self._clear(there)
         return Ended(outcome)
 
-    def _say_never_began(self, watched: _Watched, there: Path) -> Observation:
+    def _say_never_began(self, watched: _Watched, there: Room) -> Observation:
         """The cluster ended its launch before anything of ours ran: a wrong Python, say, or a node that failed."""
         try:
-            said = (there / _CLUSTER_LOG).read_text(errors="replace")[-_TAIL:]
-        except FileNotFoundError:
-            said = ""
+            said = self._cluster.log(self._as_launched(watched, there))[-_TAIL:]
+        except OSError as error:
+            said = str(error)
         message = f"{self.name} ended its launch before it began"
         recovery = f"A person runs `speciate places --probe {self.name}`: it says what is wrong there."
         outcome = Outcome(1, "transient", message, recovery, said)
         self._here(watched.handle).end(outcome)
-        self._clear(watched.handle)
+        self._clear(there)
         return Ended(outcome)
 
-    def _bury(self, watched: _Watched, there: Path) -> Observation:
+    def _bury(self, watched: _Watched, there: Room) -> Observation:
         """It is lost: should it live after all, as on a machine that slept, it ends at its next look."""
-        (there / FENCED).touch()
-        depots.bring(there, self._here(watched.handle).path, manifest=None, outputs=False)
+        there.write(FENCED, "")
+        bring(there, self._here(watched.handle).path, manifest=None, outputs=False)
         self._stop(watched, force=True)
         return Gone()
 
-    def _clear(self, handle: RunHandle) -> None:
-        shutil.rmtree(self._there(handle), ignore_errors=True)
+    def _clear(self, there: Room) -> None:
+        try:
+            there.clear()
+        except OSError as error:
+            _log.info("%s could not be cleared: %s", there.where, error)
+            self._sweep = True
 
     # The depot
 
     def depot(self, handle: RunHandle | None = None) -> Depot:
-        return Depot(self._there(handle).parent.parent if handle else self.place.depot / self._owner)
+        owner = handle["folder"].partition("/")[0] if handle else self._owner
+        if owner not in self._depots:
+            self._depots[owner] = open_depot(self.place, owner)
+        return self._depots[owner]
 
     def _try_sweep(self) -> None:
         try:
-            if not self.depot().root.is_dir():
+            if not self.depot().is_there():
                 return  # nothing was ever there, or its disk is not mounted: the next look may find it
             freed = self.depot().sweep(self._mover.wanted(), self._live())
             _log.info("%s: %d bytes went from the depot", self.name, freed)
@@ -436,8 +450,10 @@ class PlaceExecutor:
         except (OSError, SpeciateError) as error:
             _log.info("%s could not be swept: %s", self.name, error)
 
-    def _there(self, handle: RunHandle) -> Path:
-        return self.place.depot / handle["folder"]
+    def _there(self, watched: _Watched) -> Room:
+        if watched.room is None:
+            watched.room = self.depot(watched.handle).room(watched.handle["run"])
+        return watched.room
 
     def _here(self, handle: RunHandle) -> RunFolder:
         return RunFolder(self._workspace / "runs" / handle["run"])

@@ -1,11 +1,12 @@
-"""The node's side of a run: `python -m speciate.jobs.places.node RUN_DIR`, with a run's folder on a shared disk.
+"""The node's side of a run: `python -m speciate.jobs.places.node WHERE`, with a run's room in a depot.
 
 It stands where `jobs/supervisor.py` stands on one machine, for a kernel lock says nothing across machines. It claims
 the attempt, so that it runs once however often it was launched; keeps the lease; and kills its run when it cannot. The
 run dies with it, and it with whoever started it. TERM is a preemption: the run leaves a checkpoint and is queued again.
 
-Two threads, because a shared disk that is away may hold up a call for ever: one does all that touches the disk, the
-other, the first, only looks at the time and at the run. Standard library only. Linux only.
+Three threads, because a depot that is away may hold up a call for ever: one keeps the lease, one copies what the run
+writes into a bucket, and the first only looks at the time and at the run. Standard library only, but for a bucket.
+Linux only.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from pathlib import Path
 
 from speciate import __version__
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import CRASHES, SECOND, Outcome, RunFolder
-from speciate.jobs.places.depot import Sent, read_sent, write_manifest
+from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder
+from speciate.jobs.places.depot import Room, Sent, read_sent, write_manifest
+from speciate.jobs.places.depots import open_room
 from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_SECONDS, _MOST_LOOK = 0.2, 1.0
+_LOOK_SECONDS, _AGAIN_SECONDS = 0.2, 2.0
 _ALIVE = ".alive"
 _LIBC = ctypes.CDLL(None)
 
@@ -56,15 +58,15 @@ def _say(what: str) -> None:
 
 
 class Keeper:
-    """Renews the lease in a thread, and sees requests of the daemon. `renewed`: when the newest beat that is on the
-    disk was begun."""
+    """Renews the lease in a thread, and sees requests of the daemon. `renewed`: when the newest beat that is in the
+    depot was begun."""
 
-    def __init__(self, folder: Path, terms: Terms) -> None:
-        self._folder, self._terms = folder, terms
+    def __init__(self, room: Room, terms: Terms) -> None:
+        self._room, self._terms = room, terms
         self._beat, self._node = 0, socket.gethostname()
         self.renewed = uptime()
         self.cancelled = self.fenced = self.troubled = False
-        """`troubled`: the disk was away at some time."""
+        """`troubled`: the depot was away at some time."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -74,24 +76,25 @@ class Keeper:
         self._thread.start()
 
     def _renew(self, *, held: bool = True) -> None:
-        """Raises OSError, also where the folder is not the one that was claimed.
+        """Raises OSError, also where the room is not the one that was claimed.
 
         Where a disk is not mounted any more, a run that writes may make its folder anew, and nobody hears a beat there.
         """
         began = uptime()
-        (self._folder / CLAIMED).stat()
+        if not self._room.has(CLAIMED):
+            raise FileNotFoundError(f"{self._room.where} is not the room that was claimed")
         self._beat += 1
-        write_lease(self._folder, Lease(self._beat, held, self._node))
+        write_lease(self._room, Lease(self._beat, held, self._node))
         self.renewed = began
 
     def _keep(self) -> None:
-        pause = min(_MOST_LOOK, self._terms.beat)
+        pause = min(self._room.look_seconds, self._terms.beat)
         due = uptime() + self._terms.beat
         while not self._over.wait(pause):
             try:
-                self.troubled = self.troubled or not (self._folder / CLAIMED).exists()
-                self.fenced = self.fenced or (self._folder / FENCED).exists()
-                self.cancelled = self.cancelled or (self._folder / CANCEL).exists()
+                self.troubled = self.troubled or not self._room.has(CLAIMED)
+                self.fenced = self.fenced or self._room.has(FENCED)
+                self.cancelled = self.cancelled or self._room.has(CANCEL)
                 if uptime() >= due:
                     self._renew()
                     due = self.renewed + self._terms.beat
@@ -100,7 +103,7 @@ class Keeper:
                 _say(f"lease: {error}")
 
     def release(self) -> None:
-        """After `exit` is written and nothing of the run lives. Raises OSError."""
+        """After `exit` is written and nothing of the run lives. Raises OSError; then it may be called again."""
         self._over.set()
         self._thread.join()
         self._renew(held=False)
@@ -110,44 +113,92 @@ class Keeper:
         return uptime() - self.renewed > self._terms.hold
 
 
-def main(run_dir: str) -> int:
+class Carrier:
+    """Copies what a run writes into its room, at each beat, in a thread."""
+
+    def __init__(self, room: Room, folder: Path, pause: float) -> None:
+        self._room, self._folder, self._pause = room, folder, pause
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._carry, name="carrier", daemon=True)
+        self._thread.start()
+
+    def _carry(self) -> None:
+        while not self._over.wait(self._pause):
+            try:
+                self._room.carry(self._folder, last=False)
+            except OSError as error:
+                _say(f"what it wrote is not copied yet: {error}")
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def main(where: str) -> int:
     """Run the attempt to its end; SECOND where another launch has it."""
     die_with_parent(signal.SIGTERM)
-    folder = RunFolder(Path(run_dir))
+    room = open_room(where)
     try:
-        sent = read_sent(folder.path)
-        mine = claim(folder.path, "node")
-    except FileNotFoundError:  # it is over, and its folder gone
+        sent = read_sent(room)
+        mine = claim(room, "node")
+    except FileNotFoundError:  # it is over, and its room gone
         mine = False
     if not mine:
         _say("another launch has this attempt, or it was called off")
         return SECOND
-    keeper = Keeper(folder.path, Terms(sent.hold))
+    terms = Terms(sent.hold)
+    keeper = Keeper(room, terms)
     keeper.begin()
-    if sent.version != __version__:
-        why = f"this node has speciate {__version__}, and the workspace {sent.version}"
-        folder.end(
-            Outcome(1, "user", why, "Install the same version on the nodes: `speciate places --probe` shows it.")
-        )
-        keeper.release()
-        return 1
-    with _scratch(sent, folder.run_id) as scratch:
-        status = _supervise(folder, keeper, scratch)
-    if status != SECOND and folder.outcome() is None:
-        folder.end(_outcome(status, troubled=keeper.troubled or not (folder.path / CLAIMED).exists()))
-    with contextlib.suppress(SpeciateError):
-        write_manifest(folder.path)
-    keeper.release()
+    with _scratch(sent, where.rpartition("/")[2]) as scratch:
+        folder = RunFolder(room.work_folder(scratch))
+        if sent.version == __version__:
+            carrier = Carrier(room, folder.path, terms.beat)
+            status = _supervise(folder, keeper, scratch, where)
+            carrier.end()
+        else:
+            why = f"this node has speciate {__version__}, and the workspace {sent.version}"
+            how = "Install the same version on the nodes: `speciate places --probe` shows it."
+            status = 1
+            folder.end(Outcome(1, "user", why, how))
+        if status != SECOND and folder.outcome() is None:
+            folder.end(_outcome(status, troubled=keeper.troubled or not _is_claimed(room)))
+        if not _hand_over(room, folder, keeper):
+            return 1
     return 0 if status == 0 else 1
 
 
-def _supervise(folder: RunFolder, keeper: Keeper, scratch: Path) -> int:
+def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
+    """All that it left and, last, how it ended, into the depot; whether that was done before the lease ran out."""
+    while True:
+        try:
+            room.carry(folder.path, last=True)
+            write_manifest(room, folder.path)
+            if not room.has(EXIT) and folder.outcome() is not None:
+                room.write(EXIT, (folder.path / EXIT).read_text())
+            keeper.release()
+            return True
+        except (OSError, SpeciateError) as error:
+            _say(f"what it left is not in the depot yet: {error}")
+            if keeper.run_out or keeper.fenced:
+                return False
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _is_claimed(room: Room) -> bool:
+    try:
+        return room.has(CLAIMED)
+    except OSError:
+        return False
+
+
+def _supervise(folder: RunFolder, keeper: Keeper, scratch: Path, where: str) -> int:
     """Start the run and see it through; its status as of os.waitstatus_to_exitcode."""
     preempted = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: preempted.set())
+    unpack = [sys.executable, "-m", "speciate.jobs.places.unpack", where, str(folder.path), str(scratch)]
     with folder.log.open("ab") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "speciate.jobs.places.unpack", str(folder.path), str(scratch), str(os.getpid())],
+            [*unpack, str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=scratch, start_new_session=True,
         )  # fmt: skip
     asked = False
@@ -176,7 +227,7 @@ def _outcome(status: int, *, troubled: bool) -> Outcome:
     """How a run ended that left no word itself: most likely because the disk was away for a moment, so that it is tried
     again. `troubled`: that was seen; then it uses up no retry."""
     if troubled:
-        return Outcome(status, "killed", "the shared disk was away")
+        return Outcome(status, "killed", "the depot was away")
     if status >= 0:
         recovery = "Call get_job(job=..., log_lines=100) for its log."
         return Outcome(status, "transient", f"its process ended with code {status} before it could say why", recovery)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from speciate.jobs.executors import Abandoned, Executor, Observation, RunSpec, Unreachable
 from speciate.jobs.job import Job, RunHandle
+from speciate.jobs.places.clusters import open_cluster
 from speciate.jobs.places.executor import ABANDONED, LOOK_SECONDS, PlaceExecutor
-from speciate.jobs.places.slurm import Slurm
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
@@ -31,7 +31,7 @@ class Places:
         self._workspace = workspace
         owner = owner_of(workspace)
         self._executors: Mapping[str, PlaceExecutor] = {
-            name: PlaceExecutor(name, place, Slurm(place), workspace.folders.root, owner, self._live)
+            name: PlaceExecutor(name, place, open_cluster(place), workspace.folders.root, owner, self._live)
             for name, place in workspace.settings.executors.items()
         }
         self.capacities: Mapping[str, Capacity] = {

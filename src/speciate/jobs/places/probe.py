@@ -1,10 +1,11 @@
 """What a place is able to do: asked of the cluster's programs and its depot here, and by a small job that runs there.
 
-`python -m speciate.jobs.places.probe FOLDER` is that job. It needs no workspace and no data.
+`python -m speciate.jobs.places.probe WHERE` is that job. It needs no workspace and no data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,39 +16,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from speciate import __version__
-from speciate.jobs.folder import write_whole
 from speciate.jobs.job import Resources
-from speciate.jobs.places.lease import claim
-from speciate.jobs.places.slurm import Launch, Slurm
+from speciate.jobs.places.cluster import Cluster, Finding, Launch
+from speciate.jobs.places.clusters import open_cluster
+from speciate.jobs.places.depot import SENT, Room
+from speciate.jobs.places.depots import open_room, room_in
+from speciate.jobs.places.lease import DAEMON, claim
 from speciate.sandbox import layers
 from speciate.settings import Place
 
-_TOKEN, _SAID, _LOG = "token", "said.json", "cluster.log"
+_SAID, _ASKED, _ANSWERED = "said.json", "asked", "answered"
 _GPU_SECONDS = 20.0
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS, _DELAY_LOOK_SECONDS = 0.5, 0.05
+_MOST_DELAY_SECONDS = 120.0
 _FULL_BYTES = 1 << 30
-
-
-class Finding(NamedTuple):
-    name: str
-    ok: bool
-    what: str
 
 
 def look_from_here(place: Place) -> Iterator[Finding]:
     """Without a job: whether the cluster answers, and whether the depot is a folder of ours."""
-    cluster = Slurm(place)
-    try:
-        began = time.monotonic()
-        version = cluster.version()
-        cluster.answers()
-        yield Finding("cluster", True, f"{version}, answered in {time.monotonic() - began:.2f} s")
-    except OSError as error:
-        yield Finding("cluster", False, str(error))
-    yield _depot(place.depot)
+    yield from open_cluster(place).findings()
+    yield _bucket(place) if place.in_bucket else _depot(Path(place.depot))
 
 
 def _depot(folder: Path) -> Finding:
@@ -64,36 +54,82 @@ def _depot(folder: Path) -> Finding:
     return Finding("depot", free > _FULL_BYTES, f"{folder}, {room}")
 
 
+def _bucket(place: Place) -> Finding:
+    """Whether it takes a put that fails where the name is there: a claim is one, and without it a run could begin
+    twice."""
+    try:
+        room = room_in(place, f"speciate-probe-{os.urandom(6).hex()}")
+        began = time.monotonic()
+        room.write(SENT, "")
+        first, second = (room.create(_ASKED, name) for name in ("first", "second"))
+        room.clear()
+        took = time.monotonic() - began
+    except OSError as error:
+        return Finding("depot", False, f"{place.depot}: {error}")
+    if not first or second:
+        return Finding(
+            "depot", False, f"{place.depot} takes no conditional puts (If-None-Match): runs could begin twice"
+        )
+    return Finding("depot", True, f"{place.depot}, takes conditional puts, {took:.2f} s for seven calls")
+
+
 def look_from_there(place: Place, seconds: float, wait: Callable[[float], None] = time.sleep) -> Iterator[Finding]:
     """By a job of one core. `seconds`: how long it may take to get its turn and to answer."""
-    cluster, name = Slurm(place), f"speciate-probe-{os.urandom(6).hex()}"
-    folder = place.depot / name
+    cluster, name = open_cluster(place), f"speciate-probe-{os.urandom(6).hex()}"
     try:
-        folder.mkdir(mode=0o700)
+        room = room_in(place, name)
+    except OSError as error:
+        yield Finding("job", False, str(error))
+        return
+    try:
         token = os.urandom(16).hex()
-        write_whole(folder / _TOKEN, token)
-        argv = [place.python, "-m", "speciate.jobs.places.probe", str(folder)]
+        room.write(SENT, token)
+        argv = [place.python, "-m", "speciate.jobs.places.probe", room.where]
         began = time.monotonic()
-        cluster.launch(Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), folder / _LOG))
-        while not (folder / _SAID).exists():
+        launch = Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), room.log)
+        cluster.launch(launch)
+        while (said := room.read(_SAID)) is None:
             if time.monotonic() - began > seconds:
                 cluster.stop(name, force=True)
-                yield Finding("job", False, f"no answer within {seconds:.0f} s; {_tail(folder / _LOG)}")
+                yield Finding("job", False, f"no answer within {seconds:.0f} s; {_tail(cluster, launch)}")
                 return
             wait(_LOOK_SECONDS)
         took = time.monotonic() - began
-        yield from _findings(json.loads((folder / _SAID).read_text()), token, took, claimed=not claim(folder, "daemon"))
+        yield from _findings(json.loads(said), token, took, claimed=not claim(room, DAEMON))
+        yield _delay(room, place.lease_seconds, wait)
+        yield from cluster.findings_by_job(f"{name}-head", seconds)
     except (OSError, ValueError) as error:
         yield Finding("job", False, str(error))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            room.clear()
 
 
-def _tail(log: Path) -> str:
+def _tail(cluster: Cluster, launch: Launch) -> str:
     try:
-        return f"its log ends in: {log.read_text(errors='replace').strip()[-300:]}"
-    except OSError:
-        return "it has not begun, or the depot is not shared"
+        said = cluster.log(launch).strip()
+    except OSError as error:
+        said = str(error)
+    return f"its log ends in: {said[-300:]}" if said else "it has not begun, or the depot is not shared"
+
+
+def _delay(room: Room, lease_seconds: float, wait: Callable[[float], None]) -> Finding:
+    """How long a new file takes to be seen, there and back: a shared disk may remember what it has read before.
+
+    A run counts as lost half of `lease_seconds` after its node has ended it. So much may a lease be late.
+    """
+    began = time.monotonic()
+    room.write(_ASKED, "")
+    most = min(_MOST_DELAY_SECONDS, 2 * lease_seconds)
+    while not room.has(_ANSWERED):
+        if time.monotonic() - began > most:
+            return Finding("delay", False, f"a new file was not seen there and back within {most:.0f} s")
+        wait(_DELAY_LOOK_SECONDS)
+    took = time.monotonic() - began
+    enough = f"longer than lease_seconds = {lease_seconds:g} allows; set it to {4 * took:.0f}, or mount with noac"
+    return Finding("delay", took < lease_seconds / 2, f"a new file is seen there and back in {took:.1f} s" + (
+        "" if took < lease_seconds / 2 else f", {enough}"
+    ))  # fmt: skip
 
 
 def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool) -> Iterator[Finding]:
@@ -113,19 +149,25 @@ def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool
     yield Finding("sandbox", not lacking, whole if lacking else "every layer")
 
 
-def main(folder: str) -> int:
+def main(where: str) -> int:
     """What the probe's job does on the node."""
-    path = Path(folder)
-    claim(path, "node")
+    room = open_room(where)
+    claim(room, "node")
     said = {
         "host": socket.gethostname(),
-        "token": (path / _TOKEN).read_text(),
+        "token": (room.read(SENT) or b"").decode(),
         "version": __version__,
         "python": f"{platform.python_version()}, {sys.executable}",
         "gpus": _gpus(),
         "lacking": [layer.name for layer in layers() if layer.needed and not layer.there],
     }
-    write_whole(path / _SAID, json.dumps(said))
+    room.write(_SAID, json.dumps(said))
+    end = time.monotonic() + _MOST_DELAY_SECONDS
+    while room.is_there() and time.monotonic() < end:
+        if room.has(_ASKED):
+            room.write(_ANSWERED, "")
+            break
+        time.sleep(_DELAY_LOOK_SECONDS)
     return 0
 
 

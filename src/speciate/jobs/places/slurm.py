@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from speciate.environment import LIBRARIES, clean_environment
-from speciate.jobs.job import Resources
+from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place
 
@@ -27,16 +26,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL")
 """Nothing that may hold a key: whoever may look at the cluster's jobs sees their scripts."""
 
 
-class Launch(NamedTuple):
-    name: str
-    argv: Sequence[str]
-    resources: Resources
-    log: Path
-
-
 class Slurm:
-    """Every method raises OSError where the cluster does not answer, or refuses."""
-
     def __init__(self, place: Place) -> None:
         self._options = place.options
         self._folder = "" if place.programs is None else f"{place.programs}/"
@@ -64,12 +54,23 @@ class Slurm:
     def stop(self, name: str, *, force: bool) -> None:
         self._call("scancel", f"--name={name}", *(["--signal=KILL", "--full"] if force else []))
 
-    def version(self) -> str:
-        return self._call("sbatch", "--version").strip()
+    def log(self, launch: Launch) -> str:
+        try:
+            return launch.log.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
 
-    def answers(self) -> None:
-        """Raises OSError unless its controller answers."""
-        self._call("squeue", "--noheader", "--name=speciate-doctor")
+    def findings(self) -> Iterator[Finding]:
+        try:
+            began = time.monotonic()
+            version = self._call("sbatch", "--version").strip()
+            self._call("squeue", "--noheader", "--name=speciate-doctor")  # its controller
+            yield Finding("cluster", True, f"{version}, answered in {time.monotonic() - began:.2f} s")
+        except OSError as error:
+            yield Finding("cluster", False, str(error))
+
+    def findings_by_job(self, name: str, seconds: float) -> Iterator[Finding]:
+        yield from ()
 
     def _call(self, program: str, *arguments: str, stdin: str = "") -> str:
         try:

@@ -1,4 +1,5 @@
-"""The first act of a run on a node: `python -m speciate.jobs.places.unpack RUN_DIR SCRATCH`, which becomes the worker.
+"""The first act of a run on a node: `python -m speciate.jobs.places.unpack WHERE FOLDER SCRATCH`, which becomes the
+worker.
 
 Copies what the run reads from the depot into the node's own disk, each file checked on the way, as a folder that looks
 like the workspace to the worker; writes the run's spec with the paths that hold here; and executes `speciate.worker`.
@@ -16,7 +17,8 @@ from typing import Any, cast
 
 from speciate.errors import SpeciateError
 from speciate.jobs.folder import RESUMABLE, Outcome, RunDocument, RunFolder
-from speciate.jobs.places.depot import Depot, read_sent
+from speciate.jobs.places.depot import read_sent
+from speciate.jobs.places.depots import depot_of, open_room
 from speciate.jobs.places.node import die_with_parent
 
 
@@ -28,14 +30,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def main(run_dir: str, scratch: str, parent: str) -> int:
+def main(where: str, run_dir: str, scratch: str, parent: str) -> int:
     """Does not return where all is there."""
     die_with_parent(signal.SIGKILL, int(parent))  # the worker, too: it is what this process becomes
     folder, root = RunFolder(Path(run_dir)), Path(scratch) / "workspace"
     signal.signal(signal.SIGTERM, _stop)
     try:
-        sent = read_sent(folder.path)
-        depot = Depot(folder.path.parent.parent)
+        sent = read_sent(open_room(where))
+        depot = depot_of(where)
         root.mkdir(mode=0o700)
         for entry in sent.inputs:
             depot.take(entry, root / entry.name)
@@ -43,7 +45,7 @@ def main(run_dir: str, scratch: str, parent: str) -> int:
         (root / "cache").mkdir(exist_ok=True)
         folder.create(cast(RunDocument, with_paths(sent.spec, moved)))
     except (SpeciateError, FileNotFoundError) as error:
-        message = error.message if isinstance(error, SpeciateError) else f"{error.filename} is not in the depot"
+        message = error.message if isinstance(error, SpeciateError) else f"it is not in the depot: {error}"
         folder.end(Outcome(1, "transient", message))
         return 1
     except _Stopped:
@@ -67,4 +69,4 @@ def with_paths(document: Any, moved: Mapping[str, str]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:4]))
+    sys.exit(main(*sys.argv[1:5]))

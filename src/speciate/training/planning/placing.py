@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from speciate.datasets import version_rows
-from speciate.datasets.loading.loader import packs
-from speciate.datasets.versions import Manifest
+from speciate.datasets.version_files import as_inputs, version_files
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.refs import model_ref
 from speciate.settings import Capacity, Settings
 from speciate.training.train_spec import Payload, TrainSpec
-from speciate.workspace.packs import index_path
 from speciate.workspace.workspace import Folders
 
 GOES = ("classical", "probe", "lora", "full")
@@ -64,27 +61,15 @@ def _refused(why: str, spec: TrainSpec) -> SpeciateError:
 
 def run_inputs(payload: Payload, folders: Folders) -> tuple[str, ...]:
     """As `Plan.inputs`. Raises REFUSED where it is not known what weights have learned from."""
-    found = dict.fromkeys(_inside(path, folders) for path in _paths(payload, folders))
-    return tuple(found)
+    return as_inputs(_paths(payload, folders), folders)
 
 
 def _paths(payload: Payload, folders: Folders) -> Iterator[Path]:
-    yield from _of_version(payload.manifest, folders, media=True)
+    yield from version_files(payload.manifest, folders, media=True)
     learned = [payload.base_learned_from, *(each.learned_from for each in payload.part_encoders)]
     for versions in learned:
         for manifest in versions or ():
-            yield from _of_version(manifest, folders, media=False)
+            yield from version_files(manifest, folders, media=False)
     for folder in (payload.base_folder, *(each.folder for each in payload.part_encoders)):
         if folder is not None:
             yield Path(folder)
-
-
-def _of_version(manifest: Manifest, folders: Folders, *, media: bool) -> Iterator[Path]:
-    yield from version_rows.files(folders, manifest)
-    if media:
-        for pack in packs(folders, manifest):
-            yield from (pack, index_path(pack))
-
-
-def _inside(path: Path, folders: Folders) -> str:
-    return path.relative_to(folders.root).as_posix() if path.is_relative_to(folders.root) else str(path)

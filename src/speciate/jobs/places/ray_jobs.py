@@ -1,0 +1,246 @@
+"""Ray by the REST interface of its jobs, nothing else: Ray's library is never imported here, so versions may differ.
+
+A launch has the submission id that we choose, so a second one is refused by Ray itself, and the claim stands behind
+that. Ray retries no entrypoint, so attempts are ours. Whoever holds the token may read what a job was given, and run
+any code: nothing that is sent holds a key.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from speciate.environment import LIBRARIES
+from speciate.jobs.places.cluster import Finding, Launch
+from speciate.jobs.places.verdict import Status
+from speciate.settings import Place, is_loopback
+
+_STATUS = {"PENDING": Status.PENDING, "RUNNING": Status.RUNNING}
+"""Ray's words for what waits or runs; the others (STOPPED, SUCCEEDED, FAILED) are ends."""
+_STARVED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
+"""Ray's word for a launch that found no room for 15 minutes. It never began, so it is launched again."""
+_SINGLY = 4
+"""Runs that are asked about one by one: a listing holds every job that the cluster remembers, of everybody."""
+_SECONDS, _CONNECT_SECONDS = 30.0, 5.0
+_MOST_BYTES = 64 << 20
+_LOOK_SECONDS = 0.5
+_STORAGE = """for each in /proc/[0-9]*; do
+case "$(tr '\\0' ' ' < $each/cmdline 2> /dev/null)" in
+*/gcs_server\\ *--redis_address=[!\\ ]*) echo storage=redis ;;
+*/gcs_server\\ *) if tr '\\0' '\\n' < $each/environ 2> /dev/null | grep -q '^RAY_gcs_storage=rocksdb'
+then echo storage=rocksdb; else echo storage=memory; fi ;;
+esac; done 2> /dev/null; true"""
+"""Looks at the arguments of the head's own process: no interface of Ray says where it keeps what it knows."""
+_SAID = "storage="
+_ANSWERS = [f"{_SAID}{where}" for where in ("redis", "rocksdb", "memory")]
+
+
+class _Answer(NamedTuple):
+    status: int
+    text: str
+
+    def document(self) -> Any:
+        """Raises ConnectionError where it is no JSON: something else listens there."""
+        try:
+            return json.loads(self.text)
+        except ValueError as error:
+            raise ConnectionError(f"no JSON was answered: {self.text[:100]!r}") from error
+
+
+class RayJobs:
+    def __init__(self, place: Place) -> None:
+        assert place.address is not None, "settings refuse a place of this kind without one"
+        self._address, self._token_file = place.address.rstrip("/"), place.token_file
+        self._plain = self._address.startswith("http:") and not is_loopback(self._address)
+        self._tls = ssl.create_default_context() if self._address.startswith("https:") else False
+
+    def launch(self, launch: Launch) -> None:
+        answer = self._post(launch)
+        if answer.status != 200 and "already exists" in answer.text:
+            if not self._is_starved(launch.name):
+                return
+            self._ask("DELETE", _path(launch.name))
+            answer = self._post(launch)
+        if answer.status != 200:
+            raise ConnectionError(_refusal(answer))
+
+    def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
+        if len(names) <= _SINGLY:
+            return {name: _status(self._job(name)) for name in names}
+        answer = self._ask("GET", "/api/jobs/")
+        listed = answer.document() if answer.status == 200 else None
+        if not isinstance(listed, list):
+            raise ConnectionError(_refusal(answer))
+        found = {each.get("submission_id"): each for each in listed if isinstance(each, dict)}
+        return {name: _status(found.get(name)) for name in names}
+
+    def stop(self, name: str, *, force: bool) -> None:
+        """Ray kills 3 seconds after it asked, either way."""
+        answer = self._ask("POST", f"{_path(name)}/stop")
+        if answer.status not in (200, 404):
+            raise ConnectionError(_refusal(answer))
+
+    def log(self, launch: Launch) -> str:
+        answer = self._ask("GET", f"{_path(launch.name)}/logs")
+        return str(answer.document().get("logs") or "") if answer.status == 200 else ""
+
+    def findings(self) -> Iterator[Finding]:
+        try:
+            began = time.monotonic()
+            answer = self._ask("GET", "/api/version")
+            took = time.monotonic() - began
+            known = answer.document() if answer.status == 200 else None
+            if not isinstance(known, dict) or "ray_version" not in known:
+                raise ConnectionError(_refusal(answer))
+            self._list_nothing()
+            yield Finding("cluster", True, f"Ray {known['ray_version']}, answered in {took:.2f} s")
+        except OSError as error:
+            yield Finding("cluster", False, str(error))
+            return
+        yield self._token()
+        if self._token_file is not None and (mode := self._token_file.stat().st_mode) & 0o077:
+            others = f"{self._token_file} has mode {mode & 0o777:o}, so others may read it: chmod 600"
+            yield Finding("token_file", False, others)
+        if self._plain:
+            seen = f"whoever is on the way to {self._address} sees the token"
+            yield Finding("transport", True, f"plain HTTP, as allow_plain says: {seen}")
+
+    def findings_by_job(self, name: str, seconds: float) -> Iterator[Finding]:
+        """Where the head keeps what it knows. A job without resources runs on the head."""
+        try:
+            said = self._run(name, _STORAGE, seconds)
+        except OSError as error:
+            yield Finding("head", False, str(error))
+            return
+        # Ray's log begins with the script itself.
+        where = [line.removeprefix(_SAID) for line in said.splitlines() if line in _ANSWERS]
+        if not where:
+            yield Finding("head", True, "its storage is not seen from a job there")
+        elif where[-1] != "memory":
+            yield Finding("head", True, f"keeps what it knows in {where[-1]}")
+        else:
+            forgets = (
+                "keeps what it knows in memory: when it restarts it forgets its jobs. Runs are still found by their "
+            )
+            yield Finding("head", False, f"{forgets}folders; those that wait are launched again")
+
+    def _token(self) -> Finding:
+        """Whether somebody without a token is turned away: else whoever reaches the address runs code on the nodes."""
+        try:
+            answer = self._ask("GET", "/api/jobs/", token=False)
+        except OSError as error:
+            return Finding("token", False, f"a call without a token was not answered: {error}")
+        if answer.status == 401:
+            return Finding("token", True, "a call without it is refused")
+        return Finding(
+            "token", False,
+            f"a call without a token was answered with {answer.status}, so whoever reaches {self._address} may run any "
+            "code there: start the cluster with RAY_AUTH_MODE=token",
+        )  # fmt: skip
+
+    def _list_nothing(self) -> None:
+        """Raises OSError unless our token is taken."""
+        answer = self._ask("GET", _path("speciate-doctor"))
+        if answer.status not in (200, 404):
+            raise ConnectionError(_refusal(answer))
+
+    def _run(self, name: str, script: str, seconds: float) -> str:
+        """What a short script on the head says. Raises OSError."""
+        answer = self._ask("POST", "/api/jobs/", {"entrypoint": script, "submission_id": name})
+        if answer.status != 200:
+            raise ConnectionError(_refusal(answer))
+        end = time.monotonic() + seconds
+        while _status(self._job(name)) is not Status.DEAD:
+            if time.monotonic() > end:
+                self.stop(name, force=True)
+                raise TimeoutError(f"a job on its head did not end within {seconds:.0f} s")
+            time.sleep(_LOOK_SECONDS)
+        answer = self._ask("GET", f"{_path(name)}/logs")
+        said = str(answer.document().get("logs") or "") if answer.status == 200 else ""
+        with suppress(OSError):
+            self._ask("DELETE", _path(name))
+        return said
+
+    def _post(self, launch: Launch) -> _Answer:
+        asked = launch.resources
+        body = {
+            "entrypoint": _script(launch.argv),
+            "submission_id": launch.name,
+            # Without any of these Ray starts it on the head, beyond its resources.
+            "entrypoint_num_cpus": asked.cpu or 1,
+            **({"entrypoint_num_gpus": asked.gpu} if asked.gpu else {}),
+            **({"entrypoint_memory": asked.memory_mb << 20} if asked.memory_mb else {}),
+        }
+        return self._ask("POST", "/api/jobs/", body)
+
+    def _job(self, name: str) -> Mapping[str, Any] | None:
+        answer = self._ask("GET", _path(name))
+        if answer.status == 404:
+            return None
+        found = answer.document() if answer.status == 200 else None
+        if not isinstance(found, dict):
+            raise ConnectionError(_refusal(answer))
+        return found
+
+    def _is_starved(self, name: str) -> bool:
+        job = self._job(name)
+        return job is not None and job.get("error_type") == _STARVED
+
+    def _ask(self, method: str, path: str, body: object = None, *, token: bool = True) -> _Answer:
+        """Raises OSError: PermissionError where our token is refused."""
+        import httpx2
+
+        headers = {"Authorization": f"Bearer {_read(self._token_file)}"} if token and self._token_file else {}
+        timeout = httpx2.Timeout(_SECONDS, connect=_CONNECT_SECONDS)
+        end, data = time.monotonic() + _SECONDS, b""
+        try:
+            with (
+                httpx2.Client(trust_env=False, verify=self._tls, timeout=timeout) as client,  # through no proxy
+                client.stream(method, self._address + path, json=body, headers=headers) as answer,
+            ):
+                for chunk in answer.iter_bytes():
+                    data += chunk
+                    if len(data) > _MOST_BYTES or time.monotonic() > end:
+                        raise ConnectionError(f"{self._address} answers without an end")
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
+            raise ConnectionError(f"{self._address}: {str(error) or type(error).__name__}") from None
+        if token and answer.status_code in (401, 403):
+            raise PermissionError(f"{self._address} refuses {'the token' if headers else 'a call without token_file'}")
+        return _Answer(answer.status_code, data.decode(errors="replace"))
+
+
+def _path(name: str) -> str:
+    return f"/api/jobs/{quote(name, safe='')}"
+
+
+def _status(job: Mapping[str, Any] | None) -> Status:
+    if job is None or job.get("error_type") == _STARVED:
+        return Status.UNKNOWN
+    return _STATUS.get(str(job.get("status")), Status.DEAD)
+
+
+def _refusal(answer: _Answer) -> str:
+    return f"it answered {answer.status}: {answer.text.strip()[-300:]}"
+
+
+def _read(token_file: Path) -> str:
+    """Read for each call: a token may be replaced. Raises OSError."""
+    text = token_file.read_text().strip()
+    if not text or not text.isascii() or not text.isprintable():
+        raise PermissionError(f"{token_file} holds no token")
+    return text
+
+
+def _script(argv: Sequence[str]) -> str:
+    """The entrypoint. Nothing of Ray's own environment goes on but the GPUs: its token may be there."""
+    kept = ("HOME", "PATH", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES")
+    passed = " ".join(f'${{{name}+{name}="${name}"}}' for name in kept)
+    given = shlex.join(f"{name}={value}" for name, value in (LIBRARIES | {"PYTHONUNBUFFERED": "1"}).items())
+    return f"exec env -i {passed} {given} {shlex.join(argv)}"

@@ -1,0 +1,200 @@
+"""What is said to Ray's REST interface, and what is understood of its answers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from speciate.jobs.job import Resources
+from speciate.jobs.places.cluster import Finding, Launch
+from speciate.jobs.places.ray_jobs import RayJobs, _Answer
+from speciate.jobs.places.verdict import Status
+from speciate.settings import Place
+from tests.jobs.places.cluster import until
+from tests.jobs.places.ray_double import TOKEN, RayDouble
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Iterator[RayDouble]:
+    ray = RayDouble(tmp_path / "cluster")
+    yield ray
+    ray.close()
+
+
+def launch(double: RayDouble, name: str = "speciate-1-job-x.1", **asked: float) -> Launch:
+    argv = ["/bin/sh", "-c", "env; echo it\\'s one"]
+    return Launch(name, argv, Resources.model_validate(asked), double.jobs / "log")
+
+
+def findings(double: RayDouble, **place: object) -> dict[str, Finding]:
+    return {each.name: each for each in RayJobs(double.place(**place)).findings()}
+
+
+def test_resources_are_asked_for_and_an_entrypoint_never_runs_on_the_head(double: RayDouble) -> None:
+    ray = RayJobs(double.place())
+    ray.launch(launch(double, cpu=2.5, gpu=2, memory_mb=3000))
+    ray.launch(launch(double, "bare"))
+    bare, asked = (json.loads(path.read_text()) for path in sorted(double.jobs.glob("*.words")))
+    assert (asked["entrypoint_num_cpus"], asked["entrypoint_num_gpus"], asked["entrypoint_memory"]) == (
+        2.5,
+        2,
+        3000 << 20,
+    )
+    assert bare["entrypoint_num_cpus"] >= 1, "without a resource Ray starts it on the head"
+    assert "runtime_env" not in bare, "whoever holds the token may read it"
+
+
+def test_a_run_gets_nothing_of_what_ray_has_in_its_environment(
+    double: RayDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    ray = RayJobs(double.place())
+    ray.launch(launch(double))
+    until(lambda: ray.statuses(["speciate-1-job-x.1"])["speciate-1-job-x.1"] is Status.DEAD, 10)
+    said = ray.log(launch(double))
+    assert "it's one" in said
+    assert "CUDA_VISIBLE_DEVICES=3,1" in said
+    assert "PATH=" in said
+    for secret in ("sesame", TOKEN):
+        assert secret not in said
+        assert secret not in "".join(path.read_text() for path in double.jobs.glob("*.words"))
+
+
+def test_launched_twice_it_is_there_once(double: RayDouble) -> None:
+    double.set("full")
+    ray = RayJobs(double.place())
+    for _ in range(3):
+        ray.launch(launch(double))
+    assert len(double.launches()) == 1
+
+
+def test_what_found_no_room_for_ray_s_quarter_of_an_hour_is_launched_again(double: RayDouble) -> None:
+    double.set("full")
+    ray = RayJobs(double.place())
+    ray.launch(launch(double))
+    double.set("starved")
+    assert ray.statuses(["speciate-1-job-x.1"]) == {"speciate-1-job-x.1": Status.UNKNOWN}, "it never began: no loss"
+    ray.launch(launch(double))
+    assert len(double.launches()) == 2
+    double.unset("starved")
+    assert ray.statuses(["speciate-1-job-x.1"]) == {"speciate-1-job-x.1": Status.PENDING}
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("PENDING", Status.PENDING), ("RUNNING", Status.RUNNING), ("SUCCEEDED", Status.DEAD), ("FAILED", Status.DEAD),
+        ("STOPPED", Status.DEAD), ("WHATEVER", Status.DEAD),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("others", [0, 40])
+def test_states_of_ray(double: RayDouble, said: str, status: Status, others: int) -> None:
+    double.set("full")
+    ray = RayJobs(double.place())
+    ray.launch(launch(double, "a"))
+    double.set("says", said)
+    names = ["a", *(f"unknown-{number}" for number in range(others))]
+    before = len(double.asked)
+    assert ray.statuses(names) == {"a": status} | dict.fromkeys(names[1:], Status.UNKNOWN)
+    assert len(double.asked) - before == 1, "of many runs one listing tells"
+
+
+def test_a_stop_of_what_waits_and_of_what_nobody_knows(double: RayDouble) -> None:
+    double.set("full")
+    ray = RayJobs(double.place())
+    ray.launch(launch(double, "a"))
+    ray.stop("a", force=False)
+    ray.stop("b", force=True)
+    assert ray.statuses(["a", "b"]) == {"a": Status.DEAD, "b": Status.UNKNOWN}
+
+
+@pytest.mark.parametrize("trouble", ["away", "wrong token", "no token", "nobody"])
+def test_no_answer_is_an_error_and_no_state(double: RayDouble, trouble: str) -> None:
+    place = double.place(**({"address": "http://127.0.0.1:1"} if trouble == "nobody" else {}))
+    if trouble == "away":
+        double.set("away")
+    elif trouble.endswith("token"):
+        double.token.write_text("sesame" if trouble == "wrong token" else "\n")
+    ray = RayJobs(place)
+    for call in (lambda: ray.statuses(["a"]), lambda: ray.statuses([*"abcdefgh"]), lambda: ray.launch(launch(double)),
+                 lambda: ray.stop("a", force=True)):  # fmt: skip
+        with pytest.raises(OSError) as raised:  # noqa: PT011 - whatever it says of the trouble
+            call()
+        assert "sesame" not in str(raised.value)
+    assert [each.ok for each in ray.findings()] == [False]
+
+
+@pytest.mark.parametrize("answer", [["a", "list"], "a text"])
+def test_another_service_there_is_an_error_and_no_state(
+    double: RayDouble, answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RayJobs, "_ask", lambda *_, **__: _Answer(200, json.dumps(answer)))
+    ray = RayJobs(double.place())
+    with pytest.raises(ConnectionError):
+        ray.statuses(["a"])
+    assert not next(ray.findings()).ok
+    monkeypatch.setattr(RayJobs, "_ask", lambda *_, **__: _Answer(200, "<html>"))
+    with pytest.raises(ConnectionError, match="JSON"):
+        ray.statuses([*"abcdefgh"])
+
+
+def test_whoever_listens_without_a_token_is_named(double: RayDouble) -> None:
+    found = findings(double)
+    assert list(found) == ["cluster", "token"]
+    assert "2.60.0" in found["cluster"].what
+    assert found["token"].ok
+    double.set("open")
+    assert not findings(double)["token"].ok
+    assert "RAY_AUTH_MODE=token" in findings(double)["token"].what
+    assert not findings(double, token_file=None)["token"].ok
+    double.unset("open")
+    double.token.chmod(0o640)
+    assert "chmod 600" in findings(double)["token_file"].what
+    assert "token_file" in findings(double, token_file=None)["cluster"].what
+
+
+def test_plain_http_beyond_this_machine_is_refused_and_named_where_it_is_allowed(
+    double: RayDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValidationError, match="plain HTTP"):
+        double.place(address="http://ray.example.org:8265")
+    for fine in ("https://ray.example.org", "http://127.9.9.9:1", "http://[::1]:8265", "http://localhost:8265"):
+        assert double.place(address=fine).address == fine
+    allowed = RayJobs(double.place(address="http://ray.example.org:8265", allow_plain=True))
+    monkeypatch.setattr(allowed, "_address", double.address)
+    assert "plain HTTP" in {each.name: each.what for each in allowed.findings()}["transport"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"address": None}, {"address": "127.0.0.1:8265"}, {"address": "https://ada:sesame@ray.example.org"},
+        {"address": "ftp://127.0.0.1"}, {"options": ["--partition=gpu"]}, {"programs": "/usr/bin"},
+        {"token_file": "relative"},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
+    good = {"kind": "ray", "depot": "/shared", "python": "python3", "address": "http://127.0.0.1:8265"}
+    assert Place.model_validate(good).address
+    with pytest.raises(ValidationError):
+        Place.model_validate({**good, **wrong})
+
+
+def test_ray_is_never_imported_and_http_only_once_it_is_needed() -> None:
+    script = """
+import sys
+from speciate.jobs.places.places import Places
+from speciate.jobs.places.clusters import open_cluster
+from speciate.settings import Place
+open_cluster(Place(kind="ray", depot="/d", python="p", address="http://127.0.0.1:1"))
+print(sorted({"ray", "obstore", "httpx2"} & {name.partition(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
