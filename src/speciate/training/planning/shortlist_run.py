@@ -24,8 +24,23 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.tasks.representations import Embeddings
 from speciate.training.planning import base_models
+from speciate.training.planning.brief_tuning import (
+    FEWEST_JUDGED,
+    MOST_JUDGED,
+    MOST_LEARNED,
+    TUNED,
+    TUNED_FAMILIES,
+    loss_after_an_epoch,
+)
 from speciate.training.planning.shortlist import ShortlistPayload
-from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune
+from speciate.training.planning.transferability import (
+    BaseModelStanding,
+    Scores,
+    h_score,
+    indicators,
+    logme,
+    prune,
+)
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_task
@@ -83,9 +98,11 @@ def compare_base_models(
     run: Run, payloads: dict[str, Payload], seconds: float | None, keep: int, seed: int, most: int = MOST_EXAMPLES
 ) -> ShortlistReport:
     """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task."""
-    payload = next(iter(payloads.values()))
+    began, payload = time.monotonic(), next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
-    examples = load_examples(run.folders, payload.manifest, ids=_draw(ids, payload, seed, most))
+    examples = load_examples(
+        run.folders, payload.manifest, ids=[*_draw(ids, payload, seed, most), *_held_ids(run, payload, seed)]
+    )
     context = TrainingContext(run, payload, examples)
     order = np.random.default_rng(seed).permutation(len(context.train)).tolist()
     shown, why = _vectors_of_each(run, payloads, [context.train[place] for place in order], knowing, seconds)
@@ -95,7 +112,12 @@ def compare_base_models(
         name: Scores(logme(one.vectors[:count], columns), h_score(one.vectors[:count], columns))
         for name, one in shown.items()
     }
-    standings = prune(list(payloads), scores, {name: one.parameters for name, one in shown.items()}, keep)
+    sizes = {name: one.parameters for name, one in shown.items()}
+    standings = prune(list(payloads), scores, sizes, keep)
+    learned = [context.train[place] for place in order[:MOST_LEARNED]]
+    end = None if seconds is None else began + seconds
+    losses = _tune_first(run, context, payloads, [each for each in standings if each.place], learned, keep, end)
+    standings = prune(list(payloads), scores, sizes, keep, losses)
     rows = list[dict[str, object]]()
     for base in standings:
         row: dict[str, object] = {
@@ -112,6 +134,8 @@ def compare_base_models(
                 "logme": round(found.logme, 4), "h_score": round(found.h_score, 4), "parameters": one.parameters,
                 "width": one.vectors.shape[1], "seconds": round(one.seconds, 3),
             }  # fmt: skip
+            if base.base_model in losses:
+                row["loss"] = round(losses[base.base_model], 4)
         rows.append(row)
     return {
         "dataset": payload.dataset, "task": payload.task, "examples": count, "candidates": rows, "weakness": CAVEAT,
@@ -135,6 +159,51 @@ def _unseen_ids(run: Run, payload: Payload, payloads: dict[str, Payload]) -> tup
         if its:
             knowing[name] = "it has learned from these very examples"
     return ids, knowing
+
+
+def _held_ids(run: Run, payload: Payload, seed: int) -> list[str]:
+    """Validation examples that brief tuning is judged by."""
+    if find_task(payload.task).family not in TUNED_FAMILIES:
+        return []
+    table = version_rows.read(run.folders, payload.manifest, ["id"], splits=("validation",), usable=True)
+    ids: list[str] = table["id"].to_pylist()
+    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:MOST_JUDGED].tolist()]
+
+
+def _tune_first(
+    run: Run,
+    context: TrainingContext,
+    payloads: Mapping[str, Payload],
+    standings: Sequence[BaseModelStanding],
+    learned: Sequence[Example],
+    keep: int,
+    end: float | None,
+) -> dict[str, float]:
+    """Loss after an epoch, by base model, of those that frozen vectors put first. Empty where there are no more than
+    are kept, too few held-out examples, or no time for as many as are kept."""
+    held, found = context.validation, dict[str, float]()
+    if len(held) < FEWEST_JUDGED or len(standings) <= keep or not learned:
+        return {}
+
+    def progress() -> None:
+        if run.stopping:
+            raise Stopped
+        if end is not None and time.monotonic() > end:
+            raise _OutOfTime
+
+    first = standings[:TUNED]
+    for place, each in enumerate(first):
+        run.progress(place, len(first), "base models", f"tuning {each.base_model} briefly")
+        name, payload = each.base_model, payloads[each.base_model]
+        try:
+            loss = loss_after_an_epoch(run, context, payload, payload.spec.base_model or name, learned, held, progress)
+        except _OutOfTime:
+            break
+        except (SpeciateError, MemoryError):  # of one model: it is judged by its vectors
+            continue
+        if math.isfinite(loss):
+            found[name] = loss
+    return found if len(found) >= keep else {}
 
 
 def _draw(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
