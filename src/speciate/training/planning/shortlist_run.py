@@ -1,4 +1,5 @@
-"""The worker's side of `shortlist`: frozen vectors of the user's examples for each base model, and their scores.
+"""The worker's side of `shortlist`: frozen vectors of the user's examples for each base model, their scores, and an
+epoch of tuning for the best of them.
 
 All are measured on the same training examples, drawn by the seed, and on no others. Vectors come from the workspace's
 cache and go into it, where later trainings find them. A base model that has learned from these very examples would look
@@ -52,9 +53,9 @@ _CHUNK = 200
 _FEWEST_UNSEEN = 100
 """Examples that no base model has learned from: with fewer the others are taken, too."""
 CAVEAT = (
-    "Scores of frozen vectors leave out what promises little; they do not choose: what they rank first is often not "
-    "the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide vectors look better than they "
-    "are. So several stay, and only training and evaluation decide."
+    "Scores of frozen vectors, and an epoch of tuning, leave out what promises little; they do not choose. What they "
+    "rank first is often not the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide "
+    "vectors look better than they are. So several stay, and only training and evaluation decide."
 )
 _OUT_OF_TIME = "its vectors would have taken longer than the time there was"
 
@@ -95,9 +96,17 @@ class ShortlistReport(TypedDict):
 
 
 def compare_base_models(
-    run: Run, payloads: dict[str, Payload], seconds: float | None, keep: int, seed: int, most: int = MOST_EXAMPLES
+    run: Run,
+    payloads: dict[str, Payload],
+    seconds: float | None,
+    keep: int,
+    seed: int,
+    most: int = MOST_EXAMPLES,
+    *,
+    tune: bool = True,
 ) -> ShortlistReport:
-    """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task."""
+    """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task. `tune`:
+    whether those that promise most are tuned for an epoch."""
     began, payload = time.monotonic(), next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
     examples = load_examples(
@@ -116,7 +125,8 @@ def compare_base_models(
     standings = prune(list(payloads), scores, sizes, keep)
     learned = [context.train[place] for place in order[:MOST_LEARNED]]
     end = None if seconds is None else began + seconds
-    losses = _tune_first(run, context, payloads, [each for each in standings if each.place], learned, keep, end)
+    scored = [each for each in standings if each.place]
+    losses = _tune_first(run, context, payloads, scored, learned, keep, end) if tune else {}
     standings = prune(list(payloads), scores, sizes, keep, losses)
     rows = list[dict[str, object]]()
     for base in standings:

@@ -201,7 +201,8 @@ def prune(
     three. `losses`: after brief tuning (brief_tuning.py); base models that have one come before all others.
 
     Places for the smallest and the largest, whatever their scores, were measured and lost: of 100 drawn cases with
-    twenty base models (evals/base_model_day.py) the three kept held the best in 33 % with such places, in 44 % without.
+    twenty base models (evals/base_model_day.py) the three kept held the best in 33 % with such places, by the scores
+    alone in 44 %.
     """
     keep = max(keep, 3)
     scored = [base for base in base_models if base in scores]
