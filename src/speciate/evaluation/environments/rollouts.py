@@ -49,7 +49,9 @@ class Start(NamedTuple):
 class RolloutModel:
     """Asks a model, and lets it act where an example says from where."""
 
-    def __init__(self, ask: AskModel, folder: Path, policy: SandboxPolicy, first_shown: FirstShown | None) -> None:
+    def __init__(
+        self, ask: AskModel, folder: Path, policy: SandboxPolicy, first_shown: FirstShown | None = None
+    ) -> None:
         self._ask, self._folder, self._policy = ask, folder, policy
         self._first_shown = first_shown or (lambda step: step)
 
