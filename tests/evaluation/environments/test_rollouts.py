@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_a_policy_that_plans_is_shown_the_steps_since_it_last_looked_and_what_ti
     acted = [some[0] for some in policy.shown[1:]]
     assert [len(media["times"]) for media in acted[:10]] == [1, 2, 3, 4, 2, 3, 4, 5, 2, 3]
     assert [round(float(media["times"][-1])) for media in acted] == list(range(len(acted)))
-    for before, media in zip(acted, acted[1:], strict=False):
+    for before, media in itertools.pairwise(acted):
         assert (media["state"][-2] == before["state"][-1]).all()
 
 
