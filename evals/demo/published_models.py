@@ -134,7 +134,7 @@ async def lines(session: Session) -> None:
     )  # fmt: skip
     told = await session.call("describe_evaluation", evaluation=found["evaluation"], show=["metrics"])
     row = _row(told, "path:")
-    print(f"  PP-OCRv6 (small): {row['metric']} {_told(row)} on {row['n']} lines; all metrics {told.get('metrics')}")
+    print(f"  PP-OCRv6 (small): {row['metric']} {_told(row)} on {row['n']} lines")
 
 
 def _render(out: Path) -> None:

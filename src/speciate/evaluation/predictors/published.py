@@ -13,7 +13,7 @@ from speciate.evaluation.environments import rollouts
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
 from speciate.evaluation.predictors.timing import TimedModel
-from speciate.evaluation.published_models import LABELLED, PATH, PublishedLabels, make_table, nothing_mapped
+from speciate.evaluation.published_models import LABELLED, PACKAGE, PATH, PublishedLabels, make_table, nothing_mapped
 from speciate.evaluation.reports.report import LabelCoverage
 from speciate.models import sealed
 from speciate.models.published import label_map
@@ -77,7 +77,7 @@ def _folder(request: PredictorRequest) -> Path:
     """A folder that cannot change: a version of the registry, or a checked copy."""
     evaluated_model = request.evaluated_model
     folder = Path(evaluated_model.path or "")
-    if evaluated_model.name.startswith(PATH):
+    if evaluated_model.name.startswith((PATH, PACKAGE)):
         return checked_copy(folder, evaluated_model.identity, request.run.folders.cache)
     sealed.check(folder)
     return folder
