@@ -86,6 +86,14 @@ def test_weights_that_do_not_match_are_refused_by_name(name: str, tmp_path: Path
             load_model(folder, check_head(folder, "policy"))
 
 
+def test_a_config_of_a_network_that_the_file_does_not_hold_takes_no_memory(tmp_path: Path) -> None:
+    folder = write(tmp_path / "policy", POLICIES["act averaged"])
+    large = POLICIES["act averaged"] | {"dim_model": 16_000, "dim_feedforward": 16_000, "n_encoder_layers": 60}
+    (folder / "config.json").write_text(json.dumps(large))
+    with pytest.raises(SpeciateError, match="are not those of their policy"):
+        load_model(folder, check_head(folder, "policy"))
+
+
 def test_without_statistics_it_is_refused_and_names_what_is_missing(tmp_path: Path) -> None:
     folder = write(tmp_path / "policy", POLICIES["act"])
     for path in folder.glob("policy_*"):
@@ -105,7 +113,16 @@ def test_an_episode_of_another_robot_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"type": "pi0"}, {"vision_backbone": "vit"}, {"n_action_steps": 7}, {"output_features": {}}, {"n_obs_steps": 3}],
+    [
+        {"type": "pi0"},
+        {"vision_backbone": "vit"},
+        {"n_action_steps": 7},
+        {"output_features": {}},
+        {"n_obs_steps": 3},
+        {"n_encoder_layers": 10**9},
+        {"dim_model": 10**9},
+        {"chunk_size": 10**9},
+    ],
 )
 def test_a_policy_of_another_kind_or_shape_has_no_head(change: dict[str, Any], tmp_path: Path) -> None:
     folder = write(tmp_path / "policy", POLICIES["act"])

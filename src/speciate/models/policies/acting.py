@@ -227,8 +227,10 @@ def load_policy(folder: Path, config: ActConfig | DiffusionConfig, threads: int 
 
     torch.set_num_threads(threads)
     prefix, module_name, name = _NETWORKS[config.type]
+    build = getattr(importlib.import_module(module_name), name)
     try:
-        built = getattr(importlib.import_module(module_name), name)(config)
+        with torch.device("meta"):  # shapes alone, before memory is taken for what a config says
+            shapes = torch.nn.ModuleDict({prefix: build(config)})
         found = load((folder / policy_folder.WEIGHTS).read_bytes())
     except (OSError, ValueError, RuntimeError, AssertionError, TypeError, KeyError, SafetensorError) as error:
         raise SpeciateError(
@@ -237,9 +239,9 @@ def load_policy(folder: Path, config: ActConfig | DiffusionConfig, threads: int 
             "Use another policy, or save this one again with LeRobot.",
             str(error)[:500],
         ) from error
-    module = torch.nn.ModuleDict({prefix: built})
     weights, statistics = policy_folder.split_statistics(found, config)
-    _refuse_unmatched(folder, {key: tuple(each.shape) for key, each in weights.items()}, module)
+    _refuse_unmatched(folder, {key: tuple(each.shape) for key, each in weights.items()}, shapes)
+    module = torch.nn.ModuleDict({prefix: build(config)})
     module.load_state_dict({key: torch.from_numpy(np.asarray(each, np.float32)) for key, each in weights.items()})
     statistics = policy_folder.read_statistics(folder) or statistics
     module.config = config  # type: ignore[assignment]  # as networks of transformers have theirs

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
@@ -31,6 +31,11 @@ _SCALES: Mapping[str, tuple[str, str]] = {
 _BUFFERS = ("normalize_inputs.buffer_", "normalize_targets.buffer_", "unnormalize_outputs.buffer_")
 """Beginnings of the names of statistics among the weights."""
 _SMALL = 1e-8
+_LONGEST_SIDE, _WIDEST = 2048, 16_384
+Layers = Annotated[int, Field(ge=1, le=64)]
+Width = Annotated[int, Field(ge=1, le=_WIDEST)]
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+"""Bounds beyond every policy that was published: a config is a stranger's, and networks are built by it."""
 
 
 class Feature(BaseModel):
@@ -46,9 +51,9 @@ class PolicyConfig(BaseModel):
     input_features: dict[str, Feature]
     output_features: dict[str, Feature]
     normalization_mapping: dict[str, str]
-    n_obs_steps: int
+    n_obs_steps: Layers
     """Steps that it sees at once, the present one and those before."""
-    n_action_steps: int
+    n_action_steps: Steps
     """Steps that it acts before it looks again."""
     vision_backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
 
@@ -93,19 +98,19 @@ class ActConfig(PolicyConfig):
     type: Literal["act"]
     normalization_mapping: dict[str, str] = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"}
     n_obs_steps: Literal[1] = 1
-    chunk_size: int = 100
-    n_action_steps: int = 100
+    chunk_size: Steps = 100
+    n_action_steps: Steps = 100
     replace_final_stride_with_dilation: bool = False
     pre_norm: bool = False
-    dim_model: int = 512
-    n_heads: int = 8
-    dim_feedforward: int = 3200
+    dim_model: Width = 512
+    n_heads: Width = 8
+    dim_feedforward: Width = 3200
     feedforward_activation: Literal["relu", "gelu"] = "relu"
-    n_encoder_layers: int = 4
-    n_decoder_layers: int = 1
+    n_encoder_layers: Layers = 4
+    n_decoder_layers: Layers = 1
     use_vae: bool = True
-    latent_dim: int = 32
-    n_vae_encoder_layers: int = 4
+    latent_dim: Width = 32
+    n_vae_encoder_layers: Layers = 4
     temporal_ensemble_coeff: float | None = None
     dropout: float = 0.1
     kl_weight: float = 10.0
@@ -122,30 +127,30 @@ class ActConfig(PolicyConfig):
 class DiffusionConfig(PolicyConfig):
     type: Literal["diffusion"]
     normalization_mapping: dict[str, str] = {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"}
-    n_obs_steps: int = 2
-    horizon: int = 16
-    n_action_steps: int = 8
-    drop_n_last_frames: int = 7
+    n_obs_steps: Layers = 2
+    horizon: Steps = 16
+    n_action_steps: Steps = 8
+    drop_n_last_frames: Annotated[int, Field(ge=0, le=10_000)] = 7
     resize_shape: tuple[int, int] | None = None
     crop_shape: tuple[int, int] | None = None
     crop_is_random: bool = True
     use_group_norm: bool = True
-    spatial_softmax_num_keypoints: int = 32
+    spatial_softmax_num_keypoints: Width = 32
     use_separate_rgb_encoder_per_camera: bool = False
-    down_dims: tuple[int, ...] = (512, 1024, 2048)
-    kernel_size: int = 5
-    n_groups: int = 8
-    diffusion_step_embed_dim: int = 128
+    down_dims: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (512, 1024, 2048)
+    kernel_size: Layers = 5
+    n_groups: Width = 8
+    diffusion_step_embed_dim: Annotated[int, Field(ge=4, le=_WIDEST)] = 128
     use_film_scale_modulation: bool = True
     noise_scheduler_type: Literal["DDPM", "DDIM"] = "DDPM"
-    num_train_timesteps: int = 100
+    num_train_timesteps: Steps = 100
     beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
     beta_start: float = 0.0001
     beta_end: float = 0.02
     prediction_type: Literal["epsilon", "sample"] = "epsilon"
     clip_sample: bool = True
     clip_sample_range: float = 1.0
-    num_inference_steps: int | None = None
+    num_inference_steps: Steps | None = None
     do_mask_loss_for_padding: bool = False
 
     @property
@@ -169,7 +174,8 @@ def read_policy(config: Mapping[str, Any]) -> ActConfig | DiffusionConfig | None
         found = _KINDS[kind].model_validate(dict(config))
     except ValidationError:
         return None
-    shaped = all(each.shape and all(size > 0 for size in each.shape) for each in found.input_features.values())
+    features = (*found.input_features.values(), *found.output_features.values())
+    shaped = all(each.shape and all(0 < size <= _LONGEST_SIDE for size in each.shape) for each in features)
     known = all(each.type in ("STATE", "ENV", "VISUAL") for each in found.input_features.values())
     images = all(len(shape) == 3 and shape[0] == 3 for shape in found.cameras.values())
     counts = 1 <= found.n_action_steps <= found.planned + found.horizon_start and found.n_obs_steps >= 1
