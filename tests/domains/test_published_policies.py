@@ -70,3 +70,25 @@ def test_policies_are_trained_further_by_their_own_loss_and_judged_by_acting(too
     names = {path.name for path in Path("out").iterdir()}
     assert {"config.json", "model.safetensors", "policy_preprocessor.json"} <= names
     assert json.loads(Path("out/config.json").read_text()) == CONFIGS["act"]
+
+
+def test_a_registered_policy_is_evaluated_by_its_name_and_answers_an_episode(tools: Tools) -> None:
+    write(Path("demonstrations"), demonstrations(range(24)), Layout(per_data=24, per_video=24))
+    doubles.write(Path("act"), CONFIGS["act"])
+    tools.call("create_dataset", name="reach", source="demonstrations")
+    tools.call("register_model", name="published-act", source="path:act", license="Apache-2.0")
+    found = tools.call(
+        "evaluate_models", models=["published-act", "constant:"], dataset="reach", metrics=["success_rate"],
+        latency=False,
+    )  # fmt: skip
+    errors = {row["model"].partition("@")[0]: row["errors"] for row in found["report"]["leaderboard"]}
+    assert errors == {"published-act": 0, "constant:": 0}
+    tools.call("predict", model="published-act", dataset="reach", save_as="acted")
+    rows = tools.call("query_dataset", dataset="acted", sql="SELECT steps, prediction FROM examples")["untrusted"][
+        "rows"
+    ]
+    assert len(rows) == 24
+    for steps, answer in rows:
+        actions = json.loads(answer)["actions"]
+        assert len(actions) == steps
+        assert all(len(each) == 2 for each in actions)

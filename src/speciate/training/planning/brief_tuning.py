@@ -32,6 +32,8 @@ TUNED = 8
 """Base models that are tuned, the most promising ones by their frozen vectors."""
 MOST_LEARNED, MOST_JUDGED, FEWEST_JUDGED = 400, 200, 20
 """Examples that are learned, and that are judged by."""
+MOST_PARAMETERS, TUNING_MB = 50_000_000, 1000
+"""A larger network is judged by its vectors alone: its gradients and moments would need more memory than these MB."""
 TUNED_FAMILIES: tuple[Family, ...] = ("classification",)
 _BATCH, _ROUNDS = 32, 30
 

@@ -29,6 +29,7 @@ from speciate.training.planning.brief_tuning import (
     FEWEST_JUDGED,
     MOST_JUDGED,
     MOST_LEARNED,
+    MOST_PARAMETERS,
     TUNED,
     TUNED_FAMILIES,
     loss_after_an_epoch,
@@ -126,7 +127,7 @@ def compare_base_models(
     learned = [context.train[place] for place in order[:MOST_LEARNED]]
     end = None if seconds is None else began + seconds
     scored = [each for each in standings if each.place]
-    losses = _tune_first(run, context, payloads, scored, learned, keep, end) if tune else {}
+    losses = _tune_first(run, context, payloads, scored, sizes, learned, keep, end) if tune else {}
     standings = prune(list(payloads), scores, sizes, keep, losses)
     rows = list[dict[str, object]]()
     for base in standings:
@@ -185,14 +186,18 @@ def _tune_first(
     context: TrainingContext,
     payloads: Mapping[str, Payload],
     standings: Sequence[BaseModelStanding],
+    sizes: Mapping[str, int],
     learned: Sequence[Example],
     keep: int,
     end: float | None,
 ) -> dict[str, float]:
-    """Loss after an epoch, by base model, of those that frozen vectors put first. Empty where there are no more than
-    are kept, too few held-out examples, or no time for as many as are kept."""
-    held, found = context.validation, dict[str, float]()
+    """Loss after an epoch, by base model, of those that frozen vectors put first. Empty where scores alone decide: if
+    there are no more than are kept, too few held-out examples, or one of the first that is too large, fails or is out
+    of time, as a network that was not tuned cannot be compared with one that was."""
+    held, found, first = context.validation, dict[str, float](), standings[:TUNED]
     if len(held) < FEWEST_JUDGED or len(standings) <= keep or not learned:
+        return {}
+    if max(sizes[each.base_model] for each in first) > MOST_PARAMETERS:
         return {}
 
     def progress() -> None:
@@ -201,19 +206,18 @@ def _tune_first(
         if end is not None and time.monotonic() > end:
             raise _OutOfTime
 
-    first = standings[:TUNED]
     for place, each in enumerate(first):
         run.progress(place, len(first), "base models", f"tuning {each.base_model} briefly")
         name, payload = each.base_model, payloads[each.base_model]
+        base_model = payload.spec.base_model or name
         try:
-            loss = loss_after_an_epoch(run, context, payload, payload.spec.base_model or name, learned, held, progress)
-        except _OutOfTime:
-            break
-        except (SpeciateError, MemoryError):  # of one model: it is judged by its vectors
-            continue
-        if math.isfinite(loss):
-            found[name] = loss
-    return found if len(found) >= keep else {}
+            loss = loss_after_an_epoch(run, context, payload, base_model, learned, held, progress)
+        except (SpeciateError, MemoryError, RuntimeError, _OutOfTime):
+            return {}
+        if not math.isfinite(loss):
+            return {}
+        found[name] = loss
+    return found
 
 
 def _draw(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
