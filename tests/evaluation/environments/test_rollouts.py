@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,18 @@ def test_a_model_is_shown_one_step_without_actions_of_those_that_still_go_on(tmp
     assert all(media["state"].shape == (1, 8) and not media["action"].size for some in later for media in some)
     assert len(later[0]) == 5
     assert len(later[-1]) < 5
+
+
+def test_a_policy_that_plans_is_shown_the_steps_since_it_last_looked_and_what_time_it_is(tmp_path: Path) -> None:
+    policy = Policy(expert)
+    looks = RolloutModel(policy, tmp_path, "required", lambda step: max(0, step - step % 4 - 1))
+    made = looks([example(3)])[0].output["rollout"]
+    assert made == outcomes(expert, [example(3)], tmp_path)[0]  # the last of the actions is the one that counts
+    acted = [some[0] for some in policy.shown[1:]]
+    assert [len(media["times"]) for media in acted[:10]] == [1, 2, 3, 4, 2, 3, 4, 5, 2, 3]
+    assert [round(float(media["times"][-1])) for media in acted] == list(range(len(acted)))
+    for before, media in itertools.pairwise(acted):
+        assert (media["state"][-2] == before["state"][-1]).all()
 
 
 def test_a_camera_is_there_where_the_recording_had_one(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from speciate.datasets import versions
 from speciate.datasets.loading.loader import load_examples
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
 from speciate.jobs.kinds import Child, ChildRequest, Finished
@@ -26,6 +26,7 @@ from speciate.training import specialize
 from speciate.training.cascade import candidates
 from speciate.training.cascade.candidates import SpecializeSpec
 from speciate.training.planning import shortlist, shortlist_run
+from speciate.training.planning.brief_tuning import linear_start
 from speciate.training.planning.shortlist import ShortlistSpec, keep_shortlisted
 from speciate.training.planning.transferability import h_score, indicators, kept_base_models, logme
 from speciate.training.specialize import next_step
@@ -107,6 +108,52 @@ def test_all_are_measured_on_the_same_training_examples_and_the_best_three_stay(
     again = _compared(workspace, dataset="digits", use_case="sort", base_models=bases)
     for row, other in zip(report["candidates"], again["candidates"], strict=True):
         assert row | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_the_first_are_tuned_for_an_epoch_and_the_least_loss_of_held_out_examples_decides(
+    workspace: Workspace, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bases = _bases(world)
+    report = _compared(workspace, dataset="digits", base_models=bases)
+    losses = [row["loss"] for row in report["candidates"]]
+    assert losses == sorted(losses)
+    assert 0 < losses[0] < losses[-1] < 5
+    assert report["candidates"][0]["why"] == "among the best after brief tuning"
+    plan = shortlist.plan(ShortlistSpec(dataset="digits", base_models=tuple(bases)), workspace)
+    payloads = {name: Payload.model_validate(each) for name, each in plan.payload_json()["candidates"].items()}
+    run = Run(run_folder(workspace, "job-b", plan.payload_json()))
+    worst_first = {row["base_model"]: 1.0 - place / 10 for place, row in enumerate(report["candidates"])}
+
+    def found(run: Run, context: Any, payload: Payload, base_model: str, *_: Any) -> float:
+        return worst_first[base_model]
+
+    monkeypatch.setattr(shortlist_run, "loss_after_an_epoch", found)
+    turned = shortlist_run.compare_base_models(run, payloads, None, 3, 0)
+    assert [row["base_model"] for row in turned["candidates"]] == sorted(bases, key=worst_first.__getitem__)
+    assert [row["kept"] for row in turned["candidates"]] == [True, True, True, False]
+
+    def fails(*_: Any) -> float:
+        raise SpeciateError(Code.INVALID, "It cannot be trained.")
+
+    monkeypatch.setattr(shortlist_run, "loss_after_an_epoch", fails)
+    by_vectors = shortlist_run.compare_base_models(run, payloads, None, 3, 0)["candidates"]
+    assert all("loss" not in row for row in by_vectors)
+    assert by_vectors[0]["why"] == "among the best scores"
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_head_begins_at_the_best_linear_answer(classes: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    draw = np.random.default_rng(0)
+    codes = np.arange(60) % classes
+    vectors = draw.normal(5, 3, (60, 4)) + 4 * codes[:, None] * [1, 0, -1, 0]
+    weights, biases = linear_start(vectors, codes, classes + 1)  # one label does not occur
+    scores = vectors @ weights.T + biases
+    shares = np.exp(scores - scores.max(1, keepdims=True))
+    spread = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
+    wanted = LogisticRegression(C=1.0, max_iter=30, tol=1e-3).fit(spread, codes).predict_proba(spread)
+    assert (shares[:, :classes] / shares[:, :classes].sum(1, keepdims=True)) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_numbers_are_compared_as_classes_are(workspace: Workspace, world: Path) -> None:
@@ -200,7 +247,8 @@ def test_what_cannot_be_compared_is_refused(workspace: Workspace, world: Path, s
 
 
 def test_published_models_of_the_registry_are_tried_by_themselves(workspace: Workspace, world: Path) -> None:
-    assert [way.method for way in candidates.choose_candidates(workspace, "sort", "digits")] == ["classical", "full"]
+    fresh = [way.method for way in candidates.choose_candidates(workspace, "sort", "digits")]
+    assert fresh == ["classical", "full", "full"]
     for name in _WIDTHS:
         run_job(workspace, "fetch", name=name, source=f"path:{world / name}")
     found = candidates.choose_candidates(workspace, "sort", "digits")

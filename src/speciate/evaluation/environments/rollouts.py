@@ -1,15 +1,17 @@
 """Models that act: from the seed of an episode in its environment, one step after another, and what comes of it.
 
 All episodes of an environment go on side by side, so that a model is asked once for a step of all of them. It is shown
-what is measured and seen at that step alone, as an episode of one step. The outcome becomes part of the answer, which
-is recorded like any other: `{"actions": ..., "rollout": {"success": 0 or 1, "steps": N, "return": R}}`. So an
-evaluation that was killed, or is repeated, does not act again.
+what is measured and seen at that step alone, as an episode of one step. A policy that plans several steps is shown
+those before, too, from the one that its `first_shown` names. `times` are those of the whole episode.
+
+The outcome becomes part of the answer, which is recorded like any other: `{"actions": ..., "rollout": {"success": 0 or
+1, "steps": N, "return": R}}`. So an evaluation that was killed, or is repeated, does not act again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -27,12 +29,16 @@ from speciate.tasks.task import Prediction
 
 _MOST_STEPS = 10_000
 _SIDE_BY_SIDE = 64
-_COMPUTES = 1
+_COMPUTES = 2
 """Raised when our own code, an environment of ours among it, comes to act otherwise."""
 
 
 Outcome = TypedDict("Outcome", {"success": int, "steps": int, "return": float})
 """What came of an episode; `success` is 0 or 1."""
+
+
+FirstShown = Callable[[int], int]
+"""The step at which a model acts -> the first step that it is shown."""
 
 
 class Start(NamedTuple):
@@ -43,8 +49,11 @@ class Start(NamedTuple):
 class RolloutModel:
     """Asks a model, and lets it act where an example says from where."""
 
-    def __init__(self, ask: AskModel, folder: Path, policy: SandboxPolicy) -> None:
+    def __init__(
+        self, ask: AskModel, folder: Path, policy: SandboxPolicy, first_shown: FirstShown | None = None
+    ) -> None:
         self._ask, self._folder, self._policy = ask, folder, policy
+        self._first_shown = first_shown or (lambda step: step)
 
     def __call__(self, examples: Sequence[Example]) -> list[Prediction]:
         answers = list(self._ask(examples))
@@ -65,16 +74,20 @@ class RolloutModel:
         with open_simulators(name, self._folder, self._policy, look=look) as simulators:
             now: list[Step | None] = list(simulators.begin([int(example.columns[SEED]) for example in examples]))
             outcomes: list[Outcome] = [{SUCCESS: 0, "steps": 0, "return": 0.0} for _ in examples]
-            for _ in range(_MOST_STEPS):
+            past: list[list[Step]] = [[] for _ in examples]
+            for number in range(_MOST_STEPS):
                 going = [place for place, step in enumerate(now) if step is not None]
                 if not going:
                     break
-                shown = [
-                    examples[place]._replace(media=_observation(examples[place].media, now[place])) for place in going
-                ]
+                first = self._first_shown(number)
+                shown = []
+                for place in going:
+                    past[place] = [*past[place], *filter(None, [now[place]])][first - number - 1 :]
+                    media = _observation(examples[place].media, past[place], first)
+                    shown.append(examples[place]._replace(media=media))
                 chosen = dict(zip(going, self._ask(shown), strict=True))
                 actions = [
-                    None if step is None else np.asarray(chosen[place].output[ACTIONS], np.float32)[0]
+                    None if step is None else np.asarray(chosen[place].output[ACTIONS], np.float32)[-1]
                     for place, step in enumerate(now)
                 ]
                 now = [self._counted(step, outcome) for step, outcome in
@@ -100,15 +113,21 @@ def start_of(example: Example) -> Start | None:
 
 
 def with_rollouts(
-    ask: AskModel, examples: Sequence[Example], metrics: Sequence[str], root: Path, folder: Path
+    ask: AskModel,
+    examples: Sequence[Example],
+    metrics: Sequence[str],
+    root: Path,
+    folder: Path,
+    first_shown: FirstShown | None = None,
 ) -> AskModel:
     """The model, which also acts if a metric asks for it. `root`: of the workspace, whose settings say how to sandbox;
-    `folder`: of the run. NOT_FOUND or MISSING_EXTRA, naming the environment, where there is none such."""
+    `folder`: of the run. `first_shown`: of a policy that plans; else a model is shown one step. NOT_FOUND or
+    MISSING_EXTRA, naming the environment, where there is none such."""
     if METRIC not in metrics:
         return ask
     for name in sorted({start.environment for example in examples if (start := start_of(example))}):
         environments.check_environment(name)
-    return RolloutModel(ask, folder, in_force(root).cage)
+    return RolloutModel(ask, folder, in_force(root).cage, first_shown)
 
 
 def rollout_identity(identity: str, metrics: Sequence[str]) -> str:
@@ -121,17 +140,17 @@ def _add_outcome(answer: Prediction, outcome: Outcome) -> Prediction:
     return answer._replace(output={**output, ROLLOUT: outcome})
 
 
-def _observation(recorded: Episode, step: Step | None) -> Episode:
-    """An episode of one step: what a model sees when it has to act."""
-    assert step is not None
+def _observation(recorded: Episode, steps: Sequence[Step], first: int) -> Episode:
+    """What a model sees when it has to act: steps of an episode, of which the first has this number."""
     cameras: dict[str, Camera] = {}
-    if step.frame is not None:
-        seen: Camera = {"frames": step.frame[np.newaxis], "steps": np.zeros(1, np.int32)}
+    frames = [step.frame for step in steps if step.frame is not None]
+    if len(frames) == len(steps):
+        seen: Camera = {"frames": np.stack(frames), "steps": np.arange(len(steps), dtype=np.int32)}
         cameras = dict.fromkeys(recorded["cameras"], seen)
     return {
-        "times": np.zeros(1, np.float32),
-        "state": step.seen[np.newaxis],
-        "action": np.zeros((1, 0), np.float32),
+        "times": ((first + np.arange(len(steps))) / recorded["about"]["fps"]).astype(np.float32),
+        "state": np.stack([step.seen for step in steps]),
+        "action": np.zeros((len(steps), 0), np.float32),
         "cameras": cameras,
         "about": {**recorded["about"], "action": []},
     }

@@ -25,6 +25,7 @@ from speciate.models.language.causal_lm import transformers_folder
 from speciate.tasks.families.classification import as_label
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.predictor import constant, load
+from speciate.tasks.published_predictor import PublishedPredictor
 from speciate.tasks.task import TaskTerms
 from speciate.tasks.task_heads import TASK_HEADS
 from speciate.tasks.vision_language_predictor import VisionLanguagePredictor
@@ -37,8 +38,9 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
     predictor = load(path)
     cached = load(path, request.run.folders).predict  # features are: the answers are the same, only sooner
     ask = rollouts.with_rollouts(
-        cached, request.examples, task.metrics, request.run.folders.root, request.run.folder.path
-    )
+        cached, request.examples, task.metrics, request.run.folders.root, request.run.folder.path,
+        predictor.first_shown if isinstance(predictor, PublishedPredictor) else None,
+    )  # fmt: skip
     identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
     answers = answer_all(request.run, identity, request.examples, ask, request.on_progress)
     answered = [example for example, answer in zip(request.examples, answers, strict=True) if answer.error is None]

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.columns import class_name
 from speciate.evaluation.compare_models import Cost
+from speciate.evaluation.environments import rollouts
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
 from speciate.evaluation.predictors.memory_use import measure_memory
 from speciate.evaluation.predictors.timing import TimedModel
-from speciate.evaluation.published_models import LABELLED, PATH, PublishedLabels, make_table, nothing_mapped
+from speciate.evaluation.published_models import LABELLED, PACKAGE, PATH, PublishedLabels, make_table, nothing_mapped
 from speciate.evaluation.reports.report import LabelCoverage
 from speciate.models import sealed
 from speciate.models.published import label_map
@@ -46,10 +47,12 @@ def predict_published(request: PredictorRequest) -> ModelAnswers:
     if task.family in LABELLED and not labels.zero_shot:
         _check_mapped(labels, predictor.published_labels, wanted, task.family)
     identity = answer_identity(evaluated_model.identity, prompts, predictor.model.head.adapter)
-    raw = answer_all(
-        request.run, identity, request.examples, predictor.predict,
-        request.on_progress, at_once=_AT_ONCE,
-    )  # fmt: skip
+    run = request.run
+    ask = rollouts.with_rollouts(
+        predictor.predict, request.examples, task.metrics, run.folders.root, run.folder.path, predictor.first_shown
+    )
+    identity = rollouts.rollout_identity(identity, task.metrics)
+    raw = answer_all(run, identity, request.examples, ask, request.on_progress, at_once=_AT_ONCE)
     mapped = _map_answers(request, labels, predictor.published_labels, wanted, raw)
     unknown = f"What {evaluated_model.name} was trained on is not known: it may have seen these examples."
     notes = (unknown, *mapped.notes)
@@ -74,7 +77,7 @@ def _folder(request: PredictorRequest) -> Path:
     """A folder that cannot change: a version of the registry, or a checked copy."""
     evaluated_model = request.evaluated_model
     folder = Path(evaluated_model.path or "")
-    if evaluated_model.name.startswith(PATH):
+    if evaluated_model.name.startswith((PATH, PACKAGE)):
         return checked_copy(folder, evaluated_model.identity, request.run.folders.cache)
     sealed.check(folder)
     return folder

@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple
 from speciate import foreign_files
 from speciate.errors import Call, Code, SpeciateError
 from speciate.models.backbones.contract import ModelConfig
+from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.onnx_model import OnnxCard, is_onnx, read_card
 from speciate.models.sealed import PREDICTOR
 
@@ -25,6 +26,7 @@ Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
     "image-to-text", "visual-questions", "question-answering", "forecast", "zero-shot-detection", "depth", "panoptic",
+    "policy",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -147,6 +149,7 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "panoptic": ("panoptic-segmentation", "image"),
     "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
+    "policy": ("behaviour-cloning", "episode"),
 }
 """Adapter -> task and modality."""
 _LABELLED: tuple[Adapter, ...] = (
@@ -193,6 +196,8 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
     if onnx and (card := read_card(folder)) is not None:
         return _of_card(card)
     config = read_config(folder)
+    if (policy := read_policy(config)) is not None:
+        return PublishedHead("policy", *_TASKS["policy"], f"LeRobot's {policy.type}", policy.type, ())
     architecture, model_type = _named(config)
     adapter = _adapter(architecture, model_type)
     if adapter is None or (onnx and adapter not in _IN_ONE_PASS):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from speciate.models.published.adapters import audio, depth, documents, images, regions, series, text
+from speciate.models.published.adapters import audio, depth, documents, images, policies, regions, series, text
 from speciate.models.published.architectures import Adapter
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer
 
@@ -65,6 +65,8 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return audio.transcribe_by_ctc(model, media)
         case "forecast":
             return series.forecast(model, media)
+        case "policy":
+            return policies.act(model, media)
 
 
 def usual_templates(modality: str) -> tuple[str, ...]:

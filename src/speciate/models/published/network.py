@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 TRAINABLE: tuple[Adapter, ...] = (
     "text-classification", "token-classification", "image-classification", "audio-classification",
     "video-classification", "object-detection", "image-segmentation", "ctc", "speech", "zero-shot-image",
-    "zero-shot-audio", "seq2seq", "question-answering", "forecast", "image-to-text", "depth", "panoptic",
+    "zero-shot-audio", "seq2seq", "question-answering", "forecast", "image-to-text", "depth", "panoptic", "policy",
 )  # fmt: skip
 _FIRST = "first"
 """Entry of an item: the position of each word's first piece."""
@@ -114,6 +114,8 @@ class PublishedNetwork:
     @property
     def width(self) -> int:
         """Width of its outputs."""
+        if self.model.head.adapter == "policy":
+            return int(self.model.config.actions)
         by_words = self.model.head.adapter in _BY_WORDS and self.prompts is not None
         return len(self.prompts.labels) if by_words and self.prompts else len(self.model.labels)
 
@@ -137,6 +139,8 @@ class PublishedNetwork:
             return len(item["input_ids"])
         if SERIES in item:
             return len(item[SERIES])
+        if self.model.head.adapter == "policy":
+            return len(next(iter(item.values())))
         name = next(name for name in _NUMBERS if name in item)
         array = item[name]
         return int(array.shape[-1] * array.shape[-2]) if array.ndim > 1 else len(array)
@@ -225,7 +229,7 @@ class PublishedNetwork:
 
     def save_files(self, folder: Path) -> None:
         """Write the model as `save_pretrained` does, beside the publisher's own files of the preprocessing."""
-        network: Any = self.module
+        network: Any = self.model.processor if self.model.head.adapter == "policy" else self.module
         network.save_pretrained(folder)
         for path in sorted(self._folder.iterdir()):
             copied = path.is_file() and path.name not in _NOT_COPIED and not path.name.endswith(".safetensors")
@@ -250,6 +254,9 @@ class PublishedNetwork:
                 return self._question(_text_of(medium, self.modality))
             case "forecast":
                 return self._series(np.asarray(medium, np.float32))
+            case "policy":
+                seen: Item = processor.look(medium)
+                return seen
             case "image-to-text":
                 made = processor(images=[as_image(image_of(medium))], return_tensors="pt")
             case (

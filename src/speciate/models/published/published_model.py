@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
+from speciate.models.policies.acting import load_policy
+from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.architectures import PublishedHead
 from speciate.models.published.onnx_model import CardModule, CardProcessor, OnnxModule, read_card
 
@@ -71,6 +74,8 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     torch.set_num_threads(threads)
     if head.engine == "onnx":
         return _load_onnx(folder, head, threads)
+    if head.adapter == "policy":
+        return _load_policy(folder, head, threads)
     architecture = getattr(transformers, head.architecture)
     with quiet_transformers(transformers):
         try:
@@ -102,6 +107,14 @@ def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedMode
         processor, tokenizer = _processors(folder, head)
     module = OnnxModule(folder, config, threads)
     return PublishedModel(head, module, processor, tokenizer)
+
+
+def _load_policy(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
+    """A policy of a robot, whose processor scales what it reads and what it does."""
+    config = read_policy(foreign_files.read_json(folder / "config.json"))
+    assert config is not None, "check_head() sees to it"
+    policy = load_policy(folder, config, threads)
+    return PublishedModel(head, policy.module, policy)
 
 
 def refuse_unmatched(folder: Path, info: Mapping[str, Any]) -> None:
@@ -146,7 +159,7 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
-            case "forecast":
+            case "forecast" | "policy":
                 return None, None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
         raise _unreadable(folder, f"{type(error).__name__} in its processor", error) from error

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from speciate.datasets.columns import class_name
 from speciate.datasets.loading.loader import Example
-from speciate.errors import CallAgain, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.models.published.architectures import PublishedHead, check_head
 from speciate.models.published.asking import usual_templates
 from speciate.models.published.label_rows import RowSources, kept_labels, row_sources
@@ -21,6 +21,7 @@ from speciate.models.published.network import PublishedNetwork, load_network
 from speciate.models.published.published_model import LabelPrompts
 from speciate.tasks.published_heads import labels_of_head, published_task_head
 from speciate.tasks.published_network import TrainedPublishedPredictor, trained_predictor
+from speciate.tasks.published_policy import plans_of
 from speciate.tasks.published_text_heads import check_texts
 from speciate.tasks.task import TaskHead
 from speciate.training.training_context import TrainingContext
@@ -69,8 +70,23 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
     made = KeptHead(base_model, folder, head, sources, payload.threads, _prompts(folder, head, context.task_head))
     if head.adapter in ("ctc", "speech", "seq2seq", "image-to-text"):
         check_texts(made.network(), context.labels(context.train))
+    if head.adapter == "policy":
+        _learn_plans(context, made)
     _tell(context, made, published)
     return made
+
+
+def _learn_plans(context: TrainingContext, made: KeptHead) -> None:
+    """A policy learns a plan from each step of an episode. INVALID without held-out episodes: parts of one episode
+    cannot judge others of it."""
+    if not context.validation:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{context.payload.dataset} has no validation split, by whose episodes a policy is judged.",
+            next=[Call("curate_dataset", {"dataset": context.payload.dataset, "steps": [{"op": "split"}]})],
+        )
+    config = made.network().model.config
+    context.learn_from(plans_of(context.train, context.labels(context.train), config))
 
 
 def _prompts(folder: Path, head: PublishedHead, task_head: TaskHead) -> LabelPrompts | None:

@@ -72,7 +72,9 @@ def _compare_probes(run: Run, payloads: list[Payload]) -> Mapping[str, object]:
     run.progress(len(payloads), len(payloads), "candidates", "comparing base models")
     return {
         "shortlist": _in_fork(
-            partial(compare_base_models, run, probes, None, KEEP, payloads[0].spec.seed, most=_COMPARED_EXAMPLES)
+            partial(
+                compare_base_models, run, probes, None, KEEP, payloads[0].spec.seed, most=_COMPARED_EXAMPLES, tune=False
+            )
         )
     }
 

@@ -13,6 +13,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Kind, Plan
 from speciate.training import train
+from speciate.training.planning.brief_tuning import TUNED_FAMILIES, TUNING_MB
 from speciate.training.planning.transferability import FAMILIES, KEEP, comparable, kept_base_models
 from speciate.training.train_spec import Candidate, Payload, TrainSpec
 from speciate.vocabulary import Family, find_task
@@ -59,6 +60,7 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan[ShortlistPayload]:
             f"Base models cannot be compared by their vectors for {payload.task}.",
             "Call specialize with the base_models to try.",
         )
+    tuning = TUNING_MB if find_task(payload.task).family in TUNED_FAMILIES else 0
     return Plan(
         payload=ShortlistPayload(
             candidates={name: each.payload for name, each in plans.items()},
@@ -69,7 +71,7 @@ def plan(spec: ShortlistSpec, workspace: Workspace) -> Plan[ShortlistPayload]:
         ),
         resources=Resources(
             cpu=max(each.resources.cpu for each in plans.values()),
-            memory_mb=max(each.resources.memory_mb for each in plans.values()),
+            memory_mb=max(each.resources.memory_mb for each in plans.values()) + tuning,
         ),
         use_case=spec.use_case,
         resolved={"dataset": payload.dataset, "task": payload.task},

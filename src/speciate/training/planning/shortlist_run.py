@@ -1,4 +1,5 @@
-"""The worker's side of `shortlist`: frozen vectors of the user's examples for each base model, and their scores.
+"""The worker's side of `shortlist`: frozen vectors of the user's examples for each base model, their scores, and an
+epoch of tuning for the best of them.
 
 All are measured on the same training examples, drawn by the seed, and on no others. Vectors come from the workspace's
 cache and go into it, where later trainings find them. A base model that has learned from these very examples would look
@@ -24,8 +25,24 @@ from speciate.jobs.run import Run, Stopped
 from speciate.models.encoders import load_encoder
 from speciate.tasks.representations import Embeddings
 from speciate.training.planning import base_models
+from speciate.training.planning.brief_tuning import (
+    FEWEST_JUDGED,
+    MOST_JUDGED,
+    MOST_LEARNED,
+    MOST_PARAMETERS,
+    TUNED,
+    TUNED_FAMILIES,
+    loss_after_an_epoch,
+)
 from speciate.training.planning.shortlist import ShortlistPayload
-from speciate.training.planning.transferability import Scores, h_score, indicators, logme, prune
+from speciate.training.planning.transferability import (
+    BaseModelStanding,
+    Scores,
+    h_score,
+    indicators,
+    logme,
+    prune,
+)
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_task
@@ -37,9 +54,9 @@ _CHUNK = 200
 _FEWEST_UNSEEN = 100
 """Examples that no base model has learned from: with fewer the others are taken, too."""
 CAVEAT = (
-    "Scores of frozen vectors leave out what promises little; they do not choose: what they rank first is often not "
-    "the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide vectors look better than they "
-    "are. So several stay, and only training and evaluation decide."
+    "Scores of frozen vectors, and an epoch of tuning, leave out what promises little; they do not choose. What they "
+    "rank first is often not the best once it is fine-tuned (Agostinelli et al. 2022), and of few examples wide "
+    "vectors look better than they are. So several stay, and only training and evaluation decide."
 )
 _OUT_OF_TIME = "its vectors would have taken longer than the time there was"
 
@@ -80,12 +97,22 @@ class ShortlistReport(TypedDict):
 
 
 def compare_base_models(
-    run: Run, payloads: dict[str, Payload], seconds: float | None, keep: int, seed: int, most: int = MOST_EXAMPLES
+    run: Run,
+    payloads: dict[str, Payload],
+    seconds: float | None,
+    keep: int,
+    seed: int,
+    most: int = MOST_EXAMPLES,
+    *,
+    tune: bool = True,
 ) -> ShortlistReport:
-    """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task."""
-    payload = next(iter(payloads.values()))
+    """The report, as JSON. `payloads`: of a probe on each base model, by its name; of one dataset and one task. `tune`:
+    whether those that promise most are tuned for an epoch."""
+    began, payload = time.monotonic(), next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
-    examples = load_examples(run.folders, payload.manifest, ids=_draw(ids, payload, seed, most))
+    examples = load_examples(
+        run.folders, payload.manifest, ids=[*_draw(ids, payload, seed, most), *_held_ids(run, payload, seed)]
+    )
     context = TrainingContext(run, payload, examples)
     order = np.random.default_rng(seed).permutation(len(context.train)).tolist()
     shown, why = _vectors_of_each(run, payloads, [context.train[place] for place in order], knowing, seconds)
@@ -95,7 +122,13 @@ def compare_base_models(
         name: Scores(logme(one.vectors[:count], columns), h_score(one.vectors[:count], columns))
         for name, one in shown.items()
     }
-    standings = prune(list(payloads), scores, {name: one.parameters for name, one in shown.items()}, keep)
+    sizes = {name: one.parameters for name, one in shown.items()}
+    standings = prune(list(payloads), scores, sizes, keep)
+    learned = [context.train[place] for place in order[:MOST_LEARNED]]
+    end = None if seconds is None else began + seconds
+    scored = [each for each in standings if each.place]
+    losses = _tune_first(run, context, payloads, scored, sizes, learned, keep, end) if tune else {}
+    standings = prune(list(payloads), scores, sizes, keep, losses)
     rows = list[dict[str, object]]()
     for base in standings:
         row: dict[str, object] = {
@@ -112,6 +145,8 @@ def compare_base_models(
                 "logme": round(found.logme, 4), "h_score": round(found.h_score, 4), "parameters": one.parameters,
                 "width": one.vectors.shape[1], "seconds": round(one.seconds, 3),
             }  # fmt: skip
+            if base.base_model in losses:
+                row["loss"] = round(losses[base.base_model], 4)
         rows.append(row)
     return {
         "dataset": payload.dataset, "task": payload.task, "examples": count, "candidates": rows, "weakness": CAVEAT,
@@ -135,6 +170,54 @@ def _unseen_ids(run: Run, payload: Payload, payloads: dict[str, Payload]) -> tup
         if its:
             knowing[name] = "it has learned from these very examples"
     return ids, knowing
+
+
+def _held_ids(run: Run, payload: Payload, seed: int) -> list[str]:
+    """Validation examples that brief tuning is judged by."""
+    if find_task(payload.task).family not in TUNED_FAMILIES:
+        return []
+    table = version_rows.read(run.folders, payload.manifest, ["id"], splits=("validation",), usable=True)
+    ids: list[str] = table["id"].to_pylist()
+    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:MOST_JUDGED].tolist()]
+
+
+def _tune_first(
+    run: Run,
+    context: TrainingContext,
+    payloads: Mapping[str, Payload],
+    standings: Sequence[BaseModelStanding],
+    sizes: Mapping[str, int],
+    learned: Sequence[Example],
+    keep: int,
+    end: float | None,
+) -> dict[str, float]:
+    """Loss after an epoch, by base model, of those that frozen vectors put first. Empty where scores alone decide: if
+    there are no more than are kept, too few held-out examples, or one of the first that is too large, fails or is out
+    of time, as a network that was not tuned cannot be compared with one that was."""
+    held, found, first = context.validation, dict[str, float](), standings[:TUNED]
+    if len(held) < FEWEST_JUDGED or len(standings) <= keep or not learned:
+        return {}
+    if max(sizes[each.base_model] for each in first) > MOST_PARAMETERS:
+        return {}
+
+    def progress() -> None:
+        if run.stopping:
+            raise Stopped
+        if end is not None and time.monotonic() > end:
+            raise _OutOfTime
+
+    for place, each in enumerate(first):
+        run.progress(place, len(first), "base models", f"tuning {each.base_model} briefly")
+        name, payload = each.base_model, payloads[each.base_model]
+        base_model = payload.spec.base_model or name
+        try:
+            loss = loss_after_an_epoch(run, context, payload, base_model, learned, held, progress)
+        except (SpeciateError, MemoryError, RuntimeError, _OutOfTime):
+            return {}
+        if not math.isfinite(loss):
+            return {}
+        found[name] = loss
+    return found
 
 
 def _draw(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:

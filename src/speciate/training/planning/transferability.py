@@ -191,22 +191,29 @@ def rank_places(scores: Sequence[Scores], parameters: Sequence[int]) -> list[int
 
 
 def prune(
-    base_models: Sequence[str], scores: Mapping[str, Scores], parameters: Mapping[str, int], keep: int = KEEP
+    base_models: Sequence[str],
+    scores: Mapping[str, Scores],
+    parameters: Mapping[str, int],
+    keep: int = KEEP,
+    losses: Mapping[str, float] | None = None,
 ) -> list[BaseModelStanding]:
     """Best first, then those without scores, all of which stay. Of those with scores the best `keep` do, at least
-    three.
+    three. `losses`: after brief tuning (brief_tuning.py); base models that have one come before all others.
 
     Places for the smallest and the largest, whatever their scores, were measured and lost: of 100 drawn cases with
-    twenty base models (evals/base_model_day.py) the three kept held the best in 33 % with such places, in 44 % without.
+    twenty base models (evals/base_model_day.py) the three kept held the best in 33 % with such places, by the scores
+    alone in 44 %.
     """
     keep = max(keep, 3)
     scored = [base for base in base_models if base in scores]
     sizes = [parameters[base] for base in scored]
     placed = dict(zip(scored, rank_places([scores[base] for base in scored], sizes), strict=True))
-    best_first = sorted(scored, key=placed.__getitem__)
-    why = {True: "among the best scores", False: "others promise more"}
+    losses = losses or {}
+    best_first = sorted(scored, key=lambda base: (losses.get(base, math.inf), placed[base]))
+    best = "among the best after brief tuning" if losses else "among the best scores"
+    why = {True: best, False: "others promise more"}
     found = [
-        BaseModelStanding(base, placed[base], place < keep, why[place < keep]) for place, base in enumerate(best_first)
+        BaseModelStanding(base, place + 1, place < keep, why[place < keep]) for place, base in enumerate(best_first)
     ]
     return found + [BaseModelStanding(base, None, True, "not measured") for base in base_models if base not in scores]
 
