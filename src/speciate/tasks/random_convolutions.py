@@ -168,7 +168,7 @@ def _thresholds(plan: _Plan, series: Sequence[Series], generator: np.random.Gene
 def _results(
     plan: _Plan, place: int, block: Series, wanted: npt.NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[npt.NDArray[np.int64], slice, Series]]:
-    """Of the kernels at one dilation: some of them, the places that count for those, and what they give at each place.
+    """Some kernels at one dilation, the places that count for those, and what they give at each place.
 
     `block`: (N, C, T); results: (kernels, N, T). Every other kernel counts only places at which it lies inside the
     series. `wanted`: (84,) the kernels, else all of them.

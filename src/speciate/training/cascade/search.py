@@ -42,7 +42,7 @@ GRACE_SECONDS = 30.0
 _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
 _EVALUATION_SHARE, _EVALUATION_MOST = 0.1, 60.0
-"""Of the budget, and in seconds: what trainings leave for the evaluation that follows them."""
+"""Share of the budget, and most seconds, that trainings leave for the evaluation that follows them."""
 _READING_SECONDS = 300.0
 """What a training may take beyond its budget while there is no model yet: reading examples does not count to a budget,
 and a limit that passes meanwhile would leave nothing at all."""
