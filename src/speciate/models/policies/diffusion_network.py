@@ -55,7 +55,7 @@ class Diffusion(nn.Module):
         steps = torch.randint(0, self.config.num_train_timesteps, (len(actions),), device=actions.device)
         noisy = self.schedule.forth(actions, drawn, steps)
         wanted = drawn if self.config.prediction_type == "epsilon" else actions
-        error = (self.unet(noisy, steps, condition) - wanted).square()
+        error: Tensor = (self.unet(noisy, steps, condition) - wanted).square()
         if self.config.do_mask_loss_for_padding:
             error = error * ~beyond.unsqueeze(-1)
         return error.mean()

@@ -246,8 +246,8 @@ def scalings(folder: Path, config: PolicyConfig, statistics: Statistics) -> dict
         if way == "MEAN_STD":
             made[name] = Scaling(low, high + np.float32(_SMALL))
         else:  # to -1 and 1
-            width = np.where(high - low == 0, np.float32(_SMALL), high - low)
-            made[name] = Scaling(low + width / 2, width / 2)
+            width = np.where(high - low == 0, np.float32(_SMALL), high - low).astype(np.float32)
+            made[name] = Scaling((low + width / 2).astype(np.float32), (width / 2).astype(np.float32))
     return made
 
 
