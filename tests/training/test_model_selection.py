@@ -92,3 +92,20 @@ def test_few_numbers_are_fitted_by_one_thread(rows: int, threads: set[int]) -> N
     """Several threads wait for each other in each step, on a busy machine ten times as long."""
     with threadpool_limits(limits=2), model_selection._threads_for(np.zeros((rows, 384), np.float32)):
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == threads
+
+
+@pytest.mark.parametrize(("metric", "asked"), [("f1_macro", True), ("accuracy", False)])
+def test_labels_weigh_alike_where_the_metric_asks_for_rare_ones(workspace: Workspace, metric: str, asked: bool) -> None:
+    random, n = np.random.default_rng(2), 400
+    rare = random.random(n) < 0.08
+    x = random.normal(0, 1, n) + 1.2 * rare
+    make_dataset(
+        workspace, "points", "tabular", {"x": x.tolist(), "noise": random.normal(size=n).tolist()},
+        labels=["rare" if each else "usual" for each in rare], splits=["train"] * 350 + ["test"] * 50,
+        inputs=["x", "noise"],
+    )  # fmt: skip
+    define(workspace, "rare", "tabular-classification", 0.9, metric=metric)
+    made = train_now(workspace, job="job-r", name="r", dataset="points", method="classical", use_case="rare")
+    alike = {row["name"] for row in made["report"]["candidates"] if row["name"].endswith(", labels alike")}
+    alike = {name for name in alike if name.startswith("columns: ")}
+    assert alike == ({f"columns: {name}, labels alike" for name in ("logistic", "svm", "boosting")} if asked else set())
