@@ -565,5 +565,8 @@ _QUANTILE_LEARNERS: dict[str, tuple[Learner, ...]] = {
 }
 _TABLE_FORESTS: dict[str, tuple[Learner, ...]] = {
     "classification": (Learner("trees", extra_trees_classifier(), _forest_too_large, weighs=True),),
-    "regression": (Learner("trees", extra_trees_regression(), _forest_too_large, weighs=True),),
+    "regression": (
+        Learner("trees", extra_trees_regression(), _forest_too_large, weighs=True),
+        Learner("trees-of-all-columns", extra_trees_regression(1.0, 1), _forest_too_large, weighs=True),
+    ),
 }

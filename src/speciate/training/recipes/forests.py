@@ -37,12 +37,14 @@ def extra_trees_classifier(features: float | str = "sqrt") -> Callable[[Any, Tar
     return learn
 
 
-def extra_trees_regression(features: float = 1 / 3) -> Callable[[Any, Targets, int], Trees]:
+def extra_trees_regression(features: float = 1 / 3, leaf: int = 2) -> Callable[[Any, Targets, int], Trees]:
+    """`features`: share that is looked at in each split. `leaf`: examples in one, at least."""
+
     def learn(inputs: Any, targets: Targets, seed: int, weights: Targets | None = None) -> Trees:
         from sklearn.ensemble import ExtraTreesRegressor
 
-        leaf = max(2, _least_leaf(len(targets), 1))
-        model = ExtraTreesRegressor(_TREES, max_features=features, min_samples_leaf=leaf, random_state=seed)
+        least = max(leaf, _least_leaf(len(targets), 1))
+        model = ExtraTreesRegressor(_TREES, max_features=features, min_samples_leaf=least, random_state=seed)
         return _trees(model.fit(inputs, targets, weights), 1)
 
     return learn
