@@ -36,7 +36,8 @@ def main(path: Path) -> None:
     learn, test = ([r for r in cell["rows"] if (r["split"] == "test") is tested] for tested in (False, True))
     began = time.perf_counter()
     predictor = TabularPredictor(
-        label="label", eval_metric=METRICS[cell["metric"]], path=tempfile.mkdtemp(), verbosity=0
+        label="label", eval_metric=METRICS[cell["metric"]], path=tempfile.mkdtemp(), verbosity=0,
+        problem_type="regression" if cell["metric"] == "mae" else None,
     ).fit(
         frame(cell, learn).assign(label=[row["label"] for row in learn]), presets="best_quality",
         time_limit=60 * cell["budget_minutes"], num_cpus=len(os.sched_getaffinity(0)),

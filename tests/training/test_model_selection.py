@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]  # has no types
 
+from speciate.datasets.loading.loader import Example
+from speciate.models.estimators import Linear
+from speciate.tasks.representations import Scaling, Steps
+from speciate.tasks.task_heads import TASK_HEADS
 from speciate.training import model_selection
-from speciate.training.model_selection import ON_ALL_FOLDS
+from speciate.training.held_out import measure
+from speciate.training.model_selection import ON_ALL_FOLDS, Learner, LearnerGroup
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, train_now
 
@@ -109,3 +115,36 @@ def test_labels_weigh_alike_where_the_metric_asks_for_rare_ones(workspace: Works
     alike = {row["name"] for row in made["report"]["candidates"] if row["name"].endswith(", labels alike")}
     alike = {name for name in alike if name.startswith("columns: ")}
     assert alike == ({f"columns: {name}, labels alike" for name in ("logistic", "svm", "boosting")} if asked else set())
+
+
+@pytest.mark.parametrize(("wrong", "kept"), [(118, False), (103, True)])
+def test_the_usual_mean_gives_way_to_what_is_better_on_the_same_examples(wrong: int, kept: bool) -> None:
+    """Eighteen of three hundred that one has right and the other has not are no luck, though either value alone is
+    known to two points."""
+    n = 300
+    answers, labels = np.arange(n) % 2, [f"kind {each % 2}" for each in range(n)]
+    examples = [Example(str(at), None, label, str(at), "validation", {}) for at, label in enumerate(labels)]
+    head = TASK_HEADS["classification"].fit(labels, {"objective_metric": "accuracy"})
+    context: Any = SimpleNamespace(
+        payload=SimpleNamespace(
+            objective=SimpleNamespace(metric="accuracy", positive_label=None), spec=SimpleNamespace(seed=0)
+        ),
+        task_head=head, labels=lambda held: [each.label for each in held],
+        targets=lambda held: head.encode_targets([each.label for each in held]),
+    )  # fmt: skip
+
+    def judged(name: str, mistakes: int, *, usual: bool) -> Any:
+        scores = np.where(answers == 1, 3.0, -3.0)[:, None]
+        scores[:mistakes] *= -1
+        own = head.calibrated(scores, context.targets(examples))
+        estimate = measure(context, own, examples, scores)
+        group = LearnerGroup(name, lambda _: None, (), usual=usual)  # type: ignore[arg-type,return-value]
+        learned = Linear(np.zeros((1, 1)), np.zeros(1))
+        return model_selection._EvaluatedLearner(
+            name, group, Learner(name, lambda *_: None), Steps(1, 1, Scaling(*np.zeros((3, 1)))), None, own, estimate,
+            estimate.value, scores, examples, learned,
+        )  # fmt: skip
+
+    best, *others = judged("best", 100, usual=False), judged("a", wrong, usual=True), judged("b", wrong, usual=True)
+    found = model_selection._usual_mean(context, [best, *others], best, 1)
+    assert (found is not None) == kept

@@ -29,10 +29,11 @@ from speciate.tasks.task import (
     SavablePredictor,
     TaskHead,
     UnsuitableRepresentation,
+    predict_examples,
 )
 from speciate.training import arrived_rows, decision_shift
 from speciate.training.ensembling import ChosenMembers, HeldScores, select_members
-from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
+from speciate.training.held_out import TIGHTNESS_NOTE, measure, scores_of, tightness
 from speciate.training.planning.when_to_stop import CurvePoint, examples_for
 from speciate.training.training_context import Division, TrainingContext
 from speciate.training.training_report import CandidateRow, Validation
@@ -744,9 +745,10 @@ def _mean_of_several(
 def _usual_mean(
     context: TrainingContext, tried: Sequence[_EvaluatedLearner], best: _EvaluatedLearner, sign: int
 ) -> _EvaluatedLearner | None:
-    """The mean of the usual groups, unless something is surely better, by two standard errors: few examples tell many
-    candidates apart by luck. A usual one that is always right needs no other beside it."""
-    if best.group.usual and not best.members and best.estimate.value >= 1 and _is_share(context):
+    """The mean of the usual groups, unless the best is surely better: few examples tell many candidates apart by luck.
+    With many of them, or where a usual one is always right, the best stands."""
+    few = len({example.id for example in best.held}) <= _FEW_EXAMPLES
+    if not few or (best.group.usual and not best.members and sign > 0 and best.estimate.value >= 1):
         return None
     usual: dict[str, _EvaluatedLearner] = {}
     for one in tried:
@@ -757,9 +759,33 @@ def _usual_mean(
     found = _members(context, kept, kept[0], range(len(kept))) if len(kept) > 1 else None
     if found is None or {id(each.of) for each in best.members} == set(map(id, kept)):
         return None
-    mean, error = _as_mean(context, kept, found, kept[0], sign), best.estimate.standard_error
-    least = best.standing - (2 * error if math.isfinite(error) else 0.0)
-    return mean if mean.standing >= least else None
+    mean = _as_mean(context, kept, found, kept[0], sign)
+    return None if _is_surely_better(context, best, mean, sign) else mean
+
+
+_SURELY = 2.0
+"""Standard errors of a difference."""
+
+
+def _is_surely_better(context: TrainingContext, one: _EvaluatedLearner, other: _EvaluatedLearner, sign: int) -> bool:
+    """By the differences on the same examples, of which each counts once however often folds were made; where the
+    metric has no value of an example, by the error of its value."""
+    gain, places = one.standing - other.standing, dict[str, list[int]]()
+    first, second = (np.asarray(_values(context, each), np.float64) for each in (one, other))
+    if not (len(first) and np.isfinite(first).all() and np.isfinite(second).all()):
+        error = one.estimate.standard_error
+    else:
+        for place, example in enumerate(one.held):
+            places.setdefault(example.group or example.id, []).append(place)
+        means = np.array([sign * (first[rows] - second[rows]).mean() for rows in places.values()])
+        gain = float(means.mean())
+        error = float(means.std(ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else math.inf
+    return gain > (_SURELY * error if math.isfinite(error) else math.inf)
+
+
+def _values(context: TrainingContext, one: _EvaluatedLearner) -> list[float]:
+    scores = one.scores if one.shift is None else one.scores + one.shift
+    return scores_of(context, one.task_head, one.held, predict_examples(one.task_head, scores, one.held))
 
 
 def _is_share(context: TrainingContext) -> bool:
