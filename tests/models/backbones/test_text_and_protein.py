@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis.strategies import text as text_of
 from tokenizers import Tokenizer, decoders
 from transformers import BertConfig, ModernBertConfig, RobertaConfig, T5Config
@@ -191,6 +191,7 @@ def test_a_word_has_the_state_of_its_first_piece() -> None:
 @given(text=text_of(min_size=1))
 def test_any_script_survives_the_tokenizer(cased: bool, text: str) -> None:
     tokenizer = learn_tokenizer(["plain words"] * 2, cased)
+    assume(not any(token.content in text for token in tokenizer.get_added_tokens_decoder().values()))
     tokenizer.decoder = decoders.ByteLevel()
     kept = tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False)
     composed = unicodedata.normalize("NFC", text)
