@@ -44,12 +44,13 @@ from speciate.datasets.ingest.survey import (
     survey_media,
     survey_rows,
     survey_tables,
+    with_checked_channels,
     with_excluded_files,
 )
 from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
 from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
 from speciate.datasets.readers.rows import Row
-from speciate.datasets.readers.time_series import series_of_channels
+from speciate.datasets.readers.time_series import SERIES, series_of_channels
 from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
@@ -258,9 +259,18 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
         "reader": spec.reader or operation.get("reader"),
         "fractions": operation.get("fractions"),
         "seed": operation.get("seed", 0),
-        "inputs": tuple(operation.get("inputs", ())) if manifest.modality == "multimodal" else (),
+        "inputs": _named_inputs(line, manifest.modality),
     }
     return spec.model_copy(update=roles)
+
+
+def _named_inputs(line: Sequence[Mapping[str, Any]], modality: str) -> tuple[str, ...]:
+    """Columns of the source that make the input: the parts of mixed rows, or the channels of a series. Older additions
+    to series do not say them, and what they were added to does."""
+    if modality not in ("multimodal", "time-series"):
+        return ()
+    named = [each.get("inputs") or () for each in line if each.get("op") in ("ingest", "add_examples")]
+    return tuple(next(filter(None, named), ()) if modality == "time-series" else next(iter(named), ()))
 
 
 def run(run: Run) -> PackedVersion:
@@ -473,7 +483,8 @@ def _draft_survey(spec: IngestSpec, survey: Survey, parent: Parent | None, valid
     grouping = Grouping(manifest.ref, by if by in manifest.columns else None, manifest.inputs)
     if is_log(spec.source) and grouping.column is not None and grouping.column not in columns:
         raise no_groups_error(grouping)
-    inputs, labelled = _source_input_names(manifest, survey, spec.label), manifest.label is not None
+    inputs, labelled = _source_input_names(manifest, survey, spec), manifest.label is not None
+    survey = with_checked_channels(survey, inputs, manifest, validation.run.folders)
     choices = choices._replace(
         inputs=inputs, numeric=manifest.numeric if labelled else None, implied=labelled,
         group_by=by if by in columns else spec.group_by,
@@ -490,11 +501,13 @@ def _column_of_split(parent: Parent) -> str | None:
     return None if by in manifest.inputs or by not in manifest.columns else by
 
 
-def _source_input_names(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:
+def _source_input_names(manifest: Manifest, survey: Survey, spec: IngestSpec) -> tuple[str, ...]:
     """The dataset's inputs by the names that the source gives them."""
-    there = [name for name in survey.table.column_names if name != "label" or label != "label"]
+    there = [name for name in survey.table.column_names if name != "label" or spec.label != "label"]
     named = {stored: name for name, stored in rename(there).items()}
     if lacking := [name for name in manifest.inputs if name not in named]:
+        if lacking == [SERIES]:
+            lacking = [name for name in spec.inputs if name not in there] or lacking
         raise SpeciateError(
             Code.INVALID,
             f"The source lacks column(s) that a model of {manifest.ref} sees: {', '.join(lacking[:20])}.",
