@@ -21,6 +21,7 @@ from speciate.privacy.garbage import ACCOUNTED, OF_JOBS, Custody, Live, Spared, 
 from speciate.workspace.backup import file_sum
 from speciate.workspace.blobs import Blobs
 from speciate.workspace.packs import PackWriter, index_path
+from speciate.workspace.scratch import remove_abandoned
 from speciate.workspace.workspace import Folders
 
 _NOTHING = Live(files=frozenset(), blobs=frozenset(), runs=frozenset(), models=frozenset(), evaluations=frozenset())
@@ -160,6 +161,26 @@ def test_the_folder_that_a_service_process_stands_in_stays(folders: Folders) -> 
         process.stdout.readline()
         assert _found(folders) == {("cache", "cache/thumbnail.png"), ("cache", "cache/pool/left")}
         process.communicate(b"\n")
+
+
+def test_a_scratch_folder_in_use_stays_and_goes_after_a_kill(folders: Folders) -> None:
+    code = (
+        "import sys; from pathlib import Path; from speciate.workspace.scratch import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as place: print(place.name, flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(folders.cache)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        name = process.stdout.readline().strip()
+        _aged(folders.root)
+        remove_abandoned(folders.cache)
+        assert (folders.cache / name).is_dir()
+        assert _found(folders) == set()
+        process.kill()
+        process.wait()
+    assert _found(folders) == {("cache", f"cache/{name}")}
+    remove_abandoned(folders.cache)
+    assert not (folders.cache / name).exists()
 
 
 def test_deleting_tells_the_bytes_by_kind_and_may_be_repeated(folders: Folders) -> None:

@@ -131,6 +131,15 @@ def test_the_card_tells_who_serves(serving: Daemons) -> None:
     assert set(card) == {"pid", "start_time", "boot_id", "version", "socket"}
 
 
+def test_scratch_that_a_kill_left_goes_when_it_starts(daemons: Daemons) -> None:
+    Workspace(daemons.workspace).close()
+    left = daemons.workspace / "cache" / "scratch-left"
+    (left / "work").mkdir(parents=True)
+    (left / ".lock").touch()
+    daemons.start()
+    until(lambda: not left.exists())
+
+
 def test_it_leaves_when_idle_and_stays_while_a_client_is_there(daemons: Daemons) -> None:
     daemons.workspace.mkdir()
     (daemons.workspace / "settings.toml").write_text("idle_exit_minutes = 0.005\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ Places = npt.NDArray[np.int64]
 _MEASURED = ("seconds", "steps", "residues")
 """Columns of media of their own length. An image is brought to one size."""
 _WRITTEN = ("text", "protein")
+_FIRST_ROWS = 1_000
 
 
 def read(
@@ -83,6 +85,17 @@ def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str])
                 named = any(path == name or path.startswith(f"{name}.") for name in columns)
                 total += chunk.total_uncompressed_size if named else 0
     return total
+
+
+def first_lengths(folders: Folders, manifest: Manifest, column: str) -> set[int]:
+    """Lengths of the lists in a column, of the first usable rows; empty if it holds no lists."""
+    for path in files(folders, manifest)[:1]:
+        parquet = pq.ParquetFile(path)
+        if column in parquet.schema_arrow.names and pa.types.is_list(parquet.schema_arrow.field(column).type):
+            for batch in islice(parquet.iter_batches(_FIRST_ROWS, columns=[column, "quality"]), 1):
+                usable = batch.filter(pc.equal(batch["quality"], "ok"))
+                return set(pc.list_value_length(usable[column]).drop_null().to_pylist())
+    return set()
 
 
 def sort_by_id(rows: pa.Table) -> pa.Table:

@@ -135,6 +135,7 @@ class Pool:
         self._busy: set[_Server] = set()
         self._slots = 0  # processes that live or are being started
         self._closed = False
+        self._others: set[SandboxClient] = set()
 
     def ask(
         self,
@@ -235,12 +236,25 @@ class Pool:
         with self._room:
             self._closed = True
             idle, self._idle = self._idle, []
-            busy = list(self._busy)
+            busy: list[SandboxClient] = [*self._busy, *self._others]
             self._room.notify_all()
         for server in idle:
             server.end()
-        for server in busy:
-            server.interrupt()
+        for client in busy:
+            client.interrupt()
+
+    @contextlib.contextmanager
+    def ends_with_it(self, client: SandboxClient) -> Iterator[None]:
+        """`close` interrupts the question of this process, too. UNAVAILABLE if the pool is closed."""
+        with self._room:
+            if self._closed:
+                raise _closed_error()
+            self._others.add(client)
+        try:
+            yield
+        finally:
+            with self._room:
+                self._others.discard(client)
 
     @contextlib.contextmanager
     def _server(self, readable: Readable, family: str, deadline: float, timeout: float) -> Iterator[_Server]:
@@ -267,7 +281,7 @@ class Pool:
         with self._room:
             self._room.wait_for(self._can_take, max(0.0, deadline - time.monotonic()))
             if self._closed:
-                raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
+                raise _closed_error()
             if server := self._pick(readable, family):
                 self._busy.add(server)
                 return server
@@ -311,6 +325,10 @@ class Pool:
         ]  # fmt: skip
         best = min(will_do, key=lambda place: self._idle[place].family != family, default=None)
         return None if best is None else self._idle.pop(best)
+
+
+def _closed_error() -> SpeciateError:
+    return SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
 
 
 def _too_slow_error(service: str, seconds: float) -> SpeciateError:

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate.errors import SpeciateError
 from speciate.workspace import integrity
 from speciate.workspace.packs import index_path
+from speciate.workspace.scratch import in_use
 from speciate.workspace.workspace import Folders
 
 _LEFTOVER = re.compile(r"^\..*\.(partial|tmp|index|\d+\.[0-9a-f]{8})$|^\.v\d+\.\d+$")
@@ -271,8 +272,8 @@ def _leftovers(folders: Folders) -> Iterator[Path]:
 
 
 def _cache(folders: Folders) -> Iterator[Path]:
-    """Entries of the cache; of the service pool's only those in which no process stands."""
-    yield from (path for path in folders.cache.glob("*") if path.name != "pool")
+    """Entries of the cache; of the service pool's only those in which no process stands, and no scratch in use."""
+    yield from (path for path in folders.cache.glob("*") if path.name != "pool" and not in_use(path))
     if _PROCESSES.exists():  # elsewhere nobody can tell, so the pool's folders stay
         used = _working_folders()
         yield from (path for path in (folders.cache / "pool").glob("*") if path.resolve() not in used)

@@ -56,6 +56,7 @@ from speciate.settings import hold, safety
 from speciate.workspace.backup import AutomaticBackups
 from speciate.workspace.database import Event
 from speciate.workspace.lock import Lock
+from speciate.workspace.scratch import remove_abandoned
 from speciate.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def serve(
         _log.warning("the catalog's log was torn; the last commits may be lost; see %s", workspace.salvaged)
     for deployment in all_deployments(workspace.folders) if workspace.copied_from else ():
         deployment.stop()  # before the engine notes that this copy was dealt with
+    remove_abandoned(workspace.folders.cache)
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()

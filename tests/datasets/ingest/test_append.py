@@ -247,3 +247,42 @@ def test_rows_dropped_by_curation_stay_out(workspace: Workspace) -> None:
     assert manifest.rows == 22
     back = add(workspace, "set@v1", rows=rows)
     assert back.rows == 40
+
+
+def channels_table(path: Path, start: float, count: int, *names: str) -> Path:
+    """Series as columns of lists, by default of three channels."""
+    lines = [
+        {name: [start + i, float(place), 2.0, 3.0] for place, name in enumerate(names or "abc")}
+        | {"label": "xy"[i % 2]}
+        for i in range(count)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_added_series_have_the_channels_that_were_named_first(workspace: Workspace, tmp_path: Path) -> None:
+    first = channels_table(tmp_path / "one.jsonl", 0.0, 12)
+    data.ingest(workspace, "set", source=first, modality="time-series", label="label", inputs=("c", "a"))
+    for number in (2, 3):
+        made = add(workspace, source=channels_table(tmp_path / f"{number}.jsonl", 100.0 * number, 6))
+        added = [row for row in rows_of(workspace, made) if row["source"].startswith(f"{number}.")]
+        assert [[channel[1] for channel in row["series"]] for row in added] == [[2.0, 0.0]] * 6
+        assert {row["quality"] for row in added} == {"ok"}
+    lacking = channels_table(tmp_path / "lacking.jsonl", 900.0, 6, "a", "b")
+    with pytest.raises(SpeciateError, match=r"a model of set@v3 sees: c\."):
+        add(workspace, source=lacking)
+
+
+def test_an_added_series_with_another_number_of_channels_is_an_error(workspace: Workspace, tmp_path: Path) -> None:
+    first = channels_table(tmp_path / "one.jsonl", 0.0, 12, "a", "b")
+    data.ingest(workspace, "set", source=first, modality="time-series", label="label")
+    with pytest.raises(SpeciateError) as refused:
+        add(workspace, source=channels_table(tmp_path / "two.jsonl", 100.0, 6))
+    assert refused.value.foreign == "It has 3 channels; the examples of set@v1 have 2."
+    series = [{"series": [[float(i), 1.0, 2.0]] * (2 + i % 2), "label": "x"} for i in range(200, 206)]
+    (tmp_path / "three.jsonl").write_text("".join(json.dumps(row) + "\n" for row in series))
+    made = add(workspace, source=tmp_path / "three.jsonl")
+    added = [row for row in rows_of(workspace, made) if row["source"].startswith("three.")]
+    assert sorted((row["quality"], row["reason"] or "") for row in added) == [
+        *[("error", "It has 3 channels; the examples of set@v1 have 2.")] * 3, *[("ok", "")] * 3
+    ]  # fmt: skip

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,7 @@ from typing import Any
 import pytest
 
 from speciate.datasets.ingest import preview
-from speciate.datasets.sources.sandbox_calls import Sample
+from speciate.datasets.sources.sandbox_calls import Sample, unpack_into
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.pool import Pool
@@ -18,6 +22,7 @@ from speciate.server.tool_api import IN_PROCESS, App, DryRun
 from speciate.tools.datasets import create_dataset
 from speciate.workspace.workspace import Workspace
 from tests.data import digit_folder, review_csv
+from tests.datasets.source_context import source_context
 
 
 @pytest.fixture
@@ -61,12 +66,14 @@ def test_a_wrong_guess_is_seen_before_a_job(app: App, tmp_path: Path) -> None:
 
 def test_some_media_of_a_folder_are_decoded(app: App, tmp_path: Path) -> None:
     folder = digit_folder(tmp_path / "digits", 60, classes=3)
-    (folder / "0" / "0000.png").write_bytes(b"\x89PNG broken")
+    for path in (folder / "0").iterdir():
+        if int(path.stem) % 2:
+            path.write_bytes(b"\x89PNG broken")
     shown = resolved(app, source=str(folder), label="folder")
-    assert shown["looked_at"] == "20 of 60 files"
+    assert shown["looked_at"] == "24 of 60 files"
     assert shown["modality"] == "image"
     assert set(shown["labels"]) == {"0", "1", "2"}
-    assert sum(shown["quality"].values()) == 20
+    assert sum(shown["quality"].values()) == 24
     assert shown["untrusted"]["reasons"]
     assert list(app.workspace.folders.packs.iterdir()) == []
 
@@ -105,3 +112,131 @@ def test_classes_that_differ_in_case_alone_are_told(app: App) -> None:
     rows = [{"text": f"text {i}", "label": ("good", "Good", "bad")[i % 3]} for i in range(30)]
     shown = resolved(app, rows=rows, modality="text")
     assert any("differ in case or blanks alone: 'Good' (10) and 'good' (10)" in each for each in shown["warnings"])
+
+
+UNPACK = "speciate.datasets.sources.archives:unpack"
+PART = "Of the rows that were looked at: "
+
+
+def sampling(monkeypatch: pytest.MonkeyPatch, **limits: int) -> None:
+    monkeypatch.setattr(preview, "_SAMPLE", Sample(**limits))
+
+
+def copies(folder: Path, count: int, beside: str = "") -> Path:
+    """As many images of one digit; `beside`: the suffix of a text for each."""
+    image = (digit_folder(folder.parent / "one", 1) / "0" / "0000.png").read_bytes()
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"img{i:05}.png").write_bytes(image)
+        if beside:
+            (folder / f"img{i:05}{beside}").write_text(f"caption {i}")
+    return folder
+
+
+@pytest.mark.parametrize("first", ["late", "empty"])
+def test_what_the_first_rows_lack_is_a_warning(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    sampling(monkeypatch, table_bytes=1000)
+    begin = {} if first == "late" else {"label": None}
+    rows = [{"text": "word " * 20 + str(i)} | (begin if i < 4000 else {"label": "ab"[i % 2]}) for i in range(6000)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = resolved(app, source=str(tmp_path / "rows.jsonl"), label="label")
+    assert shown["warnings"]
+    assert all(warning.startswith(PART) for warning in shown["warnings"])
+
+
+def test_a_label_that_the_first_rows_share_is_told_of_them_alone(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling(monkeypatch, table_bytes=1000)
+    lines = [f"{'word ' * 20}{i},{'a' if i < 4000 else 'b'}\n" for i in range(6000)]
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(lines))
+    shown = resolved(app, source=str(tmp_path / "rows.csv"), label="label")
+    (warning,) = (each for each in shown["warnings"] if "one and the same label" in each)
+    assert warning.startswith(PART)
+
+
+def test_a_sidecar_of_many_files_is_read(app: App, tmp_path: Path) -> None:
+    folder = copies(tmp_path / "set", 2602)
+    lines = [f"img{i:05}.png,{'ab'[i % 2]}\n" for i in range(2602)]
+    (folder / "metadata.csv").write_text("file_name,label\n" + "".join(lines))
+    shown = resolved(app, source=str(folder), label="label")
+    assert shown["looked_at"] == "24 of 2,602 files"
+    assert sum(shown["labels"].values()) == 24
+
+
+def test_files_of_one_name_are_drawn_together(app: App, tmp_path: Path) -> None:
+    shown = resolved(app, source=str(copies(tmp_path / "set", 60, ".txt")), modality="multimodal")
+    assert shown["looked_at"] == "24 of 60 files"
+    assert shown["quality"]["ok"] == 24
+
+
+def test_long_archives_are_left_to_the_job(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("a.txt", os.urandom(4000).hex())
+    sampling(monkeypatch, archive_bytes=6000)
+    for source in (folder, folder / "a.zip"):
+        looked_at = resolved(app, source=str(source))["looked_at"]
+        assert re.fullmatch(r"Nothing: an archive of 7\.9\d? kB, which only the job reads\.", looked_at)
+    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", "word " * 600_000)
+    sampling(monkeypatch, unpacked_bytes=1 << 20)
+    looked_at = resolved(app, source=str(folder))["looked_at"]
+    assert looked_at == "Nothing: a file that unpacks to more than 1 MB, which only the job reads."
+    assert not list(app.workspace.folders.cache.iterdir())
+
+
+def test_all_tables_together_are_as_long_as_the_sample(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(50_000)))
+    sampling(monkeypatch, table_bytes=500_000)
+    shown = resolved(app, source=str(folder), label="y")
+    assert 50_000 < int(re.sub(r"\D", "", shown["looked_at"])) < 100_000
+    (folder / "c.json").write_text(json.dumps([{"x": i, "y": i % 2} for i in range(30_000)]))
+    assert re.fullmatch(
+        r"Nothing: a table of \d+ kB, which only the job reads\.", resolved(app, source=str(folder))["looked_at"]
+    )
+
+
+def test_a_file_of_a_folder_may_be_too_long(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling(monkeypatch, media_bytes=10)
+    looked_at = resolved(app, source=str(copies(tmp_path / "set", 3)))["looked_at"]
+    assert looked_at == "Nothing: 3 files, too many or too long for a sample, which only the job reads."
+
+
+def test_a_source_that_goes_meanwhile_is_told_all_the_same(
+    app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, read = review_csv(tmp_path / "r.csv"), preview.read_source
+
+    def read_and_lose(*arguments: Any) -> Any:
+        found = read(*arguments)
+        source.unlink()
+        return found
+
+    monkeypatch.setattr(preview, "read_source", read_and_lose)
+    assert resolved(app, source=str(source), label="label")["looked_at"] == "all 80 rows"
+
+
+def test_two_sources_are_looked_at_together(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "_SEAT_SECONDS", 0.01)
+    with preview._SEATS, preview._SEATS:
+        looked_at = resolved(app, rows=[{"a": 1, "b": "x"}])["looked_at"]
+    assert looked_at.startswith("Nothing: two other sources")
+    assert resolved(app, rows=[{"a": 1, "b": "x"}])["looked_at"] == "all 1 rows"
+
+
+def test_the_limit_ends_what_unpacks(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "a.zip")  # nobody writes into it
+    with source_context(tmp_path) as context:
+        threading.Timer(2.0, context.pool.close).start()
+        with pytest.raises(SpeciateError) as ended:
+            unpack_into(context.work, UNPACK, {"path": str(pipe)}, readable=(pipe,), context=context)
+    assert ended.value.code is Code.UNAVAILABLE

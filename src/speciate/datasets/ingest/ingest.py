@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,17 +45,18 @@ from speciate.datasets.ingest.survey import (
     survey_media,
     survey_rows,
     survey_tables,
+    with_checked_channels,
     with_excluded_files,
 )
 from speciate.datasets.loading.decoding import Timestamps, ask_for_timestamps
 from speciate.datasets.next_version import PackedVersion, collect, commit, pack_version
 from speciate.datasets.readers.rows import Row
-from speciate.datasets.readers.time_series import series_of_channels
+from speciate.datasets.readers.time_series import SERIES, series_of_channels
 from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
 from speciate.datasets.sources.listing import Listing, check_source
-from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source, spread
+from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
 from speciate.datasets.splits import FRACTIONS, are_equal_fractions, checked_fractions
 from speciate.datasets.targets import NaturalTarget, natural_target
 from speciate.datasets.version_report import ForeignReport, VersionReport
@@ -258,9 +260,18 @@ def _in_its_roles(spec: IngestSpec, found: Version, workspace: Workspace) -> Ing
         "reader": spec.reader or operation.get("reader"),
         "fractions": operation.get("fractions"),
         "seed": operation.get("seed", 0),
-        "inputs": tuple(operation.get("inputs", ())) if manifest.modality == "multimodal" else (),
+        "inputs": _named_inputs(line, manifest.modality),
     }
     return spec.model_copy(update=roles)
+
+
+def _named_inputs(line: Sequence[Mapping[str, Any]], modality: str) -> tuple[str, ...]:
+    """Columns of the source that make the input: the parts of mixed rows, or the channels of a series. Older additions
+    to series do not say them, and what they were added to does."""
+    if modality not in ("multimodal", "time-series"):
+        return ()
+    named = [each.get("inputs") or () for each in line if each.get("op") in ("ingest", "add_examples")]
+    return tuple(next(filter(None, named), ()) if modality == "time-series" else next(iter(named), ()))
 
 
 def run(run: Run) -> PackedVersion:
@@ -332,8 +343,8 @@ class SourceContent(NamedTuple):
     """For media: the columns that tables brought; the others were measured. None: all."""
     remarks: tuple[str, ...] = ()
     """Warnings about the source: how it is understood, what it holds."""
-    listed: Sequence[Path] = ()
-    """Files that were read: media, or tables."""
+    listed: int = 0
+    """How many files were read: media, or tables."""
     of_files: int = 0
     """How many there are of them, read or not."""
 
@@ -393,20 +404,36 @@ def read_source(
     return SourceContent(
         draft, survey, renamed, found.revision, untrusted, roles, found.hint,
         brought=frozenset(columns) if survey.media else None, remarks=remarks,
-        listed=[file.path for file in found.files], of_files=listed,
+        listed=len(found.files), of_files=listed,
     )  # fmt: skip
 
 
 def _sampled(found: Listing, sample: sandbox_calls.Sample | None) -> Listing:
-    """Some media from all over the listing, with what lies beside each."""
-    if sample is None or found.layout == "table" or found.about is not None or len(found.files) <= sample.files:
+    """Some media, drawn by their names, with what lies beside each: files of one stem come together."""
+    if sample is None or found.layout == "table":
         return found
+    stems: dict[str, list[int]] = {}
+    for place, file in enumerate(found.files):
+        stems.setdefault(_stem(file.name), []).append(place)
     left, places = sample.media_bytes, list[int]()
-    for place in spread(range(len(found.files)), sample.files):
-        if (left := left - file_state(found.files[place]).size) >= 0 or not places:
-            places.append(place)
+    for stem in sorted(stems, key=lambda stem: sha256(stem.encode(errors="surrogateescape")).digest()):
+        if len(places) >= sample.files:
+            break
+        size = sum(file_state(found.files[place]).size for place in stems[stem])
+        if size <= left and (len(places) + len(stems[stem]) <= sample.files or not places):
+            left, places = left - size, [*places, *stems[stem]]
+    if len(places) == len(found.files):
+        return found
+    if not places or found.about is not None:
+        raise sandbox_calls.NotLookedAtError(f"{len(found.files):,} files, too many or too long for a sample")
+    sample.is_part, places = True, sorted(places)
     labels = None if found.labels is None else found.labels.take(pa.array(places))
     return found._replace(files=[found.files[place] for place in places], labels=labels)
+
+
+def _stem(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0] or file}"
 
 
 def _roles_of_export(spec: IngestSpec, marker: own_export.Marker | None, survey: Survey) -> own_export.MarkedRoles:
@@ -437,7 +464,7 @@ def _survey_listing(
             raise Stopped
         run.progress(done, total, "files", "reading")
 
-    pool, most = source.pool, source.sample and source.sample.table_bytes
+    pool, most = source.pool, source.sample.table_bytes if source.sample is not None else None
     context = SurveyContext(run, pool, source.work, progress, most)
     if found.layout == "table":
         survey = survey_tables(found, context, label, inputs)
@@ -473,7 +500,8 @@ def _draft_survey(spec: IngestSpec, survey: Survey, parent: Parent | None, valid
     grouping = Grouping(manifest.ref, by if by in manifest.columns else None, manifest.inputs)
     if is_log(spec.source) and grouping.column is not None and grouping.column not in columns:
         raise no_groups_error(grouping)
-    inputs, labelled = _source_input_names(manifest, survey, spec.label), manifest.label is not None
+    inputs, labelled = _source_input_names(manifest, survey, spec), manifest.label is not None
+    survey = with_checked_channels(survey, inputs, manifest, validation.run.folders)
     choices = choices._replace(
         inputs=inputs, numeric=manifest.numeric if labelled else None, implied=labelled,
         group_by=by if by in columns else spec.group_by,
@@ -490,11 +518,13 @@ def _column_of_split(parent: Parent) -> str | None:
     return None if by in manifest.inputs or by not in manifest.columns else by
 
 
-def _source_input_names(manifest: Manifest, survey: Survey, label: str | None) -> tuple[str, ...]:
+def _source_input_names(manifest: Manifest, survey: Survey, spec: IngestSpec) -> tuple[str, ...]:
     """The dataset's inputs by the names that the source gives them."""
-    there = [name for name in survey.table.column_names if name != "label" or label != "label"]
+    there = [name for name in survey.table.column_names if name != "label" or spec.label != "label"]
     named = {stored: name for name, stored in rename(there).items()}
     if lacking := [name for name in manifest.inputs if name not in named]:
+        if lacking == [SERIES]:
+            lacking = [name for name in spec.inputs if name not in there] or lacking
         raise SpeciateError(
             Code.INVALID,
             f"The source lacks column(s) that a model of {manifest.ref} sees: {', '.join(lacking[:20])}.",
@@ -528,7 +558,12 @@ def _set_aside(excluded: Mapping[str, str], refused: pa.Table) -> dict[str, str]
 
 def warnings_of_source(read: SourceContent) -> list[str]:
     """What may be understood otherwise than it was meant."""
-    return [*read.remarks, *_warnings_of_label(read), *read.draft.warnings]
+    return [*read.remarks, *warnings_of_rows(read)]
+
+
+def warnings_of_rows(read: SourceContent) -> list[str]:
+    """Those among them that follow from the rows that were read."""
+    return [*_warnings_of_label(read), *read.draft.warnings]
 
 
 def _warnings_of_label(read: SourceContent) -> list[str]:

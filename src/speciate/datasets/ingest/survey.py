@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets import version_rows
 from speciate.datasets.columns import clean
 from speciate.datasets.ingest.checkpoints import (
     PREFIX,
@@ -40,9 +41,11 @@ from speciate.datasets.sources.joined_tables import NamedTable, apart_warning, f
 from speciate.datasets.sources.labels import LabelsFile
 from speciate.datasets.sources.listing import ExcludedFile, Listing, SourceFile, normalise_split
 from speciate.datasets.sources.sandbox_calls import ask_table
+from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
+from speciate.workspace.workspace import Folders
 
 _CHUNK, _CHUNK_BYTES = 64, 8 << 20
 """Most files and bytes per question to a process."""
@@ -247,6 +250,35 @@ def with_excluded_files(
         }
     )
     return replace(survey, table=pa.concat_tables([survey.table, empty]), items=items)
+
+
+def with_checked_channels(survey: Survey, inputs: Sequence[str], parent: Manifest, folders: Folders) -> Survey:
+    """The survey of an addition to series: a row with another number of channels than the dataset has is an error.
+
+    `inputs`: the dataset's inputs by the names of the survey. It stays if the dataset's first rows differ themselves.
+    """
+    if survey.media or parent.modality != "time-series" or len(inputs) != 1:
+        return survey
+    cells = survey.table[inputs[0]]
+    if not _is_list_of_lists(cells.type):
+        return survey
+    usual = version_rows.first_lengths(folders, parent, parent.inputs[0])
+    if len(usual) != 1:
+        return survey
+    (channels,) = usual
+    counts = pc.list_value_length(cells)
+    wrong = pc.and_(pc.fill_null(pc.not_equal(counts, channels), False), pc.equal(survey.items["quality"], "ok"))
+    reasons = pc.binary_join_element_wise(
+        "It has", counts.cast(pa.string()), f"channels; the examples of {parent.ref} have {channels}.", " "
+    )
+    items = survey.items
+    for name, values in (("quality", "error"), ("reason", reasons)):
+        items = items.set_column(items.column_names.index(name), name, pc.if_else(wrong, values, items[name]))
+    return replace(survey, items=items)
+
+
+def _is_list_of_lists(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_list(kind.value_type))
 
 
 def _validate_files(

@@ -33,6 +33,8 @@ from speciate.datasets.roles import groups
 from speciate.errors import Code, SpeciateError, closest
 from speciate.jobs.pool import FileAnswer
 
+ROW_BY_ROW = ("csv", "tsv", "jsonl", "parquet", "arrow")
+"""Formats whose first rows can be read alone."""
 READERS = {
     "csv": "speciate.datasets.readers.delimited:read_csv",
     "tsv": "speciate.datasets.readers.delimited:read_tsv",
@@ -68,6 +70,8 @@ class TablePayload(TypedDict):
 
 class TableAnswer(FileAnswer):
     rows: int
+    cut: bool
+    """Whether only the first rows were read."""
 
 
 class HeadRequest(TypedDict):
@@ -115,11 +119,11 @@ def read_table(payload: TablePayload) -> TableAnswer:
         if reader.layout is None and payload["modality"] != "time-series":
             _check_columns(path, columns_at_least(path, reader.format or format_of(path.name)))
         most = payload.get("most_bytes")
-        head = _first_rows(path, payload["text"]) if most is not None and path.stat().st_size > most else pa.table({})
-        table = reshape_series(
-            head if head.num_rows else _read(path, reader, payload["text"]), reader, payload["modality"], path,
-            payload["label"], payload["channels"],
-        )  # fmt: skip
+        cut = most is not None and path.stat().st_size > most
+        rows = _first_rows(path, payload["text"], reader.format) if cut else _read(path, reader, payload["text"])
+        if cut and not rows.num_rows:
+            raise over_budget_error(path, "its first rows cannot be read alone", "Name a smaller file.")
+        table = reshape_series(rows, reader, payload["modality"], path, payload["label"], payload["channels"])
     except OSError as error:
         raise unreadable_error(path, error.strerror or str(error)) from error
     _check_columns(path, table.num_columns)
@@ -131,7 +135,7 @@ def read_table(payload: TablePayload) -> TableAnswer:
         raise over_budget_error(
             path, "its table is larger than a process may write", "Split it into several files."
         ) from error
-    return {"file": target.name, "rows": table.num_rows}
+    return {"file": target.name, "rows": table.num_rows, "cut": cut}
 
 
 def read_head(payload: HeadRequest) -> FileAnswer:
@@ -142,9 +146,9 @@ def read_head(payload: HeadRequest) -> FileAnswer:
     return {"file": "table.parquet"}
 
 
-def _first_rows(path: Path, text: list[str]) -> pa.Table:
+def _first_rows(path: Path, text: list[str], format_name: str | None = None) -> pa.Table:
     try:
-        match name := format_of(path.name):
+        match name := format_name or format_of(path.name):
             case "parquet":
                 first = next(pq.ParquetFile(path).iter_batches(_HEAD_ROWS), None)
                 return pa.table({}) if first is None else pa.Table.from_batches([first])

@@ -28,6 +28,7 @@ _HIGHEST_RATIO = 200
 _HARMLESS = 64 << 20
 _BLOCK = 1 << 20
 _REASONS_KEPT = 10_000
+NO_ROOM = "The disk has no room for it."
 _BROKEN = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, OSError,
@@ -172,7 +173,7 @@ class _Unpacking:
             reason = (
                 f"It is longer than the {member.declared:,} bytes that it declares."
                 if written > member.declared
-                else "The disk has no room for it."
+                else NO_ROOM
                 if written > self._left
                 else "The archive unpacks to so much more than it holds that it counts as a bomb."
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,17 +37,17 @@ from speciate.datasets.sources.listing import (
     walk_folder,
     with_splits,
 )
-from speciate.datasets.sources.sandbox_calls import SourceContext, ask_table, unpack_into
+from speciate.datasets.sources.sandbox_calls import NotLookedAtError, SourceContext, ask_table, unpack_into
 from speciate.datasets.sources.table_media import KEY, METADATA, CellsRequest, MediaColumnRequest
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.multimodal import MULTIMODAL
+from speciate.workspace.disk_space import format_bytes
 from speciate.workspace.workspace import Folders
 
 _ARCHIVE = "speciate.datasets.sources.archives:unpack"
 _COLUMN = "speciate.datasets.sources.table_media:media_column"
 _UNPACK = "speciate.datasets.sources.table_media:unpack"
 _SECONDS = 300.0
-T = TypeVar("T")
 
 
 def check_source_name(source: Path | str, reader: str | None = None, folders: Folders | None = None) -> int:
@@ -98,16 +98,13 @@ def prepare_source(
             f"{str(source)!r} holds no file that can be read; {len(excluded)} excluded, such as {name!r}: {reason}",
             "Call create_dataset with a file or folder of data.",
         )
-    looked_at = spread(files, context.sample.listed) if context.sample else files
-    some = (f"Only {len(looked_at):,} of {len(files):,} files were looked at.",) if len(looked_at) < len(files) else ()
-    files = looked_at
     export = own_export.find_export(files, context.pool, readable)
     if export is not None:
         files, modality = export.files, modality if modality != "auto" else export.marker.modality
     found, tables = _detect_layout(fetched.path, files, modality, parse_reader(reader), export)
     found = found._replace(
         readable=readable, revision=fetched.revision, excluded=[*fetched.excluded, *excluded, *found.excluded],
-        notes=(*_notes_on_ignored(about, export), *found.notes), remarks=(*some, *found.remarks),
+        notes=(*_notes_on_ignored(about, export), *found.notes),
     )  # fmt: skip
     keys: Mapping[SourceFile, str] = {}
     if export is None and labels is None:
@@ -130,11 +127,6 @@ def prepare_source(
     with add_hint(found.hint):
         labelled = _with_labels(found, tables, labels, context, keys)
     return _with_splits_of_labels(_with_gathered(labelled, found.labels))
-
-
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many, from all over the sequence."""
-    return list(items[:: max(1, -(-len(items) // most))])
 
 
 @contextmanager
@@ -212,6 +204,8 @@ def _unpack_archives(
     found, excluded, about = find_source_files(fetched.path, context.folders.root)
     files = [(path, name_below(fetched.path, path)) for path in found if path != skip]
     archives = [(path, name) for path, name in files if archive_suffix(path.name)]
+    if context.sample is not None:
+        _check_archives([path for path, _ in archives], context.sample.archive_bytes)
     packed = set(archives)
     named, readable = [file for file in files if file not in packed], {fetched.path}
     ours = any(path.name == own_export.MARKER for path, _ in files)
@@ -249,6 +243,22 @@ def _unpack_archives(
     return _UnpackedFiles(
         named_files([(path, name) for name, path in unique.items()]), excluded, frozenset(readable), about
     )
+
+
+def _check_archives(archives: Sequence[Path], most: int) -> None:
+    """NotLookedAtError if they have too many bytes for a sample."""
+    size = sum(map(_size, archives))
+    if size > most:
+        number = "an archive" if len(archives) == 1 else f"{len(archives):,} archives"
+        raise NotLookedAtError(f"{number} of {format_bytes(size)}")
+
+
+def _size(path: Path) -> int:
+    """0 if it is gone: reading it reports that."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _notes_on_ignored(about: list[str], export: own_export.Export | None) -> list[str]:
@@ -322,6 +332,10 @@ def with_table_media(found: Listing, context: SourceContext) -> Listing:
     ]
     media: list[SourceFile] = []
     labels: list[pa.Table] = []
+    if context.sample is not None:
+        sizes = sum(_size(file.path) for file in found.files if file.name in columns)
+        if sizes > context.sample.archive_bytes:
+            raise NotLookedAtError(f"media in tables of {format_bytes(sizes)}")
     readable = set(found.readable)
     for number, file in enumerate(file for file in found.files if file.name in columns):
         target = context.work / f"table-{number:04}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +17,12 @@ import pyarrow.parquet as pq
 
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import ColumnsRequest, HeadRequest, TableRequest, check_pattern
+from speciate.datasets.sources.archives import NO_ROOM
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import SERVICE_MODULE, Pool, ServiceAnswer, ask_service
 from speciate.sandbox import Limits, SandboxPolicy
 from speciate.sandbox.client import Access, AnswerTimeout, ProcessDied, SandboxClient
+from speciate.workspace.disk_space import format_bytes
 from speciate.workspace.workspace import Folders
 
 _log = logging.getLogger(__name__)
@@ -34,17 +37,26 @@ _HEAD_SECONDS = 60.0
 _CHECK_COLUMNS = "speciate.datasets.readers.read_table:check_columns"
 
 
-class Sample(NamedTuple):
-    """How much of a source is read to show what it would become."""
+class NotLookedAtError(Exception):
+    """A sample of the source would take too much; the message says of what."""
+
+
+@dataclass
+class Sample:
+    """How much of a source is read to show what it would become. All files are listed by name."""
 
     files: int = 24
     """Media that are decoded."""
     media_bytes: int = 64 << 20
-    """Bytes of them beyond which there are fewer."""
-    listed: int = 2_000
-    """Files that are looked at by name."""
-    table_bytes: int = 16 << 20
-    """The longest table that is read whole; of a longer one the first rows."""
+    """Bytes of them."""
+    table_bytes: int = 8 << 20
+    """Bytes of all tables that are read whole; of further ones the first rows."""
+    archive_bytes: int = 64 << 20
+    """Bytes of all archives."""
+    unpacked_bytes: int = 256 << 20
+    """Bytes of everything in them."""
+    is_part: bool = False
+    """Whether anything was left out so far."""
 
 
 class SourceContext(NamedTuple):
@@ -74,7 +86,13 @@ def unpack_into(
     client = SandboxClient(SERVICE_MODULE, folder, context.policy, access, str(context.folders.root), keep=True)
     try:
         budget = max(0, shutil.disk_usage(folder).free - _SPARE)
-        return ask_service(client, service, {**payload, "budget": budget}, _UNPACK_SECONDS)
+        if context.sample is not None:
+            budget = min(budget, context.sample.unpacked_bytes)
+        with context.pool.ends_with_it(client):
+            answer = ask_service(client, service, {**payload, "budget": budget}, _UNPACK_SECONDS)
+        if context.sample is not None and any(reason == NO_ROOM for _, reason in answer["excluded"]):
+            raise NotLookedAtError(f"a file that unpacks to more than {format_bytes(context.sample.unpacked_bytes)}")
+        return answer
     except (AnswerTimeout, ProcessDied) as error:
         _log.warning("the process of %s: %s", service, str(error) or "it took too long")
         raise SpeciateError(
