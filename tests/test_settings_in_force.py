@@ -69,8 +69,22 @@ def test_nobody_else_reads_the_file() -> None:
 
 
 def test_a_file_that_changes_is_in_force_at_once_though_the_same_text_is_parsed_once(tmp_path: Path) -> None:
-    file = tmp_path / "settings.toml"
+    file, before = tmp_path / "settings.toml", settings._parse.cache_info().hits
     for policy in ("auto", "person", "auto"):
         file.write_text(f'policy = "{policy}"\n')
         assert settings.in_force(tmp_path).policy == policy
-        assert settings.in_force(tmp_path) is settings.in_force(tmp_path)
+        assert settings.in_force(tmp_path).policy == policy
+    assert settings._parse.cache_info().hits >= before + 3
+
+
+def test_who_changes_the_settings_changes_them_for_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('[log.use_cases.desk]\nredact = ["email"]\n[policies]\ndesk = "auto"\n')
+    settings.hold(tmp_path, settings.safety(Settings()))
+    for read in (settings.load, settings.in_force):
+        changed = read(tmp_path)
+        changed.policies["desk"] = "person"
+        changed.roots.append(Path("/"))
+        changed.log.use_cases["desk"]["redact"].append("phone")
+        again = read(tmp_path)
+        assert (again.policies, again.roots) == ({"desk": "auto"}, [])
+        assert again.log.use_cases["desk"]["redact"] == ["email"]

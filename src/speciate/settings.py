@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import tomllib
@@ -61,11 +62,11 @@ def is_loopback(url: str) -> bool:
 
 
 def _check_service(name: str, url: str, *, allow_plain: bool) -> None:
+    if "@" in url:  # not shown, whatever else is wrong with it
+        raise ValueError(f"{name} must hold no password: keys are in files of their own")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{name} = {url!r} is no address: write it as in 'https://lab.example.org'")
-    if parts.username or parts.password:
-        raise ValueError(f"{name} must hold no password: keys are in files of their own")
+        raise ValueError(f"{name} is no address: write it as in 'https://lab.example.org'")
     if parts.scheme == "http" and not is_loopback(url) and not allow_plain:
         raise ValueError(
             f"{name} = {url!r} is plain HTTP beyond this machine, where others see what is sent: use https, a tunnel "
@@ -114,10 +115,10 @@ class Place(BaseModel):
     def _is_folder_or_bucket(cls, depot: str) -> str:
         if depot.startswith(BUCKET):
             if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w./-]*)?", depot) or ".." in depot:
-                raise ValueError(f"{depot!r} is no bucket: write s3://BUCKET/PREFIX")
+                raise ValueError("no bucket is called so: write s3://BUCKET/PREFIX")
             return depot.rstrip("/")
         if not Path(depot).is_absolute():
-            raise ValueError(f"{depot} is neither an absolute path nor s3://BUCKET/PREFIX")
+            raise ValueError("write an absolute path or s3://BUCKET/PREFIX")
         return depot
 
     @field_validator("scratch", "programs", "token_file")
@@ -465,17 +466,29 @@ def _host(host: str) -> str:
         raise ValueError(str(error)) from error
 
 
+_SAFETY = ("cage", "trust")
+SafetySettings = Mapping[str, Any]
+"""The settings named in `_SAFETY`, as JSON; `Settings` validates them."""
+
+
 def load(workspace: Path) -> Settings:
+    return _load(workspace, {})
+
+
+def _load(workspace: Path, instead: SafetySettings) -> Settings:
+    """The file's settings, with others in the place of some. They are the caller's alone."""
     path = workspace / "settings.toml"
     try:
-        return _parse(path.read_text())
+        return Settings.model_validate({**copy.deepcopy(_parse(path.read_text())), **instead})
     except FileNotFoundError:
-        return Settings()
+        return Settings.model_validate(instead)
+    except ValidationError as error:
+        why = _complaint(error)
     except (ValueError, RecursionError, OSError) as error:
-        why = _complaint(error) if isinstance(error, ValidationError) else str(error)
-        raise SpeciateError(
-            Code.INVALID, f"{path} cannot be used: {why}", "Mend the file, or remove it to get the defaults."
-        ) from error
+        why = str(error)
+    raise SpeciateError(
+        Code.INVALID, f"{path} cannot be used: {why}", "Mend the file, or remove it to get the defaults."
+    )
 
 
 def _complaint(error: ValidationError) -> str:
@@ -487,8 +500,15 @@ def _complaint(error: ValidationError) -> str:
     elif first["type"] == "extra_forbidden":
         why = f"there is no setting {where!r}; {closest(str(first['loc'][-1]), _names_in(first['loc'][:-1]))}"
     else:
-        why = f"{where} = {repr(first['input'])[:_LONGEST_SHOWN]}: {first['msg'].removeprefix('Value error, ')}."
+        why = f"{where}{_shown(first['input'])}: {first['msg'].removeprefix('Value error, ')}."
     return why + (f" {len(others)} more of its settings are wrong." if others else "")
+
+
+def _shown(value: object) -> str:
+    """A wrong value, where it is short of any secret: an address may hold one, and a table an address."""
+    if isinstance(value, str | int | float) and not re.search("@|://", str(value)):
+        return f" = {repr(value)[:_LONGEST_SHOWN]}"
+    return ""
 
 
 def _names_in(place: tuple[int | str, ...]) -> list[str]:
@@ -505,20 +525,15 @@ _LONGEST_SHOWN = 80
 
 
 @lru_cache(maxsize=8)
-def _parse(text: str) -> Settings:
-    """The same text is not parsed again: settings never change, and each answer asks for them."""
+def _parse(text: str) -> dict[str, Any]:
+    """The same text is not parsed again: each answer asks for the settings."""
     document = tomllib.loads(text)
     if odd := [name for name, value in document.items() if not is_finite(value)]:
         raise ValueError(f"{odd[0]} holds nan or inf, by which nothing can be limited")
-    return Settings.model_validate(document)
+    return document
 
 
-_SAFETY = ("cage", "trust")
-SafetySettings = Mapping[str, Any]
-"""The settings named in `_SAFETY`, as JSON; `Settings` validates them."""
 _confirmed: dict[Path, SafetySettings] = {}
-_combined: dict[Path, tuple[Settings, SafetySettings, Settings]] = {}
-"""Workspace -> settings of its file, what was confirmed, and both together."""
 
 
 def safety(settings: Settings) -> SafetySettings:
@@ -534,12 +549,6 @@ def hold(workspace: Path, values: SafetySettings) -> None:
 
 def in_force(workspace: Path) -> Settings:
     """The settings, with the sandbox and the signatures as the daemon has them."""
-    settings = load(workspace)
+    settings = load(workspace)  # a file that is wrong is refused whatever was confirmed
     confirmed = _confirmed.get(workspace.resolve())
-    if not confirmed:
-        return settings
-    if (known := _combined.get(workspace)) is not None and known[0] is settings and known[1] is confirmed:
-        return known[2]
-    combined = Settings.model_validate({**settings.model_dump(), **confirmed})
-    _combined[workspace] = settings, confirmed, combined
-    return combined
+    return _load(workspace, confirmed) if confirmed else settings

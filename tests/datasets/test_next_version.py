@@ -10,12 +10,14 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.datasets import next_version, version_rows
 from speciate.datasets.inspect.changes import compare_versions
+from speciate.datasets.next_version import SealedVersion
 from speciate.datasets.versions import Manifest
 from speciate.errors import SpeciateError
 from speciate.workspace.workspace import Folders
@@ -194,6 +196,49 @@ def test_a_column_that_goes_or_changes_its_type_is_written_anew(folders: Folders
     assert second.manifest.id == next_version.seal_first(folders, text, empty()).manifest.id
 
 
+def without(folders: Folders, now: SealedVersion, keep: pa.Table) -> list[Manifest]:
+    """The two ways to take rows away."""
+    whole = version_rows.read(folders, now.manifest)
+    mask = pc.is_in(whole["id"], value_set=keep["id"].combine_chunks())
+    return [
+        next_version.seal_without(folders, now.manifest, now.lanes, whole.filter(pc.invert(mask))).manifest,
+        next_version.seal_changed(folders, now.manifest, now.lanes, whole.filter(mask)).manifest,
+    ]
+
+
+def test_a_column_goes_with_the_last_rows_that_came_with_it(folders: Folders) -> None:
+    rows = table({f"ex-{i}": ("cat", "ok", 1.0) for i in range(20)})
+    more = table({"ex-20": ("cat", "ok", 1.0)}).append_column("note", pa.array(["seen"]))
+    first = next_version.seal_first(folders, rows, empty())
+    second = next_version.seal_appended(folders, first.manifest, first.lanes, more)
+    assert second.manifest.columns == {"value": "DOUBLE", "note": "VARCHAR"}
+    for left in without(folders, second, rows):
+        assert left.columns == {"value": "DOUBLE"}
+        assert version_rows.read(folders, left, list(left.columns)).num_rows == 20
+
+
+def test_an_input_and_a_new_column_stay_though_no_row_has_a_value_in_them(folders: Folders) -> None:
+    rows = table({f"ex-{i}": ("cat", "ok", 1.0) for i in range(20)})
+    more = table({"ex-20": ("cat", "ok", 1.0)}).append_column("note", pa.array(["seen"]))
+    first = next_version.seal_first(folders, rows, empty().model_copy(update={"inputs": ("value", "note")}))
+    second = next_version.seal_appended(folders, first.manifest, first.lanes, more)
+    noted = rows.append_column("note", pa.nulls(20, pa.string()))
+    new = next_version.seal_changed(folders, first.manifest, first.lanes, noted).manifest
+    for left in (*without(folders, second, rows), new):
+        assert version_rows.read(folders, left, ["note"])["note"].null_count == 20
+
+
+def test_the_types_of_columns_are_those_of_the_rows_that_are_left(folders: Folders) -> None:
+    fractions = table({f"ex-{i}": ("cat", "ok", i + 0.5) for i in range(20)})
+    whole = table({f"ex-{i}": ("cat", "ok", 1.0) for i in (20, 21)}).set_column(10, "value", pa.array([1, 2]))
+    for base, added in ((fractions, whole), (whole, fractions)):
+        first = next_version.seal_first(folders, base, empty())
+        second = next_version.seal_appended(folders, first.manifest, first.lanes, added)
+        for each in (second.manifest, *without(folders, second, base), *without(folders, second, added)):
+            read = version_rows.read(folders, each)
+            assert each.columns == next_version.user_columns(read)
+
+
 def test_a_version_without_any_row_is_never_made(folders: Folders) -> None:
     first = next_version.seal_first(folders, table({"ex-1": ("cat", "ok", 1.0)}), empty())
     with pytest.raises(SpeciateError, match="Nothing of"):
@@ -228,7 +273,11 @@ def test_a_manifest_lists_the_most_frequent_of_very_many_labels(
 ) -> None:
     monkeypatch.setattr(next_version, "MOST_LABELS", 2)
     rows: dict[str, Row] = {f"ex-{i}": (label, "ok", 1.0) for i, label in enumerate("aaabbc")}
-    assert next_version.seal_first(folders, table(rows), empty()).manifest.labels == {"a": 3, "b": 2}
+    first = next_version.seal_first(folders, table(rows), empty())
+    assert first.manifest.labels == {"a": 3, "b": 2}
+    counted = first.manifest.model_copy(update={"labels": {"a": 3, "b": 2, "c": 1}})  # as a run has counted them
+    same = next_version.seal_without(folders, first.manifest, first.lanes, table({}), counted)
+    assert same.manifest.labels == {"a": 3, "b": 2}
 
 
 def test_a_workspace_may_lie_below_a_folder_that_looks_like_a_partition(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from speciate.jobs import reconcile
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
@@ -32,8 +33,15 @@ def plan_now(spec: Work, workspace: Workspace) -> Plan:
     return Plan(payload={"planned": workspace.clock.now()})
 
 
+def plan_by_failures(spec: Work, workspace: Workspace) -> Plan:
+    """Resolves to how many jobs the catalog says failed by the time of the plan."""
+    (failed,) = workspace.database.read("SELECT count(*) FROM jobs WHERE state = 'failed'")
+    return Plan(payload={"failed": failed[0]})
+
+
 STUBBORN = Kind(name="stubborn", spec=Work, plan=plan, run=ENTRY, commit=commit_never)
 DATED = Kind(name="dated", spec=Work, plan=plan_now, run=ENTRY)
+COUNTING = Kind(name="counting", spec=Work, plan=plan_by_failures, run=ENTRY)
 LIMITED = Kind(
     name="limited", spec=Work, plan=plan, run=ENTRY,
     limits=Limits(queue_seconds=100, run_seconds=50, silence_seconds=20, grace_seconds=10),
@@ -80,7 +88,7 @@ def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]
     workspace = Workspace(
         fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000))
     )
-    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED]), executor=stage)
+    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED, COUNTING]), executor=stage)
     workspace.close()
 
 
@@ -325,6 +333,52 @@ def test_what_ends_and_what_starts_in_one_pass_is_one_commit(engine: Engine, sta
     assert [engine.get(each.id).state for each in (ends, lives, waits)] == [
         State.FAILED, State.RUNNING, State.STARTING,
     ]  # fmt: skip
+
+
+def test_an_end_is_committed_before_anything_is_planned_that_may_take_long(engine: Engine, stage: Stage) -> None:
+    ends, needed = running(engine, stage), engine.submit("inline", {})
+    follows = engine.submit("counting", {}, after=[needed.id])
+    stage.truth[ends.run_id] = Ended(Outcome(1, "user", "enough"))
+    engine.tick()
+    assert stage.specs[f"{follows.id}.1"]["payload"] == {"failed": 1}
+
+
+def test_an_end_is_committed_though_nothing_can_be_started(
+    engine: Engine, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, waits = running(engine, stage), engine.submit("work", {})
+    stage.truth[ends.run_id] = Ended(Outcome(1, "user", "enough"))
+
+    def no_room(*given: object) -> None:
+        raise OSError("the folders of runs cannot be measured")
+
+    monkeypatch.setattr(reconcile, "start_within_space", no_room)
+    with pytest.raises(OSError, match="cannot be measured"):
+        engine.tick()
+    assert (engine.get(ends.id).state, engine.get(waits.id).state) == (State.FAILED, State.QUEUED)
+
+
+def test_the_plan_of_a_job_that_is_not_due_is_not_read(
+    engine: Engine, stage: Stage, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = engine.submit("work", {})
+    for attempt in (1, 2):
+        clock.advance(100)
+        engine.tick()
+        stage.truth[f"{job.id}.{attempt}"] = Gone()
+        engine.tick()
+    assert engine.get(job.id).state is State.QUEUED
+    assert engine.get(job.id).not_before > clock.now()
+    read, asked = Database.read, list[str]()
+    monkeypatch.setattr(Database, "read", lambda self, sql, given=(): asked.append(sql) or read(self, sql, given))
+    for _ in range(5):
+        engine.submit("inline", {})
+        engine.tick()
+    assert not [sql for sql in asked if "job_plans" in sql]
+    clock.advance(100)
+    engine.tick()
+    assert [sql for sql in asked if "job_plans" in sql], "due, it is read and starts"
+    assert stage.submitted[-1] == f"{job.id}.3"
 
 
 def test_a_plan_that_cannot_be_read_fails_its_job_alone(engine: Engine, stage: Stage) -> None:

@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -172,3 +174,68 @@ def test_one_whose_daemon_died_before_it_looked_does_not_begin(tmp_path: Path) -
         listening = [f"{address}={listener.fileno()}"] * len(PROCESSES["plain"])
         program = [sys.executable, "-m", "speciate.jobs.zygote", str(tmp_path), "plain", "1", *listening]
         assert subprocess.run(program, check=False, timeout=60, pass_fds=[listener.fileno()]).returncode == 0
+
+
+def tell(message: bytes, descriptors: list[int]) -> tuple[executors._Asked, socket.socket]:
+    """One that a zygote was asked for, and what it was told of it."""
+    asked = executors._Asked()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    asked.add("job_a.1", ours)
+    socket.send_fds(theirs, [message], descriptors)
+    return asked, theirs
+
+
+@pytest.mark.parametrize("with_pidfd", [True, False])
+def test_a_supervisor_that_was_forked_has_not_ended_whether_or_not_its_pidfd_came(with_pidfd: bool) -> None:
+    """The kernel leaves it out where no more files may be open."""
+    asked, zygote = tell(b'{"pid": 7}', [0] if with_pidfd else [])
+    assert not asked.ended("job_a.1")
+    assert "job_a.1" in asked
+    zygote.send(b'{"status": 0}')
+    assert asked.ended("job_a.1")
+    assert "job_a.1" not in asked
+    zygote.close()
+
+
+def test_a_supervisor_whose_zygote_is_gone_has_ended() -> None:
+    asked, zygote = tell(b'{"pid": 7}', [])
+    zygote.close()
+    assert asked.ended("job_a.1")
+
+
+@pytest.mark.parametrize("lacking", ["files", "threads"])
+def test_an_engine_starts_where_there_is_no_room_to_listen_for_ends(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def fail(*given: object) -> NoReturn:
+        raise OSError(24, "Too many open files") if lacking == "files" else RuntimeError("can't start new thread")
+
+    asked, before = executors._Asked(), len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "pipe2") if lacking == "files" else (threading.Thread, "start")), fail)
+        asked.listen(lambda: None)
+    assert len(os.listdir("/proc/self/fd")) == before
+    asked.close()
+
+
+def test_who_asks_for_many_at_once_is_never_refused_and_all_their_ends_are_heard() -> None:
+    asked, heard, go_on = executors._Asked(), threading.Event(), threading.Event()
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+
+    def hold() -> None:
+        heard.set()
+        assert go_on.wait(30)
+
+    asked.listen(hold)
+    asked.add("job_a.1", pairs[0][0])
+    pairs[0][1].send(b'{"status": 0}')
+    assert heard.wait(30)  # it looks at no pipe until it may go on
+    for _ in range(70_000):
+        asked.add("job_b.1", pairs[1][0])
+    heard.clear()
+    go_on.set()
+    pairs[1][1].send(b'{"status": 0}')
+    assert heard.wait(30)
+    asked.close()
+    for pair in pairs:
+        pair[1].close()

@@ -144,6 +144,44 @@ def test_what_is_remembered_is_never_older_than_the_last_commit(workspace: Works
         assert (seen(), seen()) == (before + more, before + more)
 
 
+def test_what_is_remembered_is_little_however_long_its_rows_are(workspace: Workspace) -> None:
+    text = "SELECT repeat('y', 500) || i, [repeat('z', 500)] FROM range(?) t(i)"
+    with workspace.database.remembering():
+        for number in range(100, 300):
+            workspace.database.read(text, [number])
+        workspace.database.read(text, [5000])
+    kept = workspace.database._remembered.values()
+    assert len(kept) > 10
+    assert max(len(each.rows) for each in kept) < 1000
+    assert sum(len(repr(each.rows)) for each in kept) < 4_500_000
+
+
+def test_what_was_erased_is_in_no_memory(workspace: Workspace) -> None:
+    workspace.database.transact(lambda tx: tx.execute("INSERT INTO meta VALUES ('person', 'Ada')"))
+    with workspace.database.remembering():
+        workspace.database.read("SELECT value FROM meta WHERE key = 'person'")
+    assert "Ada" in repr(workspace.database._remembered)
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM meta WHERE key = 'person'"))
+    assert "Ada" not in repr(workspace.database._remembered)
+
+
+def test_what_was_read_before_a_commit_is_not_remembered_after_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Database._read
+
+    def slow(self: Database, sql: str, given: Sequence[object]) -> list[Row]:
+        found = read(self, sql, given)
+        workspace.database.transact(lambda tx: tx.event("a", "b"))
+        return found
+
+    count = "SELECT count(*) FROM events"
+    monkeypatch.setattr(Database, "_read", slow)
+    with workspace.database.remembering():
+        before = workspace.database.read(count)[0][0]
+        assert workspace.database.read(count)[0][0] == before + 1
+
+
 def test_a_reader_of_remembered_rows_can_do_with_them_what_it_likes(workspace: Workspace) -> None:
     with workspace.database.remembering():
         workspace.database.read("SELECT unnest([1, 2])").clear()

@@ -62,7 +62,7 @@ def seal_first(folders: Folders, rows: pa.Table, manifest: Manifest, hashing: in
     rows = _by_id(rows)
     part, total = _seal(folders, manifest, rows, hashing)
     manifest = manifest.model_copy(update={"hashing": hashing})
-    return SealedVersion(_complete_manifest(manifest, rows, (part,), total), total)
+    return SealedVersion(_complete_manifest(folders, manifest, rows, (part,), total), total)
 
 
 def seal_appended(
@@ -81,7 +81,7 @@ def seal_appended(
             "id": version_id(after),
             "parts": parts,
             "packs": tuple(dict.fromkeys((*parent.packs, *packs))),
-            "columns": parent.columns | user_columns(added),
+            "columns": _columns_of(folders, parts),
             "splits": _sum(parent.splits, count_values(added, "split")),
             "labels": {} if parent.numeric else _most_frequent(_sum(parent.labels, count_values(added, "label"))),
             "rows": parent.rows + added.num_rows,
@@ -95,7 +95,8 @@ def seal_changed(
 ) -> SealedVersion:
     """The version that holds exactly the rows `new`, which come from `parent` by any change; ids match the rows.
 
-    `manifest`: the parent's with other packs or roles. INVALID if no row is left.
+    `manifest`: the parent's with other packs or roles. INVALID if no row is left. A column of the parent goes with the
+    last part that has it, unless it is an input.
     """
     wanted = manifest or parent
     if not new.num_rows:
@@ -124,7 +125,11 @@ def seal_changed(
     parts = _parts_without(folders, parent, old, gone)
     if added.num_rows:
         parts = (*parts, _part(folders, parent, added))
-    return SealedVersion(_complete_manifest(wanted, new, _compact(folders, parent, parts), after), after)
+    manifest = _complete_manifest(folders, wanted, new, _compact(folders, parent, parts), after)
+    lost = user_columns(new).keys() - manifest.columns.keys()  # no row is left that has a value there
+    if lost - (parent.columns.keys() - {*wanted.inputs}):
+        return seal_first(folders, new, wanted, parent.hashing)
+    return SealedVersion(manifest, after)
 
 
 def seal_without(
@@ -136,20 +141,28 @@ def seal_without(
     """
     wanted = manifest or parent
     if not gone.num_rows:
-        return SealedVersion(wanted.model_copy(update={"version": 0}), total)
-    if gone.num_rows > _WORTH_A_PART * (parent.rows - gone.num_rows) or len(parent.labels) >= MOST_LABELS:
+        same = {"columns": _columns_of(folders, parent.parts), "splits": parent.splits, "labels": parent.labels}
+        return SealedVersion(wanted.model_copy(update={"version": 0, **same}), total)
+
+    def seal_rest() -> SealedVersion:
         rows = version_rows.read(folders, parent)
         return seal_changed(folders, parent, total, rows.filter(_not_in(rows["id"], gone["id"])), manifest)
+
+    if gone.num_rows > _WORTH_A_PART * (parent.rows - gone.num_rows) or len(parent.labels) >= MOST_LABELS:
+        return seal_rest()
     after = total - lanes(row_digests(gone), parent.hashing)
     old = version_rows.read_placed(folders, parent, ["id"])
     there = pc.invert(_not_in(old["id"], gone["id"]))
-    parts = _parts_without(folders, parent, old, np.asarray(there.combine_chunks()))
+    parts = _compact(folders, parent, _parts_without(folders, parent, old, np.asarray(there.combine_chunks())))
+    columns = _columns_of(folders, parts)
+    if (parent.columns.keys() - columns.keys()) & {*wanted.inputs}:
+        return seal_rest()
     manifest = wanted.model_copy(
         update={
             "version": 0,
             "id": version_id(after),
-            "parts": _compact(folders, parent, parts),
-            "columns": parent.columns,
+            "parts": parts,
+            "columns": columns,
             "splits": _difference(parent.splits, count_values(gone, "split")),
             "labels": _difference(parent.labels, {} if wanted.numeric else count_values(gone, "label")),
             "rows": parent.rows - gone.num_rows,
@@ -171,18 +184,27 @@ def count_values(table: pa.Table, column: str) -> dict[str, int]:
 
 def user_columns(table: pa.Table) -> dict[str, str]:
     """Name -> type of the columns that are the user's."""
-    return {
-        field.name: type_name(field.type) for field in table.schema if field.name not in (*FIXED, *HIDDEN, PART, PLACE)
-    }
+    return _users(table.schema)
 
 
-def _complete_manifest(manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], total: Lanes) -> Manifest:
+def _users(schema: pa.Schema) -> dict[str, str]:
+    return {field.name: type_name(field.type) for field in schema if field.name not in (*FIXED, *HIDDEN, PART, PLACE)}
+
+
+def _columns_of(folders: Folders, parts: tuple[Part, ...]) -> dict[str, str]:
+    """Name -> type of the user's columns, as they are read."""
+    return _users(version_rows.schema(folders, parts))
+
+
+def _complete_manifest(
+    folders: Folders, manifest: Manifest, rows: pa.Table, parts: tuple[Part, ...], total: Lanes
+) -> Manifest:
     """`manifest` with all fields that follow from the rows."""
     follows: Mapping[str, object] = {
         "version": 0,
         "id": version_id(total),
         "parts": parts,
-        "columns": user_columns(rows),
+        "columns": _columns_of(folders, parts),
         "splits": count_values(rows, "split"),
         "labels": {} if manifest.numeric else _most_frequent(count_values(rows, "label")),
         "rows": rows.num_rows,

@@ -73,6 +73,12 @@ def stored_columns(folders: Folders, manifest: Manifest) -> set[str]:
     return {name for part in manifest.parts for name in pq.read_schema(folders.root / part.file).names}
 
 
+def schema(folders: Folders, parts: Sequence[Part]) -> pa.Schema:
+    """The columns and types that the rows of these parts have when they are read together, by the footers."""
+    each = [pq.read_schema(folders.root / part.file).remove_metadata() for part in parts]
+    return pa.unify_schemas(each, promote_options="permissive")
+
+
 def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str]) -> int:
     """How much these columns take in all parts before compression, by their footers: a lower bound in memory."""
     _check_there(folders, manifest)

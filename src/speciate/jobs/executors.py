@@ -6,6 +6,7 @@ launch may be repeated; `Unreachable` is not `Gone`: a lost network must never s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -225,14 +226,30 @@ class _Asked:
         with self._lock:
             self._connections[run] = connection
             if self._wake:
-                os.write(self._wake[1], b"x")
+                with contextlib.suppress(BlockingIOError):  # it is full, so it wakes anyhow
+                    os.write(self._wake[1], b"x")
 
     def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard`, in a thread of its own, as soon as one of them has ended. Who does not is a little later."""
-        if sys.platform == "linux":
-            self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            self._thread = threading.Thread(target=self._listen, args=(heard, self._wake[0]), name="ends", daemon=True)
-            self._thread.start()
+        """Call `heard`, in a thread of its own, as soon as one of them has ended. Who does not, or has no room for
+        that, is a little later."""
+        if sys.platform != "linux":
+            return
+        try:
+            wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            _log.warning("ends are not listened for: %s", error)
+            return
+        thread = threading.Thread(target=self._listen, args=(heard, wake[0]), name="ends", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("ends are not listened for: %s", error)
+            for number in wake:
+                os.close(number)
+        else:
+            with self._lock:
+                self._wake, self._thread = wake, thread
+                os.write(wake[1], b"x")  # some may have been added since
 
     def _listen(self, heard: Callable[[], None], woken: int) -> None:
         while True:
@@ -246,7 +263,7 @@ class _Asked:
                 if number != woken:
                     if self.ended(watched[number]):
                         heard()
-                elif b"." in os.read(woken, 4096):
+                elif not os.read(woken, 4096):
                     return
 
     def ended(self, run: str) -> bool:
@@ -255,20 +272,21 @@ class _Asked:
             while (connection := self._connections.get(run)) is not None:
                 if (message := warm.receive(connection, 0.0)) is None:
                     return False
-                if "watch" in message:  # it has been forked
+                if "watch" in message:
                     os.close(message["watch"])
+                if message and "status" not in message:  # it has been forked; its pidfd lacks where we had no room
                     continue
                 del self._connections[run]
                 connection.close()
         return True
 
     def close(self) -> None:
-        if self._wake and self._thread:
-            os.write(self._wake[1], b".")
+        with self._lock:
+            wake, self._wake = self._wake, None
+        if wake and self._thread:
+            os.close(wake[1])  # its reader ends then
             self._thread.join()
-            for number in self._wake:
-                os.close(number)
-            self._wake = None
+            os.close(wake[0])
         with self._lock:
             for connection in self._connections.values():
                 connection.close()

@@ -121,6 +121,7 @@ class Reconciler:
         known = {job.id for job in jobs}
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
         self._bytes = {name: count for name, count in self._bytes.items() if name in known}
+        self._texts = {name: text for name, text in self._texts.items() if name in known}
         self._stored &= known
         live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
         room = self._workspace.room.look()
@@ -128,20 +129,31 @@ class Reconciler:
         if room.low:
             live = [self._hold(job, room) for job in live]
         steps = list[_Step]()  # what ends, lives and starts in one pass is committed together
-        for job in live:
-            self._guard(job, lambda job=job: self._observe(job, steps))  # type: ignore[misc]
-        ended = {step.job.id for step in steps if step.ends}
-        live = [job for job in live if job.id not in ended]  # their room is free
-        queued = [job for job in jobs if job.state is State.QUEUED]
-        for job in jobs:
-            if job.state in {State.QUEUED, State.WAITING}:
-                self._check_queue_limit(job)
-        if not self.draining:
-            steps += self._start(queued, live, room, now)
-        sent = self._workspace.database.submit_all(self._store.tell, [step.event for step in steps])
-        for step, answer in zip(steps, sent, strict=True):
-            self._guard(step.job, lambda step=step, answer=answer: step.then(answer))  # type: ignore[misc]
+        try:
+            for job in live:
+                self._guard(job, lambda job=job: self._observe(job, steps))  # type: ignore[misc]
+            ended = {step.job.id for step in steps if step.ends}
+            live = [job for job in live if job.id not in ended]  # their room is free
+            queued = [job for job in jobs if job.state is State.QUEUED]
+            for job in jobs:
+                if job.state in {State.QUEUED, State.WAITING}:
+                    self._check_queue_limit(job)
+            if not self.draining:
+                due = [job for job in queued if is_due(job, now)]
+                self._read_plans(due)
+                if any(job.id not in self._plans and self._texts[job.id] is None for job in due):
+                    self._submit(steps)  # a plan may take long
+                steps += self._start(due, live, room, now)
+        finally:
+            self._submit(steps)
         return len(live) + len(queued) - len(self._held)
+
+    def _submit(self, steps: list[_Step]) -> None:
+        """Commits these together, and empties the list."""
+        now, steps[:] = list(steps), []
+        sent = self._workspace.database.submit_all(self._store.tell, [step.event for step in now])
+        for step, answer in zip(now, sent, strict=True):
+            self._guard(step.job, lambda step=step, answer=answer: step.then(answer))  # type: ignore[misc]
 
     def _active(self) -> list[Job]:
         """Asked of the catalog only once something was committed: a pass comes dozens of times a second, on the cores
@@ -422,11 +434,11 @@ class Reconciler:
         if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
             self._tell(job, Overdue("queue", limit))
 
-    def _start(self, queued: list[Job], live: list[Job], room: DiskSpace, now: float) -> list[_Step]:
+    def _start(self, due: list[Job], live: list[Job], room: DiskSpace, now: float) -> list[_Step]:
+        """`due`: queued jobs whose pause is over, whose stored plans were read."""
         planned, held = list[Job](), dict[str, str]()
-        self._read_plans(queued)
-        for job in queued:
-            if is_due(job, now) and (plan := self._plan(job)) is not None:
+        for job in due:
+            if (plan := self._plan(job)) is not None:
                 if job.resources != plan.resources:  # what it asks is known now
                     job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901
                 place = plan.resources.place
@@ -492,12 +504,12 @@ class Reconciler:
             start.append(job)
         return start, held
 
-    def _read_plans(self, queued: Sequence[Job]) -> None:
-        """Those that were resolved at the call, in one statement."""
-        missing = [job.id for job in queued if job.id not in self._plans]
+    def _read_plans(self, jobs: Sequence[Job]) -> None:
+        """Those that were resolved at the call and are not known yet, in one statement."""
+        missing = [job.id for job in jobs if job.id not in self._plans and job.id not in self._texts]
         if missing:
             found = stored_plans(self._workspace.database, missing)
-            self._texts = {name: found.get(name) for name in missing}
+            self._texts |= {name: found.get(name) for name in missing}
             self._stored |= found.keys()
 
     def _plan(self, job: Job) -> Plan | None:

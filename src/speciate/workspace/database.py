@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _BATCH = 512
-_MOST_REMEMBERED, _MOST_ROWS_REMEMBERED = 256, 2_000
+_MOST_REMEMBERED, _MOST_CHARACTERS_REMEMBERED = 256, 4_000_000
 _log = logging.getLogger(__name__)
 _INSERT_EVENTS = """
 INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
@@ -78,6 +78,16 @@ class _Call(NamedTuple):
     future: Future[Any]
 
 
+class _Remembered(NamedTuple):
+    rows: list[Row]
+    characters: int
+    """About as many as the rows and their question take."""
+
+
+def _characters(row: Row) -> int:
+    return sum(len(cell if isinstance(cell, str | bytes) else repr(cell)) for cell in row)
+
+
 def _call_each(tx: Transaction, functions: list[Callable[[Transaction], Any]]) -> list[Any]:
     return [function(tx) for function in functions]
 
@@ -94,8 +104,8 @@ class Database:
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
         self._seq: int = self._connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchall()[0][0]
         self._commits = 0
-        self._remembering, self._remembered_at = threading.Lock(), 0
-        self._remembered: dict[tuple[str, str], list[Row]] = {}
+        self._remembering = threading.Lock()
+        self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._gate = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._write_loop, name="catalog-writer", daemon=True)
@@ -121,18 +131,20 @@ class Database:
     def _recall(self, sql: str, parameters: Sequence[object]) -> list[Row]:
         commits, key = self._commits, (sql, repr(parameters))  # the number before it is read, as `commits` says
         with self._remembering:
-            if self._remembered_at != commits:
-                self._remembered_at, self._remembered = commits, {}
-            known = self._remembered
-            rows = known.get(key)
-        if rows is None:
+            known = self._remembered.get(key)
+        if known is None:
             rows = self._read(sql, parameters)
+            known = _Remembered(rows, sum(map(len, key)) + sum(map(_characters, rows)))
             with self._remembering:
-                if len(known) >= _MOST_REMEMBERED:
-                    del known[next(iter(known))]
-                if len(rows) <= _MOST_ROWS_REMEMBERED:
-                    known[key] = rows
-        return list(rows)
+                if self._commits == commits and known.characters <= _MOST_CHARACTERS_REMEMBERED // 4:
+                    self._remember(key, known)
+        return list(known.rows)
+
+    def _remember(self, key: tuple[str, str], rows: _Remembered) -> None:
+        self._remembered[key] = rows
+        total = sum(each.characters for each in self._remembered.values())
+        while total > _MOST_CHARACTERS_REMEMBERED or len(self._remembered) > _MOST_REMEMBERED:
+            total -= self._remembered.pop(next(iter(self._remembered))).characters
 
     def _read(self, sql: str, parameters: Sequence[object]) -> list[Row]:
         cursor = getattr(self._local, "cursor", None)
@@ -294,7 +306,9 @@ class Database:
                 cursor.execute("ROLLBACK")
             raise
         self._seq += len(events)
-        self._commits += 1
+        with self._remembering:
+            self._commits += 1
+            self._remembered.clear()  # at once: what was erased is in no memory
         return [answers[i] for i in range(len(calls))], events
 
 
