@@ -143,7 +143,8 @@ class _Sight(nn.Module):
                 setattr(parent, name, nn.GroupNorm(norm.num_features // 16, norm.num_features))
         size = config.crop_shape or config.resize_shape or next(iter(config.cameras.values()))[1:]
         places = config.spatial_softmax_num_keypoints
-        self.pool = _SpatialSoftmax(whole.fc.in_features, *(-(-side // _SHRINKS) for side in size), places)
+        height, breadth = (math.ceil(side / _SHRINKS) for side in size)
+        self.pool = _SpatialSoftmax(whole.fc.in_features, height, breadth, places)
         self.out = nn.Linear(2 * places, 2 * places)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -179,7 +180,10 @@ class _SpatialSoftmax(nn.Module):
     def __init__(self, channels: int, height: int, breadth: int, places: int) -> None:
         super().__init__()
         self.nets = nn.Conv2d(channels, places, kernel_size=1)
-        rows, columns = (torch.linspace(-1.0, 1.0, count, dtype=torch.float64) for count in (height, breadth))
+        device = self.nets.weight.device  # told, as transformers takes linspace out of torch's default device
+        rows, columns = (
+            torch.linspace(-1.0, 1.0, count, dtype=torch.float64, device=device) for count in (height, breadth)
+        )
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         self.register_buffer("pos_grid", torch.stack([x.flatten(), y.flatten()], 1).float())
 

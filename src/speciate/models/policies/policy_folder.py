@@ -284,10 +284,11 @@ def _scales(folder: Path, config: PolicyConfig, name: str, kind: str, settings: 
         raise _unscaled(folder, f"{name} has the step {kind!r}, which is not known here")
     if settings.get("eps", _SMALL) != _SMALL or settings.get("normalize_observation_keys") is not None:
         raise _unscaled(folder, f"{name} scales by settings that are not known here")
-    told, features = settings.get("norm_map"), config.output_features.values()
-    if kind == _OWN_STEPS[PROCESSORS[0]]:
-        features = [*config.input_features.values(), *features]
-    for each in {each.type for each in features} if told is not None else ():
+    told = settings.get("norm_map")
+    own = config.input_features if kind == _OWN_STEPS[PROCESSORS[0]] else {}
+    for each in {feature.type for feature in (*own.values(), *config.output_features.values())}:
+        if told is None:
+            continue
         ways = told.get(each, "IDENTITY"), config.normalization_mapping.get(each, "IDENTITY")
         if ways[0] != ways[1]:
             raise _unscaled(folder, f"{name} scales {each} by {ways[0]!r} and config.json by {ways[1]!r}")
