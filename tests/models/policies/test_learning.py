@@ -66,6 +66,7 @@ def test_a_plan_is_padded_beyond_the_episode_and_says_so() -> None:
     made = plans_of(examples, targets, found)
     assert len(made) == (6 - 3) + (7 - 3) + (8 - 3)  # LeRobot leaves the last steps out, too
     assert {len(each.target[BEYOND]) for each in made} == {8}
+    assert sum(values.nbytes for each in made for values in each.target.values()) == len(made) * 8 * 3 * 8  # no lists
 
 
 def begin_config(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -55,9 +55,10 @@ class Act(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def plan(self, seen: Batch, noise: Tensor) -> Tensor:
-        """Scaled features (N, 1, ...) -> scaled actions (N, chunk, A). `noise` is not used: it draws nothing."""
-        style = torch.zeros(len(noise), self.config.latent_dim, device=noise.device)
+    def plan(self, seen: Batch, draw: Callable[[], Tensor]) -> Tensor:
+        """Scaled features (N, 1, ...) -> scaled actions (N, chunk, A). `draw` is not called."""
+        first = next(iter(seen.values()))
+        style = torch.zeros(len(first), self.config.latent_dim, device=first.device)
         return self._decode(seen, style)
 
     def loss(self, seen: Batch, actions: Tensor, beyond: Tensor) -> Tensor:

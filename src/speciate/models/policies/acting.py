@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import shutil
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,6 +39,8 @@ _NETWORKS = {
 """Kind -> how its weights' names begin, and its network."""
 _AT_ONCE, _KEPT = 64, 4096
 """Plans that are made together, and plans that are kept."""
+_MOST_NUMBERS = 2**26
+"""Numbers of plans that are kept, and of what is read and planned together: larger ones are fewer."""
 Seen = dict[str, npt.NDArray[Any]]
 """Feature -> (T, ...): numbers, or images as uint8 (T, h, w, 3)."""
 
@@ -88,18 +91,23 @@ class Policy:
         if not keep:
             self._plans.clear()
         keys = {plan: self.plan_key(episodes[plan.episode], plan.row) for plans in wanted for plan in plans}
+        for key in self._plans.keys() & set(keys.values()):
+            self._plans.move_to_end(key)
         missing = {key: plan for plan, key in keys.items() if key not in self._plans}
         made = dict[bytes, npt.NDArray[np.float32]]()
         todo = list(missing.items())
-        for start in range(0, len(todo), _AT_ONCE):
-            some = todo[start : start + _AT_ONCE]
+        for start in range(0, len(todo), at_once := self._at_once()):
+            some = todo[start : start + at_once]
             windows = [self.window(episodes[plan.episode], plan.row) for _, plan in some]
             planned = self.plan(windows, [int.from_bytes(key[:8], "little") for key, _ in some])
             made.update(zip((key for key, _ in some), planned, strict=True))
         found = [self._follow(seen, plans, keys, made) for seen, plans in zip(episodes, wanted, strict=True)]
         if keep:
+            self._refuse_no_numbers(made.values())
             self._plans.update(made)
-            while len(self._plans) > _KEPT:
+            size = self.config.planned * self.config.actions
+            most = min(max(_KEPT, len(episodes) * self.config.planned), max(1, _MOST_NUMBERS // size))
+            while len(self._plans) > most:
                 self._plans.popitem(last=False)
         return found
 
@@ -108,13 +116,16 @@ class Policy:
         import torch
 
         device = next(self.module.parameters()).device
-        steps = len(self.network.schedule.steps) if self.config.type == "diffusion" else 0
-        shape = (steps + 1, self.config.planned, self.config.actions)
-        noise = np.stack([np.random.default_rng(seed).standard_normal(shape, np.float32) for seed in seeds])
+        drawing = [np.random.default_rng(seed) for seed in seeds]
+        shape = self.config.planned, self.config.actions
+
+        def draw() -> torch.Tensor:
+            return torch.from_numpy(np.stack([each.standard_normal(shape, np.float32) for each in drawing])).to(device)
+
         with torch.inference_mode():
-            made = self.network.plan(self.scaled(windows), torch.from_numpy(noise).to(device))
+            made = self.network.plan(self.scaled(windows), draw)
             made = self.unscaled(made.float()).cpu().numpy()
-        return list(made[:, -self.config.horizon_start :])
+        return [each[-self.config.horizon_start :].copy() for each in made]  # a view would keep the whole batch
 
     def loss(
         self, windows: Sequence[Seen], actions: npt.NDArray[np.float32], beyond: npt.NDArray[np.bool_]
@@ -161,16 +172,21 @@ class Policy:
         save_file(weights, folder / policy_folder.WEIGHTS, {"format": "pt"})
         shutil.copyfile(self._folder / "config.json", folder / "config.json")
         for path in sorted(self._folder.glob("policy_*")):
-            shutil.copyfile(path, folder / path.name)
+            if path.is_file() and not path.is_symlink():
+                shutil.copyfile(path, folder / path.name, follow_symlinks=False)
         if not any((folder / name).is_file() for name in policy_folder.PROCESSORS):
             _save_processors(folder, self.config, self._statistics)
 
     def looks(self, seen: Seen) -> list[int]:
-        """Rows at which it looks and plans."""
+        """Rows at which it looks and plans. The first row is one, unless it is there for a later look alone: in what
+        `first_shown` names."""
         rows, first = len(next(iter(seen.values()))), int(seen["first"][0])
         if self.config.averaged is not None:
             return list(range(rows))
-        return [row for row in range(rows) if row == 0 or (first + row) % self.config.n_action_steps == 0]
+        found = [row for row in range(rows) if (first + row) % self.config.n_action_steps == 0]
+        if found and first == self.config.first_shown(first + rows - 1):
+            return found
+        return sorted({0, *found}) if rows else []
 
     def window(self, seen: Seen, row: int) -> Seen:
         """The rows that it looks at: the present one and those before, the first again where there are fewer."""
@@ -183,6 +199,20 @@ class Policy:
         for name, each in self.window(seen, row).items():
             found.update(name.encode() + np.ascontiguousarray(each).tobytes())
         return found.digest()
+
+    def _at_once(self) -> int:
+        """Plans that are made together: fewer of large images or long plans."""
+        read = self.config.n_obs_steps * sum(math.prod(shape) for shape in self.config.cameras.values())
+        return max(1, min(_AT_ONCE, _MOST_NUMBERS // (read + self.config.planned * self.config.actions)))
+
+    def _refuse_no_numbers(self, plans: Iterable[npt.NDArray[np.float32]]) -> None:
+        if not all(np.isfinite(each).all() for each in plans):
+            raise SpeciateError(
+                Code.INVALID,
+                f"The policy in {self._folder.name!r} gives actions that are no numbers: its weights or its statistics "
+                "are broken.",
+                "Use another policy, or train this one anew with a smaller learning_rate.",
+            )
 
     def _follow(
         self,
@@ -199,6 +229,8 @@ class Policy:
                 assert plan is not None
                 part = plan[: min(self.config.n_action_steps, rows - row)]
                 actions[row : row + len(part)] = part
+            for row, _ in steps[:1]:
+                actions[:row] = actions[row]  # what was shown for the look alone
             return actions
         for row in range(rows):  # the oldest plan weighs most where the coefficient is above 0
             told = [plan[row - began] for began, plan in steps if plan is not None and 0 <= row - began < len(plan)]
@@ -232,7 +264,9 @@ def load_policy(folder: Path, config: ActConfig | DiffusionConfig, threads: int 
         with torch.device("meta"):  # shapes alone, before memory is taken for what a config says
             shapes = torch.nn.ModuleDict({prefix: build(config)})
         found = load((folder / policy_folder.WEIGHTS).read_bytes())
-    except (OSError, ValueError, RuntimeError, AssertionError, TypeError, KeyError, SafetensorError) as error:
+    except (
+        OSError, ValueError, RuntimeError, AssertionError, TypeError, KeyError, MemoryError, SafetensorError,
+    ) as error:  # fmt: skip
         raise SpeciateError(
             Code.INVALID,
             f"The policy in {folder.name!r} cannot be loaded: {type(error).__name__} in its weights or config.",
@@ -243,7 +277,7 @@ def load_policy(folder: Path, config: ActConfig | DiffusionConfig, threads: int 
     _refuse_unmatched(folder, {key: tuple(each.shape) for key, each in weights.items()}, shapes)
     module = torch.nn.ModuleDict({prefix: build(config)})
     module.load_state_dict({key: torch.from_numpy(np.asarray(each, np.float32)) for key, each in weights.items()})
-    statistics = policy_folder.read_statistics(folder) or statistics
+    statistics = policy_folder.read_statistics(folder, config) or statistics
     module.config = config  # type: ignore[assignment]  # as networks of transformers have theirs
     return Policy(folder, config, module.eval(), statistics)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from speciate.models.policies.policy_folder import STATE, DiffusionConfig
 
 Batch = Mapping[str, Tensor]
 _LARGEST_BETA, _LEAST_VARIANCE = 0.999, 1e-20
+_SHRINKS = 32
+"""Pixels of an image, along a side, for each place in the last map of a residual network."""
 
 
 class Diffusion(nn.Module):
@@ -40,13 +42,13 @@ class Diffusion(nn.Module):
         self.unet = _UNet(config, width * config.n_obs_steps)
         self.schedule = Schedule(config)
 
-    def plan(self, seen: Batch, noise: Tensor) -> Tensor:
-        """Scaled features (N, n_obs_steps, ...) -> scaled actions (N, horizon, A). `noise`: (N, steps + 1, horizon, A)
-        normal numbers: where it begins, and what each step draws."""
-        condition, sample = self._condition(seen), noise[:, 0]
-        for number, step in enumerate(self.schedule.steps):
+    def plan(self, seen: Batch, draw: Callable[[], Tensor]) -> Tensor:
+        """Scaled features (N, n_obs_steps, ...) -> scaled actions (N, horizon, A). `draw`: the next (N, horizon, A)
+        normal numbers, for where it begins and then for each step that draws any."""
+        condition, sample = self._condition(seen), draw()
+        for step in self.schedule.steps:
             steps = torch.full((len(sample),), step, dtype=torch.long, device=sample.device)
-            sample = self.schedule.back(self.unet(sample, steps, condition), step, sample, noise[:, number + 1])
+            sample = self.schedule.back(self.unet(sample, steps, condition), step, sample, draw)
         return sample
 
     def loss(self, seen: Batch, actions: Tensor, beyond: Tensor) -> Tensor:
@@ -104,7 +106,7 @@ class Schedule:
         kept = self._kept.to(clean.device)[steps].reshape(-1, 1, 1)
         return kept.sqrt() * clean + (1 - kept).sqrt() * noise
 
-    def back(self, told: Tensor, step: int, sample: Tensor, noise: Tensor) -> Tensor:
+    def back(self, told: Tensor, step: int, sample: Tensor, draw: Callable[[], Tensor]) -> Tensor:
         """One step, given what the network told of the sample."""
         config, kept = self._config, self._kept
         now, before = kept[step], kept[step - self._stride] if step >= self._stride else torch.tensor(1.0)
@@ -123,7 +125,7 @@ class Schedule:
         if step == 0:
             return mean
         variance = ((1 - before) / (1 - now) * (1 - ratio)).clamp(min=_LEAST_VARIANCE)
-        return mean + variance.sqrt() * noise
+        return mean + variance.sqrt() * draw()
 
 
 class _Sight(nn.Module):
@@ -140,11 +142,9 @@ class _Sight(nn.Module):
             for parent, name, norm in list(_batch_norms(self.backbone)):
                 setattr(parent, name, nn.GroupNorm(norm.num_features // 16, norm.num_features))
         size = config.crop_shape or config.resize_shape or next(iter(config.cameras.values()))[1:]
-        with torch.no_grad():
-            maps = self.backbone.eval()(torch.zeros(1, 3, *size)).shape[1:]
-        self.backbone.train()
         places = config.spatial_softmax_num_keypoints
-        self.pool = _SpatialSoftmax(tuple(maps), places)
+        height, breadth = (math.ceil(side / _SHRINKS) for side in size)
+        self.pool = _SpatialSoftmax(whole.fc.in_features, height, breadth, places)
         self.out = nn.Linear(2 * places, 2 * places)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -177,13 +177,15 @@ def _batch_norms(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.BatchNo
 
 
 class _SpatialSoftmax(nn.Module):
-    def __init__(self, maps: tuple[int, ...], places: int) -> None:
+    def __init__(self, channels: int, height: int, breadth: int, places: int) -> None:
         super().__init__()
-        channels, height, breadth = maps
         self.nets = nn.Conv2d(channels, places, kernel_size=1)
-        x, y = np.meshgrid(np.linspace(-1.0, 1.0, breadth), np.linspace(-1.0, 1.0, height))
-        grid = np.stack([x.reshape(-1), y.reshape(-1)], axis=1)
-        self.register_buffer("pos_grid", torch.from_numpy(grid).float())
+        device = self.nets.weight.device  # told, as transformers takes linspace out of torch's default device
+        rows, columns = (
+            torch.linspace(-1.0, 1.0, count, dtype=torch.float64, device=device) for count in (height, breadth)
+        )
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        self.register_buffer("pos_grid", torch.stack([x.flatten(), y.flatten()], 1).float())
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, places, 2)"""

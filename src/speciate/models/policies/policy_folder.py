@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
@@ -31,11 +31,30 @@ _SCALES: Mapping[str, tuple[str, str]] = {
 _BUFFERS = ("normalize_inputs.buffer_", "normalize_targets.buffer_", "unnormalize_outputs.buffer_")
 """Beginnings of the names of statistics among the weights."""
 _SMALL = 1e-8
+_OWN_STEPS = {PROCESSORS[0]: "normalizer_processor", PROCESSORS[1]: "unnormalizer_processor"}
+"""Steps of the processors that scale."""
+_OTHER_STEPS = frozenset({"rename_observations_processor", "to_batch_processor", "device_processor"})
+"""Steps that change no number: names are of the config, batches and devices are made here."""
+_MOST_DRAWN = 2**24
+"""Numbers that are drawn for a plan, over all steps."""
 _LONGEST_SIDE, _WIDEST = 2048, 16_384
 Layers = Annotated[int, Field(ge=1, le=64)]
 Width = Annotated[int, Field(ge=1, le=_WIDEST)]
 Steps = Annotated[int, Field(ge=1, le=10_000)]
+Side = Annotated[int, Field(ge=1, le=_LONGEST_SIDE)]
 """Bounds beyond every policy that was published: a config is a stranger's, and networks are built by it."""
+
+
+def _refuse_even(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError("an even kernel changes the length of a plan")
+    return kernel
+
+
+def _refuse_odd(width: int) -> int:
+    if width % 2:
+        raise ValueError("half of the numbers are sines, half are cosines")
+    return width
 
 
 class Feature(BaseModel):
@@ -47,7 +66,7 @@ class Feature(BaseModel):
 class PolicyConfig(BaseModel):
     """Defaults are LeRobot's."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
     input_features: dict[str, Feature]
     output_features: dict[str, Feature]
     normalization_mapping: dict[str, str]
@@ -131,27 +150,38 @@ class DiffusionConfig(PolicyConfig):
     horizon: Steps = 16
     n_action_steps: Steps = 8
     drop_n_last_frames: Annotated[int, Field(ge=0, le=10_000)] = 7
-    resize_shape: tuple[int, int] | None = None
-    crop_shape: tuple[int, int] | None = None
+    resize_shape: tuple[Side, Side] | None = None
+    crop_shape: tuple[Side, Side] | None = None
     crop_is_random: bool = True
     use_group_norm: bool = True
     spatial_softmax_num_keypoints: Width = 32
     use_separate_rgb_encoder_per_camera: bool = False
     down_dims: Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)] = (512, 1024, 2048)
-    kernel_size: Layers = 5
+    kernel_size: Annotated[Layers, AfterValidator(_refuse_even)] = 5
     n_groups: Width = 8
-    diffusion_step_embed_dim: Annotated[int, Field(ge=4, le=_WIDEST)] = 128
+    diffusion_step_embed_dim: Annotated[int, Field(ge=4, le=_WIDEST), AfterValidator(_refuse_odd)] = 128
     use_film_scale_modulation: bool = True
     noise_scheduler_type: Literal["DDPM", "DDIM"] = "DDPM"
     num_train_timesteps: Steps = 100
     beta_schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 0.0001
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     prediction_type: Literal["epsilon", "sample"] = "epsilon"
     clip_sample: bool = True
-    clip_sample_range: float = 1.0
+    clip_sample_range: Annotated[float, Field(gt=0)] = 1.0
     num_inference_steps: Steps | None = None
     do_mask_loss_for_padding: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> DiffusionConfig:
+        if self.beta_start > self.beta_end:
+            raise ValueError("noise grows from step to step")
+        sizes = [self.resize_shape] if self.resize_shape else [shape[1:] for shape in self.cameras.values()]
+        if self.crop_shape and any(
+            cut > side for size in sizes for cut, side in zip(self.crop_shape, size, strict=False)
+        ):
+            raise ValueError("a crop is larger than its image")
+        return self
 
     @property
     def horizon_start(self) -> int:
@@ -177,9 +207,13 @@ def read_policy(config: Mapping[str, Any]) -> ActConfig | DiffusionConfig | None
     features = (*found.input_features.values(), *found.output_features.values())
     shaped = all(each.shape and all(0 < size <= _LONGEST_SIDE for size in each.shape) for each in features)
     known = all(each.type in ("STATE", "ENV", "VISUAL") for each in found.input_features.values())
+    flat = all(len(each.shape) == 1 for each in features if each.type != "VISUAL")
     images = all(len(shape) == 3 and shape[0] == 3 for shape in found.cameras.values())
     counts = 1 <= found.n_action_steps <= found.planned + found.horizon_start and found.n_obs_steps >= 1
-    return found if shaped and known and images and counts and ACTION in found.output_features else None
+    if not (shaped and known and flat and images and counts and ACTION in found.output_features):
+        return None
+    steps = (found.num_inference_steps or found.num_train_timesteps) if isinstance(found, DiffusionConfig) else 0
+    return found if (steps + 1) * found.planned * found.actions <= _MOST_DRAWN else None
 
 
 def camera_name(feature: str) -> str:
@@ -204,24 +238,61 @@ def split_statistics(
     return left, found
 
 
-def read_statistics(folder: Path) -> Statistics:
-    """From the state files that the processors name; empty where there are none."""
-    from safetensors.numpy import load
-
+def read_statistics(folder: Path, config: PolicyConfig) -> Statistics:
+    """From the state files that the processors name; empty where there are none. Raises INVALID for processors that
+    cannot be read, that scale otherwise than the config says, or that do more than scale."""
     found = Statistics()
     for name in PROCESSORS:
+        if not (folder / name).is_file():
+            continue
         try:
             steps = foreign_files.read_json(folder / name)["steps"]
-            states = [str(step["state_file"]) for step in steps if "state_file" in step]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+            kinds = [(str(step["registry_name"]), step.get("config") or {}, step.get("state_file")) for step in steps]
+            states = [state for kind, settings, state in kinds if _scales(folder, config, name, kind, settings)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _unscaled(folder, f"{name} cannot be read") from error
+        if len(states) > 1:
+            raise _unscaled(folder, f"{name} scales {len(states)} times")
         for state in states:
-            if Path(state).name != state or not (folder / state).is_file():
-                raise _unscaled(folder, f"{name} names a file that is not there")
-            for key, values in load((folder / state).read_bytes()).items():
+            for key, values in _read_state(folder, name, state).items() if state is not None else ():
                 feature, _, statistic = key.rpartition(".")
-                found.setdefault(feature, {})[statistic] = np.asarray(values, np.float32)
+                known = found.setdefault(feature, {})
+                if statistic in known and not np.array_equal(known[statistic], values):
+                    raise _unscaled(folder, f"its processors have different statistics of {feature}")
+                known[statistic] = values
     return found
+
+
+def _read_state(folder: Path, name: str, state: Any) -> dict[str, npt.NDArray[np.float32]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not isinstance(state, str) or Path(state).name != state or not (folder / state).is_file():
+        raise _unscaled(folder, f"{name} names a file that is not there")
+    try:
+        found = load((folder / state).read_bytes())
+        return {key: np.asarray(values, np.float32) for key, values in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, SafetensorError) as error:
+        raise _unscaled(folder, f"{state} cannot be read") from error
+
+
+def _scales(folder: Path, config: PolicyConfig, name: str, kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a step is the one that scales."""
+    if kind in _OTHER_STEPS and not settings.get("rename_map"):
+        return False
+    if kind != _OWN_STEPS[name]:
+        raise _unscaled(folder, f"{name} has the step {kind!r}, which is not known here")
+    if settings.get("eps", _SMALL) != _SMALL or settings.get("normalize_observation_keys") is not None:
+        raise _unscaled(folder, f"{name} scales by settings that are not known here")
+    told = settings.get("norm_map")
+    own = config.input_features if kind == _OWN_STEPS[PROCESSORS[0]] else {}
+    for each in {feature.type for feature in (*own.values(), *config.output_features.values())}:
+        if told is None:
+            continue
+        ways = told.get(each, "IDENTITY"), config.normalization_mapping.get(each, "IDENTITY")
+        if ways[0] != ways[1]:
+            raise _unscaled(folder, f"{name} scales {each} by {ways[0]!r} and config.json by {ways[1]!r}")
+    return True
 
 
 class Scaling:
@@ -232,7 +303,8 @@ class Scaling:
 
 
 def scalings(folder: Path, config: PolicyConfig, statistics: Statistics) -> dict[str, Scaling]:
-    """For each feature. Raises INVALID, with its name, for one that is scaled by statistics which are nowhere."""
+    """For each feature. Raises INVALID, with its name, for one that is scaled by statistics which are nowhere
+    or of another shape."""
     made = {}
     for name, feature in (*config.input_features.items(), *config.output_features.items()):
         way = config.normalization_mapping.get(feature.type, "IDENTITY")
@@ -243,6 +315,11 @@ def scalings(folder: Path, config: PolicyConfig, statistics: Statistics) -> dict
         low, high = (statistics.get(name, {}).get(each) for each in _SCALES[way])
         if low is None or high is None or not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise _unscaled(folder, f"the {' and '.join(_SCALES[way])} of {name} are in none of its files")
+        shape = (feature.shape[0], 1, 1) if feature.type == "VISUAL" else feature.shape
+        if low.shape != shape or high.shape != shape:
+            raise _unscaled(folder, f"the statistics of {name} have the shape {low.shape} in place of {shape}")
+        if (high < (0 if way == "MEAN_STD" else low)).any():
+            raise _unscaled(folder, f"the statistics of {name} contradict themselves")
         if way == "MEAN_STD":
             made[name] = Scaling(low, high + np.float32(_SMALL))
         else:  # to -1 and 1

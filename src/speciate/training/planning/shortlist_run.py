@@ -111,7 +111,9 @@ def compare_base_models(
     began, payload = time.monotonic(), next(iter(payloads.values()))
     ids, knowing = _unseen_ids(run, payload, payloads)
     examples = load_examples(
-        run.folders, payload.manifest, ids=[*_draw(ids, payload, seed, most), *_held_ids(run, payload, seed)]
+        run.folders,
+        payload.manifest,
+        ids=[*_draw(run, ids, payload, seed, most), *_held_ids(run, payload, payloads, seed)],
     )
     context = TrainingContext(run, payload, examples)
     order = np.random.default_rng(seed).permutation(len(context.train)).tolist()
@@ -124,7 +126,7 @@ def compare_base_models(
     }
     sizes = {name: one.parameters for name, one in shown.items()}
     standings = prune(list(payloads), scores, sizes, keep)
-    learned = [context.train[place] for place in order[:MOST_LEARNED]]
+    learned = _each_label_first([context.train[place] for place in order], context)[:MOST_LEARNED]
     end = None if seconds is None else began + seconds
     scored = [each for each in standings if each.place]
     losses = _tune_first(run, context, payloads, scored, sizes, learned, keep, end) if tune else {}
@@ -172,13 +174,26 @@ def _unseen_ids(run: Run, payload: Payload, payloads: dict[str, Payload]) -> tup
     return ids, knowing
 
 
-def _held_ids(run: Run, payload: Payload, seed: int) -> list[str]:
-    """Validation examples that brief tuning is judged by."""
+def _held_ids(run: Run, payload: Payload, payloads: Mapping[str, Payload], seed: int) -> list[str]:
+    """Validation examples that brief tuning is judged by: no base model has learned from them."""
     if find_task(payload.task).family not in TUNED_FAMILIES:
         return []
     table = version_rows.read(run.folders, payload.manifest, ["id"], splits=("validation",), usable=True)
     ids: list[str] = table["id"].to_pylist()
+    learned = {version.id: version for each in payloads.values() for version in each.base_learned_from or ()}
+    if learned:
+        seen = find_seen(run.folders, payload.manifest, ids, list(learned.values()), ("train",))
+        ids = [each for each in ids if each not in seen]
     return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:MOST_JUDGED].tolist()]
+
+
+def _each_label_first(examples: Sequence[Example], context: TrainingContext) -> list[Example]:
+    """The same examples: the first of each label, then the others in their order. A head that begins at a linear answer
+    needs more than one label, and a rare one may come late."""
+    if find_task(context.payload.task).family not in TUNED_FAMILIES or not examples:
+        return list(examples)
+    first = set(np.unique(context.targets(examples), return_index=True)[1].tolist())
+    return [examples[place] for place in sorted(range(len(examples)), key=lambda place: place not in first)]
 
 
 def _tune_first(
@@ -193,7 +208,8 @@ def _tune_first(
 ) -> dict[str, float]:
     """Loss after an epoch, by base model, of those that frozen vectors put first. Empty where scores alone decide: if
     there are no more than are kept, too few held-out examples, or one of the first that is too large, fails or is out
-    of time, as a network that was not tuned cannot be compared with one that was."""
+    of time, as a network that was not tuned cannot be compared with one that was. So the time for all is estimated from
+    those that are tuned, by their parameters, and the rest are not begun where it is too short."""
     held, found, first = context.validation, dict[str, float](), standings[:TUNED]
     if len(held) < FEWEST_JUDGED or len(standings) <= keep or not learned:
         return {}
@@ -206,13 +222,17 @@ def _tune_first(
         if end is not None and time.monotonic() > end:
             raise _OutOfTime
 
+    began, whole = time.monotonic(), sum(sizes[each.base_model] for each in first)
     for place, each in enumerate(first):
+        done = sum(sizes[one.base_model] for one in first[:place])
+        if end is not None and done and (time.monotonic() - began) * whole / done > end - began:
+            return {}
         run.progress(place, len(first), "base models", f"tuning {each.base_model} briefly")
         name, payload = each.base_model, payloads[each.base_model]
         base_model = payload.spec.base_model or name
         try:
             loss = loss_after_an_epoch(run, context, payload, base_model, learned, held, progress)
-        except (SpeciateError, MemoryError, RuntimeError, _OutOfTime):
+        except Exception:  # noqa: BLE001 - a network may fail in any way; a stop is no Exception and is let through
             return {}
         if not math.isfinite(loss):
             return {}
@@ -220,9 +240,17 @@ def _tune_first(
     return found
 
 
-def _draw(ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
+def _draw(run: Run, ids: Sequence[str], payload: Payload, seed: int, most: int) -> list[str]:
+    """Drawn by the seed; of a few classes at least one example each, without which no head can be made."""
     count = min(max(most, _OF_LABEL * len(payload.manifest.labels)), _TIMES * most)
-    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count].tolist()]
+    drawn = [ids[place] for place in np.random.default_rng(seed).permutation(len(ids)).tolist()]
+    target, columns = payload.target or "label", ("label", *payload.manifest.columns)
+    if count < len(ids) and target in columns and find_task(payload.task).family in TUNED_FAMILIES:
+        table = version_rows.read(run.folders, payload.manifest, ["id", target], ids=ids)
+        labels = dict(zip(table["id"].to_pylist(), table[target].to_pylist(), strict=True))
+        first = set({labels[each]: each for each in reversed(drawn)}.values())
+        drawn.sort(key=lambda each: each not in first)
+    return drawn[:count]
 
 
 def _vectors_of_each(
