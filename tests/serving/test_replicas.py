@@ -18,7 +18,7 @@ import pytest
 from speciate.jobs.pool import Pool
 from speciate.promotion.request_counters import BadCount, RequestCounters
 from speciate.serving import deployments, request_metrics
-from speciate.serving.deployment_folder import DeploymentFolder, State, Target, Wanted, deployment_folder
+from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted, deployment_folder
 from speciate.serving.deployments import DeploymentKeeper, deployment_view, waits_for_another
 from speciate.serving.hourly_tallies import HOUR, HourlyTallies, Seen, read_hours
 from speciate.settings import Bake, Serving, Settings
@@ -94,6 +94,12 @@ def test_replicas_of_an_older_version_restart_in_turn(tmp_path: Path) -> None:
     assert not waits_for_another(first)
     first.tell(State(pid=2, problem="Port 80 cannot be used"))
     assert not waits_for_another(second), "one that cannot start keeps nobody from it"
+    refused = Refused(generation=2, model="m@v2", why="x", at=0)
+    first.tell(State(pid=2, refused=refused))
+    assert not waits_for_another(second), "nor one that serves nothing, as what is wanted was refused"
+    for coming in (State(refused=refused), State(pid=3, refused=refused, loading="m@v1")):
+        first.tell(coming)
+        assert waits_for_another(second), "it begins with what served before"
     assert not waits_for_another(folder_of(tmp_path / "alone", 1))
 
 

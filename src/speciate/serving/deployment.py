@@ -125,7 +125,10 @@ class Deployment:
     def start(self, **known: Any) -> None:
         """Begin to follow. `known`: what the state says beside versions (pid, port)."""
         before = self.folder.state()
-        self._writer.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
+        self._writer.tell(
+            **known, loading=self._model_wanted(), refused=before.refused, canary=None,
+            canary_refused=before.canary_refused,
+        )  # fmt: skip
         for name, does in (("follow", self._follow), ("watch", self._watch)):
             self._threads.append(threading.Thread(target=does, name=name, daemon=True))
             self._threads[-1].start()

@@ -264,11 +264,17 @@ class DeploymentKeeper:
             watched.alive = False  # its end is no death to report
         elif state.version == __version__:
             watched.is_current = True
-        elif _is_process_of(state.pid, folder) and not waits_for_another(folder):
+        elif _is_process_of(state.pid, folder) and not waits_for_another(folder, self._is_leaving):
             _log.info("the deployment of %s runs version %r: it is restarted", folder.use_case, state.version)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGTERM)
             watched.asked_to_end, watched.alive = state.pid, False
+
+    def _is_leaving(self, folder: DeploymentFolder) -> bool:
+        """Whether its process was asked to end and still lives. Until its requests are answered its state says that it
+        serves."""
+        watched = self._watched.get(str(folder.path))
+        return bool(watched and watched.asked_to_end and watched.asked_to_end == folder.state().pid)
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         """One event for each process that died without a word, and for each reason not to start."""
@@ -310,11 +316,20 @@ def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
     return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
 
 
-def waits_for_another(folder: DeploymentFolder) -> bool:
-    """Whether a replica that serves must serve on, because another one does not serve yet: they restart in turn."""
+def waits_for_another(
+    folder: DeploymentFolder, is_leaving: Callable[[DeploymentFolder], bool] = lambda _: False
+) -> bool:
+    """Whether a replica that serves must serve on, because another one leaves or does not serve yet: they restart in
+    turn. One that cannot start, or serves nothing because production was refused, is not waited for."""
     others = [each for each in DeploymentFolder(folder.shared).replicas() if each.number != folder.number]
-    wanted = [each.state() for each in others if each.is_wanted]
-    return folder.state().serving is not None and any(not each.serving and not each.problem for each in wanted)
+    wanted = [each for each in others if each.is_wanted]
+    return folder.state().serving is not None and any(is_leaving(each) or _is_coming(each.state()) for each in wanted)
+
+
+def _is_coming(state: State) -> bool:
+    """Whether a replica is expected to serve soon."""
+    refused = state.refused is not None and state.pid != 0 and state.loading is None
+    return not (state.serving or state.problem or refused)
 
 
 def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:

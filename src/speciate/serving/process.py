@@ -113,7 +113,7 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
     folder.note("slot.started", clock.now(), pid=os.getpid(), port=port)
     deployment.start(
         pid=os.getpid(), version=__version__, port=port, socket=path, apart=apart, problem=None, serving=None,
-        since=None, loading=None,
+        since=None,
     )  # fmt: skip
     server = _Server(
         uvicorn.Config(
