@@ -216,6 +216,20 @@ def test_a_deployment_that_is_started_again_begins_with_what_served_last_where_t
     assert len(stage.notes("slot.refused")) == 1
 
 
+def test_a_replica_that_never_served_begins_with_what_the_first_one_served_where_the_wanted_one_is_unfit(
+    stage: Stage,
+) -> None:
+    stage.processes["words@v2"] = {"failure": "Its files have changed."}
+    stage.want(target(1))
+    first = stage.begin()
+    until(serves(first, "words@v1"))
+    stage.want(target(2))
+    until(lambda: first.state.refused)
+    stage.folder = DeploymentFolder(stage.folder.path / "replicas" / "1")
+    stage.folder.create()
+    until(serves(stage.begin(), "words@v1"))
+
+
 def test_where_the_first_version_is_unfit_nothing_serves_and_it_is_told(stage: Stage) -> None:
     stage.processes["words@v1"] = {"failure": "Its files have changed."}
     stage.want(target(1))
