@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -73,8 +74,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._later and not self.should_exit and await asyncio.to_thread(self._may_listen):
             protocol = partial(
-                self.config.http_protocol_class, config=self.config, server_state=self.server_state,
-                app_state=self.lifespan.state,
+                cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class),
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state,
             )  # fmt: skip
             listens = asyncio.get_running_loop().create_server(protocol, sock=self._later, backlog=_CONNECTIONS)
             self.servers.append(await listens)
@@ -128,7 +129,7 @@ def _serve(folder: DeploymentFolder, root: Path, wanted: Wanted, listener: socke
     clock, metrics = SystemClock(), Metrics(wanted.use_case)
     log = AnswerLog(log_folder(Folders(root), wanted.use_case), settings.log.of(wanted.use_case), clock)
     maintenance = LogMaintenance(root, lambda: [log.folder])
-    deployment = Deployment(folder, wanted, launch, metrics, clock)
+    deployment = Deployment(folder, wanted, launch, metrics, clock, lambda: listener.listen(_CONNECTIONS))
     port, near = listener.getsockname()[1], _near(folder)
     path = near.getsockname() if near else ""
     apart = None if near else _APART
