@@ -27,6 +27,8 @@ class Stage:
         self.folder.create()
         self.processes: dict[str, dict[str, Any]] = {}
         self.launched: list[FakeProcess] = []
+        self.listened: list[str | None] = []
+        """What its state said to serve when clients were let in."""
         self._deployments: list[Deployment] = []
 
     def want(self, version: Target) -> None:
@@ -36,10 +38,13 @@ class Stage:
         """`found`: what its process read when it began."""
         wanted = found or self.folder.wanted()
         assert wanted
-        deployment = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock)
+        deployment = Deployment(self.folder, wanted, self._launch, Metrics("reviews"), self.clock, self._listen)
         deployment.start(pid=1, port=1)
         self._deployments.append(deployment)
         return deployment
+
+    def _listen(self) -> None:
+        self.listened.append(self.folder.state().serving)
 
     def _launch(self, version: Target) -> FakeProcess:
         self.launched.append(FakeProcess(version, **self.processes.get(version.model, {})))
@@ -89,6 +94,15 @@ def test_the_next_version_serves_once_it_is_ready_and_the_old_one_ends(stage: St
     until(lambda: stage.launched[0].ended)
     moves = [(note["before"], note["model"]) for note in stage.notes("slot.serving")]
     assert moves == [(None, "words@v1"), ("words@v1", "words@v2")]
+
+
+def test_clients_are_let_in_before_the_state_says_that_the_first_version_serves(stage: Stage) -> None:
+    stage.want(target(1))
+    deployment = stage.begin()
+    until(serves(deployment, "words@v1"))
+    stage.want(target(2))
+    until(serves(deployment, "words@v2"))
+    assert stage.listened == [None]
 
 
 def test_what_is_wanted_while_a_deployment_begins_is_served(stage: Stage) -> None:
@@ -214,6 +228,20 @@ def test_a_deployment_that_is_started_again_begins_with_what_served_last_where_t
     assert again.state.refused
     assert answer(again) == "words@v1"
     assert len(stage.notes("slot.refused")) == 1
+
+
+def test_a_replica_that_never_served_begins_with_what_the_first_one_served_where_the_wanted_one_is_unfit(
+    stage: Stage,
+) -> None:
+    stage.processes["words@v2"] = {"failure": "Its files have changed."}
+    stage.want(target(1))
+    first = stage.begin()
+    until(serves(first, "words@v1"))
+    stage.want(target(2))
+    until(lambda: first.state.refused)
+    stage.folder = DeploymentFolder(stage.folder.path / "replicas" / "1")
+    stage.folder.create()
+    until(serves(stage.begin(), "words@v1"))
 
 
 def test_where_the_first_version_is_unfit_nothing_serves_and_it_is_told(stage: Stage) -> None:

@@ -6,8 +6,10 @@ import http.client
 import os
 import resource
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +19,12 @@ import pytest
 from speciate import unix_sockets
 from speciate.serving.deployment_folder import DeploymentFolder, State, Wanted
 from speciate.serving.deployments import deployment_view
-from speciate.serving.process import PORT_IN_USE
+from speciate.serving.http_bounds import bound_socket
+from speciate.serving.process import PORT_IN_USE, shared_socket
 from speciate.settings import Serving
 from tests import forks
 from tests.server.processes import Process
+from tests.serving.fakes import target
 from tests.serving.test_deployment import until
 
 CROWD = 1200
@@ -133,3 +137,124 @@ def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path: Path) -> N
     folder = DeploymentFolder(tmp_path / "a-rather-long-folder-name" / ("x" * 90))
     assert len(os.fsencode(folder.socket)) <= 100
     assert folder.socket.parent.stat().st_mode & 0o077 == 0
+
+
+# Replicas
+
+_OF_FAKES = """
+import sys, time
+from pathlib import Path
+from speciate.serving import process
+from tests.serving.fakes import FakeProcess
+
+class Version(FakeProcess):
+    def load(self, seconds):
+        while Path(sys.argv[1], "loads").exists():
+            time.sleep(0.05)
+
+process.Runner = lambda root, place, target, memory_mb, policy: Version(target)
+sys.exit(process.main(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def replicas(folder: DeploymentFolder) -> list[DeploymentFolder]:
+    folder.want(Wanted(use_case="reviews", options=Serving(replicas=2), target=target(1)))
+    for replica in folder.replicas():
+        replica.create()
+    return folder.replicas()
+
+
+StartReplica = Callable[[DeploymentFolder], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start_replica(replicas: list[DeploymentFolder]) -> Iterator[StartReplica]:
+    """A process of a replica. Its versions load for as long as its folder has a file `loads`."""
+    made: list[subprocess.Popen[bytes]] = []
+
+    def begin(replica: DeploymentFolder) -> subprocess.Popen[bytes]:
+        with (replica.path / "log").open("ab") as log:
+            command = [sys.executable, "-c", _OF_FAKES, str(replica.path)]
+            made.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parents[2]))
+        return made[-1]
+
+    yield begin
+    for each in made:
+        each.kill()
+        each.wait()
+
+
+def test_a_replica_gets_connections_once_it_serves_or_nobody_does_and_ends_where_fewer_are_wanted(
+    replicas: list[DeploymentFolder], start_replica: StartReplica
+) -> None:
+    first, second = replicas
+    begun = start_replica(first)
+    until(lambda: first.state().serving, 60)
+    port = first.state().port
+    (second.path / "loads").touch()
+    start_replica(second)
+    until(lambda: second.state().loading and second.state().port, 60)
+    time.sleep(0.5)  # it might listen by now
+    assert {health(port) for _ in range(30)} == {200}, "the other one answers all"
+    begun.kill()
+    begun.wait()
+    until(lambda: answers(port), 60)
+    assert health(port) == 503, "nobody else does: it says so"
+    (second.path / "loads").unlink()
+    until(lambda: second.state().serving, 60)
+    assert health(port) == 200
+
+    (first.path / "loads").touch()
+    start_replica(first)
+    until(lambda: first.state().loading and first.state().port, 60)
+    (first.path / "loads").unlink()
+    until(lambda: first.state().serving, 60)
+    wanted = first.wanted()
+    assert wanted
+    first.want(wanted.model_copy(update={"options": Serving()}))
+    until(lambda: not second.alive(), 60)
+    until(lambda: health(port) == 200, 60)
+    assert first.alive()
+
+
+def answers(port: int) -> bool:
+    try:
+        return health(port) > 0
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def test_replicas_of_one_deployment_share_a_port_and_nobody_else_does(
+    replicas: list[DeploymentFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    other = DeploymentFolder(tmp_path / "slots" / "others")
+    other.create()
+    other.want(Wanted(use_case="others", options=Serving(replicas=2)))
+    first, second = replicas
+    with shared_socket(first, 0) as mine:
+        port = mine.getsockname()[1]
+        shared_socket(second, port).close()
+        for _ in range(2):
+            with pytest.raises(OSError, match="Another deployment has it"):
+                shared_socket(other, port)
+        shared_socket(second, port).close()
+
+
+def test_a_port_where_a_program_without_a_lock_listens_is_in_use(
+    replicas: list[DeploymentFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    first, second = replicas
+    with bound_socket("127.0.0.1", 0, shared=True) as foreign:
+        foreign.listen()
+        port = foreign.getsockname()[1]
+        for _ in range(2):
+            with pytest.raises(OSError, match="in use"):
+                shared_socket(first, port)
+        second.claim()
+        second.tell(State(port=port))
+        shared_socket(first, port).close()  # it is the other replica's, from before there were locks

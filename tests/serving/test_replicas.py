@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.promotion.request_counters import BadCount, RequestCounters
 from speciate.serving import deployments, request_metrics
-from speciate.serving.deployment_folder import DeploymentFolder, State, Target, Wanted, deployment_folder
+from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted, deployment_folder
 from speciate.serving.deployments import DeploymentKeeper, deployment_view, waits_for_another
 from speciate.serving.hourly_tallies import HOUR, HourlyTallies, Seen, read_hours
 from speciate.settings import Bake, Serving, Settings
@@ -94,7 +95,56 @@ def test_replicas_of_an_older_version_restart_in_turn(tmp_path: Path) -> None:
     assert not waits_for_another(first)
     first.tell(State(pid=2, problem="Port 80 cannot be used"))
     assert not waits_for_another(second), "one that cannot start keeps nobody from it"
+    refused = Refused(generation=2, model="m@v2", why="x", at=0)
+    first.tell(State(pid=2, refused=refused))
+    assert not waits_for_another(second), "nor one that serves nothing, as what is wanted was refused"
+    for coming in (State(refused=refused), State(pid=3, refused=refused, loading="m@v1")):
+        first.tell(coming)
+        assert waits_for_another(second), "it begins with what served before"
     assert not waits_for_another(folder_of(tmp_path / "alone", 1))
+
+
+def test_one_that_served_long_ago_begins_with_what_the_first_one_served(tmp_path: Path) -> None:
+    first, second = folder_of(tmp_path).replicas()
+    second.create()
+    old, newer = (TARGET.model_copy(update={"generation": each, "model": f"m@v{each}"}) for each in (2, 5))
+    second.keep_good(old)
+    assert second.good() == old
+    first.keep_good(newer)
+    assert second.good() == newer
+    first.keep_good(TARGET)  # it passed what is wanted, which the other one refused
+    assert second.good() == old
+
+
+def test_fewer_replicas_are_not_wanted_while_any_lives(workspace: Workspace) -> None:
+    trained(workspace)
+    deployments.start_deployment(workspace, USE_CASE, replicas=2)
+    second = deployment_folder(workspace.folders, USE_CASE).replicas()[1]
+    second.create()
+    claim = second.claim()
+    with pytest.raises(SpeciateError) as refused:
+        deployments.start_deployment(workspace, USE_CASE, replicas=1)
+    assert refused.value.code == Code.CONFLICT
+    os.close(claim)
+    assert deployments.start_deployment(workspace, USE_CASE, replicas=1).replicas == 1
+
+
+def test_problems_and_canaries_are_those_of_all(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    canary = TARGET.model_copy(update={"model": "m@v2"})
+    folder.want(Wanted(use_case="reviews", options=OPTIONS, target=TARGET, canary=canary, percent=5.0))
+    first, second = folder.replicas()
+    second.create()
+    first.claim()
+    first.tell(State(pid=1, serving="m@v1", canary="m@v2"))
+    second.tell(State(problem="Port 4711 cannot be used"))
+    view = deployment_view(folder)
+    assert (view.state, view.problem, view.canary) == ("serving", "Port 4711 cannot be used", "m@v2 (5 %)")
+    second.claim()
+    second.tell(State(pid=2, serving="m@v1", loading="m@v2"))
+    assert deployment_view(folder).canary is None
+    second.tell(State(pid=2, serving="m@v1", canary_refused=Refused(generation=1, model="m@v2", why="x", at=0)))
+    assert deployment_view(folder).canary == "m@v2: x"
 
 
 def test_what_replicas_counted_is_one_sum(tmp_path: Path) -> None:

@@ -59,12 +59,15 @@ class SubmittedRequest(NamedTuple):
 
 
 class Deployment:
-    """`launch` starts the process of a version, which is then loaded here."""
+    """`launch` starts the process of a version, which is then loaded here. `listen` lets clients in, at the latest:
+    when the state says that the first version serves, other replicas may end."""
 
     def __init__(
-        self, folder: DeploymentFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock
-    ) -> None:
+        self, folder: DeploymentFolder, wanted: Wanted, launch: Launch, metrics: Metrics, clock: Clock,
+        listen: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
         self.folder, self.wanted, self._launch, self._metrics, self._clock = folder, wanted, launch, metrics, clock
+        self._listen = listen
         self.current: Replica | None = None
         self.canary: Replica | None = None
         self._writer = StateWriter(folder, clock)
@@ -125,7 +128,10 @@ class Deployment:
     def start(self, **known: Any) -> None:
         """Begin to follow. `known`: what the state says beside versions (pid, port)."""
         before = self.folder.state()
-        self._writer.tell(**known, refused=before.refused, canary=None, canary_refused=before.canary_refused)
+        self._writer.tell(
+            **known, loading=self._model_wanted(), refused=before.refused, canary=None,
+            canary_refused=before.canary_refused,
+        )  # fmt: skip
         for name, does in (("follow", self._follow), ("watch", self._watch)):
             self._threads.append(threading.Thread(target=does, name=name, daemon=True))
             self._threads[-1].start()
@@ -295,6 +301,9 @@ class Deployment:
         old = self.current
         fault("promotion_before_switch")
         self.current = replica
+        if old is None:
+            with contextlib.suppress(OSError):  # it ends just now
+                self._listen()
         with contextlib.suppress(OSError):
             self.folder.keep_good(target)
         self._writer.note(

@@ -248,6 +248,11 @@ class DeploymentFolder:
         """Whether a process is this deployment. The kernel frees the lock at its death."""
         return is_held(self.path / "claim")
 
+    @property
+    def lives(self) -> bool:
+        """Whether any replica is alive."""
+        return any(each.alive() for each in self.replicas())
+
     def state(self) -> State:
         return _read(self.path / "state.json", State) or State()
 
@@ -278,7 +283,14 @@ class DeploymentFolder:
         return runtime_folder() / f"{hashlib.sha256(os.fsencode(self.path / 'socket')).hexdigest()[:24]}.slot"
 
     def good(self) -> Target | None:
-        return _read(self.path / "good.json", Target)
+        """What served last, unless what is wanted did. A replica that served nothing yet, or not for long, begins with
+        what the first one served."""
+        wanted = self.wanted()
+        model = wanted.target.model if wanted and wanted.target else None
+        found = [_read(folder / "good.json", Target) for folder in (self.path, self.shared)]
+        return max(
+            (each for each in found if each and each.model != model), key=lambda each: each.generation, default=None
+        )
 
     def keep_good(self, target: Target) -> None:
         write_whole(self.path / "good.json", target.model_dump_json(indent=1), 0o600)

@@ -264,11 +264,17 @@ class DeploymentKeeper:
             watched.alive = False  # its end is no death to report
         elif state.version == __version__:
             watched.is_current = True
-        elif _is_process_of(state.pid, folder) and not waits_for_another(folder):
+        elif _is_process_of(state.pid, folder) and not waits_for_another(folder, self._is_leaving):
             _log.info("the deployment of %s runs version %r: it is restarted", folder.use_case, state.version)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state.pid, signal.SIGTERM)
             watched.asked_to_end, watched.alive = state.pid, False
+
+    def _is_leaving(self, folder: DeploymentFolder) -> bool:
+        """Whether its process was asked to end and still lives. Until its requests are answered its state says that it
+        serves."""
+        watched = self._watched.get(str(folder.path))
+        return bool(watched and watched.asked_to_end and watched.asked_to_end == folder.state().pid)
 
     def _tell_of_death(self, folder: DeploymentFolder, watched: _DeploymentHealth) -> None:
         """One event for each process that died without a word, and for each reason not to start."""
@@ -310,11 +316,20 @@ def _is_recorded(tx: Transaction, use_case: str, entry: Entry) -> bool:
     return bool(tx.execute(_HEARD, [f"use_case:{use_case}", entry.id]))
 
 
-def waits_for_another(folder: DeploymentFolder) -> bool:
-    """Whether a replica that serves must serve on, because another one does not serve yet: they restart in turn."""
+def waits_for_another(
+    folder: DeploymentFolder, is_leaving: Callable[[DeploymentFolder], bool] = lambda _: False
+) -> bool:
+    """Whether a replica that serves must serve on, because another one leaves or does not serve yet: they restart in
+    turn. One that cannot start, or serves nothing because production was refused, is not waited for."""
     others = [each for each in DeploymentFolder(folder.shared).replicas() if each.number != folder.number]
-    wanted = [each.state() for each in others if each.is_wanted]
-    return folder.state().serving is not None and any(not each.serving and not each.problem for each in wanted)
+    wanted = [each for each in others if each.is_wanted]
+    return folder.state().serving is not None and any(is_leaving(each) or _is_coming(each.state()) for each in wanted)
+
+
+def _is_coming(state: State) -> bool:
+    """Whether a replica is expected to serve soon."""
+    refused = state.refused is not None and state.pid != 0 and state.loading is None
+    return not (state.serving or state.problem or refused)
 
 
 def _is_process_of(pid: int, folder: DeploymentFolder) -> bool:
@@ -381,7 +396,7 @@ def start_deployment(workspace: Workspace, use_case: str, **options: object) -> 
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}.",
             "See `speciate deployment start --help`.",
         ) from error
-    if before and before.options != chosen and folder.alive():
+    if before and before.options != chosen and folder.lives:
         raise SpeciateError(
             Code.CONFLICT,
             f"The deployment of {use_case!r} runs with other options.",
@@ -426,6 +441,7 @@ def deployment_view(folder: DeploymentFolder) -> DeploymentView:
     """A version serves once every replica that lives says so."""
     wanted = folder.wanted()
     wanted_replicas = [each for each in folder.replicas() if each.is_wanted] or [folder]
+    problem = next((state.problem for each in wanted_replicas if (state := each.state()).problem), None)
     states = [each.state() for each in wanted_replicas if each.alive()]
     alive, first = bool(states), folder.state()
     refused = next((each.refused for each in states if each.refused), first.refused)
@@ -433,7 +449,7 @@ def deployment_view(folder: DeploymentFolder) -> DeploymentView:
     loading = next((each.loading for each in states if each.loading), None)
     if alive and serving is None and loading is None and len({each.serving for each in states}) > 1:
         loading = wanted.target.model if wanted and wanted.target else None  # some serve it, some not yet
-    shown = first.model_copy(update={"serving": serving, "loading": loading, "refused": refused})
+    shown = first.model_copy(update={"serving": serving, "loading": loading, "refused": refused, "problem": problem})
     port = next((each.port for each in states if each.port), 0)
     return DeploymentView(
         use_case=folder.use_case,
@@ -443,8 +459,8 @@ def deployment_view(folder: DeploymentFolder) -> DeploymentView:
         wanted=wanted.target.model if wanted and wanted.target else None,
         loading=loading,
         refused=f"{refused.model}: {refused.why}" if refused else None,
-        problem=first.problem or next((each.apart for each in states if each.apart), None),
-        canary=_canary(states[0], wanted) if alive else None,
+        problem=problem or next((each.apart for each in states if each.apart), None),
+        canary=_canary(states, wanted),
         overloaded=_overloaded(folder, wanted),
         token=folder.path / "token",
         replicas=len(wanted_replicas),
@@ -460,12 +476,14 @@ def _overloaded(folder: DeploymentFolder, wanted: Wanted | None) -> int:
     )
 
 
-def _canary(state: State, wanted: Wanted | None) -> str | None:
+def _canary(states: Sequence[State], wanted: Wanted | None) -> str | None:
+    """It answers once every replica that lives says so; one is enough to refuse it."""
     if wanted is None or wanted.canary is None:
         return None
-    if state.canary_refused:
-        return f"{state.canary_refused.model}: {state.canary_refused.why}"
-    return f"{state.canary} ({wanted.percent:g} %)" if state.canary else None
+    if refused := next((each.canary_refused for each in states if each.canary_refused), None):
+        return f"{refused.model}: {refused.why}"
+    answers = {each.canary for each in states} == {wanted.canary.model}
+    return f"{wanted.canary.model} ({wanted.percent:g} %)" if answers else None
 
 
 def _state_name(state: State, *, alive: bool, stopped: bool) -> str:

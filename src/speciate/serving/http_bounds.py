@@ -39,20 +39,30 @@ _FULL = (
 )
 
 
-def bound_listener(address: str, port: int, backlog: int, *, shared: bool = False) -> socket.socket:
-    """A socket that listens: from here on clients wait instead of being turned away. `shared`: other processes of this
-    user may listen there, too, and the kernel spreads connections over those that live. Raises OSError."""
-    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+def bound_listener(address: str, port: int, backlog: int) -> socket.socket:
+    """A socket that listens: from here on clients wait instead of being turned away. Raises OSError."""
+    listener = bound_socket(address, port)
     try:
-        listener.bind((address, port))
         listener.listen(backlog)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def bound_socket(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket that has its port and gets no connections before it listens. `shared`: other processes of this user may
+    listen there, too, and the kernel spreads connections over those that do. Raises OSError."""
+    bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def raise_descriptor_limit() -> None:

@@ -146,7 +146,7 @@ def relearn(
         ways=tried,
         screens=alone and memory.round == 1,
         chosen_by=chosen_by(base, use_case.objective.metric),
-        canary=deployment_folder(workspace.folders, watch.use_case).alive(),
+        canary=deployment_folder(workspace.folders, watch.use_case).lives,
         replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
         metric=use_case.objective.metric,
