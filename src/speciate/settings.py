@@ -120,6 +120,13 @@ class Place(BaseModel):
             raise ValueError(f"{depot} is neither an absolute path nor s3://BUCKET/PREFIX")
         return depot
 
+    @field_validator("address", "endpoint")
+    @classmethod
+    def _has_lower_scheme(cls, url: str | None) -> str | None:
+        """Whoever asks later whether it is plain HTTP compares letters."""
+        scheme, slashes, rest = (url or "").partition("://")
+        return f"{scheme.lower()}{slashes}{rest}" if url else url
+
     @field_validator("scratch", "programs", "token_file")
     @classmethod
     def _is_absolute(cls, path: Path | None) -> Path | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from speciate.jobs.places.verdict import Status
 from speciate.settings import Place
 from tests.jobs.places.cluster import until
 from tests.jobs.places.ray_double import TOKEN, RayDouble
+from tests.server.web.tls_proxy import certificate
 
 
 @pytest.fixture
@@ -170,6 +175,37 @@ def test_plain_http_beyond_this_machine_is_refused_and_named_where_it_is_allowed
     allowed = RayJobs(double.place(address="http://ray.example.org:8265", allow_plain=True))
     monkeypatch.setattr(allowed, "_address", double.address)
     assert "plain HTTP" in {each.name: each.what for each in allowed.findings()}["transport"]
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_a_certificate_is_checked_however_the_address_is_written(
+    double: RayDouble, tmp_path: Path, scheme: str
+) -> None:
+    """Whoever listens there with a certificate of their own sees no token."""
+    context, seen = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[bytes]()
+    context.load_cert_chain(*certificate(tmp_path, "localhost"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
+            seen.append(stream.recv(1 << 16))
+
+    listening = threading.Thread(target=answer, daemon=True)
+    listening.start()
+    ray = RayJobs(double.place(address=f"{scheme}://localhost:{listener.getsockname()[1]}"))
+    with listener, pytest.raises(ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        ray.statuses(["a"])
+    listening.join(10)
+    assert seen in ([], [b""])
+
+
+def test_an_address_is_kept_with_its_scheme_in_small_letters(double: RayDouble) -> None:
+    assert double.place(address="HTTPS://Ray.example.org/A").address == "https://Ray.example.org/A"
+    with pytest.raises(ValidationError, match="plain HTTP"):
+        double.place(address="HTTP://ray.example.org")
+    place = double.place(depot="s3://bucket/x", endpoint="HTTP://127.0.0.1:1")
+    assert place.endpoint == "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from speciate.environment import LIBRARIES
 from speciate.jobs.places.cluster import Finding, Launch
@@ -58,8 +58,8 @@ class RayJobs:
     def __init__(self, place: Place) -> None:
         assert place.address is not None, "settings refuse a place of this kind without one"
         self._address, self._token_file = place.address.rstrip("/"), place.token_file
-        self._plain = self._address.startswith("http:") and not is_loopback(self._address)
-        self._tls = ssl.create_default_context() if self._address.startswith("https:") else False
+        self._plain = urlsplit(self._address).scheme == "http" and not is_loopback(self._address)
+        self._tls = ssl.create_default_context()
 
     def launch(self, launch: Launch) -> None:
         answer = self._post(launch)
