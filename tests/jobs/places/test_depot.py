@@ -186,7 +186,7 @@ def test_a_lease_is_replaced_whole_and_a_room_is_cleared(kind: Kind) -> None:
     room.look_anew()
     assert room.has(LOOKED) is (kind.name == "folder")
     room.write("lease", "no json")
-    with pytest.raises(OSError, match="cannot be read"):
+    with pytest.raises(SpeciateError, match="cannot be read"):
         read_lease(room)
     room.clear()
     room.clear()

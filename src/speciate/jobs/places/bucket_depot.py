@@ -83,7 +83,10 @@ def open_bucket(url: str) -> Bucket:
 
 def _keys() -> S3Config:
     known = configparser.ConfigParser(interpolation=None)
-    known.read(_KEYS.expanduser())
+    try:
+        known.read(_KEYS.expanduser())
+    except (configparser.Error, UnicodeDecodeError) as error:  # its words may quote a key
+        raise OSError(f"{_KEYS} cannot be read: {type(error).__name__}") from None
     for section in ("speciate", "default"):
         if section in known:
             found: S3Config = {
@@ -105,6 +108,8 @@ def _as_os_errors() -> Iterator[None]:
         yield
     except BaseError as error:
         raise OSError(str(error).partition(_DETAIL)[0]) from None
+    except ValueError as error:  # no object can have such a name
+        raise FileNotFoundError(str(error)) from None
 
 
 class _Objects:

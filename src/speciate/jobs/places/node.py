@@ -27,9 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speciate import __version__
-from speciate.errors import SpeciateError
-from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder
-from speciate.jobs.places.depot import Room, Sent, read_sent, write_manifest
+from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder, to_checked
+from speciate.jobs.places.depot import Room, Sent, read_sent, unfit, write_manifest
 from speciate.jobs.places.depots import open_room
 from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
 
@@ -126,7 +125,7 @@ class Carrier:
         while not self._over.wait(self._pause):
             try:
                 self._room.carry(self._folder, last=False)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - said; the next beat copies it, or `_hand_over`
                 _say(f"what it wrote is not copied yet: {error}")
 
     def end(self) -> None:
@@ -173,15 +172,24 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
         try:
             room.carry(folder.path, last=True)
             write_manifest(room, folder.path)
-            if not room.has(EXIT) and folder.outcome() is not None:
-                room.write(EXIT, (folder.path / EXIT).read_text())
+            if not room.has(EXIT) and (outcome := folder.outcome()) is not None:
+                room.write(EXIT, _exit(folder, outcome))
             keeper.release()
             return True
-        except (OSError, SpeciateError) as error:
+        except Exception as error:  # noqa: BLE001 - said, and tried until the lease runs out
             _say(f"what it left is not in the depot yet: {error}")
             if keeper.run_out or keeper.fenced:
                 return False
             time.sleep(_AGAIN_SECONDS)
+
+
+def _exit(folder: RunFolder, outcome: Outcome) -> str:
+    """What is written as `exit`: how it ended, but for one that ended well and left what cannot come back."""
+    if outcome.kind != "ok" or not (names := unfit(folder.path)):
+        return (folder.path / EXIT).read_text()
+    why = f"it left a file whose name cannot be brought back: {names[0]}"
+    how = "A name may have 255 bytes in UTF-8, without control characters."
+    return to_checked({"code": 1, "class": "user", "message": why, "recovery": how, "detail": ""})
 
 
 def _is_claimed(room: Room) -> bool:
