@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from obstore.store import MemoryStore
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.executors import Alive, Ended, Gone, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import EXIT, RunFolder, to_checked
-from speciate.jobs.places.bucket_depot import Bucket, BucketRoom, open_bucket
+from speciate.jobs.places.bucket_depot import Bucket, BucketRoom, _Objects, open_bucket
 from speciate.jobs.places.depot import MANIFEST, SENT, bring, files_left, read_manifest, read_sent
 from speciate.jobs.places.folder_depot import FolderRoom
 from speciate.jobs.places.lease import LEASE, Lease, claim, write_lease
@@ -221,3 +222,62 @@ def test_a_file_of_keys_that_cannot_be_read_is_no_answer(
     (tmp_path / ".aws" / "credentials").write_text(text)
     with pytest.raises(OSError, match="cannot be read"):
         open_bucket("s3://bucket")
+
+
+# What goes from a depot, and when
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_what_went_here_while_a_run_read_it_goes_once_that_has_ended(tmp_path: Path, kind: str) -> None:
+    world = World(tmp_path, kind)
+    rows = tmp_path / "workspace" / "rows"
+    rows.write_text("name: Ada")
+    live = world.others = ["job-b.1"]
+    world.executor.submit(RunSpec("job-b.1", {"payload": {}, "resources": {}, "inputs": ["rows"]}))
+    world.look()
+    world.nodes.begin("job-b.1")
+    rows.unlink()
+    world.executor.sweep()
+    world.look()
+    assert len(list(world.depot.objects())) == 1, "it lives, and reads that"
+    world.nodes.finish("job-b.1")
+    world.depot.room("job-b.1").write(MANIFEST, "{}")
+    world.look()
+    live.clear()
+    world.executor.forget(world.executor.handle("job-b.1"))
+    world.look()
+    assert list(world.depot.objects()) == []
+    world.executor.forget(world.executor.handle("job-a.1"))
+    assert not world.executor._sweep, "and then an end is no reason to look through the depot"
+
+
+class Order:
+    """A store of objects in which a call may be the last."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, str]] = []
+        for name in ("upload", "delete"):
+            monkeypatch.setattr(_Objects, name, self._noting(name, getattr(_Objects, name)))
+
+    def _noting(self, what: str, call: Callable[..., None]) -> Callable[..., None]:
+        def note(objects: _Objects, names: str | list[str], *more: object) -> None:
+            self.calls += [(what, name) for name in ([names] if isinstance(names, str) else names)]
+            call(objects, names, *more)
+
+        return note
+
+
+def test_a_result_so_far_is_whole_wherever_a_node_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, order = BucketRoom(Bucket(MemoryStore(), "s3://memory"), "o/runs/job-a.1"), Order(monkeypatch)
+    best = tmp_path / "best-1"
+    (best / "model").mkdir(parents=True)
+    for name in ("a", "model/weights", "result.json", "z"):
+        (best / name).write_text(name)
+    room.carry(tmp_path, last=False)
+    assert order.calls[-1] == ("upload", "best-1/result.json")
+    assert len(order.calls) == 4
+    order.calls.clear()
+    shutil.rmtree(best)
+    room.carry(tmp_path, last=False)
+    assert order.calls[0] == ("delete", "best-1/result.json")
+    assert list(room.left()) == []

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from speciate.errors import SpeciateError
+from speciate.jobs.folder import RESULT
 from speciate.jobs.places.depot import (
     GROWING,
     METRICS,
@@ -283,6 +284,7 @@ class BucketRoom:
                 if _stamp(folder / path) == stamp:  # else it was written meanwhile, and goes again
                     self._carried[name] = stamp
         gone = [name for name in self._carried if name not in there]
+        self._objects.delete([name for name in gone if name.endswith(f"/{RESULT}")])  # first: it says that all is there
         self._objects.delete(gone)
         for name in gone:
             del self._carried[name]

@@ -116,7 +116,8 @@ class PlaceExecutor:
         self._depots: dict[str, Depot] = {}
         self._fenced: dict[str, float] = {}
         """Abandoned runs, and since when the depot, seen again, tells them to end."""
-        self._sweep = True
+        self._sweep, self._kept = True, False
+        """`_kept`: a run that lived needed objects of files that are gone here."""
         self.wake = threading.Event()
 
     # The contract of an executor
@@ -166,7 +167,7 @@ class PlaceExecutor:
         """Forget a run whose end is in the catalog."""
         with self._lock:
             watched = self._runs.pop(handle["run"], None)
-        if watched is not None and (isinstance(watched.found, Gone) or self._is_abandoned(handle)):
+        if watched is not None and (self._kept or isinstance(watched.found, Gone) or self._is_abandoned(handle)):
             self.sweep()  # what it left was brought here, or nobody wants it
 
     def trouble(self, run_id: str) -> str | None:
@@ -449,11 +450,14 @@ class PlaceExecutor:
         try:
             if not self.depot().is_there():
                 return  # nothing was ever there, or its disk is not mounted: the next look may find it
-            freed = self.depot().sweep(self._mover.wanted(), self._live())
+            self._sweep = False  # first: whoever asks meanwhile is not forgotten
+            wanted = self._mover.wanted()
+            freed = self.depot().sweep(wanted, self._live())
+            self._kept = not wanted.issuperset(self.depot().objects())
             _log.info("%s: %d bytes went from the depot", self.name, freed)
-            self._sweep = False
-        except (OSError, SpeciateError) as error:
-            _log.info("%s could not be swept: %s", self.name, error)
+        except Exception as error:  # noqa: BLE001 - logged; the next look tries again
+            self._sweep = True
+            _log.info("%s could not be swept: %s", self.name, error, exc_info=not isinstance(error, OSError))
 
     def _there(self, watched: _Watched) -> Room:
         if watched.room is None:
