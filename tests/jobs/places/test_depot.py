@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -448,3 +449,78 @@ def test_paths_of_a_spec_become_those_of_the_node() -> None:
         "base": "/n/workspace/models/m", "note": "see /w/models", "other": "/world",
         "in": ["/n/workspace", {"at": "/n/workspace/outside/1/minilm/x"}],
     }  # fmt: skip
+
+
+# What somebody else has put there
+
+
+@pytest.fixture
+def amid(moto: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    monkeypatch.setenv("HOME", str(moto.home))
+    kind = Kind("s3", tmp_path, moto)
+    kind.depot.make("/a/workspace")
+    return kind
+
+
+@pytest.mark.parametrize("key", ["outputs/a//b", "outputs/../../x", "checkpoints/./x"])
+def test_a_key_that_the_library_cannot_name_is_in_nobodys_way(amid: Kind, moto: Moto, tmp_path: Path, key: str) -> None:
+    bucket = amid.bucket.url.removeprefix("s3://").partition("/")[0]
+    rooms = {name: amid.sent(name) for name in ("job-a.1", "job-b.1", "job-c.1")}
+    for room in rooms.values():
+        room.write("checkpoints/training/step", "step")
+        room.write("best-1/result.json", "{}")
+        room.write("log@0", "a line\n")
+    moto.put(bucket, f"x/{OWNER}/runs/job-a.1/{key}")
+    (tmp_path / "here").mkdir()
+    rooms["job-a.1"].mirror(tmp_path / "here", None)
+    assert (tmp_path / "here" / "log").read_text() == "a line\n"
+    assert "best-1/result.json" in list(rooms["job-a.1"].left())
+    assert amid.depot.runs() == sorted(rooms)
+    amid.depot.sweep(set(), {"job-b.1"})
+    assert not rooms["job-a.1"].is_there()
+    assert rooms["job-b.1"].is_there()
+    assert list(rooms["job-c.1"].left()) == []
+    assert list(rooms["job-a.1"].left()) in ([], ["checkpoints/training/step"])
+
+
+def test_what_is_too_large_is_not_read(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_depot, "MOST_READ", 10)
+    monkeypatch.setattr("speciate.jobs.places.folder_depot.MOST_READ", 10)
+    room = kind.depot.room("job-a.1")
+    room.write(SENT, "")
+    room.write("lease", "x" * 10)
+    assert room.read("lease") == b"x" * 10
+    room.write("lease", "x" * 11)
+    with pytest.raises(OSError, match="too large"):
+        room.read("lease")
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_only_a_regular_file_of_a_room_is_read(tmp_path: Path, what: str) -> None:
+    room, here, secret = FolderRoom(tmp_path / "room"), tmp_path / "here", tmp_path / "secret"
+    here.mkdir()
+    secret.write_text("sesame")
+    room.write(SENT, "")
+    for name in ("log", "lease", "outputs"):
+        path = room.path / name
+        if what == "link":
+            path.symlink_to(secret)
+        elif what == "pipe":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+    room.mirror(here, None)
+    assert list(here.iterdir()) == []
+    with pytest.raises(OSError, match=r"regular|symbolic"):
+        room.read("lease")
+    with pytest.raises(FileNotFoundError):
+        room.fetch("outputs", here / "outputs")
+
+
+def test_a_look_anew_writes_through_no_link(tmp_path: Path) -> None:
+    room, mine = FolderRoom(tmp_path / "room"), tmp_path / "mine"
+    room.write(SENT, "")
+    mine.write_text("mine")
+    (room.path / LOOKED).symlink_to(mine)
+    room.look_anew()
+    assert mine.read_text() == "mine"

@@ -16,7 +16,9 @@ there, nobody sees it.
 from __future__ import annotations
 
 import configparser
+import errno
 import hashlib
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,6 +31,7 @@ from speciate.jobs.folder import RESULT
 from speciate.jobs.places.depot import (
     GROWING,
     METRICS,
+    MOST_READ,
     OBJECTS,
     RUNS,
     SENT,
@@ -54,6 +57,9 @@ _RETRY: RetryConfig = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }  # fmt: skip
 _DETAIL = "\n\nDebug source"
+_BAD_KEY = "invalid path"
+"""In what the library says of a listing with a key that it cannot name."""
+_log = logging.getLogger(__name__)
 
 
 class Bucket(NamedTuple):
@@ -136,7 +142,10 @@ class _Objects:
 
         try:
             with _as_os_errors():
-                return bytes(obstore.get(self._store, self.key(name)).bytes())
+                found = obstore.get(self._store, self.key(name))
+                if found.meta["size"] > MOST_READ:
+                    raise OSError(errno.EFBIG, "it is too large to be what was written", name)
+                return bytes(found.bytes())
         except FileNotFoundError:
             return None
 
@@ -186,13 +195,45 @@ class _Objects:
         """Name -> bytes of each object whose name begins with the folder `below`."""
         import obstore
 
-        prefix = self.key(below)
+        try:
+            with _as_os_errors():
+                return {
+                    self._name(each["path"]): int(each["size"])
+                    for page in obstore.list(self._store, self.key(below))
+                    for each in page
+                }
+        except OSError as error:
+            if _BAD_KEY not in str(error):
+                raise
+        return self._names_around(below)
+
+    def _names_around(self, below: str) -> dict[str, int]:
+        """As `names`, folder by folder. The library cannot name a key with `//` or `..`, which somebody else has put
+        there, and lists nothing beside one: whatever else lies in such a folder is left out, too."""
+        try:
+            folders, found = self.level(below)
+        except OSError as error:
+            if _BAD_KEY not in str(error):
+                raise
+            _log.warning("%s/%s is left as it is: %s", self._inside, below, error)
+            return {}
+        for each in folders:
+            found |= self._names_around(each)
+        return found
+
+    def level(self, below: str = "") -> tuple[list[str], dict[str, int]]:
+        """Names of the folders in the folder `below`, and of its objects with their bytes."""
+        import obstore
+
         with _as_os_errors():
-            return {
-                str(each["path"]).removeprefix(f"{self._inside}/"): int(each["size"])
-                for page in obstore.list(self._store, prefix)
-                for each in page
-            }
+            found = obstore.list_with_delimiter(self._store, self.key(below).rstrip("/"))
+        return (
+            [self._name(each) for each in found["common_prefixes"]],
+            {self._name(each["path"]): int(each["size"]) for each in found["objects"]},
+        )
+
+    def _name(self, key: object) -> str:
+        return str(key).removeprefix(f"{self._inside}/")
 
     def delete(self, names: Collection[str]) -> None:
         import obstore
@@ -245,10 +286,10 @@ class BucketRoom:
         """A node copies at each beat, so nothing is looked for before the next one."""
         if beat is not None and beat == self._beat:
             return
-        growing = {name.rpartition("@")[0] for name in self._objects.names() if "@" in name}
+        growing = {name.rpartition("@")[0] for name in self._objects.level()[1] if "@" in name}
         for name in sorted(growing):
             have = self._grown.setdefault(name, 0)
-            if "/" in name or not (name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl"))):
+            if not (name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl"))):
                 continue
             with (target / name).open("ab") as writer:
                 writer.truncate(have)  # by an earlier daemon, or one that died while it wrote
@@ -326,7 +367,7 @@ class BucketDepot:
         return BucketRoom(self._bucket, f"{self._owner}/{RUNS}/{run_id}")
 
     def runs(self) -> list[str]:
-        return sorted({name.split("/")[1] for name in self._objects.names(RUNS)})
+        return sorted(name.rpartition("/")[2] for name in self._objects.level(RUNS)[0])
 
     def put(self, source: Path, known: str | None = None) -> tuple[str, int]:
         size = source.stat().st_size
