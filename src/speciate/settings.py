@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -120,6 +121,13 @@ class Place(BaseModel):
         if not Path(depot).is_absolute():
             raise ValueError("write an absolute path or s3://BUCKET/PREFIX")
         return depot
+
+    @field_validator("address", "endpoint")
+    @classmethod
+    def _has_lower_scheme(cls, url: str | None) -> str | None:
+        """Whoever asks later whether it is plain HTTP compares letters."""
+        scheme, slashes, rest = (url or "").partition("://")
+        return f"{scheme.lower()}{slashes}{rest}" if url else url
 
     @field_validator("scratch", "programs", "token_file")
     @classmethod
@@ -451,6 +459,17 @@ class Settings(BaseModel):
         for name in places:
             if not PLACE.fullmatch(name) or name == HERE:
                 raise ValueError(f"{name!r} is no name of a place: lower-case letters, digits and '-', and not 'here'")
+        return places
+
+    @field_validator("executors")
+    @classmethod
+    def _have_depots_of_their_own(cls, places: dict[str, Place]) -> dict[str, Place]:
+        """Each place deletes from its depot what it does not know, so another's runs would lose what they read."""
+        users: dict[tuple[str, str], str] = {}
+        for name, place in places.items():
+            first = users.setdefault((os.path.normpath(place.depot), (place.endpoint or "").rstrip("/").lower()), name)
+            if first != name:
+                raise ValueError(f"{first!r} and {name!r} have one depot: give each a folder or prefix of its own")
         return places
 
     @field_validator("private_hosts")

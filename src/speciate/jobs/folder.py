@@ -24,6 +24,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,8 @@ SECOND = 76
 """Exit code of a worker that found its attempt begun by another one. It says nothing about the attempt."""
 
 
-BEST, _RESULT, EXIT = "best-", "result.json", "exit"
+BEST, RESULT, EXIT = "best-", "result.json", "exit"
+_IS_BEST = re.compile(rf"{BEST}[0-9]{{1,9}}")
 _CHECK = "_check"
 _log = logging.getLogger(__name__)
 FULL_BYTES = 4 << 20
@@ -165,7 +167,7 @@ def from_checked(data: bytes, path: str, recovery: str) -> CheckedDocument:
     try:
         document = json.loads(data)
         known = document.pop(_CHECK, None)
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, TypeError, RecursionError, AttributeError):
         document = None
     if not isinstance(document, dict) or (known is not None and known != _checksum(json.dumps(document))):
         raise SpeciateError(Code.DAMAGED, f"{path} is damaged: it is not what was written.", recovery)
@@ -183,8 +185,26 @@ def to_outcome(data: bytes, path: str) -> Outcome | None:
     except SpeciateError as error:
         _log.error("%s", error)
         return None
-    message, recovery, detail = (document.get(name, "") for name in ("message", "recovery", "detail"))
-    return Outcome(document["code"], document["class"], message, recovery, detail, tuple(document.get("next", ())))
+    code, calls = document.get("code"), document.get("next", ())
+    texts = [document.get("class"), *(document.get(name, "") for name in ("message", "recovery", "detail"))]
+    if (
+        type(code) is not int
+        or not all(isinstance(text, str) for text in texts)
+        or not (isinstance(calls, list | tuple) and all(isinstance(call, dict) for call in calls))
+    ):
+        _log.error("%s does not say how the run ended: %.200s", path, document)
+        return None
+    kind, message, recovery, detail = texts
+    return Outcome(code, kind, message, recovery, detail, tuple(calls))
+
+
+def is_best(name: str) -> bool:
+    """Whether a folder of that name keeps a result.
+
+    >>> is_best("best-12"), is_best("best-x"), is_best("best-")
+    (True, False, False)
+    """
+    return _IS_BEST.fullmatch(name) is not None
 
 
 class RunFolder:
@@ -254,7 +274,7 @@ class RunFolder:
 
     def best_so_far(self) -> RunFolder | None:
         """The newest whole result that the run kept in case its limit passes: this folder, with that as its outputs."""
-        kept = [path.parent for path in self.path.glob(f"{BEST}*/{_RESULT}")]
+        kept = [path.parent for path in self.path.glob(f"{BEST}*/{RESULT}") if is_best(path.parent.name)]
         if not kept:
             return None
         found = RunFolder(self.path)
@@ -264,7 +284,7 @@ class RunFolder:
     def result(self) -> RunResult | None:
         """What the run returned, where it ended well. Raises DAMAGED where that is not what was written."""
         try:
-            return read_checked(self.outputs / _RESULT, "Call control_job(action='retry') to run it again.")
+            return read_checked(self.outputs / RESULT, "Call control_job(action='retry') to run it again.")
         except FileNotFoundError:
             return None
 

@@ -38,6 +38,15 @@ class Moto:
             self._made.add(name)
         return f"s3://{name}"
 
+    def put(self, bucket: str, key: str) -> None:
+        """An object of somebody who uses another library than ours."""
+        import boto3  # type: ignore[import-untyped]
+
+        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=self.endpoint, **keys)
+        client.put_object(Bucket=bucket, Key=key, Body=b"h")
+        client.close()
+
     def suspend(self) -> None:
         """It takes connections and answers nothing, as behind a network that went away."""
         self._process.send_signal(signal.SIGSTOP)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from speciate.jobs.job import Resources
+from speciate.jobs.places import ray_jobs
 from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.ray_jobs import RayJobs, _Answer
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place
 from tests.jobs.places.cluster import until
 from tests.jobs.places.ray_double import TOKEN, RayDouble
+from tests.server.web.tls_proxy import certificate
 
 
 @pytest.fixture
@@ -67,6 +73,18 @@ def test_a_run_gets_nothing_of_what_ray_has_in_its_environment(
         assert secret not in "".join(path.read_text() for path in double.jobs.glob("*.words"))
 
 
+def test_a_node_of_a_bucket_keeps_its_role(double: RayDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token")
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    for name, keys in (("folder", {}), ("bucket", {"depot": "s3://bucket/x"})):
+        ray = RayJobs(double.place(**keys))
+        ray.launch(launch(double, name))
+        until(lambda ray=ray, name=name: ray.statuses([name])[name] is Status.DEAD, 10)  # type: ignore[misc]
+        said = ray.log(launch(double, name)).splitlines()
+        assert ("AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/token" in said) is (name == "bucket")
+        assert "AWS_PROFILE=other" not in said
+
+
 def test_launched_twice_it_is_there_once(double: RayDouble) -> None:
     double.set("full")
     ray = RayJobs(double.place())
@@ -91,7 +109,7 @@ def test_what_found_no_room_for_ray_s_quarter_of_an_hour_is_launched_again(doubl
     ("said", "status"),
     [
         ("PENDING", Status.PENDING), ("RUNNING", Status.RUNNING), ("SUCCEEDED", Status.DEAD), ("FAILED", Status.DEAD),
-        ("STOPPED", Status.DEAD), ("WHATEVER", Status.DEAD),
+        ("STOPPED", Status.DEAD), ("WHATEVER", Status.SILENT),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("others", [0, 40])
@@ -129,6 +147,62 @@ def test_no_answer_is_an_error_and_no_state(double: RayDouble, trouble: str) -> 
             call()
         assert "sesame" not in str(raised.value)
     assert [each.ok for each in ray.findings()] == [False]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"submission_id": []}]', '{"status": null}', "[]", '"x"', "null"])
+def test_a_garbled_answer_is_no_end_of_a_run(double: RayDouble, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RayJobs, "_ask", lambda *_, **__: _Answer(200, text))
+    ray = RayJobs(double.place())
+    for names in (["a"], [*"abcdefgh"]):
+        try:
+            assert set(ray.statuses(names).values()) <= {Status.SILENT, Status.UNKNOWN}
+        except ConnectionError:
+            continue
+    with suppress(ConnectionError):
+        assert ray.log(launch(double)) == ""
+
+
+def test_a_token_of_other_bytes_is_no_token(double: RayDouble) -> None:
+    double.token.write_bytes(b"\xff\xfe")
+    with pytest.raises(PermissionError, match="no token"):
+        RayJobs(double.place()).statuses(["a"])
+
+
+@pytest.mark.parametrize("begins", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_that_drips_comes_to_an_end(
+    double: RayDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bytes, *, tls: bool
+) -> None:
+    """Each read is answered in time; all of it never is. A body that ends with its connection would look whole."""
+    monkeypatch.setattr(ray_jobs, "_SECONDS", 0.5)
+    listener, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+    scheme, context = "http", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if tls:
+        scheme, files = "https", certificate(tmp_path, "localhost")
+        context.load_cert_chain(*files)
+        monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+
+    def drip() -> None:
+        with listener, suppress(OSError):
+            connection, _ = listener.accept()
+            with context.wrap_socket(connection, server_side=True) if tls else connection as stream:
+                stream.recv(1 << 16)
+                stream.sendall(begins)
+                while not over.wait(0.05):
+                    stream.sendall(b"[")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    end = threading.Timer(20, over.set)
+    end.start()
+    try:
+        with pytest.raises(ConnectionError, match="without an end"):
+            RayJobs(double.place(address=f"{scheme}://localhost:{listener.getsockname()[1]}")).statuses(["a"])
+        assert not over.is_set()
+    finally:
+        over.set()
+        end.cancel()
+        dripping.join()
 
 
 @pytest.mark.parametrize("answer", [["a", "list"], "a text"])
@@ -170,6 +244,37 @@ def test_plain_http_beyond_this_machine_is_refused_and_named_where_it_is_allowed
     allowed = RayJobs(double.place(address="http://ray.example.org:8265", allow_plain=True))
     monkeypatch.setattr(allowed, "_address", double.address)
     assert "plain HTTP" in {each.name: each.what for each in allowed.findings()}["transport"]
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_a_certificate_is_checked_however_the_address_is_written(
+    double: RayDouble, tmp_path: Path, scheme: str
+) -> None:
+    """Whoever listens there with a certificate of their own sees no token."""
+    context, seen = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), list[bytes]()
+    context.load_cert_chain(*certificate(tmp_path, "localhost"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as stream:
+            seen.append(stream.recv(1 << 16))
+
+    listening = threading.Thread(target=answer, daemon=True)
+    listening.start()
+    ray = RayJobs(double.place(address=f"{scheme}://localhost:{listener.getsockname()[1]}"))
+    with listener, pytest.raises(ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        ray.statuses(["a"])
+    listening.join(10)
+    assert seen in ([], [b""])
+
+
+def test_an_address_is_kept_with_its_scheme_in_small_letters(double: RayDouble) -> None:
+    assert double.place(address="HTTPS://Ray.example.org/A").address == "https://Ray.example.org/A"
+    with pytest.raises(ValidationError, match="plain HTTP"):
+        double.place(address="HTTP://ray.example.org")
+    place = double.place(depot="s3://bucket/x", endpoint="HTTP://127.0.0.1:1")
+    assert place.endpoint == "http://127.0.0.1:1"
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,28 @@ def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> 
         Place.model_validate({"kind": "slurm", "depot": "/shared", "python": "python3", **wrong})
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"depot": "/shared/x"}, {"depot": "/shared/./x/"}, True),
+        ({"depot": "/shared/x"}, {"depot": "/shared/y"}, False),
+        ({"depot": "s3://bucket/x"}, {"depot": "s3://bucket/x/", "region": "eu-central-1"}, True),
+        ({"depot": "s3://bucket/x"}, {"depot": "s3://bucket/x", "endpoint": "https://s3.example.org"}, False),
+        ({"depot": "s3://bucket/x"}, {"depot": "s3://bucket/y"}, False),
+    ],
+)
+def test_two_places_have_two_depots(one: dict[str, object], other: dict[str, object], *, same: bool) -> None:
+    places = {
+        name: Place.model_validate({"kind": "slurm", "python": "python3", **keys})
+        for name, keys in (("hpc", one), ("lab", other))
+    }
+    if not same:
+        assert list(Settings(executors=places).executors) == ["hpc", "lab"]
+        return
+    with pytest.raises(ValidationError, match="'hpc' and 'lab' have one depot"):
+        Settings(executors=places)
+
+
 @pytest.mark.parametrize("name", ["here", "Lab", "a b", ""])
 def test_names_of_places(name: str) -> None:
     place = Place(kind="slurm", depot="/shared", python="python3")

@@ -16,18 +16,22 @@ there, nobody sees it.
 from __future__ import annotations
 
 import configparser
+import errno
 import hashlib
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from speciate.errors import SpeciateError
+from speciate.jobs.folder import RESULT
 from speciate.jobs.places.depot import (
     GROWING,
     METRICS,
+    MOST_READ,
     OBJECTS,
     RUNS,
     SENT,
@@ -40,7 +44,7 @@ from speciate.jobs.places.depot import (
 )
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore, RetryConfig, S3Config
+    from obstore.store import ObjectStore, RetryConfig, S3Config, S3Credential
 
 _CHUNK = 8 << 20
 _MOST_GROWTH = 64 << 20
@@ -48,11 +52,15 @@ _CREATE_TRIES = 3
 _KEYS = Path("~/.aws/credentials")
 """Keys of this machine, or of the node: the section `speciate`, else `default`. Without the file: the environment's, or
 the role of the machine."""
+_KEYS_LAST = timedelta(minutes=1)
 _RETRY: RetryConfig = {
     "max_retries": 4, "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
 }  # fmt: skip
 _DETAIL = "\n\nDebug source"
+_BAD_KEY = "invalid path"
+"""In what the library says of a listing with a key that it cannot name."""
+_log = logging.getLogger(__name__)
 
 
 class Bucket(NamedTuple):
@@ -69,31 +77,42 @@ def open_bucket(url: str) -> Bucket:
     parts = urlsplit(url)
     asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
     endpoint = asked.get("endpoint", "")
-    config: S3Config = {"region": asked.get("region", "us-east-1"), **_keys()}
+    config: S3Config = {"region": asked.get("region", "us-east-1")}
     if endpoint:
         config |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     with _as_os_errors():
         store = S3Store(
             parts.netloc, prefix=parts.path.strip("/") or None, config=config,
             client_options={"timeout": "30s", "connect_timeout": "5s", "allow_http": endpoint.startswith("http:")},
-            retry_config=_RETRY,
+            retry_config=_RETRY, credential_provider=_renewed if _keys() is not None else None,
         )  # fmt: skip
     return Bucket(store, url)
 
 
-def _keys() -> S3Config:
+def _renewed() -> S3Credential:
+    """The keys as they are now: whoever gives keys for some hours replaces the file, and a run may take days."""
+    keys = _keys()
+    if keys is None:
+        raise OSError(f"{_KEYS} holds no keys any more")
+    return keys
+
+
+def _keys() -> S3Credential | None:
+    """None where the file has none for us."""
     known = configparser.ConfigParser(interpolation=None)
-    known.read(_KEYS.expanduser())
+    try:
+        known.read(_KEYS.expanduser())
+    except (configparser.Error, UnicodeDecodeError) as error:  # its words may quote a key
+        raise OSError(f"{_KEYS} cannot be read: {type(error).__name__}") from None
     for section in ("speciate", "default"):
-        if section in known:
-            found: S3Config = {
-                "access_key_id": known[section].get("aws_access_key_id", ""),
+        if section in known and (key_id := known[section].get("aws_access_key_id")):
+            return {
+                "access_key_id": key_id,
                 "secret_access_key": known[section].get("aws_secret_access_key", ""),
+                "token": known[section].get("aws_session_token"),
+                "expires_at": datetime.now(UTC) + _KEYS_LAST,
             }
-            if token := known[section].get("aws_session_token"):
-                found["session_token"] = token
-            return found
-    return {}
+    return None
 
 
 @contextmanager
@@ -105,6 +124,8 @@ def _as_os_errors() -> Iterator[None]:
         yield
     except BaseError as error:
         raise OSError(str(error).partition(_DETAIL)[0]) from None
+    except ValueError as error:  # no object can have such a name
+        raise FileNotFoundError(str(error)) from None
 
 
 class _Objects:
@@ -130,7 +151,10 @@ class _Objects:
 
         try:
             with _as_os_errors():
-                return bytes(obstore.get(self._store, self.key(name)).bytes())
+                found = obstore.get(self._store, self.key(name))
+                if found.meta["size"] > MOST_READ:
+                    raise OSError(errno.EFBIG, "it is too large to be what was written", name)
+                return bytes(found.bytes())
         except FileNotFoundError:
             return None
 
@@ -150,7 +174,10 @@ class _Objects:
                     try:
                         obstore.put(self._store, self.key(name), data, mode="create", use_multipart=False)
                     except (AlreadyExistsError, PreconditionError):
-                        return self.get(name) == data
+                        found = self.get(name)
+                        if found is None:  # refused while another put of it went on, which then failed
+                            raise OSError(f"{self.key(name)} was refused, and is not there") from None
+                        return found == data
                 return True
             except OSError:  # two at the same moment may both be told to try again
                 if tries == _CREATE_TRIES - 1:
@@ -180,13 +207,45 @@ class _Objects:
         """Name -> bytes of each object whose name begins with the folder `below`."""
         import obstore
 
-        prefix = self.key(below)
+        try:
+            with _as_os_errors():
+                return {
+                    self._name(each["path"]): int(each["size"])
+                    for page in obstore.list(self._store, self.key(below))
+                    for each in page
+                }
+        except OSError as error:
+            if _BAD_KEY not in str(error):
+                raise
+        return self._names_around(below)
+
+    def _names_around(self, below: str) -> dict[str, int]:
+        """As `names`, folder by folder. The library cannot name a key with `//` or `..`, which somebody else has put
+        there, and lists nothing beside one: whatever else lies in such a folder is left out, too."""
+        try:
+            folders, found = self.level(below)
+        except OSError as error:
+            if _BAD_KEY not in str(error):
+                raise
+            _log.warning("%s/%s is left as it is: %s", self._inside, below, error)
+            return {}
+        for each in folders:
+            found |= self._names_around(each)
+        return found
+
+    def level(self, below: str = "") -> tuple[list[str], dict[str, int]]:
+        """Names of the folders in the folder `below`, and of its objects with their bytes."""
+        import obstore
+
         with _as_os_errors():
-            return {
-                str(each["path"]).removeprefix(f"{self._inside}/"): int(each["size"])
-                for page in obstore.list(self._store, prefix)
-                for each in page
-            }
+            found = obstore.list_with_delimiter(self._store, self.key(below).rstrip("/"))
+        return (
+            [self._name(each) for each in found["common_prefixes"]],
+            {self._name(each["path"]): int(each["size"]) for each in found["objects"]},
+        )
+
+    def _name(self, key: object) -> str:
+        return str(key).removeprefix(f"{self._inside}/")
 
     def delete(self, names: Collection[str]) -> None:
         import obstore
@@ -239,10 +298,10 @@ class BucketRoom:
         """A node copies at each beat, so nothing is looked for before the next one."""
         if beat is not None and beat == self._beat:
             return
-        growing = {name.rpartition("@")[0] for name in self._objects.names() if "@" in name}
+        growing = {name.rpartition("@")[0] for name in self._objects.level()[1] if "@" in name}
         for name in sorted(growing):
             have = self._grown.setdefault(name, 0)
-            if "/" in name or not (name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl"))):
+            if not (name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl"))):
                 continue
             with (target / name).open("ab") as writer:
                 writer.truncate(have)  # by an earlier daemon, or one that died while it wrote
@@ -278,6 +337,7 @@ class BucketRoom:
                 if _stamp(folder / path) == stamp:  # else it was written meanwhile, and goes again
                     self._carried[name] = stamp
         gone = [name for name in self._carried if name not in there]
+        self._objects.delete([name for name in gone if name.endswith(f"/{RESULT}")])  # first: it says that all is there
         self._objects.delete(gone)
         for name in gone:
             del self._carried[name]
@@ -319,7 +379,7 @@ class BucketDepot:
         return BucketRoom(self._bucket, f"{self._owner}/{RUNS}/{run_id}")
 
     def runs(self) -> list[str]:
-        return sorted({name.split("/")[1] for name in self._objects.names(RUNS)})
+        return sorted(name.rpartition("/")[2] for name in self._objects.level(RUNS)[0])
 
     def put(self, source: Path, known: str | None = None) -> tuple[str, int]:
         size = source.stat().st_size

@@ -10,16 +10,17 @@ sha256 of each file. OWNER is of one workspace in one folder, so that a copy of 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import EXIT, Outcome, RunDocument, from_checked, to_checked, to_outcome
+from speciate.jobs.folder import EXIT, RESULT, Outcome, RunDocument, from_checked, is_best, to_checked, to_outcome
 
 SENT, MANIFEST, LOOKED = "sent.json", "manifest.json", "looked"
 OBJECTS, RUNS, WHOSE = "objects", "runs", "workspace"
@@ -28,6 +29,10 @@ METRICS = "metrics"
 GROWING = ("log", "progress.jsonl")
 _KEPT = ("outputs", "checkpoints")
 _CHUNK = 1 << 20
+_NAME_BYTES, _PART_BYTES = 800, 255
+"""Bytes of a name below a run's folder, and of each of its parts, that any depot can hold."""
+MOST_READ = 64 << 20
+"""Bytes of a file that is read whole."""
 
 
 class Entry(NamedTuple):
@@ -155,7 +160,12 @@ def read_sent(room: Room) -> Sent:
     if data is None:
         raise FileNotFoundError(f"{room.where} holds no {SENT}")
     document = from_checked(data, f"{room.where}/{SENT}", "The next attempt gets a new one.")
-    return Sent(**{**document, "inputs": tuple(Entry(*each) for each in document["inputs"])})
+    try:
+        return Sent(**{**document, "inputs": tuple(Entry(*each) for each in document["inputs"])})
+    except (KeyError, TypeError) as error:
+        raise SpeciateError(
+            Code.DAMAGED, f"{room.where}/{SENT} is not what was sent.", "The next attempt gets a new one."
+        ) from error
 
 
 def read_outcome(room: Room) -> Outcome | None:
@@ -167,23 +177,47 @@ def read_outcome(room: Room) -> Outcome | None:
 
 
 def files_left(folder: Path) -> Iterator[Path]:
-    """Regular files below what a run leaves, relative to its folder; no link is followed."""
-    for top in (*_KEPT, *(path.name for path in sorted(folder.glob("best-*")))):
-        for here, _, names in os.walk(folder / top):
-            for name in sorted(names):
+    """Regular files below what a run leaves, relative to its folder; no link is followed. The result of a folder comes
+    after all that it counts on."""
+    return (path for path in _regular(folder) if is_left(path.as_posix()))
+
+
+def unfit(folder: Path) -> list[str]:
+    """Names of the files that a run leaves and no depot can hold, as a person may read them."""
+    return [ascii(path.as_posix()) for path in _regular(folder) if not is_left(path.as_posix())]
+
+
+def _regular(folder: Path) -> Iterator[Path]:
+    for top in (*_KEPT, *(path.name for path in sorted(folder.glob("best-*")) if is_best(path.name))):
+        for here, _, names in os.walk(folder / top, topdown=False):
+            for name in sorted(names, key=lambda name: (name == RESULT, name)):
                 path = Path(here) / name
-                if stat.S_ISREG(path.lstat().st_mode):
-                    yield path.relative_to(folder)
+                with contextlib.suppress(FileNotFoundError):  # it went meanwhile
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        yield path.relative_to(folder)
 
 
 def is_left(name: str) -> bool:
-    """Whether a name below a run's room is of what it leaves.
+    """Whether a name below a run's room is of what it leaves, and one that any depot can hold.
 
     >>> is_left("outputs/model/weights"), is_left("best-1/result.json"), is_left("log"), is_left("outputs")
     (True, True, False, False)
+    >>> [is_left(f"outputs/{name}") for name in (".", "../spec.json", "a//b", "a\\nb", "n" * 256, "\\ud800")]
+    [False, False, False, False, False, False]
     """
     top, _, rest = name.partition("/")
-    return bool(rest) and (top in _KEPT or top.startswith("best-"))
+    parts = rest.split("/")
+    try:
+        lengths = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return False
+    return (
+        (top in _KEPT or is_best(top))
+        and not any(part in ("", ".", "..") for part in parts)
+        and not any(character < " " or character == "\x7f" for character in name)
+        and max(lengths) <= _PART_BYTES
+        and len(name.encode()) <= _NAME_BYTES
+    )
 
 
 def write_manifest(room: Room, folder: Path) -> None:
@@ -196,14 +230,14 @@ def write_manifest(room: Room, folder: Path) -> None:
 
 
 def read_manifest(room: Room) -> dict[str, str] | None:
-    """None where the node did not come to that."""
+    """None where the node did not come to that. Raises DAMAGED."""
     data = room.read(MANIFEST)
     if data is None:
         return None
     try:
         return {str(name): str(sha256) for name, sha256 in json.loads(data).items()}
-    except (ValueError, AttributeError) as error:
-        raise OSError(f"{room.where}/{MANIFEST} cannot be read: {error}") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _not_as_written(MANIFEST) from error
 
 
 def bring(room: Room, target: Path, *, manifest: Mapping[str, str] | None, outputs: bool) -> None:
@@ -211,18 +245,18 @@ def bring(room: Room, target: Path, *, manifest: Mapping[str, str] | None, outpu
     and is what the node wrote, or DAMAGED is raised. Without one, what is there is taken: checkpoints and results say
     themselves whether they are whole."""
     for name in manifest if manifest is not None else list(room.left()):
-        if not is_left(name) or ".." in PurePosixPath(name).parts:
+        if not is_left(name):
             raise _not_as_written(name)
         if name.startswith("outputs/") and not outputs:
             continue
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
         partial = target / f".{os.urandom(8).hex()}.partial"
         try:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             sha256 = room.fetch(name, partial)
             if manifest is not None and sha256 != manifest[name]:
                 raise _not_as_written(name)
             partial.replace(target / name)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
             if manifest is not None:
                 raise _not_as_written(name) from None
         finally:
@@ -230,6 +264,7 @@ def bring(room: Room, target: Path, *, manifest: Mapping[str, str] | None, outpu
 
 
 def _not_as_written(name: str) -> SpeciateError:
+    said = ascii(name[:_PART_BYTES])[1:-1]
     return SpeciateError(
-        Code.DAMAGED, f"{name} that came back is not what the node wrote.", "The next attempt writes it anew."
+        Code.DAMAGED, f"{said} that came back is not what the node wrote.", "The next attempt writes it anew."
     )

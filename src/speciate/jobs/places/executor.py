@@ -116,7 +116,8 @@ class PlaceExecutor:
         self._depots: dict[str, Depot] = {}
         self._fenced: dict[str, float] = {}
         """Abandoned runs, and since when the depot, seen again, tells them to end."""
-        self._sweep = True
+        self._sweep, self._kept = True, False
+        """`_kept`: a run that lived needed objects of files that are gone here."""
         self.wake = threading.Event()
 
     # The contract of an executor
@@ -166,7 +167,7 @@ class PlaceExecutor:
         """Forget a run whose end is in the catalog."""
         with self._lock:
             watched = self._runs.pop(handle["run"], None)
-        if watched is not None and (isinstance(watched.found, Gone) or self._is_abandoned(handle)):
+        if watched is not None and (self._kept or isinstance(watched.found, Gone) or self._is_abandoned(handle)):
             self.sweep()  # what it left was brought here, or nobody wants it
 
     def trouble(self, run_id: str) -> str | None:
@@ -205,7 +206,7 @@ class PlaceExecutor:
         with self._lock:
             runs = [watched for watched in self._runs.values() if not watched.over]
         self._ask(runs)
-        silent: OSError | None = None
+        silent: Exception | None = None
         for watched in runs:
             try:
                 if silent is not None:
@@ -213,9 +214,14 @@ class PlaceExecutor:
                 found, trouble = self._look_at(watched)
                 watched.seen = self._clock()
             except (OSError, SpeciateError) as error:
-                if self.place.in_bucket and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                if self.place.in_bucket and _is_of_the_bucket(error):
                     silent = error  # each further call would wait as long for no answer
                 found, trouble = Unreachable(str(error)), f"{self.name}: {error}"
+            except Exception as error:  # noqa: BLE001 - of one run nothing is concluded, and the others are looked at
+                trouble = f"{self.name}: its run could not be looked at ({type(error).__name__})"
+                if trouble != watched.trouble:
+                    _log.exception("%s: %s could not be looked at", self.name, watched.handle["run"])
+                found = Unreachable(trouble)
             with self._lock:
                 watched.found, watched.trouble, watched.looked = found, trouble, self._clock()
         if self._sweep:
@@ -232,8 +238,8 @@ class PlaceExecutor:
         names = [self._named(each) for each in waiting]
         try:
             self._statuses = dict(self._cluster.statuses(names))
-        except OSError as error:
-            _log.info("%s does not answer: %s", self.name, error)
+        except Exception as error:  # noqa: BLE001 - whatever it answered, nothing is concluded from it
+            _log.info("%s does not answer: %s", self.name, error, exc_info=not isinstance(error, OSError))
             self._statuses = dict.fromkeys(names, Status.SILENT)
         self._asked = self._clock()
 
@@ -444,11 +450,14 @@ class PlaceExecutor:
         try:
             if not self.depot().is_there():
                 return  # nothing was ever there, or its disk is not mounted: the next look may find it
-            freed = self.depot().sweep(self._mover.wanted(), self._live())
+            self._sweep = False  # first: whoever asks meanwhile is not forgotten
+            wanted = self._mover.wanted()
+            freed = self.depot().sweep(wanted, self._live())
+            self._kept = not wanted.issuperset(self.depot().objects())
             _log.info("%s: %d bytes went from the depot", self.name, freed)
-            self._sweep = False
-        except (OSError, SpeciateError) as error:
-            _log.info("%s could not be swept: %s", self.name, error)
+        except Exception as error:  # noqa: BLE001 - logged; the next look tries again
+            self._sweep = True
+            _log.info("%s could not be swept: %s", self.name, error, exc_info=not isinstance(error, OSError))
 
     def _there(self, watched: _Watched) -> Room:
         if watched.room is None:
@@ -470,3 +479,8 @@ class PlaceExecutor:
             f"Nothing was heard of its run at {self.name} for {silence:.0f} s. Until {self._terms.lost:g} s it counts "
             "as alive, and nothing is started a second time."
         )
+
+
+def _is_of_the_bucket(error: Exception) -> bool:
+    """Whether a bucket gave no answer. Errors of this machine's own disk have a number, and are of one run alone."""
+    return isinstance(error, OSError) and error.errno is None and not isinstance(error, FileNotFoundError)

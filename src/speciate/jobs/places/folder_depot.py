@@ -7,8 +7,10 @@ import errno
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 from speciate.errors import SpeciateError
 from speciate.jobs.folder import write_whole
@@ -16,6 +18,7 @@ from speciate.jobs.places.depot import (
     GROWING,
     LOOKED,
     METRICS,
+    MOST_READ,
     OBJECTS,
     RUNS,
     SENT,
@@ -30,8 +33,8 @@ from speciate.jobs.places.depot import (
 _MOVING = ".moving"
 _CHUNK = 1 << 20
 _HASH_CHARACTERS = 64
-_MISSING = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
-"""Error numbers for a file that was there and is gone: ELOOP is a link in its place."""
+_MISSING = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
+"""Error numbers for a file that was there and is gone: ELOOP is a link in its place, ENXIO a socket."""
 
 
 class FolderRoom:
@@ -48,9 +51,13 @@ class FolderRoom:
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self.path / name).read_bytes()
+            with _open_regular(self.path / name) as reader:
+                data = reader.read(MOST_READ + 1)
         except FileNotFoundError:
             return None
+        if len(data) > MOST_READ:
+            raise OSError(errno.EFBIG, "it is too large to be what was written", str(self.path / name))
+        return data
 
     def write(self, name: str, data: str) -> None:
         if name == SENT:
@@ -80,8 +87,7 @@ class FolderRoom:
         if not (self.path / name).parent.resolve().is_relative_to(self.path.resolve()):
             raise FileNotFoundError(f"{name} leads out of {self.path}")
         try:
-            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as reader, target.open("xb") as writer:
+            with _open_regular(self.path / name) as reader, target.open("xb") as writer:
                 return copy(reader, writer)[0]
         except OSError as error:
             if error.errno in _MISSING:
@@ -94,7 +100,7 @@ class FolderRoom:
 
     def look_anew(self) -> None:
         """What a mounted disk remembers of a folder, it asks anew once this machine has written there."""
-        (self.path / LOOKED).write_text(os.urandom(4).hex())
+        write_whole(self.path / LOOKED, os.urandom(4).hex())  # in the place of a link, not through it
 
     def clear(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -189,12 +195,23 @@ class FolderDepot:
 def append_growth(source: Path, target: Path, most: int = 64 << 20) -> None:
     """Append to `target` what a file that only grows has more; nothing beyond `most` bytes. Raises OSError."""
     try:
-        with source.open("rb") as reader:
+        with _open_regular(source) as reader:
             have = target.stat().st_size if target.exists() else 0
             reader.seek(have)
             while have < most and (chunk := reader.read(min(_CHUNK, most - have))):
                 with target.open("ab") as writer:
                     writer.write(chunk)
                 have += len(chunk)
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno not in _MISSING:
+            raise
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Opens a file that a node wrote. Raises OSError, with a number of `_MISSING` for a link or what is no file: a
+    link leads to files of this machine, and whoever opens a pipe waits for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, "it is no regular file", str(path))
+    return os.fdopen(descriptor, "rb")

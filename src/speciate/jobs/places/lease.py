@@ -14,6 +14,7 @@ import os
 import socket
 from typing import NamedTuple
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.places.depot import Room
 
 CLAIMED, LEASE, FENCED, CANCEL = "claimed", "lease", "fenced", "cancel"
@@ -56,7 +57,7 @@ def claimed_by(room: Room) -> str | None:
     data = room.read(CLAIMED)
     try:
         return None if data is None else str(json.loads(data)["by"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "somebody"  # it is there, and that decides
 
 
@@ -65,10 +66,16 @@ def write_lease(room: Room, lease: Lease) -> None:
 
 
 def read_lease(room: Room) -> Lease | None:
-    """None where there was none yet. Raises OSError."""
+    """None where there was none yet. Raises OSError, and DAMAGED where it is none: then nothing may be concluded."""
     data = room.read(LEASE)
+    if data is None:
+        return None
     try:
-        document = None if data is None else json.loads(data)
-        return document and Lease(int(document["beat"]), bool(document["held"]), str(document.get("node", "")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OSError(f"{room.where}/{LEASE} cannot be read: {error}") from error
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        beat, held = document.get("beat"), document.get("held")
+        if type(beat) is int and isinstance(held, bool):
+            return Lease(beat, held, str(document.get("node", "")))
+    raise SpeciateError(Code.DAMAGED, f"{room.where}/{LEASE} cannot be read.", "A node that lives writes it anew.")

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from speciate import __version__
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder
-from speciate.jobs.places.depot import Room, Sent, read_sent, write_manifest
+from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder, to_checked
+from speciate.jobs.places.depot import Room, Sent, read_sent, unfit, write_manifest
 from speciate.jobs.places.depots import open_room
 from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
 
@@ -125,8 +125,8 @@ class Carrier:
     def _carry(self) -> None:
         while not self._over.wait(self._pause):
             try:
-                self._room.carry(self._folder, last=False)
-            except OSError as error:
+                _carry(self._room, self._folder, last=False)
+            except Exception as error:  # noqa: BLE001 - said; the next beat copies it, or `_hand_over`
                 _say(f"what it wrote is not copied yet: {error}")
 
     def end(self) -> None:
@@ -171,10 +171,10 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
     """All that it left and, last, how it ended, into the depot; whether that was done before the lease ran out."""
     while True:
         try:
-            room.carry(folder.path, last=True)
+            _carry(room, folder.path, last=True)
             write_manifest(room, folder.path)
-            if not room.has(EXIT) and folder.outcome() is not None:
-                room.write(EXIT, (folder.path / EXIT).read_text())
+            if not room.has(EXIT) and (outcome := folder.outcome()) is not None:
+                room.write(EXIT, _exit(folder, outcome))
             keeper.release()
             return True
         except (OSError, SpeciateError) as error:
@@ -182,6 +182,22 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
             if keeper.run_out or keeper.fenced:
                 return False
             time.sleep(_AGAIN_SECONDS)
+
+
+def _carry(room: Room, folder: Path, *, last: bool) -> None:
+    """Raises OSError, also where the room went: nobody would clear it of what was written then."""
+    if not room.has(CLAIMED):
+        raise FileNotFoundError(f"{room.where} is not the room that was claimed")
+    room.carry(folder, last=last)
+
+
+def _exit(folder: RunFolder, outcome: Outcome) -> str:
+    """What is written as `exit`: how it ended, but for one that ended well and left what cannot come back."""
+    if outcome.kind != "ok" or not (names := unfit(folder.path)):
+        return (folder.path / EXIT).read_text()
+    why = f"it left a file whose name cannot be brought back: {names[0]}"
+    how = "A name may have 255 bytes in UTF-8, without control characters."
+    return to_checked({"code": 1, "class": "user", "message": why, "recovery": how, "detail": ""})
 
 
 def _is_claimed(room: Room) -> bool:
