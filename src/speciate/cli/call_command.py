@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speciate.cli.daemon_commands import check_exists, check_there
+from speciate.cli.daemon_commands import check_exists
 from speciate.cli.output import Progress, check_image_path, format_table, say, write_image
-from speciate.environment import made_unnamed, workspace_path
+from speciate.environment import check_there, made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.server.client import Client, JobFailed, ToolDeclaration, ToolResult, connect
 from speciate.server.untrusted import clean_text

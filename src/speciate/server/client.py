@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate import __version__
-from speciate.environment import workspace_path
+from speciate.environment import check_there, workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server.client_methods import SHOWS_IMAGES, ToolMethods
 from speciate.server.dial import dial
@@ -175,8 +175,14 @@ class Client(ToolMethods):
 
 
 def connect(workspace: str | Path | None = None) -> Client:
-    """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
-    return Client(workspace_path(str(workspace) if workspace else None))
+    """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate.
+
+    Raises NOT_FOUND for a named one that is not there.
+    """
+    found = workspace_path(str(workspace) if workspace else None)
+    if workspace:
+        check_there(found)
+    return Client(found)
 
 
 def _request(method: str, parameters: Mapping[str, object]) -> Message:
