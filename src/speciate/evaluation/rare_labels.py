@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from speciate.datasets import version_rows
 from speciate.datasets.versions import Manifest
-from speciate.evaluation.metrics import Answers
 from speciate.tasks.example_targets import is_label
 from speciate.use_cases import UseCase
 from speciate.vocabulary import Metric
 from speciate.workspace.workspace import Folders
+
+if TYPE_CHECKING:  # with it comes scipy, which a plan needs not
+    from speciate.evaluation.metrics import Answers
 
 _ALIKE = {"f1_macro": "F1", "balanced_accuracy": "recall"}
 """Metric -> what it averages over the labels."""

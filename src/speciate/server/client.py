@@ -31,6 +31,8 @@ _META = {
 }
 _REPEATS = 3
 _LONGEST_WAIT = 45
+_PACE_SECONDS = 10
+"""How long somebody who wants progress may hear nothing."""
 _ROWS_A_PAGE = 500
 _CUT = re.compile(r"… \[[\d,]+ more characters\]$")
 """What the daemon writes at the end of a text that it cut as the answer became too long."""
@@ -109,7 +111,9 @@ class Client(ToolMethods):
             raise SpeciateError(Code.INVALID, f"{type(job).__name__} is no job.", "Wait for what started one.")
         while True:
             until: Any = "change" if progress else "end"
-            view = self.wait_for_job(job=name, until=until, timeout_seconds=_LONGEST_WAIT)
+            view = self.wait_for_job(
+                job=name, until=until, timeout_seconds=_PACE_SECONDS if progress else _LONGEST_WAIT
+            )
             if progress:
                 progress(view)
             if view.state in _ENDED:

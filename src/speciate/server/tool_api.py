@@ -153,6 +153,13 @@ class Estimate(Result):
     known_from: tuple[str, ...] = ()
 
 
+def rounded(value: float | None) -> float | None:
+    """An estimate to three digits; more than a hundred, in whole numbers. It is no more exact than that."""
+    if value is None:
+        return None
+    return float(round(value)) if abs(value) >= 100 else float(f"{value:.3g}")
+
+
 class DryRun(Result):
     """What would happen. Nothing was started."""
 
@@ -322,11 +329,11 @@ def start_job(
     if dry_run:
         plan = app.engine.plan(kind, spec)
         estimate = Estimate(
-            seconds=plan.seconds,
-            usd=plan.usd,
+            seconds=rounded(plan.seconds),
+            usd=rounded(plan.usd),
             bytes=plan.bytes,
             peak_memory_mb=plan.peak_memory_mb or plan.resources.memory_mb or None,
-            p95_latency_ms=plan.p95_latency_ms,
+            p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         )
         return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)
