@@ -13,8 +13,8 @@ from speciate.cli import call_command, label_commands, ledger_commands, main
 from speciate.cli.call_command import _progress_line, _show_verdict
 from speciate.cli.output import Progress, check_image_path, write_image
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.kinds import rounded
 from speciate.server.job_view import JobLine, JobProgress, JobView
-from speciate.server.tool_api import rounded
 
 
 def _never(*_: Any, **__: Any) -> None:

@@ -6,6 +6,8 @@ import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from speciate.modalities.multimodal import rename_parts
 from speciate.models import registry
 from speciate.promotion import aliases
 from speciate.refs import model_ref
+from speciate.server import control, control_messages
 from speciate.serving import predict as predicting
 from speciate.serving import preloading
 from speciate.serving.items import Item
@@ -401,3 +404,11 @@ def test_so_may_a_folder() -> None:
 
 def unread(path: str) -> bytes:
     raise AssertionError(path)
+
+
+def test_the_queue_on_a_terminal_names_the_labels_that_the_model_knows(workspace: Workspace, pool: Pool) -> None:
+    _ask(workspace, pool, Input(text=GOOD))
+    context = cast("control.ControlContext", SimpleNamespace(workspace=workspace))
+    shown = control._labels(context, control_messages.LabelsRequest(use_case="reviews", by="ada"))
+    assert [item["output"] for item in shown["items"]] == ["good"]
+    assert {name: sorted(labels) for name, labels in shown["classes"].items()} == {MODEL: ["bad", "good"]}

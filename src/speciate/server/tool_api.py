@@ -38,7 +38,7 @@ from speciate.governance.roles import ACTS, Act, act_of_tool
 from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
-from speciate.jobs.kinds import Kind
+from speciate.jobs.kinds import Kind, rounded
 from speciate.jobs.pool import Pool
 from speciate.refs import id_from_key
 from speciate.workspace.database import Transaction
@@ -151,13 +151,6 @@ class Estimate(Result):
     peak_memory_mb: int | None = None
     p95_latency_ms: float | None = None
     known_from: tuple[str, ...] = ()
-
-
-def rounded(value: float | None) -> float | None:
-    """An estimate to three digits; more than a hundred, in whole numbers. It is no more exact than that."""
-    if value is None:
-        return None
-    return float(round(value)) if abs(value) >= 100 else float(f"{value:.3g}")
 
 
 class DryRun(Result):

@@ -14,7 +14,7 @@ from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.jobs.job import Limits, Resources
-from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.kinds import Kind, Plan, rounded
 from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
@@ -170,10 +170,10 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
         hyperparameters=in_use(payload.parameters, find_task(payload.task).family),
         head=payload.head,
         estimate=CandidateEstimate(
-            seconds=plan.seconds,
+            seconds=rounded(plan.seconds),
             peak_memory_mb=plan.peak_memory_mb,
-            usd=plan.usd,
-            p95_latency_ms=plan.p95_latency_ms,
+            usd=rounded(plan.usd),
+            p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         ),
         why=METHOD_DESCRIPTIONS[candidate.method],
