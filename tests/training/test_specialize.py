@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import suites
+from speciate.evaluation import evaluate, suites
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
 from speciate.training.cascade import candidates
 from speciate.training.cascade.candidates import SpecializeSpec
+from speciate.training.planning.training_plan import plan_training
 from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate
 from speciate.workspace.database import Transaction
@@ -726,10 +727,14 @@ def test_a_positive_label_that_does_not_occur_is_refused_before_training(workspa
     assert "'bad'" in str(refused.value)
 
 
-def test_the_plan_tells_of_a_label_with_one_test_row_and_a_heavy_weight(workspace: Workspace) -> None:
+def test_each_plan_tells_of_a_label_with_one_test_row_and_a_heavy_weight(workspace: Workspace) -> None:
     _reviews_of(workspace, [*["good", "bad"] * 20, "odd"])
     define(workspace, "taste", "text-classification", metric="f1_macro")
     (warning,) = specialize.plan(SPEC, workspace).resolved["warnings"]
+    evaluation = evaluate.EvaluateSpec(models=("nearest:",), use_case="taste", dataset="reviews")
+    assert evaluate.plan(evaluation, workspace).resolved["warnings"] == [warning]
+    assert plan_training(workspace, "reviews", use_case="taste").warnings == (warning,)
+    assert plan_training(workspace, "reviews").warnings == ()
     assert warning.startswith("'odd' has 1 test row and counts for a third of f1_macro")
 
 
