@@ -68,6 +68,7 @@ def test_progress_names_the_step_that_runs_and_no_bare_number() -> None:
     nothing = JobProgress(done=0, total=None, unit="")
     view = JobView(job="job-1", kind="specialize", state="running", attempt=1, progress=nothing, children=(ended, line))
     assert _progress_line(view) == "job-1 specialize running, train/classical"
+    assert _progress_line(view.model_copy(update={"eta_seconds": 0.3})) == _progress_line(view)
     half = view.model_copy(update={"progress": JobProgress(done=3, total=6, unit="steps")})
     assert _progress_line(half) == "job-1 specialize running, train/classical, 3 of 6 steps"
 

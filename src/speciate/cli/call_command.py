@@ -158,11 +158,11 @@ def _show_verdict(job: ToolResult) -> None:
 def _progress_line(view: JobView) -> str:
     """With the steps that run, of a job of many, and how far they are where that is known."""
     parts = [f"{view.job} {view.kind} {view.state}"]
-    if steps := [child.step for child in view.children if child.step and child.state == "running"]:
+    if steps := [child.step for child in view.children if child.step and child.state in ("starting", "running")]:
         parts.append(", ".join(steps))
     if (done := view.progress) is not None and (done.done or done.total):
         parts.append(f"{done.done:g}{f' of {done.total:g}' if done.total else ''} {done.unit}".rstrip())
-    if view.eta_seconds:
+    if view.eta_seconds and view.eta_seconds >= 1:
         parts.append(f"about {view.eta_seconds:.0f} s left")
     if view.reason and view.state == "queued":
         parts.append(view.reason)
