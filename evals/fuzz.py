@@ -344,6 +344,7 @@ def main() -> None:
     began, lost, total = time.monotonic(), 0, Counter[str]()
     with tempfile.TemporaryDirectory() as root:
         workspace = Path(root) / "workspace"
+        workspace.mkdir(mode=0o700)
         os.chdir(root)  # tools read below the caller's folder
         client = speciate.connect(workspace)
         client.call("get_status")

@@ -25,6 +25,22 @@ def workspace_path(explicit: str | None = None) -> Path:
     return here if here.is_dir() else _default_workspace()
 
 
+def check_there(workspace: Path) -> None:
+    """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost. One that
+    we may not look at is left to its daemon."""
+    try:
+        there = workspace.is_dir()
+    except OSError:
+        return
+    if not there:
+        raise SpeciateError(
+            Code.NOT_FOUND,
+            f"There is no workspace {workspace}.",
+            f"speciate init --workspace {workspace} makes one. One that lies elsewhere is named by --workspace or "
+            "SPECIATE_HOME.",
+        )
+
+
 def _default_workspace() -> Path:
     return Path.home() / ".speciate"
 

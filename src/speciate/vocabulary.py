@@ -156,7 +156,10 @@ METRICS: dict[str, Metric] = {
         Metric(
             "balanced_accuracy", _ONE_LABEL, "higher", "corpus", 0, 1, "mean of the labels' recalls"
         ),
-        Metric("f1_macro", ("classification", "ordinal"), "higher", "corpus", 0, 1, "mean of the labels' F1"),
+        Metric(
+            "f1_macro", ("classification", "ordinal"), "higher", "corpus", 0, 1,
+            "mean of the labels' F1, rare ones alike",
+        ),
         Metric("mcc", _ONE_LABEL, "higher", "corpus", -1, 1, "Matthews correlation; 0 is chance"),
         Metric(
             "recall", _ONE_LABEL, "higher", "mean", 0, 1,
@@ -169,7 +172,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "f1", _ONE_LABEL, "higher", "corpus", 0, 1,
-            "harmonic mean of the two", positive=True, seeks_positives=True,
+            "harmonic mean of precision and recall of the positive label", positive=True, seeks_positives=True,
         ),
         Metric(
             "auroc", _ONE_LABEL, "higher", "corpus", 0, 1,
@@ -234,7 +237,10 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("subset_accuracy", ("multi-label",), "higher", "mean", 0, 1, "share with exactly the right labels"),
         Metric("f1_micro", ("multi-label",), "higher", "corpus", 0, 1, "F1 over all pairs of example and label"),
-        Metric("f1_macro_labels", ("multi-label",), "higher", "corpus", 0, 1, "mean of the labels' F1"),
+        Metric(
+            "f1_macro_labels", ("multi-label",), "higher", "corpus", 0, 1,
+            "mean of the labels' F1; a row has any number of labels",
+        ),
         Metric("hamming_loss", ("multi-label",), "lower", "mean", 0, 1, "share of wrong pairs of example and label"),
         Metric("token_accuracy", ("tokens",), "higher", "corpus", 0, 1, "share of right tags"),
         Metric("f1_spans", ("tokens",), "higher", "corpus", 0, 1, "F1 of spans with their tag, whole spans only"),

@@ -182,7 +182,7 @@ def test_a_refused_call_says_why_on_stderr_alone(shared: Daemons, arguments: tup
 
 
 def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemons) -> None:
-    client = speciate.connect(shared.workspace)
+    client = shared.connect()
     assert client.call("list_jobs", limit=5) == {"jobs": []}
     with pytest.raises(SpeciateError) as caught:
         client.call("get_job", job="job-x")
@@ -190,7 +190,7 @@ def test_python_calls_the_same_tools_and_gets_the_code_of_an_error(shared: Daemo
 
 
 def test_a_python_call_that_only_reads_survives_the_daemon(daemons: Daemons) -> None:
-    client = speciate.connect(daemons.workspace)
+    client = daemons.connect()
     client.call("list_jobs")
     daemons.kill()
     assert client.call("list_jobs") == {"jobs": []}
@@ -416,7 +416,7 @@ ALLOW = ("allow", "lesions", "--host", "api.openai.com", "--usd", "5")
 def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) -> None:
     assert "no dataset 'lesions'" in type_into(daemons, *ALLOW, answer="yes")[0]
     rows = [{"text": f"a text {number}", "label": "ab"[number % 2]} for number in range(4)]
-    client = speciate.connect(daemons.workspace)
+    client = daemons.connect()
     job = client.call("create_dataset", name="lesions", rows=rows, label="label", modality="text")["job"]
     assert client.call("wait_for_job", job=job, timeout_seconds=45)["state"] == "succeeded"
     assert type_into(daemons, *ALLOW, answer="no")[1] == 1

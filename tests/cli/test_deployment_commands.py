@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import speciate
 from speciate.serving.deployment_folder import DeploymentFolder
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -59,7 +58,7 @@ def test_a_slot_is_started_listed_and_stopped_and_outlives_its_daemon(daemons: D
     refused = run(daemons, "deployment", "start", USE_CASE)
     assert (refused.returncode, f"no use case '{USE_CASE}'" in refused.stderr) == (1, True)
     goal = {"metric": "accuracy", "target": 0.9}
-    client = speciate.connect(str(daemons.workspace))
+    client = daemons.connect()
     client.call("define_use_case", name=USE_CASE, task="text-classification", objective=goal)
     started = run(daemons, "deployment", "start", USE_CASE, "--max-batch", "8")
     assert started.returncode == 0, started.stderr
@@ -83,7 +82,7 @@ def test_a_slot_is_started_listed_and_stopped_and_outlives_its_daemon(daemons: D
 def test_clients_of_a_slot_notice_nothing_of_a_daemon_that_is_killed(daemons: Daemons, slot: DeploymentFolder) -> None:
     model = _in_production(daemons.workspace)
     assert f"serves {model} at" in run(daemons, "deployment", "start", USE_CASE).stdout
-    client = speciate.connect(str(daemons.workspace))
+    client = daemons.connect()
     said = client.call("predict", use_case=USE_CASE, inputs=[{"text": "a good film"}])
     assert (said["model"], said["predictions"][0]["untrusted"]["output"]) == (model, "good")
     [shown] = client.call("get_status", use_case=USE_CASE)["use_cases"]
@@ -101,7 +100,7 @@ def test_clients_of_a_slot_notice_nothing_of_a_daemon_that_is_killed(daemons: Da
     asking.start()
     daemons.kill()
     time.sleep(2)
-    again = speciate.connect(str(daemons.workspace))  # starts the next daemon
+    again = daemons.connect()  # starts the next daemon
     assert again.call("get_status", use_case=USE_CASE)["use_cases"][0]["slot"]["serving"] == model
     stop.set()
     asking.join(60)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from speciate.cli import label_commands
-from speciate.cli.label_commands import in_a_line, parse_label
+from speciate.cli.label_commands import _quality, in_a_line, parse_label
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,34 @@ def test_a_class_that_the_model_does_not_know_is_asked_about_before_it_is_stored
             argparse.Namespace(use_case="reviews"), {"prediction": "pred-x", "drawn": "random", "output": "bad"}
         )
     assert stored == [("good", False), ("mixed", True)]
-    assert "'godo' is no class" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "'godo' is no class" in told
+    assert 'stored: "good"' in told
+    assert 'stored, as a new class: "mixed"' in told
+
+
+def test_how_good_answers_are_is_a_sentence() -> None:
+    one: Any = {"model": "m@v1", "measure": "right", "mean": 0.75, "low": 0.19, "high": 0.99, "n": 4, "drawn": "random"}
+    said = "m@v1: of 4 answers that have a label 75% were right (95 % interval: 19% to 99%), drawn at random"
+    assert _quality(one) == said
+    few = {**one, "n": 1, "measure": "absolute_error", "mean": 3.25, "low": None, "high": None, "drawn": "any"}
+    assert _quality(few).startswith("m@v1: the error of 1 answer is 3.25 on average, however")
+
+
+def test_the_labels_that_the_model_knows_are_shown_before_one_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = {
+        "prediction": "pred-x", "drawn": "random", "by_watch": False, "at": 0.0, "model": "m@v1", "confidence": None,
+        "input": {"text": "a"}, "output": "bad", "files": [], "said": {},
+    }  # fmt: skip
+    shown: dict[str, Any] = {
+        "waiting": 1, "items": [item], "agreement": {"alpha": None}, "quality": [], "missed": 0, "root": "/",
+        "classes": {"m@v1": ["good", "bad"]},
+    }  # fmt: skip
+    monkeypatch.setattr(label_commands, "require_terminal", lambda: None)
+    monkeypatch.setattr(label_commands, "ask_daemon", lambda *_, **__: shown)
+    monkeypatch.setattr("builtins.input", lambda *_: "")
+    asked = argparse.Namespace(use_case="reviews", strategy="mixed", count=1, ask=True)
+    assert label_commands.labels(asked) == 0
+    assert '  labels    ["good", "bad"]' in capsys.readouterr().out

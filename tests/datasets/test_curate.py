@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import speciate
 from speciate.datasets.curate import KIND, CurateSpec, run
 from speciate.datasets.operations import sample_balance
 from speciate.datasets.operations.context import Context
@@ -214,7 +213,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """Of a daemon of its own, called from the folder that holds the sources."""
     monkeypatch.chdir(tmp_path)
     daemons = Daemons(tmp_path / "workspace")
-    yield speciate.connect(daemons.workspace)
+    yield daemons.connect()
     daemons.close()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import speciate
 from speciate.server.client import Client
 from tests.server.processes import Daemons
 
@@ -18,5 +17,5 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons.workspace.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPECIATE_HOME", str(daemons.workspace))  # what a guide's own Python connects to
-    yield speciate.connect(daemons.workspace)
+    yield daemons.connect()
     daemons.close()

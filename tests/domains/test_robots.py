@@ -64,6 +64,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
     daemons = Daemons(tmp_path / "workspace")
     (tmp_path / "source").mkdir()
     monkeypatch.chdir(tmp_path / "source")
+    daemons.workspace.mkdir(mode=0o700)
     yield Tools(daemons.workspace)
     daemons.close()
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-import speciate
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.versions import Manifest, resolve
 from speciate.modalities.image import IMAGE
@@ -144,7 +143,7 @@ def by_one_frame(examples: list[Example]) -> float:
 @pytest.mark.slow
 def test_from_files_to_a_decision(daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    client = speciate.connect(daemons.workspace)
+    client = daemons.connect()
     directions(tmp_path / "ways", 240)
     broken(tmp_path / "ways")
     create, curated, define, specialize = calls()

@@ -14,7 +14,6 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-import speciate
 from speciate.modalities.medical.deidentification.deidentifier import deidentify
 from speciate.modalities.medical.deidentification.profile import OPTIONS, action, listed, parse_profile, rows
 from speciate.modalities.medical.deidentification.pseudonyms import Pseudonyms, shift_date
@@ -219,7 +218,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     (daemons.workspace / "settings.toml").write_text(f'roots = ["{tmp_path}"]\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPECIATE_HOME", str(daemons.workspace))
-    yield speciate.connect(daemons.workspace)
+    yield daemons.connect()
     daemons.close()
 
 

@@ -14,7 +14,6 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-import speciate
 from speciate.errors import SpeciateError
 from speciate.server.client import Client, ToolError
 from tests.data import review_rows
@@ -119,7 +118,7 @@ def _rooms(hits: dict[str, set[str]]) -> set[str]:
 
 @pytest.mark.slow
 def test_a_purged_group_is_nowhere_and_what_saw_it_is_named(daemons: Daemons, tmp_path: Path) -> None:
-    root, client = daemons.workspace, speciate.connect(daemons.workspace)
+    root, client = daemons.workspace, daemons.connect()
     roles = {"label": "label", "group_by": "person", "inputs": ["text"]}
     _do(client, "create_dataset", name="notes", rows=_rows(), **roles)
     source = _files(tmp_path / "source")
@@ -182,7 +181,7 @@ def test_a_purged_group_is_nowhere_and_what_saw_it_is_named(daemons: Daemons, tm
 def test_an_upload_that_cannot_be_read_stops_neither_collecting_nor_forgetting(
     daemons: Daemons, tmp_path: Path
 ) -> None:
-    root, client = daemons.workspace, speciate.connect(daemons.workspace)
+    root, client = daemons.workspace, daemons.connect()
     rows = [{"text": f"{TEXT} {number}", "person": GROUP if number < 2 else "anna"} for number in range(4)]
     wanted = {"inputs": ["text"], "group_by": "person", "modality": "text"}
     _do(client, "create_dataset", name="notes", rows=rows, **wanted)

@@ -16,7 +16,6 @@ import duckdb
 import psutil
 import pytest
 
-import speciate
 from speciate import sandbox, secrets
 from speciate.sandbox import Sandbox
 from speciate.server.dial import dial
@@ -82,7 +81,7 @@ def daemons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executed: None) -> 
 
 def test_a_key_that_a_run_uses_is_nowhere_else(daemons: Daemons, service: Service, tmp_path: Path) -> None:
     secrets.put("planted", [service.host], KEY)
-    root, client = daemons.workspace, speciate.connect(daemons.workspace)
+    root, client = daemons.workspace, daemons.connect()
     told, jobs = list[Any](), list[str]()
     for preload in PRELOADS:
         service.asked.clear()

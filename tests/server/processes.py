@@ -14,7 +14,9 @@ from typing import Any
 
 import psutil
 
+import speciate
 from speciate.errors import SpeciateError
+from speciate.server.client import Client
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL
 from tests import forks
@@ -57,6 +59,11 @@ class Daemons:
         process = self.candidate(fault=fault, environment=environment, descriptors=descriptors)
         assert report_of(process) == {"won": True}
         return process
+
+    def connect(self) -> Client:
+        """Python's client of the workspace, which is made where it is not there: the folder alone."""
+        self.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return speciate.connect(self.workspace)
 
     def control(self, action: str, **more: Any) -> dict[str, Any]:
         dialled = dial(self.workspace, CONTROL, action=action, start=False, **more)

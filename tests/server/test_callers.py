@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import speciate
 from speciate import unix_sockets
 from speciate.cli import confirmation
 from speciate.unix_sockets import Account, ForeignSocket, may_connect, may_succeed
@@ -90,7 +89,7 @@ def test_what_an_agent_leaves_over_mcp_names_the_account_and_not_what_it_calls_i
     try:
         assert report_of(process) == {"won": True}
         name = pwd.getpwuid(os.getuid()).pw_name
-        assert speciate.connect(daemons.workspace).call("tell_who") == {"who": f"{name} over MCP"}
+        assert daemons.connect().call("tell_who") == {"who": f"{name} over MCP"}
     finally:
         end(process)
         daemons.close()

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_person_at_python_gets_types_waits_and_tables(daemons: Daemons, tmp_path: Path) -> None:
-    client = speciate.connect(daemons.workspace)
+    client = daemons.connect()
     rows = [{"text": f"letter {number} {'x' * (number % 400)}", "ward": "ab"[number % 2]} for number in range(603)]
     planned = client.create_dataset(name="letters", rows=rows, label="ward", dry_run=True)
     assert isinstance(planned, DryRun)
@@ -57,6 +57,7 @@ def test_a_person_at_python_gets_types_waits_and_tables(daemons: Daemons, tmp_pa
 
 
 def test_an_asynchronous_program_calls_the_same_methods_at_once(daemons: Daemons) -> None:
+    daemons.workspace.mkdir(mode=0o700)
     client = speciate.connect_async(daemons.workspace)
 
     async def talk() -> None:
@@ -71,6 +72,20 @@ def test_an_asynchronous_program_calls_the_same_methods_at_once(daemons: Daemons
     assert {"get_status", "wait", "table"} <= set(dir(client))
     with pytest.raises(AttributeError, match="no 'workspace'"):
         _ = client.workspace  # type: ignore[attr-defined]  # that is what is tested
+
+
+def test_a_named_workspace_that_is_not_there_is_refused_as_by_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for connect in (speciate.connect, speciate.connect_async):
+        with pytest.raises(SpeciateError, match=r"There is no workspace .*nowhere") as refused:
+            connect(tmp_path / "nowhere")
+        assert f"speciate init --workspace {tmp_path / 'nowhere'}" in refused.value.recovery
+    assert not (tmp_path / "nowhere").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SPECIATE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert speciate.connect().workspace == tmp_path / ".speciate"  # the first call makes it
 
 
 def test_what_is_no_job_is_not_waited_for(tmp_path: Path) -> None:

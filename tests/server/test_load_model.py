@@ -9,7 +9,8 @@ import pytest
 import safetensors.numpy
 
 import speciate
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
+from tests.server.processes import Daemons
 
 
 def test_an_error_of_a_folder_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
@@ -22,3 +23,16 @@ def test_an_error_of_a_folder_says_what_is_wrong_with_its_files(tmp_path: Path) 
     assert isinstance(cause, SpeciateError)
     assert cause.foreign
     assert cause.foreign in str(refused.value)
+
+
+def test_a_folder_without_a_slash_is_told_beside_the_model_that_is_not_there(
+    daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = daemons.connect().workspace
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpeciateError, match="no model 'out', and there is a folder") as refused:
+        speciate.load("out", workspace)
+    assert (refused.value.code, refused.value.recovery) == (Code.NOT_FOUND, "To load what lies in it, write './out'.")
+    with pytest.raises(SpeciateError, match="There is no model 'other'"):
+        speciate.load("other", workspace)

@@ -6,6 +6,8 @@ import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from speciate.modalities.multimodal import rename_parts
 from speciate.models import registry
 from speciate.promotion import aliases
 from speciate.refs import model_ref
+from speciate.server import control, control_messages
 from speciate.serving import predict as predicting
 from speciate.serving import preloading
 from speciate.serving.items import Item
@@ -116,6 +119,15 @@ def test_a_version_answers_in_this_process_as_it_does_in_the_pool(
     assert model(GOOD) == "good"
     with pytest.raises(SpeciateError, match="The row has no 'text'"):
         model({"words": GOOD})
+    with pytest.raises(SpeciateError, match=r'An example is a row: \{"text": "..."\}'):
+        model({"words": GOOD})
+    forms = [{"row": {"text": GOOD}}, {"path": str(film)}]
+    assert [each.output for each in model.predict(forms)] == [model(each) for each in forms] == ["good", "bad"]
+    for misplaced in (GOOD, {"text": GOOD}, film):
+        with pytest.raises(TypeError, match="predict takes a list of examples"):
+            model.predict(misplaced)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(TypeError, match="takes one example, not a list"):
+        model([GOOD])  # type: ignore[arg-type]  # that is what is tested
     assert repr(model) == f"<LocalModel {MODEL}: text-classification of text>"
     with pytest.raises(SpeciateError, match="holds no model"):
         open_model(tmp_path)
@@ -229,6 +241,8 @@ def test_a_call_without_one_usable_answer_does_not_stop_the_clock(workspace: Wor
 
 def test_a_use_case_without_a_model_says_what_to_do(workspace: Workspace, pool: Pool) -> None:
     define(workspace, "empty", "text-classification")
+    with pytest.raises(SpeciateError, match="did you mean 'reviews@production'"):
+        registry.resolve(workspace.database, workspace.folders, "reviews@prod")
     with pytest.raises(SpeciateError, match="No model is behind") as caught:
         _ask(workspace, pool, Input(text=GOOD), model="empty@production")
     assert caught.value.code is Code.NOT_FOUND
@@ -390,3 +404,11 @@ def test_so_may_a_folder() -> None:
 
 def unread(path: str) -> bytes:
     raise AssertionError(path)
+
+
+def test_the_queue_on_a_terminal_names_the_labels_that_the_model_knows(workspace: Workspace, pool: Pool) -> None:
+    _ask(workspace, pool, Input(text=GOOD))
+    context = cast("control.ControlContext", SimpleNamespace(workspace=workspace))
+    shown = control._labels(context, control_messages.LabelsRequest(use_case="reviews", by="ada"))
+    assert [item["output"] for item in shown["items"]] == ["good"]
+    assert {name: sorted(labels) for name, labels in shown["classes"].items()} == {MODEL: ["bad", "good"]}

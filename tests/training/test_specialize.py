@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from speciate.errors import SpeciateError
-from speciate.evaluation import suites
+from speciate.evaluation import evaluate, suites
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
 from speciate.training.cascade import candidates
 from speciate.training.cascade.candidates import SpecializeSpec
+from speciate.training.planning.training_plan import plan_training
 from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate
 from speciate.workspace.database import Transaction
@@ -709,3 +710,47 @@ def test_a_search_knows_what_its_test_rows_were_asked_before(workspace: Workspac
         partial(suites.store, evaluation="evaluation-1", suite=suite, roles={"sort-model@v1": "candidate"})
     )
     assert candidates.search_terms(*asked).looks == LooksOnRows(candidates=1, evaluations=1)
+
+
+def _reviews_of(workspace: Workspace, labels: Sequence[str]) -> None:
+    count = len(labels)
+    splits = ["train"] * (count // 2) + ["test"] * (count - count // 2)
+    texts = {"text": [f"text {number}" for number in range(count)]}
+    make_dataset(workspace, "reviews", "text", texts, labels=list(labels), splits=splits, inputs=["text"])
+
+
+def test_a_positive_label_that_does_not_occur_is_refused_before_training(workspace: Workspace) -> None:
+    _reviews_of(workspace, ["good", "bad"] * 10)
+    define(workspace, "taste", "text-classification", metric="f1", positive_label="badd")
+    with pytest.raises(SpeciateError, match="positive_label 'badd' does not occur in reviews@v1") as refused:
+        specialize.plan(SPEC, workspace)
+    assert "'bad'" in str(refused.value)
+
+
+def test_each_plan_tells_of_a_label_with_one_test_row_and_a_heavy_weight(workspace: Workspace) -> None:
+    _reviews_of(workspace, [*["good", "bad"] * 20, "odd"])
+    define(workspace, "taste", "text-classification", metric="f1_macro")
+    (warning,) = specialize.plan(SPEC, workspace).resolved["warnings"]
+    evaluation = evaluate.EvaluateSpec(models=("nearest:",), use_case="taste", dataset="reviews")
+    assert evaluate.plan(evaluation, workspace).resolved["warnings"] == [warning]
+    assert plan_training(workspace, "reviews", use_case="taste").warnings == (warning,)
+    assert plan_training(workspace, "reviews").warnings == ()
+    assert warning.startswith("'odd' has 1 test row and counts for a third of f1_macro")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (1.0, "No number of rows shows 1."),
+        (0.95, "100 test rows can show at most 0.78 in accuracy, and the target is 0.95."),
+        (0.7, None),
+    ],
+)
+def test_the_plan_tells_of_a_target_that_the_test_rows_cannot_show(
+    workspace: Workspace, target: float, said: str | None
+) -> None:
+    _reviews_of(workspace, ["good", "bad"] * 100)
+    define(workspace, "taste", "text-classification", target=target)
+    warnings = specialize.plan(SPEC, workspace).resolved.get("warnings", [])
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]

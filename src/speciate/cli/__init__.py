@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from speciate import __version__
-from speciate.errors import SpeciateError, closest
+from speciate.errors import SpeciateError, closest, near_names
 from speciate.governance.roles import ROLES
 from speciate.promotion.verify_evidence import add_arguments
 from speciate.workspace import filesystem
@@ -57,6 +57,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: refused, with the reason on stderr; 2: wrong usage."""
     parser = _parser()
+    if (given := sys.argv[1:] if argv is None else argv) and given[0].partition("=")[0] == "--workspace":
+        parser.error("--workspace stands after the command: speciate COMMAND --workspace DIR")
     arguments, left = parser.parse_known_args(argv)
     if left and (arguments.command != "call" or any(each.startswith("-") for each in left)):
         parser.error(f"unrecognized arguments: {' '.join(left)}")
@@ -84,7 +86,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exits as argparse does, but tells what a misspelt command was meant to be, instead of all there are."""
         if wrong := re.match(r"argument [A-Za-z]+: invalid choice: '(.*?)' \(choose from (.*)\)$", message):
-            near = closest(wrong[1], re.findall(r"'([^']+)'", wrong[2]))
+            known = re.findall(r"'([^']+)'", wrong[2])
+            near = closest(wrong[1], known)
+            if "show" in known and not near_names(wrong[1], known):
+                near = f"did you mean `{self.prog} show {wrong[1]}`?"
             message = f"there is no {wrong[1]!r}; {near} `{self.prog} --help` lists all."
         super().error(message)
 
@@ -300,7 +305,7 @@ def _add_deployment(
 
 
 def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
-    labels = command("labels", "which answers of a use case to label next; with a label, what one should have been")
+    labels = command("labels", "which answers of a use case to label next, and how good the labelled ones are")
     labels.add_argument("use_case", metavar="USE_CASE")
     labels.add_argument("--strategy", choices=("mixed", "random", "uncertain", "disagreement"), default="mixed")
     labels.add_argument("--count", type=int, default=10, metavar="N")

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speciate.cli.daemon_commands import check_exists, check_there
+from speciate.cli.daemon_commands import check_exists
 from speciate.cli.output import Progress, check_image_path, format_table, say, write_image
-from speciate.environment import made_unnamed, workspace_path
+from speciate.environment import check_there, made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.server.client import Client, JobFailed, ToolDeclaration, ToolResult, connect
 from speciate.server.untrusted import clean_text
@@ -31,11 +31,11 @@ def call(arguments: argparse.Namespace) -> int:
     if arguments.help and arguments.tool is None:
         say(arguments.usage())
         return 0
+    if arguments.help:
+        return _describe_tool(arguments.tool)
     check_exists(arguments)
     if arguments.tool is None:
         return _list_tools(arguments)
-    if arguments.help:
-        return _describe_tool(arguments)
     image = check_image_path(arguments.image, (".png",)) if arguments.image else None
     workspace = workspace_path(arguments.workspace)
     if not workspace.exists() and (_declaration(arguments).get("annotations") or {}).get("readOnlyHint"):
@@ -48,6 +48,7 @@ def call(arguments: argparse.Namespace) -> int:
     if arguments.wait and "job" in result and not given.get("dry_run"):
         result, code = _wait(client, result["job"])
         _show_answers(result)
+        _show_verdict(result)
     say(json.dumps(result, indent=2, ensure_ascii=False))
     _write_images(image, images)
     if made:  # a refusal brings the daemon's word
@@ -143,11 +144,25 @@ def _show_answers(job: ToolResult) -> None:
     sys.stderr.write("".join(f"{clean_text(line)}\n" for line in lines))
 
 
+def _show_verdict(job: ToolResult) -> None:
+    """In a line what `specialize` came to."""
+    made = job.get("result") or {}
+    if job["kind"] != "specialize" or not made.get("decision"):
+        return
+    told = [f"verdict {made['decision']['verdict']}", f"model {made.get('model') or 'none'}"]
+    if state := (made.get("promotion") or {}).get("state"):
+        told.append(f"promotion {state}")
+    sys.stderr.write(f"{clean_text(', '.join(told))}\n")
+
+
 def _progress_line(view: JobView) -> str:
+    """With the steps that run, of a job of many, and how far they are where that is known."""
     parts = [f"{view.job} {view.kind} {view.state}"]
-    if (done := view.progress) is not None:
+    if steps := [child.step for child in view.children if child.step and child.state in ("starting", "running")]:
+        parts.append(", ".join(steps))
+    if (done := view.progress) is not None and (done.done or done.total):
         parts.append(f"{done.done:g}{f' of {done.total:g}' if done.total else ''} {done.unit}".rstrip())
-    if view.eta_seconds:
+    if view.eta_seconds and view.eta_seconds >= 1:
         parts.append(f"about {view.eta_seconds:.0f} s left")
     if view.reason and view.state == "queued":
         parts.append(view.reason)
@@ -158,15 +173,23 @@ def _tools(arguments: argparse.Namespace) -> list[ToolDeclaration]:
     """As the workspace's daemon declares them; where there is no workspace, as this program does."""
     if workspace_path(arguments.workspace).exists():
         return connect(arguments.workspace).tools()
+    return _own_tools()
+
+
+def _own_tools() -> list[ToolDeclaration]:
     offered = importlib.import_module("speciate.server.mcp.app").offered_tools()  # a second of imports
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in offered]
 
 
 def _declaration(arguments: argparse.Namespace) -> ToolDeclaration:
-    tools = {tool["name"]: tool for tool in _tools(arguments)}
-    if arguments.tool not in tools:
-        raise unknown("tool", arguments.tool, tools, "`speciate call` lists the tools.")
-    return tools[arguments.tool]
+    return _tool_named(arguments.tool, _tools(arguments))
+
+
+def _tool_named(name: str, declared: Sequence[ToolDeclaration]) -> ToolDeclaration:
+    tools = {tool["name"]: tool for tool in declared}
+    if name not in tools:
+        raise unknown("tool", name, tools, "`speciate call` lists the tools.")
+    return tools[name]
 
 
 def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
@@ -181,9 +204,10 @@ def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
         sys.stderr.write(f"This call shows no image, so {path} was not written.\n")
 
 
-def _describe_tool(arguments: argparse.Namespace) -> int:
-    """What it is for, and its arguments: name, kind, default and meaning."""
-    tool = _declaration(arguments)
+def _describe_tool(name: str) -> int:
+    """What it is for, and its arguments: name, kind, default and meaning. As this program declares it: no daemon is
+    started to be asked."""
+    tool = _tool_named(name, _own_tools())
     schema = tool["inputSchema"]
     needed = schema.get("required", ())
     rows = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from speciate.cli import system_service
 from speciate.cli.output import say
 from speciate.cli.user_service import install, uninstall
-from speciate.environment import workspace_path
+from speciate.environment import check_there, workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server.dial import dial
 from speciate.server.protocol import CONTROL, HTTP
@@ -132,20 +132,9 @@ def format_audit_row(row: AuditRowDocument) -> str:
 
 
 def check_exists(arguments: argparse.Namespace) -> None:
-    """A workspace that was named must be there: a misspelt one would be made, and look as if all were lost."""
+    """Raises NOT_FOUND for a workspace that was named and is not there."""
     if arguments.workspace:
         check_there(workspace_path(arguments.workspace))
-
-
-def check_there(workspace: Path) -> None:
-    """For what only looks: nothing is made to be found empty."""
-    if not workspace.is_dir():
-        raise SpeciateError(
-            Code.NOT_FOUND,
-            f"There is no workspace {workspace}.",
-            f"speciate init --workspace {workspace} makes one. One that lies elsewhere is named by --workspace or "
-            "SPECIATE_HOME.",
-        )
 
 
 def ask_daemon(arguments: argparse.Namespace, action: str, *, start: bool = False, **more: Any) -> DaemonResult:

@@ -14,7 +14,7 @@ from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, say, write_image
 
 if TYPE_CHECKING:
-    from speciate.server.control_messages import LabelItemDocument, LabelsDocument
+    from speciate.server.control_messages import LabelItemDocument, LabelsDocument, QualityDocument
 
 _LONGEST = 600
 _IMAGES = (".svg", ".png")
@@ -31,6 +31,8 @@ def labels(arguments: argparse.Namespace) -> int:
     for item in shown["items"]:
         say(_item(item, shown["root"]))
         if arguments.ask:
+            if classes := shown.get("classes", {}).get(item["model"]):
+                say(f"  labels    {_clip(in_a_line(list(classes)))}")
             _ask_until_stored(arguments, item)
     return 0
 
@@ -47,10 +49,12 @@ def _ask_until_stored(arguments: argparse.Namespace, item: LabelItemDocument) ->
     while (label := _ask_for_label(item["output"])) is not None:
         answer = ask_daemon(arguments, "labels", start=True, label=label, **about)
         if "unknown" not in answer:
+            say(f"  stored: {in_a_line(label)}")
             return
         say(f"  {answer['unknown']}")
         if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
             ask_daemon(arguments, "labels", start=True, label=label, new_class=True, **about)
+            say(f"  stored, as a new class: {in_a_line(label)}")
             return
 
 
@@ -109,12 +113,25 @@ def _summary(shown: LabelsDocument) -> list[str]:
             f"labellers agree: alpha {found['alpha']:.2f}{interval}, {found['answers']} answers of "
             f"{found['labellers']} labellers"
         )
-    for each in shown["quality"]:
-        interval = "" if each["low"] is None else f" (95 %: {each['low']:.3g} to {each['high']:.3g})"
-        lines.append(f"{each['model']}: {each['measure']} {each['mean']:.3g}{interval}, n {each['n']}, {each['drawn']}")
+    lines += map(_quality, shown["quality"])
     if shown["missed"]:
         lines.append(f"{shown['missed']:,} answers were not logged: the disk, or the log, was full")
     return lines
+
+
+def _quality(each: QualityDocument) -> str:
+    """How good a version's answers are, in a sentence."""
+    form = ".0%" if each["measure"] == "right" else ".3g"
+    value, answers = format(each["mean"], form), f"{each['n']} answer{'' if each['n'] == 1 else 's'}"
+    told = {
+        "right": f"of {answers} that have a label {value} were right",
+        "score": f"the score of {answers} is {value} on average, of 1",
+        "absolute_error": f"the error of {answers} is {value} on average",
+    }.get(each["measure"], f"{each['measure']} {value}, of {answers}")
+    if each["low"] is not None and each["high"] is not None:
+        told += f" (95 % interval: {format(each['low'], form)} to {format(each['high'], form)})"
+    drawn = "drawn at random" if each["drawn"] == "random" else "however they were drawn: other answers may differ"
+    return f"{each['model']}: {told}, {drawn}"
 
 
 def _item(item: LabelItemDocument, root: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from speciate.errors import Code, SpeciateError
@@ -47,11 +48,15 @@ def format_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> s
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
-class Progress:
-    """One changing line on a terminal's standard error; nothing elsewhere, and nothing if `quiet`."""
+_PACE_SECONDS = 10.0
 
-    def __init__(self, *, quiet: bool = False) -> None:
+
+class Progress:
+    """One changing line on a terminal's standard error; elsewhere a line every ten seconds; nothing if `quiet`."""
+
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._status = None
+        self._quiet, self._clock, self._last = quiet, clock, clock()
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
 
@@ -61,6 +66,10 @@ class Progress:
         if self._status:
             self._status.update(message)
             self._status.start()
+        elif not self._quiet and self._clock() - self._last >= _PACE_SECONDS:
+            self._last = self._clock()
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
 
     def clear(self) -> None:
         """Remove the line, before something else is written and at the end."""

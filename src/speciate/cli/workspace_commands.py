@@ -10,6 +10,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from speciate import settings
 from speciate.cli.daemon_commands import DaemonResult, ask_daemon, check_exists
 from speciate.cli.output import say
 from speciate.environment import workspace_path
@@ -91,8 +92,8 @@ def status_text(found: DaemonResult) -> str:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """What the daemon does: sentences on a terminal, else JSON; starts none. Raises REFUSED, as a call would, if the
-    catalog is gone."""
+    """What the daemon does: sentences on a terminal, else JSON; starts none. Raises, as a call would, REFUSED
+    if the catalog is gone and INVALID if the settings cannot be used."""
     check_exists(arguments)
     try:
         found = ask_daemon(arguments, "status")
@@ -102,6 +103,7 @@ def status(arguments: argparse.Namespace) -> int:
         with contextlib.suppress(OSError):  # another user's folder, of which nothing can be told
             if refused := catalog_identity.missing_catalog_error(workspace_path(arguments.workspace)):
                 raise refused from none
+            settings.load(workspace_path(arguments.workspace))  # with broken ones no call would start it
         shown = str(none)
     say(shown)
     return 0

@@ -16,6 +16,7 @@ from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
 from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
+from speciate.evaluation.rare_labels import unfound_labels
 from speciate.evaluation.reports.report import (
     Comparison,
     Control,
@@ -159,7 +160,7 @@ def build(
         fresh, level = level_for(len(models)), level_for(len(models), looks)
         first = judged_at(fresh)
         strict = first if level == fresh else judged_at(level)
-        report = _with_decisions(report, strict, first, question, question.use_case, models)
+        report = _with_decisions(report, strict, first, question, question.use_case, models, entries)
         report = _without_copies(report, entries)
         notes = (*notes, *_remarks(len(models), level, question.looks))
     else:
@@ -378,7 +379,13 @@ class _Judged(NamedTuple):
 
 
 def _with_decisions(
-    report: Report, strict: _Judged, fresh: _Judged, question: Question, use_case: UseCase, models: Sequence[str]
+    report: Report,
+    strict: _Judged,
+    fresh: _Judged,
+    question: Question,
+    use_case: UseCase,
+    models: Sequence[str],
+    entries: Sequence[ModelEntry],
 ) -> Report:
     """The report with the verdict on every model against the baseline, and on the candidate above all.
 
@@ -387,10 +394,11 @@ def _with_decisions(
     remarks = _remarks(len(models), strict.level, question.looks)
     if (change := question.suite_change) is not None and change.is_another:
         remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
+    answers = {entry.evaluated_model.name: entry.repeats for entry in entries}
     decisions = {
         name: decision.model_copy(
             update={
-                "reasons": (*decision.reasons, *remarks),
+                "reasons": (*decision.reasons, *unfound_labels(question.metrics[0], answers[name]), *remarks),
                 "suite": question.suite,
                 "dataset": report.dataset,
                 "n": report.n,

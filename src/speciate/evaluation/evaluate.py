@@ -44,6 +44,7 @@ from speciate.evaluation.judged_rows import JudgedSuite
 from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judge, Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
+from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.evaluation.reports.report import Report, Role, Suite, number
 from speciate.evaluation.scorers import likeness, scorer
 from speciate.evaluation.shown_gains import ShownGain
@@ -199,6 +200,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             "metrics": list(payload.metrics),
             **resolved.settled.resolved,
             **({"suite": list(payload.remarks)} if payload.remarks else {}),
+            **({"warnings": list(payload.unseen)} if payload.unseen else {}),
             **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
             **({"place": where.place} if where.place else {}),
@@ -330,7 +332,10 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
         use_case=use_case,
         no_decision=no_decision,
         suite=role,
-        unseen=tuple(splits.warnings_of_report(resolved.dataset.report, [ref.split])) if ref.split and unseen else (),
+        unseen=(
+            *(splits.warnings_of_report(resolved.dataset.report, [ref.split]) if ref.split and unseen else ()),
+            *warnings_of_test_rows(workspace.folders, manifest, use_case, ref.split),
+        ),
         earlier=suites.looks(database, suite.rows, _candidates(roles), waiting),
         elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
         suite_id=judged_rows.suite_id(suite.rows),

@@ -67,6 +67,13 @@ KINDS = {
 """Kind -> where it is declared. Loaded at first use; rooms above jobs/ are named by string only."""
 
 
+def rounded(value: float | None) -> float | None:
+    """An estimate to three digits; more than a hundred, in whole numbers. It is no more exact than that."""
+    if value is None:
+        return None
+    return float(round(value)) if 100 <= abs(value) < 1e15 else float(f"{value:.3g}")
+
+
 class Plan(BaseModel, Generic[Payload]):
     """What the run needs, and what it will cost."""
 

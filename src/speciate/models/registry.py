@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate import hosts, secrets
-from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.errors import Call, Code, SpeciateError, near_names, unknown
 from speciate.models import packaged, providers, sealed, signature
 from speciate.models.endpoints import Endpoint
 from speciate.models.model_card import SERVED, ModelCard
@@ -36,6 +36,7 @@ _LAST_OF_EACH = "SELECT name, max(version) FROM model_versions GROUP BY name ORD
 _NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
 _USE_CASES = "SELECT DISTINCT name FROM use_cases ORDER BY name"
 _ALIAS = "SELECT model FROM aliases WHERE use_case = ? AND alias = ?"
+_ALIASES_OF = "SELECT alias FROM aliases WHERE use_case = ?"
 _SAME = "SELECT card FROM model_versions WHERE name = ? AND id = ?"
 _NEXT = "SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?"
 _INSERT = "INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)"
@@ -257,9 +258,12 @@ def _behind_alias(database: Database, ref: ModelRef) -> ModelRef:
         use_cases = [name for (name,) in database.read(_USE_CASES)]
         if ref.name not in use_cases:
             raise unknown("use case", ref.name, use_cases, next=[Call("get_status", {}, "for all, or define_use_case")])
+        aliases, asked = [alias for (alias,) in database.read(_ALIASES_OF, [ref.name])], str(ref.alias)
+        near = [alias for alias in aliases if alias.startswith(asked)] or near_names(asked, aliases, 1)
+        meant = f"; did you mean '{ref.name}@{near[0]}'?" if near else "."
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"No model is behind '{ref}'.",
+            f"No model is behind '{ref}'{meant}",
             next=[Call("get_status", {"use_case": ref.name}, "; promote_model or specialize put a model there")],
         )
     return model_ref(row[0])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate import __version__
-from speciate.environment import workspace_path
+from speciate.environment import check_there, workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.server.client_methods import SHOWS_IMAGES, ToolMethods
 from speciate.server.dial import dial
@@ -31,6 +31,8 @@ _META = {
 }
 _REPEATS = 3
 _LONGEST_WAIT = 45
+_PACE_SECONDS = 10
+"""How long somebody who wants progress may hear nothing."""
 _ROWS_A_PAGE = 500
 _CUT = re.compile(r"… \[[\d,]+ more characters\]$")
 """What the daemon writes at the end of a text that it cut as the answer became too long."""
@@ -109,7 +111,9 @@ class Client(ToolMethods):
             raise SpeciateError(Code.INVALID, f"{type(job).__name__} is no job.", "Wait for what started one.")
         while True:
             until: Any = "change" if progress else "end"
-            view = self.wait_for_job(job=name, until=until, timeout_seconds=_LONGEST_WAIT)
+            view = self.wait_for_job(
+                job=name, until=until, timeout_seconds=_PACE_SECONDS if progress else _LONGEST_WAIT
+            )
             if progress:
                 progress(view)
             if view.state in _ENDED:
@@ -175,8 +179,14 @@ class Client(ToolMethods):
 
 
 def connect(workspace: str | Path | None = None) -> Client:
-    """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate."""
-    return Client(workspace_path(str(workspace) if workspace else None))
+    """The tools of a workspace; None: $SPECIATE_HOME, else ./.speciate where it exists, else ~/.speciate.
+
+    Raises NOT_FOUND for a named one that is not there.
+    """
+    found = workspace_path(str(workspace) if workspace else None)
+    if workspace:
+        check_there(found)
+    return Client(found)
 
 
 def _request(method: str, parameters: Mapping[str, object]) -> Message:

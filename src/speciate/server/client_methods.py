@@ -152,7 +152,7 @@ class ToolMethods:
     ) -> UseCaseDefined:
         """Say what a model must do; starts the clock. A changed repeat makes the next version.
 
-        Loosening needs a person. Then create_dataset and specialize; get_status shows what there is.
+        Loosening asks a person (policy auto: when promoting). Then create_dataset and specialize.
 
         name: As in NAME@production.
         task: list_options(kind='task').

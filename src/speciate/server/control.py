@@ -601,12 +601,14 @@ def _labels(context: ControlContext, request: LabelsRequest) -> Answer:
             return {"unknown": error.message}
     found = label_queue.next_labels(workspace, use_case, strategy=request.strategy, count=request.count)
     summary = label_queue.summarize_log(workspace, use_case)
+    models = {item.model for item in found.items}
     return {
         "waiting": found.waiting,
         "items": [item._asdict() for item in found.items],
         "agreement": found.agreement._asdict(),
         "quality": [each._asdict() for each in summary.quality],
         "missed": summary.contents.missed,
+        "classes": {name: record_feedback.known_answers(workspace.folders, name).classes for name in models},
         "root": str(workspace.folders.root),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -106,6 +106,8 @@ class LabelsDocument(TypedDict):
     missed: int
     root: str
     """The workspace's folder, to which `files` are relative."""
+    classes: NotRequired[Mapping[str, Sequence[str]]]
+    """Model -> the labels that it can give. Older daemons leave it out."""
 
 
 # Requests

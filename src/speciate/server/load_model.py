@@ -27,7 +27,16 @@ def load(model: str | Path, workspace: str | Path | None = None) -> LocalModel:
         except SpeciateError as error:
             raise SpeciateError(error.code, error.whole, error.advice, next=error.next) from error
     client = connect(workspace)
-    found = client.describe_model(model=model)
+    try:
+        found = client.describe_model(model=model)
+    except SpeciateError as error:
+        if error.code in (Code.NOT_FOUND, Code.INVALID) and Path(model).is_dir():
+            folder = f"./{model}"
+            raise SpeciateError(
+                Code.NOT_FOUND, f"There is no model {model!r}, and there is a folder {folder}.",
+                f"To load what lies in it, write {folder!r}.",
+            ) from error  # fmt: skip
+        raise
     if found.trust and (found.trust.intact is False or found.trust.signature == "broken"):
         raise SpeciateError(
             Code.REFUSED,

@@ -38,7 +38,7 @@ from speciate.governance.roles import ACTS, Act, act_of_tool
 from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
-from speciate.jobs.kinds import Kind
+from speciate.jobs.kinds import Kind, rounded
 from speciate.jobs.pool import Pool
 from speciate.refs import id_from_key
 from speciate.workspace.database import Transaction
@@ -322,11 +322,11 @@ def start_job(
     if dry_run:
         plan = app.engine.plan(kind, spec)
         estimate = Estimate(
-            seconds=plan.seconds,
-            usd=plan.usd,
+            seconds=rounded(plan.seconds),
+            usd=rounded(plan.usd),
             bytes=plan.bytes,
             peak_memory_mb=plan.peak_memory_mb or plan.resources.memory_mb or None,
-            p95_latency_ms=plan.p95_latency_ms,
+            p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         )
         return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)

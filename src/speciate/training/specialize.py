@@ -24,12 +24,14 @@ from speciate.datasets import splits, version_rows, versions
 from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
-from speciate.evaluation import screening
+from speciate.evaluation import evaluation_checks, rare_labels, screening
 from speciate.evaluation.evaluated_models import find_incumbent
 from speciate.evaluation.screening import ScreenSpec
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.refs import dataset_ref
+from speciate.sample_size import counted_share, highest_target, in_rows, to_show_target
+from speciate.tasks.example_targets import is_label
 from speciate.training import train
 from speciate.training.cascade.candidates import (
     EVALUATE_STEP,
@@ -88,6 +90,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
                 )
             ],
         )
+    for judged in {manifest.ref: manifest, suite.ref: suite}.values():
+        evaluation_checks.check_use_case(judged, use_case)
     find_incumbent(workspace, use_case, tuple(suite.columns))
     family = find_task(use_case.task).family
     if spec.published:
@@ -120,17 +124,39 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
                 if (skipped := skipped_candidates(spec, ways, seconds_for_training(spec, [])))
                 else {}
             ),
-            **({"warnings": warnings} if (warnings := _warnings(workspace, version, use_case)) else {}),
+            **({"warnings": warnings} if (warnings := _warnings(workspace, version, suite, use_case)) else {}),
         },
     )
 
 
-def _warnings(workspace: Workspace, version: versions.Version, use_case: use_cases.UseCase) -> list[str]:
+def _warnings(
+    workspace: Workspace, version: versions.Version, suite: Manifest, use_case: use_cases.UseCase
+) -> list[str]:
+    core = use_case.suites.core
+    judged = (dataset_ref(core).split if core else None) or "test"
     return [
         *splits.warnings_of_report(version.report),
         *leaks_of_report(version.report),
         *train.answers_among_inputs(workspace.database, version.manifest, use_case),
+        *rare_labels.warnings_of_test_rows(workspace.folders, suite, use_case, judged),
+        *_target_warnings(use_case, suite, judged),
     ]
+
+
+def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -> list[str]:
+    """Where the test rows are fewer than the planning formulas ask for to show the target; 1 is never shown."""
+    metric, target, rows = use_case.metric, use_case.objective.target, suite.splits.get(split, 0)
+    if not target or metric.low != 0 or metric.high != 1 or metric.sign < 0:
+        return []
+    labels = suite.labels if is_label(suite, use_case.target_column) else {}
+    share = counted_share(metric, use_case.positive_label, labels) or 1.0
+    needed = to_show_target(metric, target)
+    if needed is not None and needed <= rows * share:
+        return []
+    most = highest_target(int(rows * share))
+    shown = "no target" if most is None else f"at most {most:g}"
+    more = "No number of rows shows 1." if needed is None else f"{target:g} takes about {in_rows(needed, share):,}."
+    return [f"{rows:,} test rows can show {shown} in {metric.name}, and the target is {target:g}. {more}"]
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:

@@ -19,7 +19,6 @@ from speciate.evaluation import decisions
 from speciate.evaluation.reports.report import Decision
 from speciate.promotion import promote
 from speciate.promotion.evidence import PromoteSpec
-from speciate.server.client import connect
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.promotion.world import JOB
@@ -75,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         enrolled = enroll(daemons.workspace, "--name", "jane")
         assert enrolled.status == 0, enrolled.text
         texts = [{"text": f"a {'good' if n % 3 else 'bad'} film {n}"} for n in range(_ASKED)]
-        connect(daemons.workspace).call("predict", use_case=USE_CASE, inputs=texts)
+        daemons.connect().call("predict", use_case=USE_CASE, inputs=texts)
         yield World(daemons, approval, sights)
         daemons.close()
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import speciate
 from speciate.errors import SpeciateError
 from speciate.modalities.messages import conversation
 from speciate.models.language import chat_templates
@@ -209,7 +208,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     daemons = Daemons(tmp_path / "workspace")
     daemons.workspace.mkdir()
     monkeypatch.chdir(tmp_path)
-    yield speciate.connect(daemons.workspace)
+    yield daemons.connect()
     daemons.close()
 
 

@@ -12,8 +12,9 @@ from speciate.datasets import splits, versions
 from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
+from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.jobs.job import Limits, Resources
-from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.kinds import Kind, Plan, rounded
 from speciate.sample_size import counted_share, in_rows, to_show_target
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
@@ -85,6 +86,7 @@ def plan_training(
     found = versions.version(workspace.database, dataset)
     manifest = found.manifest
     family = _family(workspace, manifest, use_case, task)
+    named = use_cases.get(workspace.database, use_case) if use_case else None
     specs = candidate_specs(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
     planned = [_plan_candidate(workspace, spec) for spec in specs]
     late = [each for each in planned if budget_minutes and (each.estimate.seconds or 0) > 60 * budget_minutes]
@@ -111,9 +113,8 @@ def plan_training(
             *leaks_of_report(found.report),
             *group_warnings(found.report.get("split") or {}),
             *alike_class_warnings({} if manifest.numeric else manifest.labels),
-            *train.answers_among_inputs(
-                workspace.database, manifest, use_cases.get(workspace.database, use_case) if use_case else None
-            ),
+            *train.answers_among_inputs(workspace.database, manifest, named),
+            *warnings_of_test_rows(workspace.folders, manifest, named),
         ),
     )
 
@@ -169,10 +170,10 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
         hyperparameters=in_use(payload.parameters, find_task(payload.task).family),
         head=payload.head,
         estimate=CandidateEstimate(
-            seconds=plan.seconds,
+            seconds=rounded(plan.seconds),
             peak_memory_mb=plan.peak_memory_mb,
-            usd=plan.usd,
-            p95_latency_ms=plan.p95_latency_ms,
+            usd=rounded(plan.usd),
+            p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         ),
         why=METHOD_DESCRIPTIONS[candidate.method],
