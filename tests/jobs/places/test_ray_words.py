@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from speciate.jobs.job import Resources
+from speciate.jobs.places import ray_jobs
 from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.ray_jobs import RayJobs, _Answer
 from speciate.jobs.places.verdict import Status
@@ -96,7 +97,7 @@ def test_what_found_no_room_for_ray_s_quarter_of_an_hour_is_launched_again(doubl
     ("said", "status"),
     [
         ("PENDING", Status.PENDING), ("RUNNING", Status.RUNNING), ("SUCCEEDED", Status.DEAD), ("FAILED", Status.DEAD),
-        ("STOPPED", Status.DEAD), ("WHATEVER", Status.DEAD),
+        ("STOPPED", Status.DEAD), ("WHATEVER", Status.SILENT),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("others", [0, 40])
@@ -134,6 +135,62 @@ def test_no_answer_is_an_error_and_no_state(double: RayDouble, trouble: str) -> 
             call()
         assert "sesame" not in str(raised.value)
     assert [each.ok for each in ray.findings()] == [False]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"submission_id": []}]', '{"status": null}', "[]", '"x"', "null"])
+def test_a_garbled_answer_is_no_end_of_a_run(double: RayDouble, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RayJobs, "_ask", lambda *_, **__: _Answer(200, text))
+    ray = RayJobs(double.place())
+    for names in (["a"], [*"abcdefgh"]):
+        try:
+            assert set(ray.statuses(names).values()) <= {Status.SILENT, Status.UNKNOWN}
+        except ConnectionError:
+            continue
+    with suppress(ConnectionError):
+        assert ray.log(launch(double)) == ""
+
+
+def test_a_token_of_other_bytes_is_no_token(double: RayDouble) -> None:
+    double.token.write_bytes(b"\xff\xfe")
+    with pytest.raises(PermissionError, match="no token"):
+        RayJobs(double.place()).statuses(["a"])
+
+
+@pytest.mark.parametrize("begins", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_that_drips_comes_to_an_end(
+    double: RayDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bytes, *, tls: bool
+) -> None:
+    """Each read is answered in time; all of it never is. A body that ends with its connection would look whole."""
+    monkeypatch.setattr(ray_jobs, "_SECONDS", 0.5)
+    listener, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+    scheme, context = "http", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if tls:
+        scheme, files = "https", certificate(tmp_path, "localhost")
+        context.load_cert_chain(*files)
+        monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+
+    def drip() -> None:
+        with listener, suppress(OSError):
+            connection, _ = listener.accept()
+            with context.wrap_socket(connection, server_side=True) if tls else connection as stream:
+                stream.recv(1 << 16)
+                stream.sendall(begins)
+                while not over.wait(0.05):
+                    stream.sendall(b"[")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    end = threading.Timer(20, over.set)
+    end.start()
+    try:
+        with pytest.raises(ConnectionError, match="without an end"):
+            RayJobs(double.place(address=f"{scheme}://localhost:{listener.getsockname()[1]}")).statuses(["a"])
+        assert not over.is_set()
+    finally:
+        over.set()
+        end.cancel()
+        dripping.join()
 
 
 @pytest.mark.parametrize("answer", [["a", "list"], "a text"])

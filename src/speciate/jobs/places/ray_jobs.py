@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,8 +24,11 @@ from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place, is_loopback
 
-_STATUS = {"PENDING": Status.PENDING, "RUNNING": Status.RUNNING}
-"""Ray's words for what waits or runs; the others (STOPPED, SUCCEEDED, FAILED) are ends."""
+_STATUS = {
+    "PENDING": Status.PENDING, "RUNNING": Status.RUNNING,
+    "STOPPED": Status.DEAD, "SUCCEEDED": Status.DEAD, "FAILED": Status.DEAD,
+}  # fmt: skip
+"""Of Ray's words. From any other nothing is concluded."""
 _STARVED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """Ray's word for a launch that found no room for 15 minutes. It never began, so it is launched again."""
 _SINGLY = 4
@@ -50,8 +55,42 @@ class _Answer(NamedTuple):
         """Raises ConnectionError where it is no JSON: something else listens there."""
         try:
             return json.loads(self.text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConnectionError(f"no JSON was answered: {self.text[:100]!r}") from error
+
+
+class _End:
+    """Ends a call that is not over in time, however slowly an answer drips: a timeout is of one read alone."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._pass)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.passed = False
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Called at each step of the call: once it has a connection, that is what is ended."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+            if self.passed:
+                self._shut()
+
+    def _pass(self) -> None:
+        self.passed = True
+        self._shut()
+
+    def _shut(self) -> None:
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too, what is below it
 
 
 class RayJobs:
@@ -78,7 +117,7 @@ class RayJobs:
         listed = answer.document() if answer.status == 200 else None
         if not isinstance(listed, list):
             raise ConnectionError(_refusal(answer))
-        found = {each.get("submission_id"): each for each in listed if isinstance(each, dict)}
+        found = {str(each.get("submission_id")): each for each in listed if isinstance(each, dict)}
         return {name: _status(found.get(name)) for name in names}
 
     def stop(self, name: str, *, force: bool) -> None:
@@ -89,7 +128,7 @@ class RayJobs:
 
     def log(self, launch: Launch) -> str:
         answer = self._ask("GET", f"{_path(launch.name)}/logs")
-        return str(answer.document().get("logs") or "") if answer.status == 200 else ""
+        return _logs(answer)
 
     def findings(self) -> Iterator[Finding]:
         try:
@@ -163,7 +202,7 @@ class RayJobs:
                 raise TimeoutError(f"a job on its head did not end within {seconds:.0f} s")
             time.sleep(_LOOK_SECONDS)
         answer = self._ask("GET", f"{_path(name)}/logs")
-        said = str(answer.document().get("logs") or "") if answer.status == 200 else ""
+        said = _logs(answer)
         with suppress(OSError):
             self._ask("DELETE", _path(name))
         return said
@@ -199,18 +238,24 @@ class RayJobs:
 
         headers = {"Authorization": f"Bearer {_read(self._token_file)}"} if token and self._token_file else {}
         timeout = httpx2.Timeout(_SECONDS, connect=_CONNECT_SECONDS)
-        end, data = time.monotonic() + _SECONDS, b""
+        end, data = _End(_SECONDS), bytearray()
         try:
             with (
+                end,
                 httpx2.Client(trust_env=False, verify=self._tls, timeout=timeout) as client,  # through no proxy
-                client.stream(method, self._address + path, json=body, headers=headers) as answer,
+                client.stream(
+                    method, self._address + path, json=body, headers=headers, extensions={"trace": end.trace}
+                ) as answer,
             ):
                 for chunk in answer.iter_bytes():
                     data += chunk
-                    if len(data) > _MOST_BYTES or time.monotonic() > end:
-                        raise ConnectionError(f"{self._address} answers without an end")
+                    if len(data) > _MOST_BYTES:
+                        break
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
-            raise ConnectionError(f"{self._address}: {str(error) or type(error).__name__}") from None
+            if not end.passed:
+                raise ConnectionError(f"{self._address}: {str(error) or type(error).__name__}") from None
+        if end.passed or len(data) > _MOST_BYTES:  # what seems whole may have been cut off
+            raise ConnectionError(f"{self._address} answers without an end")
         if token and answer.status_code in (401, 403):
             raise PermissionError(f"{self._address} refuses {'the token' if headers else 'a call without token_file'}")
         return _Answer(answer.status_code, data.decode(errors="replace"))
@@ -223,7 +268,12 @@ def _path(name: str) -> str:
 def _status(job: Mapping[str, Any] | None) -> Status:
     if job is None or job.get("error_type") == _STARVED:
         return Status.UNKNOWN
-    return _STATUS.get(str(job.get("status")), Status.DEAD)
+    return _STATUS.get(str(job.get("status")), Status.SILENT)
+
+
+def _logs(answer: _Answer) -> str:
+    found = answer.document() if answer.status == 200 else None
+    return str(found.get("logs") or "") if isinstance(found, dict) else ""
 
 
 def _refusal(answer: _Answer) -> str:
@@ -232,7 +282,7 @@ def _refusal(answer: _Answer) -> str:
 
 def _read(token_file: Path) -> str:
     """Read for each call: a token may be replaced. Raises OSError."""
-    text = token_file.read_text().strip()
+    text = token_file.read_text(errors="replace").strip()
     if not text or not text.isascii() or not text.isprintable():
         raise PermissionError(f"{token_file} holds no token")
     return text
