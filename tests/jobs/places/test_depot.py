@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import obstore
@@ -38,6 +39,7 @@ from speciate.jobs.places.folder_depot import FolderDepot, FolderRoom, append_gr
 from speciate.jobs.places.lease import DAEMON, Lease, claim, claimed_by, read_lease, write_lease
 from speciate.jobs.places.moving import Mover
 from speciate.jobs.places.unpack import with_paths
+from tests.jobs.places.cluster import until
 from tests.jobs.places.moto import Moto
 
 OWNER = "speciate-a"
@@ -382,6 +384,25 @@ def test_a_claim_whose_answer_was_lost_is_ours_when_it_is_made_again(monkeypatch
     assert not claim(room, DAEMON)
 
 
+def test_a_claim_that_is_refused_while_nobody_has_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at the same moment: S3 answers 409 to one, and the put of the other fails."""
+    room = BucketRoom(Bucket(MemoryStore(), "s3://memory"), f"{OWNER}/runs/job-a.1")
+    room.write(SENT, "")
+    put: Callable[..., object] = obstore.put
+    refused = list[str]()
+
+    def refuse_once(*given: object, **more: object) -> object:
+        if more.get("mode") == "create" and not refused:
+            refused.append("409")
+            raise obstore.exceptions.AlreadyExistsError("ConditionalRequestConflict")
+        return put(*given, **more)
+
+    monkeypatch.setattr(obstore, "put", refuse_once)
+    assert claim(room, "node")
+    assert refused
+    assert claimed_by(room) == "node"
+
+
 def test_without_an_answer_nothing_is_concluded_and_no_key_is_named(
     tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,12 +422,56 @@ def test_the_keys_are_of_the_section_for_us_or_the_default(
     tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(moto.home))
-    assert bucket_depot._keys() == {"access_key_id": "AKIAspeciate", "secret_access_key": "sesame%1"}
+    keys = bucket_depot._renewed()
+    assert (keys["access_key_id"], keys.get("secret_access_key"), keys.get("token")) == (
+        "AKIAspeciate",
+        "sesame%1",
+        None,
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert bucket_depot._keys() == {}, "the role of the machine"
+    assert bucket_depot._keys() is None, "the role of the machine"
     (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text("[default]\nrole_arn=x\n")
+    assert bucket_depot._keys() is None, "a section without a key is of something else"
     (tmp_path / ".aws" / "credentials").write_text("[default]\naws_access_key_id=a\naws_session_token=t\n")
-    assert bucket_depot._keys()["session_token"] == "t"
+    assert bucket_depot._renewed().get("token") == "t"
+
+
+def test_keys_that_are_replaced_count_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[str]()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            seen.append(self.headers["Authorization"].partition("Credential=")[2].partition("/")[0])
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that this replaces
+            """Nothing is written to the terminal."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".aws").mkdir()
+    file = tmp_path / ".aws" / "credentials"
+    text = "[default]\naws_access_key_id={}\naws_secret_access_key=x\n"
+    file.write_text(text.format("OLD"))
+    room = BucketRoom(open_bucket(f"s3://bucket?endpoint=http://127.0.0.1:{server.server_port}"), "o/runs/job-a.1")
+    assert not room.has("lease")
+    assert seen == ["OLD"]
+    file.write_text(text.format("NEW"))
+    until(lambda: not room.has("lease") and seen[-1] == "NEW", 10)
+    file.unlink()
+
+    def is_refused() -> bool:
+        try:
+            return room.has("lease")
+        except OSError as error:
+            return "no keys" in str(error)
+
+    until(is_refused, 10)
+    server.shutdown()
+    server.server_close()
 
 
 def test_without_obstore_a_bucket_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

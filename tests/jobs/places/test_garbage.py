@@ -281,3 +281,18 @@ def test_a_result_so_far_is_whole_wherever_a_node_dies(tmp_path: Path, monkeypat
     room.carry(tmp_path, last=False)
     assert order.calls[0] == ("delete", "best-1/result.json")
     assert list(room.left()) == []
+
+
+def test_nothing_is_carried_into_a_room_that_went(tmp_path: Path) -> None:
+    room, keeper = BucketRoom(Bucket(MemoryStore(), "s3://memory"), "o/runs/job-a.1"), Kept()
+    room.write(SENT, "")
+    assert claim(room, "node")
+    folder = RunFolder(tmp_path / "run")
+    folder.outputs.mkdir(parents=True)
+    folder.log.write_text("a line")
+    room.clear()
+    carrier = Carrier(room, folder.path, 0.01)
+    keeper.fenced = True
+    assert not _hand_over(room, folder, keeper)  # type: ignore[arg-type]
+    carrier.end()
+    assert room._objects.names() == {}

@@ -73,6 +73,18 @@ def test_a_run_gets_nothing_of_what_ray_has_in_its_environment(
         assert secret not in "".join(path.read_text() for path in double.jobs.glob("*.words"))
 
 
+def test_a_node_of_a_bucket_keeps_its_role(double: RayDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/var/run/token")
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    for name, keys in (("folder", {}), ("bucket", {"depot": "s3://bucket/x"})):
+        ray = RayJobs(double.place(**keys))
+        ray.launch(launch(double, name))
+        until(lambda ray=ray, name=name: ray.statuses([name])[name] is Status.DEAD, 10)  # type: ignore[misc]
+        said = ray.log(launch(double, name)).splitlines()
+        assert ("AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/token" in said) is (name == "bucket")
+        assert "AWS_PROFILE=other" not in said
+
+
 def test_launched_twice_it_is_there_once(double: RayDouble) -> None:
     double.set("full")
     ray = RayJobs(double.place())

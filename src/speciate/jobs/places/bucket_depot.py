@@ -21,7 +21,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -44,7 +44,7 @@ from speciate.jobs.places.depot import (
 )
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore, RetryConfig, S3Config
+    from obstore.store import ObjectStore, RetryConfig, S3Config, S3Credential
 
 _CHUNK = 8 << 20
 _MOST_GROWTH = 64 << 20
@@ -52,6 +52,7 @@ _CREATE_TRIES = 3
 _KEYS = Path("~/.aws/credentials")
 """Keys of this machine, or of the node: the section `speciate`, else `default`. Without the file: the environment's, or
 the role of the machine."""
+_KEYS_LAST = timedelta(minutes=1)
 _RETRY: RetryConfig = {
     "max_retries": 4, "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
@@ -76,34 +77,42 @@ def open_bucket(url: str) -> Bucket:
     parts = urlsplit(url)
     asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
     endpoint = asked.get("endpoint", "")
-    config: S3Config = {"region": asked.get("region", "us-east-1"), **_keys()}
+    config: S3Config = {"region": asked.get("region", "us-east-1")}
     if endpoint:
         config |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
     with _as_os_errors():
         store = S3Store(
             parts.netloc, prefix=parts.path.strip("/") or None, config=config,
             client_options={"timeout": "30s", "connect_timeout": "5s", "allow_http": endpoint.startswith("http:")},
-            retry_config=_RETRY,
+            retry_config=_RETRY, credential_provider=_renewed if _keys() is not None else None,
         )  # fmt: skip
     return Bucket(store, url)
 
 
-def _keys() -> S3Config:
+def _renewed() -> S3Credential:
+    """The keys as they are now: whoever gives keys for some hours replaces the file, and a run may take days."""
+    keys = _keys()
+    if keys is None:
+        raise OSError(f"{_KEYS} holds no keys any more")
+    return keys
+
+
+def _keys() -> S3Credential | None:
+    """None where the file has none for us."""
     known = configparser.ConfigParser(interpolation=None)
     try:
         known.read(_KEYS.expanduser())
     except (configparser.Error, UnicodeDecodeError) as error:  # its words may quote a key
         raise OSError(f"{_KEYS} cannot be read: {type(error).__name__}") from None
     for section in ("speciate", "default"):
-        if section in known:
-            found: S3Config = {
-                "access_key_id": known[section].get("aws_access_key_id", ""),
+        if section in known and (key_id := known[section].get("aws_access_key_id")):
+            return {
+                "access_key_id": key_id,
                 "secret_access_key": known[section].get("aws_secret_access_key", ""),
+                "token": known[section].get("aws_session_token"),
+                "expires_at": datetime.now(UTC) + _KEYS_LAST,
             }
-            if token := known[section].get("aws_session_token"):
-                found["session_token"] = token
-            return found
-    return {}
+    return None
 
 
 @contextmanager
@@ -165,7 +174,10 @@ class _Objects:
                     try:
                         obstore.put(self._store, self.key(name), data, mode="create", use_multipart=False)
                     except (AlreadyExistsError, PreconditionError):
-                        return self.get(name) == data
+                        found = self.get(name)
+                        if found is None:  # refused while another put of it went on, which then failed
+                            raise OSError(f"{self.key(name)} was refused, and is not there") from None
+                        return found == data
                 return True
             except OSError:  # two at the same moment may both be told to try again
                 if tries == _CREATE_TRIES - 1:

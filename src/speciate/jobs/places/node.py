@@ -124,7 +124,7 @@ class Carrier:
     def _carry(self) -> None:
         while not self._over.wait(self._pause):
             try:
-                self._room.carry(self._folder, last=False)
+                _carry(self._room, self._folder, last=False)
             except Exception as error:  # noqa: BLE001 - said; the next beat copies it, or `_hand_over`
                 _say(f"what it wrote is not copied yet: {error}")
 
@@ -170,7 +170,7 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
     """All that it left and, last, how it ended, into the depot; whether that was done before the lease ran out."""
     while True:
         try:
-            room.carry(folder.path, last=True)
+            _carry(room, folder.path, last=True)
             write_manifest(room, folder.path)
             if not room.has(EXIT) and (outcome := folder.outcome()) is not None:
                 room.write(EXIT, _exit(folder, outcome))
@@ -181,6 +181,13 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
             if keeper.run_out or keeper.fenced:
                 return False
             time.sleep(_AGAIN_SECONDS)
+
+
+def _carry(room: Room, folder: Path, *, last: bool) -> None:
+    """Raises OSError, also where the room went: nobody would clear it of what was written then."""
+    if not room.has(CLAIMED):
+        raise FileNotFoundError(f"{room.where} is not the room that was claimed")
+    room.carry(folder, last=last)
 
 
 def _exit(folder: RunFolder, outcome: Outcome) -> str:

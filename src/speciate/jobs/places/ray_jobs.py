@@ -31,6 +31,13 @@ _STATUS = {
 """Of Ray's words. From any other nothing is concluded."""
 _STARVED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """Ray's word for a launch that found no room for 15 minutes. It never began, so it is launched again."""
+_KEPT = ("HOME", "PATH", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES")
+_KEYS_OF_A_BUCKET = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)  # fmt: skip
+"""Names by which a node is given its role, where no file of keys is there. No value of them is sent."""
 _SINGLY = 4
 """Runs that are asked about one by one: a listing holds every job that the cluster remembers, of everybody."""
 _SECONDS, _CONNECT_SECONDS = 30.0, 5.0
@@ -98,6 +105,7 @@ class RayJobs:
         assert place.address is not None, "settings refuse a place of this kind without one"
         self._address, self._token_file = place.address.rstrip("/"), place.token_file
         self._plain = urlsplit(self._address).scheme == "http" and not is_loopback(self._address)
+        self._kept = (*_KEPT, *(_KEYS_OF_A_BUCKET if place.in_bucket else ()))
         self._tls = ssl.create_default_context()
 
     def launch(self, launch: Launch) -> None:
@@ -210,7 +218,7 @@ class RayJobs:
     def _post(self, launch: Launch) -> _Answer:
         asked = launch.resources
         body = {
-            "entrypoint": _script(launch.argv),
+            "entrypoint": _script(launch.argv, self._kept),
             "submission_id": launch.name,
             # Without any of these Ray starts it on the head, beyond its resources.
             "entrypoint_num_cpus": asked.cpu or 1,
@@ -288,9 +296,8 @@ def _read(token_file: Path) -> str:
     return text
 
 
-def _script(argv: Sequence[str]) -> str:
-    """The entrypoint. Nothing of Ray's own environment goes on but the GPUs: its token may be there."""
-    kept = ("HOME", "PATH", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES")
+def _script(argv: Sequence[str], kept: Sequence[str]) -> str:
+    """The entrypoint. Nothing else of Ray's own environment goes on: its token may be there."""
     passed = " ".join(f'${{{name}+{name}="${name}"}}' for name in kept)
     given = shlex.join(f"{name}={value}" for name, value in (LIBRARIES | {"PYTHONUNBUFFERED": "1"}).items())
     return f"exec env -i {passed} {given} {shlex.join(argv)}"

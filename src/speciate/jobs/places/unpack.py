@@ -51,7 +51,8 @@ def main(where: str, run_dir: str, scratch: str, parent: str) -> int:
     except _Stopped:
         folder.end(Outcome(RESUMABLE, "stopped", "stopped on request"))
         return RESUMABLE
-    return os.execv(sys.executable, [sys.executable, "-m", "speciate.worker", str(folder.path)])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}  # keys of the depot
+    return os.execve(sys.executable, [sys.executable, "-m", "speciate.worker", str(folder.path)], kept)
 
 
 def with_paths(document: Any, moved: Mapping[str, str]) -> Any:
