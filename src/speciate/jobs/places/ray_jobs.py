@@ -28,7 +28,7 @@ _STATUS = {
     "PENDING": Status.PENDING, "RUNNING": Status.RUNNING,
     "STOPPED": Status.DEAD, "SUCCEEDED": Status.DEAD, "FAILED": Status.DEAD,
 }  # fmt: skip
-"""Of Ray's words. From any other nothing is concluded."""
+"""Words of Ray that are understood. From any other nothing is concluded."""
 _STARVED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 """Ray's word for a launch that found no room for 15 minutes. It never began, so it is launched again."""
 _KEPT = ("HOME", "PATH", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES")
