@@ -185,8 +185,8 @@ def to_outcome(data: bytes, path: str) -> Outcome | None:
     except SpeciateError as error:
         _log.error("%s", error)
         return None
-    code, kind, calls = document.get("code"), document.get("class"), document.get("next", ())
-    texts = [kind, *(document.get(name, "") for name in ("message", "recovery", "detail"))]
+    code, calls = document.get("code"), document.get("next", ())
+    texts = [document.get("class"), *(document.get(name, "") for name in ("message", "recovery", "detail"))]
     if (
         type(code) is not int
         or not all(isinstance(text, str) for text in texts)
@@ -194,7 +194,8 @@ def to_outcome(data: bytes, path: str) -> Outcome | None:
     ):
         _log.error("%s does not say how the run ended: %.200s", path, document)
         return None
-    return Outcome(code, *texts, next=tuple(calls))
+    kind, message, recovery, detail = texts
+    return Outcome(code, kind, message, recovery, detail, tuple(calls))
 
 
 def is_best(name: str) -> bool:
