@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speciate import __version__
+from speciate.errors import SpeciateError
 from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder, to_checked
 from speciate.jobs.places.depot import Room, Sent, read_sent, unfit, write_manifest
 from speciate.jobs.places.depots import open_room
@@ -176,7 +177,7 @@ def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
                 room.write(EXIT, _exit(folder, outcome))
             keeper.release()
             return True
-        except Exception as error:  # noqa: BLE001 - said, and tried until the lease runs out
+        except (OSError, SpeciateError) as error:
             _say(f"what it left is not in the depot yet: {error}")
             if keeper.run_out or keeper.fenced:
                 return False
