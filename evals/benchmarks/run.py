@@ -204,7 +204,8 @@ def measure(cell: Cell, arm: str) -> dict[str, Any]:
     try:
         answer = ARMS[arm](cell)
     except (subprocess.SubprocessError, RuntimeError, OSError) as error:
-        return {**said, "value": None, "error": str(error)[-300:]}
+        why = f"exit {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else str(error)[-300:]
+        return {**said, "value": None, "error": f"{type(error).__name__}: {why}"}
     if answer.measured is not None:
         figures = {**answer.measured._asdict(), "seconds": round(answer.seconds, 1)}
         return {**said, **figures, "how": answer.how, "rows": len(cell.examples.rows), "steps": answer.steps}
