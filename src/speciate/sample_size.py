@@ -40,6 +40,16 @@ def highest_target(n: int) -> float | None:
     return max(shown, default=None)
 
 
+def shown_without_an_error(n: int) -> float:
+    """The lower end of Wilson's interval where all of `n` are right: no model shows more on them."""
+    return n / (n + _Z_LEVEL**2)
+
+
+def rows_without_an_error(target: float) -> int:
+    """The inverse of `shown_without_an_error`, for a target below 1."""
+    return math.ceil(_Z_LEVEL**2 * target / (1 - target))
+
+
 def smallest_difference(n: int, discordant: float = 0.1) -> float | None:
     """The smallest paired difference, in whole percent, that `n` test examples find in the sense of
     `to_show_difference`; None where not even all of the discordant ones would do."""

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import json
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -64,13 +65,21 @@ def rebuild(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_ENDING_SECONDS = 3.0
+"""A daemon that found no catalog, or was told to end, holds its lock a little longer."""
+
+
 def _lock_workspace(root: Path) -> Lock:
-    try:
-        return Lock(root)
-    except LockHeldError:
-        raise SpeciateError(
-            Code.UNAVAILABLE, f"A daemon owns {root}.", f"Run `speciate stop --workspace {root}` first."
-        ) from None
+    until = time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            return Lock(root)
+        except LockHeldError:
+            if time.monotonic() > until:
+                raise SpeciateError(
+                    Code.UNAVAILABLE, f"A daemon owns {root}.", f"Run `speciate stop --workspace {root}` first."
+                ) from None
+            time.sleep(0.05)
 
 
 def status_text(found: DaemonResult) -> str:

@@ -30,7 +30,7 @@ from speciate.evaluation.screening import ScreenSpec
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.refs import dataset_ref
-from speciate.sample_size import counted_share, highest_target, in_rows, to_show_target
+from speciate.sample_size import counted_share, in_rows, rows_without_an_error, shown_without_an_error
 from speciate.tasks.example_targets import is_label
 from speciate.training import train
 from speciate.training.cascade.candidates import (
@@ -144,19 +144,22 @@ def _warnings(
 
 
 def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -> list[str]:
-    """Where the test rows are fewer than the planning formulas ask for to show the target; 1 is never shown."""
+    """Where not even a model without an error could show the target on the rows that count; 1 is never shown."""
     metric, target, rows = use_case.metric, use_case.objective.target, suite.splits.get(split, 0)
-    if not target or metric.low != 0 or metric.high != 1 or metric.sign < 0:
+    if not target or not metric.is_share or metric.sign < 0:
         return []
+    if target >= 1:
+        return [f"No number of rows shows a target of {target:g} in {metric.name}."]
     labels = suite.labels if is_label(suite, use_case.target_column) else {}
     share = counted_share(metric, use_case.positive_label, labels) or 1.0
-    needed = to_show_target(metric, target)
-    if needed is not None and needed <= rows * share:
+    most = shown_without_an_error(int(rows * share))
+    if target <= most:
         return []
-    most = highest_target(int(rows * share))
-    shown = "no target" if most is None else f"at most {most:g}"
-    more = "No number of rows shows 1." if needed is None else f"{target:g} takes about {in_rows(needed, share):,}."
-    return [f"{rows:,} test rows can show {shown} in {metric.name}, and the target is {target:g}. {more}"]
+    least = in_rows(rows_without_an_error(target), share)
+    return [
+        f"Even a model without an error shows at most {most:.2g} in {metric.name} on {rows:,} test rows, and the "
+        f"target is {target:g}. At least {least:,} are needed."
+    ]
 
 
 def _check_base(base_model: str, modality: str, family: Family, workspace: Workspace) -> None:

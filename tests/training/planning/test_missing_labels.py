@@ -31,7 +31,9 @@ def test_labels_that_a_split_lacks_are_told_by_plans_and_evaluations(workspace: 
     (said,) = plan_training(workspace, "forms", use_case="form").warnings
     assert "No example labelled 'sphere' lies in 'validation' or 'test'" in said
     planned = specialize.plan(SpecializeSpec(use_case="form", dataset="forms", budget_minutes=1), workspace)
-    assert planned.resolved["warnings"] == [said]
+    lacking, too_few = planned.resolved["warnings"]
+    assert lacking == said
+    assert too_few.startswith("Even a model without an error shows at most 0.65 in accuracy on 7 test rows")
     model = data.run_job(
         workspace, "train", name="form-model", dataset="forms", method="classical", task="text-classification",
         hyperparameters={"candidates": ["logistic"]},
