@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from speciate.workspace.lock import is_held
+
 PREFIX = "scratch-"
 _LOCK = ".lock"
 
@@ -31,17 +33,7 @@ def scratch_folder(cache: Path) -> Iterator[Path]:
 
 def in_use(folder: Path) -> bool:
     """Whether a process that lives made the folder for itself."""
-    try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return folder.is_dir() and is_held(folder / _LOCK)
 
 
 def remove_abandoned(cache: Path) -> None:

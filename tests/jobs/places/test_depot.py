@@ -480,13 +480,13 @@ def test_without_obstore_a_bucket_says_what_to_install(monkeypatch: pytest.Monke
         open_bucket("s3://bucket")
 
 
-def test_a_folder_needs_no_obstore() -> None:
-    script = """
+def test_a_folder_needs_no_obstore(tmp_path: Path) -> None:
+    script = f"""
 import sys
 from speciate.jobs.places import node, places, probe
 from speciate.jobs.places.depots import open_room
-open_room("/tmp/none/runs/job-a.1").is_there()
-print(sorted({"ray", "obstore", "httpx2", "botocore"} & {name.partition(".")[0] for name in sys.modules}))
+open_room({str(tmp_path / "none/runs/job-a.1")!r}).is_there()
+print(sorted({{"ray", "obstore", "httpx2", "botocore"}} & {{name.partition(".")[0] for name in sys.modules}}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,6 +7,7 @@ weights. A policy whose statistics are nowhere is refused: nobody knows the unit
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,7 +64,7 @@ class Feature(BaseModel):
     shape: tuple[int, ...]
 
 
-class PolicyConfig(BaseModel):
+class PolicyConfig(BaseModel, ABC):
     """Defaults are LeRobot's."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
@@ -97,9 +98,9 @@ class PolicyConfig(BaseModel):
         return 0
 
     @property
+    @abstractmethod
     def planned(self) -> int:
         """Steps of a plan."""
-        raise NotImplementedError
 
     @property
     def averaged(self) -> float | None:
