@@ -25,10 +25,11 @@ STATUSES = {"301", "400", "401", "402", "403", "404", "429", "500", "503", "503-
 
 class Misbehaving:
     def __init__(self) -> None:
-        self.port = self.flying = 0
+        self.port = self.flying = self._test = 0
         self.reset()
 
     def reset(self) -> None:
+        self._test += 1
         self.bodies: list[dict[str, Any]] = []
         """Of all requests, as they came in."""
         self.authorizations: set[str] = set()
@@ -43,7 +44,9 @@ class Misbehaving:
         """Requests to another path than a chat endpoint's."""
 
     def endpoint(self, **changes: Any) -> Endpoint:
-        return Endpoint.model_validate({"base_url": f"http://127.0.0.1:{self.port}/v1", "model": MODEL} | changes)
+        return Endpoint.model_validate(
+            {"base_url": f"http://127.0.0.1:{self.port}/{self._test}/v1", "model": MODEL} | changes
+        )
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
         body = b""
@@ -52,7 +55,10 @@ class Misbehaving:
             body += event.get("body", b"")
             if not event.get("more_body"):
                 break
-        if scope["path"] != "/v1/chat/completions":
+        test, _, path = scope["path"].removeprefix("/").partition("/")
+        if test.isdigit() and int(test) < self._test:  # sent by the test before and given up there
+            return await _whole(send, 410, {})
+        if path != "v1/chat/completions":
             self.elsewhere += 1
             return await _whole(send, 200, {"choices": [{"message": {"content": "you were led here"}}]})
         key = dict(scope["headers"]).get(b"authorization", b"").decode()
