@@ -26,7 +26,6 @@ from speciate.models.model_card import ModelCard
 from speciate.tasks.multimodal_representation import names_of
 from speciate.training import provenance
 from speciate.training.hyperparameters import FullParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
 from speciate.training.networks.data_parallel import Follower, Team, gather_team
 from speciate.training.networks.kept_head import card_entry
@@ -35,6 +34,7 @@ from speciate.training.planning.base_models import UnseenExamples, drop_seen
 from speciate.training.planning.estimates import request_of
 from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.train_spec import Payload, RepeatedModel
 from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
