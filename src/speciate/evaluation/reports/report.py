@@ -194,8 +194,8 @@ class SuiteChange(_Frozen):
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it; where rows
-    hang together, `needed_groups` further groups. Of the gate `fresh_rows`: rows that no model was judged on before.
+    """A verdict on one candidate. `needed_examples`: how many more test rows, of all labels, would settle it; where
+    rows hang together, `needed_groups` more groups. Of the gate `fresh_rows`: rows that no model was judged on before.
 
     `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
     """
@@ -205,6 +205,10 @@ class Decision(_Frozen):
     reasons: tuple[str, ...]
     needed_examples: int | None = None
     needed_groups: int | None = None
+    rows: int = 0
+    """Test rows of all labels that there were; 0 in decisions from before this was noted."""
+    groups: int = 0
+    """In how many groups they lay, each near-copy in its original's."""
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()
