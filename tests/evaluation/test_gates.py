@@ -388,7 +388,9 @@ def test_reasons_name_the_constant_in_words_and_round_money() -> None:
     given_ = evidence(row(usd=1.7e-06), comparison(0.2, 0.1, 0.3), row("constant:", usd=0.0))
     reason = gates.judge(Gate(rule="better_if_dearer"), given_).reason
     assert "better than always answering the most frequent label" in reason
-    assert "under $0.0001 per 1,000 against $0 per 1,000" in reason
+    assert "under $0.0001 per 1,000 against $0 per 1,000 (both: processor time here)" in reason
+    hosted = given_._replace(baseline=row("api:x/y", usd=1e-7).model_copy(update={"device": None}))
+    assert "(candidate: processor time here)" in gates.judge(Gate(rule="better_if_dearer"), hosted).reason
 
 
 @pytest.mark.parametrize(("usd", "had"), [(8.7e-07, 5.3e-07), (0.00012, 0.00003), (0.0301, 0.03)])

@@ -657,7 +657,9 @@ def _usd(row: Row) -> str:
 def _prices(candidate: Row, baseline: Row) -> str:
     known = ratio(candidate, baseline)
     times = f", {known[0]:.3g} to {known[1]:.3g} times as much" if known else ""
-    return f"{_usd(candidate)} against {_usd(baseline)}{times}"
+    here = [row.model for row in (candidate, baseline) if row.device and row.usd_per_1k is not None]
+    what = f" ({'both' if len(here) == 2 else here[0]}: processor time here)" if here else ""
+    return f"{_usd(candidate)} against {_usd(baseline)}{times}{what}"
 
 
 def _why(note: str) -> str:

@@ -87,7 +87,7 @@ class Row(_Frozen):
     )
     ceiling: float | None = Field(None, description="Share that a perfect model with its labels could get right.")
     elsewhere: float | None = Field(None, description="Share of its answers that went to labels outside yours.")
-    usd_per_1k: float | None
+    usd_per_1k: float | None = Field(description="What runs here: processor time by usd_per_hour of settings.toml.")
     usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
     usd_turns: tuple[float, ...] = Field((), exclude=True)
     """What the gates compare within a run; not stored."""
