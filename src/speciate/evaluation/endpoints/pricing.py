@@ -141,8 +141,8 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
 USD_PER_CORE_HOUR = 0.05
 """Where settings say nothing: about the list price of one virtual core with its memory at the large clouds."""
 OWN_PRICE = (
-    f"What runs here costs its processor time: usd_per_hour of settings.toml for all cores, else {USD_PER_CORE_HOUR} for "
-    "an hour of one. Nobody bills it; it makes models comparable."
+    "What runs here costs its processor time: usd_per_hour of settings.toml for all cores, else "
+    f"{USD_PER_CORE_HOUR} for an hour of one. Nobody bills it; it makes models comparable."
 )
 
 
