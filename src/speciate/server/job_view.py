@@ -182,7 +182,7 @@ def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
 
 
 def _first_line(job: Job) -> str | None:
-    """Of why it failed: as much as a list has room for."""
+    """The first line of why it failed, as far as a list has room for it."""
     if job.state not in (State.FAILED, State.DEAD):
         return None
     message = str((job.error or {}).get("message") or job.reason or "").strip()

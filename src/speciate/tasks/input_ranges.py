@@ -69,7 +69,7 @@ def _is_empty(cell: Any) -> bool:
 
 
 def joined(one: InputRanges, other: InputRanges) -> InputRanges:
-    """Of a model that went on from another one's weights: what either saw."""
+    """What either saw, for a model that went on from another one's weights."""
     return {name: _both(seen, other[name]) if name in other else seen for name, seen in one.items()}
 
 
