@@ -15,7 +15,8 @@ from sklearn.datasets import load_sample_image, load_sample_images
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
-from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows, warnings_of_report
+from speciate.datasets.split_warnings import warnings_of_report
+from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows
 from speciate.datasets.versions import Manifest, version
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from speciate.datasets import splits as splits_module
 from speciate.datasets.columns import FINGERPRINT, KEY
+from speciate.datasets.split_warnings import few_units_warnings
 from speciate.datasets.splits import (
     FRACTIONS,
     Members,
@@ -23,7 +24,6 @@ from speciate.datasets.splits import (
     assign_splits,
     components,
     count_leaks,
-    few_units_warnings,
     readmit_refused,
     strata,
 )

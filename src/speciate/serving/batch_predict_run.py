@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate import foreign_files
-from speciate.datasets import next_version, splits, version_rows
+from speciate.datasets import next_version, split_warnings, version_rows
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.ingest.draft import carry_report, quality_report, split_report
@@ -200,7 +200,7 @@ def _seal(
         **carry_report(wanted.report),
         **quality_report(table),
         "split": audit,
-        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+        "warnings": [*split_warnings.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
     }
     return pack_version(
         sealed,

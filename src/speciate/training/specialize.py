@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate import use_cases
-from speciate.datasets import splits, version_rows, versions
+from speciate.datasets import split_warnings, version_rows, versions
 from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
@@ -135,7 +135,7 @@ def _warnings(
     core = use_case.suites.core
     judged = (dataset_ref(core).split if core else None) or "test"
     return [
-        *splits.warnings_of_report(version.report),
+        *split_warnings.warnings_of_report(version.report),
         *leaks_of_report(version.report),
         *train.answers_among_inputs(workspace.database, version.manifest, use_case),
         *rare_labels.warnings_of_test_rows(workspace.folders, suite, use_case, judged),
