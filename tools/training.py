@@ -56,7 +56,7 @@ class TrainingPlan(Result):
     dataset: str
     candidates: tuple[PlannedCandidate, ...]
     refused: tuple[UnavailableCandidate, ...]
-    needed_test_examples: int | None = None
+    needed_test_examples: int | None = Field(None, description="Test rows in all; test_examples are there.")
     test_examples: int
     warnings: tuple[str, ...] = ()
     next_actions: tuple[NextAction, ...] = ()

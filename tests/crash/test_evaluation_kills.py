@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,11 @@ from speciate.evaluation import answer_cache
 from speciate.evaluation.endpoints.concurrency import Bounds
 from speciate.evaluation.reports import report
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import ENDED
-from speciate.jobs.process_identity import signal_group
 from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.crash.runs import kill_run
 from tests.evaluation.endpoints.real_server import model, served, spoiled  # noqa: F401 - fixtures
 from tests.training.world import define, make_dataset
 
@@ -38,19 +35,6 @@ def register(workspace: Workspace, name: str, base: str, at: Path) -> str:
     endpoint = Endpoint(base_url=f"{base}/v1", model=str(at), usd_per_1m_input=1.0, usd_per_1m_output=2.0)
     card = registry.served_card(workspace, name, endpoint, task=None, license=None)
     return workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None)).ref
-
-
-def kill_run(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:
-    """Kill the supervisor and the worker, a fork of a zygote, once so many answers are there; False where it ends."""
-    while (now := engine.get(job)).state not in ENDED:
-        progress = engine.folder(now).progress()
-        if progress is not None and progress.done >= at:
-            run = workspace.folders.runs / now.run_id
-            whom = [path.read_text() for name in ("supervisor", "worker") if (path := run / name).exists()]
-            if [signal_group(who, signal.SIGKILL) for who in whom] == [True, True]:
-                return True
-        time.sleep(0.01)
-    return False
 
 
 def evaluated(workspace: Workspace, engine: Engine, name: str, kills: int = 0) -> tuple[dict[str, Any], int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,9 @@ import pytest
 
 from speciate.evaluation import answer_cache
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import ENDED
-from speciate.jobs.process_identity import signal_group
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
+from tests.crash.runs import kill_run
 from tests.serving.world import trained
 from tests.training.world import make_dataset
 
@@ -51,26 +48,13 @@ def answer(workspace: Workspace, engine: Engine, kills: int, **spec: Any) -> tup
     """The lines of the file of answers, and how many kills struck."""
     job, chance, struck = engine.submit("predict", {"model": MODEL, **spec}), random.Random(5), 0
     for at in sorted(chance.randrange(ROWS) for _ in range(kills)):
-        struck += _kill(workspace, engine, job.id, at)
+        struck += kill_run(workspace, engine, job.id, at)
     ended = engine.wait(job.id, timeout=TIMES_OUT)
     assert ended.state == "succeeded", ended.error
     assert ended.result is not None
     assert ended.result["report"]["answered"] == ROWS
     assert ended.attempt == struck + 1
     return [json.loads(line) for line in Path(spec["path"]).read_text().splitlines()], struck
-
-
-def _kill(workspace: Workspace, engine: Engine, job: str, at: int) -> bool:
-    """Supervisor and worker, once so many answers are there; False where it ends before."""
-    while (now := engine.get(job)).state not in ENDED:
-        progress = engine.folder(now).progress()
-        if progress is not None and progress.done >= at:
-            run = workspace.folders.runs / now.run_id
-            whom = [path.read_text() for name in ("supervisor", "worker") if (path := run / name).exists()]
-            if [signal_group(who, signal.SIGKILL) for who in whom] == [True, True]:
-                return True
-        time.sleep(0.002)
-    return False
 
 
 def test_a_killed_batch_of_a_dataset_asks_no_row_twice(workspace: Workspace, engine: Engine, tmp_path: Path) -> None:

@@ -217,6 +217,23 @@ def test_a_column_goes_with_the_last_rows_that_came_with_it(folders: Folders) ->
         assert version_rows.read(folders, left, list(left.columns)).num_rows == 20
 
 
+def test_a_version_that_still_names_such_a_column_is_read_with_nothing_in_it(folders: Folders) -> None:
+    """As versions were stored before."""
+    rows = table({f"ex-{i}": ("cat", "ok", 1.0) for i in range(20)})
+    first = next_version.seal_first(folders, rows, empty()).manifest
+    columns = {"value": "DOUBLE", 'a "note"': "VARCHAR", "count": "BIGINT", "many": "VARCHAR[]"}
+    stale = first.model_copy(update={"columns": columns})
+    for asked in (None, list(columns)):
+        read = version_rows.read(folders, stale, asked)
+        assert {name: read[name].null_count for name in columns} == {"value": 0, **dict.fromkeys([*columns][1:], 20)}
+        assert read['a "note"'].type == pa.string()
+    counted = """SELECT count("a ""note\"""), count(count), count(value) FROM"""
+    assert duckdb.sql(f"{counted} {version_rows.relation(folders, stale)}").fetchall() == [(0, 0, 20)]
+    lanes, left = next_version.seal_first(folders, rows, empty()).lanes, version_rows.read(folders, stale).slice(1)
+    later = next_version.seal_changed(folders, stale, lanes, left)
+    assert later.manifest.columns == {"value": "DOUBLE"}
+
+
 def test_an_input_and_a_new_column_stay_though_no_row_has_a_value_in_them(folders: Folders) -> None:
     rows = table({f"ex-{i}": ("cat", "ok", 1.0) for i in range(20)})
     more = table({"ex-20": ("cat", "ok", 1.0)}).append_column("note", pa.array(["seen"]))

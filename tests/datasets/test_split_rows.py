@@ -15,7 +15,8 @@ from sklearn.datasets import load_sample_image, load_sample_images
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, SKETCH
-from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows, warnings_of_report
+from speciate.datasets.split_warnings import warnings_of_report
+from speciate.datasets.splits import audit_split, members_of, near_pairs, split_rows
 from speciate.datasets.versions import Manifest, version
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.workspace.workspace import Workspace
@@ -135,8 +136,8 @@ def test_the_audit_gives_the_detectable_difference_of_a_test_split(workspace: Wo
     assert report["smallest_difference"] is None or report["smallest_difference"] > 0.2
     assert report["test_rows"] == 60
     assert report["highest_target_at_best"] > report["highest_target"]
-    (warning,) = [each for each in warnings_of_report({"split": report}) if "independent unit" in each]
-    assert warning.startswith("The 60 rows of 'test' are only 6 independent unit(s)")
+    (warning,) = [each for each in warnings_of_report({"split": report}) if "group(s)" in each]
+    assert warning.startswith("The 60 rows of 'test' lie in only 6 group(s)")
     assert warning in version(workspace.database, manifest.ref).report["warnings"]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from speciate.datasets.splits import missing_label_warnings, uneven_split_warnings
+from speciate.datasets.split_warnings import missing_label_warnings, uneven_split_warnings
 from speciate.datasets.versions import version
 from speciate.workspace.workspace import Workspace
 from tests import data

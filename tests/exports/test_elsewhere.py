@@ -7,6 +7,8 @@ import importlib.util
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from PIL import ImageOps
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.exports import export_model, model_program, snippets
-from speciate.exports.card_check import compare, run_card
+from speciate.exports.card_check import compare, program_of, run_card
 from speciate.exports.export_model import ExportModelSpec
 from speciate.exports.standalone import media, word_counts
 from speciate.exports.transformers_heads import with_head
@@ -181,15 +183,23 @@ def as_examples(media: Sequence[Any]) -> list[Example]:
 
 
 def registered(workspace: Workspace, tmp_path: Path, made: Made) -> None:
-    """A network with random weights, its head made steep so that its answers differ."""
+    """A network with random weights, its head made steep so that its answers differ. Convolutions get the norms of a
+    few batches, as training gives them: without those all images lie in one direction, and have one answer."""
     import torch
 
     torch.manual_seed(1)
-    backbone = architectures.build(made.architecture, media_of(made.media, 40, 1), 0)
+    learned = media_of(made.media, 40, 1)
+    backbone = architectures.build(made.architecture, learned, 0)
     head = made.head.head(backbone.width)
     with torch.no_grad():
         for each in head.parameters():
             each.mul_(12.0 if each.ndim == 2 else 1.0)
+        if made.architecture == "new:resnet":
+            batch = backbone.collate(backbone.prepare(learned))
+            backbone.module.train()
+            for _ in range(20):
+                backbone.states(batch)
+            backbone.module.eval()
     own = NetworkPredictor(made.task, made.head, backbone, head)
     identity = own.save(tmp_path / "made")
     inputs = ("size", "colour", '`odd` "name"') if made.modality == "tabular" else ()
@@ -217,6 +227,31 @@ def agree(workspace: Workspace, folder: Path, media: Sequence[Any], *, images: b
     assert found.n == len(media)
     answers = [str(each.output) for each in ours]
     assert len(set(answers)) > 1, "a model that always answers the same shows nothing"
+
+
+def as_it_stands(folder: Path) -> str:
+    """What the card's program prints, with the example that it shows."""
+    program = [sys.executable, "-W", "ignore", "-c", program_of(folder)]
+    ran = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert not ran.returncode, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_example_of_a_card_is_answered(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """A table's, by model.py and, where there is none, by speciate."""
+    rows = {"size": [float(i % 7) for i in range(60)], "colour": ["red" if i % 7 > 3 else "blue" for i in range(60)]}
+    labels = ["high" if i % 7 > 3 else "low" for i in range(60)]
+    make_dataset(workspace, "rows", "tabular", rows, labels=labels, splits=thirds(60), inputs=list(rows))
+    train_now(workspace, name="own", dataset="rows", method="classical", hyperparameters={"candidates": ["logistic"]})
+    if not alone:
+        monkeypatch.setattr(model_program, "has_program", lambda folder: False)
+    result = exported(workspace, tmp_path / "out")
+    assert result["report"]["form"] == "sealed"
+    assert ("import speciate" in program_of(tmp_path / "out")) != alone
+    assert as_it_stands(tmp_path / "out") in ("['high']\n", "['low']\n")
 
 
 @pytest.mark.slow
@@ -276,6 +311,7 @@ def test_a_classical_model_answers_elsewhere_as_it_does_here_and_foreign_text_st
     assert result["report"]["checked_on"] == 16
     assert not [name for name in result["report"]["files"] if "pycache" in name]
     agree(workspace, tmp_path / "out", [*texts[:49], "nothing of what was counted: zzz"], images=False)
+    assert re.match(r"\['(<b>good|bad).*'\]$", as_it_stands(tmp_path / "out")), "the card's own example is answered"
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "pipeline_tag" not in readme and "library_name" not in readme  # noqa: PT018 - one claim
     assert "<b>" not in readme and "](http" not in readme and "\u202e" not in readme  # noqa: PT018

@@ -344,6 +344,43 @@ def test_a_cell_that_is_no_number_is_the_error_of_its_row_and_an_empty_one_is_mi
         assert one["confidence"] == pytest.approx(other["confidence"], rel=1e-12)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_columns_that_were_joined_as_channels_are_joined_in_the_same_order(
+    workspace: Workspace, tmp_path: Path, *, named: bool
+) -> None:
+    """Where nobody named them, their order in another file says nothing: that is refused."""
+
+    def rows(count: int) -> list[dict[str, Any]]:
+        flat, wave = [0.0] * 12, [float(step % 5) for step in range(12)]
+        return [
+            {"right": [flat, wave][i % 2], "left": [wave, flat][i % 2], "side": ("left", "right")[i % 2]}
+            for i in range(count)
+        ]
+
+    (tmp_path / "waves.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(60)))
+    inputs = {"inputs": ("left", "right")} if named else {}
+    name = f"waves-{named}"  # other tests have others
+    ingest(workspace, name, source=tmp_path / "waves.jsonl", label="side", modality="time-series", **inputs)
+    quick = {"candidates": ["ridge"]}
+    run_job(
+        workspace, "train", name=f"{name}-model", dataset=name, method="classical", task="time-series-classification",
+        hyperparameters=quick,
+    )  # fmt: skip
+    new = tmp_path / "new.jsonl"
+    turned = [{column: row[column] for column in ("side", "left", "right")} for row in rows(6)]
+    new.write_text("".join(json.dumps(row) + "\n" for row in turned))
+    asked = {"model": f"{name}-model@v1", "source": new, "path": tmp_path / "answers.jsonl"}
+    if not named:
+        with pytest.raises(SpeciateError, match=r"reads the column 'series', which 'new\.jsonl' lacks"):
+            perform(workspace, KIND, asked)
+        return
+    perform(workspace, KIND, asked)
+    assert [each["output"] for each in lines(tmp_path / "answers.jsonl")] == ["left", "right"] * 3
+    new.write_text(json.dumps({"left": [0.0] * 12}) + "\n")
+    with pytest.raises(SpeciateError, match=r"reads the column 'right', which 'new\.jsonl' lacks"):
+        perform(workspace, KIND, {**asked, "path": tmp_path / "others.jsonl"})
+
+
 def test_a_file_with_one_step_a_row_is_made_series_as_those_were_that_the_model_learned_from(
     workspace: Workspace, tmp_path: Path
 ) -> None:

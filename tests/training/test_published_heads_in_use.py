@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,19 @@ pytest.importorskip("transformers")
 import torch
 
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.engine import Engine
-from speciate.jobs.pool import Pool
-from speciate.server.tool_api import App, DryRun, JobStarted
+from speciate.server.tool_api import App, DryRun
 from speciate.serving.predict import Input
-from speciate.settings import Settings
 from speciate.tools.evaluation import evaluate_models
 from speciate.tools.exports import export_model
 from speciate.tools.predictions import Predictions, predict
 from speciate.tools.promotion import Promotion, promote_model
 from speciate.tools.training import plan_training, train_model
-from speciate.workspace.workspace import Workspace
 from tests.models.published import doubles
+from tests.training.in_use import offline_app, result  # noqa: F401 - a fixture
 from tests.training.test_published_heads import QUICK, make_images, make_texts
 from tests.training.world import define
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", roots=[tmp_path]))
-    pool = Pool(workspace.folders, workspace.settings, size=1)
-    made = App(workspace, Engine(workspace), pool)
-    made.engine.start()
-    yield made
-    made.engine.stop()
-    pool.close()
-    workspace.close()
-
-
-def result(app: App, started: object) -> dict[str, Any]:
-    assert isinstance(started, JobStarted)
-    done = app.engine.wait(started.job, timeout=400)
-    assert done.state == "succeeded", (done.error, app.engine.folder(done).log_tail(20))
-    return dict(done.result or {})
 
 
 def ask(app: App, given: Input) -> Any:

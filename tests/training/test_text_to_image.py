@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from PIL import Image, ImageDraw
 
 from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.engine import Engine
-from speciate.jobs.pool import Pool
 from speciate.modalities.image_answers import is_image_answer
 from speciate.predictions import reading
 from speciate.predictions.label_queue import next_labels
@@ -30,7 +27,6 @@ from speciate.promotion import aliases
 from speciate.server.tool_api import App, JobStarted
 from speciate.serving.deployments import gather_examples
 from speciate.serving.predict import Input
-from speciate.settings import Settings
 from speciate.tools.datasets import create_dataset
 from speciate.tools.evaluation import describe_evaluation, evaluate_models
 from speciate.tools.exports import export_model
@@ -41,9 +37,9 @@ from speciate.tools.promotion import promote_model
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
-from speciate.workspace.workspace import Workspace
 from tests.models.diffusion import doubles
 from tests.models.published import doubles as published_doubles
+from tests.training.in_use import offline_app, result  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 KINDS = ("square", "circle")
@@ -78,26 +74,6 @@ def shapes(folder: Path, count: int = 36) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", roots=[tmp_path]))
-    pool = Pool(workspace.folders, workspace.settings, size=1)
-    made = App(workspace, Engine(workspace), pool)
-    made.engine.start()
-    yield made
-    made.engine.stop()
-    pool.close()
-    workspace.close()
-
-
-def result(app: App, started: object) -> dict[str, Any]:
-    assert isinstance(started, JobStarted)
-    done = app.engine.wait(started.job, timeout=400)
-    assert done.state == "succeeded", (done.error, app.engine.folder(done).log_tail(20))
-    return dict(done.result or {})
 
 
 def ask(app: App, **where: Any) -> Any:

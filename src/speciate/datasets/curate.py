@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from speciate.datasets import next_version, operations, splits, version_rows
+from speciate.datasets import next_version, operations, split_warnings, version_rows
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import quality_report, split_report
@@ -27,7 +27,7 @@ from speciate.datasets.next_version import NewVersion, PackedVersion, pack_versi
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
 from speciate.datasets.similarity import extractors
-from speciate.datasets.splits import empty_split_warnings
+from speciate.datasets.split_warnings import empty_split_warnings
 from speciate.datasets.version_report import Dealing, SplitReport, StepReport, VersionReport
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
 from speciate.errors import Call, Code, SpeciateError, unknown
@@ -200,7 +200,9 @@ def run(run: Run) -> PackedVersion:
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = splits.uneven_split_warnings(_splits_of_usable(rows), outcome.dealing.get("fractions", {}))
+                shares = split_warnings.uneven_split_warnings(
+                    _splits_of_usable(rows), outcome.dealing.get("fractions", {})
+                )
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
@@ -215,8 +217,8 @@ def run(run: Run) -> PackedVersion:
     }  # fmt: skip
     warnings = [
         *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
-        *splits.few_units_warnings(split),
-        *splits.missing_label_warnings(split["missing_labels"]),
+        *split_warnings.few_units_warnings(split),
+        *split_warnings.missing_label_warnings(split["missing_labels"]),
         *leak_warnings(split),
     ]
     report: VersionReport = {**quality_report(rows), "split": split, "warnings": [*warnings, *shares]}

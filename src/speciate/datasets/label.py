@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from speciate.datasets import next_version, splits, version_rows
+from speciate.datasets import next_version, split_warnings, version_rows
 from speciate.datasets.columns import FINGERPRINT, class_name, with_column
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.ingest.draft import MISSING, WITHOUT_LABEL, carry_report, quality_report, split_report
@@ -121,7 +121,7 @@ def run(run: Run) -> PackedVersion:
         "untrusted": {**before.get("untrusted", {}), **found["untrusted"]},
         "set_aside": found["refused"],
         "split": audit,
-        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+        "warnings": [*split_warnings.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
     }
     return pack_version(
         sealed,

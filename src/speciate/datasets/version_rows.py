@@ -56,6 +56,7 @@ def read(
     needed = None if columns is None else list(dict.fromkeys([*columns, "id", "split", "quality"]))
     wanted = None if ids is None else pa.array(sorted(ids), pa.string())
     table = _concatenate([live_rows(folders, part, needed, wanted) for part in manifest.parts])
+    table = _with_emptied(table, manifest, manifest.columns if columns is None else columns)
     conditions = []
     if usable:
         conditions.append(pc.equal(table["quality"], "ok"))
@@ -65,6 +66,23 @@ def read(
         conditions.append(pc.is_in(table["id"], wanted))
     found = sort_by_id(table.filter(reduce(pc.and_, conditions)) if conditions else table)
     return found if columns is None else found.select(list(columns))
+
+
+_EMPTIED = {
+    "VARCHAR": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(),
+    "TIMESTAMP": pa.timestamp("us"), "DATE": pa.date32(), "BLOB": pa.binary(),
+}  # fmt: skip
+"""Types of a manifest's columns (columns.py `type_name`), of which none says more than its values could."""
+
+
+def _with_emptied(table: pa.Table, manifest: Manifest, columns: Collection[str]) -> pa.Table:
+    """With a column of nothing for each that the manifest names and no part has: versions that were stored before
+    next_version.py looked at the parts name columns whose last rows had been removed."""
+    for name in columns:
+        if name in manifest.columns and name not in table.column_names:
+            kind = _EMPTIED.get(manifest.columns[name], pa.null())
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
+    return table
 
 
 def stored_columns(folders: Folders, manifest: Manifest) -> set[str]:
@@ -162,7 +180,11 @@ def relation(folders: Folders, manifest: Manifest) -> str:
         if part.removed is not None:
             gone = f"SELECT position FROM read_parquet({quoted(folders.root / part.removed)})"
             pieces.append(rows_of_file(folders.root / part.file, f"file_row_number NOT IN ({gone})"))
-    return f"({' UNION ALL BY NAME '.join(pieces)})"
+    rows = f"({' UNION ALL BY NAME '.join(pieces)})"
+    emptied = manifest.columns.keys() - stored_columns(folders, manifest)  # as in `_with_emptied`
+    kinds = {name: manifest.columns[name] for name in sorted(emptied) if manifest.columns[name] in _EMPTIED}
+    nothing = ", ".join(f"NULL::{kind} AS {_named(name)}" for name, kind in kinds.items())
+    return f"(SELECT *, {nothing} FROM {rows})" if nothing else rows
 
 
 def first_single(folders: Folders, manifest: Manifest, split: str) -> str | None:
@@ -190,6 +212,11 @@ def files(folders: Folders, manifest: Manifest) -> list[Path]:
 def quoted(path: Path | str) -> str:
     """A path as a literal of SQL."""
     return "'" + str(path).replace("'", "''") + "'"
+
+
+def _named(column: str) -> str:
+    """A column as a name of SQL."""
+    return '"' + column.replace('"', '""') + '"'
 
 
 def _check_there(folders: Folders, manifest: Manifest) -> None:

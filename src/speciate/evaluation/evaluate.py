@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.datasets import splits
+from speciate.datasets import split_warnings
 from speciate.datasets.versions import Manifest, Version, version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import (
@@ -333,7 +333,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
         no_decision=no_decision,
         suite=role,
         unseen=(
-            *(splits.warnings_of_report(resolved.dataset.report, [ref.split]) if ref.split and unseen else ()),
+            *(split_warnings.warnings_of_report(resolved.dataset.report, [ref.split]) if ref.split and unseen else ()),
             *warnings_of_test_rows(workspace.folders, manifest, use_case, ref.split),
         ),
         earlier=suites.looks(database, suite.rows, _candidates(roles), waiting),

@@ -22,7 +22,7 @@ from speciate import hf_hub
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.payload import EvaluationPayload
-from speciate.exports import onnx_published, transformers_folder
+from speciate.exports import onnx_published, snippets, transformers_folder
 from speciate.exports.card_check import CardCheck, CardError, check_card, differing, made_up
 from speciate.exports.exportable import in_float32
 from speciate.exports.judging import judging_examples
@@ -274,6 +274,13 @@ def _readme(card: ModelCard, body: str, written: WrittenFolder, evaluations: Seq
         parts += [f"`pip install {' '.join(written.requires)}`", "", "```python", written.program, "```", ""]
     elif written.form == "transformers" and card.modality in _PREPARED:
         parts += ["```python", _program(card, written), "```", ""]
+    elif written.form == "sealed" and card.modality == "multimodal":
+        parts += [
+            '`register_model(name="NAME", source="path:FOLDER")` takes it back, and `predict(model="NAME")` asks it.',
+            "",
+        ]
+    elif written.form == "sealed":
+        parts += ["`pip install speciate`", "", "```python", snippets.of_speciate(card), "```", ""]
     return "\n".join(parts)
 
 

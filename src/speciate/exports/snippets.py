@@ -122,6 +122,21 @@ def of_program(card: ModelCard, channels: int | None) -> str:
     )  # fmt: skip
 
 
+def of_speciate(card: ModelCard) -> str:
+    """For a model that speciate alone loads."""
+    modality = str(card.modality)
+    example = _row(card) if modality == "tabular" else _EXAMPLES.get(modality) if modality not in _IMPORTS else None
+    return "\n".join(
+        [
+            "from pathlib import Path", "", "import speciate", "", _WHERE,
+            f"inputs = {example or f'[Path({json.dumps(_FILES.get(modality, modality))})]  # a file of this medium'}",
+            "found = speciate.load(Path(folder)).predict(inputs)",
+            "answers = [each.output for each in found]  # each also has confidence, and error where it has no answer",
+            "print(answers)",
+        ]
+    )  # fmt: skip
+
+
 def of_onnx(modality: str, family: str) -> str:
     """For one ONNX graph with preprocessing.json."""
     helper = "from tokenizers import Tokenizer" if modality == "text" else "from PIL import Image, ImageOps"

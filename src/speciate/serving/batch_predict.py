@@ -21,6 +21,7 @@ from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.next_version import NewVersion
 from speciate.datasets.operations.operation import declare_columns, provenance_columns
 from speciate.datasets.readers.formats import format_of
+from speciate.datasets.readers.time_series import SERIES
 from speciate.datasets.versions import Manifest, packed_lanes
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import answer_cache
@@ -95,6 +96,8 @@ class RowsOfFile(BaseModel):
     cage: SandboxPolicy
     reader: str | None = None
     """That of the series that the model learned from."""
+    channels: tuple[str, ...] = ()
+    """Columns of lists that were joined into the series that the model learned from, in that order."""
 
     def about(self) -> ModelInputs:
         """How the model reads inputs."""
@@ -225,7 +228,7 @@ def _plan_file(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayload]:
     rows = RowsOfFile(
         source=source, folder=folder, model=card.ref, model_folder=version.path, modality=card.modality,
         inputs=card.inputs, parts=card.parts, ignored_parts=card.ignored_parts, cage=workspace.settings.cage,
-        reader=series_reader(workspace, card),
+        reader=series_reader(workspace, card), channels=_joined_channels(workspace, card),
     )  # fmt: skip
     return Plan(
         payload=PredictPayload(task=task.name, rows=rows, answers=NewFile(path=spec.path)),
@@ -260,14 +263,26 @@ def _check_source(source: Path, card: ModelCard, *, folder: bool) -> None:
 def series_reader(workspace: Workspace, card: ModelCard) -> str | None:
     """How the series that a model learned from were read from a table, such as `long:window,tick`; None if they were
     not, or nobody knows any more."""
+    return next((str(each["reader"]) for each in _operations(workspace, card) if each.get("reader")), None)
+
+
+def _joined_channels(workspace: Workspace, card: ModelCard) -> tuple[str, ...]:
+    """The columns that became the one series that a model reads; empty where it reads them as they are, or where nobody
+    said which they were: another file may have them in another order."""
+    named = (each.get("inputs") or () for each in _operations(workspace, card))
+    found: tuple[str, ...] = tuple(next(filter(None, named), ()))
+    return found if len(found) > 1 and card.inputs == (SERIES,) else ()
+
+
+def _operations(workspace: Workspace, card: ModelCard) -> list[Mapping[str, Any]]:
+    """How the series were made that a model learned from, the newest first; empty for other media."""
     if card.modality != "time-series" or not card.dataset:
-        return None
+        return []
     try:
         found = versions.version(workspace.database, card.dataset)
     except SpeciateError:  # deleted since
-        return None
-    line = (found, *version_rows.ancestors(workspace.database, found))
-    return next((str(each.operation["reader"]) for each in line if each.operation.get("reader")), None)
+        return []
+    return [each.operation for each in (found, *version_rows.ancestors(workspace.database, found))]
 
 
 def steps_as_series(source: Path, reader: str | None) -> Call:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speciate import foreign_files
-from speciate.datasets import next_version, splits, version_rows
+from speciate.datasets import next_version, split_warnings, version_rows
 from speciate.datasets.content_hash import unpack_lanes
 from speciate.datasets.exports.cells import CsvFile
 from speciate.datasets.ingest.draft import carry_report, quality_report, split_report
@@ -31,6 +31,7 @@ from speciate.datasets.operations.operation import fill_column, provenance_colum
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.readers.rows import REASON
+from speciate.datasets.readers.time_series import SERIES
 from speciate.datasets.version_report import Dealing, SplitReport, VersionReport
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError
@@ -199,7 +200,7 @@ def _seal(
         **carry_report(wanted.report),
         **quality_report(table),
         "split": audit,
-        "warnings": [*splits.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
+        "warnings": [*split_warnings.missing_label_warnings(audit["missing_labels"]), *leak_warnings(audit)],
     }
     return pack_version(
         sealed,
@@ -280,6 +281,8 @@ class _Table:
         self.count = self._table.num_rows
         if not self.count:
             raise SpeciateError(Code.INVALID, f"{rows.source.name!r} has no row.", "Name a file with rows as source.")
+        self._joins = bool(rows.channels) and SERIES not in self._table.column_names
+        """Whether the columns are the channels of the series that the model reads, apart."""
         self._text = self._text_column()
 
     def items(self, start: int) -> list[Item]:
@@ -292,6 +295,9 @@ class _Table:
             item["error"] = f"The row cannot be read: {row[REASON]}"
         elif self._text is not None:
             item["text"] = "" if row[self._text] is None else str(row[self._text])
+        elif self._joins:
+            together = [row[name] for name in self._rows.channels]
+            item["row"] = {SERIES: None if None in together else together}
         else:
             row.pop(REASON, None)
             names = self._rows.inputs or list(row)
@@ -315,7 +321,8 @@ class _Table:
         return (usual or names)[0]
 
     def _check_columns(self) -> None:
-        if lacking := [name for name in self._rows.inputs if name not in self._table.column_names]:
+        wanted = self._rows.channels if self._joins else self._rows.inputs
+        if lacking := [name for name in wanted if name not in self._table.column_names]:
             series = self._rows.modality == "time-series"
             raise SpeciateError(
                 Code.INVALID,

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from speciate import use_cases
-from speciate.datasets import splits, version_rows, versions
+from speciate.datasets import split_warnings, version_rows, versions
 from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
@@ -30,7 +30,7 @@ from speciate.evaluation.screening import ScreenSpec
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.refs import dataset_ref
-from speciate.sample_size import counted_share, in_rows, rows_without_an_error, shown_without_an_error
+from speciate.sample_size import counted_share, in_rows, more_of, rows_without_an_error, shown_without_an_error
 from speciate.tasks.example_targets import is_label
 from speciate.training import train
 from speciate.training.cascade.candidates import (
@@ -135,7 +135,7 @@ def _warnings(
     core = use_case.suites.core
     judged = (dataset_ref(core).split if core else None) or "test"
     return [
-        *splits.warnings_of_report(version.report),
+        *split_warnings.warnings_of_report(version.report),
         *leaks_of_report(version.report),
         *train.answers_among_inputs(workspace.database, version.manifest, use_case),
         *rare_labels.warnings_of_test_rows(workspace.folders, suite, use_case, judged),
@@ -158,7 +158,7 @@ def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -
     least = in_rows(rows_without_an_error(target), share)
     return [
         f"Even a model without an error shows at most {most:.2g} in {metric.name} on {rows:,} test rows, and the "
-        f"target is {target:g}. At least {least:,} are needed."
+        f"target is {target:g}. At least {more_of(least - rows, rows, 'test rows')} are needed."
     ]
 
 

@@ -22,6 +22,7 @@ from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.loading.stream import Stream, epoch_order, rank_share, step_count
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.scratch import remove_abandoned
 from speciate.workspace.workspace import Folders
 from tests.datasets import sealed
 from tests.drawn import drawn
@@ -196,6 +197,7 @@ import json, os, sys
 from pathlib import Path
 from speciate.datasets.loading.stream import Stream
 from speciate.datasets.versions import Manifest
+from speciate.workspace.scratch import remove_abandoned
 from speciate.workspace.workspace import Folders
 
 root, saved = Path(sys.argv[1]), Path(sys.argv[2])
@@ -273,3 +275,21 @@ def test_ranks_share_an_epoch_without_overlap_or_padding(count: int, batch: int,
         sizes = [len(own) for own in shares[-1]]
         assert max(sizes) - min(sizes) <= 1
         assert 0 < max(sizes) <= batch
+
+
+def test_what_a_kill_leaves_of_mapped_rows_goes_at_the_next_start(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.make()
+    manifest = sealed.texts(folders, 5)
+    code = (
+        "import os, signal, sys; from pathlib import Path; import pyarrow as pa\n"
+        "from speciate.datasets.loading.stream import map_rows; from speciate.datasets.versions import Manifest\n"
+        "from speciate.workspace.workspace import Folders\n"
+        "pa.ipc.new_file = lambda *given: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "map_rows(Folders(Path(sys.argv[1])), Manifest.model_validate_json(sys.argv[2]), ['id'], None)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), manifest.model_dump_json()], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(folders.cache.glob("*/rows.arrow"))
+    remove_abandoned(folders.cache)
+    assert not list(folders.cache.glob("*/rows.arrow"))

@@ -95,12 +95,11 @@ def test_a_candidate_that_cannot_be_served_is_taken_back_and_the_next_one_comes_
             keeper = DeploymentKeeper(workspace, loop.app.pool)
             keeper.start()
             until(lambda: aliases.read(workspace.database, USE_CASE, "canary") is None, PATIENCE)
-            over = loop.look()
-            assert over.ended is not None
-            assert over.ended.outcome == "taken_back"
+            until(lambda: outcome_of_first(loop) is not None, PATIENCE)
+            assert outcome_of_first(loop) == "taken_back"
             assert set(ask(loop, new, 20)) == {"digits-model@v1"}, "nobody was answered by it"
 
-            better = _turn(loop, folder, new)
+            by_share, better = _turn(loop, folder, new)
         finally:
             keeper.stop()
             folder.stop()
@@ -109,13 +108,20 @@ def test_a_candidate_that_cannot_be_served_is_taken_back_and_the_next_one_comes_
         assert (first.outcome, second.outcome) == ("taken_back", "promoted")
         assert (first.model, second.model) == (broken, better)
         told = workspace.database.read(_CANARIES)
-        assert [(action, after or before, actor) for action, before, after, actor in told] == [
-            ("canary", broken, "watch"), ("canary_end", broken, "bake"), ("canary", better, "watch"),
+        assert [(action, after or before, actor) for action, before, after, actor in told][:3] == [
+            ("canary", broken, "watch"), ("canary_end", broken, "bake"), ("canary", by_share, "watch"),
         ], told  # fmt: skip
 
 
-def _turn(loop: Loop, folder: DeploymentFolder, source: Source) -> str:
-    """From a person's call to a version that survived with a share, and then with all; which."""
+def outcome_of_first(loop: Loop) -> str | None:
+    """Of the first episode, as a look leaves it: the look that ends it need not be the test's next one."""
+    loop.look()
+    return rows.episodes(loop.app.workspace.database, USE_CASE)[-1].outcome
+
+
+def _turn(loop: Loop, folder: DeploymentFolder, source: Source) -> tuple[str, str]:
+    """From a person's call to a version that survived with a share, and then with all; that one, and the one that
+    serves once the episode is over: a second round may bring another."""
     decision = label_until_it_serves_a_share(loop, source)
     model = decision.memory.model_found
     assert decision.memory.canary, decision.because
@@ -138,15 +144,13 @@ def _turn(loop: Loop, folder: DeploymentFolder, source: Source) -> str:
 
     until(baked, PATIENCE)
     decision = looks[-1]
-    if decision.ended is None:  # short of the target: a second round, which brings no better one here
-        assert decision.memory.round == 2
-        assert "survived its bake" in decision.because
-        for _ in range(12):
-            decision = loop.look()
-            if decision.ended is not None:
-                break
-            if decision.memory.state == "labelling":
-                loop.label(100)
-            ask(loop, source, 30)
-    assert decision.ended is not None
-    return str(decision.ended.model)
+    for _ in range(60):
+        if decision.ended is not None:
+            break
+        assert decision.memory.round == 2, "short of the target"
+        if decision.memory.state == "labelling":
+            loop.label(100)
+        ask(loop, source, 100 if decision.memory.state == "baking" else 30)
+        decision = loop.look()
+    assert decision.ended is not None, decision.because
+    return model, str(decision.ended.model)

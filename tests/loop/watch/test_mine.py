@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,24 +16,9 @@ from speciate.loop.watch.aim import AskedAnswer, Vectors
 from speciate.loop.watch.mine import Candidate, choose, choose_apart
 from speciate.modalities import find
 from speciate.predictions.quality import random_place
-from tests.conftest import ManualClock
-from tests.data import copied
-from tests.loop.monitored import Production, other_sentence, promoted_root, sentence
+from tests.loop.monitored import Production, other_sentence, sentence
 from tests.serving.world import USE_CASE
 from tests.training.world import make_dataset
-
-
-@pytest.fixture(scope="module")
-def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return promoted_root(tmp_path_factory.mktemp("mined"))
-
-
-@pytest.fixture
-def production(seed: Path, tmp_path: Path, clock: ManualClock) -> Iterator[Production]:
-    with copied(seed, tmp_path / "workspace", clock) as workspace:
-        made = Production(workspace, clock)
-        yield made
-        made.close()
 
 
 def mine(production: Production, n: int, **more: Any) -> dict[str, Any]:

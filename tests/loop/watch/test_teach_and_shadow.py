@@ -26,15 +26,10 @@ from speciate.settings import WatchCaps
 from tests.conftest import ManualClock
 from tests.data import copied
 from tests.evaluation.endpoints.switching_server import Served, served
-from tests.loop.monitored import Production, promoted_root
+from tests.loop.monitored import Production
 from tests.serving.world import MODEL, USE_CASE
 
 TEACHER = f"{MODEL}@v1"
-
-
-@pytest.fixture(scope="module")
-def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return promoted_root(tmp_path_factory.mktemp("taught"))
 
 
 @pytest.fixture

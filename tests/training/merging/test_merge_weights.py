@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speciate.errors import SpeciateError
+from speciate.tasks import input_ranges
 from speciate.training.merging import merge_weights
 from speciate.training.merging.merge_spec import METHODS, MergeMethod, usual_weights
 from speciate.training.merging.merge_weights import Rule, agree_on_sign, drop_and_rescale, keep_largest, slerp
@@ -158,6 +159,17 @@ def test_a_soup_of_one_is_its_very_bytes(tmp_path: Path) -> None:
     merge_weights.merge_folders([one], None, Rule("soup", (1.0,)), tmp_path / "out")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (one / name).read_bytes()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_merge_knows_what_all_of_its_models_saw(tmp_path: Path, *, both: bool) -> None:
+    one, two = folder(tmp_path / "a", network(0)), folder(tmp_path / "b", network(1))
+    input_ranges.save(input_ranges.ranges_of([{"age": 3}], ["age"]), one)
+    if both:
+        input_ranges.save(input_ranges.ranges_of([{"age": 9}], ["age"]), two)
+    merge_weights.merge_folders([one, two], None, HALF, tmp_path / "out")
+    found = input_ranges.load(tmp_path / "out")
+    assert found == ({"age": input_ranges.ColumnRange(low=3, high=9)} if both else {})
 
 
 def test_shards_need_not_be_cut_alike(tmp_path: Path) -> None:

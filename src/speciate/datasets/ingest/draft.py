@@ -60,20 +60,22 @@ from speciate.datasets.roles import (
     missing_group_warnings,
 )
 from speciate.datasets.similarity import near_duplicates
+from speciate.datasets.split_warnings import (
+    empty_split_warnings,
+    few_units_warnings,
+    missing_label_warnings,
+    uneven_split_warnings,
+)
 from speciate.datasets.splits import (
     FRACTIONS,
     KEEP_FIRST,
     append_rows,
     assign_splits,
     audit_split,
-    empty_split_warnings,
-    few_units_warnings,
     find_missing_labels,
     made_by,
     members_of,
-    missing_label_warnings,
     near_pairs,
-    uneven_split_warnings,
 )
 from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_report import ForeignReport, SplitReport, VersionReport

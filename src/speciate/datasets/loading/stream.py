@@ -21,9 +21,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, TypedDict, TypeVar
 
 import duckdb
@@ -38,6 +36,7 @@ from speciate.datasets.loading.decoding import Decoder, Size
 from speciate.datasets.loading.loader import Example, admit_media, examples, items, packs
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, unknown
+from speciate.workspace.scratch import scratch_folder
 from speciate.workspace.workspace import Folders
 
 _BLOCK_BYTES, _BLOCK_ROWS = 8 * 1024 * 1024, 8192
@@ -272,15 +271,15 @@ def map_rows(
     query = f"FROM {version_rows.relation(folders, manifest)}"
     folders.cache.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="rows-", dir=folders.cache) as folder,
-        duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "temp_directory": folder}) as connection,
+        scratch_folder(folders.cache) as folder,
+        duckdb.connect(":memory:", config={"memory_limit": _MEMORY, "temp_directory": str(folder)}) as connection,
     ):
         there = {row[0] for row in connection.execute(f"DESCRIBE {query}").fetchall()}
         names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns if name in there)
         wanted = ["quality = 'ok'"]
         if splits is not None:
             wanted.append(f"list_contains([{', '.join(map(version_rows.quoted, sorted(splits)))}]::VARCHAR[], split)")
-        file = Path(folder) / "rows.arrow"
+        file = folder / "rows.arrow"
         reader = connection.sql(f"SELECT {names} {query} WHERE {' AND '.join(wanted)}").to_arrow_reader(_BATCH)
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
             for batch in reader:

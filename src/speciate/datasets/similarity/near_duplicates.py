@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from speciate.modalities.connected_components import unite
 from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 
@@ -104,15 +105,7 @@ def near_any_of(
 
 def clusters(count: int, pairs: Places) -> Places:
     """(count,) the number of each item's connected component, from 0, in the order of their first items."""
-    parent = np.arange(count)
-    a, b = pairs[:, 0], pairs[:, 1]
-    while len(a):
-        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(grand := parent[parent], parent):
-            parent = grand
-        a, b = parent[a], parent[b]
-        apart = a != b
-        a, b = a[apart], b[apart]
+    parent = unite(np.arange(count), pairs[:, 0], pairs[:, 1])
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
 
 

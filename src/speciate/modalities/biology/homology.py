@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.connected_components import unite
 
 SEPARATOR = b"/"
 """Byte between the chains of one code: two codes are homologous if any of their chains are."""
@@ -101,7 +102,7 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     for candidates in _candidates(sequences):
         pairs = candidates
         if aligned > _MANY:
-            parent = _joined(parent, np.concatenate(found))
+            parent = unite(parent, *np.concatenate(found).T)
             found = [np.concatenate(found)]
             pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
         aligned += len(pairs)
@@ -304,20 +305,6 @@ def _sharing(crowds: Sequence[_Crowds], starts: Places, owner: Places, first: in
     rarity = np.add.reduceat(ordered & ((1 << _WEIGHT_BITS) - 1), runs)
     pair = np.unique(line[runs[rarity >= _LEAST]] >> _DIAGONAL_BITS)
     return np.stack([first + pair // count, pair % count], axis=1)
-
-
-def _joined(parent: Places, pairs: Places) -> Places:
-    """(N,) the same number for all that pairs join."""
-    parent = parent.copy()
-    a, b = parent[pairs[:, 0]], parent[pairs[:, 1]]
-    while len(a):
-        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(grand := parent[parent], parent):
-            parent = grand
-        a, b = parent[a], parent[b]
-        apart = a != b
-        a, b = a[apart], b[apart]
-    return parent
 
 
 HOMOLOGY = Homology()

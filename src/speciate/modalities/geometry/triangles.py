@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speciate.modalities.connected_components import unite
+
 Places = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
@@ -108,15 +110,7 @@ def topology(faces: Places) -> Topology:
 
 def _components(count: int, edges: tuple[Places, Places], faces: Places) -> int:
     """How many parts the corners of `faces` hang together in."""
-    parent = np.arange(count)
-    a, b = edges
-    while len(a):
-        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(grand := parent[parent], parent):
-            parent = grand
-        a, b = parent[a], parent[b]
-        apart = a != b
-        a, b = a[apart], b[apart]
+    parent = unite(np.arange(count), *edges)
     return len(np.unique(parent[faces[:, 0]]))
 
 

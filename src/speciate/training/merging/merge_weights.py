@@ -18,12 +18,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
+from speciate.tasks import input_ranges
 from speciate.training.merging.merge_spec import MergeMethod
 
 if TYPE_CHECKING:
@@ -230,8 +232,10 @@ def merge_folders(
                 _merge_file(
                     path, readers[: len(folders)], readers[-1] if base else None, rule, out / path.name, on_tensor
                 )
-            elif path.is_file() and path.name not in (sealed.MANIFEST, sealed.CARD):
+            elif path.is_file() and path.name not in (sealed.MANIFEST, sealed.CARD, input_ranges.FILE):
                 shutil.copyfile(path, out / path.name)
+    if all(seen := [input_ranges.load(folder) for folder in folders]):
+        input_ranges.save(reduce(input_ranges.joined, seen), out)
 
 
 class _Reader:

@@ -17,6 +17,7 @@ from speciate.models import sealed
 from speciate.models.language.causal_lm import is_causal_lm
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
+from speciate.tasks import input_ranges
 from speciate.training.merging import merge_weights
 
 PREDICTOR = "predictor.json"
@@ -166,12 +167,9 @@ def _check_tensors(first: ModelVersion, other: ModelVersion) -> None:
 
 
 def _others(folder: Path) -> set[str]:
-    """Names of its files that are no weights."""
-    return {
-        path.name
-        for path in folder.iterdir()
-        if path.suffix != merge_weights.WEIGHTS and path.name not in (sealed.MANIFEST, sealed.CARD)
-    }
+    """Names of its files that are no weights. What each saw in training may differ."""
+    apart = (sealed.MANIFEST, sealed.CARD, input_ranges.FILE)
+    return {path.name for path in folder.iterdir() if path.suffix != merge_weights.WEIGHTS and path.name not in apart}
 
 
 def _some(names: Collection[str]) -> str:

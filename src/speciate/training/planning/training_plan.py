@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
-from speciate.datasets import splits, versions
+from speciate.datasets import split_warnings, versions
 from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
@@ -109,7 +109,7 @@ def plan_training(
         needed_test_examples=_needed_test_examples(workspace, use_case, manifest),
         test_examples=manifest.splits.get("test", 0),
         warnings=(
-            *splits.warnings_of_report(found.report),
+            *split_warnings.warnings_of_report(found.report),
             *leaks_of_report(found.report),
             *group_warnings(found.report.get("split") or {}),
             *alike_class_warnings({} if manifest.numeric else manifest.labels),
