@@ -32,7 +32,7 @@ from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefi
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.task import TaskTerms
-from speciate.training.hyperparameters import Parameters
+from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
@@ -165,7 +165,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
             **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
         },
-        preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
+        preload=_preload(method, task, parameters),
     )
 
 
@@ -396,6 +396,12 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     if task.family == "anomaly":
         positive = positive or ANOMALY
     return TaskTerms(positive, parameters.horizon, parameters.order)
+
+
+def _preload(method: Method, task: Task, parameters: Parameters) -> str:
+    if isinstance(parameters, ClassicalParameters) and parameters.tabm:
+        return "torch"
+    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
 
 
 def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:

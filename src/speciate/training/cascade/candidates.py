@@ -287,7 +287,7 @@ def step_name(candidate: Candidate) -> str:
     """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
     first = "like" if candidate.like else "continue" if candidate.continue_from else candidate.method
     base = re.sub(r"[^\w.]+", "-", (candidate.like or candidate.base_model or "").removeprefix("pkg:")).strip("-")
-    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "")
+    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "") + ("-tabm" if candidate.tabm else "")
 
 
 def train_spec(
@@ -299,11 +299,12 @@ def train_spec(
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **candidate.model_dump(exclude_none=True, exclude={"encoders"}),
+        **candidate.model_dump(exclude_none=True, exclude={"encoders", "tabm"}),
         **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
         given = {"order": spec.order} if spec.order else {}
         given |= {"encoders": candidate.encoders} if candidate.encoders else {}
+        given |= {"tabm": True} if candidate.tabm else {}
         ours |= {"hyperparameters": given, "seed": spec.seed}
     return TrainSpec.model_validate(ours)

@@ -49,6 +49,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "image-generation": ("lora",),
 }
 
+TABM_FAMILIES: tuple[Family, ...] = ("classification", "regression")
 _LOCATING: tuple[Family, ...] = ("detection", "segmentation")
 """Families that need a network whose states say where something is."""
 
@@ -58,6 +59,8 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     if family == "image-generation":
         return []  # no package brings a pipeline
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
+    if modality == "tabular" and family in TABM_FAMILIES and _is_installed("torch"):
+        found.append(Candidate(method="classical", tabm=True))
     if modality != MULTIMODAL.name or family in PART_FAMILIES:
         found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = [base for base in names(modality) if family not in _LOCATING or locates(base)]

@@ -40,7 +40,7 @@ from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.decision_shift import measure_for
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
-from speciate.training.recipes import structured_learners
+from speciate.training.recipes import structured_learners, tabm
 from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
@@ -68,9 +68,26 @@ ONE_UNIT = ("image",)
 
 def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
     groups = learner_groups(context, parameters.candidates, parameters.parts)
+    if parameters.tabm:
+        groups = [*groups, _tabm_group(context, parameters.folds)]
     if not parameters.candidates and _rare_labels_count(context):
         groups = [group._replace(learners=(*group.learners, *_with_labels_alike(group.learners))) for group in groups]
     return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates)
+
+
+def _tabm_group(context: TrainingContext, folds: int) -> LearnerGroup:
+    """TabM on the columns, where there is time for it: for every fold, and for the model itself."""
+    fits = 2 if context.validation else folds + 1
+
+    def refuse(rows: int, columns: int, classes: int) -> str | None:
+        needed, left = fits * tabm.seconds(rows, columns), context.seconds_left
+        late = f"it needs about {needed:.0f} s, and {max(left, 0):.0f} s are left"
+        return tabm.too_large(rows, columns, classes) or (late if needed > left else None)
+
+    absolute = is_absolute(context.payload.objective.metric)
+    learn = tabm.tabm_regression(absolute) if context.task_head.family == "regression" else tabm.tabm_classifier
+    columns = partial(Columns.fit, inputs=context.payload.manifest.inputs)
+    return LearnerGroup("columns", columns, (Learner(tabm.NAME, learn, refuse, weighs=True),))
 
 
 _RARE = 2.0
