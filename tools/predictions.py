@@ -171,6 +171,7 @@ class Prediction(Result):
     prediction: str | None = Field(None, description="For record_feedback.")
     confidence: float | None = None
     error: str | None = None
+    warnings: tuple[str, ...] = Field((), description="Odd beside what training saw.")
     untrusted: Output
 
 
@@ -238,6 +239,7 @@ def predict(
         predictions=tuple(
             Prediction(
                 id=item.id, prediction=item.prediction, confidence=item.confidence, error=item.error,
+                warnings=item.warnings,
                 untrusted=Output(output=_without_bytes(item.output), error_text=item.error_text),
             )
             for item in answer.predictions

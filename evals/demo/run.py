@@ -117,7 +117,8 @@ def _show(result: dict[str, Any]) -> None:
     for reason in decision["reasons"]:
         print(f"            - {reason}")
     if decision.get("needed_examples"):
-        print(f"            {decision['needed_examples']} more test examples would settle it")
+        more, rows = decision["needed_examples"], report["n"]
+        print(f"            {more:,} more test rows ({more + rows:,} in all) would settle it")
     print(f"  promotion {result['promotion']['state']}")
 
 
@@ -137,7 +138,7 @@ def _evidence(report: dict[str, Any]) -> str:
     smallest = found.get("minimum_detectable_effect")
     return (
         f"{report['metric']} differs by {found['delta']:+.3f} [{low:+.3f}, {high:+.3f}] "
-        f"on the same {report['n']} test examples"
+        f"on the same {report['n']} test rows"
         + (f"; they find {smallest:.3f} four times out of five" if smallest else "")
     )
 

@@ -40,6 +40,15 @@ def highest_target(n: int) -> float | None:
     return max(shown, default=None)
 
 
+def more_of(needed: int, there: int, noun: str) -> str:
+    """How every sentence counts what is to be added: beside what that makes in all.
+
+    >>> more_of(1_200, 300, "test rows")
+    '1,200 more test rows (1,500 in all)'
+    """
+    return f"{needed:,} more {noun} ({there + needed:,} in all)"
+
+
 def shown_without_an_error(n: int) -> float:
     """The lower end of Wilson's interval where all of `n` are right: no model shows more on them."""
     return n / (n + _Z_LEVEL**2)

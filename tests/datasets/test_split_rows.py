@@ -135,8 +135,8 @@ def test_the_audit_gives_the_detectable_difference_of_a_test_split(workspace: Wo
     assert report["smallest_difference"] is None or report["smallest_difference"] > 0.2
     assert report["test_rows"] == 60
     assert report["highest_target_at_best"] > report["highest_target"]
-    (warning,) = [each for each in warnings_of_report({"split": report}) if "independent unit" in each]
-    assert warning.startswith("The 60 rows of 'test' are only 6 independent unit(s)")
+    (warning,) = [each for each in warnings_of_report({"split": report}) if "group(s)" in each]
+    assert warning.startswith("The 60 rows of 'test' lie in only 6 group(s)")
     assert warning in version(workspace.database, manifest.ref).report["warnings"]
 
 

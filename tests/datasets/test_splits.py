@@ -325,7 +325,7 @@ def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:
     assert readmit_refused(joined)["quality"].to_pylist() == ["ok"] * 5
 
 
-def test_few_independent_units_are_told_with_what_to_do(workspace: Workspace) -> None:
+def test_few_groups_are_told_with_what_to_do(workspace: Workspace) -> None:
     rows = tuple(
         {"pig": f"p{pig}", "week": week, "feed": week * 10.0 + pig * 7.3 + week * pig, "weight": 20.0 + pig / 7 + week}
         for pig in range(60)
@@ -334,14 +334,15 @@ def test_few_independent_units_are_told_with_what_to_do(workspace: Workspace) ->
     asked = {"label": "weight", "inputs": ("week", "feed"), "group_by": "pig", "modality": "tabular"}
     data.ingest(workspace, "pigs", rows=rows, **asked)
     report = version(workspace.database, "pigs").report
-    (said,) = [each for each in report["warnings"] if "independent unit" in each]
+    (said,) = [each for each in report["warnings"] if "group(s)" in each]
     assert report["split"]["units"] == 60
-    assert f"only {report['split']['test_units']} independent unit(s) of 60" in said
+    assert f"only {report['split']['test_units']} group(s) of 60" in said
     assert "fractions={'train': 0.5, 'validation': 0.1, 'test': 0.4}" in said
     audit = {"made_by": "speciate", "test_rows": 95, "test_units": 3, "units": 60, "test_groups": 23}
     (joined,) = few_units_warnings(audit)
-    assert "equal or nearly equal rows join their 23 groups" in joined
+    assert "equal or nearly equal rows join their 23 named ones" in joined
     assert "fractions=" not in joined, "a larger share would not part them"
+    assert joined.endswith("Add rows of at least 17 more groups (20 in all) to it.")
     assert few_units_warnings({**audit, "test_units": 20}) == []
 
 

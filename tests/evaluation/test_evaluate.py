@@ -263,7 +263,7 @@ def test_models_that_were_judged_on_these_rows_before_widen_the_next_verdict(flo
     ("made", "said"),
     [
         ({"of_a_group": 1000}, "of one group, which says nothing of other groups"),
-        ({"of_a_group": 100}, "about 18 further groups would"),
+        ({"of_a_group": 100}, "about 18 more groups (20 in all) would"),
     ],
 )
 def test_a_handful_of_groups_gives_no_promotion(flowers: Workspace, made: dict[str, Any], said: str) -> None:
@@ -300,7 +300,7 @@ def test_copies_of_test_rows_are_no_further_evidence(flowers: Workspace) -> None
     (once, wide), (often, narrow) = widths
     assert often == 6 * once
     assert narrow == pytest.approx(wide, rel=0.1)
-    assert "these 1200 are 100 independent units" in str(report["notes"])
+    assert "these 1,200 rows lie in 100 groups" in str(report["notes"])
 
 
 @pytest.mark.usefixtures("measured_costs")

@@ -125,7 +125,7 @@ def test_a_dearer_candidate_must_surely_be_better(usd: float | None, low: float,
     got = gates.judge(Gate(rule="better_if_dearer"), evidence(row(usd=usd), comparison((low + high) / 2, low, high)))
     assert got.outcome == outcome
     if outcome == "inconclusive":
-        assert "examples show gains from 0.05" in got.reason
+        assert "test rows show gains from 0.05" in got.reason
 
 
 def test_the_improvement_of_an_error_is_its_fall() -> None:
@@ -239,7 +239,7 @@ def test_two_groups_are_never_said_to_lack_one_example() -> None:
     got = gates.judge(Gate(rule="better"), given_)
     assert got.outcome == "inconclusive"
     assert (got.needed_groups, got.needed_examples) == (18, 360)
-    assert "about 18 further groups would (some 360 test rows" in got.reason
+    assert "about 18 more groups (20 in all) would: 360 more test rows (400 in all), at the present size" in got.reason
 
 
 def test_rows_that_hang_together_are_asked_for_in_groups() -> None:
@@ -252,8 +252,8 @@ def test_rows_that_hang_together_are_asked_for_in_groups() -> None:
 @pytest.mark.parametrize(
     ("update", "said"),
     [
-        ({"clusters": 2}, "2 independent groups are too few for a verdict; about 18 further groups would do"),
-        ({"method": "jackknife_t, undefined on 13% of resamples"}, "too few examples have a label that it needs"),
+        ({"clusters": 2}, "2 groups are too few for a verdict; about 18 more groups (20 in all) would do"),
+        ({"method": "jackknife_t, undefined on 13% of resamples"}, "too few test rows have a label that it needs"),
         ({"interval": None, "method": "too_few_clusters", "clusters": 1}, "are of one group, which says nothing"),
         ({"interval": None, "method": "undefined"}, "it is undefined on many resamples"),
     ],
@@ -288,7 +288,7 @@ def test_what_passes_on_fresh_rows_must_also_pass_for_all_earlier_looks() -> Non
     assert luck.reasons[0] == (
         "these test rows judged 30 other model(s) in 10 evaluation(s) before, and 2 promotion(s) rest on them. "
         "At 99.968 % intervals, which allow for that, gain in accuracy 0.05 (-0.02 to 0.12): cannot tell 'better than "
-        "incumbent'; fresh test rows needed, at least 254: add_examples with 'test' in a column 'split' adds them"
+        "incumbent'; at least 254 fresh test rows are needed: add_examples with 'test' in a column 'split' adds them"
     )
     sure = decide_on_reused(gain, comparison(0.05, 0.001, 0.1), Gate(rule="better"))
     assert sure.verdict == "promote"
@@ -367,7 +367,8 @@ def test_what_is_needed_counts_all_rows_and_says_which_of_them_the_metric_counts
     got = gates.judge(REACHES, given_._replace(examples=500, positive_label="malignant"))
     assert alone is not None
     assert got.needed_examples == math.ceil(2.5 * alone)
-    assert f"{alone:,} further test examples labelled 'malignant' (about {got.needed_examples:,}" in got.reason
+    assert f"{alone:,} more test rows labelled 'malignant' ({alone + 200:,} in all) would" in got.reason
+    assert f"about {got.needed_examples:,} more test rows ({got.needed_examples + 500:,} in all), at the" in got.reason
 
 
 @pytest.mark.parametrize(("usd", "verdict"), [(1.0, "hold"), (None, "hold"), (0.1, "inconclusive")])
@@ -387,7 +388,9 @@ def test_reasons_name_the_constant_in_words_and_round_money() -> None:
     given_ = evidence(row(usd=1.7e-06), comparison(0.2, 0.1, 0.3), row("constant:", usd=0.0))
     reason = gates.judge(Gate(rule="better_if_dearer"), given_).reason
     assert "better than always answering the most frequent label" in reason
-    assert "under $0.0001 per 1,000 against $0 per 1,000" in reason
+    assert "under $0.0001 per 1,000 against $0 per 1,000 (both: processor time here)" in reason
+    hosted = given_._replace(baseline=row("api:x/y", usd=1e-7).model_copy(update={"device": None}))
+    assert "(candidate: processor time here)" in gates.judge(Gate(rule="better_if_dearer"), hosted).reason
 
 
 @pytest.mark.parametrize(("usd", "had"), [(8.7e-07, 5.3e-07), (0.00012, 0.00003), (0.0301, 0.03)])
@@ -437,10 +440,10 @@ def test_a_busy_machine_fails_nobody(busy: float | None, most: float, outcome: s
 @pytest.mark.parametrize(
     ("effect", "had", "said"),
     [
-        (0.05, 0.8, "; 200 examples show gains from 0.05"),
-        (0.25, 0.8, "; 200 examples are too few to show any gain: the best accuracy is 1"),
-        (1.61, 0.2, "; 200 examples are too few to show any gain: the best accuracy is 1"),
-        (None, 0.2, "; 200 examples are too few to show any gain: the best accuracy is 1"),
+        (0.05, 0.8, "; 200 test rows show gains from 0.05"),
+        (0.25, 0.8, "; 200 test rows are too few to show any gain: the best accuracy is 1"),
+        (1.61, 0.2, "; 200 test rows are too few to show any gain: the best accuracy is 1"),
+        (None, 0.2, "; 200 test rows are too few to show any gain: the best accuracy is 1"),
     ],
 )
 def test_no_gain_is_promised_that_the_metric_has_no_room_for(effect: float | None, had: float, said: str) -> None:

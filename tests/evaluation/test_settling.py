@@ -31,15 +31,16 @@ AGAIN = "Call evaluate_models(models=['m@v1'], use_case='flowering', dataset='fl
     ("made", "core", "calls"),
     [
         (
-            decision(doubt("reaches"), needed_examples=1200),
+            decision(doubt("reaches"), needed_examples=1200, rows=300),
             None,
-            ["Call add_examples(dataset='flowers') with at least 1,200 further rows of the split 'test'.",
+            ["Call add_examples(dataset='flowers') with at least 1,200 more rows (1,500 in all) of the split 'test'.",
              f"{AGAIN} once they are there."],
         ),
         (
-            decision(doubt("reaches"), needed_examples=1200, needed_groups=40),
+            decision(doubt("reaches"), needed_examples=1200, needed_groups=40, groups=20),
             "flowers:test",
-            ["Call add_examples(dataset='flowers') with rows of at least 40 further groups of the split 'test'.",
+            ["Call add_examples(dataset='flowers') with rows of at least 40 more groups (60 in all) of the split "
+             "'test'.",
              f"{AGAIN} once they are there."],
         ),
         (
@@ -49,10 +50,10 @@ AGAIN = "Call evaluate_models(models=['m@v1'], use_case='flowering', dataset='fl
              f"{AGAIN} once they are there."],
         ),
         (
-            decision(doubt("not_worse"), needed_examples=7),
+            decision(doubt("not_worse"), needed_examples=7, rows=5),
             "flowers@v1:test",
-            ["Call add_examples(dataset='flowers') with at least 7 further rows of the split 'test', and name its new "
-             "version as suites.core of flowering."],
+            ["Call add_examples(dataset='flowers') with at least 7 more rows (12 in all) of the split 'test', and name "
+             "its new version as suites.core of flowering."],
         ),
         (decision(doubt("at_most", "p95_latency_ms")), None, [f"{AGAIN}."]),
         (decision(), None, [f"{AGAIN}."]),  # overtaken by others
@@ -74,7 +75,7 @@ def test_a_small_test_split_leads_to_more_rows_of_it(workspace: Workspace) -> No
     assert made["verdict"] == "inconclusive"
     assert [call["tool"] for call in made["settle"]] == ["add_examples", "evaluate_models"]
     assert made["settle"][0]["arguments"] == {"dataset": "flowers"}
-    assert f"{made['needed_groups']:,} further groups" in made["settle"][0]["purpose"]
+    assert f"{made['needed_groups']:,} more groups (" in made["settle"][0]["purpose"]
     refused = promote_now(workspace, PromoteSpec(use_case="flowering", model="points@v1"))
     assert refused["state"] == "refused"
     assert [call["tool"] for call in refused["next"]] == ["describe_evaluation", "add_examples", "evaluate_models"]

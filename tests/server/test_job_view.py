@@ -107,7 +107,7 @@ def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: 
 
 @pytest.mark.parametrize("kind", ["evaluate", "specialize"])
 def test_an_inconclusive_verdict_leads_to_what_would_settle_it(app: App, kind: str) -> None:
-    add = {"tool": "add_examples", "arguments": {"dataset": "digits"}, "purpose": "with at least 40 further rows"}
+    add = {"tool": "add_examples", "arguments": {"dataset": "digits"}, "purpose": "with at least 40 more rows"}
     decision = {"verdict": "inconclusive", "settle": [add]}
     result = {"evaluation": "e", "decision": decision, "promotion": {"state": "refused"}}
     job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "use_case": "digits"})

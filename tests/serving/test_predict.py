@@ -193,6 +193,35 @@ def test_text_where_training_saw_numbers_is_no_missing_value(
     assert others[1].output == others[2].output == "high"
 
 
+def test_a_row_unlike_those_of_training_is_answered_with_a_remark(workspace: Workspace, pool: Pool) -> None:
+    rows = {
+        "size": [None if i == 8 else float(i % 7) for i in range(60)],
+        "weight": [100.0 + i % 5 for i in range(60)],
+        "colour": ["red" if i % 7 > 3 else "blue" for i in range(60)],
+        "note": [f"seen on day {i}" for i in range(60)],
+    }
+    labels = ["high" if i % 7 > 3 else "low" for i in range(60)]
+    make_dataset(workspace, "rows", "tabular", rows, labels=labels, splits=thirds(60), inputs=list(rows))
+    train_now(
+        workspace, "job-rows", name="rows-model", dataset="rows", method="classical",
+        hyperparameters=FEW["classical"],
+    )  # fmt: skip
+    usual = {"size": 5.0, "weight": 102, "colour": "red", "note": "seen on day 100"}
+    said = _ask(
+        workspace, pool, Input(row=usual), Input(row={**usual, "size": None, "weight": 105}),
+        Input(row={**usual, "size": "700", "weight": None, "colour": "Red"}),
+        Input(row={"size": 5.0, "weight": 102, "Colour": "red", "note": ""}), model="rows-model",
+    ).predictions  # fmt: skip
+    assert [one.warnings for one in said[:2]] == [(), ()], "empty cells were there, and 105 is near 104"
+    assert said[2].output is not None
+    assert said[2].warnings == (
+        "'size' is far outside of what training saw: 0 to 6.",
+        "'weight' is empty, which it never was in training.",
+        "'colour' has a value that training never saw.",
+    )
+    assert "Is 'colour' what the row calls 'Colour'?" in str(said[3].error)
+
+
 def test_what_is_no_base64_or_no_regular_file_spoils_only_itself(shared: Workspace, warm: Pool, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "film.txt").write_text(BAD)

@@ -12,6 +12,7 @@ import pytest
 
 from speciate.errors import SpeciateError
 from speciate.evaluation import evaluate, suites
+from speciate.evaluation.endpoints.pricing import OWN_PRICE
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
@@ -298,7 +299,8 @@ def test_the_result_tells_what_was_tried_spent_and_decided() -> None:
         ("classical", 0.8, "validation"),
         ("probe", 0.91, "test"),
     ]
-    assert result["spent"] == {"seconds": 6.0, "usd": 0.0}
+    assert result["spent"] == {"seconds": 6.0, "usd": 0.0, "prices": OWN_PRICE}
+    assert "usd_per_hour of settings.toml" in OWN_PRICE
     assert result["promotion"] == {"state": "needs_approval", "reasons": ["x"], "approval": approval}
 
 

@@ -16,7 +16,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
 from speciate.models import registry
 from speciate.tasks import predictor
-from speciate.training import model_selection, train, train_run
+from speciate.training import train, train_run
+from speciate.training.selection.learners import signed_standing
 from speciate.training.train_spec import RequestedResources, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, model_path, png, run_folder, thirds, train_now
@@ -306,7 +307,7 @@ def test_a_model_without_a_validation_value_can_be_read(workspace: Workspace) ->
 
 
 def test_an_undefined_value_is_the_worst() -> None:
-    values = [model_selection._standing(-1, value) for value in (float("nan"), 9.0, 1.0)]
+    values = [signed_standing(-1, value) for value in (float("nan"), 9.0, 1.0)]
     assert values == sorted(values)
 
 
@@ -350,7 +351,7 @@ def test_a_training_says_which_candidate_it_is_at_and_logs_what_each_gave(
 ) -> None:
     _texts(workspace)
     folder = run_folder(workspace, "job-told", train.plan(_spec(), workspace).payload_json())
-    with caplog.at_level("INFO", "speciate.training.model_selection"):
+    with caplog.at_level("INFO", "speciate.training.selection.model_selection"):
         report = train_run.run(Run(folder))["report"]
     names = [candidate["name"] for candidate in report["candidates"]]
     told = [json.loads(line) for line in (folder.path / "progress.jsonl").read_text().splitlines()]

@@ -39,7 +39,7 @@ from speciate.datasets.version_report import MissingLabel, SplitReport
 from speciate.modalities import find
 from speciate.modalities.hashing import mix
 from speciate.refs import SPLITS
-from speciate.sample_size import highest_target, smallest_difference
+from speciate.sample_size import highest_target, more_of, smallest_difference
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 NOT_CHECKED = "not_checked"
@@ -462,17 +462,17 @@ def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
     if not 0 < units < _FEW_UNITS or rows < 2 * units:
         return []
     every, groups = int(audit.get("units") or 0), int(audit.get("test_groups") or 0)
-    joined = f", as equal or nearly equal rows join their {groups} groups" if groups > units else ""
-    told = f"The {rows} rows of 'test' are only {units} independent unit(s)" + (f" of {every}" if every else "")
+    joined = f", and equal or nearly equal rows join their {groups} named ones" if groups > units else ""
+    told = f"The {rows} rows of 'test' lie in only {units} group(s)" + (f" of {every}" if every else "")
     ours = str(audit.get("made_by", "")).startswith("speciate")
     share = next((each for each in _LARGER_TESTS if each * every >= _FEW_UNITS and each * every > 1.2 * units), None)
     advice = (
         f"Test a larger share of them: fractions={_with_test(share)} in create_dataset, or in a step 'split'."
         if share and ours and not joined
-        else f"Add examples of other groups, so that {_FEW_UNITS} or more are tested."
+        else f"Add rows of at least {more_of(_FEW_UNITS - units, units, 'groups')} to it."
     )
     return [
-        f"{told}, for groups and near-duplicates stay together{joined}: few verdicts can be reached on them. {advice}"
+        f"{told}, for near-duplicates stay together as groups do{joined}: few verdicts can be reached on them. {advice}"
     ]
 
 

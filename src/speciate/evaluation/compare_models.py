@@ -262,9 +262,9 @@ def _value(metric: Metric, scored: MetricScores, clusters: Codes, level: float, 
     found = estimate(metric, scored, clusters, level)
     note = "gives no probabilities: each answer counts as certain" if certain and metric.probabilities else ""
     if found.clusters < 2:
-        note = f"{found.clusters} independent example(s) counted: too few for an interval"
+        note = f"all that count lie in {found.clusters} group(s): too few for an interval"
     elif found.method == "undefined":
-        note = "undefined on most resamples: too few examples have a label that it needs"
+        note = "undefined on most resamples: too few test rows have a label that it needs"
     return Value(
         value=number(found.value),
         interval=interval(found.low, found.high),

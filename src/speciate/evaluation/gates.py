@@ -2,7 +2,7 @@
 
 Every gate about quality looks at an interval, never at a point, so it has three answers: it surely holds, it surely
 does not, or the data cannot tell. One failure holds a candidate back; without a failure, one that cannot be told
-makes the verdict inconclusive, with the number of further examples that would settle it.
+makes the verdict inconclusive, with the number of test rows or groups that would settle it.
 
 Where several candidates are judged at once, or the test rows judged others before, the intervals are wider
 (`holdout_reuse.level_for`): the best of many tries is lucky.
@@ -42,7 +42,7 @@ from speciate.evaluation.statistics import (
 )
 from speciate.models.licenses import forbids_commerce
 from speciate.models.training_statement import TrainingStatement
-from speciate.sample_size import LEVEL, detectable
+from speciate.sample_size import LEVEL, detectable, more_of
 from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
@@ -159,7 +159,7 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
         beside = f", but 'not worse', asked at {100 * fresh.level:.5g} %, as other rows show the gain" if once else ""
         return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals{beside}"))
     needed = max((one.needed.fresh or 0 for one in doubts if one.needed), default=0)
-    rows = f"fresh test rows needed, at least {needed:,}" if needed else "fresh test rows needed"
+    rows = f"at least {needed:,} fresh test rows are needed" if needed else "fresh test rows are needed"
     how = "add_examples with 'test' in a column 'split' adds them"
     reason = (
         f"{before}. At {level} intervals, which allow for that, {doubts[0].reason.partition(';')[0]}; {rows}: {how}"
@@ -249,7 +249,7 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
         )
     if metric.sign * (best_case - target) < 0:
         return _GateAnswer("fail", f"{stated}: short of {target:,g}")
-    doubt = f"{stated}: {measured.n} examples cannot tell whether it reaches {target:,g}"
+    doubt = f"{stated}: {measured.n} test rows cannot tell whether it reaches {target:,g}"
     beyond = metric.sign * (measured.value - target)
     spread = _Spread(measured.n, _units(measured.n, evidence), measured.standard_error or 0.0, beyond)
     return _undecided(doubt, metric, spread, evidence)
@@ -359,11 +359,11 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
     least = None if effect is None else detectable(effect, metric, had.value if had else None)
     if least is not None:
-        return f"; {comparison.n} examples show gains from {_figure(least)}"
+        return f"; {comparison.n} test rows show gains from {_figure(least)}"
     best = metric.high if metric.sign > 0 else metric.low
     if best is None:
         return ""
-    return f"; {comparison.n} examples are too few to show any gain: the best {metric.name} is {best:g}"
+    return f"; {comparison.n} test rows are too few to show any gain: the best {metric.name} is {best:g}"
 
 
 FEWEST_UNITS = 5
@@ -377,9 +377,9 @@ def _too_few(stated: str, units: int, method: str, evidence: Evidence) -> _GateA
     if units >= FEWEST_UNITS:
         return None
     grouped = 0 < evidence.clusters < evidence.examples
-    name, lacking = "groups" if grouped else "examples", LEAST_UNITS - units
+    name, lacking = "groups" if grouped else "test rows", LEAST_UNITS - units
     rows = math.ceil(lacking * evidence.examples / evidence.clusters) if grouped else lacking
-    reason = f"{stated}: {units} independent {name} are too few for a verdict; about {lacking} further {name} would do"
+    reason = f"{stated}: {units} {name} are too few for a verdict; about {more_of(lacking, units, name)} would do"
     return _GateAnswer("inconclusive", reason, _Doubt(rows, lacking if grouped else None, rows))
 
 
@@ -388,13 +388,13 @@ def _no_interval(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     if comparison.method == "too_few_clusters":
-        return f": all {comparison.n} examples that count are of one group, which says nothing of other groups"
+        return f": all {comparison.n} test rows that count are of one group, which says nothing of other groups"
     if comparison.method == "undefined":
         return f": {_RARE}"
     return ""
 
 
-_RARE = "too few examples have a label that it needs, so that it is undefined on many resamples"
+_RARE = "too few test rows have a label that it needs, so that it is undefined on many resamples"
 
 
 class _Spread(NamedTuple):
@@ -432,20 +432,23 @@ def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) 
     further = math.ceil(rows * growth)
     groups = math.ceil(evidence.clusters * growth) if 0 < evidence.clusters < evidence.examples else None
     anew = None if fresh is None else math.ceil(rows * fresh / spread.units)
-    settles = _settles(math.ceil(spread.n * growth), further, groups, metric, spread.n < evidence.examples, evidence)
+    settles = _settles(math.ceil(spread.n * growth), further, groups, metric, spread, evidence)
     return _GateAnswer("inconclusive", f"{doubt}; {settles}", _Doubt(further, groups, anew))
 
 
-def _settles(counted: int, rows: int, groups: int | None, metric: Metric, some_count: bool, evidence: Evidence) -> str:
+def _settles(
+    counted: int, rows: int, groups: int | None, metric: Metric, spread: _Spread, evidence: Evidence
+) -> str:  # fmt: skip
+    all_rows = more_of(rows, max(spread.n, evidence.examples), "test rows")
     if groups is not None:
-        return f"about {groups:,} further groups would (some {rows:,} test rows, at the present size of groups)"
-    if not some_count:
-        return f"about {rows:,} further test examples would"
+        return f"about {more_of(groups, evidence.clusters, 'groups')} would: {all_rows}, at the present size of groups"
+    if spread.n >= evidence.examples:
+        return f"about {all_rows} would"
     label = f"labelled {evidence.positive_label!r}"
     kind = f"not {label}" if metric.name == "specificity" else label
     if evidence.positive_label is None:
         kind = "of the kind that it counts"
-    return f"{counted:,} further test examples {kind} (about {rows:,} further test rows at the present share) would"
+    return f"{more_of(counted, spread.n, f'test rows {kind}')} would: about {all_rows}, at the present share"
 
 
 def _at_most(gate: Gate, evidence: Evidence) -> _GateAnswer:
@@ -567,7 +570,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
         return _GateAnswer("inconclusive", f"cannot tell '{claim}': {unknown} gives no interval; {stated}")
     spread = _Spread(worst.n, worst.clusters or worst.n, worst.standard_error, worst.gain + margin)
     doubt = _undecided("", metric, spread, evidence).needed
-    return _GateAnswer("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} examples", doubt)
+    return _GateAnswer("inconclusive", f"cannot tell '{claim}'; {stated}, on {worst.n} test rows", doubt)
 
 
 _RULES: dict[str, Callable[[Gate, Evidence], _GateAnswer]] = {
@@ -589,6 +592,8 @@ def _verdict(results: Sequence[GateResult], evidence: Evidence) -> Decision:
         reasons=tuple(result.reason for result in sorted(results, key=lambda result: order.index(result.outcome))),
         needed_examples=max(needed, default=None),
         needed_groups=max(groups, default=None),
+        rows=evidence.examples,
+        groups=evidence.clusters,
         candidate=evidence.candidate.model,
         baseline=evidence.baseline.model,
         gates=tuple(results),
@@ -652,7 +657,9 @@ def _usd(row: Row) -> str:
 def _prices(candidate: Row, baseline: Row) -> str:
     known = ratio(candidate, baseline)
     times = f", {known[0]:.3g} to {known[1]:.3g} times as much" if known else ""
-    return f"{_usd(candidate)} against {_usd(baseline)}{times}"
+    here = [row.model for row in (candidate, baseline) if row.device and row.usd_per_1k is not None]
+    what = f" ({'both' if len(here) == 2 else here[0]}: processor time here)" if here else ""
+    return f"{_usd(candidate)} against {_usd(baseline)}{times}{what}"
 
 
 def _why(note: str) -> str:

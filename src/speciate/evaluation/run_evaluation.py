@@ -85,7 +85,7 @@ def run(run: Run) -> EvaluationOutput:
     clusters = _clusters(run, payload, examples)
     if (units := int(clusters.max()) + 1) < len({example.group or example.id for example in examples}):
         notes.append(
-            f"Equal and nearly equal examples count as one: these {len(examples)} are {units} independent units."
+            f"Equal and nearly equal rows count as one group: these {len(examples):,} rows lie in {units:,} groups."
         )
     extra_scores = _extra_scores(run, payload, suite, all_answers, clusters)
     if payload.scoring is not None:

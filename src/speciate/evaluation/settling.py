@@ -7,6 +7,7 @@ from typing import Any
 from speciate.errors import Call
 from speciate.evaluation.reports.report import Decision, GateResult
 from speciate.refs import dataset_ref
+from speciate.sample_size import more_of
 
 _MEASURED_AGAIN = ("p95_latency_ms", "memory_mb")
 """Measures that a quieter machine, or another run, can tell."""
@@ -35,12 +36,14 @@ def document(call: Call) -> dict[str, Any]:
 
 
 def _how_many(decision: Decision, doubts: list[GateResult]) -> str:
-    fresh = "fresh " if any(gate.gate.rule == "fresh_rows" for gate in doubts) else ""
+    fresh = any(gate.gate.rule == "fresh_rows" for gate in doubts)
     if decision.needed_examples is None:
-        return f"{fresh}rows"
+        return "fresh rows" if fresh else "rows"
     if decision.needed_groups is not None:
-        return f"rows of at least {decision.needed_groups:,} further groups"
-    return f"at least {decision.needed_examples:,} further {fresh}rows"
+        return f"rows of at least {more_of(decision.needed_groups, decision.groups, 'groups')}"
+    if fresh:  # those that there are count no more
+        return f"at least {decision.needed_examples:,} fresh rows"
+    return f"at least {more_of(decision.needed_examples, decision.rows, 'rows')}"
 
 
 def _can_be_measured_again(gate: GateResult) -> bool:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine
 
 _SLICE_SECONDS = 1.0
+_LONGEST_LINE = 160
+"""Characters of why a job failed, where it is one of several."""
 _LONGEST_MESSAGE = 2_000
 _LOG_PIECE = 64_000
 _EASY_STATES = {State.FAILED: "retry", State.DEAD: "retry", State.CANCELLED: "retry", State.PAUSED: "resume"}
@@ -65,6 +67,8 @@ class JobLine(Result):
     run_seconds: float
     outcome: str | None = None
     """What a promotion came to, whose job succeeds however it was decided: applied, needs_approval or refused."""
+    error: str | None = None
+    """The first line of why it failed; get_job has all of it."""
 
 
 class ForeignText(Result):
@@ -173,7 +177,17 @@ def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
     return JobLine(
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
         created_at=job.created, run_seconds=_run_seconds(job, children, age), outcome=outcome(job.kind, job.result),
+        error=_first_line(job),
     )  # fmt: skip
+
+
+def _first_line(job: Job) -> str | None:
+    """The first line of why it failed, as far as a list has room for it."""
+    if job.state not in (State.FAILED, State.DEAD):
+        return None
+    message = str((job.error or {}).get("message") or job.reason or "").strip()
+    line = message.partition("\n")[0]
+    return (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…") or None
 
 
 def outcome(kind: str, result: JobResult | None) -> str | None:

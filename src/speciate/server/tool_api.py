@@ -146,7 +146,7 @@ class JobStarted(Result):
 
 class Estimate(Result):
     seconds: float | None = None
-    usd: float | None = None
+    usd: float | None = Field(None, description="Calls, and processor time here by usd_per_hour of settings.toml.")
     bytes: int | None = None
     peak_memory_mb: int | None = None
     p95_latency_ms: float | None = None

@@ -57,6 +57,8 @@ class ItemPrediction(TypedDict):
     """A decoder's own words, which may quote the input."""
     prediction: NotRequired[str | None]
     """Id of the answer in the log of the use case; None if it could not be written."""
+    warnings: NotRequired[list[str]]
+    """What is odd in the input beside those that the model learned from; not there where nothing is."""
     usage: NotRequired[Usage]
     """For a chat: how many tokens it took."""
     too_long: NotRequired[bool]

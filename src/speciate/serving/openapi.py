@@ -89,6 +89,7 @@ def _predictions(target: Target | None) -> Schema:
             "confidence": {"type": ["number", "null"]},
             "error": {"type": ["string", "null"]},
             "error_text": {"type": "string"},
+            "warnings": {"type": "array", "items": {"type": "string"}},
             "prediction": {"type": ["string", "null"], "description": "For POST /feedback."},
         },
     }

@@ -121,12 +121,14 @@ class Prediction(NamedTuple):
     """A decoder's own words, which may quote the input."""
     prediction: str | None = None
     """Id of the answer in the log of the use case; None if no use case was asked, or nothing could be written."""
+    warnings: tuple[str, ...] = ()
+    """What is odd in the input beside those that the model learned from."""
 
     @classmethod
     def of(cls, found: ItemPrediction) -> Prediction:
         return cls(
             found["id"], found["output"], found["confidence"], found["error"], found.get("error_text"),
-            found.get("prediction"),
+            found.get("prediction"), tuple(found.get("warnings", ())),
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from speciate.datasets.identity import input_values
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.errors import Code, SpeciateError, near_names
 from speciate.finite import NOT_FINITE, is_finite
 from speciate.modalities import find
 from speciate.modalities.bundles import is_bundle
@@ -36,7 +36,7 @@ from speciate.serving.items import (
     ItemPrediction,
     Usage,
 )
-from speciate.tasks import predictor
+from speciate.tasks import input_ranges, predictor
 from speciate.tasks.language_predictor import LanguagePredictor, TooLong
 from speciate.tasks.nested_encoders import encoders_of
 from speciate.tasks.representations import Embeddings
@@ -69,16 +69,19 @@ def answer_with(model: Predictor, payload: AnswerPayload) -> AnswerResult:
             f"The model gave {len(given)} answers to {len(usable)} inputs.",
             "Use another version: describe_model names them.",
         )
-    answers = iter(given)
+    answers, seen = iter(given), _ranges(payload["model"])
     predictions: list[ItemPrediction] = []
     for item, example in zip(payload["items"], decoded, strict=True):
         found = next(answers) if isinstance(example, Example) else example
         if isinstance(found, Prediction) and not (is_finite(found.output) and is_finite(found.confidence)):
             predictions.append({"id": item["id"], "output": None, "confidence": None, "error": NOT_FINITE})
         elif isinstance(found, Prediction):
-            predictions.append(
-                {"id": item["id"], "output": found.output, "confidence": found.confidence, "error": None}
-            )
+            answered: ItemPrediction = {
+                "id": item["id"], "output": found.output, "confidence": found.confidence, "error": None,
+            }  # fmt: skip
+            if seen and isinstance(example, Example) and (odd := input_ranges.remarks_on(example.media, seen)):
+                answered["warnings"] = odd
+            predictions.append(answered)
         else:
             predictions.append(_failed(item["id"], found))
     return {"predictions": predictions}
@@ -181,6 +184,11 @@ def _load_model(path: str) -> Predictor:
     return predictor.load(Path(path))
 
 
+@functools.lru_cache(maxsize=_MODELS)
+def _ranges(path: str) -> input_ranges.InputRanges:
+    return input_ranges.load(Path(path))
+
+
 def _decode(item: Item, payload: AnswerPayload) -> Example | Exception:
     try:
         media = _decode_medium(item, payload)
@@ -217,6 +225,7 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
     row = item["row"]
     if missing := [name for name in inputs if name not in row]:
         empty = " A cell that is not known is null." if modality == "tabular" else ""
+        empty += _misnamed(missing[0], [name for name in row if name not in inputs])
         raise SpeciateError(
             Code.INVALID,
             f"The row has no {', '.join(map(repr, missing))}; this model reads {', '.join(map(repr, inputs))}.{empty}",
@@ -224,6 +233,12 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
         )
     columns = tuple(inputs) or (tuple(row) if modality in FREE_COLUMNS else ())
     return kind.admit(input_values(modality or "", columns, pa.Table.from_pylist([row]))[0] if columns else row)
+
+
+def _misnamed(missing: str, others: Sequence[str]) -> str:
+    """The column of the row that was probably meant."""
+    near = near_names(missing, others, 1) or [name for name in others if name.casefold() == missing.casefold()]
+    return f" Is {missing!r} what the row calls {near[0][:64]!r}?" if near else ""
 
 
 def _example(inputs: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from speciate.evaluation.screening import ScreenSpec
 from speciate.jobs.job import ENDED, Resources
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
 from speciate.refs import dataset_ref
-from speciate.sample_size import counted_share, in_rows, rows_without_an_error, shown_without_an_error
+from speciate.sample_size import counted_share, in_rows, more_of, rows_without_an_error, shown_without_an_error
 from speciate.tasks.example_targets import is_label
 from speciate.training import train
 from speciate.training.cascade.candidates import (
@@ -158,7 +158,7 @@ def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -
     least = in_rows(rows_without_an_error(target), share)
     return [
         f"Even a model without an error shows at most {most:.2g} in {metric.name} on {rows:,} test rows, and the "
-        f"target is {target:g}. At least {least:,} are needed."
+        f"target is {target:g}. At least {more_of(least - rows, rows, 'test rows')} are needed."
     ]
 
 

@@ -22,11 +22,12 @@ from speciate.datasets.loading.loader import load_examples
 from speciate.environment import show_gpus
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.run import Run
+from speciate.models import sealed
 from speciate.models.model_card import ModelCard
+from speciate.tasks import input_ranges
 from speciate.tasks.multimodal_representation import names_of
 from speciate.training import provenance
 from speciate.training.hyperparameters import FullParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
 from speciate.training.networks.data_parallel import Follower, Team, gather_team
 from speciate.training.networks.kept_head import card_entry
@@ -35,6 +36,7 @@ from speciate.training.planning.base_models import UnseenExamples, drop_seen
 from speciate.training.planning.estimates import request_of
 from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.train_spec import Payload, RepeatedModel
 from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
@@ -156,6 +158,9 @@ def _saved(context: TrainingContext, chosen: SelectedModel, remaining: UnseenExa
     """Writes the model below `outputs`."""
     payload, meter = context.payload, context.meter
     identity = chosen.predictor.save(outputs / "model")
+    if payload.manifest.modality == "tabular":
+        input_ranges.save(_ranges(context), outputs / "model")
+        identity = sealed.seal(outputs / "model")
     seconds = meter.spent.seconds
     size = sum(entry.stat().st_size for entry in os.scandir(outputs / "model"))
     usd = payload.processes * usd_for(meter.spent.cpu, payload.usd_per_core_hour)
@@ -165,6 +170,14 @@ def _saved(context: TrainingContext, chosen: SelectedModel, remaining: UnseenExa
     if payload.repeats is not None:
         report["repetition"] = _repetition(payload.repeats, card)
     return {"card": card.model_dump(mode="json"), "report": report, "beside": context.beside}
+
+
+def _ranges(context: TrainingContext) -> input_ranges.InputRanges:
+    """What the columns held that the model learned from, and those that its base model did."""
+    payload = context.payload
+    rows = [example.media for example in (*context.train, *context.validation)]
+    seen = input_ranges.ranges_of(rows, payload.manifest.inputs)
+    return input_ranges.joined(seen, input_ranges.load(Path(payload.base_folder))) if payload.base_folder else seen
 
 
 def _card(context: TrainingContext, chosen: SelectedModel, identity: str, seconds: float, size: int) -> ModelCard:

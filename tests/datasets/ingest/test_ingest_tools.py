@@ -93,7 +93,7 @@ def test_few_groups_fill_every_split_and_too_few_are_a_warning(workspace: Worksp
     assert four.splits == {"train": 20, "validation": 10, "test": 10}
     shares, units = sorted(version(workspace.database, "four").report["warnings"])
     assert "'train' has 20 (50%) instead of 70%" in shares
-    assert "only 1 independent unit(s)" in units
+    assert "only 1 group(s)" in units
     one = data.ingest(workspace, "one", rows=rows[:10], label="y", group_by="who", inputs=("text",))
     assert one.splits == {"train": 10}
     assert "in 'validation' or 'test'" in version(workspace.database, "one").report["warnings"][0]
@@ -102,7 +102,7 @@ def test_few_groups_fill_every_split_and_too_few_are_a_warning(workspace: Worksp
     assert "lies in 'test'" in split["report"]["warnings"][0]
     assert data.ingest(workspace, "one", rows=rows[10:30], add=True).splits == dict.fromkeys(four.splits, 10)
     (units,) = version(workspace.database, "one").report["warnings"]
-    assert "independent unit(s)" in units, "nothing of the shares any more"
+    assert "group(s)" in units, "nothing of the shares any more"
 
 
 def test_files_of_one_name_in_two_folders_are_two_examples(workspace: Workspace, tmp_path: Path) -> None:

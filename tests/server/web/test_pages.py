@@ -169,6 +169,13 @@ def test_a_run_is_stopped_only_as_it_was_shown(served: Served) -> None:
     assert reader.post(f"/runs/{job}/control", fields | {"action": "delete"}).status == 400
 
 
+def test_a_list_says_why_a_run_failed(served: Served) -> None:
+    job = served.app.engine.submit("greet", {"name": "nobody"}).id
+    served.app.engine.wait(job, timeout=20)
+    for page in ("/runs", "/runs?state=failed", "/"):
+        assert "Nobody can be greeted." in served.reader().get(page).text, page
+
+
 def test_an_update_of_a_long_run_brings_what_is_new_alone(served: Served) -> None:
     reader, job = served.reader(), served.app.engine.submit("wait", {"name": "for ever"})
     folder = served.app.engine.folder(job)
@@ -292,6 +299,10 @@ def test_the_audit_is_shown_with_its_check(served: Served) -> None:
     page = served.reader().get("/audit")
     assert "1 rows, each bound to the one before it" in page.text
     assert "nothing → m@v1" in page.text
+    row = served.workspace.database.read("SELECT evidence FROM audit")[0][0]
+    names = [name for name in json.loads(row) if "_" in name]
+    assert names
+    assert not [name for name in names if name in page.text], "names are words"
     served.workspace.database.transact(lambda tx: tx.execute("UPDATE audit SET actor = 'eve'"))
     assert "was changed after it was written" in served.reader().get("/audit").text
 

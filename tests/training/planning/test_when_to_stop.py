@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speciate.training.planning.when_to_stop import (
-    CurvePoint,
-    Measured,
-    examples_for,
-    is_out_of_reach,
-    probability_of_pass,
-)
+from speciate.training.planning.when_to_stop import Measured, is_out_of_reach, probability_of_pass
 
 
 def _share(value: float, examples: int) -> Measured:
@@ -63,14 +57,3 @@ def test_a_target_near_perfection_is_out_of_reach_of_a_poor_start() -> None:
     assert not is_out_of_reach(_share(0.55, 4000), 0.85, 1.0, ["probe", "lora"])
     assert not is_out_of_reach(_share(0.55, 4000), 0.99, None, ["probe"]), "a metric without a bound"
     assert not is_out_of_reach(_share(0.55, 4000), 0.99, 1.0, ["classical"]), "nothing is known of it"
-
-
-def test_a_curve_says_how_many_labels_its_own_law_needs() -> None:
-    """error = 2 / sqrt(n)"""
-    curve = [CurvePoint(n, 1 - 2 / math.sqrt(n)) for n in (100, 200, 400)]
-    assert examples_for(curve, 0.95, 1.0) == pytest.approx(1600, abs=2)
-    assert examples_for(curve, 0.999, 1.0) is None, "more than a thousand times"
-    assert examples_for(curve, 1.0, 1.0) is None
-    assert examples_for([CurvePoint(n, 0.7) for n in (100, 200)], 0.8, 1.0) is None, "a flat curve"
-    assert examples_for([CurvePoint(100, 0.8), CurvePoint(200, 0.7)], 0.9, 1.0) is None, "a rising error"
-    assert examples_for(curve, 0.95, None) is None

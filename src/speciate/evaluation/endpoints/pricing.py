@@ -140,6 +140,10 @@ def _published(endpoint: Endpoint) -> PublishedPrice | None:
 
 USD_PER_CORE_HOUR = 0.05
 """Where settings say nothing: about the list price of one virtual core with its memory at the large clouds."""
+OWN_PRICE = (
+    "What runs here costs its processor time: usd_per_hour of settings.toml for all cores, else "
+    f"{USD_PER_CORE_HOUR} for an hour of one. Nobody bills it; it makes models comparable."
+)
 
 
 def usd_per_core_hour(settings: Settings) -> float:

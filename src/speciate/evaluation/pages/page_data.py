@@ -98,7 +98,7 @@ class PageData(NamedTuple):
     @property
     def examples_in_words(self) -> str:
         report = self.report
-        groups = "" if report.clusters == report.n else f" in {report.clusters:,} independent groups"
+        groups = "" if report.clusters == report.n else f" in {report.clusters:,} groups"
         return f"{report.n:,} of {report.dataset}{groups}"
 
     @property

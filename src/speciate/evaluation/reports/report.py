@@ -87,7 +87,7 @@ class Row(_Frozen):
     )
     ceiling: float | None = Field(None, description="Share that a perfect model with its labels could get right.")
     elsewhere: float | None = Field(None, description="Share of its answers that went to labels outside yours.")
-    usd_per_1k: float | None
+    usd_per_1k: float | None = Field(description="What runs here: processor time by usd_per_hour of settings.toml.")
     usd_interval: Interval | None = Field(None, description="Over the turns in which all models were measured.")
     usd_turns: tuple[float, ...] = Field((), exclude=True)
     """What the gates compare within a run; not stored."""
@@ -194,8 +194,8 @@ class SuiteChange(_Frozen):
 
 
 class Decision(_Frozen):
-    """A verdict on one candidate. `needed_examples`: further test rows, of all labels, that would settle it; where rows
-    hang together, `needed_groups` further groups. Of the gate `fresh_rows`: rows that no model was judged on before.
+    """A verdict on one candidate. `needed_examples`: how many more test rows, of all labels, would settle it; where
+    rows hang together, `needed_groups` more groups. Of the gate `fresh_rows`: rows that no model was judged on before.
 
     `interval`, at `level`, is of candidate minus baseline in the main metric, on the `n` examples of `dataset`.
     """
@@ -205,6 +205,10 @@ class Decision(_Frozen):
     reasons: tuple[str, ...]
     needed_examples: int | None = None
     needed_groups: int | None = None
+    rows: int = 0
+    """Test rows of all labels that there were; 0 in decisions from before this was noted."""
+    groups: int = 0
+    """In how many groups they lay, each near-copy in its original's."""
     candidate: str
     baseline: str
     gates: tuple[GateResult, ...] = ()

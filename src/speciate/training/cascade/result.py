@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 from speciate.errors import Call
+from speciate.evaluation.endpoints.pricing import OWN_PRICE
 from speciate.jobs.kinds import Child, Finished
 from speciate.training.cascade.candidates import (
     EVALUATE_STEP,
@@ -47,7 +48,7 @@ def outcome(
         "candidates": [
             _candidate_row(candidate, rows.get(candidate.model)) for candidate in trained_candidates(children)
         ],
-        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
+        "spent": _spent(children),
         "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],
         "failed": [_failure(child) for child in children if child.result is None],
@@ -121,7 +122,7 @@ def without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: 
             "settle": [call.document()],
         },
         "candidates": [_candidate_row(candidate, None) for candidate in trained],
-        "spent": {"seconds": round(sum(child.run_seconds for child in children), 3), "usd": _usd(children)},
+        "spent": _spent(children),
         "promotion": {"state": "refused", "reasons": [f"{reason}."], "next": [call.document()]},
         "failed": [_failure(child) for child in children if child.result is None],
         "model": ours[0],
@@ -142,6 +143,11 @@ def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -
         "usd": candidate.report.get("usd", 0.0),
         **{name: candidate.report[name] for name in ("parts", "ignored_parts") if candidate.report.get(name)},
     }
+
+
+def _spent(children: Sequence[Child]) -> Mapping[str, object]:
+    seconds = round(sum(child.run_seconds for child in children), 3)
+    return {"seconds": seconds, "usd": _usd(children), "prices": OWN_PRICE}
 
 
 def _usd(children: Sequence[Child]) -> float:

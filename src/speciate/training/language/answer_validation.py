@@ -16,7 +16,7 @@ from speciate.tasks.task import Prediction, Predictor, SavablePredictor
 from speciate.training.held_out import measure_answers, scores_of
 from speciate.training.language.durable_trainer import TrainerEnding
 from speciate.training.language_hyperparameters import LanguageParameters
-from speciate.training.model_selection import CandidateResult, SelectedModel
+from speciate.training.selection.selected_model import CandidateResult, SelectedModel
 from speciate.training.training_context import TrainingContext
 
 _ANSWERS_AT_ONCE = 16

@@ -24,7 +24,6 @@ from speciate.tasks.task import SavablePredictor, TaskHead
 from speciate.tasks.task_heads import PER_UNIT
 from speciate.training.held_out import measure
 from speciate.training.hyperparameters import FullParameters
-from speciate.training.model_selection import CandidateResult, SelectedModel
 from speciate.training.networks import durable_training, successive_halving, trial_steps
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.data_parallel import Follower
@@ -35,6 +34,7 @@ from speciate.training.networks.training_loop import Evaluation, HeldOutData, Sc
 from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
 from speciate.training.planning import when_to_stop
 from speciate.training.resource_usage import Usage, usage_now
+from speciate.training.selection.selected_model import CandidateResult, SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_metric
 

@@ -32,7 +32,6 @@ from speciate.tasks import predictor
 from speciate.tasks.representations import Embeddings
 from speciate.training.hyperparameters import FullParameters
 from speciate.training.language_hyperparameters import LanguageParameters, ReinforcementParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
 from speciate.training.networks.trial_steps import DOES_NOT_FIT
 from speciate.training.planning import base_models
@@ -43,6 +42,7 @@ from speciate.training.planning.transferability import FAMILIES, KEEP
 from speciate.training.recipes import classical, lora_full, probe
 from speciate.training.recipes.recipe_table import LANGUAGE_RECIPES
 from speciate.training.resource_usage import CostMeter, Usage, forget_peak, peak_mb, resident_mb, usage_now
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.train_spec import Payload
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import find_task

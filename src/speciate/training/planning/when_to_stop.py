@@ -61,37 +61,3 @@ def is_out_of_reach(measured: Measured, target: float, best_possible: float | No
     removed = max(MOST_REMOVED.get(method, 1.0) for method in methods)
     reachable = best_possible - (1 - removed) * (best_possible - measured.value)
     return target > reachable + _BEYOND * (1 - removed) * measured.standard_error
-
-
-class CurvePoint(NamedTuple):
-    """One training on so many examples."""
-
-    examples: int
-    value: float
-
-
-_MOST_GROWTH = 1000
-"""Times the labels that there are, beyond which a curve says nothing."""
-
-
-def examples_for(curve: Sequence[CurvePoint], target: float, best_possible: float | None) -> int | None:
-    """Training examples with which the error's power law through the points reaches the target (Hestness et al. 2017).
-
-    The law falls to no error at all, so this is the least number that would do. None where the curve does not fall, or
-    would need more than a thousand times what there is. Values and target: higher is better.
-    """
-    if best_possible is None or target >= best_possible or len(curve) < 2:
-        return None
-    points = [
-        (math.log(one.examples), math.log(best_possible - one.value)) for one in curve if best_possible > one.value
-    ]
-    if len(points) < 2:
-        return None
-    middle = [sum(axis) / len(points) for axis in zip(*points, strict=True)]
-    spread = sum((x - middle[0]) ** 2 for x, _ in points)
-    slope = sum((x - middle[0]) * (y - middle[1]) for x, y in points) / spread if spread else 0.0
-    if slope >= 0:
-        return None
-    needed = math.exp(middle[0] + (math.log(best_possible - target) - middle[1]) / slope)
-    most = max(one.examples for one in curve)
-    return None if needed > _MOST_GROWTH * most else max(math.ceil(needed), most)

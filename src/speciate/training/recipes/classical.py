@@ -37,9 +37,7 @@ from speciate.tasks.representations import (
 )
 from speciate.tasks.task import Representation, TaskHead
 from speciate.tasks.text_columns import TextColumns, text_columns
-from speciate.training.decision_shift import measure_for
 from speciate.training.hyperparameters import ClassicalParameters
-from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.recipes import structured_learners, tabm
 from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
@@ -51,6 +49,10 @@ from speciate.training.recipes.structured_learners import (
     per_unit,
     thresholds_on_a_line,
 )
+from speciate.training.selection.decision_shift import measure_for
+from speciate.training.selection.learners import Learner, LearnerGroup
+from speciate.training.selection.model_selection import select_best
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import is_absolute
 

@@ -42,11 +42,13 @@ from speciate.training.hyperparameters import (
     ReplayParameters,
     SldaParameters,
 )
-from speciate.training.model_selection import CandidateResult, Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.networks.train_network import NetworkMethod, TrainingHead, train_all_weights, train_best_network
 from speciate.training.networks.weighted_targets import SoftTargetLoss, TrainingTarget
 from speciate.training.recipes import replay_buffer
 from speciate.training.recipes.replay_buffer import REPLAYED_FROM
+from speciate.training.selection.learners import Learner, LearnerGroup
+from speciate.training.selection.model_selection import select_best
+from speciate.training.selection.selected_model import CandidateResult, SelectedModel
 from speciate.training.training_context import EarlierSlice, TrainingContext
 from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric

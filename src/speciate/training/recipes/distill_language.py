@@ -44,7 +44,6 @@ from speciate.training.language.model_setup import (
 )
 from speciate.training.language.tokenized_examples import TokenizedSplits, TokenizedTurn, Turn, find_turns
 from speciate.training.language_hyperparameters import LanguageDistillParameters, learns_unlabelled
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks.training_checkpoints import Tensors
 from speciate.training.recipes.teachers import (
     FrontierRow,
@@ -56,6 +55,7 @@ from speciate.training.recipes.teachers import (
     teacher_folder,
     teacher_prompt_form,
 )
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric

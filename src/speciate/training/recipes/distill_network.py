@@ -24,7 +24,6 @@ from speciate.tasks.task import Predictor
 from speciate.training.held_out import measure_answers
 from speciate.training.hyperparameters import DistillParameters
 from speciate.training.language_hyperparameters import LanguageDistillParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks.train_network import (
     NetworkMethod,
     TrainingHead,
@@ -42,6 +41,7 @@ from speciate.training.recipes.teachers import (
     teacher_states,
     teacher_width,
 )
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MethodReport
 from speciate.vocabulary import find_metric

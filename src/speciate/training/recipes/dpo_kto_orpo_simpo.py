@@ -26,7 +26,6 @@ from speciate.training.language_hyperparameters import (
     PairParameters,
     SimpoParameters,
 )
-from speciate.training.model_selection import SelectedModel
 from speciate.training.recipes.preference import (
     PairTokens,
     pair_rows,
@@ -35,6 +34,7 @@ from speciate.training.recipes.preference import (
     tokenize_pairs,
     verdict_rows,
 )
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 
 _USUAL_DPO_RATE = 2e-6

@@ -30,9 +30,9 @@ from speciate.training.language.policy_trainer import PolicyEvaluation, make_pol
 from speciate.training.language.questions import Question, check_questions, find_questions, question_rows, short_enough
 from speciate.training.language.tokenized_examples import choose_prompt_form
 from speciate.training.language_hyperparameters import GrpoParameters, ReinforcementParameters, RlooParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.rewards.reward_functions import RewardFunctions, open_reward_functions
 from speciate.training.rewards.tool_environment import EnvironmentHost
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MethodReport
 

@@ -15,9 +15,9 @@ from typing import Any
 from speciate.models.backbones.architectures import usual_rate
 from speciate.models.backbones.contract import Network
 from speciate.training.hyperparameters import FullParameters, LoraParameters
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks.train_network import NetworkMethod, train_all_weights, train_best_network
 from speciate.training.planning.base_models import without_linear
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 
 _USUAL_LORA_RATE = 3e-3

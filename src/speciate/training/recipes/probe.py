@@ -25,11 +25,13 @@ from speciate.tasks.multimodal_representation import Parts, names_of, part_combi
 from speciate.tasks.representations import Embeddings
 from speciate.tasks.task import TaskHead
 from speciate.training.hyperparameters import ProbeParameters
-from speciate.training.model_selection import Learner, LearnerGroup, SelectedModel, select_best
 from speciate.training.planning.part_encoders import reads
 from speciate.training.recipes import structured_learners, unlabelled
 from speciate.training.recipes.classical import ONE_UNIT, RETRIEVERS, Weights, learners_for, logistic, ridge
 from speciate.training.recipes.structured_learners import Learn, cumulative, one_versus_rest
+from speciate.training.selection.learners import Learner, LearnerGroup
+from speciate.training.selection.model_selection import select_best
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from speciate.training.model_selection import SelectedModel
 from speciate.training.networks import train_network
 from speciate.training.recipes import (
     classical,
@@ -18,6 +17,7 @@ from speciate.training.recipes import (
     reward_model,
     sft,
 )
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 
 LANGUAGE_RECIPES: dict[str, Callable[[TrainingContext, Any], SelectedModel]] = {

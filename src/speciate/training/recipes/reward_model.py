@@ -30,7 +30,7 @@ from speciate.training.language.model_setup import (
 )
 from speciate.training.language.tokenized_examples import choose_prompt_form
 from speciate.training.language_hyperparameters import RewardParameters
-from speciate.training.model_selection import SelectedModel
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 
 _USUAL_RATE = 1e-5

@@ -28,7 +28,7 @@ from speciate.training.language.model_setup import (
 from speciate.training.language.tokenized_examples import choose_prompt_form, find_turns, token_rows, tokenize_splits
 from speciate.training.language.vision_examples import ImageCollator, choose_image_prompt, tokenize_image_splits
 from speciate.training.language_hyperparameters import SftParameters, VisionSftParameters
-from speciate.training.model_selection import SelectedModel
+from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MethodReport
 

@@ -30,7 +30,7 @@ from speciate.models.estimators import (
 from speciate.tasks.families.control import StepStates
 from speciate.tasks.families.forecasting import Lags
 from speciate.tasks.families.segmentation import Segmentation, VoxelFeatures
-from speciate.training.model_selection import Learner, LearnerGroup
+from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.training_context import TrainingContext
 
 Learn = Callable[..., Any]

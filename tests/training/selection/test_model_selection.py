@@ -11,9 +11,10 @@ from speciate.datasets.loading.loader import Example
 from speciate.models.estimators import Linear
 from speciate.tasks.representations import Scaling, Steps
 from speciate.tasks.task_heads import TASK_HEADS
-from speciate.training import model_selection
 from speciate.training.held_out import measure
-from speciate.training.model_selection import ON_ALL_FOLDS, Learner, LearnerGroup
+from speciate.training.selection import ensembling, learners
+from speciate.training.selection.learners import Learner, LearnerGroup
+from speciate.training.selection.out_of_fold import ON_ALL_FOLDS
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define, make_dataset, train_now
 
@@ -96,7 +97,7 @@ def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(wor
 @pytest.mark.parametrize(("rows", "threads"), [(100, {1}), (3_000, {2})])
 def test_few_numbers_are_fitted_by_one_thread(rows: int, threads: set[int]) -> None:
     """Several threads wait for each other in each step, on a busy machine ten times as long."""
-    with threadpool_limits(limits=2), model_selection._threads_for(np.zeros((rows, 384), np.float32)):
+    with threadpool_limits(limits=2), learners.threads_for(np.zeros((rows, 384), np.float32)):
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == threads
 
 
@@ -140,11 +141,11 @@ def test_the_usual_mean_gives_way_to_what_is_better_on_the_same_examples(wrong: 
         estimate = measure(context, own, examples, scores)
         group = LearnerGroup(name, lambda _: None, (), usual=usual)  # type: ignore[arg-type,return-value]
         learned = Linear(np.zeros((1, 1)), np.zeros(1))
-        return model_selection._EvaluatedLearner(
+        return learners.EvaluatedLearner(
             name, group, Learner(name, lambda *_: None), Steps(1, 1, Scaling(*np.zeros((3, 1)))), None, own, estimate,
             estimate.value, scores, examples, learned,
         )  # fmt: skip
 
     best, *others = judged("best", 100, usual=False), judged("a", wrong, usual=True), judged("b", wrong, usual=True)
-    found = model_selection._usual_mean(context, [best, *others], best, 1)
+    found = ensembling.usual_mean(context, [best, *others], best, 1)
     assert (found is not None) == kept

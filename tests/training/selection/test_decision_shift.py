@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from speciate.models.blend import Blend, Member
 from speciate.models.estimators import Linear
-from speciate.training.decision_shift import find_shift, measure_for, shifted
+from speciate.training.selection.decision_shift import find_shift, measure_for, shifted
 
 LABELS = ("common", "rare", "rarer")
 

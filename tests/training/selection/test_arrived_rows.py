@@ -14,10 +14,10 @@ from speciate.errors import SpeciateError
 from speciate.tasks import predictor
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.families.regression import Regression
-from speciate.training.arrived_rows import Weighed, choose, has_arrived, report, weights
 from speciate.training.recipes import boosting
 from speciate.training.recipes.classical import learners_for, logistic
 from speciate.training.recipes.probe import on_spread_vectors
+from speciate.training.selection.arrived_rows import Weighed, choose, has_arrived, report, weights
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, model_path, train_now

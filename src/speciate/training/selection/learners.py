@@ -1,0 +1,181 @@
+"""Learners on representations: what is tried, what came of it on held-out examples, and how it learns from others."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.datasets.loading.loader import Example
+from speciate.evaluation.statistics import Estimate
+from speciate.models.blend import Averaged, Blend, Member, answers_of
+from speciate.models.estimators import Estimator
+from speciate.tasks.predictor import TrainedPredictor
+from speciate.tasks.several_representations import Several
+from speciate.tasks.task import Representation, TaskHead
+from speciate.training.selection import arrived_rows, decision_shift
+from speciate.training.training_context import TrainingContext
+
+_ONE_THREAD_CELLS = 1_000_000
+"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
+FEW_EXAMPLES = 300
+"""Validation examples: the standard error of a share of so many is 0.03 at most."""
+FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
+"""Families whose training examples look like test examples, so that held-out folds of them can select a model."""
+
+
+class Learner(NamedTuple):
+    """`learn(inputs, targets, seed)` fits; `refuse(n, d, k)` says why the data are too large for it, or None."""
+
+    name: str
+    learn: Callable[..., Estimator]
+    refuse: Callable[[int, int, int], str | None] = lambda n, d, k: None
+    weighs: bool = False
+    """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
+
+
+class LearnerGroup(NamedTuple):
+    """A representation with the learners that suit it."""
+
+    name: str
+    represent: Callable[[Sequence[Example]], Representation]
+    learners: tuple[Learner, ...]
+    sees: int = 1
+    """Parts of a mixed row."""
+    usual: bool = False
+    """Whether it belongs to the mean that is the best guess before anything was measured: it was that on most of the
+    data sets of evals/LOG.md."""
+    shared: bool = False
+    """Whether folds share one representation: it is costly, looks at no label and learns next to nothing."""
+
+
+class EvaluatedLearner(NamedTuple):
+    """A learner on a representation, or a mean of several, with what it is worth on held-out examples."""
+
+    name: str
+    group: LearnerGroup
+    learner: Learner
+    whole: Representation | None
+    """Representation of the whole training split, after folds; else the model is `fitted`."""
+    fitted: TrainedPredictor | None
+    task_head: TaskHead
+    estimate: Estimate
+    standing: float
+    """Greater is better."""
+    scores: Any = None
+    """(N, K) of the held-out examples."""
+    held: Sequence[Example] = ()
+    estimator: Any = None
+    """Estimator of the first division into training and held-out examples."""
+    members: tuple[WeightedMember, ...] = ()
+    """Members of a mean of candidates, with what `fitted` and `learner` are in a single one; else empty."""
+    averaged: Averaged = "classes"
+    shift: Any = None
+    """(K,) or (1,): added to the scores of the model, not to `scores`."""
+    weight: float = 1.0
+    """Weight of the arrived rows that it learns from."""
+
+    @property
+    def representation(self) -> Representation:
+        """Representation of the model itself, or after folds of what it will be."""
+        found = self.whole if self.fitted is None else self.fitted.representation
+        assert found is not None, "one of the two is there"
+        return found
+
+    @property
+    def fitted_model(self) -> TrainedPredictor:
+        assert self.fitted is not None, "judged on a validation split"
+        return self.fitted
+
+
+class WeightedMember(NamedTuple):
+    """A member of a mean."""
+
+    of: EvaluatedLearner
+    weight: float
+    temperature: float
+
+
+def signed_standing(sign: int, value: float) -> float:
+    """Greater is better; a value that the held-out examples leave undefined is the worst."""
+    return sign * value if math.isfinite(value) else -math.inf
+
+
+def singles(one: EvaluatedLearner) -> list[EvaluatedLearner]:
+    return [each.of for each in one.members] or [one]
+
+
+def learn_from(
+    context: TrainingContext,
+    one: EvaluatedLearner,
+    examples: Sequence[Example],
+    represented: Mapping[str, Representation | None],
+) -> TrainedPredictor:
+    """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group."""
+    targets, made = context.targets(examples), list[TrainedPredictor]()
+    for each in singles(one):
+        representation = represented[each.group.name]
+        assert representation is not None, "made with the folds"
+        more = (arrived_rows.weights(examples, one.weight),) if each.learner.weighs and one.weight != 1 else ()
+        inputs = representation.encode(examples)
+        with threads_for(inputs):
+            estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
+        if each.shift is not None and not one.members:
+            estimator = decision_shift.shifted(estimator, each.shift)
+        made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))
+    return blend_members(context, one, made) if one.members else made[0]
+
+
+def blend_members(
+    context: TrainingContext, mean: EvaluatedLearner, made: Sequence[TrainedPredictor]
+) -> TrainedPredictor:
+    """`made`: each member's model, in their order. Members of one group share its representation."""
+    groups = list(dict.fromkeys(each.of.group.name for each in mean.members))
+    seen = {each.of.group.name: one.representation for each, one in zip(mean.members, made, strict=True)}
+    members = tuple(
+        Member(one.estimator, groups.index(each.of.group.name), each.weight, each.temperature)
+        for each, one in zip(mean.members, made, strict=True)
+    )
+    blend: Any = Blend(members, mean.averaged, mean.shift)
+    return TrainedPredictor(context.payload.task, Several([seen[name] for name in groups]), blend, mean.task_head)
+
+
+def mean_log_loss(one: EvaluatedLearner, context: TrainingContext) -> float:
+    """Mean log loss of the held-out examples, of those whose label training has seen."""
+    losses = log_losses(one.held, one.scores, one.task_head, context)
+    return float(losses.mean()) if len(losses) else math.inf
+
+
+def log_losses(
+    held: Sequence[Example], scores: Any, task_head: TaskHead, context: TrainingContext
+) -> npt.NDArray[np.float64]:
+    targets = context.targets(held)
+    shares = answers_of(scores, "classes", float(getattr(task_head, "temperature", 1.0)))
+    known = np.flatnonzero(targets >= 0)
+    losses: npt.NDArray[np.float64] = -np.log(shares[known, targets[known]] + 1e-12)
+    return losses
+
+
+def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[Example]) -> Any:
+    """What is added to scores for the sake of the metric; None where nothing helps."""
+    objective = context.payload.objective
+    wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)
+    if wanted is None or context.task_head.family != "classification":
+        return None
+    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed)
+
+
+@contextlib.contextmanager
+def threads_for(inputs: Any) -> Iterator[None]:
+    """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long."""
+    if getattr(inputs, "size", _ONE_THREAD_CELLS) >= _ONE_THREAD_CELLS:
+        yield
+        return
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
+
+    with threadpool_limits(limits=1):
+        yield

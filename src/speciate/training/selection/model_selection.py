@@ -1,0 +1,318 @@
+"""Which candidate a training keeps: the best on examples that none of them has learned from, with its interval.
+
+The winner's value is slightly optimistic, as the best of several; the test split decides, and it is not touched here.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from speciate.errors import CallAgain, Code, SpeciateError
+from speciate.models.estimators import Estimator
+from speciate.tasks.joined_representations import Remembered
+from speciate.tasks.predictor import TrainedPredictor
+from speciate.tasks.task import Representation, UnsuitableRepresentation
+from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
+from speciate.training.selection import decision_shift
+from speciate.training.selection.arrived_weight import weigh_arrived_rows
+from speciate.training.selection.ensembling import mean_of_several, usual_mean
+from speciate.training.selection.learners import (
+    FAMILIES_WITH_FOLDS,
+    FEW_EXAMPLES,
+    EvaluatedLearner,
+    Learner,
+    LearnerGroup,
+    find_shift_for_metric,
+    learn_from,
+    mean_log_loss,
+    signed_standing,
+    singles,
+    threads_for,
+)
+from speciate.training.selection.learning_curve import note_learning_curve
+from speciate.training.selection.out_of_fold import ON_ALL_FOLDS, confirm_target, decide_between
+from speciate.training.selection.selected_model import CandidateResult, SelectedModel, seconds_of
+from speciate.training.training_context import Division, TrainingContext
+from speciate.vocabulary import find_metric
+
+_log = logging.getLogger(__name__)
+_OVER_BUDGET = "the budget had ended"
+
+
+def select_best(
+    context: TrainingContext,
+    groups: Sequence[LearnerGroup],
+    folds: int,
+    *,
+    ensemble: bool = False,
+    refit: bool = True,
+) -> SelectedModel:
+    """Try every learner on every representation until the budget ends, and keep the best.
+
+    `ensemble`: or a weighted mean of several, where that is better on the same held-out examples. `refit`: the winner
+    learns once more, from the held-out examples, too; not where they judge what a further training forgets.
+
+    Groups and learners are listed from cheap to expensive, and among equals the earlier one wins, if `decide_between`
+    does not tell them apart: few validation examples do not decide alone between equals, nor between groups that see
+    different parts of mixed rows. Raises INVALID where none can be tried.
+    """
+    sign = find_metric(context.payload.objective.metric).sign
+    total = sum(len(group.learners) for group in groups)
+    best, near, tried, every = _try_each(context, groups, folds, sign, total, ensemble=ensemble)
+    taken = seconds_of((each.name for each in near), tried)
+    decided = decide_between(context, near, folds, sign, taken) if len(near) > 1 else None
+    best = decided or best
+    for mean in (mean_of_several, usual_mean) if len(every) > 1 else ():
+        started = time.monotonic()
+        if context.seconds_left > 0 and (found := mean(context, every, best, sign)) is not None:
+            best = found
+            tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
+    best = weigh_arrived_rows(context, best, tried, folds, sign) if refit else best
+    context.progress(total, total, "candidates", f"{best.name} is the best")
+    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+
+
+class _Tried(NamedTuple):
+    best: EvaluatedLearner
+    near: list[EvaluatedLearner]
+    """Those that it is not told apart from."""
+    rows: list[CandidateResult]
+    every: list[EvaluatedLearner]
+    """Those that a mean may have; none without `ensemble`."""
+
+
+def _try_each(
+    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, sign: int, total: int, *, ensemble: bool
+) -> _Tried:
+    """Until the budget ends. INVALID where none can be tried."""
+    best: EvaluatedLearner | None = None
+    near, of_parts = list[EvaluatedLearner](), any(group.sees > 1 for group in groups)
+    tried: list[CandidateResult] = []
+    every: list[EvaluatedLearner] = []
+    for group in groups:
+        if best and context.over_budget:  # not even prepared for
+            tried += [CandidateResult(f"{group.name}: {each.name}", 0.0, None, _OVER_BUDGET) for each in group.learners]
+            continue
+        context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
+        try:
+            with context.meter.stage("preparing"):
+                parts, whole = _prepare(context, group, folds, begun=best is not None)
+        except (UnsuitableRepresentation, _NotTried) as error:
+            tried += [
+                CandidateResult(f"{group.name}: {learner.name}", 0.0, None, str(error)) for learner in group.learners
+            ]
+            _log.info("%s: not tried: %s", group.name, error)
+            continue
+        for learner in group.learners:
+            context.checkpoint()
+            name, started = f"{group.name}: {learner.name}", time.monotonic()
+            context.progress(len(tried), total, "candidates", name)
+            try:
+                if reason := _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context):
+                    raise _NotTried(reason)
+                with context.meter.stage("training"):
+                    evaluated = _evaluate_learner(
+                        context, name, group, whole, learner, parts, sign, begun=best is not None
+                    )
+            except _NotTried as error:
+                tried.append(CandidateResult(name, time.monotonic() - started, None, str(error)))
+                _log.info("%s: not tried: %s", name, error)
+                continue
+            seconds, value = time.monotonic() - started, evaluated.estimate.value
+            tried.append(CandidateResult(name, seconds, value))
+            _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
+            if best is None or _is_better(evaluated, best, context):
+                best = evaluated
+                context.offer_best(partial(_so_far, context, best, parts, tried))
+            near = _near_best([*near, evaluated], best) if of_parts else _equals([*near, evaluated], best)
+            every += [evaluated] if ensemble else []
+    if best is None:
+        raise SpeciateError(
+            Code.INVALID,
+            f"No candidate could be tried: {_describe_refusals(tried)}.",
+            "Or on fewer or other examples.",
+            next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
+        )
+    return _Tried(best, near, tried, every)
+
+
+_SURER = 0.02
+"""Log loss."""
+
+
+def _is_better(one: EvaluatedLearner, best: EvaluatedLearner, context: TrainingContext) -> bool:
+    """By the metric; of equal ones on few examples the surer one: there many candidates are right everywhere."""
+    if one.standing != best.standing:
+        return one.standing > best.standing
+    if one.task_head.family != "classification" or len(one.held) > FEW_EXAMPLES:
+        return False
+    return mean_log_loss(one, context) < mean_log_loss(best, context) - _SURER
+
+
+def _finish(
+    context: TrainingContext,
+    best: EvaluatedLearner,
+    tried: Sequence[CandidateResult],
+    folds: int,
+    sign: int,
+    *,
+    compared: bool,
+    refit: bool,
+) -> SelectedModel:
+    """What the winner is worth and what it becomes. `compared`: out of fold already."""
+    with context.meter.stage("training"):
+        final = best.fitted or _fit_whole(context, best)
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked))
+    surer = None if compared else confirm_target(context, best, folds, sign)
+    note_learning_curve(context, best, sign)
+    taken = seconds_of((each.name for each in singles(best)), tried)
+    final = (_refitted(context, best, taken) if refit else None) or final
+    return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
+
+
+_REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
+_REFIT_TIMES = 3
+"""Times what the winner took that must be left, for it to learn once more from all examples."""
+
+
+def _refitted(context: TrainingContext, best: EvaluatedLearner, seconds: float) -> TrainedPredictor | None:
+    """The winner, learned from training and validation examples together; temperature and thresholds stay as they were
+    found on examples that it had not learned from. None where that cannot be done, or there is no time."""
+    if (
+        not context.validation
+        or context.task_head.family not in FAMILIES_WITH_FOLDS
+        or context.seconds_left < _REFIT_TIMES * seconds
+    ):
+        return None
+    context.checkpoint()
+    everything = [*context.train, *context.validation]
+    if (context.targets(everything) < 0).any() and context.task_head.family != "regression":
+        return None  # a label that training has not seen
+    with context.meter.stage("training"):
+        try:
+            fresh = {each.group.name: each.group.represent(everything) for each in singles(best)}
+        except UnsuitableRepresentation:
+            return None
+        made = learn_from(context, best, everything, fresh)
+    context.notes.append(_REFIT_NOTE)
+    return made
+
+
+def _so_far(
+    context: TrainingContext,
+    best: EvaluatedLearner,
+    parts: Sequence[Division],
+    tried: Sequence[CandidateResult],
+) -> SelectedModel:
+    """What this learner is now; after folds, what it learned from the first of them."""
+    made = best.fitted
+    if made is None:
+        shift = best.shift
+        estimator = best.estimator if shift is None else decision_shift.shifted(best.estimator, shift)
+        made = TrainedPredictor(context.payload.task, parts[0].representation, estimator, best.task_head)
+    marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
+    return SelectedModel(made, best.estimate, context.how, marked)
+
+
+def _near_best(tried: Sequence[EvaluatedLearner], best: EvaluatedLearner) -> list[EvaluatedLearner]:
+    """The best of each group, where it is within one standard error of the best of all (Breiman et al. 1984). Only
+    these are kept in memory."""
+    error = best.estimate.standard_error
+    least = best.standing - (error if math.isfinite(error) else 0.0)
+    first: dict[str, EvaluatedLearner] = {}
+    for one in tried:
+        leader = first.get(one.group.name)
+        if one.standing >= least and (leader is None or one.standing > leader.standing):
+            first[one.group.name] = one
+    return list(first.values())
+
+
+def _equals(tried: Sequence[EvaluatedLearner], best: EvaluatedLearner) -> list[EvaluatedLearner]:
+    """Those that are as good as the best by the metric, the best first."""
+    return [best, *(one for one in tried if one.standing == best.standing and one is not best)]
+
+
+def _describe_refusals(tried: Sequence[CandidateResult]) -> str:
+    named: dict[str, list[str]] = {}
+    for one in tried:
+        named.setdefault(one.reason, []).append(one.name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in named.items())
+
+
+def _refusal(learner: Learner, parts: Sequence[Division], context: TrainingContext) -> str | None:
+    rows, columns = parts[0].inputs.shape
+    return learner.refuse(rows, columns, len(context.task_head.labels) or 1)
+
+
+class _NotTried(Exception):
+    """Why a candidate was not tried, or not to its end."""
+
+
+def _prepare(
+    context: TrainingContext, group: LearnerGroup, folds: int, *, begun: bool
+) -> tuple[list[Division], Representation | None]:
+    """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
+
+    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole; and _NotTried, where
+    something was tried before (`begun`).
+    """
+    whole = None if context.validation else group.represent(context.train)
+    if whole is not None and group.shared:
+        whole = Remembered(whole, context.train)
+    parts = list[Division]()
+    for part in context.parts((lambda learn: whole) if whole is not None and group.shared else group.represent, folds):
+        parts.append(part)
+        if begun and context.over_budget:
+            raise _NotTried(_OVER_BUDGET)
+    return parts, whole
+
+
+def _evaluate_learner(
+    context: TrainingContext,
+    name: str,
+    group: LearnerGroup,
+    whole: Representation | None,
+    learner: Learner,
+    parts: Sequence[Division],
+    sign: int,
+    *,
+    begun: bool,
+) -> EvaluatedLearner:
+    """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
+    fitted = list[Estimator]()
+    with threads_for(parts[0].inputs):
+        for part in parts:
+            if fitted and begun and context.over_budget:
+                raise _NotTried(_OVER_BUDGET)
+            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed))
+    scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
+    held = [example for part in parts for example in part.held]
+    task_head = context.task_head.calibrated(scores, context.targets(held))
+    shift = find_shift_for_metric(context, scores, held) if decision_shift.can_shift(fitted[0]) else None
+    estimate = measure(context, task_head, held, scores if shift is None else scores + shift)
+    learned = None
+    if whole is None:
+        answering = fitted[0] if shift is None else decision_shift.shifted(fitted[0], shift)
+        learned = TrainedPredictor(context.payload.task, parts[0].representation, answering, task_head)
+    standing = signed_standing(sign, estimate.value)
+    if task_head.family == "anomaly" and not context.targets(held).any():
+        standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
+        if TIGHTNESS_NOTE not in context.notes:
+            context.notes.append(TIGHTNESS_NOTE)
+    return EvaluatedLearner(
+        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], shift=shift
+    )
+
+
+def _fit_whole(context: TrainingContext, best: EvaluatedLearner) -> TrainedPredictor:
+    """After folds: the best learner, fitted once more on the whole training split."""
+    whole = {each.group.name: each.whole for each in singles(best)}
+    return learn_from(context, best, context.train, whole)
