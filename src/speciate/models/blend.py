@@ -25,7 +25,13 @@ Floats = npt.NDArray[np.float64]
 Averaged = Literal["classes", "labels", "numbers"]
 """What is averaged: probabilities of one class, of each of several labels by itself, or the scores as they are."""
 
-MEMBER_FORMS: Mapping[str, type[Any]] = {"linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "perceptrons": Perceptrons}
+MEMBER_FORMS: Mapping[str, type[Any]] = {
+    "linear": Linear,
+    "kernel": Kernel,
+    "trees": Trees,
+    "neighbours": Neighbours,
+    "perceptrons": Perceptrons,
+}
 FORM = "blend"
 _LEAST = 1e-9
 """Probability."""

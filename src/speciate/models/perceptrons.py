@@ -7,6 +7,7 @@ torch; training/recipes/tabm.py learns it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,62 +15,88 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-FARTHEST = 5.0
+_FARTHEST = 5.0
 """Spreads from the mean, beyond which a number counts as so far."""
-_CHUNK = 512
+_CHUNK = 256
 """Examples at a time."""
 _LEAST = 1e-9
 """Probability."""
 
 
 class Perceptrons(NamedTuple):
-    """Two layers of `W` units for each of `M` members. D numbers are read, R of them also as ranks: I = D + R."""
+    """`B` networks, whose answers are averaged, each of `M` members with two layers of `W` units.
+
+    `D` numbers are read, `R` of them also as ranks: I = D + R.
+    """
 
     ranked: npt.NDArray[np.int64]  # (R,) columns
-    knots: npt.NDArray[np.float64]  # (R, Q) quantiles of their training values, equally far apart in rank
-    into_first: Floats  # (M, I)
-    first: Floats  # (W, I)
-    out_of_first: Floats  # (M, W)
-    first_bias: Floats  # (M, W)
-    into_second: Floats  # (M, W)
-    second: Floats  # (W, W)
-    out_of_second: Floats  # (M, W)
-    second_bias: Floats  # (M, W)
-    into_last: Floats  # (M, W)
-    last: Floats  # (K, W)
-    last_bias: Floats  # (K,)
+    knots: npt.NDArray[np.float64]  # (B, R, Q) quantiles of their training values, equally far apart in rank
+    into_first: Floats  # (B, M, I)
+    first: Floats  # (B, W, I)
+    out_of_first: Floats  # (B, M, W)
+    first_bias: Floats  # (B, M, W)
+    into_second: Floats  # (B, M, W)
+    second: Floats  # (B, W, W)
+    out_of_second: Floats  # (B, M, W)
+    second_bias: Floats  # (B, M, W)
+    into_last: Floats  # (B, M, W)
+    last: Floats  # (B, K, W)
+    last_bias: Floats  # (B, K)
     classes: npt.NDArray[Any]  # () 1 where the K outputs are log odds of classes; 0: numbers
 
     def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
         """(N, D) -> (N, K) log probabilities, (N, 1) log odds of the second of two classes, or (N, K) numbers."""
         matrix = np.asarray(inputs, np.float64)
-        parts = [self._chunk(matrix[at : at + _CHUNK]) for at in range(0, max(len(matrix), 1), _CHUNK)]
-        return np.concatenate(parts)
-
-    def _chunk(self, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        state = with_ranks(inputs, self.ranked, self.knots)[:, None]
-        state = ((state * self.into_first) @ self.first.T) * self.out_of_first + self.first_bias
-        state = ((np.maximum(state, 0) * self.into_second) @ self.second.T) * self.out_of_second + self.second_bias
-        outputs = ((np.maximum(state, 0) * self.into_last) @ self.last.T + self.last_bias).astype(np.float64)
+        starts = range(0, max(len(matrix), 1), _CHUNK)
+        answers = np.concatenate(
+            [
+                np.mean(
+                    [self._answers(network, matrix[at : at + _CHUNK]) for network in range(len(self.first))], axis=0
+                )
+                for at in starts
+            ]
+        )
         if not self.classes:
-            return np.asarray(outputs.mean(axis=1))
-        powers = np.exp(outputs - outputs.max(axis=2, keepdims=True))
-        shares = (powers / powers.sum(axis=2, keepdims=True)).mean(axis=1)
-        logs: npt.NDArray[np.float64] = np.log(np.maximum(shares, _LEAST))
+            return answers
+        logs: npt.NDArray[np.float64] = np.log(np.maximum(answers, _LEAST))
         return logs[:, 1:] - logs[:, :1] if logs.shape[1] == 2 else logs
+
+    def _answers(self, network: int, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(N, K) probabilities or numbers, the mean of one network's members."""
+        own = {name: array[network] for name, array in self._asdict().items() if name not in ("ranked", "classes")}
+        state = with_ranks(inputs, self.ranked, own["knots"])[:, None]
+        state = ((state * own["into_first"]) @ own["first"].T) * own["out_of_first"] + own["first_bias"]
+        state = (np.maximum(state, 0) * own["into_second"]) @ own["second"].T
+        state = np.maximum(state * own["out_of_second"] + own["second_bias"], 0)
+        outputs = ((state * own["into_last"]) @ own["last"].T + own["last_bias"]).astype(np.float64)
+        if self.classes:
+            powers = np.exp(outputs - outputs.max(axis=2, keepdims=True))
+            outputs = powers / powers.sum(axis=2, keepdims=True)
+        return np.asarray(outputs.mean(axis=1))
 
     @property
     def parameters(self) -> int:
         return int(sum(array.size for array in self[2:-1]))
 
 
+def side_by_side(networks: Sequence[Perceptrons]) -> Perceptrons:
+    """One that answers with the mean of them all. They rank the same columns."""
+    first, *others = networks
+    assert all(np.array_equal(first.ranked, other.ranked) for other in others), "made for the same columns"
+    joined = {
+        name: np.concatenate([getattr(each, name) for each in networks])
+        for name in Perceptrons._fields
+        if name not in ("ranked", "classes")
+    }
+    return first._replace(**joined)
+
+
 def with_ranks(
     inputs: npt.NDArray[np.float64], ranked: npt.NDArray[np.int64], knots: npt.NDArray[np.float64]
 ) -> Floats:
-    """(N, D) -> (N, D + R): numbers as they are, but not farther than `FARTHEST`, and ranks from -1 to 1, which
-    outliers and skew do not reach."""
+    """(N, D) -> (N, D + R): the numbers, and ranks from -1 to 1, which outliers and skew do not reach."""
     ranks = [_rank(inputs[:, column], own) for column, own in zip(ranked, knots, strict=True)]
-    found: Floats = np.column_stack([np.clip(inputs, -FARTHEST, FARTHEST), *ranks]).astype(np.float32)
+    found: Floats = np.column_stack([np.clip(inputs, -_FARTHEST, _FARTHEST), *ranks]).astype(np.float32)
     return found
 
 

@@ -36,7 +36,7 @@ from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
-from speciate.training.planning.available_methods import available_candidates
+from speciate.training.planning.available_methods import available_candidates, check_tabm
 from speciate.training.planning.base_models import Base, no_unseen_examples
 from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
@@ -48,6 +48,7 @@ from speciate.training.planning.placing import find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
+    Method,
     Objective,
     PartEncoder,
     Payload,
@@ -100,6 +101,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     threads = _threads(capacity, spec.resources.cpu)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
+    check_tabm(parameters, manifest.modality, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)

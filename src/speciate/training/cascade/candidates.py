@@ -209,7 +209,7 @@ def _suited_candidates(
         for base in base_models
         if method in methods_for(base, family)
     ]
-    return [candidate for candidate in found if candidate.base_model is None] + named
+    return [candidate for candidate in found if not (candidate.base_model or candidate.tabm)] + named
 
 
 def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
@@ -263,6 +263,7 @@ def judged_models(children: Sequence[Child]) -> set[str]:
 def _candidate_of(child: Child) -> Candidate:
     """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
+    said = {**said, "tabm": child.spec.get("hyperparameters", {}).get("tabm")}
     return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 
 

@@ -16,6 +16,7 @@ from speciate.models.fetch import PUBLISHED
 from speciate.models.language import causal_lm, vision_language
 from speciate.models.language.causal_lm import language_packages
 from speciate.refs import model_ref
+from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
 from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.planning.published_head import KEEPING, can_keep_head
@@ -70,6 +71,26 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     found += [Candidate(method="full", base_model=base) for base in cheapest_first]
     found += _language_candidates(modality)
     return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
+
+
+def check_tabm(parameters: object, modality: str, family: Family) -> None:
+    """INVALID where TabM is asked for and has no columns to learn from, MISSING_EXTRA without torch."""
+    if not (isinstance(parameters, ClassicalParameters) and parameters.tabm):
+        return
+    without = CallAgain("train_model", {"hyperparameters": {"tabm": None}})
+    if modality != "tabular" or family not in TABM_FAMILIES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"hyperparameters.tabm is for labels and numbers of tables, and this is {family} of {modality}.",
+            next=[without],
+        )
+    if not _is_installed("torch"):
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "hyperparameters.tabm needs torch, which is not installed.",
+            "Run pip install 'speciate[train]', or leave it out.",
+            next=[without],
+        )
 
 
 def _language_candidates(modality: str) -> list[Candidate]:

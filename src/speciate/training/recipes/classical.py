@@ -17,6 +17,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
+from speciate.models.perceptrons import side_by_side
 from speciate.tasks import multimodal_representation
 from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
@@ -78,8 +79,9 @@ def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> 
 
 
 def _tabm_group(context: TrainingContext, folds: int) -> LearnerGroup:
-    """TabM on the columns, where there is time for it: for every fold, and for the model itself."""
-    fits = 2 if context.validation else folds + 1
+    """TabM on the columns, where there is time for it. On a validation split it learns once, and then three times for
+    the model itself; else once for every fold, and those are the model."""
+    fits = 1 + tabm.NETWORKS if context.validation else folds
 
     def refuse(rows: int, columns: int, classes: int) -> str | None:
         needed, left = fits * tabm.seconds(rows, columns), context.seconds_left
@@ -89,7 +91,8 @@ def _tabm_group(context: TrainingContext, folds: int) -> LearnerGroup:
     absolute = is_absolute(context.payload.objective.metric)
     learn = tabm.tabm_regression(absolute) if context.task_head.family == "regression" else tabm.tabm_classifier
     columns = partial(Columns.fit, inputs=context.payload.manifest.inputs)
-    return LearnerGroup("columns", columns, (Learner(tabm.NAME, learn, refuse, weighs=True),))
+    learner = Learner(tabm.NAME, learn, refuse, weighs=True, join=side_by_side)
+    return LearnerGroup("scaled columns", columns, (learner,), shared=True)
 
 
 _RARE = 2.0
@@ -118,10 +121,10 @@ def _with_labels_alike(learners: Sequence[Learner]) -> list[Learner]:
 
 
 def _labels_alike(learn: Callable[..., Estimator]) -> Callable[..., Estimator]:
-    def weighed(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
+    def weighed(inputs: Any, targets: Targets, seed: int, weights: Weights = None, **held: Any) -> Estimator:
         often = np.bincount(targets)
         each = (len(targets) / (np.count_nonzero(often) * np.maximum(often, 1)))[targets]
-        return learn(inputs, targets, seed, each if weights is None else each * weights)
+        return learn(inputs, targets, seed, each if weights is None else each * weights, **held)
 
     return weighed
 

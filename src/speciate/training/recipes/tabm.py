@@ -1,54 +1,59 @@
-"""Learner `tabm`: many perceptrons in one, for tables (models/perceptrons.py), by torch, one thread, in seconds.
+"""Learner `tabm`: many perceptrons in one, for tables (models/perceptrons.py), by torch, on one thread, in seconds.
 
-Each member learns the targets by itself, which keeps their errors apart. The number of steps is settled beforehand and
-the learning rate falls to nothing over them, so that no example has to be held out to say when to stop. Measured on
-the tables of evals/LOG.md.
+Each member learns the targets by itself, which keeps their errors apart. Held-out examples say when to stop: tables of
+the same size want 100 steps or 1,000. Where the caller holds none out, three networks hold out a fifth each, and their
+mean is the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from speciate.models.perceptrons import Perceptrons, with_ranks
+from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
 
 if TYPE_CHECKING:
     import torch
 
 Targets = npt.NDArray[Any]
+Held = tuple[Any, Targets]
+"""Inputs (N, D) and targets of examples that say when to stop."""
+Losses = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Outputs (N, K) and targets (N,) -> (N,)"""
 NAME = "tabm"
-_MEMBERS, _WIDTH, _DROPOUT = 16, 128, 0.1
-_RATE, _DECAY, _LARGEST_GRADIENT = 3e-3, 3e-4, 1.0
-_BATCH, _STEPS, _EPOCHS, _RISING = 128, 400, 12, 20
-"""Steps at least; passes over the examples at least; steps over which the learning rate rises."""
+_MEMBERS, _WIDTH, _DROPOUT = 8, 128, 0.1
+_RATE, _DECAY, _LARGEST_GRADIENT = 2e-3, 3e-4, 1.0
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES = 32, 256, 8
+"""A pass over the examples has `_BATCHES` batches where that keeps their size between those."""
+_EPOCHS, _PATIENCE, _USUAL_EPOCHS = 120, 16, 60
+"""Passes at most; passes without a smaller loss, after which it ends; passes that a training usually takes."""
+NETWORKS, _HELD_SHARE = 3, 5
 _KNOTS, _FEWEST_VALUES = 65, 10
 """Values of a column below which its rank says nothing more."""
-_FEWEST, _MOST_COLUMNS, _MOST_CELLS = 60, 500, 4_000_000
+_FEWEST, _MOST_COLUMNS = 60, 300
+_PER_SECOND = 1.5e10
+"""Multiplications of a core, as measured here with matrices of these sizes."""
 
 
 def too_large(rows: int, columns: int, classes: int) -> str | None:
     if rows < _FEWEST:
         return f"{rows} examples are fewer than {_FEWEST}"
-    if columns > _MOST_COLUMNS or rows * columns > _MOST_CELLS:
-        return f"{rows:,} examples of {columns:,} columns would take it too long"
-    return None
+    return f"{columns:,} columns are more than {_MOST_COLUMNS}" if columns > _MOST_COLUMNS else None
 
 
 def seconds(rows: int, columns: int) -> float:
-    """About what a fit takes on one core: some 10 billion multiplications a second, six for each weight and row."""
+    """About what one network takes on one core: forward and back, three products of each weight and row."""
     weights = 2 * columns * _WIDTH + _WIDTH * _WIDTH
-    return 6e-10 * steps(rows) * _BATCH * _MEMBERS * weights / 4
+    return 3 * _USUAL_EPOCHS * rows * _MEMBERS * weights / _PER_SECOND
 
 
-def steps(rows: int) -> int:
-    return max(_STEPS, math.ceil(_EPOCHS * rows / _BATCH))
-
-
-def tabm_classifier(inputs: Any, targets: Targets, seed: int, weights: Targets | None = None) -> Perceptrons:
+def tabm_classifier(
+    inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
+) -> Perceptrons:
     """`targets`: indices of labels. `weights`: (N,), of the examples."""
     from torch.nn import functional
 
@@ -56,13 +61,15 @@ def tabm_classifier(inputs: Any, targets: Targets, seed: int, weights: Targets |
         return functional.cross_entropy(outputs, wanted, reduction="none")
 
     labels = int(np.max(targets)) + 1
-    return _learned(inputs, np.asarray(targets, np.int64), labels, losses, seed, weights, classes=True)
+    return _fitted(inputs, np.asarray(targets, np.int64), labels, losses, seed, weights, held, classes=True)
 
 
 def tabm_regression(absolute: bool) -> Callable[..., Perceptrons]:
     """`absolute`: the absolute error is what counts, else the squared one."""
 
-    def learn(inputs: Any, targets: Targets, seed: int, weights: Targets | None = None) -> Perceptrons:
+    def learn(
+        inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
+    ) -> Perceptrons:
         from torch.nn import functional
 
         loss = functional.l1_loss if absolute else functional.mse_loss
@@ -70,67 +77,137 @@ def tabm_regression(absolute: bool) -> Callable[..., Perceptrons]:
         def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
             return loss(outputs[:, 0], wanted, reduction="none")
 
-        numbers = np.asarray(targets, np.float64)
-        mean, spread = float(numbers.mean()), float(numbers.std()) or 1.0
-        scaled = ((numbers - mean) / spread).astype(np.float32)
-        made = _learned(inputs, scaled, 1, losses, seed, weights, classes=False)
-        return made._replace(last=made.last * np.float32(spread), last_bias=made.last_bias * np.float32(spread) + mean)
+        mean, spread = float(np.mean(targets)), float(np.std(targets)) or 1.0
+
+        def scaled(numbers: Targets) -> Targets:
+            return ((np.asarray(numbers, np.float64) - mean) / spread).astype(np.float32)
+
+        apart = None if held is None else (held[0], scaled(held[1]))
+        made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, classes=False)
+        last, bias = made.last * np.float32(spread), made.last_bias * np.float32(spread) + np.float32(mean)
+        return made._replace(last=last, last_bias=bias)
 
     return learn
 
 
-def _learned(
+class _Rows(NamedTuple):
+    read: torch.Tensor
+    """(N, I)"""
+    wanted: torch.Tensor
+    weights: torch.Tensor
+    """(N,)"""
+
+    def take(self, places: npt.NDArray[np.int64]) -> _Rows:
+        return _Rows(self.read[places], self.wanted[places], self.weights[places])
+
+
+def _fitted(
     inputs: Any,
     targets: Targets,
     outputs: int,
-    losses: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    losses: Losses,
     seed: int,
     weights: Targets | None,
+    held: Held | None,
     *,
     classes: bool,
 ) -> Perceptrons:
+    matrix = np.asarray(inputs, np.float64)
+    heavy = np.ones(len(matrix)) if weights is None else np.asarray(weights, np.float64)
+    if held is not None:
+        judged, wanted = np.asarray(held[0], np.float64), held[1]
+        kept = wanted >= 0 if classes else np.isfinite(wanted)  # a label that training has not seen is -1
+        both = np.vstack([matrix, judged[kept]])
+        weighed = np.concatenate([heavy, np.ones(int(kept.sum()))])
+        learn = np.arange(len(matrix))
+        return _network(both, np.concatenate([targets, wanted[kept]]), weighed, learn, outputs, losses, seed, classes)
+    parts = np.random.default_rng(seed).permutation(len(matrix)) % _HELD_SHARE
+    return side_by_side(
+        [
+            _network(matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, classes)
+            for at in range(NETWORKS)
+        ]
+    )
+
+
+def _network(
+    matrix: npt.NDArray[np.float64],
+    targets: Targets,
+    weights: npt.NDArray[np.float64],
+    learn: npt.NDArray[np.int64],
+    outputs: int,
+    losses: Losses,
+    seed: int,
+    classes: bool,
+) -> Perceptrons:
+    """`learn`: places to learn from; the others say when to stop."""
+    import torch
+
+    values = [len(np.unique(column)) for column in matrix.T]
+    ranked = np.flatnonzero(np.array(values) >= _FEWEST_VALUES)
+    knots = np.quantile(matrix[np.ix_(learn, ranked)], np.linspace(0, 1, _KNOTS), axis=0).T
+    rows = _Rows(
+        torch.from_numpy(with_ranks(matrix, ranked, knots)),
+        torch.from_numpy(targets.astype(np.int64 if classes else np.float32)),
+        torch.from_numpy(weights.astype(np.float32)),
+    )
+    judge = np.setdiff1d(np.arange(len(matrix)), learn)
+    found = _learned(rows.take(learn), rows.take(judge), outputs, losses, seed, classes)
+    arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
+    return Perceptrons(ranked=ranked, knots=knots[None], classes=np.array(int(classes)), **arrays)
+
+
+def _learned(
+    rows: _Rows, held: _Rows, outputs: int, losses: Losses, seed: int, classes: bool
+) -> dict[str, torch.Tensor]:
     import torch
     from torch.nn.utils import clip_grad_norm_
 
-    matrix = np.asarray(inputs, np.float64)
-    ranked, knots = _ranks_of(matrix)
-    read = torch.from_numpy(with_ranks(matrix, ranked, knots))
-    wanted = torch.from_numpy(targets)
-    heavy = torch.ones(len(read)) if weights is None else torch.from_numpy(np.asarray(weights, np.float32))
     chance = torch.Generator().manual_seed(seed)
-    parameters = _first_weights(read.shape[1], outputs, chance)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=_RATE, weight_decay=_DECAY)
-    batches, last = _batches(len(read), seed), steps(len(read))
-    for step in range(last):
-        rate = _RATE * ((step + 1) / _RISING if step < _RISING else (1 + math.cos(math.pi * step / last)) / 2)
-        optimizer.param_groups[0]["lr"] = rate
-        rows = next(batches)
-        answers = _forward(parameters, read[rows], chance).flatten(0, 1)
-        own = losses(answers, wanted[rows].repeat_interleave(_MEMBERS))
-        share = heavy[rows].repeat_interleave(_MEMBERS)
-        optimizer.zero_grad()
-        ((own * share).sum() / share.sum()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
-        clip_grad_norm_(parameters.values(), _LARGEST_GRADIENT)
-        optimizer.step()
-    arrays = {name: tensor.detach().numpy().copy() for name, tensor in parameters.items()}
-    return Perceptrons(ranked=ranked, knots=knots, classes=np.array(int(classes)), **arrays)
+    weights = _first_weights(rows.read.shape[1], outputs, chance)
+    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=_DECAY)
+    least, best, waited = math.inf, dict[str, torch.Tensor](), 0
+    for epoch in range(_EPOCHS):
+        for places in _batches(len(rows.read), seed, epoch):
+            part = rows.take(places)
+            answers = _forward(weights, part.read, chance).flatten(0, 1)
+            own = losses(answers, part.wanted.repeat_interleave(_MEMBERS))
+            share = part.weights.repeat_interleave(_MEMBERS)
+            optimizer.zero_grad()
+            ((own * share).sum() / share.sum()).backward()
+            clip_grad_norm_(weights.values(), _LARGEST_GRADIENT)
+            optimizer.step()
+        loss = _held_loss(weights, held, losses, classes)
+        if loss < least or not best:
+            least, waited = loss, 0
+            best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        else:
+            waited += 1
+        if waited >= _PATIENCE:
+            break
+    return best
 
 
-def _ranks_of(matrix: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Columns of many values, and quantiles of each."""
-    ranked = [at for at in range(matrix.shape[1]) if len(np.unique(matrix[:, at])) >= _FEWEST_VALUES]
-    knots = np.quantile(matrix[:, ranked], np.linspace(0, 1, _KNOTS), axis=0).T
-    return np.array(ranked, np.int64), knots.reshape(len(ranked), _KNOTS)
+def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool) -> float:
+    """Of the mean that answers."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [
+            _forward(weights, held.read[at : at + _LARGEST_BATCH], None)
+            for at in range(0, len(held.read), _LARGEST_BATCH)
+        ]
+        outputs = torch.cat(parts)
+        mean = outputs.softmax(-1).mean(1).clamp_min(1e-9).log() if classes else outputs.mean(1)
+        return float((losses(mean, held.wanted) * held.weights).sum() / held.weights.sum())
 
 
-def _batches(rows: int, seed: int) -> Any:
-    chance = np.random.default_rng(seed)
-    waiting = np.empty(0, np.int64)
-    while True:
-        while len(waiting) < _BATCH:
-            waiting = np.concatenate([waiting, chance.permutation(rows)])
-        batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
-        yield batch
+def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Of one pass; a rest of less than half a batch is left out."""
+    size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, rows // _BATCHES))
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    for at in range(0, max(1, rows - size // 2), size):
+        yield order[at : at + size]
 
 
 def _first_weights(width: int, outputs: int, chance: torch.Generator) -> dict[str, torch.Tensor]:
@@ -153,13 +230,14 @@ def _first_weights(width: int, outputs: int, chance: torch.Generator) -> dict[st
     return {name: tensor.requires_grad_() for name, tensor in made.items()}
 
 
-def _forward(weights: dict[str, torch.Tensor], read: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
-    """(B, I) -> (B, M, K), as `Perceptrons` does, with a tenth of the units left out."""
+def _forward(weights: dict[str, torch.Tensor], read: torch.Tensor, chance: torch.Generator | None) -> torch.Tensor:
+    """(B, I) -> (B, M, K), as `Perceptrons` does. `chance`: a tenth of the units is left out."""
     import torch
 
     def some(state: torch.Tensor) -> torch.Tensor:
-        kept = torch.rand(state.shape, generator=chance) >= _DROPOUT
-        return state.relu() * kept / (1 - _DROPOUT)
+        if chance is None:
+            return state.relu()
+        return state.relu() * (torch.rand(state.shape, generator=chance) >= _DROPOUT) / (1 - _DROPOUT)
 
     state = (read[:, None] * weights["into_first"]) @ weights["first"].T
     state = some(state * weights["out_of_first"] + weights["first_bias"])
