@@ -21,6 +21,8 @@ _CHUNK = 256
 """Examples at a time."""
 _LEAST = 1e-9
 """Probability."""
+_OF_ALL = ("ranked", "shift", "classes")
+"""Fields that do not belong to one network."""
 
 
 class Perceptrons(NamedTuple):
@@ -42,6 +44,7 @@ class Perceptrons(NamedTuple):
     into_last: Floats  # (B, M, W)
     last: Floats  # (B, K, W)
     last_bias: Floats  # (B, K)
+    shift: npt.NDArray[np.float64]  # (K,), or (1,) of two classes and of numbers: added to the scores
     classes: npt.NDArray[Any]  # () 1 where the K outputs are log odds of classes; 0: numbers
 
     def scores(self, inputs: Any) -> npt.NDArray[np.float64]:
@@ -57,13 +60,13 @@ class Perceptrons(NamedTuple):
             ]
         )
         if not self.classes:
-            return answers
+            return answers + self.shift
         logs: npt.NDArray[np.float64] = np.log(np.maximum(answers, _LEAST))
-        return logs[:, 1:] - logs[:, :1] if logs.shape[1] == 2 else logs
+        return (logs[:, 1:] - logs[:, :1] if logs.shape[1] == 2 else logs) + self.shift
 
     def _answers(self, network: int, inputs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(N, K) probabilities or numbers, the mean of one network's members."""
-        own = {name: array[network] for name, array in self._asdict().items() if name not in ("ranked", "classes")}
+        own = {name: array[network] for name, array in self._asdict().items() if name not in _OF_ALL}
         state = with_ranks(inputs, self.ranked, own["knots"])[:, None]
         state = ((state * own["into_first"]) @ own["first"].T) * own["out_of_first"] + own["first_bias"]
         state = (np.maximum(state, 0) * own["into_second"]) @ own["second"].T
@@ -76,7 +79,7 @@ class Perceptrons(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        return int(sum(array.size for array in self[2:-1]))
+        return int(sum(array.size for name, array in self._asdict().items() if name not in (*_OF_ALL, "knots")))
 
 
 def side_by_side(networks: Sequence[Perceptrons]) -> Perceptrons:
@@ -86,7 +89,7 @@ def side_by_side(networks: Sequence[Perceptrons]) -> Perceptrons:
     joined = {
         name: np.concatenate([getattr(each, name) for each in networks])
         for name in Perceptrons._fields
-        if name not in ("ranked", "classes")
+        if name not in _OF_ALL
     }
     return first._replace(**joined)
 

@@ -16,6 +16,7 @@ from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
 from speciate.tasks import predictor
 from speciate.training.cascade import candidates
 from speciate.training.recipes import tabm
+from speciate.training.selection import decision_shift
 from speciate.workspace.workspace import Workspace
 from tests.tasks.world import examples
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
@@ -57,7 +58,7 @@ def test_arrays_answer_what_torch_does(learned: Perceptrons) -> None:
         weights = {
             name: torch.from_numpy(array[network])
             for name, array in learned._asdict().items()
-            if name not in ("ranked", "knots", "classes")
+            if name not in ("ranked", "knots", "shift", "classes")
         }
         read = torch.from_numpy(with_ranks(inputs, learned.ranked, learned.knots[network]))
         shares.append(tabm._forward(weights, read, None).softmax(-1).mean(1).numpy())
@@ -89,6 +90,13 @@ def test_networks_side_by_side_answer_with_their_mean(learned: Perceptrons) -> N
     both = side_by_side([other, other])
     np.testing.assert_allclose(both.scores(inputs), other.scores(inputs), atol=1e-9)
     assert both.parameters == 2 * other.parameters
+
+
+def test_its_scores_may_be_moved_for_a_metric(learned: Perceptrons) -> None:
+    inputs, _ = _checkerboard(20, seed=3)
+    assert decision_shift.can_shift(learned)
+    moved = decision_shift.shifted(learned, np.array([0.5]))
+    np.testing.assert_allclose(moved.scores(inputs), learned.scores(inputs) + 0.5)
 
 
 def test_a_number_is_learned_in_its_own_unit() -> None:
@@ -142,7 +150,7 @@ def test_classical_may_learn_it_beside_the_others(workspace: Workspace, validati
     assert isinstance(kept, Perceptrons)
     assert len(kept.first) == (tabm.NETWORKS if validation else 5), "of every fold, or once more from all examples"
     asked = made.predict(examples(*(dict(zip("abcd", row.tolist(), strict=True)) for row in inputs[:40])))
-    assert np.mean([one.answer == label for one, label in zip(asked, labels[:40], strict=True)]) > 0.9
+    assert np.mean([one.output == label for one, label in zip(asked, labels[:40], strict=True)]) > 0.9
 
 
 def test_where_there_is_no_time_for_it_that_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,8 @@ def _network(
     judge = np.setdiff1d(np.arange(len(matrix)), learn)
     found = _learned(rows.take(learn), rows.take(judge), outputs, losses, seed, classes)
     arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
-    return Perceptrons(ranked=ranked, knots=knots[None], classes=np.array(int(classes)), **arrays)
+    shift = np.zeros(outputs if outputs > 2 or not classes else 1)
+    return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
 
 
 def _learned(
