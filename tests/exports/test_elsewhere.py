@@ -358,6 +358,23 @@ def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsew
     agree(workspace, tmp_path / "out", proteins[:30], images=False, model="model")
 
 
+def test_a_table_that_perceptrons_answer_is_answered_elsewhere_without_torch(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    numbers, count = np.random.default_rng(3).uniform(-1, 1, (240, 2)), 240
+    columns = {"left": numbers[:, 0].tolist(), "right": numbers[:, 1].tolist()}
+    labels = [LABELS[0] if left * right > 0 else LABELS[3] for left, right in numbers]
+    make_dataset(workspace, "data", "tabular", columns, labels=labels, splits=thirds(count), inputs=["left", "right"])
+    how = {"candidates": ["logistic"], "tabm": True}
+    report = train_now(workspace, name="model", dataset="data", method="classical", hyperparameters=how)["report"]
+    assert [each["name"] for each in report["candidates"] if each["chosen"]] == ["scaled columns: tabm"]
+    exported(workspace, tmp_path / "out", "model")
+    rows = [{"left": float(left), "right": float(right)} for left, right in numbers[:30]]
+    agree(workspace, tmp_path / "out", rows, images=False, model="model")
+    code = "".join(path.read_text() for path in (tmp_path / "out").rglob("*.py"))
+    assert not re.search(r"^(import|from) torch", code, re.MULTILINE)
+
+
 def test_series_as_random_convolutions_answer_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
     generator, count = np.random.default_rng(5), 90
     place = np.arange(48)

@@ -531,11 +531,12 @@ def _warm(ways: Sequence[Candidate]) -> list[str]:
 
 def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served: Workspace) -> None:
     found = candidates.choose_candidates(served, "sort", "rows")
-    assert [(way.method, way.base_model, way.continue_from) for way in found] == [
-        ("classical", None, None), ("full", "net@v1", "net@v1"), ("full", "new:tab-resnet", None),
+    assert [(way.method, way.base_model, way.continue_from, way.tabm) for way in found] == [
+        ("classical", None, None, None), ("classical", None, None, True), ("full", "net@v1", "net@v1", None),
+        ("full", "new:tab-resnet", None, None),
     ]  # fmt: skip
     planned = specialize.plan(SpecializeSpec(use_case="sort", dataset="rows", budget_minutes=1, ways=found), served)
-    assert planned.resolved["candidates"][1] == {"method": "full", "base_model": "net@v1", "continue_from": "net@v1"}
+    assert planned.resolved["candidates"][2] == {"method": "full", "base_model": "net@v1", "continue_from": "net@v1"}
 
 
 def test_methods_and_base_models_that_are_named_say_whether_the_network_in_production_is_tried(

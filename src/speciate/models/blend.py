@@ -19,12 +19,19 @@ import numpy.typing as npt
 
 from speciate.models import estimators
 from speciate.models.estimators import Estimator, Kernel, Linear, Neighbours, Trees
+from speciate.models.perceptrons import Perceptrons
 
 Floats = npt.NDArray[np.float64]
 Averaged = Literal["classes", "labels", "numbers"]
 """What is averaged: probabilities of one class, of each of several labels by itself, or the scores as they are."""
 
-MEMBER_FORMS: Mapping[str, type[Any]] = {"linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours}
+MEMBER_FORMS: Mapping[str, type[Any]] = {
+    "linear": Linear,
+    "kernel": Kernel,
+    "trees": Trees,
+    "neighbours": Neighbours,
+    "perceptrons": Perceptrons,
+}
 FORM = "blend"
 _LEAST = 1e-9
 """Probability."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.perceptrons import Perceptrons
 
 Floats = npt.NDArray[np.float64]
 _CHUNK = 256
@@ -566,5 +567,5 @@ class StreamingLda(NamedTuple):
 FORMS: Mapping[str, type[Any]] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
     "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
-    "distance": Distance, "gaussian": Gaussian, "streaming": StreamingLda,
+    "distance": Distance, "gaussian": Gaussian, "streaming": StreamingLda, "perceptrons": Perceptrons,
 }  # fmt: skip

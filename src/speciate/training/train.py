@@ -32,11 +32,11 @@ from speciate.tasks.example_targets import TARGET_OPTIONAL, is_label, task_prefi
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.task import TaskTerms
-from speciate.training.hyperparameters import Parameters
+from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
-from speciate.training.planning.available_methods import available_candidates
+from speciate.training.planning.available_methods import available_candidates, check_tabm
 from speciate.training.planning.base_models import Base, no_unseen_examples
 from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
@@ -48,6 +48,7 @@ from speciate.training.planning.placing import find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
+    Method,
     Objective,
     PartEncoder,
     Payload,
@@ -100,6 +101,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     threads = _threads(capacity, spec.resources.cpu)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
+    check_tabm(parameters, manifest.modality, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
@@ -165,7 +167,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
             **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
         },
-        preload="language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch"),
+        preload=_preload(method, task, parameters),
     )
 
 
@@ -396,6 +398,12 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     if task.family == "anomaly":
         positive = positive or ANOMALY
     return TaskTerms(positive, parameters.horizon, parameters.order)
+
+
+def _preload(method: Method, task: Task, parameters: Parameters) -> str:
+    if isinstance(parameters, ClassicalParameters) and parameters.tabm:
+        return "torch"
+    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
 
 
 def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:

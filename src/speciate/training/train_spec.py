@@ -214,6 +214,8 @@ class Candidate(Frozen):
     like: str | None = None
     encoders: tuple[str, ...] | None = None
     """For mixed rows: base models beside the first."""
+    tabm: bool | None = None
+    """For tables: `classical` with TabM, too."""
 
 
 class Teacher(Frozen):

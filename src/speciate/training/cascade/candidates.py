@@ -209,7 +209,7 @@ def _suited_candidates(
         for base in base_models
         if method in methods_for(base, family)
     ]
-    return [candidate for candidate in found if candidate.base_model is None] + named
+    return [candidate for candidate in found if not (candidate.base_model or candidate.tabm)] + named
 
 
 def _warm_start(workspace: Workspace, spec: SpecializeSpec) -> Candidate | None:
@@ -263,6 +263,7 @@ def judged_models(children: Sequence[Child]) -> set[str]:
 def _candidate_of(child: Child) -> Candidate:
     """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
+    said = {**said, "tabm": child.spec.get("hyperparameters", {}).get("tabm")}
     return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 
 
@@ -287,7 +288,7 @@ def step_name(candidate: Candidate) -> str:
     """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
     first = "like" if candidate.like else "continue" if candidate.continue_from else candidate.method
     base = re.sub(r"[^\w.]+", "-", (candidate.like or candidate.base_model or "").removeprefix("pkg:")).strip("-")
-    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "")
+    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "") + ("-tabm" if candidate.tabm else "")
 
 
 def train_spec(
@@ -299,11 +300,12 @@ def train_spec(
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **candidate.model_dump(exclude_none=True, exclude={"encoders"}),
+        **candidate.model_dump(exclude_none=True, exclude={"encoders", "tabm"}),
         **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
         given = {"order": spec.order} if spec.order else {}
         given |= {"encoders": candidate.encoders} if candidate.encoders else {}
+        given |= {"tabm": True} if candidate.tabm else {}
         ours |= {"hyperparameters": given, "seed": spec.seed}
     return TrainSpec.model_validate(ours)

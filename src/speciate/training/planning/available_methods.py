@@ -16,6 +16,7 @@ from speciate.models.fetch import PUBLISHED
 from speciate.models.language import causal_lm, vision_language
 from speciate.models.language.causal_lm import language_packages
 from speciate.refs import model_ref
+from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
 from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.planning.published_head import KEEPING, can_keep_head
@@ -49,6 +50,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "image-generation": ("lora",),
 }
 
+TABM_FAMILIES: tuple[Family, ...] = ("classification", "regression")
 _LOCATING: tuple[Family, ...] = ("detection", "segmentation")
 """Families that need a network whose states say where something is."""
 
@@ -58,6 +60,8 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     if family == "image-generation":
         return []  # no package brings a pipeline
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
+    if modality == "tabular" and family in TABM_FAMILIES and _is_installed("torch"):
+        found.append(Candidate(method="classical", tabm=True))
     if modality != MULTIMODAL.name or family in PART_FAMILIES:
         found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = [base for base in names(modality) if family not in _LOCATING or locates(base)]
@@ -67,6 +71,26 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     found += [Candidate(method="full", base_model=base) for base in cheapest_first]
     found += _language_candidates(modality)
     return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
+
+
+def check_tabm(parameters: object, modality: str, family: Family) -> None:
+    """INVALID where TabM is asked for and has no columns to learn from, MISSING_EXTRA without torch."""
+    if not (isinstance(parameters, ClassicalParameters) and parameters.tabm):
+        return
+    without = CallAgain("train_model", {"hyperparameters": {"tabm": None}})
+    if modality != "tabular" or family not in TABM_FAMILIES:
+        raise SpeciateError(
+            Code.INVALID,
+            f"hyperparameters.tabm is for labels and numbers of tables, and this is {family} of {modality}.",
+            next=[without],
+        )
+    if not _is_installed("torch"):
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "hyperparameters.tabm needs torch, which is not installed.",
+            "Run pip install 'speciate[train]', or leave it out.",
+            next=[without],
+        )
 
 
 def _language_candidates(modality: str) -> list[Candidate]:

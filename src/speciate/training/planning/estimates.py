@@ -81,9 +81,11 @@ class TrainingRequest(NamedTuple):
         return max(self.examples, _FEWEST_EXAMPLES) * self.length
 
     def like(self, other: TrainingRequest) -> bool:
-        return (self.method, self.base_model, self.modality, self.family) == (
-            other.method, other.base_model, other.modality, other.family
-        )  # fmt: skip
+        return self._kind == other._kind
+
+    @property
+    def _kind(self) -> tuple[str, str | None, str, Family, bool]:
+        return self.method, self.base_model, self.modality, self.family, bool(self.hyperparameters.get("tabm"))
 
 
 class RecordedRun(NamedTuple):

@@ -17,6 +17,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
+from speciate.models.perceptrons import side_by_side
 from speciate.tasks import multimodal_representation
 from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
@@ -38,7 +39,7 @@ from speciate.tasks.representations import (
 from speciate.tasks.task import Representation, TaskHead
 from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
-from speciate.training.recipes import structured_learners
+from speciate.training.recipes import structured_learners, tabm
 from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
@@ -70,9 +71,28 @@ ONE_UNIT = ("image",)
 
 def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
     groups = learner_groups(context, parameters.candidates, parameters.parts)
+    if parameters.tabm:
+        groups = [*groups, _tabm_group(context, parameters.folds)]
     if not parameters.candidates and _rare_labels_count(context):
         groups = [group._replace(learners=(*group.learners, *_with_labels_alike(group.learners))) for group in groups]
     return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates)
+
+
+def _tabm_group(context: TrainingContext, folds: int) -> LearnerGroup:
+    """TabM on the columns, where there is time for it. On a validation split it learns once, and then three times for
+    the model itself; else once for every fold, and those are the model."""
+    fits = 1 + tabm.NETWORKS if context.validation else folds
+
+    def refuse(rows: int, columns: int, classes: int) -> str | None:
+        needed, left = fits * tabm.seconds(rows, columns), context.seconds_left
+        late = f"it needs about {needed:.0f} s, and {max(left, 0):.0f} s are left"
+        return tabm.too_large(rows, columns, classes) or (late if needed > left else None)
+
+    absolute = is_absolute(context.payload.objective.metric)
+    learn = tabm.tabm_regression(absolute) if context.task_head.family == "regression" else tabm.tabm_classifier
+    columns = partial(Columns.fit, inputs=context.payload.manifest.inputs)
+    learner = Learner(tabm.NAME, learn, refuse, weighs=True, join=side_by_side)
+    return LearnerGroup("scaled columns", columns, (learner,), shared=True)
 
 
 _RARE = 2.0
@@ -101,10 +121,10 @@ def _with_labels_alike(learners: Sequence[Learner]) -> list[Learner]:
 
 
 def _labels_alike(learn: Callable[..., Estimator]) -> Callable[..., Estimator]:
-    def weighed(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
+    def weighed(inputs: Any, targets: Targets, seed: int, weights: Weights = None, **held: Any) -> Estimator:
         often = np.bincount(targets)
         each = (len(targets) / (np.count_nonzero(often) * np.maximum(often, 1)))[targets]
-        return learn(inputs, targets, seed, each if weights is None else each * weights)
+        return learn(inputs, targets, seed, each if weights is None else each * weights, **held)
 
     return weighed
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from speciate.models.blend import Blend
 from speciate.models.estimators import Linear, Trees
+from speciate.models.perceptrons import Perceptrons
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -95,7 +96,7 @@ def _balanced_accuracy(true: Labels, given: Labels) -> float:
 
 
 def can_shift(estimator: Any) -> bool:
-    return type(estimator) in (Linear, Trees, Blend)
+    return type(estimator) in (Linear, Trees, Perceptrons, Blend)
 
 
 def shifted(estimator: Any, by: Floats) -> Any:
@@ -104,4 +105,4 @@ def shifted(estimator: Any, by: Floats) -> Any:
         return estimator._replace(bias=np.asarray(estimator.bias) + by)
     if isinstance(estimator, Trees):
         return estimator._replace(baseline=np.asarray(estimator.baseline) + by)
-    return estimator._replace(shift=by)
+    return estimator._replace(shift=by)  # of a blend it was none, of perceptrons zero

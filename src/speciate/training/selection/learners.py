@@ -36,6 +36,9 @@ class Learner(NamedTuple):
     refuse: Callable[[int, int, int], str | None] = lambda n, d, k: None
     weighs: bool = False
     """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
+    join: Callable[[Sequence[Any]], Estimator] | None = None
+    """Of a learner that takes `held=(inputs, targets)`, by which it stops: makes one estimator of those of all folds,
+    which is the model then. Its group is `shared`."""
 
 
 class LearnerGroup(NamedTuple):
@@ -71,6 +74,8 @@ class EvaluatedLearner(NamedTuple):
     held: Sequence[Example] = ()
     estimator: Any = None
     """Estimator of the first division into training and held-out examples."""
+    joined: Any = None
+    """Estimator of all folds together, where the learner can join them; else None."""
     members: tuple[WeightedMember, ...] = ()
     """Members of a mean of candidates, with what `fitted` and `learner` are in a single one; else empty."""
     averaged: Averaged = "classes"
@@ -114,16 +119,23 @@ def learn_from(
     one: EvaluatedLearner,
     examples: Sequence[Example],
     represented: Mapping[str, Representation | None],
+    *,
+    from_folds: bool = False,
 ) -> TrainedPredictor:
-    """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group."""
+    """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group.
+
+    `from_folds`: what can be joined of the folds that judged it is not learned once more.
+    """
     targets, made = context.targets(examples), list[TrainedPredictor]()
     for each in singles(one):
         representation = represented[each.group.name]
         assert representation is not None, "made with the folds"
         more = (arrived_rows.weights(examples, one.weight),) if each.learner.weighs and one.weight != 1 else ()
         inputs = representation.encode(examples)
-        with threads_for(inputs):
-            estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
+        estimator = each.joined if from_folds and not more else None
+        if estimator is None:
+            with threads_for(inputs):
+                estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
         if each.shift is not None and not one.members:
             estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))

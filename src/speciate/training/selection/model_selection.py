@@ -292,7 +292,8 @@ def _evaluate_learner(
         for part in parts:
             if fitted and begun and context.over_budget:
                 raise _NotTried(_OVER_BUDGET)
-            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed))
+            stops = {} if learner.join is None else {"held": (part.held_inputs, context.targets(part.held))}
+            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed, **stops))
     scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
@@ -307,12 +308,14 @@ def _evaluate_learner(
         standing = tightness(fitted, [part.held_inputs for part in parts], scores, context.payload.spec.seed)
         if TIGHTNESS_NOTE not in context.notes:
             context.notes.append(TIGHTNESS_NOTE)
+    joined = learner.join(fitted) if learner.join and whole is not None else None
     return EvaluatedLearner(
-        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], shift=shift
-    )
+        name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], joined,
+        shift=shift,
+    )  # fmt: skip
 
 
 def _fit_whole(context: TrainingContext, best: EvaluatedLearner) -> TrainedPredictor:
-    """After folds: the best learner, fitted once more on the whole training split."""
+    """After folds: the best learner, fitted once more on the whole training split, or joined of its folds."""
     whole = {each.group.name: each.whole for each in singles(best)}
-    return learn_from(context, best, context.train, whole)
+    return learn_from(context, best, context.train, whole, from_folds=True)

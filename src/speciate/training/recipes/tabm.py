@@ -1,0 +1,247 @@
+"""Learner `tabm`: many perceptrons in one, for tables (models/perceptrons.py), by torch, on one thread, in seconds.
+
+Each member learns the targets by itself, which keeps their errors apart. Held-out examples say when to stop: tables of
+the same size want 100 steps or 1,000. Where the caller holds none out, three networks hold out a fifth each, and their
+mean is the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
+
+if TYPE_CHECKING:
+    import torch
+
+Targets = npt.NDArray[Any]
+Held = tuple[Any, Targets]
+"""Inputs (N, D) and targets of examples that say when to stop."""
+Losses = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Outputs (N, K) and targets (N,) -> (N,)"""
+NAME = "tabm"
+_MEMBERS, _WIDTH, _DROPOUT = 8, 128, 0.1
+_RATE, _DECAY, _LARGEST_GRADIENT = 2e-3, 3e-4, 1.0
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES = 32, 256, 8
+"""A pass over the examples has `_BATCHES` batches where that keeps their size between those."""
+_EPOCHS, _PATIENCE, _USUAL_EPOCHS = 120, 16, 60
+"""Passes at most; passes without a smaller loss, after which it ends; passes that a training usually takes."""
+NETWORKS, _HELD_SHARE = 3, 5
+_KNOTS, _FEWEST_VALUES = 65, 10
+"""Values of a column below which its rank says nothing more."""
+_FEWEST, _MOST_COLUMNS = 60, 300
+_PER_SECOND = 1.5e10
+"""Multiplications of a core, as measured here with matrices of these sizes."""
+
+
+def too_large(rows: int, columns: int, classes: int) -> str | None:
+    if rows < _FEWEST:
+        return f"{rows} examples are fewer than {_FEWEST}"
+    return f"{columns:,} columns are more than {_MOST_COLUMNS}" if columns > _MOST_COLUMNS else None
+
+
+def seconds(rows: int, columns: int) -> float:
+    """About what one network takes on one core: forward and back, three products of each weight and row."""
+    weights = 2 * columns * _WIDTH + _WIDTH * _WIDTH
+    return 3 * _USUAL_EPOCHS * rows * _MEMBERS * weights / _PER_SECOND
+
+
+def tabm_classifier(
+    inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
+) -> Perceptrons:
+    """`targets`: indices of labels. `weights`: (N,), of the examples."""
+    from torch.nn import functional
+
+    def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(outputs, wanted, reduction="none")
+
+    labels = int(np.max(targets)) + 1
+    return _fitted(inputs, np.asarray(targets, np.int64), labels, losses, seed, weights, held, classes=True)
+
+
+def tabm_regression(absolute: bool) -> Callable[..., Perceptrons]:
+    """`absolute`: the absolute error is what counts, else the squared one."""
+
+    def learn(
+        inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
+    ) -> Perceptrons:
+        from torch.nn import functional
+
+        loss = functional.l1_loss if absolute else functional.mse_loss
+
+        def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            return loss(outputs[:, 0], wanted, reduction="none")
+
+        mean, spread = float(np.mean(targets)), float(np.std(targets)) or 1.0
+
+        def scaled(numbers: Targets) -> Targets:
+            return ((np.asarray(numbers, np.float64) - mean) / spread).astype(np.float32)
+
+        apart = None if held is None else (held[0], scaled(held[1]))
+        made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, classes=False)
+        last, bias = made.last * np.float32(spread), made.last_bias * np.float32(spread) + np.float32(mean)
+        return made._replace(last=last, last_bias=bias)
+
+    return learn
+
+
+class _Rows(NamedTuple):
+    read: torch.Tensor
+    """(N, I)"""
+    wanted: torch.Tensor
+    weights: torch.Tensor
+    """(N,)"""
+
+    def take(self, places: npt.NDArray[np.int64]) -> _Rows:
+        return _Rows(self.read[places], self.wanted[places], self.weights[places])
+
+
+def _fitted(
+    inputs: Any,
+    targets: Targets,
+    outputs: int,
+    losses: Losses,
+    seed: int,
+    weights: Targets | None,
+    held: Held | None,
+    *,
+    classes: bool,
+) -> Perceptrons:
+    matrix = np.asarray(inputs, np.float64)
+    heavy = np.ones(len(matrix)) if weights is None else np.asarray(weights, np.float64)
+    if held is not None:
+        judged, wanted = np.asarray(held[0], np.float64), held[1]
+        kept = wanted >= 0 if classes else np.isfinite(wanted)  # a label that training has not seen is -1
+        both = np.vstack([matrix, judged[kept]])
+        weighed = np.concatenate([heavy, np.ones(int(kept.sum()))])
+        learn = np.arange(len(matrix))
+        return _network(both, np.concatenate([targets, wanted[kept]]), weighed, learn, outputs, losses, seed, classes)
+    parts = np.random.default_rng(seed).permutation(len(matrix)) % _HELD_SHARE
+    return side_by_side(
+        [
+            _network(matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, classes)
+            for at in range(NETWORKS)
+        ]
+    )
+
+
+def _network(
+    matrix: npt.NDArray[np.float64],
+    targets: Targets,
+    weights: npt.NDArray[np.float64],
+    learn: npt.NDArray[np.int64],
+    outputs: int,
+    losses: Losses,
+    seed: int,
+    classes: bool,
+) -> Perceptrons:
+    """`learn`: places to learn from; the others say when to stop."""
+    import torch
+
+    values = [len(np.unique(column)) for column in matrix.T]
+    ranked = np.flatnonzero(np.array(values) >= _FEWEST_VALUES)
+    knots = np.quantile(matrix[np.ix_(learn, ranked)], np.linspace(0, 1, _KNOTS), axis=0).T
+    rows = _Rows(
+        torch.from_numpy(with_ranks(matrix, ranked, knots)),
+        torch.from_numpy(targets.astype(np.int64 if classes else np.float32)),
+        torch.from_numpy(weights.astype(np.float32)),
+    )
+    judge = np.setdiff1d(np.arange(len(matrix)), learn)
+    found = _learned(rows.take(learn), rows.take(judge), outputs, losses, seed, classes)
+    arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
+    shift = np.zeros(outputs if outputs > 2 or not classes else 1)
+    return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
+
+
+def _learned(
+    rows: _Rows, held: _Rows, outputs: int, losses: Losses, seed: int, classes: bool
+) -> dict[str, torch.Tensor]:
+    import torch
+    from torch.nn.utils import clip_grad_norm_
+
+    chance = torch.Generator().manual_seed(seed)
+    weights = _first_weights(rows.read.shape[1], outputs, chance)
+    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=_DECAY)
+    least, best, waited = math.inf, dict[str, torch.Tensor](), 0
+    for epoch in range(_EPOCHS):
+        for places in _batches(len(rows.read), seed, epoch):
+            part = rows.take(places)
+            answers = _forward(weights, part.read, chance).flatten(0, 1)
+            own = losses(answers, part.wanted.repeat_interleave(_MEMBERS))
+            share = part.weights.repeat_interleave(_MEMBERS)
+            optimizer.zero_grad()
+            ((own * share).sum() / share.sum()).backward()
+            clip_grad_norm_(weights.values(), _LARGEST_GRADIENT)
+            optimizer.step()
+        loss = _held_loss(weights, held, losses, classes)
+        if loss < least or not best:
+            least, waited = loss, 0
+            best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        else:
+            waited += 1
+        if waited >= _PATIENCE:
+            break
+    return best
+
+
+def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool) -> float:
+    """Of the mean that answers."""
+    import torch
+
+    with torch.inference_mode():
+        parts = [
+            _forward(weights, held.read[at : at + _LARGEST_BATCH], None)
+            for at in range(0, len(held.read), _LARGEST_BATCH)
+        ]
+        outputs = torch.cat(parts)
+        mean = outputs.softmax(-1).mean(1).clamp_min(1e-9).log() if classes else outputs.mean(1)
+        return float((losses(mean, held.wanted) * held.weights).sum() / held.weights.sum())
+
+
+def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Of one pass; a rest of less than half a batch is left out."""
+    size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, rows // _BATCHES))
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    for at in range(0, max(1, rows - size // 2), size):
+        yield order[at : at + size]
+
+
+def _first_weights(width: int, outputs: int, chance: torch.Generator) -> dict[str, torch.Tensor]:
+    """The members begin with other signs for what they read and another bias, and are else the same."""
+    import torch
+
+    def drawn(*shape: int, among: int) -> torch.Tensor:
+        return (2 * torch.rand(*shape, generator=chance) - 1) / math.sqrt(among)
+
+    ones = torch.ones(_MEMBERS, _WIDTH)
+    signs = 2.0 * torch.randint(0, 2, (_MEMBERS, width), generator=chance) - 1
+    made = {
+        "into_first": signs, "first": drawn(_WIDTH, width, among=width), "out_of_first": ones.clone(),
+        "first_bias": drawn(_MEMBERS, _WIDTH, among=width),
+        "into_second": ones.clone(), "second": drawn(_WIDTH, _WIDTH, among=_WIDTH), "out_of_second": ones.clone(),
+        "second_bias": drawn(_MEMBERS, _WIDTH, among=_WIDTH),
+        "into_last": ones.clone(), "last": drawn(outputs, _WIDTH, among=_WIDTH),
+        "last_bias": drawn(outputs, among=_WIDTH),
+    }  # fmt: skip
+    return {name: tensor.requires_grad_() for name, tensor in made.items()}
+
+
+def _forward(weights: dict[str, torch.Tensor], read: torch.Tensor, chance: torch.Generator | None) -> torch.Tensor:
+    """(B, I) -> (B, M, K), as `Perceptrons` does. `chance`: a tenth of the units is left out."""
+    import torch
+
+    def some(state: torch.Tensor) -> torch.Tensor:
+        if chance is None:
+            return state.relu()
+        return state.relu() * (torch.rand(state.shape, generator=chance) >= _DROPOUT) / (1 - _DROPOUT)
+
+    state = (read[:, None] * weights["into_first"]) @ weights["first"].T
+    state = some(state * weights["out_of_first"] + weights["first_bias"])
+    state = (state * weights["into_second"]) @ weights["second"].T
+    state = some(state * weights["out_of_second"] + weights["second_bias"])
+    return (state * weights["into_last"]) @ weights["last"].T + weights["last_bias"]

@@ -1,0 +1,186 @@
+"""TabM: what torch learns answers the same as arrays, learns what lines cannot, and is a member of `classical`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from speciate.errors import Code, SpeciateError
+from speciate.models import blend, estimators
+from speciate.models.blend import Blend, Member
+from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
+from speciate.tasks import predictor
+from speciate.training.cascade import candidates
+from speciate.training.recipes import tabm
+from speciate.training.selection import decision_shift
+from speciate.workspace.workspace import Workspace
+from tests.tasks.world import examples
+from tests.training.world import define, make_dataset, model_path, thirds, train_now
+
+torch = pytest.importorskip("torch")
+Matrix = npt.NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tabm, "_EPOCHS", 25)
+
+
+def _checkerboard(count: int, seed: int = 0) -> tuple[Matrix, npt.NDArray[np.int64]]:
+    """Two labels that no line parts, beside columns that say nothing."""
+    inputs = np.random.default_rng(seed).uniform(-1, 1, (count, 4))
+    return inputs, (inputs[:, 0] * inputs[:, 1] > 0).astype(np.int64)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Perceptrons:
+    inputs, targets = _checkerboard(400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tabm, "_EPOCHS", 25)
+        return tabm.tabm_classifier(inputs, targets, 0)
+
+
+def test_it_learns_what_no_line_can(learned: Perceptrons) -> None:
+    inputs, targets = _checkerboard(300, seed=1)
+    scores = learned.scores(inputs)
+    assert scores.shape == (300, 1)
+    assert ((scores[:, 0] > 0) == targets).mean() > 0.9
+
+
+def test_arrays_answer_what_torch_does(learned: Perceptrons) -> None:
+    inputs, _ = _checkerboard(50, seed=2)
+    shares = []
+    for network in range(len(learned.first)):
+        weights = {
+            name: torch.from_numpy(array[network])
+            for name, array in learned._asdict().items()
+            if name not in ("ranked", "knots", "shift", "classes")
+        }
+        read = torch.from_numpy(with_ranks(inputs, learned.ranked, learned.knots[network]))
+        shares.append(tabm._forward(weights, read, None).softmax(-1).mean(1).numpy())
+    second = np.mean(shares, axis=0)[:, 1]
+    np.testing.assert_allclose(1 / (1 + np.exp(-learned.scores(inputs)[:, 0])), second, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(learned: Perceptrons) -> None:
+    again = tabm.tabm_classifier(*_checkerboard(400), 0)
+    assert all(np.array_equal(one, other) for one, other in zip(learned, again, strict=True))
+    other = tabm.tabm_classifier(*_checkerboard(400), 1)
+    assert not np.array_equal(learned.first, other.first)
+
+
+def test_it_is_kept_alone_and_in_a_mean(learned: Perceptrons, tmp_path: Path) -> None:
+    inputs, _ = _checkerboard(20, seed=3)
+    estimators.save(learned, tmp_path / "alone.safetensors")
+    assert np.array_equal(estimators.load(tmp_path / "alone.safetensors").scores(inputs), learned.scores(inputs))
+    mean = Blend((Member(learned, 0, 0.5), Member(learned, 0, 0.5, 2.0)), "classes")
+    blend.save(mean, tmp_path / "mean.safetensors")
+    assert np.array_equal(blend.load(tmp_path / "mean.safetensors").scores([inputs]), mean.scores([inputs]))
+
+
+def test_networks_side_by_side_answer_with_their_mean(learned: Perceptrons) -> None:
+    inputs, targets = _checkerboard(400)
+    other = tabm.tabm_classifier(inputs[:200], targets[:200], 5, held=(inputs[200:], targets[200:]))
+    with pytest.raises(AssertionError, match="same columns"):
+        side_by_side([learned, other._replace(ranked=other.ranked[:1])])
+    both = side_by_side([other, other])
+    np.testing.assert_allclose(both.scores(inputs), other.scores(inputs), atol=1e-9)
+    assert both.parameters == 2 * other.parameters
+
+
+def test_its_scores_may_be_moved_for_a_metric(learned: Perceptrons) -> None:
+    inputs, _ = _checkerboard(20, seed=3)
+    assert decision_shift.can_shift(learned)
+    moved = decision_shift.shifted(learned, np.array([0.5]))
+    np.testing.assert_allclose(moved.scores(inputs), learned.scores(inputs) + 0.5)
+
+
+def test_a_number_is_learned_in_its_own_unit() -> None:
+    inputs, _ = _checkerboard(400)
+    wanted = 1000 + 50 * np.abs(inputs[:, 0])
+    for absolute in (True, False):
+        made = tabm.tabm_regression(absolute)(inputs, wanted, 0)
+        held, _ = _checkerboard(200, seed=1)
+        error = np.abs(made.scores(held)[:, 0] - 1000 - 50 * np.abs(held[:, 0])).mean()
+        assert error < 6, "the spread is 14"
+
+
+def test_what_weighs_nothing_is_not_learned() -> None:
+    inputs, targets = _checkerboard(400)
+    wrong = targets.copy()
+    wrong[:200] = 1 - wrong[:200]
+    weights = np.repeat([0.0, 1.0], 200)
+    made = tabm.tabm_classifier(inputs, wrong, 0, weights)
+    held, true = _checkerboard(300, seed=1)
+    assert ((made.scores(held)[:, 0] > 0) == true).mean() > 0.8
+
+
+@pytest.mark.parametrize(("rows", "columns", "says"), [(20, 4, "fewer than"), (5000, 4000, "columns are more than")])
+def test_tables_that_are_too_small_or_wide_are_named(rows: int, columns: int, says: str) -> None:
+    assert says in str(tabm.too_large(rows, columns, 2))
+
+
+# In a training
+
+
+def _board(workspace: Workspace, count: int, validation: bool) -> tuple[Matrix, list[str]]:
+    inputs, targets = _checkerboard(count)
+    labels = ["yes" if target else "no" for target in targets]
+    splits = thirds(count) if validation else ["test" if at % 4 == 0 else "train" for at in range(count)]
+    columns = {name: column.tolist() for name, column in zip("abcd", inputs.T, strict=True)}
+    make_dataset(workspace, "data", "tabular", columns, labels=labels, splits=splits, inputs=list("abcd"))
+    return inputs, labels
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_classical_may_learn_it_beside_the_others(workspace: Workspace, validation: bool) -> None:
+    inputs, labels = _board(workspace, 480, validation)
+    how = {"candidates": ["logistic", "neighbours"], "tabm": True}
+    result = train_now(
+        workspace, name="model", dataset="data", method="classical", task="tabular-classification", hyperparameters=how
+    )
+    rows = {row["name"]: row for row in result["report"]["candidates"]}
+    assert rows["scaled columns: tabm"]["value"] > rows["columns: logistic"]["value"] + 0.2
+    made = predictor.load(model_path(workspace, "model@v1"))
+    kept: Any = made.estimator  # type: ignore[attr-defined]  # of what classical trains
+    assert isinstance(kept, Perceptrons)
+    assert len(kept.first) == (tabm.NETWORKS if validation else 5), "of every fold, or once more from all examples"
+    asked = made.predict(examples(*(dict(zip("abcd", row.tolist(), strict=True)) for row in inputs[:40])))
+    assert np.mean([one.output == label for one, label in zip(asked, labels[:40], strict=True)]) > 0.9
+
+
+def test_where_there_is_no_time_for_it_that_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    _board(workspace, 480, validation=True)
+    monkeypatch.setattr(tabm, "seconds", lambda rows, columns: 1e6)
+    result = train_now(
+        workspace, name="model", dataset="data", method="classical", task="tabular-classification", budget_minutes=1,
+        hyperparameters={"candidates": ["logistic"], "tabm": True},
+    )  # fmt: skip
+    (row,) = (row for row in result["report"]["candidates"] if row["name"] == "scaled columns: tabm")
+    assert row["value"] is None
+    assert "it needs about" in row["reason"]
+
+
+def test_a_text_has_no_columns_for_it(workspace: Workspace) -> None:
+    make_dataset(
+        workspace, "data", "text", {"text": ["one two", "three four"] * 15}, labels=["x", "y"] * 15, splits=thirds(30),
+        inputs=["text"],
+    )  # fmt: skip
+    with pytest.raises(SpeciateError) as caught:
+        train_now(
+            workspace, name="model", dataset="data", method="classical", task="text-classification",
+            hyperparameters={"tabm": True},
+        )  # fmt: skip
+    assert caught.value.code == Code.INVALID
+    assert "tabm" in caught.value.message
+
+
+def test_a_search_tries_it_after_what_takes_seconds(workspace: Workspace) -> None:
+    _board(workspace, 60, validation=True)
+    define(workspace, "sort", "tabular-classification")
+    found = candidates.choose_candidates(workspace, "sort", "data")
+    assert [candidates.step_name(each) for each in found[:2]] == ["train/classical", "train/classical-tabm"]
