@@ -98,7 +98,7 @@ class SlurmCluster:
         conf.write_text(_CONF.format(host=socket.gethostname(), user=getpass.getuser(), lib=lib, state=state, **ports))
         self._env = {**os.environ, "LD_LIBRARY_PATH": f"{lib}:{lib}/slurm-wlm", "SLURM_CONF": str(conf)}
         self.programs = state / "bin"
-        for name in ("sbatch", "squeue", "scancel"):
+        for name in ("sbatch", "srun", "squeue", "scancel"):
             words = f"LD_LIBRARY_PATH={lib}:{lib}/slurm-wlm SLURM_CONF={conf}"
             (self.programs / name).write_text(f'#!/bin/sh\nexec env {words} {self._root}/usr/bin/{name} "$@"\n')
             (self.programs / name).chmod(0o755)

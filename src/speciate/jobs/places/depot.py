@@ -52,6 +52,8 @@ class Sent(NamedTuple):
     """Absolute path here -> name below the run's root there: in the spec's texts each is replaced."""
     hold: float
     scratch: str | None
+    interface: str | None = None
+    """By which several nodes talk."""
 
 
 class Room(Protocol):

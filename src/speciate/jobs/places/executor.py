@@ -349,8 +349,9 @@ class PlaceExecutor:
 
     def _stop(self, watched: _Watched, *, force: bool) -> None:
         try:
-            self._cluster.stop(self._named(watched), force=force)
-        except OSError as error:  # it meets our claim, or its fence
+            nodes = self._here(watched.handle).spec().get("resources", {}).get("nodes", 1)
+            self._cluster.stop(self._named(watched), force=force, nodes=nodes)
+        except (OSError, SpeciateError) as error:  # it meets our claim, or its fence
             _log.info("%s could not be told to stop %s: %s", self.name, watched.handle["run"], error)
 
     def _send(self, watched: _Watched, there: Room) -> tuple[Observation, str]:
@@ -362,7 +363,7 @@ class PlaceExecutor:
         depot.make(str(self._workspace))
         inputs, moved = self._mover.move_out(depot, spec)
         scratch = None if self.place.scratch is None else str(self.place.scratch)
-        write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch))
+        write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch, self.place.interface))
         fault("place_sent")
         return self._launch(watched, there)
 

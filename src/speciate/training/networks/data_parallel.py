@@ -377,19 +377,19 @@ def _serve_node(run: Run, join: _Join, follow: Callable[[Follower], None]) -> No
     first = run.node * join.on_node
     for rank in range(first + 1, first + join.on_node):
         if os.fork() == 0:
-            _serve_distant(rank, join, follow, where)
-    _serve_distant(first, join, follow, where)
+            _serve_distant(run, rank, join, follow, where)
+    _serve_distant(run, first, join, follow, where)
 
 
 def _serve_distant(
-    rank: int, join: _Join, follow: Callable[[Follower], None], where: rendezvous.MeetingPlace
+    run: Run, rank: int, join: _Join, follow: Callable[[Follower], None], where: rendezvous.MeetingPlace
 ) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         connection = rendezvous.join(where, rank)
-    except OSError as error:  # the leader is gone, or its node is not reached: that is for the leases to say
-        sys.stderr.write(f"process {rank + 1} of the training cannot reach {where.host}: {error}\n")
-        sys.stderr.flush()
+    except OSError as error:  # or the leader is gone: then nobody asks why this one ended
+        why = f"its process cannot reach that of the first node at {where.host}: {error}"
+        run.folder.end(Outcome(1, "transient", why, "A person sets `interface` in [executors.NAME] of settings.toml."))
         os._exit(1)
     _serve(rank, join, follow, connection.detach(), where)
 
