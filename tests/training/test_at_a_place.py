@@ -23,6 +23,7 @@ from speciate.models.model_card import ModelCard
 from speciate.server.mcp.app import offered_tools
 from speciate.settings import Settings
 from speciate.training.networks.training_log import read_metrics
+from speciate.training.planning import placing
 from speciate.training.planning.placing import find_place
 from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
@@ -41,7 +42,7 @@ def double(tmp_path: Path) -> Double:
 def engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
     monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
-    settings = Settings(policy="auto", executors={"lab": double.place(lease_seconds=20, nodes=2)})
+    settings = Settings(policy="auto", executors={"lab": double.place(lease_seconds=20, nodes=2, kinds=["measure"])})
     engine = Engine(Workspace(tmp_path / "workspace", settings=settings))
     engine.start()
     yield engine
@@ -176,6 +177,23 @@ def test_nodes_that_cannot_be_are_refused_with_what_can(engine: Engine) -> None:
         assert refused.value.next
     planned = engine.plan("train", spec | {"resources": {"nodes": 2, "cpu": 1}})
     assert (planned.payload.processes, planned.resources.cpu, planned.resources.nodes) == (2, 2.0, 1)
+
+
+def test_costs_of_a_place_are_measured_there_and_known_for_it_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts(engine.workspace)
+    measure = engine.submit("measure", {"dataset": "reviews", "method": "classical"})
+    done = engine.wait(measure.id, timeout=240)
+    assert done.state is State.SUCCEEDED, (done.reason, done.error, engine.folder(done).log_tail(40))
+    assert done.resources.place == "lab"
+    spec = {"name": "m", "dataset": "reviews", "method": "classical"}
+    there = engine.plan("train", {**spec, "resources": {"place": "lab"}})
+    assert done.id in there.known_from
+    assert done.id not in engine.plan("train", spec).known_from
+    monkeypatch.setattr(placing, "GOES", ("full",))
+    stays = engine.plan("measure", {"dataset": "reviews", "method": "classical"})
+    assert (stays.resources.place, stays.inputs) == (None, ())
 
 
 @pytest.mark.slow

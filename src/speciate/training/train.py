@@ -141,7 +141,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
-    cost = estimate(known_costs(database), request_of(payload))
+    cost = estimate(known_costs(database, place), request_of(payload))
     seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
