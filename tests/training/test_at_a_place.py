@@ -132,9 +132,10 @@ def processes(run: str) -> dict[str, list[int]]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
-            if any(f"/{run}" in word for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+            kinds = {"speciate.jobs.places.node": "node", "speciate.worker": "worker"}
+            kind = next((kinds[word] for word in words if word in kinds), None)
+            if kind and any(f"/{run}" in word for word in words) and process.status() != psutil.STATUS_ZOMBIE:
                 number = " 1" if words[-1] == "1" or words[-1].endswith("/run") else ""
-                kind = "node" if "speciate.jobs.places.node" in words else "worker"
                 found.setdefault(kind + number, []).append(process.pid)
     return found
 
@@ -146,7 +147,7 @@ def test_whichever_node_dies_all_end_and_the_next_attempt_goes_on(engine: Engine
     spec = TWO_NODES | {"hyperparameters": {**TWO_NODES["hyperparameters"], "epochs": 40, "patience": 40}}
     resources = {"cpu": 1, "place": "lab", "nodes": 2}
     job = engine.submit("train", {"name": "there", **spec, "resources": resources}).id
-    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/checkpoints/*/*")), 240)
+    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/checkpoints/candidate-0/checkpoint-*")), 400)
     (pid,) = processes(f"{job}.1")[victim]
     os.kill(pid, signal.SIGKILL)
     beside = list[str]()
