@@ -343,7 +343,7 @@ def _stated_width(folder: Path, modality: str) -> int | None:
 
 
 def fastest_precision() -> Precision:
-    """Of encoders of tokens on this machine."""
+    """The precision of encoders of tokens on this machine."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -349,9 +349,8 @@ class PlaceExecutor:
 
     def _stop(self, watched: _Watched, *, force: bool) -> None:
         try:
-            nodes = self._here(watched.handle).spec().get("resources", {}).get("nodes", 1)
-            self._cluster.stop(self._named(watched), force=force, nodes=nodes)
-        except (OSError, SpeciateError) as error:  # it meets our claim, or its fence
+            self._cluster.stop(self._named(watched), force=force, nodes=self._nodes(watched.handle))
+        except OSError as error:  # it meets our claim, or its fence
             _log.info("%s could not be told to stop %s: %s", self.name, watched.handle["run"], error)
 
     def _send(self, watched: _Watched, there: Room) -> tuple[Observation, str]:
@@ -467,6 +466,12 @@ class PlaceExecutor:
 
     def _here(self, handle: RunHandle) -> RunFolder:
         return RunFolder(self._workspace / "runs" / handle["run"])
+
+    def _nodes(self, handle: RunHandle) -> int:
+        try:
+            return int(self._here(handle).spec().get("resources", {}).get("nodes", 1))
+        except (OSError, SpeciateError):
+            return 1  # the others end with the first
 
     def _named(self, watched: _Watched) -> str:
         """Name of the launch for the cluster: nobody else's."""

@@ -118,7 +118,7 @@ class KnownCosts(NamedTuple):
 
 
 def known_costs(database: Database, place: str | None = None) -> KnownCosts:
-    """Of runs on this machine, or at a place: what those of another machine cost says nothing."""
+    """What runs on this machine have cost, or at a place: those of another machine say nothing."""
     runs, measured = [], []
     for job, kind, result in database.read(_RECENT, [place]):
         report = json.loads(result).get("report", {})
