@@ -144,10 +144,9 @@ def processes(run: str) -> dict[str, list[int]]:
 @pytest.mark.parametrize("victim", ["worker", "worker 1", "node", "node 1"])
 def test_whichever_node_dies_all_end_and_the_next_attempt_goes_on(engine: Engine, double: Double, victim: str) -> None:
     squares(engine.workspace)
-    spec = TWO_NODES | {"hyperparameters": {**TWO_NODES["hyperparameters"], "epochs": 40, "patience": 40}}
     resources = {"cpu": 1, "place": "lab", "nodes": 2}
-    job = engine.submit("train", {"name": "there", **spec, "resources": resources}).id
-    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/checkpoints/candidate-0/checkpoint-*")), 400)
+    job = engine.submit("train", {"name": "there", **TWO_NODES, "resources": resources}).id
+    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/team.json")), 400)
     (pid,) = processes(f"{job}.1")[victim]
     os.kill(pid, signal.SIGKILL)
     beside = list[str]()
@@ -159,9 +158,34 @@ def test_whichever_node_dies_all_end_and_the_next_attempt_goes_on(engine: Engine
     done = engine.get(job)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 2), (done.reason, done.error)
     assert beside == []
-    train(engine, "here", "here", **spec)
+    train(engine, "here", "here", **TWO_NODES)
     here, there = engine.list(kind="train")
-    assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-5)
+    assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-6)
+
+
+def steps_told(engine: Engine, run: str) -> list[float]:
+    try:
+        lines = (engine.workspace.folders.runs / run / "progress.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [done for line in lines if (done := json.loads(line)["done"])]
+
+
+@pytest.mark.slow(reason="a checkpoint is due after a minute of training")
+def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(engine: Engine, double: Double) -> None:
+    squares(engine.workspace)
+    options = {**TWO_NODES["hyperparameters"], "epochs": 400, "early_stopping_patience": 400}
+    resources = {"cpu": 1, "place": "lab", "nodes": 2}
+    spec = TWO_NODES | {"name": "there", "hyperparameters": options, "resources": resources}
+    job = engine.submit("train", spec).id
+    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/checkpoints/candidate-0/checkpoint-*")), 400)
+    (pid,) = processes(f"{job}.1")["worker 1"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: engine.get(job).attempt == 2, 120)
+    until(lambda: bool(steps_told(engine, f"{job}.2")), 400)
+    assert 10 < steps_told(engine, f"{job}.2")[0] <= steps_told(engine, f"{job}.1")[-1] + 10
+    engine.control(job, "cancel")
+    assert engine.wait(job, timeout=120).state is State.CANCELLED
 
 
 def test_nodes_that_cannot_be_are_refused_with_what_can(engine: Engine) -> None:

@@ -19,14 +19,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import write_whole
-
-if TYPE_CHECKING:
-    import torch
-
 
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 _KEY_BYTES, _RANK_BYTES, _PROOF_BYTES = 32, 4, 32
@@ -101,7 +97,7 @@ def gather(network: Network, file: Path, ranks: Collection[int]) -> Iterator[soc
         while len(there) < len(ranks):
             connection, _ = server.accept()
             rank = _check(connection, key)
-            if rank not in ranks or rank in there:
+            if rank is None or rank not in ranks or rank in there:
                 connection.close()
                 continue
             there[rank] = connection
@@ -155,7 +151,8 @@ def join(place: MeetingPlace, rank: int) -> socket.socket:
 class Rendezvous(NamedTuple):
     """torch's own meeting, by which it connects the processes."""
 
-    store: torch.distributed.Store
+    store: Any
+    """torch's, through which each process finds the others."""
     leader: str
     """Address of its node."""
     interface: str
@@ -163,21 +160,19 @@ class Rendezvous(NamedTuple):
     @classmethod
     def open(cls, network: Network, size: int, tell: Callable[[Mapping[str, Any]], None]) -> Rendezvous:
         """The leader's. It listens on the one address that the others know."""
-        from torch.distributed import TCPStore
-
         server = socket.create_server((network.host, 0), family=_family(network.host))
         port = server.getsockname()[1]
-        store = TCPStore(
-            network.host, port, size, is_master=True, timeout=_MEETING, wait_for_workers=False,
-            master_listen_fd=server.detach(),
-        )  # fmt: skip
+        store = _store(network.host, port, size, is_master=True, master_listen_fd=server.detach())
         tell({"meet": [network.host, port]})
         return cls(store, *network)
 
     @classmethod
     def find(cls, where: tuple[str, int], size: int) -> Rendezvous:
-        from torch.distributed import TCPStore
-
         host, port = where
-        store = TCPStore(host, port, size, is_master=False, timeout=_MEETING, wait_for_workers=False)
-        return cls(store, host, _way_to(host).interface)
+        return cls(_store(host, port, size, is_master=False), host, _way_to(host).interface)
+
+
+def _store(host: str, port: int, size: int, **more: Any) -> Any:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch does not say that it exports it
+
+    return TCPStore(host, port, size, timeout=_MEETING, wait_for_workers=False, **more)
