@@ -141,7 +141,7 @@ def train_model(
     budget_usd: Annotated[float | None, Field(gt=0, description="Of this machine's time.")] = None,
     resources: Annotated[
         RequestedResources | None,
-        Field(description="{cpu: cores, memory_mb, gpu: how many (default: one if any), place: a cluster}."),
+        Field(description="{cpu: cores, memory_mb, gpu: count (default: one if any), place: cluster, nodes}."),
     ] = None,
     continue_from: Annotated[str | None, Field(description="A version that is trained further.")] = None,
     teacher: Annotated[str | list[str] | None, Field(description="For distill: one or several.")] = None,

@@ -37,7 +37,7 @@ class Queue:
             self.go.wait()
         return dict.fromkeys(names, Status.RUNNING)
 
-    def stop(self, name: str, *, force: bool) -> None:
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None:
         """Nothing of it lives."""
 
     def log(self, launch: Launch) -> str:

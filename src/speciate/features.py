@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,34 @@ def write(folders: Folders, extractor: str, keys: Keys, vectors: Vectors) -> Non
     folder = folders.features / extractor
     folder.mkdir(parents=True, exist_ok=True)
     _seal(folder, _strings(keys), vectors)
+
+
+def adopt(folders: Folders, extractor: str, source: Path) -> int:
+    """Take in the parts in the folder `source`, which another machine wrote; how many vectors. Raises DAMAGED or
+    INVALID for one that is no part, and takes in nothing of what comes after it."""
+    taken = 0
+    target = folders.features / extractor
+    target.mkdir(parents=True, exist_ok=True)
+    for part in sorted(source.glob("part-*.parquet")):
+        integrity.check(part, "Its vectors are computed again.")
+        try:
+            table = pq.read_table(part)
+            whole = (
+                table.column_names == ["key", "content", "vector"]
+                and table["key"].type == table["content"].type == pa.string()
+                and pa.types.is_fixed_size_binary(table["vector"].type)
+                and not any(column.null_count for column in table.columns)
+                and bool(np.isfinite(_numbers(table["vector"].combine_chunks())).all())
+            )
+        except pa.ArrowException:
+            whole = False
+        if not whole:
+            raise SpeciateError(
+                Code.INVALID, f"{part.name} that came back holds no vectors.", "Call control_job(action='retry')."
+            )
+        taken += table.num_rows
+        shutil.move(part, target / f"part-{uuid.uuid4().hex}.parquet")
+    return taken
 
 
 def merge(folders: Folders, extractor: str) -> None:

@@ -102,12 +102,18 @@ class Place(BaseModel):
     """Whether `address` and `endpoint` may be plain HTTP beyond this machine, where others see token and data."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
-    kinds: tuple[Literal["evaluate"], ...] = ()
-    """Kinds of jobs that go there without being asked, where all that they read can be moved: `evaluate`."""
+    kinds: tuple[Literal["evaluate", "embed", "measure"], ...] = ()
+    """Kinds of jobs that go there without being asked, where all that they read can be moved: `evaluate`, `embed`
+    (vectors), `measure` (what trainings there would cost)."""
     runs: int = Field(8, ge=1, le=1000)
     """Runs there at once. Further ones wait here."""
     capacity: Capacity = Field(default_factory=Capacity)
     """What runs may use there together. 0 cores or memory: no limit of ours; 0 GPUs: none."""
+    nodes: int = Field(1, ge=1, le=64)
+    """Nodes that may train one network together. They talk over a network where nobody else may listen: what they
+    exchange is neither encrypted nor signed."""
+    interface: str | None = Field(None, pattern=r"[A-Za-z0-9][\w.:@-]{0,31}")
+    """Network interface of each node by which they talk, as in `ib0`. Not set: that of its default route."""
     lease_seconds: float = Field(60, ge=1, le=3600)
     """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""
 
@@ -435,6 +441,10 @@ class Settings(BaseModel):
             "A person adds one as [executors.NAME] in settings.toml (docs/clusters.md); `speciate places` tries it.",
             next=[CallAgain("", {"resources": {"place": each}}) for each in [*self.executors, HERE][:2]],
         )
+
+    def place_taking(self, kind: str) -> str | None:
+        """The first place to which jobs of this kind go without being asked."""
+        return next((name for name, place in self.executors.items() if kind in place.kinds), None)
 
     def policy_of(self, use_case: str) -> Literal["auto", "person"]:
         return self.policies.get(use_case, self.policy)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import State
+from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.places import executor
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.server.mcp.app import offered_tools
 from speciate.settings import Settings
+from speciate.training.networks.training_log import read_metrics
+from speciate.training.planning import placing
 from speciate.training.planning.placing import find_place
 from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double
+from tests.jobs.places.cluster import Double, until
 from tests.training.world import make_dataset, png, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
@@ -36,7 +42,7 @@ def double(tmp_path: Path) -> Double:
 def engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
     monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
-    settings = Settings(policy="auto", executors={"lab": double.place(lease_seconds=60)})
+    settings = Settings(policy="auto", executors={"lab": double.place(lease_seconds=20, nodes=2, kinds=["measure"])})
     engine = Engine(Workspace(tmp_path / "workspace", settings=settings))
     engine.start()
     yield engine
@@ -59,7 +65,7 @@ def squares(workspace: Workspace) -> None:
 
 
 def train(engine: Engine, name: str, place: str, **spec: Any) -> ModelCard:
-    job = engine.submit("train", {"name": name, "resources": {"cpu": 1, "place": place}, **spec})
+    job = engine.submit("train", {"name": name, "resources": {"cpu": 1, "place": place}} | spec)
     done = engine.wait(job.id, timeout=240)
     assert done.state is State.SUCCEEDED, (done.reason, done.error, engine.folder(done).log_tail(40))
     assert done.resources.place == (None if place == "here" else place)
@@ -94,6 +100,125 @@ def test_the_model_is_the_one_that_is_made_here(engine: Engine, double: Double) 
 def test_each_method_that_goes_finds_all_that_it_reads(engine: Engine, data: Any, spec: dict[str, Any]) -> None:
     data(engine.workspace)
     assert train(engine, "there", "lab", **spec).id == train(engine, "here", "here", **spec).id
+
+
+def losses(engine: Engine, job: Job) -> dict[int, float]:
+    """On held-out examples, by step, of the newest attempt."""
+    rows = read_metrics(engine.folder(job).path / "metrics.jsonl")
+    return {row["step"]: row["held_loss"] for row in rows if row.get("held_loss") is not None}
+
+
+TWO_NODES: dict[str, Any] = {
+    "dataset": "squares", "method": "full", "base_model": "new:vit",
+    "hyperparameters": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "precision": "float32"},
+}  # fmt: skip
+
+
+def test_two_nodes_take_the_steps_that_this_machine_takes(engine: Engine, double: Double) -> None:
+    squares(engine.workspace)
+    train(engine, "there", "lab", **TWO_NODES, resources={"cpu": 1, "place": "lab", "nodes": 2})
+    train(engine, "here", "here", **TWO_NODES)
+    here, there = engine.list(kind="train")
+    assert there.resources.nodes == 2
+    assert len(losses(engine, here)) == 4
+    assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-6)
+    (words,) = double.jobs.glob("*.words")
+    assert "--nodes=2 --ntasks=2 --ntasks-per-node=1" in words.read_text()
+
+
+def processes(run: str) -> dict[str, list[int]]:
+    """The live ones of an attempt: `node` and `node 1` as started by the cluster, and their workers."""
+    found: dict[str, list[int]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            kinds = {"speciate.jobs.places.node": "node", "speciate.worker": "worker"}
+            kind = next((kinds[word] for word in words if word in kinds), None)
+            if kind and any(f"/{run}" in word for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+                number = " 1" if words[-1] == "1" or words[-1].endswith("/run") else ""
+                found.setdefault(kind + number, []).append(process.pid)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "worker 1", "node", "node 1"])
+def test_whichever_node_dies_all_end_and_the_next_attempt_goes_on(engine: Engine, double: Double, victim: str) -> None:
+    squares(engine.workspace)
+    resources = {"cpu": 1, "place": "lab", "nodes": 2}
+    job = engine.submit("train", {"name": "there", **TWO_NODES, "resources": resources}).id
+    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/team.json")), 400)
+    (pid,) = processes(f"{job}.1")[victim]
+    os.kill(pid, signal.SIGKILL)
+    beside = list[str]()
+    while engine.get(job).state not in ENDED:
+        if later := processes(f"{job}.2"):
+            beside += [f"{kind} beside {sorted(later)}" for kind in processes(f"{job}.1")]
+        with contextlib.suppress(TimeoutError):
+            engine.wait(job, timeout=0.3)
+    done = engine.get(job)
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 2), (done.reason, done.error)
+    assert beside == []
+    train(engine, "here", "here", **TWO_NODES)
+    here, there = engine.list(kind="train")
+    assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-6)
+
+
+def steps_told(engine: Engine, run: str) -> list[float]:
+    try:
+        lines = (engine.workspace.folders.runs / run / "progress.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [done for line in lines if (done := json.loads(line)["done"])]
+
+
+@pytest.mark.slow(reason="a checkpoint is due after a minute of training")
+def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(engine: Engine, double: Double) -> None:
+    squares(engine.workspace)
+    options = {**TWO_NODES["hyperparameters"], "epochs": 400, "early_stopping_patience": 400}
+    resources = {"cpu": 1, "place": "lab", "nodes": 2}
+    spec = TWO_NODES | {"name": "there", "hyperparameters": options, "resources": resources}
+    job = engine.submit("train", spec).id
+    until(lambda: any(double.depot.glob(f"*/runs/{job}.1/checkpoints/candidate-0/checkpoint-*")), 400)
+    (pid,) = processes(f"{job}.1")["worker 1"]
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: engine.get(job).attempt == 2, 120)
+    until(lambda: bool(steps_told(engine, f"{job}.2")), 400)
+    assert 10 < steps_told(engine, f"{job}.2")[0] <= steps_told(engine, f"{job}.1")[-1] + 10
+    engine.control(job, "cancel")
+    assert engine.wait(job, timeout=120).state is State.CANCELLED
+
+
+def test_nodes_that_cannot_be_are_refused_with_what_can(engine: Engine) -> None:
+    texts(engine.workspace)
+    spec = {"name": "m", "dataset": "reviews", "method": "full", "base_model": "new:bert"}
+    for more, word in (
+        ({"resources": {"place": "lab", "nodes": 3}}, "at lab a training may have 2"),
+        ({"resources": {"place": "lab", "nodes": 2}, "method": "classical", "base_model": None}, "in one process"),
+        ({"resources": {"nodes": 2, "gpu": 3}}, "2 nodes have as many each"),
+    ):
+        with pytest.raises(SpeciateError) as refused:
+            engine.plan("train", spec | more)
+        assert word in refused.value.message
+        assert refused.value.next
+    planned = engine.plan("train", spec | {"resources": {"nodes": 2, "cpu": 1}})
+    assert (planned.payload.processes, planned.resources.cpu, planned.resources.nodes) == (2, 2.0, 1)
+
+
+def test_costs_of_a_place_are_measured_there_and_known_for_it_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts(engine.workspace)
+    measure = engine.submit("measure", {"dataset": "reviews", "method": "classical"})
+    done = engine.wait(measure.id, timeout=240)
+    assert done.state is State.SUCCEEDED, (done.reason, done.error, engine.folder(done).log_tail(40))
+    assert done.resources.place == "lab"
+    spec = {"name": "m", "dataset": "reviews", "method": "classical"}
+    there = engine.plan("train", {**spec, "resources": {"place": "lab"}})
+    assert done.id in there.known_from
+    assert done.id not in engine.plan("train", spec).known_from
+    monkeypatch.setattr(placing, "GOES", ("full",))
+    stays = engine.plan("measure", {"dataset": "reviews", "method": "classical"})
+    assert (stays.resources.place, stays.inputs) == (None, ())
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ class Where(NamedTuple):
 
 def find_place(payload: EvaluationPayload, settings: Settings, folders: Folders) -> Where:
     """The first place that takes evaluations, where this one may go there; else this machine."""
-    taking = next((name for name, place in settings.executors.items() if "evaluate" in place.kinds), None)
+    taking = settings.place_taking("evaluate")
     if taking is None or not _is_closed(payload, settings):
         return Where()
     return Where(taking, as_inputs(_paths(payload, folders), folders))

@@ -43,6 +43,8 @@ SECOND = 76
 
 
 BEST, RESULT, EXIT = "best-", "result.json", "exit"
+TEAM = "team.json"
+"""Where the processes of several nodes meet, and the key that they show there."""
 _IS_BEST = re.compile(rf"{BEST}[0-9]{{1,9}}")
 _CHECK = "_check"
 _log = logging.getLogger(__name__)
@@ -124,6 +126,10 @@ class RunDocument(TypedDict, total=False):
     """Folders of earlier attempts, newest first."""
     inputs: Sequence[str]
     """`Plan.inputs`, of a run at a place."""
+    node: int
+    """Number of the node, where several have a run together. The first, 0, leads: what it writes is what counts."""
+    interface: str
+    """Network interface by which those nodes talk."""
     row: Mapping[str, Any]
     """The job, without result and error."""
     allowances: dict[str, float]

@@ -76,12 +76,15 @@ class Resources(BaseModel):
     """Slots that a workspace defines, such as {"hf-hub": 1}."""
     place: str | None = None
     """A place of settings.toml; None: this machine."""
+    nodes: int = 1
+    """Nodes of the place that the run has together; cores, memory and GPUs are the sum of theirs."""
 
     @model_serializer(mode="wrap")
-    def _leave_here_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
-        """As it was stored before there were places, where it is about this machine."""
+    def _leave_usual_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        """As it was stored before there were places and nodes, where it is about this machine, or one node."""
         found: Mapping[str, Any] = dump(self)
-        return found if self.place else {name: value for name, value in found.items() if name != "place"}
+        usual = {"place": None, "nodes": 1}
+        return {name: value for name, value in found.items() if value != usual.get(name, ...)}
 
 
 class Limits(BaseModel):

@@ -66,6 +66,10 @@ class Run:
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints
         self.limit_seconds: float | None = spec.get("row", {}).get("limits", {}).get("run_seconds")
         """How long this attempt may run; None: as long as it takes."""
+        self.node: int = spec.get("node", 0)
+        """Number of this node, where several have the run together; the first, 0, leads."""
+        self.interface: str | None = spec.get("interface")
+        """Network interface by which they talk; None: that of the default route."""
         self._kept = 0
 
     def read_payload(self, payload: type[Payload]) -> Payload:

@@ -228,8 +228,8 @@ def load_encoder(
     """The encoder behind a ref; hashes its weights. Raises INVALID, NOT_FOUND, REFUSED or MISSING_EXTRA.
 
     `precision` None: the fastest on this machine. A trained model keeps the one that it was trained with. `folder`: of
-    a registered version, or a copy of `path:`; `pkg:` and `path:` are found without. `media`: the modality of the
-    media, if it may differ from the model's. `layers`: a network of texts is read at two depths."""
+    a registered version, or a copy of `path:` or `pkg:`, which are found without. `media`: the modality of the media,
+    if it may differ from the model's. `layers`: a network of texts is read at two depths."""
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
     if model_folder.is_export(folder):
@@ -243,7 +243,7 @@ def load_encoder(
             "transformers model whose config.json names a known modality.",
             "Use pkg:NAME, path:/dir or a model that was trained with method='full' or 'lora'.",
         )
-    precision = (precision or _fastest()) if modality in _OF_TOKENS else "float32"
+    precision = (precision or fastest_precision()) if modality in _OF_TOKENS else "float32"
     if ref.source == "pkg":
         identity = _packaged_identity(ref.name, folder, precision)
         parameters = packaged.find(ref.name).parameters
@@ -291,7 +291,7 @@ def _of_clip(vectors: Vectors) -> Vectors:
 def _frozen_folder(ref: ModelRef, folder: Path | None) -> Path:
     match ref.source:
         case "pkg":
-            return packaged.locate(ref.name)
+            return folder or packaged.locate(ref.name)
         case "path" if folder is None:
             if Path(ref.name).is_dir():
                 foreign_files.check_folder(Path(ref.name))
@@ -342,7 +342,8 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     return sentence_folder.read_modules(folder).width(width) if width and modality == "text" else width
 
 
-def _fastest() -> Precision:
+def fastest_precision() -> Precision:
+    """The precision of encoders of tokens on this machine."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:

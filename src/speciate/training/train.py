@@ -53,6 +53,7 @@ from speciate.training.train_spec import (
     PartEncoder,
     Payload,
     RepeatedModel,
+    RequestedResources,
     TrainSpec,
     parameters_of,
     read_parameters,
@@ -69,6 +70,8 @@ _MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500},
 _PRELOAD = {"classical": "classical", **dict.fromkeys(LANGUAGE_PARAMETERS, "language")}
 _ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
 """Methods that train on a GPU where settings.toml says `capacity.gpu`."""
+_IN_TEAMS = ("lora", "full")
+"""Methods that several nodes learn together."""
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 """Types of columns."""
@@ -98,15 +101,17 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         _check_base(base, manifest)
     spec, teachers = prior_model_checks.check_prior_models(spec, manifest, task, base, workspace)
     place, capacity = find_place(spec, workspace.settings)
-    threads = _threads(capacity, spec.resources.cpu)
+    threads = _threads(capacity, spec.resources, place)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
     check_tabm(parameters, manifest.modality, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
+    nodes = spec.resources.nodes or 1
     gpus, price = _gpus(spec, task, capacity), usd_per_core_hour(workspace.settings)
-    spec = _within(spec, threads * max(1, gpus), price)
+    processes = max(nodes, gpus)
+    spec = _within(spec, threads * processes, price)
     check_labels(manifest, target, task, terms)
     if (head := choose_head(base, method, task, manifest, target, parameters)) is not None:
         spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, "head": head.head}})
@@ -131,13 +136,14 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         repeats=repeated,
         dearer=tuple(can[can.index(candidate) + 1 :]) if candidate in can else (),
         threads=threads,
-        processes=max(1, gpus),
+        processes=processes,
+        nodes=nodes,
         device="cuda" if gpus else "cpu",
         memory_mb=spec.resources.memory_mb or capacity.memory_mb or None,
         usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
-    cost = estimate(known_costs(database), request_of(payload))
+    cost = estimate(known_costs(database, place), request_of(payload))
     seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
@@ -147,6 +153,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             memory_mb=spec.resources.memory_mb or room * payload.processes,
             gpu=gpus,
             place=place,
+            nodes=nodes if place else 1,
         ),
         inputs=run_inputs(payload, workspace.folders) if place else (),
         seconds=cost.seconds if cost else None,
@@ -415,6 +422,11 @@ def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:
 
 
 def _gpus(spec: TrainSpec, task: Task, capacity: Capacity) -> int:
+    """GPUs together. INVALID where there is no way to have so many, or so many nodes."""
+    nodes, gpus = spec.resources.nodes or 1, spec.resources.gpu
+    if nodes > 1:
+        _check_nodes(spec, task, nodes)
+        return gpus if gpus is not None else nodes if capacity.gpu >= nodes else 0
     if spec.method not in _ON_GPU:
         if spec.resources.gpu:
             raise SpeciateError(
@@ -432,9 +444,29 @@ def _gpus(spec: TrainSpec, task: Task, capacity: Capacity) -> int:
     return min(1, capacity.gpu) if spec.resources.gpu is None else spec.resources.gpu
 
 
-def _threads(capacity: Capacity, wanted: float | None) -> int:
-    """Two where there are two: more gain little at these sizes and would keep other jobs waiting."""
-    return max(1, int(wanted or min(2, capacity.cpu or cores())))
+def _check_nodes(spec: TrainSpec, task: Task, nodes: int) -> None:
+    given = spec.resources.model_dump(exclude_none=True)
+    one = [CallAgain("", {"resources": {**given, "nodes": None}})]
+    if spec.method not in _IN_TEAMS or task.name in TEXT_TASKS:
+        raise SpeciateError(
+            Code.INVALID,
+            f"resources.nodes is {nodes}, and {spec.method!r} learns in one process.",
+            f"On several nodes these train: {', '.join(_IN_TEAMS)}.",
+            next=one,
+        )
+    if (spec.resources.gpu or 0) % nodes:
+        raise SpeciateError(
+            Code.INVALID,
+            f"resources.gpu is {spec.resources.gpu} in all, and {nodes} nodes have as many each.",
+            next=[CallAgain("", {"resources": {**given, "gpu": nodes}}), *one],
+        )
+
+
+def _threads(capacity: Capacity, wanted: RequestedResources, place: str | None) -> int:
+    """Threads of each process: two where there are two. More gain little at these sizes and would keep other jobs
+    waiting."""
+    there = capacity.cpu or cores()
+    return max(1, int(wanted.cpu or min(2, there if place else there // (wanted.nodes or 1))))
 
 
 KIND = Kind(
@@ -482,7 +514,7 @@ def _from_recipe(spec: TrainSpec, like: str, workspace: Workspace) -> tuple[Trai
         )
     given = {name: getattr(spec, name) for name in spec.model_fields_set if name != "like"}
     if "resources" in recorded:  # what it was made with, and not where
-        recorded = {**recorded, "resources": {**recorded["resources"], "place": None}}
+        recorded = {**recorded, "resources": {**recorded["resources"], "place": None, "nodes": None}}
     if spec.continue_from is not None:  # that recipe, from other weights than it began with
         recorded = recorded | {"base_model": None}
     merged = TrainSpec.model_validate({**recorded, "dataset": card.dataset, "like": card.ref, **given})

@@ -71,8 +71,9 @@ def run(run: Run) -> TrainedModel:
 def _run_with_processes(run: Run, payload: Payload, meter: CostMeter) -> TrainedModel:
     if payload.device == "cuda" and payload.spec.resources.place is None:  # a cluster gives a run its own
         take_gpus(run.folders.cache / GPU_LOCKS, payload.processes)
+    nodes = payload.nodes if payload.spec.resources.place else 1  # here all are on this machine
     with gather_team(
-        run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload)
+        run, payload.processes, payload.device, payload.threads, partial(_follow_leader, run, payload), nodes
     ) as team:
         return _train(run, payload, meter, team)
 

@@ -137,12 +137,13 @@ class RequestedResources(Frozen):
     memory_mb: int | None = Field(None, gt=0)
     gpu: int | None = Field(None, ge=0, le=64, description="GPUs together (lora, full); default: one if any.")
     place: str | None = Field(None, description="A cluster.")
+    nodes: int | None = Field(None, ge=1, le=64, description="Nodes of it that train one network together.")
 
     @model_serializer(mode="wrap")
-    def _leave_here_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
-        """JSON as it was before there were places, where the run is on this machine."""
+    def _leave_usual_out(self, dump: SerializerFunctionWrapHandler) -> Mapping[str, Any]:
+        """JSON as it was before there were places and nodes, where the run is on this machine, or one node."""
         found: Mapping[str, Any] = dump(self)
-        return found if self.place else {name: value for name, value in found.items() if name != "place"}
+        return {name: value for name, value in found.items() if value is not None or name not in ("place", "nodes")}
 
     @field_validator("place")
     @classmethod
@@ -272,6 +273,8 @@ class Payload(Frozen):
     """Threads of each process."""
     processes: int = Field(1, ge=1)
     """Processes that train a network together, each on a device of its own."""
+    nodes: int = Field(1, ge=1)
+    """Machines on which they are, as many on each."""
     device: Literal["cpu", "cuda"] = "cpu"
     memory_mb: int | None = None
     """Megabytes at most; None: what the machine has."""

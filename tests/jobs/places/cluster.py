@@ -25,6 +25,15 @@ echo "$@" > "$id.words"
 setsid sh "$id.sh" >> "$log" 2>&1 < /dev/null &
 echo $! > "$id"
 """
+_SRUN = """#!/bin/sh
+# Each task is a process of this machine, in a session of its own.
+for word in "$@"; do case "$word" in --ntasks=*) count="${word#--ntasks=}" ;; /*) break ;; esac; shift; done
+number=0
+while [ "$number" -lt "$count" ]; do
+  SLURM_PROCID="$number" setsid "$@" & number=$((number + 1))
+done
+wait
+"""
 _SQUEUE = """#!/bin/sh
 jobs="@JOBS@"
 [ -e "$jobs/away" ] && { echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; }
@@ -62,7 +71,7 @@ class Double:
         self.jobs, self.programs = folder / "jobs", folder / "bin"
         self.jobs.mkdir(parents=True)
         self.programs.mkdir()
-        for name, text in (("sbatch", _SBATCH), ("squeue", _SQUEUE), ("scancel", _SCANCEL)):
+        for name, text in (("sbatch", _SBATCH), ("srun", _SRUN), ("squeue", _SQUEUE), ("scancel", _SCANCEL)):
             program = self.programs / name
             program.write_text(text.replace("@JOBS@", str(self.jobs)))
             program.chmod(0o755)

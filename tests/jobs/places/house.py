@@ -6,14 +6,20 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+from sklearn.datasets import load_digits
+
 from speciate.jobs.engine import Engine
-from speciate.jobs.job import ENDED, Job
+from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.process_identity import identity
+from speciate.models import registry
 from speciate.settings import Capacity, Place, Settings
+from speciate.training.networks.training_log import read_metrics
 from speciate.workspace.workspace import Workspace
 from tests.jobs.places.cluster import until
 from tests.jobs.places.conftest import PLACED, READS
+from tests.training.world import make_dataset, png, thirds
 
 HOLD = 8.0
 
@@ -25,10 +31,11 @@ class House:
         """`place_keys`: what names the cluster in settings.toml."""
         self.depot = root / "depot"
         self.depot.mkdir()
-        self._root = root / "workspace"
+        self._root, self._has_digits = root / "workspace", False
         place = Place.model_validate(
             {
                 "depot": self.depot, "python": sys.executable, "scratch": root, "lease_seconds": HOLD, "runs": 4,
+                "nodes": 2,
                 **place_keys,
             }
         )  # fmt: skip
@@ -60,6 +67,40 @@ class House:
         job = self.engine.submit("placed", spec)
         until(lambda: self.engine.folder(self.engine.get(job.id)).progress() is not None, 60)
         return self.engine.get(job.id)
+
+    def train_digits(self, name: str, resources: dict[str, object], **spec: object) -> Job:
+        """To its end."""
+        if not self._has_digits:
+            digits = load_digits()
+            make_dataset(
+                self.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:300]],
+                splits=thirds(300), media=[png((image * 15).astype("uint8")) for image in digits.images[:300]],
+            )  # fmt: skip
+            self._has_digits = True
+        given = {"name": name, "dataset": "digits", "resources": resources, **spec}
+        done = self.engine.wait(self.engine.submit("train", given).id, timeout=500)
+        assert done.state is State.SUCCEEDED, (done.reason, done.error, self.engine.folder(done).log_tail(40))
+        return done
+
+    def check_same_model_here_and_there(self) -> None:
+        made = {}
+        for place in ("here", "hpc"):
+            done = self.train_digits(place, {"place": place}, method="classical")
+            card = registry.resolve(self.workspace.database, self.workspace.folders, f"{place}@v1").card
+            made[place] = card.metrics, done.result and done.result["report"]["validation"]  # weights: to the last bits
+        assert made["here"] == made["hpc"]
+
+    def check_two_nodes_take_the_same_steps(self) -> None:
+        """As one process, within 1e-6 of the loss at equal batches."""
+        options = {"epochs": 4, "batch_size": 32, "learning_rate": 1e-3, "precision": "float32"}
+        spec = {"method": "full", "base_model": "new:vit", "hyperparameters": options}
+        found = {}
+        for name, resources in (("one", {"cpu": 1}), ("two", {"cpu": 1, "place": "hpc", "nodes": 2})):
+            done = self.train_digits(name, resources, **spec)
+            rows = read_metrics(self.engine.folder(done).path / "metrics.jsonl")
+            found[name] = {row["step"]: row["held_loss"] for row in rows if row.get("held_loss") is not None}
+        assert len(found["one"]) == 4
+        assert found["two"] == pytest.approx(found["one"], abs=1e-6)
 
     def there(self, job: Job) -> Path:
         (found,) = self.depot.glob(f"speciate-*/runs/{job.id}.{job.attempt}")

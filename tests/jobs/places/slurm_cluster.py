@@ -1,16 +1,22 @@
 """A real Slurm of two nodes on this machine, from Debian's packages unpacked into a folder; nothing is installed.
 
 `python -m tests.jobs.places.slurm_cluster build/slurm` fetches and unpacks them (4 MB, as `make test-clusters` does).
+
+One such cluster lives on a machine at a time. Slurm's programs get their tokens from a socket below /run whose name
+nothing changes (`auth/slurm`): a second cluster takes it over, signs with its own key, and the first one's controller
+refuses its own clients ("jwt_decode: Invalid argument").
 """
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tests.jobs.places.cluster import until
@@ -21,6 +27,8 @@ PACKAGES = (
 )  # fmt: skip
 UNPACKED = Path(__file__).parents[3] / "build" / "slurm"
 NODES = ("n1", "n2")
+_ONLY = Path(tempfile.gettempdir()) / f"speciate-tests-slurm-{os.getuid()}.lock"
+_ONLY_SECONDS = 1800
 _DAEMONS = ("slurmctld", "slurmd", "slurmstepd")
 _CONF = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -76,6 +84,8 @@ def why_not(folder: Path = UNPACKED) -> str:
 
 class SlurmCluster:
     def __init__(self, state: Path, unpacked: Path = UNPACKED) -> None:
+        self._only = _ONLY.open("a")
+        until(self._is_only, _ONLY_SECONDS)
         self._root, self._state = unpacked / "root", state
         lib = self._root / "usr" / "lib" / "x86_64-linux-gnu"
         for name in ("state", "bin"):
@@ -88,7 +98,7 @@ class SlurmCluster:
         conf.write_text(_CONF.format(host=socket.gethostname(), user=getpass.getuser(), lib=lib, state=state, **ports))
         self._env = {**os.environ, "LD_LIBRARY_PATH": f"{lib}:{lib}/slurm-wlm", "SLURM_CONF": str(conf)}
         self.programs = state / "bin"
-        for name in ("sbatch", "squeue", "scancel"):
+        for name in ("sbatch", "srun", "squeue", "scancel"):
             words = f"LD_LIBRARY_PATH={lib}:{lib}/slurm-wlm SLURM_CONF={conf}"
             (self.programs / name).write_text(f'#!/bin/sh\nexec env {words} {self._root}/usr/bin/{name} "$@"\n')
             (self.programs / name).chmod(0o755)
@@ -97,6 +107,13 @@ class SlurmCluster:
             self.begin(name)
         until(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
 
+    def _is_only(self) -> bool:
+        try:
+            fcntl.flock(self._only, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def begin(self, name: str) -> None:
         sbin = self._root / "usr" / "sbin"
         node = [str(sbin / "slurmd"), "-D", "-N", name, "-d", str(sbin / "slurmstepd")]
@@ -104,7 +121,7 @@ class SlurmCluster:
         (self._state / f"spool-{name}").mkdir(exist_ok=True)
         with (self._state / f"{name}.out").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                argv, stdout=log, stderr=log, env=self._env, start_new_session=True
+                ["setpriv", "--pdeathsig", "KILL", *argv], stdout=log, stderr=log, env=self._env, start_new_session=True
             )
 
     def kill(self, name: str) -> None:
@@ -128,6 +145,7 @@ class SlurmCluster:
         for process in self._processes.values():
             process.kill()
             process.wait()
+        self._only.close()
 
 
 def free_ports(count: int) -> list[int]:

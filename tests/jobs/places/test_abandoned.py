@@ -38,7 +38,7 @@ class Queue:
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
         return dict.fromkeys(names, Status.PENDING)
 
-    def stop(self, name: str, *, force: bool) -> None:
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None:
         """Nothing of it lives."""
 
     def log(self, launch: Launch) -> str:

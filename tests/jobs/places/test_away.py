@@ -46,7 +46,7 @@ class Liar:
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
         return dict.fromkeys(names, self._answer())
 
-    def stop(self, name: str, *, force: bool) -> None:
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None:
         self._answer()
 
     def log(self, launch: Launch) -> str:

@@ -11,18 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_digits
 
 from speciate.jobs.job import ENDED, State
 from speciate.jobs.places.probe import look_from_here, look_from_there
 from speciate.jobs.places.ray_jobs import RayJobs
 from speciate.jobs.places.verdict import Status
 from speciate.jobs.process_identity import identity
-from speciate.models import registry
 from tests.jobs.places.cluster import until
 from tests.jobs.places.house import House
 from tests.jobs.places.ray_cluster import RayCluster, why_not
-from tests.training.world import make_dataset, png, thirds
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
 
@@ -42,19 +39,11 @@ def house(tmp_path: Path, cluster: RayCluster) -> Iterator[House]:
 
 
 def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
-    digits = load_digits()
-    make_dataset(
-        house.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:300]], splits=thirds(300),
-        media=[png((image * 15).astype("uint8")) for image in digits.images[:300]],
-    )  # fmt: skip
-    made = {}
-    for place in ("here", "hpc"):
-        spec = {"name": place, "dataset": "digits", "method": "classical", "resources": {"place": place}}
-        done = house.engine.wait(house.engine.submit("train", spec).id, timeout=240)
-        assert done.state is State.SUCCEEDED, (done.reason, done.error, house.engine.folder(done).log_tail(40))
-        card = registry.resolve(house.workspace.database, house.workspace.folders, f"{place}@v1").card
-        made[place] = card.metrics, done.result and done.result["report"]["validation"]  # weights: to the last bits
-    assert made["here"] == made["hpc"]
+    house.check_same_model_here_and_there()
+
+
+def test_two_nodes_take_the_steps_that_one_process_takes(house: House) -> None:
+    house.check_two_nodes_take_the_same_steps()
 
 
 def test_the_probe_names_what_the_place_is_able_to_do(house: House, cluster: RayCluster) -> None:

@@ -56,6 +56,22 @@ def test_resources_are_asked_for_and_an_entrypoint_never_runs_on_the_head(double
     assert "runtime_env" not in bare, "whoever holds the token may read it"
 
 
+def test_several_nodes_are_as_many_jobs_each_with_its_share_and_number(double: RayDouble) -> None:
+    ray = RayJobs(double.place())
+    double.set("full")
+    ray.launch(launch(double, "a", cpu=4, gpu=2, memory_mb=3000, nodes=2))
+    ray.launch(launch(double, "a", cpu=4, gpu=2, memory_mb=3000, nodes=2))
+    assert list(double.known) == ["a", "a.1"]
+    for body in double.known.values():
+        asked = [body[f"entrypoint_{name}"] for name in ("num_cpus", "num_gpus", "memory")]
+        assert asked == [2, 1, 1500 << 20]
+    first, second = (body["entrypoint"] for body in double.known.values())
+    assert second == f"{first} 1"
+    assert ray.statuses(["a"]) == {"a": Status.PENDING}
+    ray.stop("a", force=False, nodes=2)
+    assert [body["status"] for body in double.known.values()] == ["STOPPED", "STOPPED"]
+
+
 def test_a_run_gets_nothing_of_what_ray_has_in_its_environment(
     double: RayDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,10 @@ import pytest
 
 from speciate.jobs.job import ENDED, State
 from speciate.jobs.process_identity import identity
-from speciate.models import registry
 from tests.jobs.places.cluster import until
 from tests.jobs.places.house import House
 from tests.jobs.places.slurm_cluster import NODES, SlurmCluster, why_not
 from tests.jobs.places.test_kills import Witness, alive
-from tests.training.world import make_dataset, png, thirds
 
 JOBS, KILLS = 10, 40
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
@@ -43,21 +41,11 @@ def house(tmp_path: Path, cluster: SlurmCluster) -> Iterator[House]:
 
 
 def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
-    from sklearn.datasets import load_digits
+    house.check_same_model_here_and_there()
 
-    digits = load_digits()
-    make_dataset(
-        house.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:300]], splits=thirds(300),
-        media=[png((image * 15).astype("uint8")) for image in digits.images[:300]],
-    )  # fmt: skip
-    made = {}
-    for place in ("here", "hpc"):
-        spec = {"name": place, "dataset": "digits", "method": "classical", "resources": {"place": place}}
-        done = house.engine.wait(house.engine.submit("train", spec).id, timeout=240)
-        assert done.state is State.SUCCEEDED, (done.reason, done.error, house.engine.folder(done).log_tail(40))
-        card = registry.resolve(house.workspace.database, house.workspace.folders, f"{place}@v1").card
-        made[place] = card.metrics, done.result and done.result["report"]["validation"]  # weights: to the last bits
-    assert made["here"] == made["hpc"]
+
+def test_two_nodes_take_the_steps_that_one_process_takes(house: House) -> None:
+    house.check_two_nodes_take_the_same_steps()
 
 
 def test_stops_on_request_and_goes_on(house: House) -> None:

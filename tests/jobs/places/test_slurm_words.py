@@ -13,7 +13,7 @@ from speciate.jobs.places.cluster import Launch
 from speciate.jobs.places.slurm import Slurm
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place, Settings
-from tests.jobs.places.cluster import Double
+from tests.jobs.places.cluster import Double, until
 
 
 @pytest.fixture
@@ -35,6 +35,26 @@ def test_resources_and_options_are_asked_for(double: Double) -> None:
                  "--dependency=singleton", "--job-name=speciate-1-job-x.1", "--signal=B:TERM@60"):  # fmt: skip
         assert each in words.split()
     assert script.rstrip().endswith("true 'it'\"'\"'s one'")
+
+
+def test_several_nodes_are_one_job_with_a_step_for_all_but_the_first(double: Double) -> None:
+    double.set("full")
+    words, script = _launch(double, cpu=6, gpu=3, memory_mb=3000, nodes=3)
+    for each in ("--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--cpus-per-task=2", "--gpus-per-node=1",
+                 "--mem=1000M"):  # fmt: skip
+        assert each in words.split()
+    assert words.index("--partition=gpu") < words.index("--nodes=3"), "what is ours counts"
+    _shebang, step, first = script.splitlines()
+    assert "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --relative=1 --cpus-per-task=2" in step
+    assert step.endswith("< /dev/null &")
+    assert first.startswith("exec env "), "the batch script is the first node's own process: signals reach it"
+
+
+def test_each_node_is_started_with_its_number(double: Double, tmp_path: Path) -> None:
+    said = Launch("n.1", ["sh", "-c", f'echo "$@" >> {tmp_path}/said', "sh"], Resources(nodes=3), double.jobs / "log")
+    Slurm(double.place()).launch(said)
+    until(lambda: (tmp_path / "said").exists() and len((tmp_path / "said").read_text().splitlines()) == 3, 20)
+    assert sorted((tmp_path / "said").read_text().splitlines()) == ["", "1", "2"]
 
 
 def test_the_script_holds_nothing_of_the_daemons_environment(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:

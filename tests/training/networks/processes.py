@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import TEAM
 from speciate.jobs.run import Run
 from speciate.models.backbones.contract import Item
 from speciate.training.networks import durable_training
@@ -48,7 +49,7 @@ class Acting:
 def work(run: Run) -> dict[str, Any]:
     """{size, micro, precision, task_head, rank, take, signal}: which process does what at which batch that it takes.
 
-    {invalid}: the data are, as each process finds by itself.
+    {invalid}: the data are, as each process finds by itself. {nodes}: as many, of which the spec says which this is.
     """
     torch.set_num_threads(1)
     given = run.payload
@@ -78,7 +79,7 @@ def work(run: Run) -> dict[str, Any]:
         check()
         team.go(lambda: build(team))
 
-    with gather_team(run, given["size"], "cpu", 1, follow) as team:
+    with gather_team(run, given["size"], "cpu", 1, follow, given.get("nodes", 1)) as team:
         check()
         learning = build(team.of({}))
         resumed = checkpoints(run).newest()
@@ -124,6 +125,23 @@ def attempt(folder: Path, number: int = 1, **payload: Any) -> tuple[int, Run]:
         os.setsid()
         os._exit(main(str(run.folder.path)))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), run
+
+
+def attempt_on_nodes(folder: Path, number: int = 1, nodes: int = 2, **payload: Any) -> tuple[list[int], Run]:
+    """As `attempt`, by a worker for each node. What brings `team.json` to the other nodes is one folder for all."""
+    lead, *others = (
+        new_run(folder / f"node{node}", number, entry=ENTRY, payload={"size": 2, "nodes": nodes, **payload}, node=node)
+        for node in range(nodes)
+    )
+    pids = []
+    for run in (lead, *others):
+        if run is not lead:
+            (run.folder.path / TEAM).symlink_to(lead.folder.path / TEAM)
+        if (pid := os.fork()) == 0:
+            os.setsid()
+            os._exit(main(str(run.folder.path)))
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids], lead
 
 
 TERMINATE, KILL = signal.SIGTERM, signal.SIGKILL

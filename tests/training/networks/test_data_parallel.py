@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RESUMABLE, Outcome
 from speciate.jobs.run import Run
 from speciate.tasks.families.retrieval import Retrieval
+from speciate.training.networks import rendezvous
 from speciate.training.networks.data_parallel import Alone, own_share
 from speciate.training.networks.optimizer import LoopParameters
-from tests.training.networks.processes import KILL, TERMINATE, attempt
+from tests.training.networks.processes import KILL, TERMINATE, attempt, attempt_on_nodes
 from tests.training.networks.world import checkpoints, training
 
 accelerate = pytest.importorskip("accelerate")
@@ -83,6 +86,67 @@ def test_they_take_the_steps_that_one_process_takes(tmp_path: Path, task_head: s
     weights, others = (load_file(run.outputs / "weights.safetensors") for run in (one, several))
     for name, each in weights.items():
         torch.testing.assert_close(others[name], each, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "nodes"), [(2, 2), pytest.param(4, 2, marks=pytest.mark.slow(reason="two processes on each"))]
+)
+def test_on_several_nodes_they_take_the_steps_that_one_process_takes(tmp_path: Path, size: int, nodes: int) -> None:
+    given = {"task_head": "labels", "steps": 6}
+    code, one = attempt(tmp_path / "one", **given | {"size": 1})
+    assert code == 0
+    codes, several = attempt_on_nodes(tmp_path, nodes=nodes, **given | {"size": size})
+    assert codes == [0] * nodes
+    assert result(several)["losses"] == pytest.approx(result(one)["losses"], abs=1e-6)
+    weights, others = (load_file(run.outputs / "weights.safetensors") for run in (one, several))
+    for name, each in weights.items():
+        torch.testing.assert_close(others[name], each, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_kill_minus_nine_on_any_node_ends_all_and_the_next_attempt_has_the_same_end(
+    tmp_path: Path, rank: int, uninterrupted: str
+) -> None:
+    codes, run = attempt_on_nodes(tmp_path, rank=rank, take=7, signal=KILL)
+    assert codes[0] == -signal.SIGKILL
+    assert codes[1] == (0 if rank == 0 else -signal.SIGKILL), "who follows ends when the leader is gone"
+    assert run.folder.outcome() is None
+    codes, run = attempt_on_nodes(tmp_path, 2)
+    assert codes == [0, 0]
+    assert result(run)["resumed_at"] > 5
+    assert result(run)["digest"] == uninterrupted
+
+
+def test_a_node_without_memory_says_so(tmp_path: Path) -> None:
+    codes, run = attempt_on_nodes(tmp_path, rank=1, take=3)
+    assert codes[0] == -signal.SIGKILL
+    assert (outcome := run.folder.outcome()) is not None
+    assert outcome.kind == "memory"
+
+
+def test_who_has_no_key_is_turned_away(tmp_path: Path) -> None:
+    met: list[socket.socket] = []
+    network = rendezvous.own_network("lo")
+    waits = threading.Thread(target=lambda: met.extend(rendezvous.gather(network, tmp_path / "team", [1])))
+    waits.start()
+    place = rendezvous.wait_for_place(tmp_path / "team")
+    assert place.host == "127.0.0.1"
+    for stranger in (place._replace(key=bytes(32)), place):  # the second has the key, and a rank that nobody has
+        with rendezvous.join(stranger, 7) as connection:
+            assert connection.recv(1) == b""
+        assert not met
+    with rendezvous.join(place, 1) as ours:
+        waits.join(10)
+        met[0].sendall(b"x")
+        assert ours.recv(1) == b"x"
+        met[0].close()
+    assert (tmp_path / "team").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    with pytest.raises(SpeciateError, match=r"no interface 'ib7'.*lo") as refused:
+        rendezvous.own_network("ib7")
+    assert refused.value.code is Code.UNAVAILABLE
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ float32 vectors leaves them, never pixels. Memory stays flat but for the vectors
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +37,11 @@ from speciate.datasets.loading.decoding import (
 from speciate.datasets.loading.loader import admit_media, items, packs
 from speciate.datasets.similarity import extractors
 from speciate.datasets.similarity.extractors import DESCRIPTOR, Extractor
+from speciate.datasets.version_files import as_inputs, version_files
 from speciate.datasets.versions import Manifest, resolve
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import FileAnswer, Pool, ServiceAnswer
@@ -46,7 +49,7 @@ from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.multimodal import PartName
-from speciate.models.encoders import Vectors
+from speciate.models.encoders import Precision, Vectors, fastest_precision
 from speciate.sandbox import check
 from speciate.settings import in_force
 from speciate.workspace.workspace import Folders, Workspace
@@ -59,6 +62,7 @@ _SERVICE = "speciate.datasets.similarity.embed:describe_part"
 _CHUNK = 256  # items
 _AHEAD = 2  # chunks per process
 _SECONDS = 120.0
+_VECTORS = "vectors"
 
 
 class EmbedSpec(BaseModel):
@@ -101,6 +105,12 @@ class Payload(BaseModel):
     model_config = ConfigDict(frozen=True)
     manifest: Manifest
     extractor: str
+    id: str | None = None
+    """At a place: the extractor's id, under which its vectors are looked for here."""
+    folder: str | None = None
+    """At a place: where its weights lie; None for a descriptor."""
+    precision: Precision = "float32"
+    """At a place: of this machine's vectors."""
 
 
 def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
@@ -109,18 +119,54 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     model = name != extractors.DESCRIPTOR
     if not manifest.inputs or not model:
         check(workspace.settings.cage)
+    payload = Payload(manifest=manifest, extractor=name)
+    place = _place_for(payload, workspace)
+    if place is not None:
+        payload = _as_sent(payload, workspace)
     return Plan(
-        payload=Payload(manifest=manifest, extractor=name).model_dump(mode="json"),
-        resources=Resources(cpu=1, memory_mb=2048 if model else 1024),
+        payload=payload.model_dump(mode="json"),
+        resources=Resources(cpu=1, memory_mb=2048 if model else 1024, place=place),
+        inputs=_inputs(payload, workspace.folders) if place else (),
         preload="torch" if model else "data",
-        resolved={"dataset": manifest.ref, "extractor": name},
+        resolved={"dataset": manifest.ref, "extractor": name, **({"place": place} if place else {})},
     )
+
+
+def _place_for(payload: Payload, workspace: Workspace) -> str | None:
+    """The first place that takes the kind, where it is to compute most of the vectors; None: this machine.
+
+    A node knows none of the vectors that are here, so it computes them all.
+    """
+    settings, manifest = workspace.settings, payload.manifest
+    place = settings.place_taking("embed")
+    if place is None or settings.trust.require_signature:
+        return None
+    extractor = extractors.load(payload.extractor, manifest.modality, workspace.folders)
+    rows = version_rows.read(workspace.folders, manifest, usable=True)
+    lacking = len(missing_vectors(workspace.folders, extractor, vector_keys(rows)))
+    return place if 2 * lacking > rows.num_rows else None
+
+
+def _as_sent(payload: Payload, workspace: Workspace) -> Payload:
+    extractor = extractors.load(payload.extractor, payload.manifest.modality, workspace.folders)
+    folder = extractors.folder_of(payload.extractor, workspace.folders)
+    return payload.model_copy(
+        update={"id": extractor.id, "folder": folder and str(folder), "precision": fastest_precision()}
+    )
+
+
+def _inputs(payload: Payload, folders: Folders) -> tuple[str, ...]:
+    weights = [Path(payload.folder)] if payload.folder else []
+    return as_inputs([*version_files(payload.manifest, folders, media=True), *weights], folders)
 
 
 def run(run: Run) -> EmbedResult:
     payload = Payload.model_validate(run.payload)
     manifest = payload.manifest
-    extractor = extractors.load(payload.extractor, manifest.modality, run.folders, cores())
+    if payload.id is None:
+        extractor = extractors.load(payload.extractor, manifest.modality, run.folders, cores())
+    else:
+        extractor = _begin_at_place(run, payload)
 
     def progress(done: int, total: int) -> None:
         if run.stopping:
@@ -129,7 +175,38 @@ def run(run: Run) -> EmbedResult:
 
     rows = version_rows.read(run.folders, manifest, usable=True)
     counts = fill_vectors(run.folders, manifest, rows, extractor, progress)
+    if payload.id is not None:
+        (run.checkpoints / _VECTORS).rename(run.outputs / _VECTORS)
     return {"dataset": manifest.ref, "extractor": extractor.name, "computed": counts.computed, "cached": counts.cached}
+
+
+def _begin_at_place(run: Run, payload: Payload) -> Extractor:
+    """Its cache lies in its checkpoints, so that the next attempt has what this one computed."""
+    weights = Path(payload.folder) if payload.folder else None
+    modality = payload.manifest.modality
+    extractor = extractors.load_from(weights, payload.extractor, modality, cores(), payload.precision)
+    if extractor.id != payload.id:
+        raise SpeciateError(
+            Code.UNAVAILABLE,
+            f"The vectors of this node would be those of {extractor.id}, and {payload.id} is asked for.",
+            "Install the same version of speciate and of its libraries there, or leave `embed` out of `kinds`.",
+        )
+    own = run.checkpoints / _VECTORS
+    own.mkdir(exist_ok=True)
+    for part in (part for earlier in run.resume_from for part in (earlier.checkpoints / _VECTORS).glob("*.parquet")):
+        if not (own / part.name).exists():
+            shutil.copy(part, own / part.name)
+    run.folders.features.mkdir(parents=True, exist_ok=True)
+    (run.folders.features / extractor.id).symlink_to(own)
+    return extractor
+
+
+def collect(folder: RunFolder) -> Mapping[str, Any]:
+    """Takes in the vectors that a node computed."""
+    payload = Payload.model_validate(folder.spec()["payload"])
+    if payload.id is not None:
+        features.adopt(Folders(Path(folder.spec()["workspace"])), payload.id, folder.outputs / _VECTORS)
+    return folder.result() or {}
 
 
 class VectorCounts(NamedTuple):
@@ -333,4 +410,4 @@ def _ask_for_vectors(
         return pool.ask_for_file(_SERVICE, payload, read, _SECONDS)  # another medium may have broken the process
 
 
-KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.similarity.embed:run")
+KIND = Kind(name="embed", spec=EmbedSpec, plan=plan, run="speciate.datasets.similarity.embed:run", collect=collect)

@@ -20,7 +20,7 @@ from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.models import packaged, registry
 from speciate.models.backbones.architectures import modality_of, suits
-from speciate.models.encoders import Vectors, base_models, by_frames, load_encoder
+from speciate.models.encoders import Precision, Vectors, base_models, by_frames, load_encoder
 from speciate.refs import model_ref
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -63,8 +63,10 @@ class Descriptor:
 class Model:
     sandboxed = False
 
-    def __init__(self, ref: str, modality: str, threads: int, folder: Path | None) -> None:
-        self._encoder = load_encoder(ref, threads, folder=folder, media=modality)
+    def __init__(
+        self, ref: str, modality: str, threads: int, folder: Path | None, precision: Precision | None = None
+    ) -> None:
+        self._encoder = load_encoder(ref, threads, precision, folder=folder, media=modality)
         self.name, self.id, self.modality = ref, self._encoder.id, modality
         self.takes_text = _is_text(modality)
 
@@ -123,9 +125,24 @@ def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
 
 def load(name: str, modality: str, folders: Folders, threads: int = 1) -> Extractor:
     """The extractor of a name that `resolve` gave. A model's weights are read to know its id."""
-    ref = model_ref(name) if is_trained_here(name) else None
-    folder = registry.version_folder(folders, ref.name, ref.version or 0) if ref else None
-    return _load(name, modality, threads, folder)
+    return _load(name, modality, threads, folder_of(name, folders) if is_trained_here(name) else None)
+
+
+def load_from(folder: Path | None, name: str, modality: str, threads: int, precision: Precision) -> Extractor:
+    """As `load`, with the weights in `folder` and in a precision that another machine chose."""
+    return Descriptor(modality) if folder is None else Model(name, modality, threads, folder, precision)
+
+
+def folder_of(name: str, folders: Folders) -> Path | None:
+    """Where its weights lie; None for a descriptor."""
+    if name == DESCRIPTOR:
+        return None
+    ref = model_ref(name)
+    return (
+        registry.version_folder(folders, ref.name, ref.version or 0)
+        if is_trained_here(name)
+        else packaged.locate(ref.name)
+    )
 
 
 @lru_cache(maxsize=4)

@@ -15,6 +15,7 @@ class Launch(NamedTuple):
     name: str
     argv: Sequence[str]
     resources: Resources
+    """With `nodes` above 1, argv is started on each, with the node's number, from 0 on, as one argument more."""
     log: Path
     """Where the cluster may write what the process says, if it keeps that in a file."""
 
@@ -36,7 +37,7 @@ class Cluster(Protocol):
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
         """Status of each name, by one call where there are many."""
 
-    def stop(self, name: str, *, force: bool) -> None: ...
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None: ...
 
     def log(self, launch: Launch) -> str:
         """What the cluster kept of its output; empty where it kept nothing."""

@@ -52,6 +52,8 @@ class Sent(NamedTuple):
     """Absolute path here -> name below the run's root there: in the spec's texts each is replaced."""
     hold: float
     scratch: str | None
+    interface: str | None = None
+    """By which several nodes talk."""
 
 
 class Room(Protocol):
@@ -151,7 +153,10 @@ def check_taken(entry: Entry, sha256: str) -> None:
 
 
 def write_sent(room: Room, sent: Sent) -> None:
-    room.write(SENT, to_checked({**sent._asdict(), "inputs": [list(each) for each in sent.inputs]}))
+    document = {**sent._asdict(), "inputs": [list(each) for each in sent.inputs]}
+    if sent.interface is None:
+        del document["interface"]  # a node with an earlier version knows no such key, and says which it has
+    room.write(SENT, to_checked(document))
 
 
 def read_sent(room: Room) -> Sent:

@@ -349,7 +349,7 @@ class PlaceExecutor:
 
     def _stop(self, watched: _Watched, *, force: bool) -> None:
         try:
-            self._cluster.stop(self._named(watched), force=force)
+            self._cluster.stop(self._named(watched), force=force, nodes=self._nodes(watched.handle))
         except OSError as error:  # it meets our claim, or its fence
             _log.info("%s could not be told to stop %s: %s", self.name, watched.handle["run"], error)
 
@@ -362,7 +362,7 @@ class PlaceExecutor:
         depot.make(str(self._workspace))
         inputs, moved = self._mover.move_out(depot, spec)
         scratch = None if self.place.scratch is None else str(self.place.scratch)
-        write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch))
+        write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch, self.place.interface))
         fault("place_sent")
         return self._launch(watched, there)
 
@@ -466,6 +466,12 @@ class PlaceExecutor:
 
     def _here(self, handle: RunHandle) -> RunFolder:
         return RunFolder(self._workspace / "runs" / handle["run"])
+
+    def _nodes(self, handle: RunHandle) -> int:
+        try:
+            return int(self._here(handle).spec().get("resources", {}).get("nodes", 1))
+        except (OSError, SpeciateError):
+            return 1  # the others end with the first
 
     def _named(self, watched: _Watched) -> str:
         """Name of the launch for the cluster: nobody else's."""

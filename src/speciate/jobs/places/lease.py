@@ -5,6 +5,8 @@ claimed   made once: who makes it decides. By a node: the attempt starts there, 
 lease     {"beat", "state"}, replaced whole every few seconds by the node. Who could not replace it for `hold`
           seconds kills its own run, so whoever saw no new beat for longer than that knows that it is dead. No two
           clocks are compared.
+
+Several nodes that have one run together each have both, all but the first with their number (team.py).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
@@ -46,10 +49,24 @@ class Lease(NamedTuple):
     node: str = ""
 
 
-def claim(room: Room, who: str) -> bool:
+def uptime() -> float:
+    """Seconds that go on while the machine sleeps: a lease runs out meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def name_of(what: str, node: int) -> str:
+    """Name of a file that each of several nodes has; of the first, 0, it is that of the run.
+
+    >>> name_of("lease", 0), name_of("lease", 3)
+    ('lease', 'lease.3')
+    """
+    return f"{what}.{node}" if node else what
+
+
+def claim(room: Room, who: str, node: int = 0) -> bool:
     """Whether the attempt is ours: exclusive creation, with its content in one step. Raises OSError."""
     mine = {"by": who, "host": socket.gethostname(), "pid": os.getpid(), "nonce": os.urandom(8).hex()}
-    return room.create(CLAIMED, json.dumps(mine))
+    return room.create(name_of(CLAIMED, node), json.dumps(mine))
 
 
 def claimed_by(room: Room) -> str | None:
@@ -61,13 +78,13 @@ def claimed_by(room: Room) -> str | None:
         return "somebody"  # it is there, and that decides
 
 
-def write_lease(room: Room, lease: Lease) -> None:
-    room.write(LEASE, json.dumps(lease._asdict()))
+def write_lease(room: Room, lease: Lease, node: int = 0) -> None:
+    room.write(name_of(LEASE, node), json.dumps(lease._asdict()))
 
 
-def read_lease(room: Room) -> Lease | None:
+def read_lease(room: Room, node: int = 0) -> Lease | None:
     """None where there was none yet. Raises OSError, and DAMAGED where it is none: then nothing may be concluded."""
-    data = room.read(LEASE)
+    data = room.read(name_of(LEASE, node))
     if data is None:
         return None
     try:
@@ -78,4 +95,6 @@ def read_lease(room: Room) -> Lease | None:
         beat, held = document.get("beat"), document.get("held")
         if type(beat) is int and isinstance(held, bool):
             return Lease(beat, held, str(document.get("node", "")))
-    raise SpeciateError(Code.DAMAGED, f"{room.where}/{LEASE} cannot be read.", "A node that lives writes it anew.")
+    raise SpeciateError(
+        Code.DAMAGED, f"{room.where}/{name_of(LEASE, node)} cannot be read.", "A node that lives writes it anew."
+    )

@@ -1,4 +1,5 @@
-"""The node's side of a run: `python -m speciate.jobs.places.node WHERE`, with a run's room in a depot.
+"""The node's side of a run: `python -m speciate.jobs.places.node WHERE [NUMBER]`, with a run's room in a depot. NUMBER:
+of this node among several that have the run together (team.py); the first is 0, and what it says is said of all.
 
 It stands where `jobs/supervisor.py` stands on one machine, for a kernel lock says nothing across machines. It claims
 the attempt, so that it runs once however often it was launched; keeps the lease; and kills its run when it cannot. The
@@ -28,20 +29,16 @@ from pathlib import Path
 
 from speciate import __version__
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import CRASHES, EXIT, SECOND, Outcome, RunFolder, to_checked
+from speciate.jobs.folder import CRASHES, EXIT, SECOND, TEAM, Outcome, RunFolder, to_checked, write_whole
 from speciate.jobs.places.depot import Room, Sent, read_sent, unfit, write_manifest
 from speciate.jobs.places.depots import open_room
-from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, write_lease
+from speciate.jobs.places.lease import CANCEL, CLAIMED, FENCED, Lease, Terms, claim, name_of, uptime, write_lease
+from speciate.jobs.places.team import FirstNode, Followers, write_word
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS, _AGAIN_SECONDS = 0.2, 2.0
 _ALIVE = ".alive"
 _LIBC = ctypes.CDLL(None)
-
-
-def uptime() -> float:
-    """Seconds that go on while the machine sleeps: a lease runs out meanwhile."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def die_with_parent(number: int, parent: int | None = None) -> None:
@@ -58,15 +55,18 @@ def _say(what: str) -> None:
 
 
 class Keeper:
-    """Renews the lease in a thread, and sees requests of the daemon. `renewed`: when the newest beat that is in the
-    depot was begun."""
+    """Renews the lease of node `number` in a thread, and sees requests of the daemon and what becomes of the `others`.
+    `renewed`: when the newest beat that is in the depot was begun."""
 
-    def __init__(self, room: Room, terms: Terms) -> None:
-        self._room, self._terms = room, terms
+    def __init__(self, room: Room, terms: Terms, number: int = 0, others: Followers | FirstNode | None = None) -> None:
+        self._room, self._terms, self._number, self._others = room, terms, number, others
+        self._claimed = name_of(CLAIMED, number)
         self._beat, self._node = 0, socket.gethostname()
         self.renewed = uptime()
         self.cancelled = self.fenced = self.troubled = False
         """`troubled`: the depot was away at some time."""
+        self.broken: Outcome | None = None
+        """How the attempt ends because of another node."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -81,10 +81,10 @@ class Keeper:
         Where a disk is not mounted any more, a run that writes may make its folder anew, and nobody hears a beat there.
         """
         began = uptime()
-        if not self._room.has(CLAIMED):
+        if not self._room.has(self._claimed):
             raise FileNotFoundError(f"{self._room.where} is not the room that was claimed")
         self._beat += 1
-        write_lease(self._room, Lease(self._beat, held, self._node))
+        write_lease(self._room, Lease(self._beat, held, self._node), self._number)
         self.renewed = began
 
     def _keep(self) -> None:
@@ -92,13 +92,15 @@ class Keeper:
         due = uptime() + self._terms.beat
         while not self._over.wait(pause):
             try:
-                self.troubled = self.troubled or not self._room.has(CLAIMED)
+                self.troubled = self.troubled or not self._room.has(self._claimed)
                 self.fenced = self.fenced or self._room.has(FENCED)
                 self.cancelled = self.cancelled or self._room.has(CANCEL)
                 if uptime() >= due:
                     self._renew()
                     due = self.renewed + self._terms.beat
-            except OSError as error:
+                if self._others is not None and self.broken is None:
+                    self.broken = self._others.look()
+            except (OSError, SpeciateError) as error:
                 self.troubled = True
                 _say(f"lease: {error}")
 
@@ -111,6 +113,12 @@ class Keeper:
     @property
     def run_out(self) -> bool:
         return uptime() - self.renewed > self._terms.hold
+
+    def why_to_kill(self) -> str:
+        """Why nothing of the run may live here any more; empty while it may."""
+        if self.fenced or self.run_out:
+            return "fenced" if self.fenced else "the lease ran out"
+        return "" if self.broken is None else self.broken.message
 
 
 class Carrier:
@@ -134,37 +142,81 @@ class Carrier:
         self._thread.join()
 
 
-def main(where: str) -> int:
-    """Run the attempt to its end; SECOND where another launch has it."""
-    die_with_parent(signal.SIGTERM)
+def main(where: str, number: int = 0) -> int:
+    """Have a part in the attempt to its end; SECOND where another launch has it."""
+    die_with_parent(signal.SIGKILL if number else signal.SIGTERM)  # of several the first one alone is asked to stop
     room = open_room(where)
     try:
         sent = read_sent(room)
-        mine = claim(room, "node")
+        mine = claim(room, "node", number)
     except FileNotFoundError:  # it is over, and its room gone
         mine = False
     if not mine:
         _say("another launch has this attempt, or it was called off")
         return SECOND
-    terms = Terms(sent.hold)
-    keeper = Keeper(room, terms)
+    terms, nodes = Terms(sent.hold), _nodes(sent)
+    first = FirstNode(room, terms) if number else None
+    others = Followers(room, nodes, terms) if nodes > 1 and not number else None
+    keeper = Keeper(room, terms, number, first or others)
     keeper.begin()
     with _scratch(sent, where.rpartition("/")[2]) as scratch:
-        folder = RunFolder(room.work_folder(scratch))
-        if sent.version == __version__:
-            carrier = Carrier(room, folder.path, terms.beat)
-            status = _supervise(folder, keeper, scratch, where)
-            carrier.end()
-        else:
-            why = f"this node has speciate {__version__}, and the workspace {sent.version}"
-            how = "Install the same version on the nodes: `speciate places --probe` shows it."
-            status = 1
-            folder.end(Outcome(1, "user", why, how))
-        if status != SECOND and folder.outcome() is None:
-            folder.end(_outcome(status, troubled=keeper.troubled or not _is_claimed(room)))
-        if not _hand_over(room, folder, keeper):
-            return 1
+        if first is not None:
+            return _follow(room, sent, where, scratch, number, keeper, first)
+        return _lead(room, sent, where, scratch, keeper, others)
+
+
+def _lead(room: Room, sent: Sent, where: str, scratch: Path, keeper: Keeper, others: Followers | None) -> int:
+    folder = RunFolder(room.work_folder(scratch))
+    if others is not None:
+        others.folder = folder.path
+    if (wrong := _wrong_version(sent)) is None:
+        carrier = Carrier(room, folder.path, Terms(sent.hold).beat)
+        status = _supervise(folder, keeper, scratch, where)
+        carrier.end()
+    else:
+        status = 1
+        folder.end(wrong)
+    said = others and others.end(lambda: keeper.run_out, time.sleep)
+    if status != SECOND and folder.outcome() is None:
+        troubled = keeper.troubled or not _is_claimed(room)
+        folder.end(said or keeper.broken or _outcome(status, troubled=troubled))
+    if not _hand_over(room, folder, keeper):
+        return 1
     return 0 if status == 0 else 1
+
+
+def _follow(room: Room, sent: Sent, where: str, scratch: Path, number: int, keeper: Keeper, first: FirstNode) -> int:
+    """The part of any node but the first: what it writes is for nobody, and whether it stops is not for it to say."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    folder = RunFolder(scratch / "run")
+    folder.path.mkdir(mode=0o700)
+    if (wrong := _wrong_version(sent)) is None:
+        status = _supervise(folder, keeper, scratch, where, number, first)
+    else:
+        status = 1
+        folder.end(wrong)
+    ended_by_us = keeper.why_to_kill()
+    while not keeper.run_out:
+        try:
+            if status and not ended_by_us:
+                write_word(room, number, folder.outcome() or _outcome(status, troubled=keeper.troubled))
+            keeper.release()
+            return 0
+        except (OSError, SpeciateError) as error:
+            _say(f"its end is not in the depot yet: {error}")
+            time.sleep(_AGAIN_SECONDS)
+    return 1
+
+
+def _nodes(sent: Sent) -> int:
+    return int(sent.spec.get("resources", {}).get("nodes", 1))
+
+
+def _wrong_version(sent: Sent) -> Outcome | None:
+    if sent.version == __version__:
+        return None
+    why = f"this node has speciate {__version__}, and the workspace {sent.version}"
+    return Outcome(1, "user", why, "Install the same version on the nodes: `speciate places --probe` shows it.")
 
 
 def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
@@ -207,14 +259,17 @@ def _is_claimed(room: Room) -> bool:
         return False
 
 
-def _supervise(folder: RunFolder, keeper: Keeper, scratch: Path, where: str) -> int:
+def _supervise(
+    folder: RunFolder, keeper: Keeper, scratch: Path, where: str, number: int = 0, first: FirstNode | None = None
+) -> int:
     """Start the run and see it through; its status as of os.waitstatus_to_exitcode."""
     preempted = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: preempted.set())
+    if first is None:
+        signal.signal(signal.SIGTERM, lambda *_: preempted.set())
     unpack = [sys.executable, "-m", "speciate.jobs.places.unpack", where, str(folder.path), str(scratch)]
-    with folder.log.open("ab") as log:
+    with contextlib.nullcontext() if first else folder.log.open("ab") as log:  # else into the log of the launch
         worker = subprocess.Popen(
-            [*unpack, str(os.getpid())],
+            [*unpack, str(os.getpid()), str(number)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=scratch, start_new_session=True,
         )  # fmt: skip
     asked = False
@@ -224,9 +279,12 @@ def _supervise(folder: RunFolder, keeper: Keeper, scratch: Path, where: str) -> 
             break
         except subprocess.TimeoutExpired:
             pass
-        if keeper.fenced or keeper.run_out:
-            _say("fenced: the run is killed" if keeper.fenced else "the lease ran out: the run is killed")
+        if why := keeper.why_to_kill():
+            _say(f"{why}: the run is killed")
             _kill(worker.pid)
+        elif first is not None:
+            if first.meeting is not None and not (folder.path / TEAM).exists():
+                write_whole(folder.path / TEAM, first.meeting, 0o600)
         elif not asked and (keeper.cancelled or preempted.is_set()):
             asked = True
             worker.send_signal(signal.SIGTERM)
@@ -286,4 +344,4 @@ def _clear(base: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -1,7 +1,10 @@
 """Ray by the REST interface of its jobs, nothing else: Ray's library is never imported here, so versions may differ.
 
 A launch has the submission id that we choose, so a second one is refused by Ray itself, and the claim stands behind
-that. Ray retries no entrypoint, so attempts are ours. Whoever holds the token may read what a job was given, and run
+that. Ray retries no entrypoint, so attempts are ours. Several nodes are as many jobs of Ray's, which may begin one
+after the other, or on one machine: those that have begun wait for the rest.
+
+Whoever holds the token may read what a job was given, and run
 any code: nothing that is sent holds a key.
 """
 
@@ -21,6 +24,7 @@ from urllib.parse import quote, urlsplit
 
 from speciate.environment import LIBRARIES
 from speciate.jobs.places.cluster import Finding, Launch
+from speciate.jobs.places.lease import name_of
 from speciate.jobs.places.verdict import Status
 from speciate.settings import Place, is_loopback
 
@@ -109,12 +113,16 @@ class RayJobs:
         self._tls = ssl.create_default_context()
 
     def launch(self, launch: Launch) -> None:
-        answer = self._post(launch)
+        for node in range(launch.resources.nodes):
+            self._launch(launch, node)
+
+    def _launch(self, launch: Launch, node: int) -> None:
+        answer, name = self._post(launch, node), name_of(launch.name, node)
         if answer.status != 200 and "already exists" in answer.text:
-            if not self._is_starved(launch.name):
+            if not self._is_starved(name):
                 return
-            self._ask("DELETE", _path(launch.name))
-            answer = self._post(launch)
+            self._ask("DELETE", _path(name))
+            answer = self._post(launch, node)
         if answer.status != 200:
             raise ConnectionError(_refusal(answer))
 
@@ -128,11 +136,12 @@ class RayJobs:
         found = {str(each.get("submission_id")): each for each in listed if isinstance(each, dict)}
         return {name: _status(found.get(name)) for name in names}
 
-    def stop(self, name: str, *, force: bool) -> None:
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None:
         """Ray kills 3 seconds after it asked, either way."""
-        answer = self._ask("POST", f"{_path(name)}/stop")
-        if answer.status not in (200, 404):
-            raise ConnectionError(_refusal(answer))
+        for node in range(nodes):
+            answer = self._ask("POST", f"{_path(name_of(name, node))}/stop")
+            if answer.status not in (200, 404):
+                raise ConnectionError(_refusal(answer))
 
     def log(self, launch: Launch) -> str:
         answer = self._ask("GET", f"{_path(launch.name)}/logs")
@@ -215,15 +224,15 @@ class RayJobs:
             self._ask("DELETE", _path(name))
         return said
 
-    def _post(self, launch: Launch) -> _Answer:
+    def _post(self, launch: Launch, node: int) -> _Answer:
         asked = launch.resources
         body = {
-            "entrypoint": _script(launch.argv, self._kept),
-            "submission_id": launch.name,
+            "entrypoint": _script([*launch.argv, *([str(node)] if node else [])], self._kept),
+            "submission_id": name_of(launch.name, node),
             # Without any of these Ray starts it on the head, beyond its resources.
-            "entrypoint_num_cpus": asked.cpu or 1,
-            **({"entrypoint_num_gpus": asked.gpu} if asked.gpu else {}),
-            **({"entrypoint_memory": asked.memory_mb << 20} if asked.memory_mb else {}),
+            "entrypoint_num_cpus": asked.cpu / asked.nodes or 1,
+            **({"entrypoint_num_gpus": asked.gpu // asked.nodes} if asked.gpu else {}),
+            **({"entrypoint_memory": (asked.memory_mb << 20) // asked.nodes} if asked.memory_mb else {}),
         }
         return self._ask("POST", "/api/jobs/", body)
 

@@ -2,6 +2,9 @@
 
 Launching twice is harmless three times over: `singleton` lets one job of a name run at a time, the claim lets only the
 first of them begin, and `--no-requeue` keeps Slurm from starting it anew after a node's failure.
+
+Several nodes are one job, so all begin together. The batch script is the first node's process, as of a run on one; an
+srun beside it starts those of the others.
 """
 
 from __future__ import annotations
@@ -33,12 +36,16 @@ class Slurm:
 
     def launch(self, launch: Launch) -> None:
         asked = launch.resources
+        nodes = asked.nodes
+        cpus, gpus, memory_mb = max(1, round(asked.cpu / nodes)), asked.gpu // nodes, asked.memory_mb // nodes
+        several = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
         self._call(
             "sbatch", "--parsable", f"--job-name={launch.name}", "--dependency=singleton", "--no-requeue",
-            "--export=NIL", f"--output={launch.log}", "--open-mode=append", "--ntasks=1",
-            f"--signal=B:TERM@{_NOTICE_SECONDS}", f"--cpus-per-task={max(1, round(asked.cpu))}",
-            *([f"--gpus={asked.gpu}"] if asked.gpu else []),
-            *([f"--mem={asked.memory_mb}M"] if asked.memory_mb else []), *self._options, stdin=_script(launch.argv),
+            "--export=NIL", f"--output={launch.log}", "--open-mode=append", *(["--ntasks=1"] if nodes == 1 else []),
+            f"--signal=B:TERM@{_NOTICE_SECONDS}", f"--cpus-per-task={cpus}",
+            *([f"--gpus={gpus}" if nodes == 1 else f"--gpus-per-node={gpus}"] if gpus else []),
+            *([f"--mem={memory_mb}M"] if memory_mb else []), *self._options, *(several if nodes > 1 else []),
+            stdin=self._script(launch.argv, nodes, cpus),
         )  # fmt: skip
 
     def statuses(self, names: Sequence[str]) -> Mapping[str, Status]:
@@ -51,7 +58,7 @@ class Slurm:
                 said[name].add(state)
         return {name: _status(states) for name, states in said.items()}
 
-    def stop(self, name: str, *, force: bool) -> None:
+    def stop(self, name: str, *, force: bool, nodes: int = 1) -> None:
         self._call("scancel", f"--name={name}", *(["--signal=KILL", "--full"] if force else []))
 
     def log(self, launch: Launch) -> str:
@@ -71,6 +78,17 @@ class Slurm:
 
     def findings_by_job(self, name: str, seconds: float) -> Iterator[Finding]:
         yield from ()
+
+    def _script(self, argv: Sequence[str], nodes: int, cpus: int) -> str:
+        """The other nodes' processes are a step of all nodes but the first, in the background: it ends by itself."""
+        if nodes == 1:
+            return f"#!/bin/sh\n{_command(argv)}\n"
+        srun = [
+            self._folder + "srun", f"--nodes={nodes - 1}", f"--ntasks={nodes - 1}", "--ntasks-per-node=1",
+            "--relative=1", f"--cpus-per-task={cpus}", "--unbuffered", "--label", "--kill-on-bad-exit=0",
+        ]  # fmt: skip
+        step = shlex.join([*srun, "/bin/sh", "-c", f"{_command(argv)} $((SLURM_PROCID + 1))"])
+        return f"#!/bin/sh\n{step} < /dev/null &\n{_command(argv)}\n"
 
     def _call(self, program: str, *arguments: str, stdin: str = "") -> str:
         try:
@@ -93,9 +111,9 @@ def _status(said: set[str]) -> Status:
     return Status.DEAD if said else Status.UNKNOWN
 
 
-def _script(argv: Sequence[str]) -> str:
-    """Script of a launch. It uses `exec`, so that Slurm's signals reach the supervisor itself."""
+def _command(argv: Sequence[str]) -> str:
+    """It uses `exec`, so that Slurm's signals reach the supervisor itself."""
     here = clean_environment()
     given = {name: here[name] for name in _PASSED_ON if name in here} | LIBRARIES | {"PYTHONUNBUFFERED": "1"}
     words = [f"{name}={value}" for name, value in given.items()]
-    return f"#!/bin/sh\nexec env {shlex.join(words)} {shlex.join(argv)}\n"
+    return f"exec env {shlex.join(words)} {shlex.join(argv)}"

@@ -1,5 +1,5 @@
-"""The first act of a run on a node: `python -m speciate.jobs.places.unpack WHERE FOLDER SCRATCH`, which becomes the
-worker.
+"""The first act of a run on a node: `python -m speciate.jobs.places.unpack WHERE FOLDER SCRATCH PARENT NUMBER`, which
+becomes the worker.
 
 Copies what the run reads from the depot into the node's own disk, each file checked on the way, as a folder that looks
 like the workspace to the worker; writes the run's spec with the paths that hold here; and executes `speciate.worker`.
@@ -30,8 +30,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def main(where: str, run_dir: str, scratch: str, parent: str) -> int:
-    """Does not return where all is there."""
+def main(where: str, run_dir: str, scratch: str, parent: str, number: str) -> int:
+    """Does not return where all is there. `number`: of this node among several."""
     die_with_parent(signal.SIGKILL, int(parent))  # the worker, too: it is what this process becomes
     folder, root = RunFolder(Path(run_dir)), Path(scratch) / "workspace"
     signal.signal(signal.SIGTERM, _stop)
@@ -43,7 +43,10 @@ def main(where: str, run_dir: str, scratch: str, parent: str) -> int:
             depot.take(entry, root / entry.name)
         moved = {old: str(root / new) if new else str(root) for old, new in sent.moved.items()}
         (root / "cache").mkdir(exist_ok=True)
-        folder.create(cast(RunDocument, with_paths(sent.spec, moved)))
+        spec = cast(RunDocument, with_paths(sent.spec, moved))
+        if sent.interface is not None:
+            spec["interface"] = sent.interface
+        folder.create({**spec, "node": int(number)} if number != "0" else spec)
     except (SpeciateError, FileNotFoundError) as error:
         message = error.message if isinstance(error, SpeciateError) else f"it is not in the depot: {error}"
         folder.end(Outcome(1, "transient", message))
@@ -70,4 +73,4 @@ def with_paths(document: Any, moved: Mapping[str, str]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

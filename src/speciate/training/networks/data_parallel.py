@@ -1,10 +1,14 @@
 """Processes that train one network together: each learns from its share of every batch, and all take the same step.
 
-The first one leads: it decides, evaluates, saves and keeps the time. The others are forks of it, made before anything
-was computed; they build the same trainings and take the steps that they are order. Gradients are summed once in a step.
+The first one leads: it decides, evaluates, saves and keeps the time. On its machine the others are forks of it, made
+before anything was computed; they build the same trainings and take the steps that they are order. Gradients are summed
+once in a step.
 
 They live and die together. Each follower holds the attempt's claim, as every fork does, and one end of a pipe of the
-leader's: when that closes, it ends at once, wherever it is. When a follower dies, the leader ends itself."""
+leader's: when that closes, it ends at once, wherever it is. When a follower dies, the leader ends itself.
+
+On several nodes (`rendezvous.py`) a connection stands in the place of the pipe. Whether all are gone is then for the
+nodes' leases to say (`jobs/places/team.py`), because a network that is away looks like a death."""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -24,8 +29,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from speciate.datasets.loading.stream import Places
 from speciate.errors import CallAgain, Code, SpeciateError
-from speciate.jobs.folder import Outcome
-from speciate.jobs.run import Run
+from speciate.jobs.folder import TEAM, Outcome
+from speciate.jobs.run import Run, Transient
+from speciate.training.networks import rendezvous
 from speciate.training.networks.optimizer import Precision
 from speciate.training.networks.stopping import Diverged
 from speciate.training.resource_usage import is_out_of_memory
@@ -36,8 +42,9 @@ if TYPE_CHECKING:
 
 _MEMORY = 77
 """Exit code of a follower that ran out of it."""
-_MOURNING_SECONDS, _AGREEING_SECONDS = 5.0, 60.0
-_LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
+_NO_MEMORY = b"memory"
+"""Last word of a follower of another node that ran out of it."""
+_MOURNING_SECONDS, _AGREEING_SECONDS, _LEAVING_SECONDS = 5.0, 60.0, 10.0
 
 Recipe = Mapping[str, Any]
 """What `build` takes to make a training anew, as JSON."""
@@ -127,7 +134,7 @@ def seed_of(*key: int) -> int:
 
 
 Order = Mapping[str, Any]
-"""A line of the leader: `{"build"}`, `{"step"}` or another order with its arguments, as JSON."""
+"""A line of the leader: `{"meet"}`, `{"build"}` or `{"step"}` with its arguments, as JSON."""
 
 
 class Follower:
@@ -161,52 +168,70 @@ class Follower:
 
 
 @contextlib.contextmanager
-def gather_team(run: Run, size: int, device: str, threads: int, follow: Callable[[Follower], None]) -> Iterator[Team]:
-    """The leader's team of `size` processes on `device`s. `follow`, in each of the others, never needs to return.
+def gather_team(
+    run: Run, size: int, device: str, threads: int, follow: Callable[[Follower], None], nodes: int = 1
+) -> Iterator[Team]:
+    """The leader's team of `size` processes on `device`s, as many on each of `nodes`. `follow`, in each of the others,
+    never needs to return; on other nodes than the first nothing does.
 
-    To be entered before anything was computed. Left by an error or without one, no follower lives any more.
+    To be entered before anything was computed. Left by an error or without one, no follower of this machine lives any
+    more.
     """
     if size == 1:
         yield ALONE
         return
     import accelerate  # noqa: F401 - once for all, which takes seconds and computes nothing
 
-    join, crew = _Join(size, device, threads, run.folder.path / "rendezvous"), _Crew(run)
+    join, crew = _Join(size, size // nodes, device, threads, run.folder.path / "rendezvous"), _Crew(run)
+    if run.node:
+        _serve_node(run, join, follow)
     try:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # no request to stop hits a half-made fork
         try:
-            for rank in range(1, size):
+            for rank in range(1, join.on_node):
                 crew.fork(partial(_serve, rank, join, follow))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        crew.watch()
-        with crew.together():
-            own_device = join(0)
+        if nodes == 1:
+            crew.watch()
+            with crew.together():
+                own_device = join(0)
+        else:
+            network = rendezvous.own_network(run.interface)
+            for connection in rendezvous.gather(network, run.folder.path / TEAM, range(join.on_node, size)):
+                crew.take(connection)
+            crew.watch()
+            with crew.together():
+                own_device = join(0, rendezvous.Rendezvous.open(network, size, crew.tell))
         yield Leader(crew, size, own_device)
     finally:
         crew.close()
 
 
 class _Join(NamedTuple):
-    """accelerate's process group over loopback: NCCL between GPUs, gloo between processors."""
+    """accelerate's process group: NCCL between GPUs, gloo between processors. `on_node`: processes on each node."""
 
     size: int
+    on_node: int
     device: str
     threads: int
-    rendezvous: Path
+    file: Path
+    """Where those of one machine meet."""
 
-    def __call__(self, rank: int) -> str:
-        """The device of this process. Returns when all are there."""
+    def __call__(self, rank: int, there: rendezvous.Rendezvous | None = None) -> str:
+        """The device of this process. Returns when all are there. `there`: where those of several nodes meet."""
         from accelerate import PartialState
         from accelerate.utils import patch_environment
 
+        interface = there.interface if there else rendezvous.LOOPBACK
         with patch_environment(
-            rank=rank, local_rank=rank, world_size=self.size, local_world_size=self.size,
-            omp_num_threads=self.threads, gloo_socket_ifname=_LOOPBACK, nccl_socket_ifname=_LOOPBACK,
+            rank=rank, local_rank=rank % self.on_node, world_size=self.size, local_world_size=self.on_node,
+            omp_num_threads=self.threads, gloo_socket_ifname=interface, nccl_socket_ifname=interface,
+            **({"master_addr": there.leader, "master_port": 1} if there else {}),  # asked for, and not used
         ):  # fmt: skip
-            where = f"file://{self.rendezvous}"
+            how = {"store": there.store} if there else {"init_method": f"file://{self.file}"}
             PartialState._reset_state()  # which is one for a whole process: what trained alone here before has made it
-            state = PartialState(cpu=self.device == "cpu", init_method=where, rank=rank, world_size=self.size)
+            state = PartialState(cpu=self.device == "cpu", rank=rank, world_size=self.size, **how)
         if state.num_processes != self.size:
             raise SpeciateError(
                 Code.UNAVAILABLE,
@@ -223,7 +248,8 @@ class _Crew:
     def __init__(self, run: Run) -> None:
         self._run, self._closing = run, False
         self._pids, self._pipes = list[int](), list[int]()
-        self._watches = list[threading.Thread]()
+        self._connections = list[socket.socket]()
+        self._watches, self._distant = list[threading.Thread](), list[threading.Thread]()
         self.current: Leader | None = None
         """Leader whose training they hold."""
 
@@ -238,14 +264,23 @@ class _Crew:
         os.close(reading)
         self._pids.append(pid)
 
+    def take(self, connection: socket.socket) -> None:
+        """A follower on another node."""
+        self._connections.append(connection)
+
     def watch(self) -> None:
         """Once all are there: a process with threads is not to be forked."""
         for rank, pid in enumerate(self._pids, 1):
             self._watches.append(threading.Thread(target=self._watch, args=(rank, pid), daemon=True))
             self._watches[-1].start()
+        for rank, connection in enumerate(self._connections, len(self._pids) + 1):
+            self._distant.append(threading.Thread(target=self._watch_distant, args=(rank, connection), daemon=True))
+            self._distant[-1].start()
 
     def tell(self, order: Mapping[str, Any]) -> None:
         line = json.dumps(order).encode() + b"\n"
+        for connection in self._connections:
+            connection.sendall(line)
         for pipe in self._pipes:
             left = memoryview(line)
             while left:
@@ -253,32 +288,54 @@ class _Crew:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What fails in here because a follower died is no error of the training: the watch ends this process."""
+        """What fails in here because a follower died is no error of the training: the watch ends this process. Raises
+        Transient where a network failed, and nobody died."""
         try:
             yield
         except (RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
-                for watch in self._watches:
-                    watch.join(_MOURNING_SECONDS)
+            if is_out_of_memory(error):
+                raise
+            for watch in (*self._watches, *self._distant):
+                watch.join(_MOURNING_SECONDS)
+            if self._connections:
+                raise Transient(f"the nodes of the training cannot reach each other: {error}") from error
             raise
 
     def close(self) -> None:
-        """Returns when all are gone."""
+        """Returns when all of this machine are gone; those of other nodes are told."""
         self._closing = True
         for pipe in self._pipes:
             os.close(pipe)
-        if not self._watches:
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+        if not (self._watches or self._distant):
             self.watch()
         for watch in self._watches:
             watch.join()
+        for watch in self._distant:  # its node ends it, wherever it is
+            watch.join(_LEAVING_SECONDS)
 
     def _watch(self, rank: int, pid: int) -> None:
         _, status = os.waitpid(pid, 0)
         if self._closing:
             return
-        if os.waitstatus_to_exitcode(status) == _MEMORY:
+        self._end(rank, out_of_memory=os.waitstatus_to_exitcode(status) == _MEMORY)
+
+    def _watch_distant(self, rank: int, connection: socket.socket) -> None:
+        said, more = b"", b"-"
+        with contextlib.suppress(OSError):
+            while more:
+                more = connection.recv(len(_NO_MEMORY))
+                said += more
+        if not self._closing:
+            self._end(rank, out_of_memory=said == _NO_MEMORY)
+
+    def _end(self, rank: int, *, out_of_memory: bool) -> NoReturn:
+        if out_of_memory:
             self._run.folder.end(Outcome(1, "memory", f"process {rank + 1} of the training ran out of memory"))
         os.kill(os.getpid(), signal.SIGKILL)  # it may wait for the dead one, and cannot be asked
+        raise AssertionError
 
 
 class Leader:
@@ -314,23 +371,64 @@ def receive(training: Stepping, order: StepOrder, identity: Mapping[str, Any]) -
     _spread(training.shared(order.optimized))
 
 
-def _serve(rank: int, join: _Join, follow: Callable[[Follower], None], reading: int) -> NoReturn:
-    """All of a follower's life, in its own process."""
+def _serve_node(run: Run, join: _Join, follow: Callable[[Follower], None]) -> NoReturn:
+    """All that another node than the first does: its processes, this one among them, follow the leader there."""
+    where = rendezvous.wait_for_place(run.folder.path / TEAM)
+    first = run.node * join.on_node
+    for rank in range(first + 1, first + join.on_node):
+        if os.fork() == 0:
+            _serve_distant(run, rank, join, follow, where)
+    _serve_distant(run, first, join, follow, where)
+
+
+def _serve_distant(
+    run: Run, rank: int, join: _Join, follow: Callable[[Follower], None], where: rendezvous.MeetingPlace
+) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        connection = rendezvous.join(where, rank)
+    except OSError as error:  # or the leader is gone: then nobody asks why this one ended
+        why = f"its process cannot reach that of the first node at {where.host}: {error}"
+        run.folder.end(Outcome(1, "transient", why, "A person sets `interface` in [executors.NAME] of settings.toml."))
+        os._exit(1)
+    _serve(rank, join, follow, connection.detach(), where)
+
+
+def _serve(
+    rank: int,
+    join: _Join,
+    follow: Callable[[Follower], None],
+    reading: int,
+    where: rendezvous.MeetingPlace | None = None,
+) -> NoReturn:
+    """All of a follower's life, in its own process. `reading`: a pipe, or on another node than the first a
+    connection."""
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader saves, and ends all
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(reading, orders), daemon=True).start()
-        follow(Follower(rank, join.size, join(rank), orders))
+        there = rendezvous.Rendezvous.find(orders.get()["meet"], join.size) if join.on_node < join.size else None
+        follow(Follower(rank, join.size, join(rank, there), orders))
     except SpeciateError:  # which the leader finds, too, and says better than by being killed
         threading.Event().wait(_AGREEING_SECONDS)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it must not return into the leader's program
         traceback.print_exc()
         code = _MEMORY if is_out_of_memory(error) else 1
+        if where is not None:
+            _say_last_word(reading, error)
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _say_last_word(connection: int, error: BaseException) -> None:
+    if is_out_of_memory(error):
+        with contextlib.suppress(OSError):
+            os.write(connection, _NO_MEMORY)
+    elif isinstance(error, RuntimeError | OSError):  # torch's, if the leader is gone: then `_listen` ends this process
+        threading.Event().wait(_MOURNING_SECONDS)
 
 
 def _listen(reading: int, orders: queue.SimpleQueue[Order]) -> None:

@@ -166,7 +166,7 @@ class Training:
             raise SpeciateError(
                 Code.INVALID,
                 f"{self.team.size} processes would divide batches of {size}, but {self.whole_batch}.",
-                next=[CallAgain("train_model", {"resources": {"gpu": 1}})],
+                next=[CallAgain("train_model", {"resources": {"gpu": 1, "nodes": None}})],
             )
         if ran_out:
             raise check_divisible(self)

@@ -36,7 +36,7 @@ from speciate.workspace.database import Database
 
 _RECENT = """
 SELECT id, kind, result FROM jobs WHERE kind IN ('train', 'measure') AND state = 'succeeded' AND result IS NOT NULL
-ORDER BY ended DESC LIMIT 200
+AND json_extract_string(resources, '$.place') IS NOT DISTINCT FROM ? ORDER BY ended DESC LIMIT 200
 """
 _FEWEST_EXAMPLES = 100
 """Below this a run's time is mostly start-up: it is not scaled down further."""
@@ -119,9 +119,10 @@ class KnownCosts(NamedTuple):
     """Shipped runs, with the figures that they would have here."""
 
 
-def known_costs(database: Database) -> KnownCosts:
+def known_costs(database: Database, place: str | None = None) -> KnownCosts:
+    """What runs on this machine have cost, or at a place: those of another machine say nothing."""
     runs, measured = [], []
-    for job, kind, result in database.read(_RECENT):
+    for job, kind, result in database.read(_RECENT, [place]):
         report = json.loads(result).get("report", {})
         if kind == "train" and "cost" in report:
             runs.append(_parse_run(job, report))

@@ -40,13 +40,23 @@ def find_place(spec: TrainSpec, settings: Settings) -> Where:
             "register_model takes it into the workspace; then name that version as base_model.",
             next=[
                 Call("register_model", {"name": f"{spec.name}-base", "source": spec.base_model}),
-                CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None}}),
+                CallAgain(
+                    "", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None, "nodes": None}}
+                ),
             ],
         )
     if settings.trust.require_signature:
         raise _refused("Signatures of models are checked on this machine alone", spec)
     if (spec.resources.gpu or 0) > 1 and place.capacity.gpu < (spec.resources.gpu or 0):
         raise _refused(f"{spec.resources.place} has {place.capacity.gpu} GPUs by settings.toml", spec)
+    if (spec.resources.nodes or 1) > place.nodes:
+        most = place.nodes if place.nodes > 1 else None
+        raise SpeciateError(
+            Code.REFUSED,
+            f"resources.nodes is {spec.resources.nodes}; at {spec.resources.place} a training may have {place.nodes}.",
+            f"A person sets `nodes` in [executors.{spec.resources.place}] of settings.toml.",
+            next=[_again(spec, nodes=most)],
+        )
     return Where(spec.resources.place, place.capacity)
 
 
@@ -55,8 +65,12 @@ def _refused(why: str, spec: TrainSpec) -> SpeciateError:
         Code.REFUSED,
         f"{why}, so this training runs here only.",
         f"At a place these can be trained: {', '.join(GOES)}.",
-        next=[CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None}})],
+        next=[_again(spec, place=None, nodes=None)],
     )
+
+
+def _again(spec: TrainSpec, **resources: object) -> CallAgain:
+    return CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), **resources}})
 
 
 def run_inputs(payload: Payload, folders: Folders) -> tuple[str, ...]:

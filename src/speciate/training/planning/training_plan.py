@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
@@ -12,6 +13,7 @@ from speciate.datasets import split_warnings, versions
 from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
+from speciate.errors import Code, SpeciateError
 from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan, rounded
@@ -23,7 +25,7 @@ from speciate.training.hyperparameters import in_use
 from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
 from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
 from speciate.training.planning.part_encoders import that_read_a_part
-from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, TrainSpec
+from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, RequestedResources, TrainSpec
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -216,9 +218,9 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
     wanted = candidate_specs(
         workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
     )
-    plans = [train.plan(each, workspace) for each in wanted]
+    place, plans = _plans_where_measured(wanted, workspace)
     payloads = [each.payload for each in plans]
-    records = known_costs(workspace.database)
+    records = known_costs(workspace.database, place)
     return Plan(
         payload=MeasurePayload(
             candidates=payloads,
@@ -227,12 +229,33 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
             preloads=[each.preload or "" for each in plans],
         ),
         resources=Resources(
-            cpu=max(each.resources.cpu for each in plans), memory_mb=max(each.resources.memory_mb for each in plans)
+            cpu=max(each.resources.cpu for each in plans),
+            memory_mb=max(each.resources.memory_mb for each in plans),
+            gpu=max(each.resources.gpu for each in plans) if place else 0,
+            place=place,
         ),
+        inputs=tuple(dict.fromkeys(name for each in plans for name in each.inputs)),
         use_case=spec.use_case,
-        resolved={"dataset": payloads[0].dataset, "task": payloads[0].task},
+        resolved={
+            "dataset": payloads[0].dataset,
+            "task": payloads[0].task,
+            **({"place": place} if place else {}),
+        },
         preload=plans[0].preload,
     )
+
+
+def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> tuple[str | None, list[Plan[Payload]]]:
+    """The first place that takes the kind, where every candidate may go there; else None, for this machine."""
+    place = workspace.settings.place_taking("measure")
+    if place is not None:
+        there = RequestedResources(place=place)
+        try:
+            return place, [train.plan(each.model_copy(update={"resources": there}), workspace) for each in wanted]
+        except SpeciateError as error:
+            if error.code is not Code.REFUSED:
+                raise
+    return None, [train.plan(each, workspace) for each in wanted]
 
 
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
