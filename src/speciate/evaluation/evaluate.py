@@ -80,6 +80,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "control": ("action_mae", "action_mse"),
     "generation": ("exact_match", "chrf"),
     "image-generation": ("frechet_distance",),
+    "speech-synthesis": ("mel_cepstral_distortion", "duration_error"),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.parquet")

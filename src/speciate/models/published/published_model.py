@@ -6,6 +6,7 @@ the module in memory. So loading asks transformers which names did not match, an
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +20,14 @@ from speciate.models.policies.acting import load_policy
 from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.architectures import PublishedHead
 from speciate.models.published.onnx_model import CardModule, CardProcessor, OnnxModule, read_card
+from speciate.models.published.voice import Voice, load_voice
 
 if TYPE_CHECKING:
     import torch
 
 
+SPM_CHARACTERS = "spm_char.model"
+"""SpeechT5's tokenizer of characters."""
 _UNUSUAL, _LONGEST_NAME = re.compile(r"[^\w.\-]"), 100
 """Characters of a weight's name that are not shown: a name is the publisher's text."""
 
@@ -50,6 +54,8 @@ class PublishedModel(NamedTuple):
     """The tokenizer, image processor or feature extractor; None where inputs are numbers."""
     tokenizer: Any = None
     """The tokenizer beside a processor of images or audio."""
+    voice: Voice | None = None
+    """Of a model of spectrograms."""
 
     @property
     def config(self) -> Any:
@@ -88,7 +94,8 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
         refuse_unmatched(folder, info)
         processor, tokenizer = _processors(folder, head)
     module.eval()
-    return PublishedModel(head, module, processor, tokenizer)
+    voice = load_voice(folder, module.config, refuse_unmatched) if head.adapter == "text-to-spectrogram" else None
+    return PublishedModel(head, module, processor, tokenizer, voice)
 
 
 def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
@@ -155,7 +162,10 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None
-            case "speech" | "ctc" | "zero-shot-audio":
+            case "text-to-waveform":
+                return None, _checked_tokenizer(folder, load(AutoTokenizer))
+            case "speech" | "ctc" | "zero-shot-audio" | "text-to-spectrogram":
+                _check_sentencepiece(folder)
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
@@ -163,6 +173,29 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return None, None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
         raise _unreadable(folder, f"{type(error).__name__} in its processor", error) from error
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Raise MISSING_EXTRA for a tokenizer that is a model of sentencepiece alone, where that is not installed."""
+    alone = (folder / SPM_CHARACTERS).is_file() and not (folder / "tokenizer.json").is_file()
+    if alone and importlib.util.find_spec("sentencepiece") is None:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"The tokenizer of {folder.name!r} is read by the library 'sentencepiece', which is not installed.",
+            "Run: pip install 'speciate[speech]'",
+        )
+
+
+def _checked_tokenizer(folder: Path, tokenizer: Any) -> Any:
+    """VITS's, which drops in silence what it has no library for. Raises MISSING_EXTRA with the library."""
+    for wanted, library in (("phonemize", "phonemizer"), ("is_uroman", "uroman")):
+        if getattr(tokenizer, wanted, False) and importlib.util.find_spec(library) is None:
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"{folder.name!r} reads texts through the library {library!r}, which is not installed.",
+                f"Run: pip install {library}" + (" (it needs espeak-ng, too)" if library == "phonemizer" else ""),
+            )
+    return tokenizer
 
 
 def _first(attempts: Sequence[Callable[[], Any]]) -> Any:

@@ -22,6 +22,7 @@ from speciate.models.published.published_model import LabelPrompts
 from speciate.tasks.published_heads import labels_of_head, published_task_head
 from speciate.tasks.published_network import TrainedPublishedPredictor, trained_predictor
 from speciate.tasks.published_policy import plans_of
+from speciate.tasks.published_speech_head import speech_head
 from speciate.tasks.published_text_heads import check_texts
 from speciate.tasks.task import TaskHead
 from speciate.training.training_context import TrainingContext
@@ -58,6 +59,8 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
     head = check_head(folder, base_model, payload.task)
     context.task_head = published_task_head(head, context.task_head)
     _check_horizon(head, base_model, context.task_head)
+    if head.adapter == "text-to-spectrogram":
+        context.task_head = speech_head(load_network(folder, head, base_model, None, payload.threads).model)
     labels = labels_of_head(head, context.task_head)
     sources: dict[str, tuple[int, ...]] | None = None
     published: Sequence[str] = head.labels or ()

@@ -47,6 +47,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "transcription": ("lora", "full"),
     "generation": _ALL_OF_LANGUAGE,
     "image-generation": ("lora",),
+    "speech-synthesis": (),
 }
 
 _LOCATING: tuple[Family, ...] = ("detection", "segmentation")
