@@ -41,7 +41,8 @@ from tests.training.test_text_to_image import result
 pytestmark = pytest.mark.slow
 WORDS = ["ada", "bob", "cid", "dot", "eve", "fay", "gus", "hal", "ivy", "jon", "kim", "lee"]
 QUICK = {
-    "num_train_epochs": 30, "batch_size": 8, "learning_rate": [5e-3], "precision": "float32", "early_stopping_patience": 30,
+    "num_train_epochs": 30, "batch_size": 8, "learning_rate": [5e-3], "precision": "float32",
+    "early_stopping_patience": 30,
 }  # fmt: skip
 LEVEL = 0.5
 
