@@ -28,7 +28,7 @@ def distortion(reference: np.ndarray, given: np.ndarray | None, rate: int = RATE
     return value("mel_cepstral_distortion", reference, given, rate)
 
 
-def test_distortion_grows_from_the_same_words_to_others_and_to_none() -> None:
+def test_the_same_words_are_nearer_than_others_than_noise_and_than_silence() -> None:
     text = say("ada bob")
     noise = np.random.default_rng(0).normal(0, 0.1, len(text))
     same, slower, other = (
@@ -37,9 +37,7 @@ def test_distortion_grows_from_the_same_words_to_others_and_to_none() -> None:
         distortion(text, say("kim lee")),
     )
     assert same == pytest.approx(0, abs=1e-5)
-    assert same < slower < other
-    assert other < distortion(text, noise)
-    assert other < distortion(text, None), "an answer that failed is silence"
+    assert same < slower < 0.9 * min(other, distortion(text, noise), distortion(text, None))
     assert distortion(text, text * 0.3) < slower, "loudness does not count"
     assert distortion(text, resample(text, RATE, 22_050), 22_050) < slower, "nor does the rate"
 

@@ -517,7 +517,8 @@ def speecht5(folder: Path, *, vocoder: bool = True, width: int = 32) -> None:
         encoder_ffn_dim=2 * width, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=2 * width,
         num_mel_bins=80, speech_decoder_prenet_units=width, speech_decoder_postnet_layers=2,
         speech_decoder_postnet_units=16, speaker_embedding_dim=8, max_text_positions=100, max_speech_positions=600,
-        reduction_factor=2, pad_token_id=0, eos_token_id=1, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+        reduction_factor=2,
+        speech_decoder_prenet_dropout=0.2, pad_token_id=0, eos_token_id=1, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
         guided_attention_loss_num_heads=2,
     )  # fmt: skip
     torch.manual_seed(0)

@@ -310,6 +310,13 @@ def _cannot_be_trained(
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
     possible = ", ".join(_describe(other) for other in can) or "none yet"
+    if base is not None and base.head is not None and base.head.adapter == "text-to-waveform":
+        return SpeciateError(
+            Code.INVALID,
+            f"{base.ref!r} is a VITS: VITS answers and cannot be trained further, as transformers has no loss for it.",
+            "Name a SpeechT5 with base_model: hf:org/name, path:/dir, or what register_model fetched.",
+            next=[Call("search_models", {"query": "speecht5"}, "for some")],
+        )
     if not _BY_FAMILY[family]:
         return SpeciateError(
             Code.INVALID,
