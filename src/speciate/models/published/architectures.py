@@ -26,7 +26,7 @@ Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
     "image-to-text", "visual-questions", "question-answering", "forecast", "zero-shot-detection", "depth", "panoptic",
-    "policy", "text-to-spectrogram", "text-to-waveform",
+    "policy", "text-to-spectrogram", "text-to-waveform", "forecast-quantiles",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -127,6 +127,7 @@ _TABLES = (
 """The first that lists an architecture counts."""
 _BESIDE: Mapping[str, Adapter] = {
     "PatchTSTForPrediction": "forecast", "PatchTSMixerForPrediction": "forecast",
+    "ChronosBoltModelForForecasting": "forecast-quantiles",
     "TimesFmModelForPrediction": "forecast", "TimesFm2_5ModelForPrediction": "forecast",
     "SpeechT5ForTextToSpeech": "text-to-spectrogram", "VitsModel": "text-to-waveform",
     "ClapModel": "zero-shot-audio", "VisionEncoderDecoderModel": "image-to-text",
@@ -152,6 +153,7 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "panoptic": ("panoptic-segmentation", "image"),
     "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
+    "forecast-quantiles": ("time-series-forecasting", "time-series"),
     "policy": ("behaviour-cloning", "episode"),
     "text-to-spectrogram": ("text-to-speech", "text"),
     "text-to-waveform": ("text-to-speech", "text"),
@@ -231,7 +233,7 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
             task = f"{prefix}-multi-label-classification"
         elif kind == "regression" or (labels is not None and len(labels) == 1):
             task, labels = f"{prefix}-regression", ()
-    given = config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
+    given = _steps(config, adapter)
     steps = given if isinstance(given, int) else None
     engine: Literal["torch", "onnx"] = "onnx" if onnx else "torch"
     kind = config.get("depth_estimation_type", "relative")
@@ -240,6 +242,14 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
         adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative,
         adapter == "text-classification" and any(name in config for name in _CROSS_ENCODERS),
     )  # fmt: skip
+
+
+def _steps(config: ModelConfig, adapter: Adapter) -> object:
+    """How many steps a forecaster gives, by its config; Chronos has settings of its own in it."""
+    if adapter == "forecast-quantiles":
+        own = config.get("chronos_config")
+        return own.get("prediction_length") if isinstance(own, dict) else None
+    return config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
 
 
 def find_labels(folder: Path) -> tuple[str, ...] | None:

@@ -65,6 +65,8 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return audio.transcribe_by_ctc(model, media)
         case "text-to-spectrogram" | "text-to-waveform":
             return speech.speak(model, media)
+        case "forecast-quantiles":
+            return series.forecast_medians(model, media)
         case "forecast":
             return series.forecast(model, media)
         case "policy":

@@ -6,6 +6,7 @@ the module in memory. So loading asks transformers which names did not match, an
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import re
@@ -82,7 +83,7 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
         return _load_onnx(folder, head, threads)
     if head.adapter == "policy":
         return _load_policy(folder, head, threads)
-    architecture = getattr(transformers, head.architecture)
+    architecture = chronos_class() if head.adapter == "forecast-quantiles" else getattr(transformers, head.architecture)
     with quiet_transformers(transformers):
         try:
             module, info = architecture.from_pretrained(
@@ -96,6 +97,20 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     module.eval()
     voice = load_voice(folder, module.config, refuse_unmatched) if head.adapter == "text-to-spectrogram" else None
     return PublishedModel(head, module, processor, tokenizer, voice)
+
+
+def chronos_class() -> Any:
+    """Chronos-Bolt's class, of its makers' package, which tells of each weight that does not match: the package's own
+    leaves the first and the last layers out of that. Raises MISSING_EXTRA without the package."""
+    if importlib.util.find_spec("chronos") is None:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "Chronos is asked by its makers' library 'chronos-forecasting', which is not installed.",
+            "Run: pip install 'speciate[forecasts]'",
+        )
+    chronos: Any = importlib.import_module("chronos.chronos_bolt")
+    telling = {"_keys_to_ignore_on_load_missing": None, "_keys_to_ignore_on_load_unexpected": None}
+    return type("ChronosBoltModelForForecasting", (chronos.ChronosBoltModelForForecasting,), telling)
 
 
 def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
@@ -169,7 +184,7 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
-            case "forecast" | "policy":
+            case "forecast" | "forecast-quantiles" | "policy":
                 return None, None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
         raise _unreadable(folder, f"{type(error).__name__} in its processor", error) from error
