@@ -20,7 +20,7 @@ from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIA
 from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.planning.published_head import KEEPING, can_keep_head
 from speciate.training.train_spec import Candidate, Method
-from speciate.vocabulary import TASKS, Family
+from speciate.vocabulary import TASKS, Family, task_named
 from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
@@ -244,6 +244,8 @@ def check_candidate(
         base = find_base(workspace, candidate.base_model) if candidate.method in KEEPING else None
         if base is not None and can_keep_head(base, candidate.method, family, modality):
             return candidate.model_copy(update={"base_model": base.ref}), base
+        if base is not None and base.head is not None and base.head.adapter == "text-to-waveform":
+            raise _answers_only(base)
     if candidate.method not in _BY_FAMILY[family]:
         raise _cannot_be_trained(candidate, modality, family, can)
     if family == "image-generation":
@@ -301,6 +303,15 @@ def candidates_for_base(base_model: str, modality: str, family: Family, workspac
     return found
 
 
+def _answers_only(base: Base) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{base.ref!r} is a VITS: VITS answers and cannot be trained further, as transformers has no loss for it.",
+        "Name a SpeechT5 with base_model: hf:org/name, path:/dir, or what register_model fetched.",
+        next=[Call("search_models", {"query": "speecht5"}, "for some")],
+    )
+
+
 def _cannot_be_trained(
     candidate: Candidate, modality: str, family: Family, can: list[Candidate], base: Base | None = None
 ) -> SpeciateError:
@@ -310,13 +321,6 @@ def _cannot_be_trained(
     elif base is not None:
         why = f": {base.ref} has fresh weights, which are no use to it"
     possible = ", ".join(_describe(other) for other in can) or "none yet"
-    if base is not None and base.head is not None and base.head.adapter == "text-to-waveform":
-        return SpeciateError(
-            Code.INVALID,
-            f"{base.ref!r} is a VITS: VITS answers and cannot be trained further, as transformers has no loss for it.",
-            "Name a SpeechT5 with base_model: hf:org/name, path:/dir, or what register_model fetched.",
-            next=[Call("search_models", {"query": "speecht5"}, "for some")],
-        )
     if not _BY_FAMILY[family]:
         return SpeciateError(
             Code.INVALID,
@@ -380,10 +384,11 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
     for name in registry.names(workspace.database):
         card = registry.versions(workspace.database, name)[-1]
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
-        draws = family == "image-generation" and card.task == pipeline_folder.TEXT_TO_IMAGE
+        made = task_named(card.task or "")
+        from_texts = made is not None and made.reads is not None and made.family == family
         if card.method != PUBLISHED or not (
             sees
-            or draws
+            or from_texts
             or suits(card.modality, modality)
             or by_frames(card.modality, modality)
             or (modality == MULTIMODAL.name and family in PART_FAMILIES)
