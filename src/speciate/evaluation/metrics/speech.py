@@ -25,7 +25,7 @@ _CEPSTRA = 13
 _RANGE = 8.0
 """Powers of ten below the loudest band of an utterance that are told apart: 80 dB."""
 _MOST_FRAMES = 3000
-"""Of a longer utterance every second, third ... frame is compared."""
+"""Frames that are compared, at most: every second or third one where an utterance is longer."""
 _FRAME = 160
 _QUIET = 0.01
 """Share of the loudest 10 ms, as amplitude, below which speech has not begun or has ended: 40 dB."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Call, Code, SpeciateError
-from speciate.evaluation.metrics.texts import edit_distance, spoken_words
 from speciate.evaluation.scorers.sandboxed_scorers import ScorerError, ScoreResult
+from speciate.evaluation.spoken_words import edit_distance, spoken_words
 from speciate.modalities.audio import SAMPLE_RATE
 from speciate.modalities.audio_answers import decode_audio, is_audio_answer, resample
 from speciate.models import registry

@@ -56,7 +56,7 @@ class PublishedModel(NamedTuple):
     tokenizer: Any = None
     """The tokenizer beside a processor of images or audio."""
     voice: Voice | None = None
-    """Of a model of spectrograms."""
+    """The voice of a model of spectrograms."""
 
     @property
     def config(self) -> Any:

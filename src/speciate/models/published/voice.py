@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import torch
 
 _TURNS = 32
-"""Of Griffin and Lim's iteration."""
+"""Turns of Griffin and Lim's iteration."""
 _MOMENTUM = 0.99
 """Perraudin et al. 2013."""
 _VOCODERS = ("speecht5_hifigan", "hifigan")
-"""Of SpeechT5HifiGan, now and in what was published with it."""
+"""Types of SpeechT5HifiGan, now and in what was published with it."""
 _LONGEST_SETTINGS = 64
 
 
