@@ -256,13 +256,13 @@ def test_what_cannot_learn_or_speak_is_refused_with_what_can(app: App, tmp_path:
         train_model(app, method="full", base_model=f"path:{tmp_path / 'vits'}", **given)
     with pytest.raises(SpeciateError, match="No head of ours does speech-synthesis"):
         train_model(app, method="probe", base_model=f"path:{tmp_path / 'vits'}", **given)
-    judged = result(app, evaluate_models(app, models=[f"path:{tmp_path / 'vits'}"], dataset="voice:test",
-                                         task="text-to-speech", latency=False))  # fmt: skip
-    view, *_ = describe_evaluation(app, judged["evaluation"])
+    spoken = evaluate_models(app, models=[f"path:{tmp_path / 'vits'}"], dataset="voice:test", latency=False)
+    view, *_ = describe_evaluation(app, result(app, spoken)["evaluation"])
+    assert view.metric == "mel_cepstral_distortion"
     assert view.leaderboard[0].errors == 0
+    define_use_case(app, name="hearing", task="automatic-speech-recognition", objective=Objective(metric="wer"))
     with pytest.raises(SpeciateError, match="scores speech that was made from texts"):
-        evaluate_models(app, models=["constant:"], dataset="voice:test", task="automatic-speech-recognition",
-                        scorer="spoken_wer:listener")  # fmt: skip
+        evaluate_models(app, models=["constant:"], dataset="voice", use_case="hearing", scorer="spoken_wer:listener")
     result(app, register_model(app, name="vits", source=f"path:{tmp_path / 'vits'}"))
     with pytest.raises(SpeciateError, match="is no model that writes down what is spoken"):
         evaluate_models(app, models=["vits"], dataset="voice:test", scorer="spoken_wer:vits")
