@@ -12,9 +12,9 @@ from speciate.modalities.audio_answers import AudioAnswer, is_audio_answer
 from speciate.modalities.image_answers import ImageAnswer, is_image_answer
 
 MediaAnswer = ImageAnswer | AudioAnswer
-SUFFIXES: Mapping[str, str] = {image_answers.MIME: ".png", audio_answers.MIME: ".wav"}
-"""Kind of file -> how its name ends."""
-_BEGINNINGS = tuple(f'{{"mime": "{mime}", "data": "' for mime in SUFFIXES)
+MODALITIES: Mapping[str, str] = {image_answers.MIME: "image", audio_answers.MIME: "audio"}
+"""Kind of file -> the modality that decodes it."""
+_BEGINNINGS = tuple(f'{{"mime": "{mime}", "data": "' for mime in MODALITIES)
 
 
 def is_media_answer(output: object) -> TypeGuard[MediaAnswer]:
@@ -29,7 +29,7 @@ def stored_media(answer: MediaAnswer, sha256: str, size: int) -> dict[str, Any]:
 
 
 def is_stored_media(output: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(output, dict) and output.get("mime") in SUFFIXES and isinstance(output.get("sha256"), str)
+    return isinstance(output, dict) and output.get("mime") in MODALITIES and isinstance(output.get("sha256"), str)
 
 
 def shorten_cell(cell: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.inspect.viewer import MOST_VOXELS
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.media_answers import SUFFIXES, is_stored_media
+from speciate.modalities.media_answers import MODALITIES, is_stored_media
 from speciate.modalities.segmentation_masks import from_runs, mask_of
 from speciate.models import registry
 from speciate.predictions.feedback import longest
@@ -39,12 +39,6 @@ class AskedFile(NamedTuple):
     modality: str
 
 
-class AnswerFile(NamedTuple):
-    data: bytes
-    name: str
-    """`answer.png` or `answer.wav`."""
-
-
 def asked_file(workspace: Workspace, use_case: str, answer: LabelItem | LoggedAnswer) -> AskedFile | None:
     """The file that a model was asked about; None for other questions, and for what is too large."""
     files = list(input_files(answer.input))
@@ -58,14 +52,14 @@ def asked_file(workspace: Workspace, use_case: str, answer: LabelItem | LoggedAn
     return AskedFile(path.read_bytes(), modality)
 
 
-def answer_file(workspace: Workspace, use_case: str, answer: LoggedAnswer) -> AnswerFile | None:
+def answer_file(workspace: Workspace, use_case: str, answer: LoggedAnswer) -> AskedFile | None:
     """The image or audio that a model answered with; None for other answers, and for what is too large or gone."""
     if not is_stored_media(answer.output):
         return None
     path = log_folder(workspace.folders, use_case).medium(answer.output["sha256"])
     if not path.is_file() or path.stat().st_size > _LARGEST:
         return None
-    return AnswerFile(path.read_bytes(), f"answer{SUFFIXES[answer.output['mime']]}")
+    return AskedFile(path.read_bytes(), MODALITIES[answer.output["mime"]])
 
 
 def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:
