@@ -89,7 +89,7 @@ def word_distance(wanted: Sequence[str], heard: Sequence[str]) -> int:
 
 def _transcript(model: Predictor, output: Mapping[str, Any]) -> str:
     samples = resample(*decode_audio(output), SAMPLE_RATE)
-    return str(model.predict([Example("spoken", samples, None, "spoken", None, {})])[0].output)
+    return str(model.predict([Example("spoken", samples, None, "spoken", "test", {})])[0].output)
 
 
 @cache

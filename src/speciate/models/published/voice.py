@@ -125,10 +125,10 @@ def griffin_lim(extractor: Any, spectrogram: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def _unfit(why: str, foreign: str | None = None) -> SpeciateError:
+def _unfit(why: str, foreign: str = "") -> SpeciateError:
     return SpeciateError(
         Code.INVALID,
         f"The vocoder beside the model cannot be used: {why}.",
         "Put a SpeechT5HifiGan's config.json and model.safetensors into the folder 'vocoder', or leave it out.",
-        foreign[:300] if foreign else None,
+        foreign[:300],
     )

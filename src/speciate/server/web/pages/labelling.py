@@ -84,7 +84,7 @@ def _made(visit: Visit, use_case: str, item: LabelItem) -> list[Mapping[str, obj
     """An answer that is an image or audio, and those of other versions to the same text, each with its address."""
     names = [item.prediction, *item.beside]
     answers = find_many(log_folder(visit.app.workspace.folders, use_case), names)
-    found = []
+    found: list[Mapping[str, object]] = []
     for name in (each for each in names if each in answers):
         output = answers[name].output
         if is_stored_media(output):
