@@ -216,7 +216,7 @@ def _calibration(found: list[dict[str, Any]] | None) -> tuple[Calibration, ...] 
     )
 
 
-_NAMED_SCORERS = ("package:", "likeness:")
+_NAMED_SCORERS = ("package:", "likeness:", "spoken_wer:")
 
 
 @tool()

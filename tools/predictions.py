@@ -10,7 +10,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.image_answers import image_bytes, is_image_answer, stored_image
+from speciate.modalities.image_answers import is_image_answer
+from speciate.modalities.media_answers import is_media_answer, stored_media
+from speciate.modalities.media_bytes import media_bytes
 from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Feedback, Selection, Source, make_feedback
 from speciate.server.roots import check_readable, check_refs, check_writable
@@ -252,14 +254,14 @@ def predict(
 
 
 def _without_bytes(output: Any) -> Any:
-    """An image by its size and hash: it stands beside the result. Any other answer as it is."""
-    if not is_image_answer(output):
+    """An image or audio by its size and hash: it stands beside the result. Any other answer as it is."""
+    if not is_media_answer(output):
         return output
-    data = image_bytes(output)
-    return stored_image(output, hashlib.sha256(data).hexdigest(), len(data))
+    data = media_bytes(output)
+    return stored_media(output, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _drawn(outputs: Sequence[Any]) -> list[ToolImage]:
     """The first images among the answers that a client can be shown."""
     small = [each for each in outputs if is_image_answer(each) and max(each["width"], each["height"]) <= _LARGEST_SHOWN]
-    return [ToolImage(image_bytes(each)) for each in small[:_MOST_SHOWN]]
+    return [ToolImage(media_bytes(each)) for each in small[:_MOST_SHOWN]]

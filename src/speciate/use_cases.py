@@ -310,10 +310,10 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
             "one, no other gate takes one.",
             "Call again with a column of the dataset in it ('label': the label), or without.",
         )
-    if gate.if_unknown is not None and gate.rule != "unseen":
+    if gate.if_unknown is not None and gate.rule not in ("unseen", "consent"):
         raise SpeciateError(
             Code.INVALID,
-            f"The gate {gate.rule!r} has if_unknown={gate.if_unknown!r}, which only 'unseen' takes.",
+            f"The gate {gate.rule!r} has if_unknown={gate.if_unknown!r}, which only 'unseen' and 'consent' take.",
             "Call again with {'rule': 'unseen', 'if_unknown': 'ask'}, or without it.",
         )
     if gate.rule in ("license", "offline", "unseen", "fresh_rows", "free_method", "consent"):
@@ -330,9 +330,21 @@ def _check_gate(gate: Gate, definition: Definition, family: Family) -> None:
 
 # Gates
 
+CONSENT = "consent"
+"""Name of the column that says whether whoever is heard agreed, where a use case names no other one."""
+_YES = ("yes", "true", "1", "given", "granted")
+OF_VOICES = Gate(rule="consent", column=CONSENT, if_unknown="ask")
+"""In force wherever speech is made, unless the use case has a gate `consent` of its own."""
+
+
+def says_yes(cell: object) -> bool:
+    """Whether a cell of a column about consent says that it was given."""
+    return str(cell).strip().lower() in _YES
+
 
 def gates_in_force(definition: Definition) -> tuple[Gate, ...]:
-    """Objective and limits as gates, then the comparison with the incumbent, then the user's own."""
+    """Objective and limits as gates, then the comparison with the incumbent, consent where speech is made, then the
+    user's own."""
     objective, limits = definition.objective, definition.limits
     gates = [Gate(rule="reaches", value=objective.target)] if objective.target is not None else []
     gates += [Gate(rule="unseen"), Gate(rule="not_worse"), Gate(rule="better_if_dearer")]
@@ -347,6 +359,9 @@ def gates_in_force(definition: Definition) -> tuple[Gate, ...]:
         gates.append(Gate(rule="license"))
     if limits.offline:
         gates.append(Gate(rule="offline"))
+    speaks = find_task(definition.task).family == "speech-synthesis"
+    if speaks and all(gate.rule != "consent" for gate in definition.gates):
+        gates.append(OF_VOICES)
     own = {(gate.rule, gate.metric, gate.column): gate for gate in definition.gates}
     kept = [gate for gate in gates if (gate.rule, gate.metric, gate.column) not in own]
     return (*kept, *own.values())

@@ -20,6 +20,7 @@ Family = Literal[
     "forecasting", "control",  # more than that
     "generation",  # a text
     "image-generation",  # an image
+    "speech-synthesis",  # audio
 ]  # fmt: skip
 
 MODALITIES = (
@@ -121,6 +122,14 @@ _OTHERS = (
         "image-generation",
         "frechet_distance",
         "an image in answer to a text",
+        reads="text",
+    ),
+    Task(
+        "text-to-speech",
+        ("audio",),
+        "speech-synthesis",
+        "mel_cepstral_distortion",
+        "speech in answer to a text",
         reads="text",
     ),
     Task("anomaly-detection", MODALITIES, "anomaly", "auroc", "whether an example is unlike the normal ones"),
@@ -360,6 +369,23 @@ METRICS: dict[str, Metric] = {
             "mean squared error of the noise that a model tells from the latents of held-out images, which a training "
             "chooses by; drawn images have none",
         ),
+        Metric(
+            "mel_cepstral_distortion", ("speech-synthesis",), "lower", "mean", 0, None,
+            "distance in dB of 13 mel cepstra of the answer and of a recording of the same text, aligned in time "
+            "(Kubichek 1993); version 1: of this package's own bands, so not comparable with other tools",
+            chosen_by="synthesis_loss",
+        ),
+        Metric(
+            "duration_error", ("speech-synthesis",), "lower", "mean", 0, None,
+            "size of the logarithm of how much longer or shorter an answer speaks than a recording of the same text, "
+            "silence around it aside",
+            chosen_by="synthesis_loss",
+        ),
+        Metric(
+            "synthesis_loss", ("speech-synthesis",), "lower", "mean", 0, None,
+            "the publisher's loss on held-out recordings (spectrogram, end and attention), which a training chooses "
+            "by; audio has none",
+        ),
     )
 }  # fmt: skip
 
@@ -395,6 +421,7 @@ MADE: dict[str, tuple[float | None, float | None, str]] = {
     "own:": (None, None, "what a function of your own says of the answer"),
     "package:": (None, None, "what a function of an installed package says of the answer"),
     "likeness:": (-1, 1, "how like a drawn image is to its text, by the cosine of another model's vectors"),
+    "spoken_wer:": (0, None, "word errors of another model's transcript of the speech, per word of the text"),
     "code_passes": (0, 1, "share of programs that pass the tests of their example"),
     "gym_score": (0, 1, "what the tasks of reasoning-gym give for the answers to their questions"),
 }
@@ -402,7 +429,7 @@ MADE: dict[str, tuple[float | None, float | None, str]] = {
 whatever family; their names hold a digest or a version of what decides what they say."""
 LOWER = ":lower"
 """Ends the names of those of them that are better the lower they are."""
-_MADE = re.compile(r"(code_passes|gym_score)|(judge_|preferred_over_|own:|package:|likeness:)[^\s@]+@\S+")
+_MADE = re.compile(r"(code_passes|gym_score)|(judge_|preferred_over_|own:|package:|likeness:|spoken_wer:)[^\s@]+@\S+")
 
 
 def find_metric(name: str) -> Metric:

@@ -62,6 +62,8 @@ CASES = [
     Case("wav2vec2", "audio", "audio-classification"),
     Case("wav2vec2 ctc", "audio", "automatic-speech-recognition"),
     Case("whisper", "audio", "automatic-speech-recognition", "lora"),
+    Case("speecht5", "audio", "text-to-speech"),
+    Case("speecht5", "audio", "text-to-speech", "lora"),
     Case("depth_anything metric", "image", "depth-estimation"),
     Case("mask2former", "image", "panoptic-segmentation"),
     Case("layoutlm", "text", "token-classification", "lora"),
@@ -110,7 +112,7 @@ def dataset(world: World, case: Case) -> dict[str, Any]:
             columns["tags"] = [["B-PER" if word in ("good", "red") else "O" for word in each.split()] for each in texts]
             columns["answer"] = ["good film" if each else "bad day" for each in first]
             columns["score"] = [2.0 if each else -1.0 for each in first]
-        case "audio-classification" | "automatic-speech-recognition":
+        case "audio-classification" | "automatic-speech-recognition" | "text-to-speech":
             media = [tone(each, place) for place, each in enumerate(first)]
             columns["spoken"] = ["good film" if each else "bad day" for each in first]
         case _:
@@ -125,7 +127,8 @@ def dataset(world: World, case: Case) -> dict[str, Any]:
                 [{"category": label, "bbox": [6.0, 8.0, 24.0, 20.0], "segmentation": outline}] for label in labels
             ]
     target = {
-        "token-classification": "tags", "automatic-speech-recognition": "spoken", "object-detection": "objects",
+        "token-classification": "tags", "automatic-speech-recognition": "spoken", "text-to-speech": "spoken",
+        "object-detection": "objects",
         "image-segmentation": "objects", "panoptic-segmentation": "objects", "depth-estimation": "depth",
         "image-text-to-text": "caption", "text-generation": "answer", "text-regression": "score",
     }.get(case.task)  # fmt: skip

@@ -8,7 +8,8 @@ from speciate.errors import SpeciateError
 from speciate.evaluation import gates
 from speciate.evaluation.contamination import count_without_consent
 from speciate.evaluation.reports import report
-from speciate.use_cases import Gate
+from speciate.promotion import verify_evidence
+from speciate.use_cases import Definition, Gate, Objective, gates_in_force
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 from tests.evaluation.test_gates import evidence, row
@@ -61,3 +62,35 @@ def test_a_model_that_learned_from_rows_without_consent_is_held(workspace: Works
     assert report.find_report(workspace.database, result["evaluation"]).row("teller").without_consent == {"agreed": 1}
     assert result["decision"]["verdict"] == "hold"
     assert "1 rows that it learned from do not say yes in 'agreed'" in result["decision"]["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("if_unknown", "lacking", "outcome"),
+    [
+        ("ask", None, "not_known"), ("accept", None, "pass"), ("refuse", None, "fail"), ("ask", {"agreed": 1}, "fail"),
+        ("accept", {"agreed": 1}, "fail"), ("ask", {"other": 0}, "fail"), ("ask", {"agreed": 0}, "pass"),
+    ],
+)  # fmt: skip
+def test_only_of_data_that_are_not_here_a_use_case_may_ask_a_person(
+    if_unknown: str, lacking: dict[str, int] | None, outcome: str
+) -> None:
+    candidate = row().model_copy(update={"without_consent": lacking})
+    asked = Gate.model_validate({"rule": "consent", "column": "agreed", "if_unknown": if_unknown})
+    assert gates.judge(asked, evidence(candidate)).outcome == outcome
+    document = {
+        "decision": {"candidate": candidate.model},
+        "report": {"leaderboard": [{"model": candidate.model, "without_consent": lacking}]},
+    }
+    assert verify_evidence._consent(asked.model_dump(), document) == {outcome}
+
+
+def test_voices_are_asked_for_where_speech_is_made_and_nowhere_else() -> None:
+    def rules(task: str, metric: str, *own: Gate) -> list[Gate]:
+        definition = Definition(name="some", task=task, objective=Objective(metric=metric), gates=own)
+        return [gate for gate in gates_in_force(definition) if gate.rule == "consent"]
+
+    distortion = "mel_cepstral_distortion"
+    assert rules("text-to-speech", distortion) == [Gate(rule="consent", column="consent", if_unknown="ask")]
+    assert rules("text-to-speech", distortion, ASKED) == [ASKED]
+    assert rules("text-to-image", "frechet_distance") == []
+    assert rules("automatic-speech-recognition", "wer") == []

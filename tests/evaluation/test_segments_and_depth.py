@@ -10,7 +10,7 @@ import pytest
 
 from speciate.evaluation.metrics import contributions, corpus
 from speciate.evaluation.metrics.metric import Answers, object_answers
-from speciate.evaluation.metrics.texts import edit_distance
+from speciate.evaluation.spoken_words import edit_distance
 from speciate.modalities.depth_maps import depth_cell, depth_of, from_map, to_map
 from speciate.modalities.segmentation_masks import to_runs
 from speciate.vocabulary import METRICS

@@ -38,6 +38,8 @@ ENABLES = {
     "robots": "recordings of robots: LeRobot, MCAP",
     "simulators": "environments in which policies are evaluated",
     "images": "images drawn from texts, and pipelines trained to draw",
+    "forecasts": "forecasts of Chronos-Bolt, beside the forecasters that the extra train reads",
+    "speech": "speech made from texts by models with SpeechT5's own tokenizer",
     "domains": "all of bio, chem, medical, mesh, robots, simulators and video",
     "curate": "curate_dataset with label errors, outliers and diverse samples",
     "s3": "clusters whose nodes share a bucket with this machine, and no disk",

@@ -50,6 +50,8 @@ def usual_columns(family: Family, modality: str) -> tuple[str, ...]:
             return (*_ANSWERS, *_CAPTIONS) if modality in ("image", "multimodal") else _ANSWERS
         case "image-generation":
             return (*_CAPTIONS, "prompt")
+        case "speech-synthesis":
+            return _TRANSCRIPTS
     return ()
 
 

@@ -24,6 +24,7 @@ from speciate.models.model_card import ModelCard
 from speciate.models.registry import resolve
 from speciate.models.training_statement import TrainingStatement, source_name
 from speciate.refs import dataset_ref, model_ref
+from speciate.use_cases import says_yes
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
@@ -78,9 +79,6 @@ def compare_statement(
     return stated.model_copy(update={"shared": shared}), tuple(here.values())
 
 
-_YES = ("yes", "true", "1", "given", "granted")
-
-
 def count_without_consent(folders: Folders, learned: Sequence[Manifest], column: str) -> int:
     """Rows of the training and validation splits of these versions whose cell does not say yes. Of a version without
     the column that is every row: nobody asked."""
@@ -90,7 +88,7 @@ def count_without_consent(folders: Folders, learned: Sequence[Manifest], column:
         wanted = ["id", *([column] if there else [])]
         rows = version_rows.read(folders, version, wanted, splits=("train", "validation"), usable=True)
         cells = rows[column].to_pylist() if there else [None] * rows.num_rows
-        lacking += sum(str(cell).strip().lower() not in _YES for cell in cells)
+        lacking += sum(not says_yes(cell) for cell in cells)
     return lacking
 
 

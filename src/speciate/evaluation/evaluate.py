@@ -46,7 +46,7 @@ from speciate.evaluation.judges.judge_plan import Judge, Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
 from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.evaluation.reports.report import Report, Role, Suite, number
-from speciate.evaluation.scorers import likeness, scorer
+from speciate.evaluation.scorers import likeness, scorer, spoken_wer
 from speciate.evaluation.shown_gains import ShownGain
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
@@ -80,6 +80,7 @@ _ALWAYS: dict[Family, tuple[str, ...]] = {
     "control": ("action_mae", "action_mse"),
     "generation": ("exact_match", "chrf"),
     "image-generation": ("frechet_distance",),
+    "speech-synthesis": ("mel_cepstral_distortion", "duration_error"),
 }
 _START_SECONDS, _SECONDS_PER_ANSWER, _LATENCY_SECONDS = 3.0, 0.002, 3.0
 FILES = ("examples.parquet", "predictions.parquet", "scores.parquet", "unscored.parquet")
@@ -359,7 +360,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
 
 
 def _scoring(workspace: Workspace, asked: str | None, task: Task) -> Scoring | None:
-    ref = likeness.settle(workspace, asked, task)
+    ref = spoken_wer.settle(workspace, likeness.settle(workspace, asked, task), task)
     return Scoring(ref=ref, metric=scorer.find_scorer(ref).metric()) if ref else None
 
 

@@ -509,10 +509,17 @@ def _offline(gate: Gate, evidence: Evidence) -> _GateAnswer:
 
 
 def _consent(gate: Gate, evidence: Evidence) -> _GateAnswer:
-    lacking = (evidence.candidate.without_consent or {}).get(str(gate.column))
+    known = evidence.candidate.without_consent
+    lacking = (known or {}).get(str(gate.column))
     if lacking is None:
-        return _GateAnswer("fail", f"the data that it learned from are not here: who consented by {gate.column!r} is "
-                           "not known")  # fmt: skip
+        why = f"the data that it learned from are not here: who consented by {gate.column!r} is not known"
+        match gate.if_unknown if known is None else "refuse":
+            case "ask":
+                return _GateAnswer("not_known", f"{why}; a person accepts that once, with its promotion")
+            case "accept":
+                return _GateAnswer("pass", f"{why}; this use case accepts that")
+            case _:
+                return _GateAnswer("fail", why)
     if lacking:
         return _GateAnswer("fail", f"{lacking} rows that it learned from do not say yes in {gate.column!r}")
     return _GateAnswer("pass", f"every row of this workspace that it learned from says yes in {gate.column!r}")

@@ -24,9 +24,10 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.models.backbones import sentence_folder
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.pickled_weights import pickled_names, superseded
+from speciate.models.published import voice_folder
 
 _ALLOWED = re.compile(
-    r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?)\.model"
+    r"(?i)([\w.\-]+\.(safetensors|json|txt|md|tiktoken)|(spiece|tokenizer|sentencepiece(\.bpe)?|spm_char)\.model"
     r"|([\w\-]+[_\-.])?licen[cs]es?([_\-.][\w\-]+)?|copying|notice"
     r"|chat_template\.jinja)"  # rendered in a sandbox, as the one in tokenizer_config.json is
 )
@@ -88,6 +89,7 @@ def choose(names: Iterable[str], converted: Collection[str] = ()) -> Choice:
             for name in names
             if sentence_folder.is_network_file(name) and not _why_not(sentence_folder.flat_name(name))
         }
+    allowed |= {name for name in names if voice_folder.is_part_file(name)}
     allowed |= {network} if network else set()
     excluded = {name: why for name in names if name not in allowed and (why := _why_not(name)) is not None}
     taken = tuple(name for name in names if name not in excluded)
@@ -154,8 +156,16 @@ def take(folder: Path, target: Path, converted: Collection[str] = ()) -> Choice:
     """
     foreign_files.check_folder(folder)
     chosen = choose(entries(folder), converted)
-    foreign_files.copy(folder, [name for name in chosen.files if "/" not in name], target)
-    nested = [name for name in chosen.files if "/" in name]
+    copy(folder, chosen.files, target)
+    check(target)
+    return chosen
+
+
+def copy(folder: Path, names: Iterable[str], target: Path) -> None:
+    """Copy files of a folder, those of its parts under their flat names. Raises as foreign_files.py does."""
+    names = list(names)
+    foreign_files.copy(folder, [name for name in names if "/" not in name], target)
+    nested = [name for name in names if "/" in name]
     if not nested and (folder / sentence_folder.POOLING).is_file():
         nested = [sentence_folder.POOLING]
     for name in nested:
@@ -165,8 +175,6 @@ def take(folder: Path, target: Path, converted: Collection[str] = ()) -> Choice:
         foreign_files.copy(folder / part, [file], target / _BESIDE)
         (target / _BESIDE / file).rename(target / flat_name(name))
         (target / _BESIDE).rmdir()
-    check(target)
-    return chosen
 
 
 def pickled_in(folder: Path) -> tuple[str, ...]:
@@ -182,6 +190,8 @@ def flat_name(name: str) -> str:
     """What a file of a part is called in a version, which has no subfolders."""
     if sentence_folder.is_part_file(name) or sentence_folder.is_network_file(name):
         return sentence_folder.flat_name(name)
+    if voice_folder.is_part_file(name):
+        return voice_folder.flat_name(name)
     return pipeline_folder.flat_name(name)
 
 
@@ -190,7 +200,7 @@ def entries(folder: Path) -> list[str]:
     pipeline those of its parts, too, as `PART/FILE`."""
     names = [f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir()]
     if not pipeline_folder.is_pipeline(folder):
-        nested = sentence_folder.nested_files(folder)
+        nested = [*sentence_folder.nested_files(folder), *voice_folder.nested_files(folder)]
         return [name for name in names if name.strip("/") not in {each.partition("/")[0] for each in nested}] + nested
     parts = {f"{name}/" for name in pipeline_folder.PARTS}
     return [name for name in names if name not in parts] + pipeline_folder.part_files(folder)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from speciate import use_cases
-from speciate.modalities.image_answers import is_stored_image
+from speciate.modalities.media_answers import is_stored_media
 from speciate.predictions import reading
 from speciate.predictions.feedback import (
     SOURCES,
@@ -121,11 +121,11 @@ class LabelItem(NamedTuple):
     input: Any
     output: Any
     files: tuple[str, ...]
-    """Files of the input, and of an answer that is an image, where they lie in the workspace."""
+    """Files of the input, and of an answer that is an image or audio, where they lie in the workspace."""
     said: Mapping[str, Any]
     """Source -> the label or score that it gave."""
     beside: tuple[str, ...] = ()
-    """For an image: answers of other versions to the same text. Scores of both say which one is preferred."""
+    """For an image or audio: answers of other versions to the same text. Scores of both say which one is preferred."""
     by_watch: bool = False
     """Whether an episode of the use case's watch asks about it."""
 
@@ -178,8 +178,8 @@ def next_labels(
         drawn = _requested_first(by_watch, asked, drawn, count)
     waiting = sum(source not in found.latest.get(each.id, {}) for each in candidates)
     answers = reading.find_many(log, [each.id for each in drawn])
-    drawn_images = any(is_stored_image(each.output) for each in answers.values())
-    beside = _answers_beside(log, found.since, answers) if drawn_images else {}
+    made_media = any(is_stored_media(each.output) for each in answers.values())
+    beside = _answers_beside(log, found.since, answers) if made_media else {}
     items = [
         _label_item(workspace, use_case, answers[each.id], each.drawn, found.latest.get(each.id, {}))
         for each in drawn
@@ -195,7 +195,7 @@ _MOST_BESIDE = 4
 
 
 def _answers_beside(log: LogFolder, since: float, drawn: Mapping[str, LoggedAnswer]) -> Mapping[str, tuple[str, ...]]:
-    """Id of a drawn image -> the latest answers of other versions to the same text."""
+    """Id of an image or audio -> the latest answers of other versions to the same text."""
     asked = reading.answers(log, since=since, columns=["id", "model", "input", "error"]).to_pylist()
     by_question: dict[str, list[tuple[str, str]]] = {}
     for row in reversed(asked):
@@ -205,7 +205,7 @@ def _answers_beside(log: LogFolder, since: float, drawn: Mapping[str, LoggedAnsw
     return {
         name: tuple(other for other, model in by_question.get(own[name], ()) if model != each.model)[:_MOST_BESIDE]
         for name, each in drawn.items()
-        if is_stored_image(each.output) and own.get(name)
+        if is_stored_media(each.output) and own.get(name)
     }
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.modalities import find
-from speciate.modalities.image_answers import image_bytes, is_image_answer, stored_image
+from speciate.modalities.media_answers import is_media_answer, stored_media
+from speciate.modalities.media_bytes import media_bytes
 from speciate.predictions import prediction_ids
 from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, KeptInput, LogFolder, LogRecord, encode
 from speciate.predictions.pii_redaction import Redaction
@@ -131,7 +132,7 @@ class AnswerLog:
         kept = kept_input.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
             kept_input.left_out.append("input: not kept")
-        answered, left_out = self._kept_image(prediction["output"])
+        answered, left_out = self._kept_media(prediction["output"])
         kept_input.left_out += left_out
         output = self._redaction(answered)
         record = {
@@ -150,14 +151,14 @@ class AnswerLog:
             record["left_out"] = kept_input.left_out
         return record
 
-    def _kept_image(self, output: Any) -> tuple[Any, list[str]]:
-        """A drawn image as a file by its hash, and what was left out; any other answer as it is."""
-        if not is_image_answer(output):
+    def _kept_media(self, output: Any) -> tuple[Any, list[str]]:
+        """An image or audio as a file by its hash, and what was left out; any other answer as it is."""
+        if not is_media_answer(output):
             return output, []
-        data = image_bytes(output)
+        data = media_bytes(output)
         if len(data) > self.settings.media_mb * _MB:
             return None, [f"output: larger than {self.settings.media_mb:g} MB"]
-        return stored_image(output, self.medium(data), len(data)), []
+        return stored_media(output, self.medium(data), len(data)), []
 
     def medium(self, data: bytes) -> str:
         """Keep a file; its sha256. Raises OSError where it cannot be written."""

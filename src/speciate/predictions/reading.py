@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
-from speciate.modalities.image_answers import is_stored_image
+from speciate.modalities.media_answers import is_stored_media
 from speciate.predictions import prediction_ids
 from speciate.predictions.log_files import (
     ANSWER_LINE,
@@ -339,8 +339,8 @@ def input_files(kept: Any) -> Iterator[str]:
 
 
 def output_files(output: Any) -> Iterator[str]:
-    """sha256 of the file that an answer is, where it is an image."""
-    if is_stored_image(output):
+    """sha256 of the file that an answer is, where it is an image or audio."""
+    if is_stored_media(output):
         yield str(output["sha256"])
 
 

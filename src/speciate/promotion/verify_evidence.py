@@ -544,8 +544,10 @@ def _free_method(gate: Document, document: Document) -> set[str]:
 
 
 def _consent(gate: Document, document: Document) -> set[str]:
-    lacking = (_row(document, document["decision"]["candidate"]).get("without_consent") or {}).get(gate["column"])
-    return {"pass"} if lacking == 0 else {"fail"}
+    known = _row(document, document["decision"]["candidate"]).get("without_consent")
+    if known is None:
+        return {{"ask": "not_known", "accept": "pass"}.get(gate.get("if_unknown") or "refuse", "fail")}
+    return {"pass"} if known.get(gate["column"]) == 0 else {"fail"}
 
 
 _OUTCOMES = {

@@ -58,7 +58,7 @@ from speciate.serving.batch_predict import (
 )
 from speciate.serving.items import UNUSABLE, AnswerPayload, Item, ItemPrediction
 from speciate.settings import Settings
-from speciate.tasks.example_targets import captions_as_media
+from speciate.tasks.example_targets import texts_as_media
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.predictor import load
 from speciate.tasks.vision_language_predictor import VisionLanguagePredictor
@@ -122,9 +122,9 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
     size = _CELLS if shown.inputs else _FILES
     ask = _local(run, rows) if model.source == "model" else None
     found: list[_Row] = []
-    draws = find_task(payload.task).family == "image-generation"
+    from_texts = find_task(payload.task).reads is not None
     for loaded in iterate_examples(run.folders, shown, wanted, size):
-        examples = captions_as_media(loaded, manifest, model.target) if draws else loaded
+        examples = texts_as_media(loaded, manifest, model.target, payload.task) if from_texts else loaded
 
         def on_progress(done: int, before: int = len(found)) -> None:
             run.progress(before + done, total, "answers", model.name)

@@ -32,7 +32,6 @@ from speciate.faults import fault
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.models import registry
-from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.models.model_card import ModelCard
 from speciate.promotion import aliases
 from speciate.promotion.aliases import Alias
@@ -51,6 +50,7 @@ from speciate.serving.deployment_folder import (
 from speciate.serving.items import Item
 from speciate.settings import Serving
 from speciate.tasks.example_targets import usual_target
+from speciate.vocabulary import task_named
 from speciate.workspace.database import Event, Transaction
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
@@ -561,10 +561,11 @@ def _warmup(workspace: Workspace, pool: Pool, folder: DeploymentFolder, card: Mo
 
 
 def _caption_column(card: ModelCard, manifest: Manifest) -> str | None:
-    """What a model reads that draws images; None of every other one."""
-    if card.task != TEXT_TO_IMAGE:
+    """What a model reads that makes media from texts; None of every other one."""
+    task = task_named(card.task or "")
+    if task is None or task.reads is None or not task.suits(manifest.modality):
         return None
-    column = card.recipe.get("target") or usual_target(manifest, TEXT_TO_IMAGE)
+    column = card.recipe.get("target") or usual_target(manifest, task.name)
     return str(column) if column in manifest.columns else "label"
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from speciate.datasets.inspect.viewer import MOST_VOXELS
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.media_answers import MODALITIES, is_stored_media
 from speciate.modalities.segmentation_masks import from_runs, mask_of
 from speciate.models import registry
 from speciate.predictions.feedback import longest
@@ -49,6 +50,16 @@ def asked_file(workspace: Workspace, use_case: str, answer: LabelItem | LoggedAn
     if path is None or modality is None or not path.is_file() or path.stat().st_size > _LARGEST:
         return None
     return AskedFile(path.read_bytes(), modality)
+
+
+def answer_file(workspace: Workspace, use_case: str, answer: LoggedAnswer) -> AskedFile | None:
+    """The image or audio that a model answered with; None for other answers, and for what is too large or gone."""
+    if not is_stored_media(answer.output):
+        return None
+    path = log_folder(workspace.folders, use_case).medium(answer.output["sha256"])
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        return None
+    return AskedFile(path.read_bytes(), MODALITIES[answer.output["mime"]])
 
 
 def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:

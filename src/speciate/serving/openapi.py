@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speciate import __version__
-from speciate.modalities.image_answers import MIME
+from speciate.modalities import audio_answers, image_answers
 from speciate.modalities.multimodal import part_name
 from speciate.predictions.feedback import SOURCES
 from speciate.serving import chat
@@ -121,19 +121,25 @@ def output_schema(target: Target | None) -> Schema:
             return {"type": "number"}
         case "generation" | "transcription":
             return {"type": "string"}
+        case "speech-synthesis":
+            return _media_schema(audio_answers.MIME, {"seconds": {"type": "number"}, "sample_rate": _WHOLE})
         case "image-generation":
-            return {
-                "type": "object",
-                "required": ["mime", "data", "width", "height"],
-                "properties": {
-                    "mime": {"const": MIME},
-                    "data": {"type": "string", "contentEncoding": "base64"},
-                    "width": {"type": "integer"},
-                    "height": {"type": "integer"},
-                },
-            }
+            return _media_schema(image_answers.MIME, {"width": _WHOLE, "height": _WHOLE})
         case _:
             return {}
+
+
+_WHOLE: Schema = {"type": "integer"}
+
+
+def _media_schema(mime: str, sizes: Schema) -> Schema:
+    """A file in Base64 with its sizes."""
+    data = {"type": "string", "contentEncoding": "base64"}
+    return {
+        "type": "object",
+        "required": ["mime", "data", *sizes],
+        "properties": {"mime": {"const": mime}, "data": data, **sizes},
+    }
 
 
 def example_request(target: Target) -> Schema | None:

@@ -32,7 +32,6 @@ from speciate.modalities.bundles import MOST_MEMBERS, bundle
 from speciate.modalities.multimodal import PartName, part_name
 from speciate.modalities.tabular import Row
 from speciate.models import registry
-from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
 from speciate.predictions.answer_lookup import logs_of
@@ -48,6 +47,7 @@ from speciate.serving.pending_answers import Finished
 from speciate.serving.request_metrics import FAILED, Outcome, outcome_of
 from speciate.serving.request_parsing import MOST_INPUTS
 from speciate.tasks.example_targets import usual_target
+from speciate.vocabulary import task_named
 from speciate.workspace.database import Transaction
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
@@ -334,10 +334,11 @@ def _example_item(workspace: Workspace, card: ModelCard, given: Input) -> Item:
             next=[Call("query_dataset", {"dataset": manifest.ref, "sql": "SELECT id FROM examples"}, "for its ids")],
         )
     [row] = table.to_pylist()
-    if card.task == TEXT_TO_IMAGE and manifest.modality == "image":
-        column = card.recipe.get("target") or usual_target(manifest, TEXT_TO_IMAGE)
-        caption = row.get(str(column)) or row.get("label")
-        return {"text": str(caption)} if caption else {"error": f"The example {given.example!r} has no caption."}
+    task = task_named(card.task or "")
+    if task is not None and task.reads and task.suits(manifest.modality):
+        column = card.recipe.get("target") or usual_target(manifest, task.name)
+        text = row.get(str(column)) or row.get("label")
+        return {"text": str(text)} if text else {"error": f"The example {given.example!r} has no text."}
     if card.inputs:
         if lacking := [name for name in card.inputs if name not in row]:
             raise SpeciateError(

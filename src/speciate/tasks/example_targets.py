@@ -10,7 +10,6 @@ from speciate.datasets.loading.loader import Example
 from speciate.datasets.targets import natural_target, usual_columns
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.tasks.families import preference
 from speciate.tasks.families.forecasting import usual_horizon
 from speciate.tasks.task import TaskExample, TaskTerms
@@ -90,19 +89,17 @@ def evaluation_examples(
     return [one for one in made if one is not None]
 
 
-def captions_as_media(examples: Sequence[Example], manifest: Manifest, target: str | None) -> list[Example]:
-    """Examples of images as a model sees them that draws images: by their captions. An example without one stays as it
-    is, and so does every example of texts."""
-    if manifest.modality not in TASKS[TEXT_TO_IMAGE].modalities:
+def texts_as_media(examples: Sequence[Example], manifest: Manifest, target: str | None, task: str) -> list[Example]:
+    """Examples as a model sees them that makes the media of a dataset from texts (images from captions, speech from
+    what is spoken). An example without a text stays as it is, and so does every example of texts."""
+    if not find_task(task).suits(manifest.modality):
         return list(examples)
-    column = target or usual_target(manifest, TEXT_TO_IMAGE)
+    column = target or usual_target(manifest, task)
     of_label = is_label(manifest, column)
-    captions = [
-        _full_label(each, manifest, TEXT_TO_IMAGE) if of_label else each.columns.get(column or "") for each in examples
-    ]
+    texts = [_full_label(each, manifest, task) if of_label else each.columns.get(column or "") for each in examples]
     return [
-        each._replace(media=caption) if isinstance(caption, str) and caption.strip() else each
-        for each, caption in zip(examples, captions, strict=True)
+        each._replace(media=text) if isinstance(text, str) and text.strip() else each
+        for each, text in zip(examples, texts, strict=True)
     ]
 
 

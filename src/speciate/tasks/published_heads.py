@@ -47,6 +47,7 @@ _SIDE = 64
 _WRITING: tuple[Adapter, ...] = ("ctc", "speech", "seq2seq", "image-to-text", "question-answering")
 WITHOUT_LABELS: tuple[Adapter, ...] = (
     *_WRITING, "forecast", "depth", "zero-shot-image", "zero-shot-audio", "policy",
+    "text-to-spectrogram",
 )  # fmt: skip
 """Adapters whose heads have no rows of labels."""
 

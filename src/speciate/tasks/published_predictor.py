@@ -19,13 +19,16 @@ from speciate.modalities.messages import IMAGE_MARK
 from speciate.modalities.segmentation_masks import from_runs, to_runs
 from speciate.models.published import label_map
 from speciate.models.published.adapters.documents import ImageQuestion
-from speciate.models.published.architectures import PublishedHead, check_head, find_head
+from speciate.models.published.adapters.speech import SpokenText
+from speciate.models.published.architectures import SPEAKING, PublishedHead, check_head, find_head
 from speciate.models.published.asking import ask
 from speciate.models.published.label_map import LabelMap
 from speciate.models.published.manifest import PublishedManifest
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
 from speciate.tasks.families.generation import look
+from speciate.tasks.families.speech_synthesis import text_of
 from speciate.tasks.families.tokens import units
+from speciate.tasks.image_generator import seed_of
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.task import Prediction
 from speciate.vocabulary import Family, find_task
@@ -212,6 +215,9 @@ def _medium(head: PublishedHead, example: Example) -> Any:
         return units(medium, head.modality)
     if head.adapter in ("image-to-text", "visual-questions"):
         return _image_question(medium)
+    if head.adapter in SPEAKING:
+        text = text_of(medium)
+        return SpokenText(text, seed_of(text, example.id))
     if head.modality == "protein":
         return sequence_of(medium)
     if head.modality == "text" and not isinstance(medium, str):

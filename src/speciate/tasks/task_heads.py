@@ -20,6 +20,7 @@ from speciate.tasks.families.panoptic import Panoptic
 from speciate.tasks.families.regression import Regression
 from speciate.tasks.families.retrieval import Retrieval
 from speciate.tasks.families.segmentation import Segmentation
+from speciate.tasks.families.speech_synthesis import SpeechSynthesis
 from speciate.tasks.families.tokens import Tokens
 from speciate.tasks.families.transcription import Transcription
 from speciate.vocabulary import Family
@@ -41,6 +42,7 @@ TASK_HEADS: dict[Family, Any] = {
     "control": Control,
     "generation": Generation,
     "image-generation": ImageGeneration,
+    "speech-synthesis": SpeechSynthesis,
 }
 PER_UNIT: tuple[Family, ...] = ("tokens",)
 """Families that label each word or residue, so that a backbone must give one state for each."""

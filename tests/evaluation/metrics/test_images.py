@@ -9,7 +9,8 @@ from scipy.linalg import sqrtm
 from speciate.evaluation.metrics import alone, contributions, corpus
 from speciate.evaluation.metrics.images import WIDTH, embed_image
 from speciate.evaluation.metrics.metric import Answers, object_answers
-from speciate.modalities.image_answers import decode_image, encode_image, is_image_answer, shorten_cell
+from speciate.modalities.image_answers import decode_image, encode_image, is_image_answer
+from speciate.modalities.media_answers import shorten_cell
 from speciate.vocabulary import find_metric
 
 FRECHET = find_metric("frechet_distance")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.metrics import contributions, corpus, judged
-from speciate.evaluation.metrics.texts import Span, last_number, spans, spoken_words
+from speciate.evaluation.metrics.texts import Span, last_number, spans
+from speciate.evaluation.spoken_words import spoken_words
 from speciate.vocabulary import find_metric
 
 

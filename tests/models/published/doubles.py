@@ -463,6 +463,98 @@ def whisper(folder: Path) -> None:
     keep(folder, model, t.WhisperFeatureExtractor(feature_size=16, chunk_length=1), tok)
 
 
+def spoken() -> list[Any]:
+    """Each to be drawn otherwise."""
+    from speciate.models.published.adapters.speech import SpokenText
+
+    return [SpokenText(text, seed) for seed, text in enumerate(texts())]
+
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz ."
+
+
+def say(text: str, seconds: float = 0.064) -> np.ndarray:
+    """A made-up voice at 16 kHz: two tones for each letter, and silence for others."""
+    count = int(seconds * 16_000)
+    time, parts = np.arange(count) / 16_000, []
+    edge = np.minimum(1, np.minimum(np.arange(count), np.arange(count)[::-1]) / 80)
+    for place in (CHARACTERS.index(each) for each in text.lower()):
+        low, high = 200 + 25 * place, 900 + 180 * place
+        tones = 0.3 * np.sin(2 * np.pi * low * time) + 0.2 * np.sin(2 * np.pi * high * time)
+        parts.append(tones * edge if place < 26 else 0 * edge)
+    return np.concatenate(parts).astype(np.float32)
+
+
+def character_tokenizer() -> Any:
+    """A token for each character, and one at the end, as SpeechT5's has."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {name: place for place, name in enumerate(["<pad>", "</s>", "<unk>", *CHARACTERS])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=200
+    )
+
+
+def speecht5(folder: Path, *, vocoder: bool = True, width: int = 32) -> None:
+    """With a vocoder beside it, and the vector of a voice."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import (
+        SpeechT5Config,
+        SpeechT5FeatureExtractor,
+        SpeechT5ForTextToSpeech,
+        SpeechT5HifiGan,
+        SpeechT5HifiGanConfig,
+    )
+
+    config = SpeechT5Config(
+        vocab_size=3 + len(CHARACTERS), hidden_size=width, encoder_layers=2, encoder_attention_heads=2,
+        encoder_ffn_dim=2 * width, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=2 * width,
+        num_mel_bins=80, speech_decoder_prenet_units=width, speech_decoder_postnet_layers=2,
+        speech_decoder_postnet_units=16, speaker_embedding_dim=8, max_text_positions=100, max_speech_positions=600,
+        reduction_factor=2,
+        speech_decoder_prenet_dropout=0.2, pad_token_id=0, eos_token_id=1, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+        guided_attention_loss_num_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = SpeechT5ForTextToSpeech(config)
+    ends = model.speech_decoder_postnet.prob_out  # after some frames, not at once
+    ends.weight.data.mul_(10), ends.bias.data.fill_(-2.0)
+    keep(folder, model, SpeechT5FeatureExtractor(), character_tokenizer())
+    save_file({"speaker": torch.randn(8)}, folder / "speaker.safetensors")
+    if vocoder:
+        settings = SpeechT5HifiGanConfig(
+            model_in_dim=80, upsample_initial_channel=16, upsample_rates=[16, 16], upsample_kernel_sizes=[32, 32],
+            resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], initializer_range=0.1,
+        )  # fmt: skip
+        SpeechT5HifiGan(settings).save_pretrained(folder / "vocoder")
+
+
+def vits(folder: Path) -> None:
+    import torch
+    from transformers import VitsConfig, VitsModel, VitsTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {name: place for place, name in enumerate(["<pad>", *CHARACTERS, "<unk>"])}
+    (folder / "vocab.json").write_text(json.dumps(names))
+    config = VitsConfig(
+        vocab_size=len(names), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32, flow_size=16,
+        spectrogram_bins=33, prior_encoder_num_flows=2, prior_encoder_num_wavenet_layers=1,
+        posterior_encoder_num_wavenet_layers=1, upsample_initial_channel=16, upsample_rates=[16, 16],
+        upsample_kernel_sizes=[32, 32], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]],
+        duration_predictor_flow_bins=4, duration_predictor_num_flows=2, depth_separable_num_layers=1,
+        duration_predictor_filter_channels=16, sampling_rate=16_000,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    tokenizer = VitsTokenizer(str(folder / "vocab.json"), phonemize=False, is_uroman=False)
+    keep(folder, VitsModel(config), tokenizer)
+
+
 def videomae(folder: Path) -> None:
     import transformers as t
 
@@ -821,6 +913,8 @@ FAMILIES = {
     "blip answers": Family("visual-questions", "image-text-to-text", blip_answers, image_questions),
     "vilt": Family("visual-questions", "image-text-to-text", vilt, image_questions),
     "trocr": Family("image-to-text", "image-text-to-text", trocr, images),
+    "speecht5": Family("text-to-spectrogram", "text-to-speech", speecht5, spoken),
+    "vits": Family("text-to-waveform", "text-to-speech", vits, spoken),
 }
 """Name -> the family; docs/published-models.md has a row for each."""
 

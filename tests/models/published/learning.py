@@ -10,21 +10,23 @@ import numpy as np
 import torch
 
 from speciate.datasets.loading.loader import Example
+from speciate.modalities.audio_answers import encode_audio
 from speciate.modalities.depth_maps import to_map
 from speciate.modalities.segmentation_masks import to_runs
 from speciate.models.published.architectures import PublishedHead, check_head
 from speciate.models.published.asking import usual_templates
 from speciate.models.published.label_rows import row_sources
 from speciate.models.published.network import TRAINABLE, PublishedNetwork, load_network
-from speciate.models.published.published_model import LabelPrompts
+from speciate.models.published.published_model import LabelPrompts, load_model
 from speciate.tasks.published_heads import labels_of_head, published_task_head
+from speciate.tasks.published_speech_head import speech_head
 from speciate.tasks.task import TaskHead
 from speciate.tasks.task_heads import PER_UNIT, TASK_HEADS
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.optimizer import LoopParameters
 from speciate.training.networks.training_loop import Training
 from speciate.vocabulary import find_task
-from tests.models.published.doubles import COLOURS, FAMILIES
+from tests.models.published.doubles import COLOURS, FAMILIES, say
 
 LEARNING = [name for name, family in FAMILIES.items() if family.adapter in TRAINABLE]
 """Doubles whose own head can be trained further."""
@@ -34,6 +36,8 @@ SEED = 7
 def media(name: str) -> list[Any]:
     """As datasets have them."""
     found = FAMILIES[name].media()
+    if FAMILIES[name].adapter == "text-to-spectrogram":
+        return [each.text for each in found]
     return [" ".join(words) for words in found] if FAMILIES[name].adapter == "token-classification" else found
 
 
@@ -48,6 +52,8 @@ def targets(name: str, head: PublishedHead) -> list[Any]:
             return [passage(text).split()[place % 2] for place, text in enumerate(media(name))]
         case "forecast":
             return [_steps(series) for series in media(name)]
+        case "text-to-spectrogram":
+            return [encode_audio(say(text), 16_000) for text in media(name)]
         case "depth":
             return [_depths(image) for image in media(name)]
         case "panoptic":
@@ -79,6 +85,8 @@ def start(
     wanted = targets(name, head)
     fitted = TASK_HEADS[find_task(head.task).family].fit(wanted, {"modality": head.modality})
     task_head = published_task_head(head, fitted)
+    if head.adapter == "text-to-spectrogram":
+        task_head = speech_head(load_model(folder, head))
     labels = labels_of_head(head, task_head)
     known = head.labels or tuple(COLOURS)
     sources = None if labels is None else row_sources(known, labels, head.adapter)

@@ -15,10 +15,12 @@ pytest.importorskip("transformers")
 
 import torch
 
+from speciate.modalities.audio_answers import decode_audio
 from speciate.modalities.depth_maps import from_map
 from speciate.modalities.segmentation_masks import from_runs
 from speciate.models import trust
 from speciate.models.published.adapters.documents import ImageQuestion
+from speciate.models.published.adapters.speech import SpokenText
 from speciate.models.published.architectures import check_head
 from speciate.models.published.asking import ask, usual_templates
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer, load_model
@@ -417,7 +419,32 @@ def steps(folder: Path, model: PublishedModel, media: list[np.ndarray], answers:
         assert np.shape(mine.output) == (1, 8)
 
 
+def spoken(folder: Path, model: PublishedModel, media: list[SpokenText], answers: list[RawAnswer]) -> None:
+    """By the classes' own ways to speak, each text by itself with the same draw."""
+    for given, mine in zip(media, answers, strict=True):
+        inputs = model.tokenizer(given.text, return_tensors="pt")
+        torch.manual_seed(given.seed)
+        with torch.inference_mode():
+            if model.head.model_type == "vits":
+                wave = model.module(input_ids=inputs["input_ids"]).waveform[0]
+            else:
+                assert model.voice is not None
+                wave = model.module.generate_speech(  # type: ignore[operator]  # of SpeechT5
+                    inputs["input_ids"], model.voice.speaker, vocoder=model.voice.vocoder
+                )
+        theirs, found = wave.numpy().clip(-1, 1), decode_audio(mine.output)
+        assert found.rate == 16_000
+        assert mine.output["seconds"] == pytest.approx(len(theirs) / 16_000, abs=1e-4)
+        assert np.abs(found.samples - theirs).max() <= 0.51 / 32_767 + 1e-7
+    assert len({answer.output["data"] for answer in answers}) == len(answers)
+    few = ask(model, media[-1:])
+    assert few[0] == answers[-1], "no answer depends on its neighbours"
+    with pytest.raises(ValueError, match="knows no character"):
+        ask(model, [SpokenText("€€€", 0)])
+
+
 COMPARE = {
+    "text-to-spectrogram": spoken, "text-to-waveform": spoken,
     "text-classification": texts, "token-classification": tags, "image-classification": images,
     "object-detection": boxes, "image-segmentation": maps, "audio-classification": sounds, "ctc": speech,
     "speech": generated_speech, "zero-shot-image": words_and_images,

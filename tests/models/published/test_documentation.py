@@ -17,6 +17,7 @@ _ROW = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \| (\w[\w ]*) \|$", re.MULTILINE)
 _BESIDE = {
     "video-classification": "forward pass", "forecast": "forward pass", "speech": "generate", "seq2seq": "generate",
     "image-to-text": "generate", "question-answering": "forward pass",
+    "text-to-spectrogram": "generate", "text-to-waveform": "forward pass",
 }  # fmt: skip
 """Adapters that the library has no pipeline for, or one that reads files."""
 _BY_NAME = {

@@ -43,7 +43,7 @@ LABELLED = [
     and not FAMILIES[str(each.values[0])].task.endswith("-regression")
 ]  # fmt: skip
 STEPS = {"wav2vec2 ctc": 60, "detr": 60, "yolos": 60}
-WHOLE_BATCHES = ("object-detection", "image-segmentation", "panoptic")
+WHOLE_BATCHES = ("object-detection", "image-segmentation", "panoptic", "text-to-spectrogram")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html import unescape
@@ -21,6 +22,8 @@ from speciate import modalities, use_cases
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
+from speciate.modalities.audio_answers import encode_audio
+from speciate.modalities.image_answers import encode_image
 from speciate.modalities.segmentation_masks import mask_cell
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
@@ -291,3 +294,40 @@ def test_a_label_goes_to_no_other_use_case_than_its_page_is_of(served: Served) -
         perform(served.control, {"action": "labels", "use_case": "traffic", "prediction": name, "label": "dog"})
     perform(served.control, {"action": "labels", "use_case": "animals", "prediction": name, "label": "dog"})
     assert (_stored(served, "animals"), _stored(served, "traffic")) == (["dog"], [])
+
+
+@pytest.mark.parametrize("kind", ["audio", "image"])
+def test_what_models_made_of_a_text_is_heard_or_seen_side_by_side(served: Served, kind: str) -> None:
+    audio = kind == "audio"
+    task, metric = ("text-to-speech", "mel_cepstral_distortion") if audio else ("text-to-image", "frechet_distance")
+    tone = np.sin(np.arange(1600) / 9).astype(np.float32) / 2
+    outputs = [
+        encode_audio(tone * size, 16_000) if audio else encode_image(np.full((4, 4, 3), int(size * 200), np.uint8))
+        for size in (1.0, 0.5)
+    ]
+    first = _logged(served, "making", task, metric, (), {"text": "good day"}, outputs[0])
+    log = AnswerLog(log_folder(served.workspace.folders, "making"), Log(), served.workspace.clock)
+    (second,) = log.ids(1)
+    answer = {"output": outputs[1], "confidence": None, "error": None}
+    about = AnsweringModel("making-model@v2", 2, "text")
+    assert log.note([second], [{"id": "0", "text": "good day"}], [answer], about, 1.0)
+    log.close()
+    reader, file = served.reader(), "sound.wav" if audio else "image.png"
+    page = reader.get("/use-cases/making/queue").html
+    for name, size in ((first, 1.0), (second, 0.5)):
+        address = f"/answered/making/{name}/{file}"
+        assert f'src="{address}"' in page
+        assert f"<{'audio controls' if audio else 'img'}" in page
+        sent = reader.get(address)
+        assert sent.headers["content-type"].startswith(f"{kind}/")
+        assert sent.headers["content-security-policy"].startswith("default-src 'none'")
+        if audio:
+            with wave.open(io.BytesIO(sent.body)) as heard:
+                samples = np.frombuffer(heard.readframes(heard.getnframes()), "<i2") / 32_767
+            assert np.allclose(samples, tone * size, atol=1e-3)
+        else:
+            assert (np.asarray(Image.open(io.BytesIO(sent.body)))[..., :3] == int(size * 200)).all()
+        assert reader.get(f"/answered/making/{name}/{'image.png' if audio else 'sound.wav'}").status == 404
+    assert "making-model@v2" in page
+    assert "sha256" not in page
+    assert reader.get(f"/answered/making/pred-none/{file}").status == 404

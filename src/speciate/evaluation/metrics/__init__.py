@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from speciate.evaluation.metrics import boxes, class_labels, images, numbers, pixels, segments, texts, vectors
+from speciate.evaluation.metrics import boxes, class_labels, images, numbers, pixels, segments, speech, texts, vectors
 from speciate.evaluation.metrics.metric import Answers, Statistic, judged, label_answers, number_answers
 from speciate.evaluation.statistics import Codes, Floats
 from speciate.vocabulary import Metric
@@ -28,7 +28,14 @@ __all__ = [
 ]  # fmt: skip
 
 _MEANS: dict[str, Callable[[Answers], Floats]] = (
-    class_labels.MEANS | numbers.MEANS | texts.MEANS | vectors.MEANS | pixels.MEANS | segments.MEANS | images.MEANS
+    class_labels.MEANS
+    | numbers.MEANS
+    | texts.MEANS
+    | vectors.MEANS
+    | pixels.MEANS
+    | segments.MEANS
+    | images.MEANS
+    | speech.MEANS
 )
 _STATISTICS: dict[str, Callable[[Answers], Statistic]] = (
     class_labels.STATISTICS

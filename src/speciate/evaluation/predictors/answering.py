@@ -24,6 +24,7 @@ from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.timing import TimedModel
 from speciate.evaluation.reports.report import LabelCoverage
 from speciate.jobs.run import Run, Stopped
+from speciate.modalities.audio_answers import is_audio_answer
 from speciate.modalities.image_answers import is_image_answer
 from speciate.tasks.task import Prediction, TaskExample
 from speciate.vocabulary import Family
@@ -126,6 +127,8 @@ def _invalid_output(output: Any, family: Family | None) -> str | None:
             return "the answer is no text"
         case "image-generation" if not is_image_answer(output):
             return "the answer is no image"
+        case "speech-synthesis" if not is_audio_answer(output):
+            return "the answer is no audio"
         case "multi-label" if not _is_list(output, _is_label):
             return "the answer is no list of labels"
         case "tokens" if not _is_list(output, lambda each: isinstance(each, str)):

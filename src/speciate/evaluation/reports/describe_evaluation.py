@@ -106,8 +106,8 @@ def describe(
 
 
 def _sheet(found: Inspection, examples: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Where images are the answers, those of the models beside the real ones; else the examples."""
-    if "image-generation" in find_metric(found.report.metric).families:
+    """Where images or speech are the answers, those of the models beside the real ones; else the examples."""
+    if {"image-generation", "speech-synthesis"} & set(find_metric(found.report.metric).families):
         return found.side_by_side([one["id"] for one in examples])
     return found.contact_sheet(captions(examples))
 

@@ -1,5 +1,5 @@
-"""What several models drew for the same texts, side by side: a row for each example, the real image first. Runs in a
-service process."""
+"""What several models made of the same texts, side by side: a row for each example, the real one first. Speech is shown
+as its spectrogram. Runs in a service process."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.evaluation.reports.stored_answers import LOST, RECOVERY
 from speciate.jobs.pool import ImageAnswer
+from speciate.modalities.audio import SAMPLE_RATE, log_mel
+from speciate.modalities.audio_answers import decode_audio, is_audio_answer, resample
+from speciate.modalities.drawing import spectrogram
 from speciate.modalities.image_answers import Pixels, decode_image, is_image_answer
 from speciate.models.diffusion.contact_sheet import draw_labelled_grid
 from speciate.workspace import integrity
@@ -54,4 +57,12 @@ def draw_side_by_side(payload: Mapping[str, object]) -> ImageAnswer:
 def _image(cell: str | None) -> Pixels:
     """Grey where there is none."""
     found: Any = json.loads(cell) if cell else None
+    if is_audio_answer(found):
+        return spectrogram_of(found)
     return decode_image(found) if is_image_answer(found) else _NO_IMAGE
+
+
+def spectrogram_of(answer: Mapping[str, Any]) -> Pixels:
+    """Up to 8 kHz, of an audio answer."""
+    samples = resample(*decode_audio(answer), SAMPLE_RATE)
+    return spectrogram(log_mel(samples), len(samples) / SAMPLE_RATE, SAMPLE_RATE // 2)

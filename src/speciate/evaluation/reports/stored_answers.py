@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from speciate.modalities.image_answers import shorten_cell
+from speciate.modalities.media_answers import shorten_cell
 from speciate.vocabulary import Family, find_metric
 from speciate.workspace import integrity
 

@@ -4,6 +4,7 @@
 | `package:NAME` | of an installed package (entry point group `speciate.scorers`), trusted as it was installed |
 | `code_passes` | runs the program that was answered against the example's column `tests`, in a sandbox |
 | `likeness:MODEL` | how like a drawn image is to its text, by a registered CLIP-like model |
+| `spoken_wer:MODEL` | word errors of a registered recogniser on speech that was made from a text |
 | `gym_score` | what the task of reasoning-gym that made the example gives for the answer, in a sandbox |
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speciate.errors import Code, SpeciateError, unknown
-from speciate.evaluation.scorers import likeness, sandboxed_scorers
+from speciate.evaluation.scorers import likeness, sandboxed_scorers, spoken_wer
 from speciate.evaluation.scorers.sandboxed_scorers import Better, ScorerError, ScoreResult, check_scores
 from speciate.sandbox import SandboxPolicy
 from speciate.vocabulary import LOWER
@@ -31,7 +32,10 @@ BUILT_IN: dict[str, tuple[str, Better]] = {
 }
 """Scorers that come with this package: name -> ("module:function", which direction is better)."""
 _PACKAGE = "package:"
-_HOW = "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'likeness:MODEL', 'code_passes' or 'gym_score'."
+_HOW = (
+    "Name 'path/to/file.py:FUNCTION', 'package:NAME', 'likeness:MODEL', 'spoken_wer:MODEL', 'code_passes' or "
+    "'gym_score'."
+)
 
 
 class Scorer(NamedTuple):
@@ -58,6 +62,8 @@ def find_scorer(ref: str, policy: SandboxPolicy = "required") -> Scorer:
         return Scorer(ref, "higher", partial(sandboxed_scorers.score_gym, policy=policy))
     if ref.startswith(likeness.PREFIX):
         return Scorer(likeness.metric_of(ref), "higher", partial(likeness.score_images, ref))
+    if ref.startswith(spoken_wer.PREFIX):
+        return Scorer(spoken_wer.metric_of(ref), "lower", partial(spoken_wer.score_speech, ref))
     if ref.startswith(_PACKAGE):
         return _installed(ref.removeprefix(_PACKAGE))
     path, _, function = ref.rpartition(":")
@@ -70,7 +76,7 @@ def find_scorer(ref: str, policy: SandboxPolicy = "required") -> Scorer:
 
 def is_sandboxed(ref: str | None) -> bool:
     """Whether what it runs was written by others, or by a model: not a package's function, which is installed."""
-    return ref is not None and not ref.startswith((_PACKAGE, likeness.PREFIX))
+    return ref is not None and not ref.startswith((_PACKAGE, likeness.PREFIX, spoken_wer.PREFIX))
 
 
 def _score_by_user(

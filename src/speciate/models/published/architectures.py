@@ -26,7 +26,7 @@ Adapter = Literal[
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "speech", "ctc", "zero-shot-image", "zero-shot-audio", "video-classification", "seq2seq",
     "image-to-text", "visual-questions", "question-answering", "forecast", "zero-shot-detection", "depth", "panoptic",
-    "policy",
+    "policy", "text-to-spectrogram", "text-to-waveform", "forecast-quantiles",
 ]  # fmt: skip
 """How media become a batch and outputs answers: a function each in models/published/adapters/."""
 
@@ -63,8 +63,10 @@ class PublishedHead(NamedTuple):
         return self.adapter in ("zero-shot-image", "zero-shot-audio", "zero-shot-detection")
 
     def reads(self, modality: str) -> bool:
-        """Whether it reads the examples of a dataset; one that writes about images also reads mixed rows with one."""
-        return self.modality == modality or (self.adapter == "image-to-text" and modality == "multimodal")
+        """Whether it reads the examples of a dataset. One that writes about images also reads mixed rows with one; one
+        that speaks reads what is spoken in recordings."""
+        spoken = self.adapter in SPEAKING and modality == "audio"
+        return self.modality == modality or spoken or (self.adapter == "image-to-text" and modality == "multimodal")
 
     @property
     def writes(self) -> bool:
@@ -125,7 +127,9 @@ _TABLES = (
 """The first that lists an architecture counts."""
 _BESIDE: Mapping[str, Adapter] = {
     "PatchTSTForPrediction": "forecast", "PatchTSMixerForPrediction": "forecast",
+    "ChronosBoltModelForForecasting": "forecast-quantiles",
     "TimesFmModelForPrediction": "forecast", "TimesFm2_5ModelForPrediction": "forecast",
+    "SpeechT5ForTextToSpeech": "text-to-spectrogram", "VitsModel": "text-to-waveform",
     "ClapModel": "zero-shot-audio", "VisionEncoderDecoderModel": "image-to-text",
 }  # fmt: skip
 """Heads for which transformers has no Auto class, or one that does not tell what is read."""
@@ -149,9 +153,13 @@ _TASKS: Mapping[Adapter, tuple[str, str]] = {
     "panoptic": ("panoptic-segmentation", "image"),
     "question-answering": ("text-generation", "text"),
     "forecast": ("time-series-forecasting", "time-series"),
+    "forecast-quantiles": ("time-series-forecasting", "time-series"),
     "policy": ("behaviour-cloning", "episode"),
+    "text-to-spectrogram": ("text-to-speech", "text"),
+    "text-to-waveform": ("text-to-speech", "text"),
 }
 """Adapter -> task and modality."""
+SPEAKING: tuple[Adapter, ...] = ("text-to-spectrogram", "text-to-waveform")
 _LABELLED: tuple[Adapter, ...] = (
     "text-classification", "token-classification", "image-classification", "object-detection", "image-segmentation",
     "audio-classification", "video-classification", "panoptic",
@@ -176,7 +184,15 @@ _IN_ONE_PASS: tuple[Adapter, ...] = (
 """Adapters that a network of one forward pass is enough for: an ONNX file holds no generation."""
 _TIMM, _TIMM_HEAD = "timm_wrapper", "TimmWrapperForImageClassification"
 _PROCESSORS: Mapping[str, tuple[str, ...]] = {
-    "text": ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
+    "text": (
+        "tokenizer.json",
+        "vocab.txt",
+        "vocab.json",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+        "spm_char.model",
+    ),
     "image": ("preprocessor_config.json", "processor_config.json"),
     "audio": ("preprocessor_config.json", "processor_config.json"),
     "multimodal": ("preprocessor_config.json", "processor_config.json"),
@@ -217,7 +233,7 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
             task = f"{prefix}-multi-label-classification"
         elif kind == "regression" or (labels is not None and len(labels) == 1):
             task, labels = f"{prefix}-regression", ()
-    given = config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
+    given = _steps(config, adapter)
     steps = given if isinstance(given, int) else None
     engine: Literal["torch", "onnx"] = "onnx" if onnx else "torch"
     kind = config.get("depth_estimation_type", "relative")
@@ -226,6 +242,14 @@ def find_head(folder: Path, task: str | None = None) -> PublishedHead | None:
         adapter, task, modality, architecture, model_type, labels, multi_label, steps, engine, relative,
         adapter == "text-classification" and any(name in config for name in _CROSS_ENCODERS),
     )  # fmt: skip
+
+
+def _steps(config: ModelConfig, adapter: Adapter) -> object:
+    """How many steps a forecaster gives, by its config; Chronos has settings of its own in it."""
+    if adapter == "forecast-quantiles":
+        own = config.get("chronos_config")
+        return own.get("prediction_length") if isinstance(own, dict) else None
+    return config.get("prediction_length", config.get("horizon_length")) if adapter == "forecast" else None
 
 
 def find_labels(folder: Path) -> tuple[str, ...] | None:
@@ -383,6 +407,7 @@ def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:
     """Files of which none is there; () if nothing is missing."""
     modality = "text" if head.modality == "protein" else head.modality
     needed = [modality, *(["text"] if head.adapter in _TOKENIZED else [])]
+    needed += ["audio"] if head.adapter == "text-to-spectrogram" else []
     for kind in needed:
         names = _PROCESSORS.get(kind, ())
         if names and head.model_type not in (_TIMM, _ONNX) and not any((folder / name).is_file() for name in names):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from speciate.models.published.adapters import audio, depth, documents, images, policies, regions, series, text
+from speciate.models.published.adapters import audio, depth, documents, images, policies, regions, series, speech, text
 from speciate.models.published.architectures import Adapter
 from speciate.models.published.published_model import LabelPrompts, PublishedModel, RawAnswer
 
@@ -63,6 +63,10 @@ def ask(model: PublishedModel, media: Sequence[Any], prompts: LabelPrompts | Non
             return audio.transcribe(model, media)
         case "ctc":
             return audio.transcribe_by_ctc(model, media)
+        case "text-to-spectrogram" | "text-to-waveform":
+            return speech.speak(model, media)
+        case "forecast-quantiles":
+            return series.forecast_medians(model, media)
         case "forecast":
             return series.forecast(model, media)
         case "policy":

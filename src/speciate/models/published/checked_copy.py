@@ -31,13 +31,13 @@ def folder_id(folder: Path) -> str:
             f"Take it back with register_model(name='NAME', source={f'path:{folder}'!r}) and name that model.",
         )
     model_folder.check_weights(folder)
-    names = [path.name for path in folder.iterdir()]
+    names = trust.entries(folder)
     trust.refuse_adapter(names, f"path:{folder}")
     pickled_weights.refuse(folder, names)
     hashes = {}
     for name in _files(folder):
         info = (folder / name).stat()
-        hashes[name] = _hash(folder / name, info.st_size, info.st_mtime_ns)
+        hashes[trust.flat_name(name)] = _hash(folder / name, info.st_size, info.st_mtime_ns)
     return hashlib.sha256(json.dumps(hashes, indent=1, sort_keys=True).encode()).hexdigest()
 
 
@@ -51,7 +51,7 @@ def checked_copy(folder: Path, identity: str, cache: Path) -> Path:
         shutil.rmtree(leftover, ignore_errors=True)
     made.mkdir(parents=True)
     try:
-        foreign_files.copy(folder, _files(folder), made)
+        trust.copy(folder, _files(folder), made)
         trust.check(made)
         if sealed.seal(made) != identity:
             raise SpeciateError(
@@ -70,8 +70,7 @@ def checked_copy(folder: Path, identity: str, cache: Path) -> Path:
 
 
 def _files(folder: Path) -> list[str]:
-    names = (f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-    return [name for name in trust.choose(names).files if name not in _OURS]
+    return [name for name in trust.choose(trust.entries(folder)).files if name not in _OURS]
 
 
 @functools.lru_cache(maxsize=256)

@@ -18,10 +18,11 @@ import numpy as np
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.biology.protein import sequence_of
 from speciate.models.backbones.contract import Item, States
-from speciate.models.published import label_rows
+from speciate.models.published import label_rows, voice_folder
 from speciate.models.published.adapters.audio import audio_features
 from speciate.models.published.adapters.by_words import sentence_tokens
 from speciate.models.published.adapters.images import as_image, read_frames
+from speciate.models.published.adapters.speech import speech_tokens
 from speciate.models.published.adapters.text import (
     bare_passage,
     fill_input,
@@ -43,6 +44,7 @@ TRAINABLE: tuple[Adapter, ...] = (
     "text-classification", "token-classification", "image-classification", "audio-classification",
     "video-classification", "object-detection", "image-segmentation", "ctc", "speech", "zero-shot-image",
     "zero-shot-audio", "seq2seq", "question-answering", "forecast", "image-to-text", "depth", "panoptic", "policy",
+    "text-to-spectrogram",
 )  # fmt: skip
 _FIRST = "first"
 """Entry of an item: the position of each word's first piece."""
@@ -235,6 +237,7 @@ class PublishedNetwork:
             copied = path.is_file() and path.name not in _NOT_COPIED and not path.name.endswith(".safetensors")
             if copied and not path.name.endswith(".index.json") and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)
+        voice_folder.keep_files(self._folder, folder)
 
     def _call(self, inputs: Mapping[str, torch.Tensor]) -> Any:
         return self.module(**inputs)
@@ -252,6 +255,9 @@ class PublishedNetwork:
                 return self._tokens(fill_input(self.prompts, _text_of(medium, self.modality)), types=False)
             case "question-answering":
                 return self._question(_text_of(medium, self.modality))
+            case "text-to-spectrogram":
+                made = speech_tokens(self.model, _text_of(medium, self.modality))
+                return {name: np.asarray(each[0], np.int64) for name, each in made.items()}
             case "forecast":
                 return self._series(np.asarray(medium, np.float32))
             case "policy":
@@ -316,8 +322,9 @@ class PublishedNetwork:
     def _pad_tokens(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         import torch
 
-        left = self.model.processor.padding_side == "left" and _FIRST not in items[0]
-        fillers = {"input_ids": self.model.processor.pad_token_id or 0, _FIRST: -1}
+        tokenizer: Any = self.model.tokenizer or self.model.processor
+        left = tokenizer.padding_side == "left" and _FIRST not in items[0]
+        fillers = {"input_ids": tokenizer.pad_token_id or 0, _FIRST: -1}
         batch = {}
         for name in items[0]:
             longest_one = max(len(item[name]) for item in items)

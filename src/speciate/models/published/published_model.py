@@ -6,6 +6,8 @@ the module in memory. So loading asks transformers which names did not match, an
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +21,14 @@ from speciate.models.policies.acting import load_policy
 from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.architectures import PublishedHead
 from speciate.models.published.onnx_model import CardModule, CardProcessor, OnnxModule, read_card
+from speciate.models.published.voice import Voice, load_voice
 
 if TYPE_CHECKING:
     import torch
 
 
+SPM_CHARACTERS = "spm_char.model"
+"""SpeechT5's tokenizer of characters."""
 _UNUSUAL, _LONGEST_NAME = re.compile(r"[^\w.\-]"), 100
 """Characters of a weight's name that are not shown: a name is the publisher's text."""
 
@@ -50,6 +55,8 @@ class PublishedModel(NamedTuple):
     """The tokenizer, image processor or feature extractor; None where inputs are numbers."""
     tokenizer: Any = None
     """The tokenizer beside a processor of images or audio."""
+    voice: Voice | None = None
+    """The voice of a model of spectrograms."""
 
     @property
     def config(self) -> Any:
@@ -76,7 +83,7 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
         return _load_onnx(folder, head, threads)
     if head.adapter == "policy":
         return _load_policy(folder, head, threads)
-    architecture = getattr(transformers, head.architecture)
+    architecture = chronos_class() if head.adapter == "forecast-quantiles" else getattr(transformers, head.architecture)
     with quiet_transformers(transformers):
         try:
             module, info = architecture.from_pretrained(
@@ -88,7 +95,22 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
         refuse_unmatched(folder, info)
         processor, tokenizer = _processors(folder, head)
     module.eval()
-    return PublishedModel(head, module, processor, tokenizer)
+    voice = load_voice(folder, module.config, refuse_unmatched) if head.adapter == "text-to-spectrogram" else None
+    return PublishedModel(head, module, processor, tokenizer, voice)
+
+
+def chronos_class() -> Any:
+    """Chronos-Bolt's class, of its makers' package, which tells of each weight that does not match: the package's own
+    leaves the first and the last layers out of that. Raises MISSING_EXTRA without the package."""
+    if importlib.util.find_spec("chronos") is None:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            "Chronos is asked by its makers' library 'chronos-forecasting', which is not installed.",
+            "Run: pip install 'speciate[forecasts]'",
+        )
+    chronos: Any = importlib.import_module("chronos.chronos_bolt")
+    telling = {"_keys_to_ignore_on_load_missing": None, "_keys_to_ignore_on_load_unexpected": None}
+    return type("ChronosBoltModelForForecasting", (chronos.ChronosBoltModelForForecasting,), telling)
 
 
 def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedModel:
@@ -155,14 +177,40 @@ def _processors(folder: Path, head: PublishedHead) -> tuple[Any, Any]:
                 return load(AutoImageProcessor), load(AutoTokenizer)
             case "audio-classification":
                 return load(AutoFeatureExtractor), None
-            case "speech" | "ctc" | "zero-shot-audio":
+            case "text-to-waveform":
+                return None, _checked_tokenizer(folder, load(AutoTokenizer))
+            case "speech" | "ctc" | "zero-shot-audio" | "text-to-spectrogram":
+                _check_sentencepiece(folder)
                 return load(AutoFeatureExtractor), load(AutoTokenizer)
             case "video-classification":
                 return _first([lambda: load(AutoVideoProcessor), lambda: load(AutoImageProcessor)]), None
-            case "forecast" | "policy":
+            case "forecast" | "forecast-quantiles" | "policy":
                 return None, None
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
         raise _unreadable(folder, f"{type(error).__name__} in its processor", error) from error
+
+
+def _check_sentencepiece(folder: Path) -> None:
+    """Raise MISSING_EXTRA for a tokenizer that is a model of sentencepiece alone, where that is not installed."""
+    alone = (folder / SPM_CHARACTERS).is_file() and not (folder / "tokenizer.json").is_file()
+    if alone and importlib.util.find_spec("sentencepiece") is None:
+        raise SpeciateError(
+            Code.MISSING_EXTRA,
+            f"The tokenizer of {folder.name!r} is read by the library 'sentencepiece', which is not installed.",
+            "Run: pip install 'speciate[speech]'",
+        )
+
+
+def _checked_tokenizer(folder: Path, tokenizer: Any) -> Any:
+    """VITS's, which drops in silence what it has no library for. Raises MISSING_EXTRA with the library."""
+    for wanted, library in (("phonemize", "phonemizer"), ("is_uroman", "uroman")):
+        if getattr(tokenizer, wanted, False) and importlib.util.find_spec(library) is None:
+            raise SpeciateError(
+                Code.MISSING_EXTRA,
+                f"{folder.name!r} reads texts through the library {library!r}, which is not installed.",
+                f"Run: pip install {library}" + (" (it needs espeak-ng, too)" if library == "phonemizer" else ""),
+            )
+    return tokenizer
 
 
 def _first(attempts: Sequence[Callable[[], Any]]) -> Any:

@@ -82,6 +82,7 @@ SENDS = (
     Send("/sheets/{name}/v{version:int}/{sheet}.png", media.sheet),
     Send("/media/{name}/v{version:int}/{id}/{part}", media.view),
     Send("/asked/{name}/{prediction}/{part}", labelling.asked_file),
+    Send("/answered/{name}/{prediction}/{part}", labelling.answered_file),
     Send("/evaluations/{id}/report", evaluations.report),
     Send("/part/runs/{job}/more", runs.more),
 )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from speciate.datasets.columns import class_name
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Call, CallAgain, Code, SpeciateError
+from speciate.models.published import voice_folder
 from speciate.models.published.architectures import PublishedHead, check_head
 from speciate.models.published.asking import usual_templates
 from speciate.models.published.label_rows import RowSources, kept_labels, row_sources
@@ -22,9 +23,11 @@ from speciate.models.published.published_model import LabelPrompts
 from speciate.tasks.published_heads import labels_of_head, published_task_head
 from speciate.tasks.published_network import TrainedPublishedPredictor, trained_predictor
 from speciate.tasks.published_policy import plans_of
+from speciate.tasks.published_speech_head import speech_head
 from speciate.tasks.published_text_heads import check_texts
 from speciate.tasks.task import TaskHead
 from speciate.training.training_context import TrainingContext
+from speciate.use_cases import CONSENT, says_yes
 
 _SHOWN = 8
 
@@ -58,6 +61,8 @@ def keep_head(context: TrainingContext) -> KeptHead | None:
     head = check_head(folder, base_model, payload.task)
     context.task_head = published_task_head(head, context.task_head)
     _check_horizon(head, base_model, context.task_head)
+    if head.adapter == "text-to-spectrogram":
+        context.task_head = speech_head(load_network(folder, head, base_model, None, payload.threads).model)
     labels = labels_of_head(head, context.task_head)
     sources: dict[str, tuple[int, ...]] | None = None
     published: Sequence[str] = head.labels or ()
@@ -124,9 +129,28 @@ def _tell(context: TrainingContext, made: KeptHead, published: Sequence[str]) ->
             shown = ", ".join(class_name(label) for label in new[:_SHOWN])
             more = f" and {len(new) - _SHOWN} more" if len(new) > _SHOWN else ""
             context.notes.append(f"The published head has no label for {shown}{more}: their rows began at zero.")
+    if made.head.adapter == "text-to-spectrogram":
+        report |= _of_voice(context, made)
     if made.prompts is not None:
         report["asked_with"] = list(made.prompts.templates)
     context.report["published_head"] = report
+
+
+def _of_voice(context: TrainingContext, made: KeptHead) -> dict[str, object]:
+    """What makes the sound, whose voice it begins with, and how many recordings say yes in the column `consent`."""
+    cells = [example.columns.get(CONSENT) for example in (*context.train, *context.validation)]
+    agreed = sum(says_yes(cell) for cell in cells)
+    if agreed < len(cells):
+        context.notes.append(
+            f"{len(cells) - agreed} of {len(cells)} recordings do not say yes in the column {CONSENT!r}: a use case of "
+            "speech holds this version, unless its gate 'consent' names another column where they do."
+        )
+    vocoder = voice_folder.vocoder_files(made.folder) is not None
+    return {
+        "vocoder": "its own" if vocoder else "none: Griffin-Lim",
+        "speaker": voice_folder.SPEAKER if (made.folder / voice_folder.SPEAKER).is_file() else "zeros",
+        "consent": {"column": CONSENT, "yes": agreed, "recordings": len(cells)},
+    }
 
 
 def card_entry(report: Mapping[str, object]) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIA
 from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.planning.published_head import KEEPING, can_keep_head
 from speciate.training.train_spec import Candidate, Method
-from speciate.vocabulary import TASKS, Family
+from speciate.vocabulary import TASKS, Family, task_named
 from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
@@ -48,6 +48,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "transcription": ("lora", "full"),
     "generation": _ALL_OF_LANGUAGE,
     "image-generation": ("lora",),
+    "speech-synthesis": (),
 }
 
 TABM_FAMILIES: tuple[Family, ...] = ("classification", "regression")
@@ -267,6 +268,8 @@ def check_candidate(
         base = find_base(workspace, candidate.base_model) if candidate.method in KEEPING else None
         if base is not None and can_keep_head(base, candidate.method, family, modality):
             return candidate.model_copy(update={"base_model": base.ref}), base
+        if base is not None and base.head is not None and base.head.adapter == "text-to-waveform":
+            raise _answers_only(base)
     if candidate.method not in _BY_FAMILY[family]:
         raise _cannot_be_trained(candidate, modality, family, can)
     if family == "image-generation":
@@ -322,6 +325,15 @@ def candidates_for_base(base_model: str, modality: str, family: Family, workspac
     if refusal and not found:
         raise refusal
     return found
+
+
+def _answers_only(base: Base) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"{base.ref!r} is a VITS: VITS answers and cannot be trained further, as transformers has no loss for it.",
+        "Name a SpeechT5 with base_model: hf:org/name, path:/dir, or what register_model fetched.",
+        next=[Call("search_models", {"query": "speecht5"}, "for some")],
+    )
 
 
 def _cannot_be_trained(
@@ -396,10 +408,11 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
     for name in registry.names(workspace.database):
         card = registry.versions(workspace.database, name)[-1]
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
-        draws = family == "image-generation" and card.task == pipeline_folder.TEXT_TO_IMAGE
+        made = task_named(card.task or "")
+        from_texts = made is not None and made.reads is not None and made.family == family
         if card.method != PUBLISHED or not (
             sees
-            or draws
+            or from_texts
             or suits(card.modality, modality)
             or by_frames(card.modality, modality)
             or (modality == MULTIMODAL.name and family in PART_FAMILIES)

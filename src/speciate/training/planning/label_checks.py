@@ -23,6 +23,7 @@ _COLUMNS_WITHOUT_TARGETS: dict[Family, tuple[str, ...]] = {
     "tokens": (*_NUMBERS, "BLOB"),
     "transcription": (*_NUMBERS, "BLOB"),
     "image-generation": (*_NUMBERS, "BLOB"),
+    "speech-synthesis": (*_NUMBERS, "BLOB"),
     "regression": ("BLOB", "DATE", "TIMESTAMP"),
 }
 """Types of columns in which there can be no label."""

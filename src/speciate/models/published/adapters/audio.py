@@ -6,7 +6,6 @@ Recordings of one length are asked together: nothing is padded, so no answer dep
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.modalities.audio import SAMPLE_RATE
+from speciate.modalities.audio_answers import resample
 from speciate.models.published.adapters.by_words import sentence_tokens
 from speciate.models.published.adapters.class_probabilities import label_answers
 from speciate.models.published.adapters.text import token_limit
@@ -98,12 +98,7 @@ def rate_of(model: PublishedModel) -> int:
 
 def at_rate(sound: Samples, rate: int) -> Samples:
     """For a model of another rate than audio is decoded at here. What lay above 8 kHz is gone by then."""
-    if rate == SAMPLE_RATE:
-        return np.asarray(sound, np.float32)
-    from scipy.signal import resample_poly
-
-    common = math.gcd(rate, SAMPLE_RATE)
-    return np.asarray(resample_poly(sound, rate // common, SAMPLE_RATE // common), np.float32)
+    return resample(sound, SAMPLE_RATE, rate)
 
 
 def _long_features(model: PublishedModel, sounds: Sequence[Samples]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from speciate import use_cases
 from speciate.datasets.inspect import viewer
 from speciate.errors import Code, SpeciateError
+from speciate.modalities.media_answers import MODALITIES, is_stored_media
 from speciate.predictions.answer_lookup import logs_of
 from speciate.predictions.held_labels import HOLD_SECONDS, HeldLabel
 from speciate.predictions.label_queue import LabelItem, next_labels
@@ -55,6 +56,7 @@ def queue(visit: Visit) -> Mapping[str, object]:
         "said": list(item.said.items()) if item else [], "view": view,
         "editor": label_questions.label_editor(known.family, item, view) if item and known else None,
         "base": f"/asked/{quote(name)}/{item.prediction}" if item else "",
+        "made": _made(visit, name, item) if item else [],
     }  # fmt: skip
 
 
@@ -72,6 +74,35 @@ def _view(visit: Visit, use_case: str, item: LabelItem | LoggedAnswer | None) ->
         name = item.prediction if isinstance(item, LabelItem) else item.id
         _log.warning("what %s was asked is not shown: %s", name, error.message)
         return None
+
+
+_SHOWN = {"image": "image.png", "audio": "sound.wav"}
+"""Modality of an answer -> the file of its view."""
+
+
+def _made(visit: Visit, use_case: str, item: LabelItem) -> list[Mapping[str, object]]:
+    """An answer that is an image or audio, and those of other versions to the same text, each with its address."""
+    names = [item.prediction, *item.beside]
+    answers = find_many(log_folder(visit.app.workspace.folders, use_case), names)
+    found: list[Mapping[str, object]] = []
+    for name in (each for each in names if each in answers):
+        output = answers[name].output
+        if is_stored_media(output):
+            modality = MODALITIES[output["mime"]]
+            src = f"/answered/{quote(use_case)}/{name}/{_SHOWN[modality]}"
+            found.append({"model": answers[name].model, "prediction": name, "modality": modality, "src": src})
+    return found
+
+
+def answered_file(visit: Visit, asked_for: str | None) -> Response:
+    """A file of the view of what a model answered with, decoded and written anew like what it was asked."""
+    name, prediction, part = visit.path["name"], visit.path["prediction"], visit.path["part"]
+    use_cases.get(visit.database, name)
+    answer = _answer(visit, name, prediction)
+    found = label_questions.answer_file(visit.app.workspace, name, answer) if answer else None
+    if found is None or part != _SHOWN[found.modality]:
+        raise SpeciateError(Code.NOT_FOUND, "There is no such file of an answer.")
+    return sent(visit.parts.media.view_of_file((name, f"{prediction} answered"), *found, part), part, asked_for)
 
 
 def asked_file(visit: Visit, asked_for: str | None) -> Response:
