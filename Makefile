@@ -146,7 +146,7 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
-images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: half an hour
+images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: five minutes of one core
 	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
 	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
 
