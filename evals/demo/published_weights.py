@@ -7,6 +7,7 @@ folder is a published model like any other: config, processor, safetensors and a
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -302,4 +303,66 @@ def line_reader(wheel: Path, out: Path) -> Path:
     }  # fmt: skip
     (out / "onnx.json").write_text(json.dumps(card))
     (out / "README.md").write_text("---\nlicense: apache-2.0\n---\nPP-OCRv6, in the package rapidocr.\n")
+    return out
+
+
+_ONE_FILE = """\
+import base64
+import json
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import spec_from_loader
+
+SOURCES = {sources!r}
+WEIGHTS = {weights!r}
+CONFIG = {config!r}
+
+
+class Inside(MetaPathFinder, Loader):
+    def find_spec(self, name, path=None, target=None):
+        return spec_from_loader(name, self, is_package=SOURCES[name][0]) if name in SOURCES else None
+
+    def exec_module(self, module):
+        module.__file__ = f"/{{module.__name__}}.py"
+        exec(compile(SOURCES[module.__name__][1], module.__name__, "exec"), module.__dict__)
+
+
+sys.meta_path.insert(0, Inside())
+
+
+def model():
+    from fracast._core.model import build_from_cfg
+    from fracast.inference import FracastModel
+    from safetensors.torch import load
+
+    config, tensors = json.loads(CONFIG), load(base64.b64decode(WEIGHTS))
+    parts = build_from_cfg({{key: config[key] for key in ("model", "pyramid")}})
+    for name, part in zip(("core.", "head."), parts, strict=True):
+        mine = {{key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}}
+        part.load_state_dict(mine)
+    return FracastModel(*parts, config)
+
+
+MODEL = model()
+MIDDLE = MODEL.quantiles.index(0.5)
+
+
+def forecast(inputs):
+    return [MODEL.forecast(series, horizon={horizon})[..., MIDDLE].tolist() for series in inputs]
+"""
+
+
+def forecaster(wheel: Path, out: Path, horizon: int) -> Path:
+    """Fracast-0 (Apache-2.0): weights and their own code in one file with a function `forecast`, for the sandbox."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.startswith("fracast/") and name.endswith(".py")]
+        sources = {
+            name.removesuffix(".py").removesuffix("/__init__").replace("/", "."):
+            (name.endswith("__init__.py"), archive.read(name).decode()) for name in names
+        }  # fmt: skip
+        weights, config = (archive.read(f"fracast/weights/{name}") for name in ("model.safetensors", "config.json"))
+    text = _ONE_FILE.format(
+        sources=sources, weights=base64.b64encode(weights).decode(), config=config.decode(), horizon=horizon
+    )
+    out.write_text(text)
     return out

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import csv
+import io
 import json
 import shutil
 import sys
@@ -26,12 +27,16 @@ from evals.images.digits_base import KNOWN, caption, digits
 from speciate import use_cases
 from speciate.evaluation.reports.drawn_images import draw_side_by_side
 from speciate.evaluation.reports.report import find_report
+from speciate.models import registry
+from speciate.models.diffusion.contact_sheet import draw_labelled_grid
 from speciate.settings import Settings
+from speciate.tasks.image_generator import ImageGenerator, load_generator, seed_of
 from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.workspace import Workspace
 from tests.data import run_job
 
 DOCS = Path(__file__).parents[2] / "docs"
+PROMPTS = tuple(caption(digit) for digit in (8, 9, 8, 9, 3, 5, 0, 7))
 LARGEST = 150_000
 """Bytes of an image in the docs."""
 
@@ -76,12 +81,14 @@ def run(base: Path, each: int, epochs: int) -> None:
         hyperparameters={
             "num_train_epochs": epochs, "learning_rate": [3e-3], "batch_size": 16, "r": 16, "lora_alpha": 32,
             "guidance_scale": guidance, "num_inference_steps": steps, "early_stopping_patience": epochs,
-            "precision": "float32", "sample_prompts": [caption(digit) for digit in (8, 9, 8, 9, 3, 5, 0, 7)],
+            "precision": "float32", "sample_prompts": list(PROMPTS),
         },
+        resources={"cpu": 1},  # on a busy machine two threads wait for each other in each layer
     )  # fmt: skip
     seconds = time.monotonic() - began
     samples = sorted(workspace.folders.runs.glob("*/samples/step-*.png"))
-    write_progress(samples, DOCS / "images-training.png")
+    before = load_generator(registry.resolve(workspace.database, workspace.folders, "digits-base@v1").path)
+    write_progress(before, samples, DOCS / "images-training.png")
     judged = run_job(
         workspace, "evaluate", models=["constant:", "digits-lora"], dataset="digits", use_case="drawing", latency=False
     )
@@ -108,10 +115,13 @@ def write_side_by_side(workspace: Workspace, evaluation: str, path: Path) -> Non
     save(base64.b64decode(made["png"]), path)
 
 
-def write_progress(samples: list[Path], path: Path) -> None:
-    """The first, a middle and the last sheet of a training below each other."""
+def write_progress(before: ImageGenerator, samples: list[Path], path: Path) -> None:
+    """Below each other: the base model with the noise of the samples, then the first, a middle and the last sheet of
+    the training."""
+    seeds = [seed_of(prompt, str(place)) for place, prompt in enumerate(PROMPTS)]
+    drawn = draw_labelled_grid(before.pipeline.draw(PROMPTS, seeds, before.sampling), PROMPTS)
     chosen = [samples[place] for place in sorted({0, len(samples) // 2, len(samples) - 1})]
-    parts = [np.asarray(Image.open(each).convert("RGB")) for each in chosen]
+    parts = [np.asarray(Image.open(each).convert("RGB")) for each in (io.BytesIO(drawn), *chosen)]
     image = Image.fromarray(np.concatenate(parts))
     image.save(path, optimize=True)
     check_size(path)
@@ -132,8 +142,8 @@ def check_size(path: Path) -> None:
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     given.add_argument("base", type=Path)
-    given.add_argument("--examples", type=int, default=60, help="of each digit")
-    given.add_argument("--epochs", type=int, default=10)
+    given.add_argument("--examples", type=int, default=150, help="of each digit")
+    given.add_argument("--epochs", type=int, default=25)
     asked = given.parse_args()
     run(asked.base, asked.examples, asked.epochs)
 

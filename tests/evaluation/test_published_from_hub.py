@@ -56,7 +56,7 @@ def test_one_call_fetches_maps_and_evaluates_and_the_next_fetches_nothing(hub: H
     assert (app.engine.get(started.job).state, fetch.spec["name"]) == ("waiting", "org--sentiment")
     app.engine.start()
     try:
-        done = app.engine.wait(started.job, timeout=240)
+        done = app.engine.wait(started.job, timeout=600)
     finally:
         app.engine.stop()
     assert done.state == "succeeded", done

@@ -490,8 +490,13 @@ def test_a_folder_is_held_back_by_the_stricter_licence_where_mit_is_asked(worksp
             "apache-2.0", "MODEL_LICENSE", "Terms: a Non-Commercial License.",
             "licence of the weights LicenseRef-non-commercial, which forbids commercial use, is not among MIT",
         ),
+        "stated": (
+            "apache-2.0", "NOTICE", "words",
+            "licence of the weights LicenseRef-tabpfn-non-commercial, which forbids commercial use, is not among MIT",
+        ),
         "mit": ("mit", "LICENSE", "words", "licence MIT is allowed"),
     }  # fmt: skip
+    of_weights = {"stated": {"weights_license": "LicenseRef-tabpfn-non-commercial"}}  # as TabPFN's readme has it
     for name, (stated, file, text, told) in texts.items():
         folder = workspace.folders.cache / name
         shutil.copytree(models / "sentiment", folder)
@@ -499,9 +504,10 @@ def test_a_folder_is_held_back_by_the_stricter_licence_where_mit_is_asked(worksp
         (folder / file).write_text(text)
         made = perform(
             workspace, fetch.KIND,
-            {"name": name, "source": f"path:{folder}", "labels": {"NEGATIVE": "bad", "POSITIVE": "good"}},
+            {"name": name, "source": f"path:{folder}", "labels": {"NEGATIVE": "bad", "POSITIVE": "good"}}
+            | of_weights.get(name, {}),
         )["model"]  # fmt: skip
-        for model in {"agpl": (made, folder), "weights": (made,), "mit": (folder,)}[name]:
+        for model in {"agpl": (made, folder), "weights": (made,), "stated": (made,), "mit": (folder,)}[name]:
             decision = run(workspace, model, use_case="triage").decision
             assert decision is not None
             (gate,) = [each for each in decision.gates if each.gate.rule == "license"]

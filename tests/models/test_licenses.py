@@ -18,6 +18,8 @@ from speciate.models.licenses import forbids_commerce, of_card, settle, spdx, te
         ("cc-by-nc-4.0", "CC-BY-NC-4.0"),
         ("gpl-3.0", "GPL-3.0-only"),
         ("gemma", "LicenseRef-gemma"),
+        ("LicenseRef-Gemma", "LicenseRef-gemma"),
+        ("LicenseRef-", None),
         ("other", None),
         ("https://somewhere/LICENSE", None),
         ("", None),

@@ -26,9 +26,9 @@ _OWN = re.compile(r"[a-z0-9][a-z0-9.\-]{1,62}")
 
 @cache
 def spdx(text: str | None) -> str | None:
-    """`apache-2.0` -> `Apache-2.0`. A publisher's own licence (`gemma`, `llama3`) keeps its name, as
+    """`apache-2.0` -> `Apache-2.0`. A publisher's own licence (`gemma`, `LicenseRef-gemma`) keeps its name, as
     `LicenseRef-gemma`; a link cannot be compared and gives None."""
-    name = (text or "").strip().lower()
+    name = (text or "").strip().lower().removeprefix("licenseref-")
     if name in _UNKNOWN or "://" in name:
         return None
     if name in _SPELLINGS:
@@ -42,7 +42,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     """The SPDX ids that a caller means by names. Raises INVALID for an unknown one."""
     found: list[str] = []
     for name in names:
-        if (known := spdx(name.removeprefix("LicenseRef-"))) is None:
+        if (known := spdx(name)) is None:
             raise SpeciateError(
                 Code.INVALID,
                 f"{name!r} is no licence.",

@@ -119,6 +119,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "use_case": f"{use_case.name} version {use_case.version}",
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
+            **({"published": list(spec.published)} if spec.published else {}),
             **(
                 {"skipped": skipped}
                 if (skipped := skipped_candidates(spec, ways, seconds_for_training(spec, [])))

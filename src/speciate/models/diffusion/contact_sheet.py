@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 _CELL, _GAP, _LINE = 112, 6, 13
 """Pixels of an image's longer side, between images, and of a line of text."""
-_CHARACTERS = 18
-"""Most characters of a line below an image."""
+_CHARACTERS, _MOST_LINES = 18, 3
+"""Most characters of a line below an image, and most lines."""
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -24,13 +24,14 @@ def draw_labelled_grid(
 
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns) or 1
-    width, height = cell + _GAP, cell + 2 * _LINE + _GAP
+    below = [_lines(caption, cell) for caption in captions]
+    width, height = cell + _GAP, cell + max(map(len, below), default=0) * _LINE + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for place, (image, lines) in enumerate(zip(images, below, strict=True)):
         left, top = _GAP + place % columns * width, _GAP + place // columns * height
         sheet.paste(_fitted(image, cell), (left, top))
-        for number, line in enumerate(_lines(caption, cell)):
+        for number, line in enumerate(lines):
             pen.text((left, top + cell + number * _LINE), line, fill=_INK)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
@@ -47,9 +48,11 @@ def _fitted(image: npt.NDArray[np.uint8], cell: int) -> Any:
 
 
 def _lines(caption: str, cell: int) -> list[str]:
-    """Two at most, of what the built-in font can show."""
+    """Three at most, of what the built-in font can show."""
     most = max(4, round(_CHARACTERS * cell / _CELL))
-    shown = caption.encode("latin-1", "replace").decode("latin-1")
-    first = shown if len(shown) <= most else shown[:most].rpartition(" ")[0] or shown[:most]
-    rest = shown[len(first) :].strip()
-    return [first, *([rest if len(rest) <= most else rest[: most - 3] + "..."] if rest else [])]
+    rest = caption.encode("latin-1", "replace").decode("latin-1").strip()
+    lines = list[str]()
+    while len(rest) > most and len(lines) < _MOST_LINES - 1:
+        line = rest[: most + 1].rpartition(" ")[0] or rest[:most]
+        lines, rest = [*lines, line], rest[len(line) :].strip()
+    return [*lines, rest if len(rest) <= most else rest[: most - 3] + "..."]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate import use_cases
 from speciate.datasets import versions
-from speciate.errors import SpeciateError
+from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import suites
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.screening import MOST_CANDIDATES
@@ -186,14 +186,23 @@ def search_terms(
     return SearchTerms(wanted.objective.aim, judged.splits.get(split), looks, least)
 
 
-def find_published(workspace: Workspace, use_case: str, dataset: str) -> tuple[str, ...]:
-    """Models of the hub that a search finds for a use case: within its limits, with weights, the best matches first."""
+def find_published(workspace: Workspace, use_case: str, dataset: str, named: Sequence[str]) -> list[str]:
+    """The named models, then models of the hub that a search finds for a use case: within its limits, with weights, the
+    best matches first, as many as there is room for. REFUSED if there is none."""
     modality = versions.resolve(workspace.database, dataset).modality
     wanted = known_models.complete_query(
         Query(modality=modality, weights=True), use_cases.get(workspace.database, use_case)
     )
     found = known_models.search(workspace, wanted, sort="relevance", limit=MOST_CANDIDATES, offset=0)
-    return tuple(hit.row["ref"] for hit in found.hits if str(hit.row["ref"]).startswith(("hf:", "timm:")))
+    refs = [ref for hit in found.hits if (ref := str(hit.row["ref"])).startswith(("hf:", "timm:"))]
+    if not (named or refs):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"A search finds no published model with weights within the limits of {use_case!r}.",
+            "See what each limit drops, or name models in place of 'search'.",
+            next=[Call("search_models", {"use_case": use_case})],
+        )
+    return list(dict.fromkeys([*named, *refs]))[:MOST_CANDIDATES]
 
 
 def _suited_candidates(
