@@ -6,7 +6,9 @@ import contextlib
 import gc
 import hashlib
 import importlib
+import importlib.abc
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -148,15 +150,41 @@ def uncollected() -> Iterator[None]:
 
 
 def preload(modules: Iterable[str]) -> None:
-    """Import them in a process that will be forked. ImportError for one that is missing, but where a question mark
-    follows its name."""
+    """Import them in a process that will be forked. ImportError for one that is missing."""
     with uncollected():
         for module in modules:
-            try:
-                importlib.import_module(module.removesuffix("?"))
-            except ImportError:
-                if not module.endswith("?"):
-                    raise
+            if module.partition(".")[0] in _TAKES_PANDAS:
+                import_without_pandas(module)
+            else:
+                importlib.import_module(module)
+
+
+class _Missing(importlib.abc.MetaPathFinder):
+    """Nobody finds pandas."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+_TAKES_PANDAS = {"pyarrow", "sklearn"}
+
+
+def import_without_pandas(module: str) -> None:
+    """Import a module of pyarrow or scikit-learn without pandas, which they import where it is installed, pyarrow for its
+    first array: 33 MB and 0.2 CPU seconds that no process of ours needs. Whoever converts from or to pandas later still
+    imports it.
+
+    At the start of a process: another thread that imports pandas meanwhile would be refused.
+    """
+    missing = _Missing()
+    sys.meta_path.insert(0, missing)
+    try:
+        importlib.import_module(module)
+        if (arrow := sys.modules.get("pyarrow")) is not None:
+            arrow.array([None])
+    finally:
+        sys.meta_path.remove(missing)
 
 
 def hub_endpoint() -> str:

@@ -31,7 +31,6 @@ from speciate.sandbox.warm_child import LONGEST, Request
 
 MODULES = (
     "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "pyarrow.dataset",
-    "pandas?",  # pyarrow imports it, where it is there, to make an array of a list
     "PIL.Image", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin", "PIL.PpmImagePlugin",  # Pillow loads these with the first image, each fork would pay for it
     "duckdb", "speciate.modalities.image", "speciate.modalities.text",
@@ -42,8 +41,7 @@ MODULES = (
     "speciate.datasets.similarity.nearest_neighbours", "speciate.datasets.operations.variants",
     "speciate.datasets.sources.archives", "speciate.datasets.sources.table_media",
 )  # fmt: skip
-"""What the processes of the pool import sooner or later; names alone, for they lie above this room. With a question
-mark: only where it is installed."""
+"""What the processes of the pool import sooner or later; names alone, for they lie above this room."""
 SKLEARN = (
     "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors", "sklearn.feature_extraction.text",
     "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",
