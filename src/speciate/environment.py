@@ -187,6 +187,12 @@ def import_without_pandas(module: str) -> None:
         sys.meta_path.remove(missing)
 
 
+def allocate_plainly() -> None:
+    """For a process of many threads that live long, before it imports pyarrow. Arrow's own allocator keeps huge pages
+    for each thread: after 16 threads had read a small table, 160 MB instead of 72."""
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+
+
 def hub_endpoint() -> str:
     """The server that `hf:` names: the Hugging Face hub, or a mirror that speaks its API."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")

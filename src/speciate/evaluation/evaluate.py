@@ -95,7 +95,7 @@ class EvaluateSpec(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    models: tuple[str, ...] = Field(min_length=1, max_length=20)
+    models: tuple[str, ...] = Field(min_length=1, max_length=100)
     dataset: str | None = None
     suite: Suite | None = None
     use_case: str | None = None
@@ -105,7 +105,7 @@ class EvaluateSpec(BaseModel):
     """`gates`: the cheapest model that passes, unless a dearer one surely beats it."""
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
-    baselines: tuple[str, ...] = Field((), max_length=20)
+    baselines: tuple[str, ...] = Field((), max_length=100)
     """Models that are shown beside: they get no verdict and make no interval wider."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
