@@ -121,11 +121,12 @@ def main() -> None:
         print(f"{seconds:7.1f} CPU s  {kind}")
     table = output.partition("\nLedger\n")[2]
     times = [float(seconds) for seconds in re.findall(r" (\d+\.\d) s \(", table)]
+    held = sum(pss for _, pss in watcher.last)
     for kind, pss in sorted(watcher.last, key=lambda each: -each[1]):
         print(f"{pss:7.0f} MB PSS at its end  {kind}")
     print(
         f"{sum(spent.values()):.1f} CPU s, {time.perf_counter() - began:.1f} s; time to model "
-        f"{sum(times):.1f} s together ({', '.join(map(str, times))}); {sum(pss for _, pss in watcher.last):.0f} MB PSS at its end, "
+        f"{sum(times):.1f} s together ({', '.join(map(str, times))}); {held:.0f} MB PSS at its end, "
         f"{watcher.most:.0f} at most"
     )
     sys.exit(status)

@@ -2,8 +2,9 @@
 leaderboard.
 
 Each size has a workspace and a daemon of its own. CPU seconds and memory are those of the daemon and of all that it
-started. Peak memory is the sum of their PSS, looked at as often as takes a twentieth of the time. Peers do the same with the same files in this
-process: plain DuckDB and pyarrow for rows, Pillow and sha256 for images. Nobody else keeps a leaderboard.
+started. Peak memory is the sum of their PSS, looked at as often as takes a twentieth of the time. Peers do the same
+with the same files in this process: plain DuckDB for rows, Pillow and sha256 for images. Nobody else keeps a
+leaderboard. All sizes together take hours.
 
     python evals/bench/through_tools.py [--rows 100000 1000000 10000000] [--images 10000 100000] [--models 20 100]
 """
@@ -308,7 +309,8 @@ def report(kind: str, sizes: Sequence[int], found: Sequence[Lines]) -> None:
             ours, theirs, tokens = lines[what]
             text = f"{kind} {size:>10,}  {what:46} {ours.cpu:8.2f} CPU s {ours.wall:8.2f} s {ours.peak:7.0f} MB"
             if theirs:
-                text += f"   peer {theirs.cpu:7.2f} CPU s {theirs.wall:7.2f} s, ratio {ours.cpu / max(theirs.cpu, 1e-3):6.1f}"
+                times = ours.cpu / max(theirs.cpu, 1e-3)
+                text += f"   peer {theirs.cpu:7.2f} CPU s {theirs.wall:7.2f} s, ratio {times:6.1f}"
             print(text + (f"   {tokens} tokens" if tokens else ""), flush=True)
         if len(sizes) > 1:
             grown = [math.log(max(lines[what].ours.cpu, 0.01)) for lines in (found[0], found[-1])]

@@ -171,9 +171,9 @@ _TAKES_PANDAS = {"pyarrow", "sklearn"}
 
 
 def import_without_pandas(module: str) -> None:
-    """Import a module of pyarrow or scikit-learn without pandas, which they import where it is installed, pyarrow for its
-    first array: 33 MB and 0.2 CPU seconds that no process of ours needs. Whoever converts from or to pandas later still
-    imports it.
+    """Import a module of pyarrow or scikit-learn without pandas, which they import where it is installed, pyarrow for
+    its first array: 33 MB and 0.2 CPU seconds that no process of ours needs. Whoever converts from or to pandas later
+    still imports it.
 
     At the start of a process: another thread that imports pandas meanwhile would be refused.
     """

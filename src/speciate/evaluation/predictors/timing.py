@@ -2,9 +2,10 @@
 
 Cost is processor time times a price per core-hour. On a busy machine even processor time drifts, by a factor of two
 within minutes, so models are measured by turns: each turn measures all of them, in an order that alternates, and two
-are compared within turns. Turns end early once the costs are known closely. Latency is wall time, so it says which device it was measured on and is never compared across
-devices. Before each timing a piece of reference work is timed by both clocks: how often it waited for the processor
-says how many timings other work delayed, and so whether a p95 is that of a free machine.
+are compared within turns. Turns end early once the costs are known closely. Latency is wall time, so it says which
+device it was measured on and is never compared across devices. Before each timing a piece of reference work is timed
+by both clocks: how often it waited for the processor says how many timings other work delayed, and so whether a p95 is
+that of a free machine.
 
 Nothing is read from the feature cache here: production has not seen its examples before either.
 """
@@ -56,9 +57,7 @@ class TimedModel(NamedTuple):
     usd_per_core_hour: float | None
 
 
-def measure_by_turns(
-    models: Sequence[TimedModel], *, latency: bool, limited: bool = True, seed: int = 0
-) -> list[Cost]:
+def measure_by_turns(models: Sequence[TimedModel], *, latency: bool, limited: bool = True, seed: int = 0) -> list[Cost]:
     """Costs of all models, each measured once in every turn.
 
     `limited`: a limit of the latency may decide, so it is timed 120 times a model; else 72 times. 10 seconds a model
