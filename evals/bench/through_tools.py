@@ -135,7 +135,7 @@ class Line(NamedTuple):
     ours: Cost
     theirs: Cost | None = None
     tokens: int | None = None
-    """Of the answer, some four characters each."""
+    """The length of the answer, some four characters each."""
 
 
 Lines = dict[str, Line]

@@ -598,9 +598,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> EvaluationResult
 def brief(report: Report) -> BriefReport:
     """The report without what describe_evaluation gives: a job's result is read whole by an agent."""
     shown = {"model", "value", "interval", "n", "errors", "usd_per_1k", "p95_ms"}
-    compared = [
-        report.compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline
-    ]
+    compare = report.comparer()
+    compared = [compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline]
     kept = {"candidate", "delta", "interval", "p_value", "minimum_detectable_effect"}
     return {
         "dataset": report.dataset,

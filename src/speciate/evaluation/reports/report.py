@@ -267,7 +267,7 @@ class BreakEven(_Frozen):
 
 
 Compare = Callable[[str, str], Comparison | None]
-"""Of a baseline and a candidate."""
+"""The comparison of a baseline and a candidate, where there is one."""
 
 
 class Report(_Frozen):
@@ -299,10 +299,18 @@ class Report(_Frozen):
 
     def compare(self, baseline: str, candidate: str, metric: str | None = None) -> Comparison | None:
         """The stored comparison of two models, in the direction that is asked for."""
-        return self.comparer(metric)(baseline, candidate)
+        metric = metric or self.metric
+        for comparison in self.comparisons:
+            if comparison.metric != metric:
+                continue
+            if (comparison.baseline, comparison.candidate) == (baseline, candidate):
+                return comparison
+            if (comparison.baseline, comparison.candidate) == (candidate, baseline):
+                return comparison.turned()
+        return None
 
     def comparer(self, metric: str | None = None) -> Compare:
-        """As `compare`, for many pairs of models."""
+        """As `compare`, for many pairs of models: they are searched once."""
         stored = {
             (one.baseline, one.candidate): one for one in self.comparisons if one.metric == (metric or self.metric)
         }
