@@ -6,7 +6,6 @@ import contextlib
 import gc
 import hashlib
 import importlib
-import importlib.abc
 import os
 import sys
 import tempfile
@@ -137,6 +136,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_CONTAINER = Path("/sys/fs/cgroup")
+
+
+def free_memory_mb() -> float:
+    """What the machine or its container has left; infinite where neither tells."""
+    left = []
+    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        left.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**10)
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        most = int((_CONTAINER / "memory.max").read_text())  # "max" where there is no limit
+        words = (_CONTAINER / "memory.stat").read_text().split()
+        anonymous = int(words[words.index("anon") + 1])  # cached files give way
+        left.append((most - anonymous) / 2**20)
+    return min(left, default=float("inf"))
+
+
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """While much is imported or built that stays: Python's collector finds nothing there, and takes a fifth of the
@@ -159,12 +175,12 @@ def preload(modules: Iterable[str]) -> None:
                 importlib.import_module(module)
 
 
-class _Missing(importlib.abc.MetaPathFinder):
-    """Nobody finds pandas."""
+class _Missing:
+    """A finder of modules that comes first, and finds no pandas."""
 
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 _TAKES_PANDAS = {"pyarrow", "sklearn"}
