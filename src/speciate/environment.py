@@ -166,13 +166,19 @@ def uncollected() -> Iterator[None]:
 
 
 def preload(modules: Iterable[str]) -> None:
-    """Import them in a process that will be forked. ImportError for one that is missing."""
+    """Import them in a process that will be forked. ImportError for one that is missing, but where a question mark
+    follows its name."""
     with uncollected():
         for module in modules:
-            if module.partition(".")[0] in _TAKES_PANDAS:
-                import_without_pandas(module)
-            else:
-                importlib.import_module(module)
+            name = module.removesuffix("?")
+            try:
+                if name.partition(".")[0] in _TAKES_PANDAS:
+                    import_without_pandas(name)
+                else:
+                    importlib.import_module(name)
+            except ImportError:
+                if name == module:
+                    raise
 
 
 class _Missing:

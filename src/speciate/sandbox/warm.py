@@ -41,7 +41,8 @@ MODULES = (
     "speciate.datasets.similarity.nearest_neighbours", "speciate.datasets.operations.variants",
     "speciate.datasets.sources.archives", "speciate.datasets.sources.table_media",
 )  # fmt: skip
-"""What the processes of the pool import sooner or later; names alone, for they lie above this room."""
+"""What the processes of the pool import sooner or later; names alone, for they lie above this room. With a question
+mark: only where it is installed."""
 SKLEARN = (
     "sklearn.linear_model", "sklearn.svm", "sklearn.ensemble", "sklearn.neighbors", "sklearn.feature_extraction.text",
     "sklearn.model_selection", "sklearn.preprocessing", "sklearn.metrics",

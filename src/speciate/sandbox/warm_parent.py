@@ -3,10 +3,11 @@
     python -I -m speciate.sandbox.warm_parent OWNER ADDRESS=LISTENER MODULE ... ADDRESS=LISTENER MODULE ...
 
 OWNER is the process that started it, LISTENER the number of a socket that it inherits. Each MODULE of the first is
-imported at once; one that is missing ends it. Those of another one are imported when somebody first asks there. It has
-been started by exec with the environment of a sandboxed process, and holds nothing that one may not see. It never reads
-what is asked of it: each connection goes to a fork unread. So it meets no foreign byte, and no fork can find in its
-memory what was asked of another one.
+imported at once; one that is missing ends it, unless a question mark follows its name. Those of another one are
+imported when somebody first asks there. It has been started by exec with the environment of a sandboxed process, and
+holds nothing that one may not see. It never reads what is asked of it: each
+connection goes to a fork unread. So it meets no foreign byte, and no fork can find in its memory what was asked of
+another one.
 
 Who asks is told the number of the fork, with a pidfd; then, by the fork, that it is confined; in the end its status.
 A fork is killed when who asked closes its end, dies, or dies with this process.

@@ -68,9 +68,12 @@ def test_a_column_that_a_word_for_missing_makes_text_is_told(workspace: Workspac
 def test_a_version_that_memory_cannot_hold_is_refused_before_it_is_split(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest.require_memory(1_000_000, free_mb=1_500)
-    with pytest.raises(SpeciateError, match=r"10,000,000 rows takes at least 14,305 MB of memory, and 8,000 MB are free"):
-        ingest.require_memory(10_000_000, free_mb=8_000)
+    ingest.require_memory(1_000_000, 0, free_mb=2_000)
+    ingest.require_memory(10_000, 1_000_000, free_mb=2_000)
+    with pytest.raises(
+        SpeciateError, match=r"10,000,000 rows takes at least 19,073 MB of memory, and 8,000 MB are free"
+    ):
+        ingest.require_memory(10_000_000, 0, free_mb=8_000)
     (tmp_path / "few.csv").write_text("text,label\nyes,a\nno,b\n")
     monkeypatch.setattr(ingest, "free_memory_mb", lambda: 0.0)
     with pytest.raises(SpeciateError, match="2 rows takes at least 0 MB") as refused:
