@@ -14,10 +14,10 @@ latencies, REFERENCE = timing._latencies, timing._REFERENCE
 
 
 def _brief_latencies(
-    models: Sequence[timing.TimedModel], drawn: Sequence[Sequence[Example]]
+    models: Sequence[timing.TimedModel], drawn: Sequence[Sequence[Example]], timings: int
 ) -> tuple[list[list[float]], list[timing.ReferenceTime]]:
     """Eight timings of each model, ten times over: 72 are the fewest that bound a p95. The processor is free."""
-    times, _ = latencies(models, drawn)
+    times, _ = latencies(models, drawn, timings)
     return [each * 10 for each in times], [timing.ReferenceTime(0.001, 0.001)] * 80
 
 

@@ -11,7 +11,7 @@ import pytest
 
 _BENCH = Path(__file__).resolve().parent.parent / "evals" / "bench"
 _QUICK = ("first_result", "jobs_per_second", "million_rows", "similar", "growth")
-_OTHERS = ("job_start", "predicting", "ingest", "loader")
+_OTHERS = ("job_start", "predicting", "ingest", "loader", "through_tools")
 
 
 @pytest.fixture

@@ -65,3 +65,28 @@ def test_what_may_be_missing_is_marked_and_the_collector_is_back_afterwards() ->
     with pytest.raises(ImportError, match="no_such_module"):
         preload(["no_such_module"])
     assert gc.isenabled()
+
+
+_WITHOUT_PANDAS = """
+import sys
+from speciate.environment import preload
+from speciate.jobs.zygote import modules
+from speciate.sandbox import warm
+preload([*warm.MODULES, *modules("plain"), *warm.FAMILIES["classical"], "speciate.server.service"])
+import duckdb, pyarrow as pa, pyarrow.dataset
+pa.array([1.0]), pa.Table.from_pylist([{"a": 1}])
+duckdb.connect().execute("SELECT ?", ["a"]).fetchall()
+assert "pandas" not in sys.modules
+import pandas
+assert pa.table({"a": [1]}).to_pandas()["a"].tolist() == [1]
+assert pa.Table.from_pandas(pandas.DataFrame({"a": [1.0, None]}))["a"].null_count == 1
+print("done")
+"""
+
+
+def test_no_process_of_ours_imports_pandas_for_an_array_and_it_is_there_for_whoever_asks() -> None:
+    pytest.importorskip("pandas")
+    ran = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_PANDAS], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "done\n", ran.stderr

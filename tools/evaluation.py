@@ -226,7 +226,7 @@ def evaluate_models(
         list[str],
         Field(
             min_length=1,
-            max_length=20,
+            max_length=100,
             description="Yours, hf:org/name, path:/dir, api:PROVIDER/MODEL, column:NAME, constant:, nearest:, "
             "ensemble:A+B, code:FILE.py:FUNCTION, inspect:LOG.eval; each gets a verdict, the last goes forward.",
         ),
@@ -250,7 +250,7 @@ def evaluate_models(
     repeats: Annotated[int, Field(ge=1, le=20, description="Of models that answer by chance.")] = 1,
     latency: Annotated[bool, Field(description="Measured, one by one.")] = True,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
-    baselines: Annotated[list[str] | None, Field(max_length=20, description="Shown beside, without verdict.")] = None,
+    baselines: Annotated[list[str] | None, Field(max_length=100, description="Shown beside, without verdict.")] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> JobStarted | DryRun:

@@ -36,8 +36,8 @@ class Watcher(threading.Thread):
         """Process -> CPU seconds of children that it has waited for, and of theirs."""
         self.parents: dict[int, int] = {}
         self.most = 0.0
-        self.last = 0.0
-        """MB of PSS of all together: at most, and when last looked."""
+        self.last: list[tuple[str, float]] = []
+        """MB of PSS: of all together at most, and of each process when last looked."""
 
     def run(self) -> None:
         looks = 0
@@ -52,8 +52,8 @@ class Watcher(threading.Thread):
                 self.own[each.pid] = (_kind(line), times.user + times.system)
                 self.reaped[each.pid] = times.children_user + times.children_system
             if (looks := looks + 1) % 10 == 0:  # costly: the kernel looks at each page
-                self.last = sum(map(_pss, processes)) / 1e6
-                self.most = max(self.most, self.last)
+                self.last = [(self.own.get(each.pid, ("", 0.0))[0], _pss(each) / 1e6) for each in processes]
+                self.most = max(self.most, sum(pss for _, pss in self.last))
 
     def _processes(self) -> list[psutil.Process]:
         try:
@@ -121,9 +121,12 @@ def main() -> None:
         print(f"{seconds:7.1f} CPU s  {kind}")
     table = output.partition("\nLedger\n")[2]
     times = [float(seconds) for seconds in re.findall(r" (\d+\.\d) s \(", table)]
+    held = sum(pss for _, pss in watcher.last)
+    for kind, pss in sorted(watcher.last, key=lambda each: -each[1]):
+        print(f"{pss:7.0f} MB PSS at its end  {kind}")
     print(
         f"{sum(spent.values()):.1f} CPU s, {time.perf_counter() - began:.1f} s; time to model "
-        f"{sum(times):.1f} s together ({', '.join(map(str, times))}); {watcher.last:.0f} MB PSS at its end, "
+        f"{sum(times):.1f} s together ({', '.join(map(str, times))}); {held:.0f} MB PSS at its end, "
         f"{watcher.most:.0f} at most"
     )
     sys.exit(status)

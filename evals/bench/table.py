@@ -44,6 +44,7 @@ BENCHES: Mapping[str, Bench] = {
     "loader": Bench(smoke=("--images", "128", "--rows", "0", "--rounds", "1", "--workers", "1")),
     "similar": Bench(smoke=("--rounds", "1", "--many", "2000", "--few", "500")),
     "growth": Bench(smoke=("--jobs", "100", "--rounds", "1")),
+    "through_tools": Bench(smoke=("--rows", "500", "--images", "40", "--models", "3")),
 }
 
 

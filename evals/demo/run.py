@@ -107,7 +107,10 @@ async def _round(session: Session, scene: Scene, round_: Round) -> dict[str, Any
 
 def _show(result: dict[str, Any]) -> None:
     """Candidates, the decision and what it rests on."""
-    report, decision = result["report"], result["decision"]
+    decision = result["decision"]
+    if (report := result.get("report")) is None:  # the budget ended before the evaluation did
+        print(f"  decision  {decision['verdict'].upper()}: {' '.join(decision['reasons'])}")
+        return
     print(f"  incumbent {report['baseline']:<24} {_quality(report, report['baseline'])}")
     for candidate in result["candidates"]:
         method = " on ".join(filter(None, (candidate["method"], candidate.get("base_model"))))
@@ -166,12 +169,14 @@ async def _roll_back(session: Session, scene: Scene, model: str) -> None:
 
 
 def _line(use_case: str, result: dict[str, Any], time_to_model: str) -> Line:
-    report = result["report"]
+    verdict = result["decision"]["verdict"]
+    if (report := result.get("report")) is None:
+        return Line(use_case, "-", "-", verdict, time_to_model)
     return Line(
         use_case,
         f"{report['baseline']} {_quality(report, report['baseline'])}",
         f"{report['candidate']} {_quality(report, report['candidate'])}",
-        result["decision"]["verdict"],
+        verdict,
         time_to_model,
     )
 

@@ -79,6 +79,21 @@ def test_a_process_answers_many_questions_and_may_be_started_before_them(pool: P
     assert len(processes(folders)) == 1
 
 
+def test_a_process_that_nobody_asks_ends_unless_it_holds_a_model(pool: Pool, folders: Folders) -> None:
+    pool.ask(QUERY, sql("SELECT 1", folders))
+    pool.end_idle()
+    assert len(processes(folders)) == 1, "it was asked just now"
+    pool.end_idle(0.0)
+    assert processes(folders) == []
+    assert pool.ask(QUERY, sql("SELECT 2 AS n", folders))["rows"] == [[2]]
+    pool.ask(QUERY, sql("SELECT 3", folders), family="classical")
+    pool.end_idle(0.0)
+    kept = processes(folders)
+    assert kept
+    assert pool.ask(QUERY, sql("SELECT 4 AS n", folders))["rows"] == [[4]]
+    assert {each.pid for each in kept} <= {each.pid for each in processes(folders)}
+
+
 def test_an_error_comes_back_as_it_was_raised(pool: Pool, folders: Folders) -> None:
     with pytest.raises(SpeciateError, match="no table 'nothing'") as raised:
         pool.ask(QUERY, sql("SELECT * FROM nothing", folders))

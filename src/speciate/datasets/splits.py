@@ -492,14 +492,15 @@ def assign_appended(
 
     `earlier`: key -> its former split, for members whose component lies nowhere else.
     """
-    component = components(members)
+    numbers = components(members).tolist()
+    undecided = {number for number, name in zip(numbers, current, strict=True) if not name}
     reached: dict[int, set[str]] = defaultdict(set)
-    for number, name in zip(component.tolist(), current, strict=True):
-        if name is not None:
+    for number, name in zip(numbers, current, strict=True):
+        if name is not None and number in undecided:  # a set takes 200 bytes, and most rows need none
             reached[number].add(name)
     found: list[str | frozenset[str] | None] = []
-    for number, name in zip(component.tolist(), current, strict=True):
-        names = reached.get(number, set())
+    for number, name in zip(numbers, current, strict=True):
+        names = () if name else reached.get(number, ())
         found.append(name or (frozenset(names) if len(names) > 1 else next(iter(names), None)))
     wanted = {name for name, fraction in fractions.items() if fraction > 0}
     open_ = np.array([name is None or name in wanted for name in found], bool)

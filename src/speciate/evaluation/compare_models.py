@@ -330,8 +330,9 @@ def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int |
 
 
 def _mark_dominated(report: Report) -> Report:
+    compare = report.comparer()
     rows = tuple(
-        row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, report.compare)})
+        row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, compare)})
         for row in report.leaderboard
     )
     return report.model_copy(update={"leaderboard": rows})
@@ -395,6 +396,7 @@ def _with_decisions(
     if (change := question.suite_change) is not None and change.is_another:
         remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
     answers = {entry.evaluated_model.name: entry.repeats for entry in entries}
+    compare = strict.report.comparer()
     decisions = {
         name: decision.model_copy(
             update={
@@ -402,7 +404,7 @@ def _with_decisions(
                 "suite": question.suite,
                 "dataset": report.dataset,
                 "n": report.n,
-                "interval": gain.interval if (gain := strict.report.compare(report.baseline, name)) else None,
+                "interval": gain.interval if (gain := compare(report.baseline, name)) else None,
                 "level": strict.level,
                 "looks": question.looks.evaluations,
                 "earlier_candidates": question.looks.candidates,
@@ -414,7 +416,7 @@ def _with_decisions(
     decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
-        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, strict.report.compare)
+        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, compare)
     return report.model_copy(
         update={
             "candidate": candidate,
@@ -480,7 +482,7 @@ def _decisions(
         }
     if question.suite != "core":
         return alone  # which one is worth its price is settled on the core suite
-    final = {}
+    final, compare = {}, strict.report.comparer()
     for name in models:
         row = strict.report.row(name)
         cheaper = [
@@ -490,9 +492,7 @@ def _decisions(
         ]
         best = min(cheaper, key=lambda other: other.usd_per_1k or 0.0, default=None)
         final[name] = (
-            gates.prefer_cheaper(alone[name], evidence[name], best, strict.report.compare(best.model, name))
-            if best
-            else alone[name]
+            gates.prefer_cheaper(alone[name], evidence[name], best, compare(best.model, name)) if best else alone[name]
         )
     return final
 

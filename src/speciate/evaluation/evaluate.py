@@ -96,7 +96,7 @@ class EvaluateSpec(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    models: tuple[str, ...] = Field(min_length=1, max_length=20)
+    models: tuple[str, ...] = Field(min_length=1, max_length=100)
     dataset: str | None = None
     suite: Suite | None = None
     use_case: str | None = None
@@ -106,7 +106,7 @@ class EvaluateSpec(BaseModel):
     """`gates`: the cheapest model that passes, unless a dearer one surely beats it."""
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
-    baselines: tuple[str, ...] = Field((), max_length=20)
+    baselines: tuple[str, ...] = Field((), max_length=100)
     """Models that are shown beside: they get no verdict and make no interval wider."""
     metrics: tuple[str, ...] = ()
     prompt: Prompt = Prompt()
@@ -599,9 +599,8 @@ def commit(tx: Transaction, job: Job, collected: _Collected) -> EvaluationResult
 def brief(report: Report) -> BriefReport:
     """The report without what describe_evaluation gives: a job's result is read whole by an agent."""
     shown = {"model", "value", "interval", "n", "errors", "usd_per_1k", "p95_ms"}
-    compared = [
-        report.compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline
-    ]
+    compare = report.comparer()
+    compared = [compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline]
     kept = {"candidate", "delta", "interval", "p_value", "minimum_detectable_effect"}
     return {
         "dataset": report.dataset,

@@ -41,7 +41,8 @@ def of(database: Database, shown: ShownGain, use_case: UseCase) -> tuple[str, ..
         raise SpeciateError(
             Code.INVALID, f"{shown.evaluation} is no evaluation of {use_case.name} by {use_case.objective.metric}."
         )
-    found = [report.compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline]
+    compare = report.comparer()
+    found = [compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline]
     return tuple(each.candidate for each in found if each is not None and _is_gain(each, shown.level))
 
 

@@ -26,6 +26,7 @@ _LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part o
 _log = logging.getLogger(__name__)
 _QUESTIONS_PER_LIFE = 1000
 """Questions after which a process is replaced: libraries leak, and a captured process should not live for ever."""
+_IDLE_SECONDS = 900.0
 _LONGEST_ANSWER = 64 << 20  # bytes
 SERVICE_MODULE = "speciate.jobs.pool_process"
 """The module of a process that answers `ask_service`; its argument is the workspace's folder."""
@@ -101,6 +102,7 @@ class _Server(SandboxClient):
 
     def __init__(self, folders: Folders, settings: Settings, readable: Readable, family: str) -> None:
         self.readable, self.family, self.asked = readable, family, 0
+        self.holds_model, self.idle_since = False, 0.0
         self.healthy = False  # whether it answered the last question, in time and in form
         sealed = (folders.blobs, folders.packs, folders.datasets, folders.features, folders.models, folders.evaluations)
         access = Access(
@@ -197,6 +199,7 @@ class Pool:
             if patience and server.asked:
                 deadline = min(end, time.monotonic() + timeout)
             server.asked += 1
+            server.holds_model |= bool(family)
             try:
                 answer = ask_service(server, service, payload, deadline - time.monotonic())
             except AnswerTimeout:
@@ -220,6 +223,17 @@ class Pool:
                 server.healthy = True
         except (SpeciateError, OSError) as error:  # the first question says so to whoever asks it
             _log.info("no process was started ahead: %s", error)
+
+    def end_idle(self, seconds: float = _IDLE_SECONDS) -> None:
+        """End the processes that nobody has asked for so long, but for those that hold a model: to load one again would
+        be waited for. With the last of them their warm parent ends."""
+        latest = time.monotonic() - seconds
+        with self._room:
+            ended = [each for each in self._idle if not each.holds_model and each.idle_since <= latest]
+            self._idle = [each for each in self._idle if each not in ended]
+        for server in ended:
+            server.end()
+            self._free_slot()
 
     @property
     def size(self) -> int:
@@ -270,6 +284,7 @@ class Pool:
                 self._busy.discard(server)
                 keep = server.healthy and server.asked < _QUESTIONS_PER_LIFE and not self._closed
                 if keep:
+                    server.idle_since = time.monotonic()
                     self._idle.append(server)
                     self._room.notify()
             if not keep:

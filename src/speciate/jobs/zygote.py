@@ -28,7 +28,7 @@ from speciate.sandbox import warm_child
 from speciate.sandbox.warm import SKLEARN
 from speciate.sandbox.warm_parent import Listener, WarmParent, serve
 
-_DATA = ("numpy", "pyarrow.parquet", "pandas?")
+_DATA = ("numpy", "pyarrow.parquet")
 _TRANSFORMERS = (
     "torch", "safetensors.torch", "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
@@ -43,8 +43,7 @@ PRELOADS = {
         *_DATA, *_TRANSFORMERS, "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
     ),
 }  # fmt: skip
-"""Profile of a run -> what is imported before its first fork. pyarrow imports pandas, where it is installed, to make an
-array of a list."""
+"""Profile of a run -> what is imported before its first fork."""
 SUPERVISORS, SANDBOXED = "supervisors", "sandboxed"
 PROCESSES: dict[str, tuple[str, ...]] = {
     "plain": (SUPERVISORS, "data", "classical"), "torch": ("torch", "language", SANDBOXED),

@@ -1,4 +1,5 @@
 """Collects garbage by itself: daily, when nothing runs; sooner on a disk that is nearly full; never where settings say.
+Ends what is over: approvals, consents, processes that nobody asks any more.
 
 privacy/gc.py and privacy/deletion.py decide what may go; this only says when. The first time in a workspace (also
 one that was rebuilt, or is a copy) nothing goes: what would go is said, and it goes from the next day on.
@@ -12,6 +13,7 @@ import threading
 from speciate.datasets import consent
 from speciate.governance import approvals
 from speciate.jobs.engine import Engine
+from speciate.jobs.pool import Pool
 from speciate.privacy import deletion, gc
 from speciate.workspace.workspace import Workspace
 
@@ -38,8 +40,8 @@ def due(since_last: float, hours: float, *, busy: bool, low: bool) -> bool:
 class Housekeeper:
     """`start` it once; `look` is one pass, for tests."""
 
-    def __init__(self, workspace: Workspace, engine: Engine) -> None:
-        self._workspace, self._engine = workspace, engine
+    def __init__(self, workspace: Workspace, engine: Engine, pool: Pool | None = None) -> None:
+        self._workspace, self._engine, self._pool = workspace, engine, pool
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -80,9 +82,11 @@ class Housekeeper:
         _log.info("nothing was deleted yet; from tomorrow on housekeeping would delete %s", found.document())
 
     def end_what_is_over(self) -> None:
-        """Mark approvals and consents that are past their time."""
+        """Mark approvals and consents that are past their time, and end idle processes."""
         approvals.expire(self._workspace)
         consent.end_those_over(self._workspace.database, self._workspace.elapsed.most)
+        if self._pool is not None:
+            self._pool.end_idle()
 
     def _keep(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):

@@ -31,7 +31,6 @@ from speciate.sandbox.warm_child import LONGEST, Request
 
 MODULES = (
     "speciate.sandbox.serve", "numpy", "pyarrow.parquet", "pyarrow.csv", "pyarrow.json", "pyarrow.dataset",
-    "pandas?",  # pyarrow imports it, where it is there, to make an array of a list
     "PIL.Image", "PIL.ImageOps", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin", "PIL.PpmImagePlugin",  # Pillow loads these with the first image, each fork would pay for it
     "duckdb", "speciate.modalities.image", "speciate.modalities.text",

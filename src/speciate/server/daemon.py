@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from speciate.environment import uncollected
+from speciate.environment import allocate_plainly, import_without_pandas, uncollected
 from speciate.errors import Code, SpeciateError
 from speciate.server.protocol import encode, refusal
 from speciate.workspace import filesystem
@@ -81,6 +81,8 @@ def main() -> int:
         _log_to(root / "daemon.log")
         start.enter_context(uncollected())
         filesystem.require_local(root)
+        allocate_plainly()
+        import_without_pandas("pyarrow")
         # opened before most is imported: what is refused here, a lost catalog or broken settings, is heard sooner
         workspace = importlib.import_module("speciate.workspace.workspace").Workspace(root)
         serve = importlib.import_module("speciate.server.service").serve

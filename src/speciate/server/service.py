@@ -96,7 +96,7 @@ def serve(
     backups = AutomaticBackups(workspace)
     engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
-    housekeeper, watcher = Housekeeper(workspace, engine), Watcher(workspace, engine, refreshes=True)
+    housekeeper, watcher = Housekeeper(workspace, engine, pool), Watcher(workspace, engine, refreshes=True)
     log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))
     try:
         service = Service(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate.environment import free_memory_mb
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import OutOfMemory, Run
 
@@ -129,7 +130,6 @@ class CostMeter:
         }
 
 
-_CONTAINER = Path("/sys/fs/cgroup")
 _SAID = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -185,16 +185,7 @@ def forget_peak() -> None:
 
 def room_mb() -> float:
     """What this process may hold in all: what it holds now, and what the machine or its container has left."""
-    left = []
-    with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        left.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**10)
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        most = int((_CONTAINER / "memory.max").read_text())  # "max" where there is no limit
-        words = (_CONTAINER / "memory.stat").read_text().split()
-        anonymous = int(words[words.index("anon") + 1])  # cached files give way
-        left.append((most - anonymous) / 2**20)
-    return resident_mb() + min(left) if left else math.inf
+    return resident_mb() + free_memory_mb()
 
 
 def _status(field: str) -> float | None:

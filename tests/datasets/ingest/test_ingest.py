@@ -16,6 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from speciate.datasets import version_rows
+from speciate.datasets.ingest import ingest
 from speciate.datasets.ingest.ingest import KIND, IngestSpec, store_inline_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.roles import choose_roles
@@ -62,6 +63,22 @@ def test_a_column_that_a_word_for_missing_makes_text_is_told(workspace: Workspac
     assert told == [
         "Column 'âge' is text, for 3 of its 60 cells are no numbers. Leave such cells empty, and it is read as numbers."
     ]
+
+
+def test_a_version_that_memory_cannot_hold_is_refused_before_it_is_split(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest.require_memory(1_000_000, 0, free_mb=2_000)
+    ingest.require_memory(10_000, 1_000_000, free_mb=2_000)
+    with pytest.raises(
+        SpeciateError, match=r"10,000,000 rows takes at least 19,073 MB of memory, and 8,000 MB are free"
+    ):
+        ingest.require_memory(10_000_000, 0, free_mb=8_000)
+    (tmp_path / "few.csv").write_text("text,label\nyes,a\nno,b\n")
+    monkeypatch.setattr(ingest, "free_memory_mb", lambda: 0.0)
+    with pytest.raises(SpeciateError, match="2 rows takes at least 0 MB") as refused:
+        data.ingest(workspace, "few", source=tmp_path / "few.csv", label="label")
+    assert refused.value.code is Code.UNAVAILABLE
 
 
 def test_a_folder_of_images(workspace: Workspace, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
+
 import pytest
 
-from speciate.evaluation.reports.report import Pareto, pareto
+from speciate.evaluation.reports.report import Comparison, Pareto, pareto
 from tests.evaluation.handmade import compared, report, row
 
 
@@ -35,3 +38,23 @@ def test_without_a_comparison_nobody_is_dominated() -> None:
 def test_lower_is_better_where_the_metric_says_so() -> None:
     rows = [row("far", 5.0, metric="mae"), row("near", 3.0, metric="mae")]
     assert pareto(report(rows, [compared("far", "near", -2.0, metric="mae")])).dominated == {"far": ("near",)}
+
+
+def test_a_hundred_models_have_their_front_from_one_pass_over_their_pairs() -> None:
+    names = [f"m{number:03}" for number in range(100)]
+    pairs = [compared(one, other, 0.1, 0.01) for one, other in combinations(names, 2)]
+    read = 0
+
+    class Counted(tuple[Comparison, ...]):
+        def __iter__(self) -> Iterator[Comparison]:
+            nonlocal read
+            for pair in super().__iter__():
+                read += 1
+                yield pair
+
+    made = report([row(name, 0.5) for name in names], pairs).model_copy(update={"comparisons": Counted(pairs)})
+    front = pareto(made)
+    assert front.front == ("m099",)
+    assert len(front.dominated["m000"]) == 99
+    assert read <= len(pairs)
+    assert made.compare("m001", "m000").delta == -0.1  # type: ignore[union-attr]

@@ -42,7 +42,9 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
         answered = [example for example, answer in zip(asked.examples, times[0], strict=True) if answer.error is None]
         if not (answered and task.latency):
             return ModelAnswers(evaluated_model, tuple(times))
-        (cost,) = measure_by_turns([TimedModel(ask, answered, None)], latency=True, seed=task.seed)
+        (cost,) = measure_by_turns(
+            [TimedModel(ask, answered, None)], latency=True, limited=task.limits_latency, seed=task.seed
+        )
         return ModelAnswers(evaluated_model, tuple(times), cost)
 
 

@@ -2,9 +2,10 @@
 
 Cost is processor time times a price per core-hour. On a busy machine even processor time drifts, by a factor of two
 within minutes, so models are measured by turns: each turn measures all of them, in an order that alternates, and two
-are compared within turns. Latency is wall time, so it says which device it was measured on and is never compared across
-devices. Before each timing a piece of reference work is timed by both clocks: how often it waited for the processor
-says how many timings other work delayed, and so whether a p95 is that of a free machine.
+are compared within turns. Turns end early once the costs are known closely. Latency is wall time, so it says which
+device it was measured on and is never compared across devices. Before each timing a piece of reference work is timed
+by both clocks: how often it waited for the processor says how many timings other work delayed, and so whether a p95 is
+that of a free machine.
 
 Nothing is read from the feature cache here: production has not seen its examples before either.
 """
@@ -15,6 +16,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +31,13 @@ from speciate.evaluation.statistics import quantile_interval
 from speciate.tasks.task import Prediction
 
 _WARM_UP, _TIMINGS, _SECONDS, _BATCH = 3, 120, 10.0, 64
+_FEWEST_TIMINGS = 72
+"""The fewest that bound a p95 from above."""
 _MOST_TURNS, _LEAST_TURNS, _TURN_SECONDS = 15, 5, 0.02
 """Processor seconds of a turn, at least: what the clock can tell."""
+_CLOSE, _CLOSE_LEVEL = 1.05, 0.999
+"""Turns end once each cost and each ratio of two costs is known within this factor. The level is stricter than that of
+the reported intervals: looking after each turn finds a narrow one by luck."""
 _SLOW_BATCH, _SLOW_TURNS = 0.5, 4.0
 """Processor seconds beyond which a batch is cut, and of all turns of a model beyond which fewer are made."""
 _REFERENCE = 25_000
@@ -50,17 +57,19 @@ class TimedModel(NamedTuple):
     usd_per_core_hour: float | None
 
 
-def measure_by_turns(models: Sequence[TimedModel], *, latency: bool, seed: int = 0) -> list[Cost]:
+def measure_by_turns(models: Sequence[TimedModel], *, latency: bool, limited: bool = True, seed: int = 0) -> list[Cost]:
     """Costs of all models, each measured once in every turn.
 
-    At most 120 timings or 10 seconds a model; 72 are the fewest that bound a p95 from above.
+    `limited`: a limit of the latency may decide, so it is timed 120 times a model; else 72 times. 10 seconds a model
+    at most.
     """
     drawn = [_draw(model.examples, seed) for model in models]
     for model, examples in zip(models, drawn, strict=True):
         for example in examples[:_WARM_UP]:
             model.ask([example])
     usd = _usd_by_turns(models, drawn)
-    times, waits = _latencies(models, drawn) if latency else ([[]] * len(models), [])
+    timings = _TIMINGS if limited else min(_TIMINGS, _FEWEST_TIMINGS)
+    times, waits = _latencies(models, drawn, timings) if latency else ([[]] * len(models), [])
     return [_cost(turns, timings, waits) for turns, timings in zip(usd, times, strict=True)]
 
 
@@ -130,7 +139,16 @@ def _usd_by_turns(models: Sequence[TimedModel], drawn: Sequence[Sequence[Example
                 model.ask(batch.examples)
             each = (time.process_time() - begin) / (batch.times * len(batch.examples))
             found[place].append(1000 * usd_for(each, model.usd_per_core_hour or 0.0))
+        if turn + 1 >= _LEAST_TURNS and are_close([found[place] for place in batches]):
+            break
     return found
+
+
+def are_close(costs: Sequence[Sequence[float]]) -> bool:
+    """Whether each model's cost and each ratio of two models' is known closely. `costs`: of each model by turn."""
+    ratios = [[a / b for a, b in zip(*pair, strict=True)] for pair in combinations(costs, 2)]
+    intervals = [interval_of_turns(turns, _CLOSE_LEVEL) for turns in (*costs, *ratios)]
+    return all(known is not None and known[1] <= _CLOSE**2 * known[0] for known in intervals)
 
 
 def _batch(model: TimedModel, examples: Sequence[Example]) -> _Batch:
@@ -145,7 +163,7 @@ def _batch(model: TimedModel, examples: Sequence[Example]) -> _Batch:
 
 
 def _latencies(
-    models: Sequence[TimedModel], drawn: Sequence[Sequence[Example]]
+    models: Sequence[TimedModel], drawn: Sequence[Sequence[Example]], timings: int
 ) -> tuple[list[list[float]], list[ReferenceTime]]:
     """Milliseconds per example of each model, and the times of the reference work between them.
 
@@ -154,7 +172,7 @@ def _latencies(
     times: list[list[float]] = [[] for _ in models]
     waits: list[ReferenceTime] = []
     begin, limit = time.perf_counter(), _SECONDS * len(models)
-    while len(times[-1]) < _TIMINGS and (not times[-1] or time.perf_counter() - begin < limit):
+    while len(times[-1]) < timings and (not times[-1] or time.perf_counter() - begin < limit):
         for place, (model, examples) in enumerate(zip(models, drawn, strict=True)):
             waits.append(_reference_work())
             example = examples[len(times[place]) % len(examples)]

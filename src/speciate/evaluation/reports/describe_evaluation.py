@@ -119,7 +119,8 @@ def captions(examples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def against_baseline(report: Report, baseline: str) -> tuple[Comparison, ...]:
     """Every other model against this baseline under the main metric."""
-    pairs = [report.compare(baseline, row.model) for row in report.leaderboard if row.model != baseline]
+    compare = report.comparer()
+    pairs = [compare(baseline, row.model) for row in report.leaderboard if row.model != baseline]
     return with_holm([pair for pair in pairs if pair is not None])
 
 

@@ -270,6 +270,10 @@ class BreakEven(_Frozen):
     examples: int
 
 
+Compare = Callable[[str, str], Comparison | None]
+"""The comparison of a baseline and a candidate, where there is one."""
+
+
 class Report(_Frozen):
     dataset: str = Field(description="With version and split.")
     use_case: str | None = None
@@ -308,6 +312,20 @@ class Report(_Frozen):
             if (comparison.baseline, comparison.candidate) == (candidate, baseline):
                 return comparison.turned()
         return None
+
+    def comparer(self, metric: str | None = None) -> Compare:
+        """As `compare`, for many pairs of models: they are searched once."""
+        stored = {
+            (one.baseline, one.candidate): one for one in self.comparisons if one.metric == (metric or self.metric)
+        }
+
+        def compare(baseline: str, candidate: str) -> Comparison | None:
+            if (found := stored.get((baseline, candidate))) is not None:
+                return found
+            other = stored.get((candidate, baseline))
+            return other and other.turned()
+
+        return compare
 
 
 def find_report(database: Database, evaluation: str) -> Report:
@@ -360,14 +378,15 @@ class Pareto(NamedTuple):
 
 
 def pareto(report: Report) -> Pareto:
+    compare = report.comparer()
     by = {
-        row.model: tuple(other.model for other in report.leaderboard if dominates(other, row, report.compare))
+        row.model: tuple(other.model for other in report.leaderboard if dominates(other, row, compare))
         for row in report.leaderboard
     }
     return Pareto(tuple(model for model, others in by.items() if not others), {m: o for m, o in by.items() if o})
 
 
-def dominates(one: Row, other: Row, gain: Callable[[str, str], Comparison | None]) -> bool:
+def dominates(one: Row, other: Row, gain: Compare) -> bool:
     """Whether `one` is surely better than `other` and no worse in cost and latency. `gain(baseline, candidate)`."""
     comparison = gain(other.model, one.model)
     improvement = comparison.improvement() if comparison else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from urllib.parse import quote, urlencode
@@ -299,9 +298,7 @@ def prepare() -> None:
     what reads logs up to half of one to load."""
     for name in environment().list_templates():
         environment().get_template(name)
-    for name in ("pyarrow.parquet", "pandas"):  # pyarrow loads it, where it is there, for its first array
-        with suppress(ImportError):
-            import_module(name)
+    import_module("pyarrow.parquet")
 
 
 def _path(name: object) -> str:
