@@ -161,14 +161,14 @@ def closest(value: str, known: Iterable[str], count: int = 3) -> str:
     known = sorted(known)
     near = near_names(value, known, count)
     if near:
-        return "did you mean " + ", ".join(map(_quote_name, near)) + "?"
+        return "did you mean " + ", ".join(map(quote_name, near)) + "?"
     if known:
-        shown = ", ".join(map(_quote_name, known[:10]))
+        shown = ", ".join(map(quote_name, known[:10]))
         return f"known: {shown}" + (f" and {len(known) - 10} more." if len(known) > 10 else ".")
     return "there are none yet."
 
 
-def _quote_name(name: str) -> str:
+def quote_name(name: str) -> str:
     """The name as Python writes it, so without characters that hide or turn text; cut, for it may be a column of
     anybody's."""
     return repr(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")

@@ -41,12 +41,12 @@ def highest_target(n: int) -> float | None:
 
 
 def more_of(needed: int, there: int, noun: str) -> str:
-    """How every sentence counts what is to be added: beside what that makes in all.
+    """How every sentence counts what is to be added: beside what that makes in all. `there`: 0 where nobody noted it.
 
     >>> more_of(1_200, 300, "test rows")
     '1,200 more test rows (1,500 in all)'
     """
-    return f"{needed:,} more {noun} ({there + needed:,} in all)"
+    return f"{needed:,} more {noun}" + (f" ({there + needed:,} in all)" if there else "")
 
 
 def shown_without_an_error(n: int) -> float:

@@ -44,6 +44,12 @@ AGAIN = "Call evaluate_models(models=['m@v1'], use_case='flowering', dataset='fl
              f"{AGAIN} once they are there."],
         ),
         (
+            decision(doubt("reaches"), needed_examples=1200),  # from before `rows` was noted
+            None,
+            ["Call add_examples(dataset='flowers') with at least 1,200 more rows of the split 'test'.",
+             f"{AGAIN} once they are there."],
+        ),
+        (
             decision(doubt("fresh_rows")),
             None,
             ["Call add_examples(dataset='flowers') with fresh rows of the split 'test'.",

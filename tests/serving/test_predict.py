@@ -210,7 +210,7 @@ def test_a_row_unlike_those_of_training_is_answered_with_a_remark(workspace: Wor
     said = _ask(
         workspace, pool, Input(row=usual), Input(row={**usual, "size": None, "weight": 105}),
         Input(row={**usual, "size": "700", "weight": None, "colour": "Red"}),
-        Input(row={"size": 5.0, "weight": 102, "Colour": "red", "note": ""}), model="rows-model",
+        Input(row={"size": 5.0, "weight": 102, "colours": "red", "Colour": "red", "note": ""}), model="rows-model",
     ).predictions  # fmt: skip
     assert [one.warnings for one in said[:2]] == [(), ()], "empty cells were there, and 105 is near 104"
     assert said[2].output is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,34 @@ def test_a_model_that_went_on_from_another_knows_both() -> None:
     assert (both["age"].low, both["age"].high, both["age"].empty) == (1, 70, True)
     assert remarks_on({"age": 30, "town": "c"}, both) == []
     assert len(remarks_on({"age": 30, "town": "x"}, both)) == 1
+
+
+@pytest.mark.parametrize(
+    ("trained", "cell", "remark"),
+    [
+        ([1, 2, 3], "nan", "is empty, which it never was in training"),  # as the model reads it
+        ([1, 2, 3], "", "is empty, which it never was in training"),
+        ([1, 2, None], "nan", None),
+        ([1, 2, 3], "many", None),  # the model refuses it
+        ([2, 2, 2], 2.5, "was always 2 in training"),
+        ([True, True], False, "was always 1 in training"),
+        ([20240101, 20241231], 20300101, "is far outside of what training saw: 20240101 to 20241231"),
+        (["a", "b", None] * 2, "", None),
+        (["a", "b", ""] * 2, None, None),
+        (["a", "b"] * 2, "", "is empty, which it never was in training"),
+        (["a" * 201] * 4, "b", None),
+        (["1", "2"] * 2, 1, None),
+    ],
+)
+def test_a_remark_is_of_the_cell_as_the_model_reads_it(trained: list[Any], cell: Any, remark: str | None) -> None:
+    seen = ranges_of([{"x": each} for each in trained], ["x"])
+    assert remarks_on({"x": cell}, seen) == ([] if remark is None else [f"'x' {remark}."])
+
+
+def test_a_name_of_anybodys_is_cut_and_without_controls() -> None:
+    (remark,) = remarks_on({}, {"\x1b\u202e" + "x" * 10_000: ColumnRange(low=0, high=1)})
+    assert len(remark) < 150
+    assert remark.isprintable()
 
 
 def test_many_odd_columns_are_told_of_in_short() -> None:

@@ -44,6 +44,8 @@ from speciate.tasks.task import Prediction, Predictor
 
 _MODELS = 4
 """Models that one process keeps loaded."""
+_MOST_COMPARED = 200
+"""Columns of a row among which a misspelled one is looked for: more would take longer than the answers."""
 
 
 def answer(payload: AnswerPayload) -> AnswerResult:
@@ -69,7 +71,7 @@ def answer_with(model: Predictor, payload: AnswerPayload) -> AnswerResult:
             f"The model gave {len(given)} answers to {len(usable)} inputs.",
             "Use another version: describe_model names them.",
         )
-    answers, seen = iter(given), _ranges(payload["model"])
+    answers, seen = iter(given), _ranges(payload["model"]) if payload["modality"] == "tabular" else {}
     predictions: list[ItemPrediction] = []
     for item, example in zip(payload["items"], decoded, strict=True):
         found = next(answers) if isinstance(example, Example) else example
@@ -237,7 +239,8 @@ def _decode_medium(item: Item, payload: AnswerPayload) -> Any:
 
 def _misnamed(missing: str, others: Sequence[str]) -> str:
     """The column of the row that was probably meant."""
-    near = near_names(missing, others, 1) or [name for name in others if name.casefold() == missing.casefold()]
+    others = others[:_MOST_COMPARED]
+    near = [name for name in others if name.casefold() == missing.casefold()] or near_names(missing, others, 1)
     return f" Is {missing!r} what the row calls {near[0][:64]!r}?" if near else ""
 
 

@@ -13,14 +13,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError, field_serializer
 
+from speciate.errors import SpeciateError, quote_name
+from speciate.modalities.tabular import number
+
 FILE = "input_ranges.json"
 _MOST_VALUES = 250
 """Different values of a column up to which they are its categories. A text of a few words has more."""
+_LONGEST_VALUE = 200
+"""Characters of a category: a column with longer cells is one of texts, and the file stays small."""
 _LEAST_REPEATED = 2
 """Rows for each value, on average: where most rows have one of their own, a new one is nothing odd."""
 _FAR = 0.5
 """How far beyond the range a number is far, as a share of its width."""
 _MOST_REMARKS = 3
+_EMPTY = "is empty, which it never was in training"
 
 
 class ColumnRange(BaseModel):
@@ -61,11 +67,13 @@ def _range_of(cells: Sequence[Any]) -> ColumnRange:
         return ColumnRange(low=min(finite), high=max(finite), empty=empty) if finite else ColumnRange(empty=empty)
     values = frozenset(map(str, there))
     known = 0 < len(values) <= min(_MOST_VALUES, len(there) // _LEAST_REPEATED)
+    known = known and max(map(len, values)) <= _LONGEST_VALUE
     return ColumnRange(values=values if known else None, empty=empty)
 
 
 def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+    """A text without a letter counts too: forms send it where a file has no cell."""
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 def joined(one: InputRanges, other: InputRanges) -> InputRanges:
@@ -107,26 +115,35 @@ def remarks_on(row: Mapping[str, Any], seen: InputRanges) -> list[str]:
     """
     found: list[str] = []
     for name, range_ in seen.items():
-        if (what := _odd(row.get(name), range_)) is None:
+        if (what := _odd(name, row.get(name), range_)) is None:
             continue
         if len(found) == _MOST_REMARKS:
             return [*found, "Other columns are odd, too."]
-        found.append(f"{name!r} {what}.")
+        found.append(f"{quote_name(name)} {what}.")
     return found
 
 
-def _odd(cell: Any, seen: ColumnRange) -> str | None:
-    if _is_empty(cell):
-        known = seen.low is not None or seen.values is not None
-        return "is empty, which it never was in training" if known and not seen.empty else None
+def _odd(name: str, cell: Any, seen: ColumnRange) -> str | None:
     if seen.values is not None:
+        if _is_empty(cell):
+            return None if seen.empty else _EMPTY
         return None if str(cell) in seen.values else "has a value that training never saw"
-    if seen.low is None or seen.high is None or not isinstance(cell, int | float | str):
+    if seen.low is None or seen.high is None:
         return None
     try:
-        number, room = float(cell), _FAR * (seen.high - seen.low)
-    except (ValueError, OverflowError):  # the model's to refuse
+        value = number(name, cell)
+    except SpeciateError:  # the model's to refuse
         return None
-    if seen.low - room <= number <= seen.high + room:
+    if math.isnan(value):
+        return None if seen.empty else _EMPTY
+    room = _FAR * (seen.high - seen.low)
+    if seen.low - room <= value <= seen.high + room:
         return None
-    return f"is far outside of what training saw: {seen.low:g} to {seen.high:g}"
+    if seen.low == seen.high:
+        return f"was always {_in_short(seen.low)} in training"
+    return f"is far outside of what training saw: {_in_short(seen.low)} to {_in_short(seen.high)}"
+
+
+def _in_short(value: float) -> str:
+    """Whole numbers in full: a date or an id is known by its last digits."""
+    return f"{value:.15g}" if value.is_integer() else f"{value:g}"

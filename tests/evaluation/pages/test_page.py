@@ -12,7 +12,7 @@ from speciate.datasets.versions import Manifest
 from speciate.evaluation.pages.page import render_page, write_page
 from speciate.evaluation.pages.page_data import PageData, gather, non_default_options, repeat_arguments
 from speciate.evaluation.reports.describe_evaluation import Inspection
-from speciate.evaluation.reports.report import Report
+from speciate.evaluation.reports.report import GateResult, Report
 from speciate.jobs.pool import Pool
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -226,3 +226,22 @@ def test_it_says_how_to_ask_again_with_what_was_not_left_as_it_is(
     arguments = repeat_arguments(found._replace(options=non_default_options(spec)))
     assert arguments.pop("models") == [MODELS[0], *MODELS[1:5], *MODELS[6:-1], MODELS[5], MODELS[-1]]
     assert arguments == {"dataset": "gone@v1:test", "metrics": ["accuracy"]} | more
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "told"),
+    [
+        ("better", 100, "About 40 more test rows would settle it (140 in all)."),
+        ("better", 0, "About 40 more test rows would settle it."),  # from before rows were noted
+        ("fresh_rows", 100, "About 40 fresh test rows would settle it."),  # the others count no more
+    ],
+)
+def test_what_settles_it_is_counted_with_the_rows_that_still_count(
+    many: PageData, rule: str, rows: int, told: str
+) -> None:
+    gate = GateResult.model_validate({"gate": {"rule": rule}, "outcome": "inconclusive", "reason": "cannot tell"})
+    made = decision(MODELS[1], MODELS[0], "inconclusive").model_copy(
+        update={"gates": (gate,), "needed_examples": 40, "rows": rows}
+    )
+    shown = many._replace(report=many.report.model_copy(update={"decision": made, "decisions": (made,)}))
+    assert told in render_page(shown)

@@ -307,6 +307,16 @@ def test_the_audit_is_shown_with_its_check(served: Served) -> None:
     assert "was changed after it was written" in served.reader().get("/audit").text
 
 
+def test_the_audit_shows_its_grounds_whole(served: Served) -> None:
+    reason, expires = "because " * 100 + "<b>of it</b>", 1795762740.5
+    grounds = json.dumps({"reasons": [reason], "note": reason, "expires": expires, "usd_cap": 12345.678})
+    served.workspace.database.transact(lambda tx: tx.execute("UPDATE audit SET evidence = ?", [grounds]))
+    page = served.reader().get("/audit")
+    assert page.text.count(reason) == 2
+    assert formatting.format_minute(expires) in page.text
+    assert "12345.678" in page.text
+
+
 def test_settings_are_read_and_never_written(served: Served) -> None:
     page = served.reader("decide").get("/settings")
     assert "policy" in page.text
