@@ -119,6 +119,25 @@ def test_what_weighs_nothing_is_not_learned() -> None:
     assert ((made.scores(held)[:, 0] > 0) == true).mean() > 0.8
 
 
+def test_it_learns_on_one_thread_and_leaves_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, first = set[int](), tabm._first_weights
+    monkeypatch.setattr(tabm, "_first_weights", lambda *given: (seen.add(torch.get_num_threads()), first(*given))[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tabm.tabm_classifier(*_checkerboard(100), 0)
+        assert (seen, torch.get_num_threads()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_held_out_labels_that_training_has_not_seen_say_nothing() -> None:
+    inputs, targets = _checkerboard(100)
+    for held in (np.full(5, -1), np.array([-1, 0, 1, 1, -1])):
+        made = tabm.tabm_classifier(inputs, targets, 0, held=(inputs[:5], held))
+        assert np.isfinite(made.scores(inputs)).all()
+
+
 @pytest.mark.parametrize(("rows", "columns", "says"), [(20, 4, "fewer than"), (5000, 4000, "columns are more than")])
 def test_tables_that_are_too_small_or_wide_are_named(rows: int, columns: int, says: str) -> None:
     assert says in str(tabm.too_large(rows, columns, 2))

@@ -7,6 +7,7 @@ mean is the model.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,10 +153,25 @@ def _network(
         torch.from_numpy(weights.astype(np.float32)),
     )
     judge = np.setdiff1d(np.arange(len(matrix)), learn)
-    found = _learned(rows.take(learn), rows.take(judge), outputs, losses, seed, classes)
+    held = rows.take(judge if len(judge) else learn)  # no held-out label is one that training has seen
+    with _one_thread():
+        found = _learned(rows.take(learn), held, outputs, losses, seed, classes)
     arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
     shift = np.zeros(outputs if outputs > 2 or not classes else 1)
     return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Whatever limits held when torch was imported: it counts its threads itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _learned(
