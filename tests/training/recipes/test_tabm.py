@@ -14,9 +14,12 @@ from speciate.models import blend, estimators
 from speciate.models.blend import Blend, Member
 from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
 from speciate.tasks import predictor
+from speciate.training import train
 from speciate.training.cascade import candidates
+from speciate.training.planning.estimates import _parse_run, request_of
 from speciate.training.recipes import tabm
 from speciate.training.selection import decision_shift
+from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.tasks.world import examples
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
@@ -159,9 +162,14 @@ def _board(workspace: Workspace, count: int, validation: bool) -> tuple[Matrix, 
 def test_classical_may_learn_it_beside_the_others(workspace: Workspace, validation: bool) -> None:
     inputs, labels = _board(workspace, 480, validation)
     how = {"candidates": ["logistic", "neighbours"], "tabm": True}
-    result = train_now(
-        workspace, name="model", dataset="data", method="classical", task="tabular-classification", hyperparameters=how
-    )
+    spec: Any = {
+        "name": "model", "dataset": "data", "method": "classical", "task": "tabular-classification",
+        "hyperparameters": how,
+    }  # fmt: skip
+    asked = request_of(train.plan(TrainSpec(**spec), workspace).payload)
+    result = train_now(workspace, **spec)
+    assert _parse_run("job", result["report"]).request.like(asked), "so its seconds are none of classical's"
+    assert not _parse_run("job", result["report"]).request.like(asked._replace(hyperparameters={"tabm": False}))
     rows = {row["name"]: row for row in result["report"]["candidates"]}
     assert rows["scaled columns: tabm"]["value"] > rows["columns: logistic"]["value"] + 0.2
     made = predictor.load(model_path(workspace, "model@v1"))
