@@ -191,12 +191,13 @@ def _learned(
             own = losses(answers, part.wanted.repeat_interleave(_MEMBERS))
             share = part.weights.repeat_interleave(_MEMBERS)
             optimizer.zero_grad()
-            ((own * share).sum() / share.sum()).backward()
+            loss = (own * share).sum() / share.sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             clip_grad_norm_(weights.values(), _LARGEST_GRADIENT)
             optimizer.step()
-        loss = _held_loss(weights, held, losses, classes)
-        if loss < least or not best:
-            least, waited = loss, 0
+        held_loss = _held_loss(weights, held, losses, classes)
+        if held_loss < least or not best:
+            least, waited = held_loss, 0
             best = {name: tensor.detach().clone() for name, tensor in weights.items()}
         else:
             waited += 1
@@ -206,7 +207,7 @@ def _learned(
 
 
 def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool) -> float:
-    """Of the mean that answers."""
+    """Loss of the mean that answers, on the held-out examples."""
     import torch
 
     with torch.inference_mode():
@@ -220,7 +221,7 @@ def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, cl
 
 
 def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Of one pass; a rest of less than half a batch is left out."""
+    """Places of each batch of one pass; a rest of less than half a batch is left out."""
     size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, rows // _BATCHES))
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     for at in range(0, max(1, rows - size // 2), size):
