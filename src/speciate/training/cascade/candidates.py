@@ -305,7 +305,7 @@ def train_spec(
         **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
-        given = {"order": spec.order} if spec.order else {}
+        given: dict[str, object] = {"order": spec.order} if spec.order else {}
         given |= {"encoders": candidate.encoders} if candidate.encoders else {}
         given |= {"tabm": True} if candidate.tabm else {}
         ours |= {"hyperparameters": given, "seed": spec.seed}
