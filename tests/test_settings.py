@@ -10,6 +10,8 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.settings import load
 
+RAY = "[executors.x]\nkind = 'ray'\ndepot = '/d'\npython = 'p'\n"
+
 
 @pytest.mark.parametrize(
     ("text", "said"),
@@ -18,6 +20,7 @@ from speciate.settings import load
         ("[capacity]\ncpus = 2", "there is no setting 'capacity.cpus'; did you mean 'cpu'?"),
         ("[executors.big]\nkind = 'slurm'\ndepo = 'x'\ndepot = '/x'", "'executors.big.depo'; did you mean 'depot'"),
         ("policy = 'nobody'", "policy = 'nobody': Input should be 'auto' or 'person'."),
+        (RAY + "address = 'http://127.0.0.1:8265'\ninterface = 'ib0 x'", "executors.x.interface = 'ib0 x'"),
         ("policy = 1\nx = 2", "1 more of its settings are wrong."),
     ],
 )
@@ -29,7 +32,6 @@ def test_a_wrong_setting_is_named_in_a_sentence(tmp_path: Path, text: str, said:
     assert "pydantic" not in refused.value.message
 
 
-RAY = "[executors.x]\nkind = 'ray'\ndepot = '/d'\npython = 'p'\n"
 BUCKET = "[executors.x]\nkind = 'slurm'\npython = 'p'\n"
 
 

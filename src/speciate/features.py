@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -111,32 +110,55 @@ def write(folders: Folders, extractor: str, keys: Keys, vectors: Vectors) -> Non
     _seal(folder, _strings(keys), vectors)
 
 
-def adopt(folders: Folders, extractor: str, source: Path) -> int:
-    """Take in the parts in the folder `source`, which another machine wrote; how many vectors. Raises DAMAGED or
-    INVALID for one that is no part, and takes in nothing of what comes after it."""
-    taken = 0
+def adopt(folders: Folders, extractor: str, source: Path, wanted: Keys) -> int:
+    """Take in the vectors of the keys that are wanted from the parts in the folder `source`, which another machine
+    wrote; how many. Raises DAMAGED or INVALID for what is no part, and takes in nothing of what comes after it."""
+    taken, keys = 0, _strings(wanted)
+    width = next(map(_width, _parts(folders, extractor)), None)
     target = folders.features / extractor
     target.mkdir(parents=True, exist_ok=True)
     for part in sorted(source.glob("part-*.parquet")):
         integrity.check(part, "Its vectors are computed again.")
-        try:
-            table = pq.read_table(part)
-            whole = (
-                table.column_names == ["key", "content", "vector"]
-                and table["key"].type == table["content"].type == pa.string()
-                and pa.types.is_fixed_size_binary(table["vector"].type)
-                and not any(column.null_count for column in table.columns)
-                and bool(np.isfinite(_numbers(table["vector"].combine_chunks())).all())
-            )
-        except pa.ArrowException:
-            whole = False
-        if not whole:
+        found = _read_foreign(part, width)
+        if found is None:
             raise SpeciateError(
                 Code.INVALID, f"{part.name} that came back holds no vectors.", "Call control_job(action='retry')."
             )
-        taken += table.num_rows
-        shutil.move(part, target / f"part-{uuid.uuid4().hex}.parquet")
+        names, vectors = found
+        width, mine = vectors.shape[1], np.asarray(pc.is_in(names, value_set=keys))
+        if mine.any():
+            _seal(target, names.filter(pa.array(mine)), vectors[mine])
+            taken += int(mine.sum())
+        part.unlink()
     return taken
+
+
+def _read_foreign(part: Path, width: int | None) -> tuple[pa.Array, Vectors] | None:
+    """Keys and vectors of a part of which nothing is taken for granted; None where it is none, or of another width.
+    It is looked at before it is read: what is packed may unpack to more than there is memory."""
+    try:
+        with pq.ParquetFile(part) as file:
+            schema, about = file.schema_arrow, file.metadata
+            if schema.names != ["key", "content", "vector"] or not pa.types.is_fixed_size_binary(schema.types[2]):
+                return None
+            groups = [about.row_group(place) for place in range(about.num_row_groups)]
+            columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+            size = schema.types[2].byte_width
+            if (
+                schema.types[0] != pa.string()
+                or size % 4
+                or width not in (None, size // 4)
+                or not 0 < about.num_rows * size <= part.stat().st_size
+                or any(column.compression != "UNCOMPRESSED" or column.has_dictionary_page for column in columns)
+            ):
+                return None
+            table = file.read(["key", "vector"], use_threads=False)
+    except (pa.ArrowException, OSError):
+        return None
+    keys, vectors = table["key"].combine_chunks(), table["vector"].combine_chunks()
+    if keys.null_count or vectors.null_count or not np.isfinite(numbers := _numbers(vectors)).all():
+        return None
+    return keys, numbers
 
 
 def merge(folders: Folders, extractor: str) -> None:

@@ -112,7 +112,7 @@ class Place(BaseModel):
     nodes: int = Field(1, ge=1, le=64)
     """Nodes that may train one network together. They talk over a network where nobody else may listen: what they
     exchange is neither encrypted nor signed."""
-    interface: str | None = Field(None, pattern=r"[A-Za-z0-9][\w.:@-]{0,31}")
+    interface: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,31}$")
     """Network interface of each node by which they talk, as in `ib0`. Not set: that of its default route."""
     lease_seconds: float = Field(60, ge=1, le=3600)
     """A node that cannot write into the depot for so long ends its run; half as long after that it counts as lost."""

@@ -474,6 +474,12 @@ def test_the_recipe_of_another_model_is_tried_first_and_stands_for_the_way_that_
     assert request.step == "train/classical"
     (request,) = _requests(made, _trained(version=2), spec=spec)
     assert request.step == "train/full-new-bert"
+    tabm = _trained().model_copy(update={"step": "train/like-old-v3", "spec": made.spec})
+    assert tabm.result is not None
+    tabm.result["report"] |= {"cost": {"tabm": True}}
+    ways = (Candidate(method="classical"), Candidate(method="classical", tabm=True))
+    (request,) = _requests(tabm, _trained(version=2), spec=spec.model_copy(update={"ways": ways}))
+    assert not request.step.startswith("train/"), "it stood for classical with TabM"
     row = _end(made, _evaluated("hold"), spec=spec).result["candidates"][0]
     assert (row["method"], row["base_model"], row["like"]) == ("probe", "pkg:minilm", "old@v3")
 

@@ -48,7 +48,6 @@ from speciate.training.planning.placing import find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
-    Method,
     Objective,
     PartEncoder,
     Payload,
@@ -407,7 +406,7 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     return TaskTerms(positive, parameters.horizon, parameters.order)
 
 
-def _preload(method: Method, task: Task, parameters: Parameters) -> str:
+def _preload(method: str, task: Task, parameters: Parameters) -> str:
     if isinstance(parameters, ClassicalParameters) and parameters.tabm:
         return "torch"
     return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")

@@ -268,6 +268,7 @@ def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> 
         "threads": payload.threads,
         "device": payload.device,
         "processes": payload.processes,
+        **({"tabm": True} if getattr(payload.parameters, "tabm", False) else {}),
         **context.meter.report(),
     }
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from speciate import features
@@ -128,7 +130,7 @@ def test_what_comes_back_and_is_no_vectors_is_refused(tmp_path: Path) -> None:
     here, there = Folders(tmp_path / "here"), Folders(tmp_path / "there")
     features.write(there, "x", ["a"], np.full((1, 3), np.nan, np.float32))
     with pytest.raises(SpeciateError, match="holds no vectors"):
-        features.adopt(here, "x", there.features / "x")
+        features.adopt(here, "x", there.features / "x", ["a"])
     features.write(there, "y", ["a"], np.ones((1, 3), np.float32))
     (part,) = (there.features / "y").glob("*.parquet")
     shutil.copy(part, tmp_path / "copy")
@@ -136,8 +138,32 @@ def test_what_comes_back_and_is_no_vectors_is_refused(tmp_path: Path) -> None:
     data[len(data) // 3] ^= 1
     part.write_bytes(data)
     with pytest.raises(SpeciateError):
-        features.adopt(here, "y", there.features / "y")
+        features.adopt(here, "y", there.features / "y", ["a"])
     assert not any(here.features.rglob("*.parquet"))
     shutil.copy(tmp_path / "copy", part)
-    assert features.adopt(here, "y", there.features / "y") == 1
+    assert features.adopt(here, "y", there.features / "y", ["a"]) == 1
     assert features.read(here, "y", ["a"]).known.all()
+
+
+def test_vectors_of_other_rows_are_not_taken_in(tmp_path: Path) -> None:
+    """Of rows that were purged meanwhile, say, or of other datasets."""
+    here, there = Folders(tmp_path / "here"), Folders(tmp_path / "there")
+    features.write(there, "x", ["a", "b"], np.ones((2, 3), np.float32))
+    assert features.adopt(here, "x", there.features / "x", ["b", "c"]) == 1
+    assert features.known(here, "x", ["a", "b", "c"]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("what", ["another width", "half a number", "compressed", "repeated by reference"])
+def test_a_part_that_would_spoil_the_cache_or_fill_the_memory_is_refused(tmp_path: Path, what: str) -> None:
+    here, there = Folders(tmp_path / "here"), tmp_path / "there"
+    there.mkdir()
+    features.write(here, "x", ["a"], np.ones((1, 3), np.float32))
+    size = {"another width": 16, "half a number": 14}.get(what, 12)
+    table = pa.table({"key": ["b"] * 4, "content": ["b"] * 4, "vector": pa.array([bytes(size)] * 4, pa.binary(size))})
+    dictionary = what == "repeated by reference"
+    compression = "zstd" if what == "compressed" else "none"
+    pq.write_table(table, there / "part-1.parquet", compression=compression, use_dictionary=dictionary)
+    with pytest.raises(SpeciateError, match="holds no vectors") as refused:
+        features.adopt(here, "x", there, ["b"])
+    assert refused.value.code is Code.INVALID
+    assert features.read(here, "x", ["a", "b"]).known.tolist() == [True, False]

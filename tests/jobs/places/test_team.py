@@ -85,6 +85,42 @@ def test_one_that_ended_says_why(nodes: Nodes) -> None:
     assert nodes.end() == found
 
 
+def test_one_that_ended_as_it_was_told_leaves_the_first_time_to_say_how_it_ended(nodes: Nodes) -> None:
+    """It ends as soon as the training is over, and the first one's run has a model to save yet."""
+    nodes.beat(0, 1, 2)
+    nodes.followers.look()
+    nodes.beat(1, held=False)
+    assert nodes.followers.look() is None
+    for _ in range(4):
+        nodes.clock.sleep(HOLD / 2)
+        nodes.beat(2)
+        found = nodes.followers.look()
+    assert found is not None
+    assert (found.kind, found.message) == ("killed", "node 2 of 3 ended before the training did")
+
+
+@pytest.mark.parametrize("name", ["lease.1", "word.1"])
+def test_a_damaged_file_of_one_that_died_keeps_nobody_waiting(nodes: Nodes, name: str) -> None:
+    nodes.beat(0, 1, 2)
+    nodes.followers.look()
+    nodes.beat(2, held=False)
+    if name == "word.1":
+        nodes.beat(1, held=False)
+    nodes.room.write(name, "")
+    began = nodes.clock.now
+    assert nodes.followers.end(lambda: nodes.clock.now > began + 10 * HOLD, nodes.clock.sleep) is None
+    assert nodes.followers.gone
+
+
+def test_a_damaged_lease_of_the_first_is_no_sign_of_life(nodes: Nodes) -> None:
+    nodes.beat(0)
+    assert nodes.first.look() is None
+    nodes.room.write("lease", "")
+    assert nodes.first.look() is None
+    nodes.clock.sleep(HOLD + 1)
+    assert nodes.first.look() is not None
+
+
 def test_one_that_does_not_come_is_named(nodes: Nodes) -> None:
     nodes.beat(0, 1)
     assert nodes.followers.look() is None
@@ -109,6 +145,7 @@ def test_the_end_gives_up_with_the_lease(nodes: Nodes) -> None:
     nodes.beat(0, 1)
     nodes.followers.look()
     assert nodes.end(run_out=True) is None
+    assert not nodes.followers.gone, "so the first one's lease is not released, but falls silent"
 
 
 @pytest.mark.parametrize("way", ["released", "over", "silent", "called off", "never began"])

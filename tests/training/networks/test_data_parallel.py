@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,26 @@ def test_who_has_no_key_is_turned_away(tmp_path: Path) -> None:
         assert ours.recv(1) == b"x"
         met[0].close()
     assert (tmp_path / "team").stat().st_mode & 0o777 == 0o600
+
+
+def test_strangers_hold_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by silence nor a byte at a time, nor by their number."""
+    monkeypatch.setattr(rendezvous, "_MOST_STRANGERS", 8)
+    network, met = rendezvous.own_network("lo"), list[socket.socket]()
+    waits = threading.Thread(target=lambda: met.extend(rendezvous.gather(network, tmp_path / "team", [1])), daemon=True)
+    waits.start()
+    place = rendezvous.wait_for_place(tmp_path / "team")
+    strangers = [socket.create_connection((place.host, place.port)) for _ in range(20)]
+    for each in strangers:
+        with contextlib.suppress(OSError):  # turned away
+            each.sendall(b"x")
+    began = time.monotonic()
+    with rendezvous.join(place, 1):
+        waits.join(5)
+        assert len(met) == 1
+        assert time.monotonic() - began < 5, "and one stranger alone may take ten"
+    for each in (*strangers, *met):
+        each.close()
 
 
 def test_an_interface_that_is_not_there_is_named() -> None:

@@ -15,7 +15,9 @@ from speciate.training.planning.estimates import (
     TrainingRequest,
     bytes_written,
     estimate,
+    known_costs,
 )
+from speciate.workspace.workspace import Workspace
 
 
 def _asked(examples: int, method: str = "classical", visits: int = 0, length: float = 1.0) -> TrainingRequest:
@@ -34,6 +36,11 @@ def test_nothing_is_said_before_a_like_run_was_recorded() -> None:
     assert estimate(runs, _asked(1000)) is None
     assert estimate(runs, _asked(1000, "probe")._replace(modality="image")) is None
     assert estimate(runs, _asked(1000, "probe")._replace(family="regression")) is None
+
+
+def test_shipped_figures_are_of_this_machine_alone(workspace: Workspace) -> None:
+    assert known_costs(workspace.database).shipped
+    assert not known_costs(workspace.database, "hpc").shipped
 
 
 def test_what_grows_with_the_examples_is_scaled_and_the_rest_is_not() -> None:

@@ -14,9 +14,12 @@ from speciate.models import blend, estimators
 from speciate.models.blend import Blend, Member
 from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
 from speciate.tasks import predictor
+from speciate.training import train
 from speciate.training.cascade import candidates
+from speciate.training.planning.estimates import _parse_run, request_of
 from speciate.training.recipes import tabm
 from speciate.training.selection import decision_shift
+from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.tasks.world import examples
 from tests.training.world import define, make_dataset, model_path, thirds, train_now
@@ -119,6 +122,25 @@ def test_what_weighs_nothing_is_not_learned() -> None:
     assert ((made.scores(held)[:, 0] > 0) == true).mean() > 0.8
 
 
+def test_it_learns_on_one_thread_and_leaves_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, first = set[int](), tabm._first_weights
+    monkeypatch.setattr(tabm, "_first_weights", lambda *given: (seen.add(torch.get_num_threads()), first(*given))[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tabm.tabm_classifier(*_checkerboard(100), 0)
+        assert (seen, torch.get_num_threads()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_held_out_labels_that_training_has_not_seen_say_nothing() -> None:
+    inputs, targets = _checkerboard(100)
+    for held in (np.full(5, -1), np.array([-1, 0, 1, 1, -1])):
+        made = tabm.tabm_classifier(inputs, targets, 0, held=(inputs[:5], held))
+        assert np.isfinite(made.scores(inputs)).all()
+
+
 @pytest.mark.parametrize(("rows", "columns", "says"), [(20, 4, "fewer than"), (5000, 4000, "columns are more than")])
 def test_tables_that_are_too_small_or_wide_are_named(rows: int, columns: int, says: str) -> None:
     assert says in str(tabm.too_large(rows, columns, 2))
@@ -140,9 +162,14 @@ def _board(workspace: Workspace, count: int, validation: bool) -> tuple[Matrix, 
 def test_classical_may_learn_it_beside_the_others(workspace: Workspace, validation: bool) -> None:
     inputs, labels = _board(workspace, 480, validation)
     how = {"candidates": ["logistic", "neighbours"], "tabm": True}
-    result = train_now(
-        workspace, name="model", dataset="data", method="classical", task="tabular-classification", hyperparameters=how
-    )
+    spec: Any = {
+        "name": "model", "dataset": "data", "method": "classical", "task": "tabular-classification",
+        "hyperparameters": how,
+    }  # fmt: skip
+    asked = request_of(train.plan(TrainSpec(**spec), workspace).payload)
+    result = train_now(workspace, **spec)
+    assert _parse_run("job", result["report"]).request.like(asked), "so its seconds are none of classical's"
+    assert not _parse_run("job", result["report"]).request.like(asked._replace(hyperparameters={"tabm": False}))
     rows = {row["name"]: row for row in result["report"]["candidates"]}
     assert rows["scaled columns: tabm"]["value"] > rows["columns: logistic"]["value"] + 0.2
     made = predictor.load(model_path(workspace, "model@v1"))

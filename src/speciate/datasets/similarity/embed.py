@@ -202,10 +202,12 @@ def _begin_at_place(run: Run, payload: Payload) -> Extractor:
 
 
 def collect(folder: RunFolder) -> Mapping[str, Any]:
-    """Takes in the vectors that a node computed."""
+    """Takes in the vectors that a node computed, of rows that are still there."""
     payload = Payload.model_validate(folder.spec()["payload"])
     if payload.id is not None:
-        features.adopt(Folders(Path(folder.spec()["workspace"])), payload.id, folder.outputs / _VECTORS)
+        folders = Folders(Path(folder.spec()["workspace"]))
+        rows = version_rows.read(folders, payload.manifest, usable=True)
+        features.adopt(folders, payload.id, folder.outputs / _VECTORS, vector_keys(rows))
     return folder.result() or {}
 
 

@@ -180,7 +180,7 @@ def _lead(room: Room, sent: Sent, where: str, scratch: Path, keeper: Keeper, oth
     if status != SECOND and folder.outcome() is None:
         troubled = keeper.troubled or not _is_claimed(room)
         folder.end(said or keeper.broken or _outcome(status, troubled=troubled))
-    if not _hand_over(room, folder, keeper):
+    if not _hand_over(room, folder, keeper, release=others is None or others.gone):
         return 1
     return 0 if status == 0 else 1
 
@@ -219,15 +219,19 @@ def _wrong_version(sent: Sent) -> Outcome | None:
     return Outcome(1, "user", why, "Install the same version on the nodes: `speciate places --probe` shows it.")
 
 
-def _hand_over(room: Room, folder: RunFolder, keeper: Keeper) -> bool:
-    """All that it left and, last, how it ended, into the depot; whether that was done before the lease ran out."""
+def _hand_over(room: Room, folder: RunFolder, keeper: Keeper, *, release: bool = True) -> bool:
+    """All that it left and, last, how it ended, into the depot; whether that was done before the lease ran out.
+
+    `release`: not so where another node may live; then the lease falls silent instead.
+    """
     while True:
         try:
             _carry(room, folder.path, last=True)
             write_manifest(room, folder.path)
             if not room.has(EXIT) and (outcome := folder.outcome()) is not None:
                 room.write(EXIT, _exit(folder, outcome))
-            keeper.release()
+            if release:
+                keeper.release()
             return True
         except (OSError, SpeciateError) as error:
             _say(f"what it left is not in the depot yet: {error}")

@@ -5,9 +5,10 @@
     word.N              how node N ended, where that was not well
     over                the first one says: end
 
-They live and die together. The first one ends the attempt as soon as another one is silent or has ended, and releases
-its lease only once nothing of the others lives. The others end when the first one's lease is released, or silent for
-`hold`: so all are dead before the daemon calls the attempt lost, and no second team begins beside them.
+They live and die together. The first one ends the attempt as soon as another one is silent or says that it ended
+badly, and releases its lease only once nothing of the others lives. The others end when the first one's lease is
+released, or silent for `hold`: so all are dead before the daemon calls the attempt lost, and no second team begins
+beside them.
 """
 
 from __future__ import annotations
@@ -44,22 +45,30 @@ class Followers:
         self._began = clock()
         self.folder: Path | None = None
         """In which the run of the first one works."""
+        self.gone = False
+        """Whether it is known that nothing of them lives."""
         self._seen: dict[int, tuple[Lease | None, float]] = {}
         """The newest lease of each that has begun, and when it was seen to change."""
         self._met = False
 
     def look(self) -> Outcome | None:
-        """How the attempt ends because of one of them; None while all is well. Raises OSError and DAMAGED."""
+        """How the attempt ends because of one of them; None while all is well. Raises OSError.
+
+        One that ended without a word was told so by the run here, which may still have to say how it ended itself.
+        """
         self._show_where_to_meet()
         for node in range(1, self._nodes):
             lease = self._lease(node)
             if node not in self._seen:
                 if self._clock() - self._began > _GATHER_SECONDS:
                     return self._missing(node)
-            elif lease is not None and not lease.held:
-                return self._word(node) or Outcome(1, "killed", f"{self._called(node)} ended before the training did")
+            elif lease is not None and not lease.held and (word := self._word(node)) is not None:
+                return word
             elif self._is_silent(node):
-                return Outcome(1, "killed", f"nothing was heard of {self._called(node)}")
+                ended = lease is not None and not lease.held
+                called = self._called(node)
+                why = f"{called} ended before the training did" if ended else f"nothing was heard of {called}"
+                return Outcome(1, "killed", why)
         return None
 
     def end(self, give_up: Callable[[], bool], wait: Callable[[float], None]) -> Outcome | None:
@@ -70,9 +79,10 @@ class Followers:
                 self._room.write(_OVER, "")
                 left = {node for node in left if not self._is_over(node)}
                 if not left:
+                    self.gone = True
                     said += [word for node in range(1, self._nodes) if (word := self._word(node)) is not None]
                     break
-            except (OSError, SpeciateError):
+            except OSError:
                 pass  # the depot is away: the lease says for how long to try
             wait(_LOOK_SECONDS)
         return min(said, key=lambda each: each.kind == "killed", default=None)
@@ -85,7 +95,7 @@ class Followers:
         return (lease is not None and not lease.held) or (node in self._seen and self._is_silent(node))
 
     def _lease(self, node: int) -> Lease | None:
-        lease = read_lease(self._room, node)
+        lease = _legible_lease(self._room, node)
         if lease is None and node not in self._seen and not self._room.has(name_of(CLAIMED, node)):
             return None
         if node not in self._seen or self._seen[node][0] != lease:
@@ -96,8 +106,12 @@ class Followers:
         return self._clock() - self._seen[node][1] > self._terms.lost
 
     def _word(self, node: int) -> Outcome | None:
+        """None also where it cannot be read."""
         data = self._room.read(name_of(_WORD, node))
-        said = None if data is None else to_outcome(data, name_of(_WORD, node))
+        try:
+            said = None if data is None else to_outcome(data, name_of(_WORD, node))
+        except SpeciateError:
+            return None
         return said and said._replace(message=f"{self._called(node)}: {said.message}")
 
     def _missing(self, node: int) -> Outcome:
@@ -129,8 +143,8 @@ class FirstNode:
         """`team.json`, once the first node is known to live: a room that was left behind may hold one, too."""
 
     def look(self) -> Outcome | None:
-        """Why this node must end; None while the first one lives. Raises OSError and DAMAGED."""
-        lease = read_lease(self._room)
+        """Why this node must end; None while the first one lives. Raises OSError."""
+        lease = _legible_lease(self._room) or self._lease
         if lease != self._lease:
             self._lives = self._lease is not None
             self._lease, self._changed = lease, self._clock()
@@ -144,7 +158,16 @@ class FirstNode:
         if self._clock() - self._changed > self._terms.hold:
             return Outcome(1, "killed", "nothing was heard of the first node")
         if self._lives and self.meeting is None and (data := self._room.read(TEAM)) is not None:
-            self.meeting = data.decode()
+            self.meeting = data.decode(errors="replace")
+        return None
+
+
+def _legible_lease(room: Room, node: int = 0) -> Lease | None:
+    """None also where it cannot be read: a node that lives writes it anew, and one that does not is silent. Raises
+    OSError."""
+    try:
+        return read_lease(room, node)
+    except SpeciateError:
         return None
 
 

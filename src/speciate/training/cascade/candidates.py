@@ -272,7 +272,8 @@ def judged_models(children: Sequence[Child]) -> set[str]:
 def _candidate_of(child: Child) -> Candidate:
     """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
-    said = {**said, "tabm": child.spec.get("hyperparameters", {}).get("tabm")}
+    cost = {} if child.result is None else child.result["report"].get("cost", {})  # of a recipe it alone tells
+    said = {**said, "tabm": cost.get("tabm") or child.spec.get("hyperparameters", {}).get("tabm") or None}
     return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 
 
@@ -313,7 +314,7 @@ def train_spec(
         **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
-        given = {"order": spec.order} if spec.order else {}
+        given: dict[str, object] = {"order": spec.order} if spec.order else {}
         given |= {"encoders": candidate.encoders} if candidate.encoders else {}
         given |= {"tabm": True} if candidate.tabm else {}
         ours |= {"hyperparameters": given, "seed": spec.seed}

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import os
+import selectors
 import socket
 import sys
 import time
@@ -28,6 +29,8 @@ LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 _KEY_BYTES, _RANK_BYTES, _PROOF_BYTES = 32, 4, 32
 _SHOW_SECONDS = 10.0
 """Seconds that somebody who connects has to show the key."""
+_MOST_STRANGERS, _NOBODY = 128, -1
+"""Connections at once that have not shown it yet; the rank of one without it."""
 _LOOK_SECONDS = 0.2
 _MEETING = timedelta(minutes=10)
 _FAR, _DISCARD = ("198.51.100.1", "2001:db8::1"), 9
@@ -88,34 +91,67 @@ def _addresses() -> Mapping[str, list[str]]:
 
 
 def gather(network: Network, file: Path, ranks: Collection[int]) -> Iterator[socket.socket]:
-    """A connection to the process of each rank, in their order, once all are there. `file` says where."""
-    key = os.urandom(_KEY_BYTES)
-    with socket.create_server((network.host, 0), family=_family(network.host), backlog=len(ranks)) as server:
+    """A connection to the process of each rank, in their order, once all are there. `file` says where.
+
+    Whoever else connects holds up nobody: all are heard at once, and each for a short time alone.
+    """
+    key, there = os.urandom(_KEY_BYTES), dict[int, socket.socket]()
+    with (
+        socket.create_server((network.host, 0), family=_family(network.host), backlog=_MOST_STRANGERS) as server,
+        selectors.DefaultSelector() as watch,
+    ):
+        server.setblocking(False)
+        watch.register(server, selectors.EVENT_READ)
         place = {"host": network.host, "port": server.getsockname()[1], "key": key.hex()}
         write_whole(file, json.dumps(place), 0o600)
-        there: dict[int, socket.socket] = {}
         while len(there) < len(ranks):
-            connection, _ = server.accept()
-            rank = _check(connection, key)
-            if rank is None or rank not in ranks or rank in there:
-                connection.close()
-                continue
-            there[rank] = connection
+            for ready, _ in watch.select(_LOOK_SECONDS):
+                stranger: _Stranger | None = ready.data
+                if stranger is None:
+                    with contextlib.suppress(OSError):  # gone again
+                        stranger = _Stranger(server.accept()[0], key)
+                        watch.register(stranger.connection, selectors.EVENT_READ, stranger)
+                elif (rank := stranger.rank()) is not None:
+                    watch.unregister(stranger.connection)
+                    if rank in ranks and rank not in there:
+                        there[rank] = stranger.connection
+                        stranger.connection.setblocking(True)
+                    else:
+                        stranger.connection.close()
+            _turn_away(watch)
+        _turn_away(watch, most=0)
     return (there[rank] for rank in sorted(there))
 
 
-def _check(connection: socket.socket, key: bytes) -> int | None:
-    """The rank of who connected; None without the key."""
-    try:
-        connection.settimeout(_SHOW_SECONDS)
-        asked = os.urandom(_KEY_BYTES)
-        connection.sendall(asked)
-        said = _read(connection, _RANK_BYTES + _PROOF_BYTES)
-        connection.settimeout(None)
-    except OSError:
-        return None
-    rank, proof = said[:_RANK_BYTES], said[_RANK_BYTES:]
-    return int.from_bytes(rank) if hmac.compare_digest(proof, _proof(key, asked + rank)) else None
+def _turn_away(watch: selectors.BaseSelector, most: int = _MOST_STRANGERS) -> None:
+    """Those who had their time, and the first of more than `most`."""
+    strangers: list[_Stranger] = [each.data for each in watch.get_map().values() if each.data is not None]
+    for place, stranger in enumerate(strangers):
+        if len(strangers) - place > most or time.monotonic() > stranger.until:
+            watch.unregister(stranger.connection)
+            stranger.connection.close()
+
+
+class _Stranger:
+    """Somebody who connected and has not shown the key yet. Raises OSError where nobody is there any more."""
+
+    def __init__(self, connection: socket.socket, key: bytes) -> None:
+        self.connection, self._key, self._asked, self._said = connection, key, os.urandom(_KEY_BYTES), b""
+        self.until = time.monotonic() + _SHOW_SECONDS
+        connection.setblocking(False)
+        connection.sendall(self._asked)
+
+    def rank(self) -> int | None:
+        """None until it has said all; _NOBODY without the key."""
+        try:
+            more = self.connection.recv(_RANK_BYTES + _PROOF_BYTES - len(self._said))
+        except OSError:
+            return _NOBODY
+        self._said += more
+        if more and len(self._said) < _RANK_BYTES + _PROOF_BYTES:
+            return None
+        rank, proof = self._said[:_RANK_BYTES], self._said[_RANK_BYTES:]
+        return int.from_bytes(rank) if hmac.compare_digest(proof, _proof(self._key, self._asked + rank)) else _NOBODY
 
 
 def _proof(key: bytes, said: bytes) -> bytes:

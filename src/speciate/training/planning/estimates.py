@@ -120,7 +120,8 @@ class KnownCosts(NamedTuple):
 
 
 def known_costs(database: Database, place: str | None = None) -> KnownCosts:
-    """What runs on this machine have cost, or at a place: those of another machine say nothing."""
+    """What runs on this machine have cost, or at a place: those of another machine say nothing, and shipped figures are
+    of this one's processor."""
     runs, measured = [], []
     for job, kind, result in database.read(_RECENT, [place]):
         report = json.loads(result).get("report", {})
@@ -128,7 +129,7 @@ def known_costs(database: Database, place: str | None = None) -> KnownCosts:
             runs.append(_parse_run(job, report))
         elif kind == "measure":
             measured += [_parse_measurement(job, one) for one in report.get("candidates", ()) if one.get("asked")]
-    return KnownCosts(runs, measured, shipped_runs())
+    return KnownCosts(runs, measured, () if place else shipped_runs())
 
 
 PACE = Path(__file__).with_name("pace.json")
@@ -276,7 +277,7 @@ def _parse_run(job: str, report: Mapping[str, Any]) -> RecordedRun:
     rest = [whole[i] - sum(spent[i] for spent in stages.values()) for i in range(2)]
     asked = TrainingRequest(
         report["method"], report["base_model"], report["modality"], cost["family"], report["examples"], cost["length"],
-        cost["visits"],
+        cost["visits"], hyperparameters={"tabm": True} if cost.get("tabm") else {},
     )  # fmt: skip
     return RecordedRun(
         job, asked, stages, (max(0.0, rest[0]), max(0.0, rest[1])), cost["start_memory_mb"], cost["loaded_memory_mb"],

@@ -7,6 +7,7 @@ mean is the model.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -152,10 +153,25 @@ def _network(
         torch.from_numpy(weights.astype(np.float32)),
     )
     judge = np.setdiff1d(np.arange(len(matrix)), learn)
-    found = _learned(rows.take(learn), rows.take(judge), outputs, losses, seed, classes)
+    held = rows.take(judge if len(judge) else learn)  # no held-out label is one that training has seen
+    with _one_thread():
+        found = _learned(rows.take(learn), held, outputs, losses, seed, classes)
     arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
     shift = np.zeros(outputs if outputs > 2 or not classes else 1)
     return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Whatever limits held when torch was imported: it counts its threads itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _learned(
@@ -175,12 +191,13 @@ def _learned(
             own = losses(answers, part.wanted.repeat_interleave(_MEMBERS))
             share = part.weights.repeat_interleave(_MEMBERS)
             optimizer.zero_grad()
-            ((own * share).sum() / share.sum()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            loss = (own * share).sum() / share.sum()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             clip_grad_norm_(weights.values(), _LARGEST_GRADIENT)
             optimizer.step()
-        loss = _held_loss(weights, held, losses, classes)
-        if loss < least or not best:
-            least, waited = loss, 0
+        held_loss = _held_loss(weights, held, losses, classes)
+        if held_loss < least or not best:
+            least, waited = held_loss, 0
             best = {name: tensor.detach().clone() for name, tensor in weights.items()}
         else:
             waited += 1
@@ -190,7 +207,7 @@ def _learned(
 
 
 def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool) -> float:
-    """The loss of the mean that answers."""
+    """Loss of the mean that answers, on the held-out examples."""
     import torch
 
     with torch.inference_mode():
@@ -204,7 +221,7 @@ def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, cl
 
 
 def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:
-    """The batches of one pass; a rest of less than half a batch is left out."""
+    """Places of each batch of one pass; a rest of less than half a batch is left out."""
     size = min(_LARGEST_BATCH, max(_SMALLEST_BATCH, rows // _BATCHES))
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     for at in range(0, max(1, rows - size // 2), size):

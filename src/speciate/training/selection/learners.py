@@ -37,8 +37,8 @@ class Learner(NamedTuple):
     weighs: bool = False
     """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
     join: Callable[[Sequence[Any]], Estimator] | None = None
-    """Makes one estimator of those of all folds, which is the model then: for a learner that takes
-    `held=(inputs, targets)`, by which it stops. Its group is `shared`."""
+    """Makes one estimator of those of all folds, which is the model then. A learner that has it takes
+    `held=(inputs, targets)`, by which it stops, and its group is `shared`."""
 
 
 class LearnerGroup(NamedTuple):
