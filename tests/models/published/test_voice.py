@@ -132,6 +132,7 @@ def test_what_does_not_fit_is_refused_by_name(base: Path, change: str) -> None:
         ("vocoder/config.json", {"model_in_dim": "a"}, "in its settings or weights"),
         ("vocoder/config.json", {"sampling_rate": 22_050}, "256 samples of each frame at 22050 Hz"),
         ("vocoder/config.json", {"upsample_rates": [32, 32]}, "1024 samples of each frame"),
+        ("vocoder/config.json", {"upsample_rates": [-16, -16]}, "0 samples of each frame"),
         ("config.json", {"max_speech_positions": 1 << 30}, "max_speech_positions in config.json is 1073741824"),
         ("preprocessor_config.json", {"sampling_rate": 10**7}, "sampling_rate in preprocessor_config.json"),
         ("preprocessor_config.json", {"num_mel_bins": 10**6}, "num_mel_bins in preprocessor_config.json"),
@@ -177,7 +178,8 @@ def test_a_vits_that_would_speak_for_hours_is_an_error_before_it_makes_them(tmp_
     with pytest.raises(ValueError, match="longer than 120 s"):
         ask(model, ASKED)
     ask_for.remove()
-    for settings, expected in (({"sampling_rate": 1}, "sampling_rate"), ({"speaking_rate": 1e-9}, "speaking_rate")):
+    wrong = {"sampling_rate": 1, "speaking_rate": 1e-9, "upsample_rates": [-16, -16]}
+    for settings, expected in (({name: value}, name) for name, value in wrong.items()):
         said = json.loads((tmp_path / "vits" / "config.json").read_text())
         (tmp_path / "vits" / "config.json").write_text(json.dumps(said | settings))
         with pytest.raises(SpeciateError, match=f"{expected} in config.json"):

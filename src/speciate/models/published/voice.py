@@ -34,12 +34,12 @@ _EXTRACTOR = {
 _BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "config.json": {
         "max_speech_positions": (1, 20_000), "max_text_positions": (1, 20_000), "reduction_factor": (1, 16),
-        "sampling_rate": RATES, "speaking_rate": (0.1, 10),
+        "sampling_rate": RATES, "speaking_rate": (0.1, 10), "upsample_rates": (1, 64),
     },
     "preprocessor_config.json": _EXTRACTOR,
     "processor_config.json": _EXTRACTOR,
 }  # fmt: skip
-"""File -> setting -> the least and the most of it. Tables are computed from these when a model is loaded, and no weight
+"""File -> setting -> the least and the most of it, or of each of its numbers. Tables are computed from these when a model is loaded, and no weight
 bounds them: a file of a kilobyte could ask for gigabytes."""
 
 
@@ -66,7 +66,8 @@ def check_settings(folder: Path) -> None:
             )
         for name, (least, most) in bounds.items():
             value = said.get(name, least)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            values = value if isinstance(value, list) else [value]
+            if any(type(each) not in (int, float) or not least <= each <= most for each in values):
                 raise SpeciateError(
                     Code.INVALID,
                     f"{name} in {file} is {repr(value)[:40]}; a model that speaks has {least:,} to {most:,}.",
@@ -136,7 +137,7 @@ def _load_vocoder(folder: Path, config: Any, extractor: Any, refuse: Any) -> tor
         with torch.device("meta"):
             module: Any = SpeechT5HifiGan(made)
         missing, left = module.load_state_dict(state, strict=False, assign=True)
-        step = math.prod(made.upsample_rates)
+        step = math.prod(max(each, 0) for each in made.upsample_rates)
     except (
         ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, ZeroDivisionError, SafetensorError,
         StrictDataclassError,
