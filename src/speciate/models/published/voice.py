@@ -39,8 +39,8 @@ _BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "preprocessor_config.json": _EXTRACTOR,
     "processor_config.json": _EXTRACTOR,
 }  # fmt: skip
-"""File -> setting -> the least and the most of it, or of each of its numbers. Tables are computed from these when a model is loaded, and no weight
-bounds them: a file of a kilobyte could ask for gigabytes."""
+"""File -> setting -> the least and the most of it, or of each of its numbers. Tables are computed from these
+when a model is loaded, and no weight bounds them: a file of a kilobyte could ask for gigabytes."""
 
 
 class Voice(NamedTuple):
