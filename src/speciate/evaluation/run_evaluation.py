@@ -304,7 +304,7 @@ def _contamination(
     if evaluated_model.learned_from is None:
         stated = evaluated_model.stated_data
         against = {each: count for each in columns if (count := count_without_consent(run.folders, stated, each))}
-        unknown = {} if evaluated_model.data_gone else None
+        unknown: dict[str, int] | None = {} if evaluated_model.data_gone else None
         return _stated_contamination(run, payload, evaluated_model, ids)._replace(without_consent=against or unknown)
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
