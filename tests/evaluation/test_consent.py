@@ -64,6 +64,35 @@ def test_a_model_that_learned_from_rows_without_consent_is_held(workspace: Works
     assert "1 rows that it learned from do not say yes in 'agreed'" in result["decision"]["reasons"]
 
 
+def test_a_model_of_deleted_data_is_none_of_those_whose_consent_nobody_can_know(workspace: Workspace) -> None:
+    def lacking(candidate: str) -> dict[str, int] | None:
+        done = world.evaluate_models(workspace, dataset="tales", models=[candidate], use_case="telling", latency=False)
+        assert done["decision"]["verdict"] == "hold"
+        return report.find_report(workspace.database, done["evaluation"]).row(candidate).without_consent
+
+    kinds = ["good" if number % 2 else "bad" for number in range(120)]
+    texts = [f"{kind} {kind} tale number {number} of many" for number, kind in enumerate(kinds)]
+    columns, splits = {"text": texts, "agreed": ["yes"] * 120}, ["train"] * 60 + ["validation"] * 20 + ["test"] * 40
+    make_dataset(workspace, "tales", "text", columns, labels=kinds, splits=splits, inputs=["text"])
+    taken = {"text": [f"{each}, again" for each in texts], "agreed": ["no"] * 120}
+    make_dataset(workspace, "taken", "text", taken, labels=kinds, splits=splits, inputs=["text"])
+    given = {"text": [f"{each}, once more" for each in texts], "agreed": ["yes"] * 120}
+    make_dataset(workspace, "gone", "text", given, labels=kinds, splits=splits, inputs=["text"])
+    world.define(
+        workspace, name="telling", task="text-classification", incumbent="constant:",
+        gates=(Gate(rule="consent", column="agreed", if_unknown="accept"),),
+        objective={"metric": "accuracy", "target": 0.6},
+    )  # fmt: skip
+    made = train_now(workspace, name="teller", dataset="taken", method="classical", use_case="telling")
+    other = train_now(workspace, "job-y", name="other", dataset="gone", method="classical", use_case="telling")
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'gone'"))
+    assert lacking(other["model"]) == {}
+    assert lacking(made["model"]) == {"agreed": 80}
+    assert lacking(f"ensemble:{made['model']}+{other['model']}") == {"agreed": 80}, "what is known speaks against it"
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM dataset_versions WHERE name = 'taken'"))
+    assert lacking(made["model"]) == {}
+
+
 @pytest.mark.parametrize(
     ("if_unknown", "lacking", "outcome"),
     [

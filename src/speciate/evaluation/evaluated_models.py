@@ -68,6 +68,8 @@ class EvaluatedModel(BaseModel):
     base_model: str | None = None
     learned_from: tuple[Manifest, ...] | None = ()
     """The dataset versions that a model was trained on, and what it began with; None where they are not known."""
+    data_gone: Literal[True] | None = None
+    """Whether it was trained here, on data of which some are not here any more."""
     statement: TrainingStatement | None = None
     """What is said of the training of a model of others, which is not here."""
     stated_data: tuple[Manifest, ...] = ()
@@ -138,6 +140,7 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: s
             "call register_model with task='text-generation' and a new name, and evaluate that one.",
         )
     per_core_hour = usd_per_core_hour(workspace.settings)
+    learned = learned_from(workspace.database, workspace.folders, card)
     return EvaluatedModel(
         name=card.ref,
         source="model",
@@ -146,7 +149,8 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: s
         task=card.task,
         modality=None if card.method == PUBLISHED and card.task == IMAGE_TEXT else card.modality,  # images alone, too
         base_model=card.base_model,
-        learned_from=learned_from(workspace.database, workspace.folders, card),
+        learned_from=learned,
+        data_gone=True if learned is None and (card.dataset or card.parents) else None,
         terms=card.recipe.get("terms"),
         inputs=card.inputs,
         target=card.recipe.get("target"),
@@ -229,6 +233,8 @@ def _from_ensemble(members: list[EvaluatedModel], ref: str) -> EvaluatedModel:
         task=next((member.task for member in members if member.task), None),
         modality=next((member.modality for member in members if member.modality), None),
         learned_from=None if None in learned else tuple({manifest.ref: manifest for manifest in known}.values()),
+        data_gone=True if any(member.data_gone for member in members) else None,
+        stated_data=tuple(known) if None in learned else (),
         terms=next((member.terms for member in members if member.terms), None),
         inputs=next(iter(shown), ()),
         target=first.target,

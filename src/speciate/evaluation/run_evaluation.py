@@ -292,18 +292,22 @@ class _Contamination(NamedTuple):
     exactly: int | None
     nearly: int | None
     without_consent: dict[str, int] | None = None
-    """By the columns that gates ask for; None without such a gate, or where its data are not known."""
+    """By the columns that gates ask for; None without such a gate, and for a model of others, unless it is said to have
+    learned from rows of this workspace that lack consent. Empty where data that it was trained on here are gone."""
 
 
 def _contamination(
     run: Run, payload: EvaluationPayload, evaluated_model: EvaluatedModel, examples: Sequence[Example]
 ) -> _Contamination:
     ids = {example.id for example in examples}
+    columns = [gate.column for gate in _gates(payload) if gate.rule == "consent" and gate.column]
     if evaluated_model.learned_from is None:
-        return _stated_contamination(run, payload, evaluated_model, ids)
+        stated = evaluated_model.stated_data
+        against = {each: count for each in columns if (count := count_without_consent(run.folders, stated, each))}
+        unknown: dict[str, int] | None = {} if evaluated_model.data_gone else None
+        return _stated_contamination(run, payload, evaluated_model, ids)._replace(without_consent=against or unknown)
     exactly = find_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
     nearly = find_nearly_seen(run.folders, payload.dataset, ids, evaluated_model.learned_from, _LEARNED)
-    columns = [gate.column for gate in _gates(payload) if gate.rule == "consent" and gate.column]
     lacking = {each: count_without_consent(run.folders, evaluated_model.learned_from, each) for each in columns}
     return _Contamination(len(exactly), None if nearly is None else len(nearly - exactly), lacking or None)
 

@@ -20,6 +20,10 @@ from speciate.modalities.media_bytes import media_bytes
 Samples = npt.NDArray[np.float32]
 """(T,), where full scale is 1."""
 MIME = "audio/wav"
+RATES = (4_000, 96_000)
+"""Hertz, the least and the most: between rates that share no factor a resampling filter grows with the higher one."""
+_LONGEST = 600
+"""Seconds of audio that is decoded."""
 _FULL = 32767
 
 
@@ -50,13 +54,16 @@ def encode_audio(samples: npt.NDArray[Any], rate: int) -> AudioAnswer:
 
 
 def decode_audio(answer: Mapping[str, Any]) -> Sound:
-    """Raises ValueError for what is no audio answer of one channel with 16 bits."""
+    """Raises ValueError for what is no audio answer of one channel with 16 bits, at a rate of `RATES`, or too long."""
     try:
         with wave.open(io.BytesIO(media_bytes(answer))) as file:
             if (file.getnchannels(), file.getsampwidth()) != (1, 2):
                 raise ValueError("the audio is not one channel of 16 bits")
+            rate = file.getframerate()
+            if not RATES[0] <= rate <= RATES[1] or not 0 < file.getnframes() <= _LONGEST * rate:
+                raise ValueError(f"the audio has {file.getnframes():,} samples at {rate:,} Hz")
             codes = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-            return Sound((codes / _FULL).astype(np.float32), file.getframerate())
+            return Sound((codes / _FULL).astype(np.float32), rate)
     except (wave.Error, EOFError) as error:
         raise ValueError(f"the audio cannot be read: {type(error).__name__}") from error
 
@@ -76,5 +83,6 @@ def is_audio_answer(output: object) -> TypeGuard[AudioAnswer]:
     if not isinstance(output, dict) or set(output) != set(AudioAnswer.__annotations__):
         return False
     length, rate = output["seconds"], output["sample_rate"]
-    numbers = isinstance(length, int | float) and isinstance(rate, int) and not isinstance(length, bool) and rate > 0
-    return output["mime"] == MIME and isinstance(output["data"], str) and numbers
+    if isinstance(length, bool) or not isinstance(length, int | float) or not isinstance(rate, int):
+        return False
+    return output["mime"] == MIME and isinstance(output["data"], str) and RATES[0] <= rate <= RATES[1]

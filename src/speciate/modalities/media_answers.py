@@ -4,6 +4,7 @@ bytes are a file of their own: `{mime, sha256, bytes}` beside their sizes."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
@@ -14,6 +15,7 @@ from speciate.modalities.image_answers import ImageAnswer, is_image_answer
 MediaAnswer = ImageAnswer | AudioAnswer
 MODALITIES: Mapping[str, str] = {image_answers.MIME: "image", audio_answers.MIME: "audio"}
 """Kind of file -> the modality that decodes it."""
+_SHA256 = re.compile("[0-9a-f]{64}")
 _BEGINNINGS = tuple(f'{{"mime": "{mime}", "data": "' for mime in MODALITIES)
 
 
@@ -29,7 +31,11 @@ def stored_media(answer: MediaAnswer, sha256: str, size: int) -> dict[str, Any]:
 
 
 def is_stored_media(output: object) -> TypeGuard[dict[str, Any]]:
-    return isinstance(output, dict) and output.get("mime") in MODALITIES and isinstance(output.get("sha256"), str)
+    """Whether an output names a file by its hash. An answer that only looks like it may name any path: a purge deletes
+    these files, and pages show them."""
+    if not isinstance(output, dict) or output.get("mime") not in tuple(MODALITIES):
+        return False
+    return isinstance(output.get("sha256"), str) and _SHA256.fullmatch(output["sha256"]) is not None
 
 
 def shorten_cell(cell: str) -> str:

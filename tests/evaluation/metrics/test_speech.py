@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_duration_counts_speech_and_not_the_silence_around_it() -> None:
     assert value("duration_error", text, None) > 2
 
 
+def test_audio_that_is_none_or_at_a_rate_of_no_recording_counts_as_silence() -> None:
+    text = say("ada")
+    whole = encode_audio(text, RATE)
+    hz = base64.b64decode(whole["data"])
+    for rate in (1, 999_999_937):
+        renamed = hz[:24] + rate.to_bytes(4, "little") + hz[28:]
+        given = whole | {"data": base64.b64encode(renamed).decode()}
+        answers = object_answers([whole] * 3, [given, whole | {"data": "UklGRg=="}, None])
+        for metric in ("mel_cepstral_distortion", "duration_error"):
+            found = contributions(find_metric(metric), answers)
+            assert found[0] == found[1] == found[2] > 0
+    with pytest.raises(ValueError, match="0 samples"):
+        decode_audio(encode_audio(np.zeros(0), RATE))
+
+
 def test_a_loss_is_itself_and_audio_has_none() -> None:
     answers = object_answers([encode_audio(say("ada"), RATE)] * 2, [0.5, encode_audio(say("ada"), RATE)])
     first, second = contributions(find_metric("synthesis_loss"), answers)
@@ -96,12 +112,16 @@ def test_an_audio_answer_is_a_wav_of_16_bits_and_comes_back() -> None:
     assert np.allclose(back.samples, [0, 0.5, -0.5, 1, -1, 0], atol=2e-5)
     assert is_audio_answer(answer)
     assert is_media_answer(answer)
-    stored = stored_media(answer, "ab", 56)
-    assert stored == {"mime": "audio/wav", "sha256": "ab", "bytes": 56, "seconds": 0.0003, "sample_rate": 22_050}
+    stored = stored_media(answer, "ab" * 32, 56)
+    assert stored == {"mime": "audio/wav", "sha256": "ab" * 32, "bytes": 56, "seconds": 0.0003, "sample_rate": 22_050}
     assert is_stored_media(stored)
     assert not is_stored_media(answer)
+    for forged in ("../../catalog.duckdb", "ab" * 32 + "\n", "AB" * 32, 5):
+        assert not is_stored_media(stored | {"sha256": forged}), "a model may answer with anything"
+    assert not is_stored_media(stored | {"mime": []})
     for wrong in ({}, [], answer | {"more": 1}, answer | {"seconds": True}, answer | {"mime": "audio/mp3"}):
         assert not is_audio_answer(wrong)
+    assert not is_audio_answer(answer | {"sample_rate": 1_000_000_000})
     for wrong in (answer | {"data": "%"}, answer | {"data": "UklGRg=="}):
         with pytest.raises(ValueError, match=r"audio cannot be read|holds no file"):
             decode_audio(wrong)

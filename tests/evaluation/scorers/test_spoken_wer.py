@@ -68,9 +68,11 @@ def test_what_is_spoken_right_has_no_errors_and_each_wrong_word_is_one() -> None
     assert score("ada bob", at_another_rate) == {NAME: 0}
 
 
-def test_what_is_no_speech_or_no_text_has_no_score() -> None:
-    for text, output in (("ada", None), ("ada", {"mime": "audio/wav"}), ("...", encode_audio(say("ada"), 16_000))):
-        assert isinstance(score(text, output), ScorerError)
+def test_a_failed_answer_says_nothing_so_that_failing_at_a_hard_text_is_no_gain() -> None:
+    voice = encode_audio(say("ada"), 16_000)
+    for output in (None, {"mime": "audio/wav"}, voice | {"data": "UklGRg=="}):
+        assert score("ada bob", output) == {NAME: 1}
+    assert isinstance(score("...", voice), ScorerError), "no word to be heard"
 
 
 def test_its_name_says_who_listened_and_that_fewer_errors_are_better() -> None:

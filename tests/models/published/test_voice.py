@@ -117,11 +117,74 @@ def test_what_does_not_fit_is_refused_by_name(base: Path, change: str) -> None:
     save_file(weights, file)
     expected = {
         "lost": "it lacks conv_post.bias", "left": "no place for conv_extra.bias", "kind": "its type is 'univnet'",
-        "bands": "vocoder beside the model cannot be used", "speaker": "no single vector of 8 numbers",
+        "bands": "vocoder beside the model cannot be used", "speaker": "no single vector of 8 finite numbers",
     }  # fmt: skip
     with pytest.raises(SpeciateError, match=expected[change]) as refused:
         loaded(base)
     assert refused.value.code is Code.INVALID
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "expected"),
+    [
+        ("vocoder/config.json", {"resblock_dilation_sizes": [[1] * 100_000]}, "config has 400,002 layers"),
+        ("vocoder/config.json", {"upsample_initial_channel": 200_000}, "RuntimeError in its settings or weights"),
+        ("vocoder/config.json", {"model_in_dim": "a"}, "in its settings or weights"),
+        ("vocoder/config.json", {"sampling_rate": 22_050}, "256 samples of each frame at 22050 Hz"),
+        ("vocoder/config.json", {"upsample_rates": [32, 32]}, "1024 samples of each frame"),
+        ("vocoder/config.json", {"upsample_rates": [-16, -16]}, "0 samples of each frame"),
+        ("config.json", {"max_speech_positions": 1 << 30}, "max_speech_positions in config.json is 1073741824"),
+        ("preprocessor_config.json", {"sampling_rate": 10**7}, "sampling_rate in preprocessor_config.json"),
+        ("preprocessor_config.json", {"num_mel_bins": 10**6}, "num_mel_bins in preprocessor_config.json"),
+    ],
+)  # fmt: skip
+def test_settings_that_ask_for_more_than_the_weights_hold_are_refused_before_it_is_taken(
+    base: Path, file: str, settings: dict[str, object], expected: str
+) -> None:
+    said = json.loads((base / file).read_text())
+    (base / file).write_text(json.dumps(said | settings))
+    with pytest.raises(SpeciateError, match=expected) as refused:
+        loaded(base)
+    assert refused.value.code is Code.INVALID
+
+
+@pytest.mark.parametrize("what", ["speaker", "speaker file", "vocoder", "vocoder file", "model"])
+def test_a_voice_that_is_no_numbers_is_refused_and_speech_that_is_none_is_an_error(base: Path, what: str) -> None:
+    match what:
+        case "speaker":
+            save_file({"speaker": torch.full((8,), torch.nan)}, base / "speaker.safetensors")
+        case "speaker file":
+            (base / "speaker.safetensors").write_bytes(b"no tensor at all")
+        case "vocoder file":
+            (base / "vocoder" / "model.safetensors").write_bytes(b"no tensor at all")
+        case _:
+            file = base / ("vocoder/model.safetensors" if what == "vocoder" else "model.safetensors")
+            weights = load_file(file)
+            name = "conv_post.bias" if what == "vocoder" else "speech_decoder_postnet.feat_out.bias"
+            save_file(weights | {name: torch.full_like(weights[name], torch.nan)}, file, {"format": "pt"})
+    if what == "model":
+        with pytest.raises(ValueError, match="no numbers"):
+            ask(loaded(base), ASKED)
+    else:
+        with pytest.raises(SpeciateError, match=r"finite numbers|vocoder beside the model cannot be used"):
+            loaded(base)
+
+
+def test_a_vits_that_would_speak_for_hours_is_an_error_before_it_makes_them(tmp_path: Path) -> None:
+    doubles.vits(tmp_path / "vits")
+    model = loaded(tmp_path / "vits")
+    assert ask(model, ASKED)[0].output["seconds"] < 60
+    ask_for = model.module.duration_predictor.register_forward_hook(lambda _module, _given, made: made + 12)
+    with pytest.raises(ValueError, match="longer than 120 s"):
+        ask(model, ASKED)
+    ask_for.remove()
+    wrong = {"sampling_rate": 1, "speaking_rate": 1e-9, "upsample_rates": [-16, -16]}
+    for settings, expected in (({name: value}, name) for name, value in wrong.items()):
+        said = json.loads((tmp_path / "vits" / "config.json").read_text())
+        (tmp_path / "vits" / "config.json").write_text(json.dumps(said | settings))
+        with pytest.raises(SpeciateError, match=f"{expected} in config.json"):
+            loaded(tmp_path / "vits")
+        (tmp_path / "vits" / "config.json").write_text(json.dumps(said))
 
 
 @pytest.mark.parametrize("what", ["vocoder", "vocoder/model.safetensors"])

@@ -87,10 +87,13 @@ def _synthesis_loss(answers: Answers) -> Floats:
 
 
 def _heard(answer: Mapping[str, Any] | None) -> Samples:
-    """Samples at 16 kHz; a tenth of a second of silence where there is no audio."""
-    if answer is None or not is_audio_answer(answer):
-        return np.zeros(SAMPLE_RATE // 10, np.float32)
-    return resample(*decode_audio(answer), SAMPLE_RATE)
+    """Samples at 16 kHz; a tenth of a second of silence where there is no audio that can be read."""
+    try:
+        if answer is not None and is_audio_answer(answer):
+            return resample(*decode_audio(answer), SAMPLE_RATE)
+    except ValueError:
+        pass
+    return np.zeros(SAMPLE_RATE // 10, np.float32)
 
 
 def _thinned(frames: Floats) -> Floats:

@@ -58,7 +58,10 @@ def _image(cell: str | None) -> Pixels:
     """Grey where there is none."""
     found: Any = json.loads(cell) if cell else None
     if is_audio_answer(found):
-        return spectrogram_of(found)
+        try:
+            return spectrogram_of(found)
+        except ValueError:
+            return _NO_IMAGE
     return decode_image(found) if is_image_answer(found) else _NO_IMAGE
 
 

@@ -19,9 +19,9 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models.policies.acting import load_policy
 from speciate.models.policies.policy_folder import read_policy
-from speciate.models.published.architectures import PublishedHead
+from speciate.models.published.architectures import SPEAKING, PublishedHead
 from speciate.models.published.onnx_model import CardModule, CardProcessor, OnnxModule, read_card
-from speciate.models.published.voice import Voice, load_voice
+from speciate.models.published.voice import Voice, check_settings, load_voice
 
 if TYPE_CHECKING:
     import torch
@@ -77,12 +77,16 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     over or of another shape."""
     import torch
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
     torch.set_num_threads(threads)
     if head.engine == "onnx":
         return _load_onnx(folder, head, threads)
     if head.adapter == "policy":
         return _load_policy(folder, head, threads)
+    if head.adapter in SPEAKING:
+        check_settings(folder)
     architecture = chronos_class() if head.adapter == "forecast-quantiles" else getattr(transformers, head.architecture)
     with quiet_transformers(transformers):
         try:
@@ -90,13 +94,18 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
                 output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError) as error:
+        except (
+            OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError, SafetensorError,
+            StrictDataclassError,
+        ) as error:  # fmt: skip
             raise _unreadable(folder, f"{type(error).__name__} in its weights or config", error) from error
         refuse_unmatched(folder, info)
         processor, tokenizer = _processors(folder, head)
     module.eval()
-    voice = load_voice(folder, module.config, refuse_unmatched) if head.adapter == "text-to-spectrogram" else None
-    return PublishedModel(head, module, processor, tokenizer, voice)
+    made = PublishedModel(head, module, processor, tokenizer)
+    if head.adapter != "text-to-spectrogram":
+        return made
+    return made._replace(voice=load_voice(folder, module.config, processor, refuse_unmatched))
 
 
 def chronos_class() -> Any:

@@ -6,6 +6,8 @@ Lim's iteration (1984): it is understood, and sounds like a machine.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.modalities.audio_answers import Samples
+from speciate.modalities.audio_answers import RATES, Samples
 from speciate.models.published import voice_folder
 
 if TYPE_CHECKING:
@@ -26,6 +28,19 @@ _MOMENTUM = 0.99
 _VOCODERS = ("speecht5_hifigan", "hifigan")
 """Types of SpeechT5HifiGan, now and in what was published with it."""
 _LONGEST_SETTINGS = 64
+_EXTRACTOR = {
+    "sampling_rate": RATES, "num_mel_bins": (1, 1024), "hop_length": (1, 200), "win_length": (1, 400),
+}  # fmt: skip
+_BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "config.json": {
+        "max_speech_positions": (1, 20_000), "max_text_positions": (1, 20_000), "reduction_factor": (1, 16),
+        "sampling_rate": RATES, "speaking_rate": (0.1, 10), "upsample_rates": (1, 64),
+    },
+    "preprocessor_config.json": _EXTRACTOR,
+    "processor_config.json": _EXTRACTOR,
+}  # fmt: skip
+"""File -> setting -> the least and the most of it, or of each of its numbers. Tables are computed from these
+when a model is loaded, and no weight bounds them: a file of a kilobyte could ask for gigabytes."""
 
 
 class Voice(NamedTuple):
@@ -34,26 +49,71 @@ class Voice(NamedTuple):
     vocoder: torch.nn.Module | None
 
 
-def load_voice(folder: Path, config: Any, refuse: Any) -> Voice:
-    """`config`: of the model. `refuse`: checks the loading info of a vocoder. INVALID for a vocoder or a vector that
-    does not fit."""
-    import torch
-    from safetensors.torch import load_file
+def check_settings(folder: Path) -> None:
+    """INVALID for settings of a model that speaks which are beyond `_BOUNDS`. Before anything is loaded."""
+    for file, bounds in _BOUNDS.items():
+        try:
+            said = foreign_files.read_json(folder / file)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            said = None
+        if isinstance(said, dict) and file == "processor_config.json":
+            said = said.get("feature_extractor", said)
+        if not isinstance(said, dict):
+            raise SpeciateError(
+                Code.INVALID, f"{file} of {folder.name!r} is no JSON object.", "Save the model with save_pretrained."
+            )
+        for name, (least, most) in bounds.items():
+            value = said.get(name, least)
+            values = value if isinstance(value, list) else [value]
+            if any(type(each) not in (int, float) or not least <= each <= most for each in values):
+                raise SpeciateError(
+                    Code.INVALID,
+                    f"{name} in {file} is {repr(value)[:40]}; a model that speaks has {least:,} to {most:,}.",
+                    "Use another model, or save this one again with save_pretrained.",
+                )
 
-    speaker = torch.zeros(1, int(config.speaker_embedding_dim))
+
+def load_voice(folder: Path, config: Any, extractor: Any, refuse: Any) -> Voice:
+    """`config`, `extractor`: of the model. `refuse`: checks the loading info of a vocoder. INVALID for a vocoder or a
+    vector that does not fit."""
+    import torch
+
+    wanted = int(config.speaker_embedding_dim)
+    speaker = torch.zeros(1, wanted)
     if (folder / voice_folder.SPEAKER).is_file():
-        found = list(load_file(folder / voice_folder.SPEAKER).values())
-        if len(found) != 1 or found[0].numel() != speaker.numel():
+        found = _read_speaker(folder / voice_folder.SPEAKER, wanted)
+        if found is None:
             raise SpeciateError(
                 Code.INVALID,
-                f"{voice_folder.SPEAKER} holds no single vector of {speaker.numel()} numbers, as the model wants one.",
+                f"{voice_folder.SPEAKER} holds no single vector of {wanted} finite numbers, as the model wants one.",
                 "Write the vector of one speaker into it, by the speaker encoder that the model's card names.",
             )
-        speaker = found[0].detach().float().reshape(1, -1)
-    return Voice(speaker, _load_vocoder(folder, config, refuse))
+        speaker = found
+    return Voice(speaker, _load_vocoder(folder, config, extractor, refuse))
 
 
-def _load_vocoder(folder: Path, config: Any, refuse: Any) -> torch.nn.Module | None:
+def _read_speaker(path: Path, wanted: int) -> torch.Tensor | None:
+    """(1, wanted). Nothing of another shape is read into memory."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if len(names) != 1 or math.prod(file.get_slice(names[0]).get_shape()) != wanted:
+                return None
+            found: torch.Tensor = file.get_tensor(names[0]).float().reshape(1, -1)
+    except (SafetensorError, OSError):
+        return None
+    return found if found.isfinite().all() else None
+
+
+def _load_vocoder(folder: Path, config: Any, extractor: Any, refuse: Any) -> torch.nn.Module | None:
+    """Its layers are made without memory and get those of the file, so what it takes is what the file has."""
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
@@ -61,20 +121,38 @@ def _load_vocoder(folder: Path, config: Any, refuse: Any) -> torch.nn.Module | N
     if files is None:
         return None
     settings, weights = files
-    said = foreign_files.read_json(settings)
+    try:
+        said = foreign_files.read_json(settings)
+    except (OSError, ValueError) as error:
+        raise _unfit("its config.json cannot be read", str(error)) from error
     kind = said.get("model_type") if isinstance(said, dict) else None
     if kind not in _VOCODERS or len(said) > _LONGEST_SETTINGS:
         raise _unfit(f"its type is {str(kind)[:40]!r}, and {_VOCODERS[0]!r} is loaded")
     try:
-        module: Any = SpeechT5HifiGan(
-            SpeechT5HifiGanConfig(**{name: each for name, each in said.items() if name != "model_type"})
-        )
-        missing, left = module.load_state_dict(_joined_norms(load_file(weights)), strict=False)
-    except (ValueError, TypeError, RuntimeError, KeyError, IndexError) as error:
+        state = {name: each.float() for name, each in _joined_norms(load_file(weights)).items()}
+        made = SpeechT5HifiGanConfig(**{name: each for name, each in said.items() if name != "model_type"})
+        layers = len(made.upsample_rates) * (1 + 2 * sum(map(len, made.resblock_dilation_sizes)))
+        if layers > len(state):
+            raise _unfit(f"its config has {layers:,} layers, and its weights are {len(state):,}")
+        with torch.device("meta"):
+            module: Any = SpeechT5HifiGan(made)
+        missing, left = module.load_state_dict(state, strict=False, assign=True)
+        step = math.prod(max(each, 0) for each in made.upsample_rates)
+    except (
+        ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, ZeroDivisionError, SafetensorError,
+        StrictDataclassError,
+    ) as error:  # fmt: skip
         raise _unfit(f"{type(error).__name__} in its settings or weights", str(error)) from error
     refuse(folder, {"missing_keys": missing, "unexpected_keys": left})
-    if int(said.get("model_in_dim", 80)) != int(config.num_mel_bins):
-        raise _unfit(f"it reads {said.get('model_in_dim')} bands, and the model makes {config.num_mel_bins}")
+    if made.model_in_dim != int(config.num_mel_bins):
+        raise _unfit(f"it reads {made.model_in_dim} bands, and the model makes {config.num_mel_bins}")
+    if (made.sampling_rate, step) != (extractor.sampling_rate, extractor.sample_stride):
+        raise _unfit(
+            f"it makes {step} samples of each frame at {made.sampling_rate} Hz, and the model's frames are "
+            f"{extractor.sample_stride} at {extractor.sampling_rate} Hz"
+        )
+    if not all(each.isfinite().all() for each in state.values()):
+        raise _unfit("not all of its weights are finite numbers")
     found: torch.nn.Module = module.eval().requires_grad_(False)
     return found
 

@@ -7,18 +7,19 @@ call makes the same sound, whatever is asked beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from speciate.modalities.audio_answers import encode_audio
+from speciate.modalities.audio_answers import AudioAnswer, encode_audio
 from speciate.models.published.published_model import PublishedModel, RawAnswer
 from speciate.models.published.voice import sound_of
 
 _LONGEST_RATIO = 20.0
 """Frames per token at most, as transformers has it."""
-_LONGEST_SECONDS = 120
+_LONGEST_SECONDS, _MOST_FRAMES = 120, 20_000
 
 
 class SpokenText(NamedTuple):
@@ -27,7 +28,8 @@ class SpokenText(NamedTuple):
 
 
 def speak(model: PublishedModel, media: Sequence[SpokenText]) -> list[RawAnswer]:
-    """Audio for each text. Raises ValueError for a text that is too long, or of which the model knows no character."""
+    """Audio for each text. Raises ValueError for a text or speech that is too long, for a text of which the model knows
+    no character, and for samples that are no numbers."""
     return [RawAnswer(_spoken(model, each)) for each in media]
 
 
@@ -54,16 +56,37 @@ def _spoken(model: PublishedModel, given: SpokenText) -> Any:
         torch.manual_seed(given.seed % (1 << 63))
         if model.head.adapter == "text-to-waveform":
             more = {"speaker_id": 0} if network.config.num_speakers > 1 else {}
-            samples = network(**tokens, **more).waveform[0].float().numpy()
-            return encode_audio(samples[: _LONGEST_SECONDS * rate_of(model)], rate_of(model))
+            check = network.duration_predictor.register_forward_hook(
+                lambda _module, _given, durations: _check_durations(model, durations)
+            )
+            try:
+                return _audio(model, network(**tokens, **more).waveform[0].float().numpy())
+            finally:
+                check.remove()
         assert model.voice is not None, "loaded with it"
         count = int(tokens["input_ids"].shape[1])
         most = int(network.config.max_speech_positions) * int(network.config.reduction_factor)
-        ratio = min(_LONGEST_RATIO, most / count)
+        longest = _LONGEST_SECONDS * rate_of(model) / model.processor.sample_stride
+        ratio = min(_LONGEST_RATIO, min(most, longest) / count)
         frames = network.generate_speech(
             tokens["input_ids"], model.voice.speaker.to(tokens["input_ids"].device), maxlenratio=ratio
         )
-    return encode_audio(sound_of(model.voice, model.processor, frames), rate_of(model))
+    return _audio(model, sound_of(model.voice, model.processor, frames))
+
+
+def _audio(model: PublishedModel, samples: Any) -> AudioAnswer:
+    if not np.isfinite(samples).all():
+        raise ValueError("the model made sound that is no numbers")
+    return encode_audio(samples, rate_of(model))
+
+
+def _check_durations(model: PublishedModel, log_durations: Any) -> None:
+    """Before VITS makes sound of them: weights can ask for hours, which are allocated at once."""
+    network: Any = model.module
+    frames = float((log_durations.double().exp() / network.speaking_rate).ceil().sum())
+    most = _LONGEST_SECONDS * rate_of(model) / math.prod(network.config.upsample_rates)
+    if not frames <= min(most, _MOST_FRAMES):  # nor NaN
+        raise ValueError(f"the speech would be longer than {_LONGEST_SECONDS} s")
 
 
 def rate_of(model: PublishedModel) -> int:
