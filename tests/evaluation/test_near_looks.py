@@ -102,7 +102,7 @@ def test_near_copies_within_a_suite_are_one_independent_unit(workspace: Workspac
     found = report.find_report(workspace.database, result["evaluation"])
     assert found.n == TESTED
     assert 20 <= found.clusters <= 24  # a sketch may miss one
-    assert any("nearly equal examples count as one" in note for note in found.notes)
+    assert any("nearly equal rows count as one group" in note for note in found.notes)
     constant = found.row("constant:").interval
     assert constant is not None
     assert constant[1] - constant[0] > 0.3, "of 20 observations; 60 would give 0.25"

@@ -870,7 +870,7 @@ class ToolMethods:
         seed: Of all draws.
         budget_minutes: Run time of all jobs.
         budget_usd: Of this machine's time.
-        resources: {cpu: cores, memory_mb, gpu: how many (default: one if any), place: a cluster}.
+        resources: {cpu: cores, memory_mb, gpu: count (default: one if any), place: cluster, nodes}.
         continue_from: A version that is trained further.
         teacher: For distill: one or several.
         like: A version whose recipe is repeated, save the other arguments; alone: reproduced.

@@ -84,7 +84,7 @@ class ClassicalParameters(HeadParameters):
         (), description="Learners to try; default: all that suit the task and the size of the data."
     )
     parts: tuple[str, ...] = Field((), description="Mixed rows: the parts that the model may see; default: all.")
-    tabm: bool = Field(False, description="Tables: TabM, too, a network; needs torch, and half a minute or more.")
+    tabm: bool | None = Field(None, description="Tables: whether TabM, a network, is tried, too; needs torch.")
 
 
 class ProbeParameters(HeadParameters):
