@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,8 @@ def test_a_page_of_48_is_two_sheets_which_are_drawn_once(workspace: Workspace) -
         assert media.sheet(manifest, sheets[0]) == b"\x89PNG" + "".join(ids[:24]).encode()
     assert [cells[each][1:] for each in ("e0", "e9", "e47")] == [(0, 0, 8, 3), (1, 1, 8, 3), (7, 2, 8, 3)]
     assert sorted(map(len, pool.asked)) == [24, 24]
+    while media._coming:  # kept a moment before the thread that drew it is done
+        time.sleep(0.001)
     media._kept.clear()
     assert media.sheet(manifest, sheets[0]).startswith(b"\x89PNG"), "what was forgotten is drawn anew"
     assert len(pool.asked) == 3
