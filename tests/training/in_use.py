@@ -28,8 +28,8 @@ def offline_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App
     workspace.close()
 
 
-def result(app: App, started: object) -> dict[str, Any]:
+def result(app: App, started: object, seconds: float = 400) -> dict[str, Any]:
     assert isinstance(started, JobStarted)
-    done = app.engine.wait(started.job, timeout=400)
+    done = app.engine.wait(started.job, timeout=seconds)
     assert done.state == "succeeded", (done.error, app.engine.folder(done).log_tail(20))
     return dict(done.result or {})

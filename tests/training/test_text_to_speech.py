@@ -8,7 +8,6 @@ import hashlib
 import json
 import warnings
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,15 @@ import torch
 
 from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.engine import Engine
-from speciate.jobs.pool import Pool
 from speciate.modalities.audio_answers import is_audio_answer
 from speciate.models import registry
 from speciate.predictions import reading
 from speciate.predictions.label_queue import next_labels
 from speciate.predictions.log_files import log_folder
 from speciate.promotion import aliases
-from speciate.server.tool_api import App, JobStarted
+from speciate.server.tool_api import App
 from speciate.serving.deployments import gather_examples
 from speciate.serving.predict import Input
-from speciate.settings import Settings
 from speciate.tools.datasets import create_dataset
 from speciate.tools.evaluation import EvaluationView, describe_evaluation, evaluate_models
 from speciate.tools.exports import export_model
@@ -42,8 +38,9 @@ from speciate.tools.predictions import predict
 from speciate.tools.training import train_model
 from speciate.tools.use_cases import define_use_case
 from speciate.use_cases import Objective
-from speciate.workspace.workspace import Workspace
 from tests.models.published import doubles
+from tests.training import in_use
+from tests.training.in_use import offline_app  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 WORDS = ["ada", "bob", "cid", "dot", "eve", "fay", "gus", "hal", "ivy", "jon", "kim", "lee"]
@@ -75,24 +72,8 @@ def recordings(folder: Path, count: int = 48, consent: str | None = "yes") -> Pa
     return folder
 
 
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[App]:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    workspace = Workspace(tmp_path / "workspace", settings=Settings(policy="auto", roots=[tmp_path]))
-    pool = Pool(workspace.folders, workspace.settings, size=1)
-    made = App(workspace, Engine(workspace), pool)
-    made.engine.start()
-    yield made
-    made.engine.stop()
-    pool.close()
-    workspace.close()
-
-
 def result(app: App, started: object) -> dict[str, Any]:
-    assert isinstance(started, JobStarted)
-    done = app.engine.wait(started.job, timeout=1500)
-    assert done.state == "succeeded", (done.error, app.engine.folder(done).log_tail(20))
-    return dict(done.result or {})
+    return in_use.result(app, started, seconds=1500)
 
 
 def ask_speech(app: App, **where: Any) -> Any:
