@@ -344,6 +344,33 @@ def test_a_cell_that_is_no_number_is_the_error_of_its_row_and_an_empty_one_is_mi
         assert one["confidence"] == pytest.approx(other["confidence"], rel=1e-12)
 
 
+def test_rows_far_from_what_training_saw_are_counted_and_named(workspace: Workspace, tmp_path: Path) -> None:
+    columns = {"size": [float(n % 20) for n in range(120)], "colour": [("red", "blue")[n % 2] for n in range(120)]}
+    labels = ["large" if size > 9 else "small" for size in columns["size"]]  # type: ignore[operator]
+    make_dataset(workspace, "parcels", "tabular", columns, labels=labels, splits=thirds(120), inputs=list(columns))
+    few = {"candidates": ["logistic"]}
+    train_now(workspace, "job-parcels", name="weights", dataset="parcels", method="classical", hyperparameters=few)
+    far = "'size' is far outside of what training saw: 0 to 18."
+    new = "'colour' has a value that training never saw."
+    wanted = {"remarks": {far: 2, new: 1}, "odd_ids": ["2", "3"]}
+
+    source = tmp_path / "parcels.csv"
+    source.write_text("size,colour\n5,red\n500,red\n900,green\n7,blue\n")
+    answered = perform(workspace, KIND, {"model": "weights@v1", "source": source, "path": tmp_path / "out.csv"})
+    report = answered["report"]
+    assert (report["odd"], report["untrusted"]) == (2, wanted)
+
+    odd = {"size": [5.0, 500.0, 900.0, 7.0], "colour": ["red", "red", "green", "blue"]}
+    make_dataset(workspace, "arrived", "tabular", odd, labels=["small"] * 4, inputs=list(odd), splits=["test"] * 4)
+    given = {"model": "weights@v1", "dataset": "arrived", "path": tmp_path / "arrived.csv"}
+    report = perform(workspace, KIND, given)["report"]
+    assert report["odd"] == 2
+    assert report["untrusted"]["remarks"] == wanted["remarks"]
+    usual = perform(workspace, KIND, given | {"dataset": "parcels", "path": tmp_path / "usual.csv"})["report"]
+    assert "odd" not in usual
+    assert "untrusted" not in usual
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_columns_that_were_joined_as_channels_are_joined_in_the_same_order(
     workspace: Workspace, tmp_path: Path, *, named: bool

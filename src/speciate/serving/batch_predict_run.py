@@ -58,6 +58,7 @@ from speciate.serving.batch_predict import (
 )
 from speciate.serving.items import UNUSABLE, AnswerPayload, Item, ItemPrediction
 from speciate.settings import Settings
+from speciate.tasks import input_ranges
 from speciate.tasks.example_targets import texts_as_media
 from speciate.tasks.language_predictor import LanguagePredictor
 from speciate.tasks.predictor import load
@@ -84,6 +85,8 @@ class _Row(NamedTuple):
 
     id: str
     answer: Answer
+    remarks: tuple[str, ...] = ()
+    """What is odd in it beside what training saw."""
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -105,9 +108,14 @@ def run(run: Run) -> dict[str, Any]:
 def _report(model: str, rows: Sequence[_Row]) -> dict[str, Any]:
     failed = Counter(row.answer.error for row in rows if row.answer.error is not None)
     without = [row.id for row in rows if row.answer.error is not None]
+    odd = [row for row in rows if row.remarks and row.answer.error is None]
+    remarks = Counter(remark for row in odd for remark in row.remarks)
+    foreign: dict[str, Any] = {"reasons": dict(failed.most_common(_SHOWN)), "ids": without[:_SHOWN]} if failed else {}
+    if odd:
+        foreign |= {"remarks": dict(remarks.most_common(_SHOWN)), "odd_ids": [row.id for row in odd[:_SHOWN]]}
     return {
         "model": model, "rows": len(rows), "answered": len(rows) - failed.total(), "failed": failed.total(),
-        **({"untrusted": {"reasons": dict(failed.most_common(_SHOWN)), "ids": without[:_SHOWN]}} if failed else {}),
+        **({"odd": len(odd)} if odd else {}), **({"untrusted": foreign} if foreign else {}),
     }  # fmt: skip
 
 
@@ -121,6 +129,8 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
     wanted = None if rows.split is None else [rows.split]
     size = _CELLS if shown.inputs else _FILES
     ask = _local(run, rows) if model.source == "model" else None
+    tabular = model.source == "model" and manifest.modality == "tabular"
+    seen = input_ranges.load(Path(model.path or "")) if tabular else {}
     found: list[_Row] = []
     from_texts = find_task(payload.task).reads is not None
     for loaded in iterate_examples(run.folders, shown, wanted, size):
@@ -139,7 +149,12 @@ def _answer_dataset(run: Run, payload: PredictPayload, rows: RowsOfDataset) -> l
             answers = _ask_outside(request, first=not found)
         family = find_task(payload.task).family
         found += [
-            _Row(example.id, check_answer(answer, family)) for example, answer in zip(examples, answers, strict=True)
+            _Row(
+                example.id,
+                check_answer(answer, family),
+                tuple(input_ranges.remarks_on(example.media, seen)) if seen else (),
+            )
+            for example, answer in zip(examples, answers, strict=True)
         ]
     if not found:
         raise SpeciateError(
@@ -260,8 +275,7 @@ def _answer_file(run: Run, rows: RowsOfFile) -> list[_Row]:
                 if run.stopping:
                     raise Stopped
                 items = inputs.items(start)
-                answers = _ask(pool, rows, items)
-                chunk = [_Row(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
+                chunk = _ask(pool, rows, items)
                 _keep_chunk(run, start, chunk)
                 fault("predict_chunk")
             found += chunk
@@ -386,16 +400,20 @@ class _Folder:
         return items
 
 
-def _ask(pool: Pool, rows: RowsOfFile, items: list[Item]) -> list[Answer]:
+def _ask(pool: Pool, rows: RowsOfFile, items: list[Item]) -> list[_Row]:
     payload: AnswerPayload = {**rows.about(), "items": items}  # type: ignore[typeddict-item]  # no `seconds`
     try:
         given: list[ItemPrediction] = pool.ask(_ANSWER, payload, _ANSWER_SECONDS)["predictions"]
     except PoolProcessEnded:
         if len(items) == 1:
-            return [Answer(None, error="The model's process ended on this input, or did not answer it in time.")]
+            ended = Answer(None, error="The model's process ended on this input, or did not answer it in time.")
+            return [_Row(items[0]["id"], ended)]
         half = len(items) // 2
         return [*_ask(pool, rows, items[:half]), *_ask(pool, rows, items[half:])]
-    return [_answer(each) for each in given]
+    return [
+        _Row(item["id"], _answer(each), tuple(each.get("warnings", ())))
+        for item, each in zip(items, given, strict=True)
+    ]
 
 
 def _answer(found: ItemPrediction) -> Answer:
@@ -412,7 +430,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _keep_chunk(run: Run, start: int, chunk: Sequence[_Row]) -> None:
-    document = [[row.id, *row.answer] for row in chunk]
+    document = [[row.id, *row.answer, *row.remarks] for row in chunk]
     write_whole(run.checkpoints / f"chunk-{start:09d}.json", json.dumps(document))
 
 
@@ -421,7 +439,10 @@ def _earlier_chunks(run: Run) -> dict[int, list[_Row]]:
     found: dict[int, list[_Row]] = {}
     for folder in (run.folder, *run.resume_from):
         for path in folder.checkpoints.glob("chunk-*.json"):
-            rows = [_Row(name, Answer(*answer)) for name, *answer in json.loads(path.read_text())]
+            rows = [
+                _Row(name, Answer(*said[: len(Answer._fields)]), tuple(said[len(Answer._fields) :]))
+                for name, *said in json.loads(path.read_text())
+            ]
             found.setdefault(int(path.stem.partition("-")[2]), rows)
     return found
 

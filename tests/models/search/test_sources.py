@@ -31,6 +31,13 @@ def test_a_source_tells_what_makes_sense_and_the_same_each_time(name: str) -> No
     assert len(source.origin()) < 64
 
 
+def test_models_that_speak_are_found_by_their_task_and_those_that_play_music_are_not() -> None:
+    entries = list(sources.find("transformers").entries())
+    speaking = {each.ref for each in entries if "text-to-speech" in each.tasks}
+    assert "hf:facebook/mms-tts-eng" in speaking
+    assert not [ref for ref in speaking if "musicgen" in ref]
+
+
 def test_code_that_publishes_models_is_read_and_not_run(tmp_path: Path) -> None:
     file = tmp_path / "models.py"
     file.write_text(

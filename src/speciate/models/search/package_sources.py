@@ -177,9 +177,14 @@ _READS = {
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES": ("text", "text-classification"),
     "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES": ("text", "token-classification"),
     "MODEL_FOR_TIME_SERIES_PREDICTION_MAPPING_NAMES": ("time-series", "time-series-forecasting"),
+    "MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES": ("audio", "text-to-speech"),
 }
 """A table of transformers' auto classes -> the modality of its models, and our name of the task."""
-_DONE = ("text-generation", "image-text-to-text", "automatic-speech-recognition", "object-detection")
+_NOT_SPEECH = ("musicgen", "musicgen_melody")
+"""Architectures that make music from a text."""
+_DONE = (
+    "text-generation", "image-text-to-text", "automatic-speech-recognition", "object-detection", "text-to-speech",
+)  # fmt: skip
 """Tasks that a published checkpoint of such an architecture does as it is; other tasks need a trained head."""
 
 
@@ -243,7 +248,8 @@ def _heads() -> dict[str, tuple[tuple[str, str], ...]]:
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for table, meaning in _READS.items():
         for kind in getattr(modeling_auto, table, {}):
-            found[kind] = (*found.get(kind, ()), meaning)
+            if not (meaning[1] == "text-to-speech" and kind in _NOT_SPEECH):
+                found[kind] = (*found.get(kind, ()), meaning)
     return found
 
 
