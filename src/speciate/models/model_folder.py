@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
@@ -111,6 +111,18 @@ def count_parameters(file: Path) -> int:
     if file.name == NETWORK:
         return 0
     return sum(map(math.prod, _shapes(file)))
+
+
+class WeightCount(NamedTuple):
+    tensors: int
+    numbers: int
+
+
+def count_weights(folder: Path) -> WeightCount | None:
+    """What all safetensors files in a folder hold; None without one. Raises INVALID for another file of that name."""
+    files = [file for file in folder.glob("*.safetensors") if file.is_file()]
+    shapes = [shape for file in files for shape in _shapes(file)]
+    return WeightCount(len(shapes), sum(map(math.prod, shapes))) if files else None
 
 
 def check_weights(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import resource
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ pytest.importorskip("transformers")
 from safetensors.numpy import load_file, save_file
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.backbones import hf_transformers
 from speciate.models.published import checked_copy
 from speciate.models.published.architectures import check_head
 from speciate.models.published.published_model import load_model
@@ -55,6 +58,24 @@ def test_a_weight_that_is_missing_renamed_or_of_another_shape_is_refused_by_name
             assert last in refused.value.message, (change.__name__, chosen)
         save_file(whole, file, {"format": "pt"})
         load_model(folder, check_head(folder, name))
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"), [({"num_hidden_layers": 1_000_000}, "1,000,000 layers"), ({"vocab_size": 10**9}, " weights")]
+)
+def test_a_config_that_declares_more_than_its_files_hold_takes_no_memory(
+    declared: dict[str, int], told: str, tmp_path: Path
+) -> None:
+    folder = write("bert", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | declared))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SpeciateError, match=r"declares [0-9,]+") as refused:
+        load_model(folder, check_head(folder, "bert"))
+    assert told in refused.value.message
+    with pytest.raises(SpeciateError, match=r"declares [0-9,]+"):
+        hf_transformers.load_published(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
 
 
 def test_a_copy_of_a_folder_has_its_id_and_notices_a_change(tmp_path: Path) -> None:

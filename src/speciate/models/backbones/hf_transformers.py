@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones.contract import ModelConfig, seeded
+from speciate.models.declared_size import check_declared_size
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ def load_published(folder: Path) -> torch.nn.Module:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its important warnings are raised below
     import torch
 
+    check_declared_size(folder, config, lambda: _make(config))
     try:
         whole, report = _library().AutoModel.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,

@@ -16,6 +16,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import model_folder, packaged
 from speciate.models.backbones.contract import ModelConfig
+from speciate.models.declared_size import check_declared_size
 from speciate.models.language.chat_templates import CHATML
 from speciate.models.language.gguf import convert_gguf
 
@@ -140,11 +141,14 @@ ForwardArguments = dict[str, Any]
 def load_pretrained(auto_class: Any, folder: Path, why: str = "", **options: Any) -> tuple[Any, LoadingInfo]:
     """A model of one of transformers' auto classes with its loading info, from safetensors in the folder, without a
     network and without code of the folder. Raises INVALID, with `why` before the name of the library's error."""
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     quiet: Any = logging.disable_progress_bar
     quiet()
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_declared_size(folder, config, lambda: auto_class.from_config(config))
         model, info = auto_class.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
             **options,

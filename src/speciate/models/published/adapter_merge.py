@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from speciate import foreign_files
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models import sealed
+from speciate.models.declared_size import check_declared_size
 from speciate.models.published.architectures import architecture_of, read_config
 from speciate.models.published.published_model import quiet_transformers, refuse_unmatched
 
@@ -134,9 +135,12 @@ def merge(base: Path, adapter: Path, target: Path, source: str) -> MergedModel:
         raise _invalid("no class of transformers is known for its base model and its task")
     whole = {_plain(name): tensor for name, tensor in state.items() if _LORA not in name}
     options = _label_options(read_config(adapter), whole)
+    made: Any = getattr(transformers, architecture)
     with quiet_transformers(transformers):
         try:
-            module, info = getattr(transformers, architecture).from_pretrained(
+            declared = made.config_class.from_pretrained(base, local_files_only=True)
+            check_declared_size(base, declared, lambda: made(declared))
+            module, info = made.from_pretrained(
                 base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
                 output_loading_info=True, ignore_mismatched_sizes=True, **options,
             )  # fmt: skip
