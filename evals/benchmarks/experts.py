@@ -204,10 +204,7 @@ class _Sentences:
 
 
 def _series(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[Any, str]:
-    """Series of other lengths are stretched to the usual one."""
-    lengths = sorted(len(row[cell["inputs"][0]]) for row in learn)
-    steps = lengths[len(lengths) // 2]
-    blocks = [np.stack([_stretched(row, cell["inputs"], steps) for row in rows]) for rows in (learn, test)]
+    blocks = stretched_blocks(cell, learn, test)
     targets = np.array([row["label"] for row in learn])
     from aeon.classification.convolution_based import MultiRocketHydraClassifier
     from aeon.regression.convolution_based import MultiRocketRegressor
@@ -215,6 +212,13 @@ def _series(cell: dict[str, Any], learn: Any, test: Any, began: float) -> tuple[
     made: Any = MultiRocketRegressor if cell["metric"] == "mae" else MultiRocketHydraClassifier
     model = made(random_state=0, n_jobs=CORES).fit(blocks[0], targets)
     return model.predict(blocks[1]), f"{made.__name__} of aeon"
+
+
+def stretched_blocks(cell: dict[str, Any], learn: Any, test: Any) -> list[Any]:
+    """Series (N, channels, steps) to learn from, and to answer; stretched to the usual length."""
+    lengths = sorted(len(row[cell["inputs"][0]]) for row in learn)
+    steps = lengths[len(lengths) // 2]
+    return [np.stack([_stretched(row, cell["inputs"], steps) for row in rows]) for rows in (learn, test)]
 
 
 def _stretched(row: dict[str, Any], names: list[str], steps: int) -> Any:

@@ -122,14 +122,18 @@ def main() -> None:
     options = asked.parse_args()
     results = read(options.budget)
     arms = [
-        arm for arm in ("ours", "autogluon", "expert", "majority") if any(arm in lines for lines in results.values())
+        arm
+        for arm in ("ours", "autogluon", "hive-cote", "expert", "majority")
+        if any(arm in lines for lines in results.values())
     ]
     print("\n".join(table(results, arms)))
-    for compared in (arms, [arm for arm in arms if arm != "autogluon"]):
+    partial = ("autogluon", "hive-cote")  # asked for some kinds of data alone
+    everywhere = [arm for arm in arms if arm not in partial]
+    for compared in (*(sorted([*everywhere, arm]) for arm in partial if arm in arms), everywhere):
         found = ranks(results, compared)
         shown = ", ".join(f"{arm} {rank:.2f}" for arm, rank in sorted(found.mean.items(), key=lambda pair: pair[1]))
         print(f"\nMean ranks on {found.sets} sets: {shown}; critical difference {found.critical:.2f}")
-        if options.plot and compared is arms and found.mean:
+        if options.plot and "autogluon" in compared and found.mean:
             options.plot.write_text(plot(found))
     for arm in arms:
         there = {name: lines for name, lines in results.items() if arm in lines and len(lines) > 1}

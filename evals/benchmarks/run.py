@@ -90,6 +90,10 @@ def autogluon(cell: Cell) -> Answer:
     return _script(cell, str(ENVIRONMENTS / "ag/bin/python"), "gluon.py")
 
 
+def hive_cote(cell: Cell) -> Answer:
+    return _script(cell, str(ENVIRONMENTS / "aeonenv/bin/python"), "hive_cote.py")
+
+
 def _script(cell: Cell, python: str, name: str) -> Answer:
     path = cell.folder / "cell.json"
     path.write_text(
@@ -168,9 +172,15 @@ def _call(cell: Cell, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 ARMS: dict[str, Callable[[Cell], Answer]] = {
-    "majority": majority, "expert": expert, "ours": ours, "autogluon": autogluon,
+    "majority": majority, "expert": expert, "ours": ours, "autogluon": autogluon, "hive-cote": hive_cote,
 }  # fmt: skip
-NOT_ASKED = {("autogluon", "series")}
+
+
+def is_asked(arm: str, data_set: DataSet) -> bool:
+    """AutoGluon's tables have no series, and HIVE-COTE classifies series alone."""
+    if arm == "hive-cote":
+        return data_set.kind == "series" and not data_set.is_regression
+    return arm != "autogluon" or data_set.kind != "series"
 
 
 # Figures
@@ -240,7 +250,7 @@ def main() -> None:
             continue
         for arm in options.arms:
             key = (data_set.name, arm, options.budget)
-            if key in known or (arm, data_set.kind) in NOT_ASKED or time.monotonic() - began > options.seconds:
+            if key in known or not is_asked(arm, data_set) or time.monotonic() - began > options.seconds:
                 continue
             with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
                 line = measure(Cell(data_set, data_set.read(), options.budget, Path(folder)), arm)
