@@ -36,7 +36,7 @@ from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
-from speciate.training.planning.available_methods import available_candidates, check_tabm
+from speciate.training.planning.available_methods import available_candidates, check_table_options, is_installed
 from speciate.training.planning.base_models import Base, no_unseen_examples
 from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
@@ -103,7 +103,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     threads = _threads(capacity, spec.resources, place)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
-    check_tabm(parameters, manifest.modality, task.family)
+    check_table_options(parameters, manifest.modality, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
@@ -407,8 +407,8 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
 
 
 def _preload(method: str, task: Task, parameters: Parameters) -> str:
-    if isinstance(parameters, ClassicalParameters) and parameters.tabm:
-        return "torch"
+    if isinstance(parameters, ClassicalParameters) and (parameters.tabm or parameters.thorough):
+        return "torch" if is_installed("torch") else "classical"
     return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
 
 

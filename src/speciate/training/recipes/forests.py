@@ -50,6 +50,19 @@ def extra_trees_regression(features: float = 1 / 3, leaf: int = 2) -> Callable[[
     return learn
 
 
+def forest(
+    inputs: Any, targets: Targets, seed: int, *, classes: int, extra: bool, features: float | str, leaf: int
+) -> Trees:
+    """`classes`: 0 of numbers. `extra`: splits at random, else the best ones of a sample of the rows (Breiman 2001)."""
+    from sklearn import ensemble
+
+    kind = ("ExtraTrees" if extra else "RandomForest") + ("Classifier" if classes else "Regressor")
+    least = max(leaf, _least_leaf(len(targets), max(classes, 1)))
+    by: dict[str, Any] = {"criterion": "entropy"} if classes else {}
+    model = getattr(ensemble, kind)(_TREES, max_features=features, min_samples_leaf=least, random_state=seed, **by)
+    return _trees(model.fit(inputs, targets), max(classes, 1))
+
+
 def _least_leaf(examples: int, classes: int) -> int:
     """Examples in a leaf: so many that the arrays stay small."""
     copies = classes if classes > 2 else 1
