@@ -143,6 +143,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         length=mean_length(workspace.folders, manifest),
     )
     cost = estimate(known_costs(database, place), request_of(payload))
+    searches = isinstance(parameters, ClassicalParameters) and bool(parameters.thorough)  # it takes all that it gets
     seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
@@ -155,7 +156,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             nodes=nodes if place else 1,
         ),
         inputs=run_inputs(payload, workspace.folders) if place else (),
-        seconds=cost.seconds if cost else None,
+        seconds=60 * spec.budget_minutes if spec.budget_minutes and searches else cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
         usd=usd_for(cost.cpu_seconds, price) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost and seen_here else None,

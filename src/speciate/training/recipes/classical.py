@@ -83,7 +83,7 @@ def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> 
 
 
 def _spaces(context: TrainingContext) -> list[Space]:
-    """Of a table: its columns for every family, and categories as mean targets for boosting."""
+    """Columns of a table for every family, and categories as mean targets for boosting."""
     every, classes = context.payload.manifest.inputs, len(context.task_head.labels)
     texts = text_columns(context.train, every)
     absolute, seed = is_absolute(context.payload.objective.metric), context.payload.spec.seed

@@ -96,7 +96,7 @@ def _forests(seed: int, classes: int) -> Iterator[Configuration]:
             )
         )
         kind = "extra trees" if extra else "forest"
-        yield _one(f"{kind} {number}", partial(forest, classes=classes, extra=extra, features=features, leaf=leaf))
+        yield forest(f"{kind} {number}", classes=classes, extra=extra, features=features, leaf=leaf)
 
 
 # Support vector machines
@@ -122,8 +122,8 @@ def _gamma(inputs: Any, wide: float) -> float:
 def _machine(
     inputs: Any, targets: Targets, seed: int, *, classes: int, strength: float, wide: float, tube: float
 ) -> Kernel:
-    """Of more than two classes one machine for each against the others: their margins are nearer to log odds than the
-    votes of pairs."""
+    """With more than two classes one machine for each against the others: their margins are nearer to log odds than
+    the votes of pairs."""
     from sklearn.svm import SVC, SVR
 
     gamma = _gamma(inputs, wide)

@@ -46,8 +46,9 @@ from speciate.vocabulary import find_metric, is_absolute
 
 Floats = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
-_FOLDS, _FEW_TO_REPEAT = 8, 500
-"""Folds at least. Of fewer examples they are dealt twice: which fold a row falls into would decide too much."""
+_FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
+"""Folds at least. Of fewer examples, and with so much time, they are dealt twice: which fold a row falls into would
+decide too much."""
 _MOST_MEMBERS, _ROUNDS, _MEMBERS_SO_FAR = 10, 40, 3
 """Members of the mean at most, additions to it, and members of what is kept in case a limit passes."""
 _PARTS = 5
@@ -71,7 +72,7 @@ class Family(NamedTuple):
     configurations: Iterator[Configuration]
     """The usually good ones first."""
     share: float
-    """Of the time, in proportion to the others."""
+    """Its part of the time, in proportion to the others."""
 
 
 class Space(NamedTuple):
@@ -101,7 +102,7 @@ class _Answered(NamedTuple):
     likely: Floats  # (R,) probability of what is true, or the number
     loss: float
     seconds: float
-    """Of one fit."""
+    """A single fit takes so long."""
     joined: Any
 
     @property
@@ -144,7 +145,7 @@ class _Search:
         self.how = ON_ALL_FOLDS if known and context.validation else "out-of-fold"
         self.averaged: Averaged = "numbers" if context.task_head.family == "regression" else "classes"
         self.absolute = is_absolute(context.payload.objective.metric)
-        repeats = 2 if len(self.examples) < _FEW_TO_REPEAT else 1
+        repeats = 2 if len(self.examples) < _FEW_TO_REPEAT and context.seconds_left > _SECONDS_TO_REPEAT else 1
         pairs = [
             pair
             for repeat in range(repeats)
