@@ -300,15 +300,20 @@ def _ways(workspace: Workspace, aim: Aim) -> list[str]:
 
 
 def test_it_comes_last_and_only_where_the_best_is_wanted(workspace: Workspace) -> None:
-    _dataset(workspace, 60)
+    _dataset(workspace, 120)
     assert "train/classical-thorough" not in _ways(workspace, "pass")
     assert _ways(workspace, "best")[-1] == "train/classical-thorough"
     found = candidates.choose_candidates(workspace, "sort-best", "data", methods=["classical"])
     assert not any(each.thorough for each in found), "whoever names methods gets those"
 
 
-def test_it_needs_a_part_of_the_budget(workspace: Workspace) -> None:
+def test_few_rows_are_not_searched(workspace: Workspace) -> None:
     _dataset(workspace, 60)
+    assert "train/classical-thorough" not in _ways(workspace, "best")
+
+
+def test_it_needs_a_part_of_the_budget(workspace: Workspace) -> None:
+    _dataset(workspace, 120)
     define(workspace, "sort", "tabular-classification", aim="best")
     ways = candidates.choose_candidates(workspace, "sort", "data")
     terms = candidates.search_terms(workspace, "sort", "data", ways, 5)

@@ -133,7 +133,8 @@ def choose_candidates(
     if manifest.modality == MULTIMODAL.name:
         found = _one_probe(that_read_a_part(workspace, manifest, found))
     if wanted.objective.aim == "best" and not (methods or base_models):
-        searches = manifest.modality == "tabular" and family in TABLE_FAMILIES
+        enough = estimates.example_count(manifest) >= _FEWEST_TO_SEARCH
+        searches = enough and manifest.modality == "tabular" and family in TABLE_FAMILIES
         found = [*found, Candidate(method="classical", thorough=True)] if searches else found
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
@@ -141,6 +142,10 @@ def choose_candidates(
     networks = [place for place, candidate in enumerate(found) if candidate.method in NETWORKS or candidate.thorough]
     place = networks[0] if networks else len(found)
     return (*found[:place], warm, *found[place:])
+
+
+_FEWEST_TO_SEARCH = 60
+"""Examples: by fewer a choice among a hundred configurations is luck."""
 
 
 def _one_probe(found: Sequence[Candidate]) -> list[Candidate]:

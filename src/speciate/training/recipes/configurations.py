@@ -105,11 +105,11 @@ def _forests(seed: int, classes: int) -> Iterator[Configuration]:
 def _machines(seed: int, classes: int, absolute: bool) -> Iterator[Configuration]:
     chance = _drawn(seed, 2)
     for number in range(_MACHINES):
-        usual = [(5.0, 1.0), (50.0, 0.3), (1.0, 1.0), (500.0, 0.1), (50.0, 1.0), (5.0, 0.3)]
+        usual = [(5.0, 1.0), (1.0, 1.0), (50.0, 0.3), (500.0, 0.1), (50.0, 1.0), (5.0, 0.3)]
         strength, wide = usual[number] if number < len(usual) else (
             float(10 ** chance.uniform(-0.5, 3)), float(10 ** chance.uniform(-1.5, 0.5))
         )  # fmt: skip
-        tube = 0.1 if number % 2 else 0.02
+        tube = (0.02, 0.1, 0.3)[number % 3]
         yield _one(f"svm {number}", partial(_machine, classes=classes, strength=strength, wide=wide, tube=tube))
 
 

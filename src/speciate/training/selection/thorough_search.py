@@ -55,6 +55,8 @@ _PARTS = 5
 """Parts of the examples that the choice is judged on."""
 _TRIAL_FOLDS, _WORSE = 2, 1.15
 """After so many folds a configuration is given up whose loss is so many times that of the best of its family."""
+_MOST_BYTES = 256 << 20
+"""What all answers together may hold."""
 _SAVED_SECONDS, _MOST_SAVED_SHARE = 3.0, 0.4
 """Kept of the budget for choosing and for learning from everything: so much and what members take; so much at most."""
 
@@ -215,12 +217,18 @@ class _Search:
             running.spent += time.monotonic() - began
             running.tried += 1
             running.given_up += not answered
-            self.library += answered
+            self._add(answered)
             for one in answered:
                 if running.best is None or one.loss < running.best.loss:
                     running.best = one
             if answered:
                 self.context.offer_best(partial(self._selected, _MEMBERS_SO_FAR, nested=False))
+
+    def _add(self, answered: Sequence[_Answered]) -> None:
+        """Without the worst of all where they would hold too much."""
+        self.library += answered
+        most = max(_MOST_MEMBERS, _MOST_BYTES // max(1, self.library[0].scores.nbytes)) if self.library else 0
+        self.library = sorted(self.library, key=lambda each: each.loss)[:most]
 
     def _time_is_up(self) -> bool:
         left = self.context.seconds_left
@@ -237,7 +245,7 @@ class _Search:
             return saved
         scores: list[list[Floats]] = [[] for _ in configuration.learners]
         fitted: list[Any] = []
-        began = time.monotonic()
+        began, trial = time.monotonic(), math.inf
         for number, fold in enumerate(running.folds):
             if self.library and number and (self._time_is_up() or self.context.run.stopping):
                 return []
@@ -253,7 +261,7 @@ class _Search:
         seconds = (time.monotonic() - began) / len(running.folds) / (1 if configuration.answer else len(scores))
         joined = [configuration.learners[0].join(fitted)] if configuration.learners[0].join else []
         found = [np.concatenate(own) for own in scores]
-        self._save_answers(running, configuration, found, seconds, joined)
+        self._save_answers(running, configuration, found, np.array([seconds, trial]), joined)
         return self._made(running, configuration, found, seconds, joined)
 
     def _fold_answers(self, configuration: Configuration, fold: _Fold, fitted: list[Any]) -> list[Floats]:
@@ -312,9 +320,10 @@ class _Search:
         return "".join(letter if letter.isalnum() else "-" for letter in name) + ".safetensors"
 
     def _save_answers(
-        self, running: _Running, configuration: Configuration, found: list[Floats], seconds: float, joined: list[Any]
+        self, running: _Running, configuration: Configuration, found: list[Floats], about: Floats, joined: list[Any]
     ) -> None:
-        arrays = {f"{number}": scores for number, scores in enumerate(found)} | {"seconds": np.array(seconds)}
+        """`about`: seconds of a fit, and the loss on the first folds."""
+        arrays = {f"{number}": scores for number, scores in enumerate(found)} | {"about": about}
         if joined:
             arrays |= {f"joined.{name}": array for name, array in joined[0]._asdict().items()}
         path = self.context.run.checkpoints / self._file(running, configuration)
@@ -333,8 +342,9 @@ class _Search:
             return None
         own = {key.removeprefix("joined."): array for key, array in arrays.items() if key.startswith("joined.")}
         joined = [Perceptrons(**own)] if own else []
-        seconds = float(arrays["seconds"])
-        self._save_answers(running, configuration, found, seconds, joined)
+        seconds, trial = arrays["about"].tolist()
+        running.trial = min(running.trial, trial)
+        self._save_answers(running, configuration, found, arrays["about"], joined)
         return self._made(running, configuration, found, seconds, joined)
 
     # The choice
