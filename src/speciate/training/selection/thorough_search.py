@@ -1,9 +1,9 @@
 """A search that goes on until its budget ends: many configurations of learners, and a mean of the best together.
 
 Every configuration is judged out of fold on training and validation examples alike. Greedy selection with replacement
-(Caruana et al. 2004) then weighs them by their loss. The value in the report is nested: members, weights and what moves
-the answers for the metric are chosen anew without each fifth of the examples, and judged on that fifth. What is kept is
-chosen on all of them, and learns from all of them.
+(Caruana et al. 2004) on resamples of the examples then weighs them by their loss. The value in the report is nested:
+members and weights are chosen anew without each fifth of the examples, and judged on that fifth. What is kept is chosen
+on all of them, and learns from all of them.
 
 Which family of learners comes next is the one that used the least of its share of the time, so a slower machine tries
 fewer of all of them. The model follows from what was tried, whatever the order in which it ended."""
@@ -51,9 +51,11 @@ _FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
 decide too much."""
 _MOST_MEMBERS, _ROUNDS, _MEMBERS_SO_FAR = 10, 40, 3
 """Members of the mean at most, additions to it, and members of what is kept in case a limit passes."""
+_BAGS, _MOST_CELLS = 10, 5_000_000
+"""Resamples by which members are chosen, and answers that they look at, at most."""
 _PARTS = 5
 """Parts of the examples that the choice is judged on."""
-_TRIAL_FOLDS, _WORSE = 2, 1.15
+_TRIAL_FOLDS, _WORSE = 2, 1.25
 """After so many folds a configuration is given up whose loss is so many times that of the best of its family."""
 _MOST_BYTES = 256 << 20
 """What all answers together may hold."""
@@ -162,6 +164,9 @@ class _Search:
         self.pairs, self.joined = pairs, len(pairs) // repeats
         self.held = [example for _, held in pairs for example in held]
         self.targets = np.concatenate([np.asarray(context.targets(held)) for _, held in pairs])
+        names = [example.group or example.id for example in self.held]
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        self.groups = [numbers[name] for name in names]
         self.library: list[_Answered] = []
         self.families: list[_Running] = []
         self.began_with = context.seconds_left
@@ -283,15 +288,14 @@ class _Search:
         return temperature, likely, self._loss_of(likely, targets)
 
     def _loss_of(self, likely: Floats, targets: Any) -> float:
-        return float(self._losses(likely[None], targets)[0])
+        return float(self._losses(likely, targets).mean())
 
     def _losses(self, likely: Floats, targets: Any) -> Floats:
-        """(M, R) -> (M,)"""
+        """(..., R) -> (..., R)"""
         if self.averaged == "numbers":
             errors = np.abs(likely - targets)
-            found: Floats = (errors if self.absolute else errors**2).mean(axis=1)
-            return found
-        return np.asarray(-np.log(likely + 1e-12).mean(axis=1))
+            return np.asarray(errors if self.absolute else errors**2)
+        return np.asarray(-np.log(likely + 1e-12))
 
     def _made(
         self,
@@ -371,12 +375,11 @@ class _Search:
     def _selected(self, most: int, *, nested: bool) -> SelectedModel:
         context, library = self.context, sorted(self.library, key=lambda each: (each.family, each.name))
         likely = np.array([each.likely for each in library])
-        weights = self._weights(likely, self.targets, most)
-        mean = self._mean(library, weights)
-        task_head = context.task_head.calibrated(mean, self.targets)
-        shift = find_shift_for_metric(context, mean, self.held)
-        judged = self._nested(library, likely, most) if nested else mean
-        estimate = measure(context, task_head, self.held, judged)
+        weights = self._weights(likely, self.targets, self.groups, most)
+        judged = self._nested(library, likely, most) if nested else self._mean(library, weights)
+        task_head = context.task_head.calibrated(judged, self.targets)
+        shift = find_shift_for_metric(context, judged, self.held)
+        estimate = measure(context, task_head, self.held, judged if shift is None else judged + shift)
         sign = find_metric(context.payload.objective.metric).sign
         members = tuple(
             WeightedMember(self._as_evaluated(library[place], task_head, estimate), weight, library[place].temperature)
@@ -386,7 +389,7 @@ class _Search:
         first = members[0].of
         name = f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}"
         both = first._replace(
-            name=name, members=members, averaged=self.averaged, scores=mean, shift=shift,
+            name=name, members=members, averaged=self.averaged, scores=judged, shift=shift,
             standing=signed_standing(sign, estimate.value),
         )  # fmt: skip
         with context.meter.stage("training"):
@@ -411,13 +414,30 @@ class _Search:
             joined=one.joined,
         )  # fmt: skip
 
-    def _weights(self, likely: Floats, targets: Any, most: int) -> dict[int, float]:
-        """Greedily with replacement: place -> weight."""
+    def _weights(self, likely: Floats, targets: Any, groups: Sequence[int], most: int) -> dict[int, float]:
+        """Place -> weight: the mean of greedy choices on resamples of the groups. On rows as they are a choice fits
+        these rows; of very many rows one choice is enough."""
+        count = max(groups) + 1
+        bags = int(min(_BAGS, max(1, _MOST_CELLS // likely.size)))
+        chance, sums = np.random.default_rng(self.seed), dict[int, float]()
+        for _ in range(bags):
+            drawn = np.bincount(chance.integers(count, size=count), minlength=count) if bags > 1 else np.ones(count)
+            heavy = drawn[np.asarray(groups)].astype(np.float64)
+            for place, weight in self._greedy(likely, targets, heavy, most).items():
+                sums[place] = sums.get(place, 0.0) + weight
+        kept = sorted(sums, key=lambda place: (-sums[place], place))[:most]
+        total = sum(sums[place] for place in kept)
+        return {place: sums[place] / total for place in sorted(kept)}
+
+    def _greedy(self, likely: Floats, targets: Any, heavy: Floats, most: int) -> dict[int, float]:
+        """Additions with replacement, until none lowers the loss. `heavy`: (R,) weights of the rows."""
         counts: dict[int, int] = {}
-        total, best = np.zeros(likely.shape[1]), math.inf
+        rows = np.flatnonzero(heavy)
+        likely, targets, heavy = likely[:, rows], targets[rows], heavy[rows] / heavy.sum()
+        total, best = np.zeros(len(rows)), math.inf
         for size in range(1, _ROUNDS + 1):
             open_ = np.array([place for place in range(len(likely)) if place in counts or len(counts) < most])
-            losses = self._losses((total + likely[open_]) / size, targets)
+            losses = self._losses((total + likely[open_]) / size, targets) @ heavy
             least = int(np.argmin(losses))
             if not losses[least] < best:
                 break
@@ -426,7 +446,7 @@ class _Search:
             total = total + likely[place]
             counts[place] = counts.get(place, 0) + 1
         chosen = sum(counts.values())
-        return {place: count / chosen for place, count in sorted(counts.items())}
+        return {place: number / chosen for place, number in counts.items()}
 
     def _mean(self, library: Sequence[_Answered], weights: dict[int, float]) -> Floats:
         """Scores (R, K)."""
@@ -437,20 +457,17 @@ class _Search:
         return as_scores(np.asarray(total), self.averaged)
 
     def _nested(self, library: Sequence[_Answered], likely: Floats, most: int) -> Floats:
-        """(R, K) scores with what moves them, each part by a choice without it."""
-        groups = [example.group or example.id for example in self.held]
-        names = sorted(set(groups))
-        part = dict(zip(names, np.random.default_rng(self.seed).permutation(len(names)) % _PARTS, strict=True))
-        parts = np.array([part[name] for name in groups])
+        """(R, K) scores, each part's by members and weights that were chosen without it."""
+        part = np.random.default_rng(self.seed).permutation(max(self.groups) + 1) % _PARTS
+        parts, groups = part[self.groups], np.asarray(self.groups)
         found: Floats | None = None
         for number in range(_PARTS):
             own, rest = np.flatnonzero(parts == number), np.flatnonzero(parts != number)
             if not (len(own) and len(rest)):
                 continue
-            weights = self._weights(likely[:, rest], self.targets[rest], most)
+            weights = self._weights(likely[:, rest], self.targets[rest], groups[rest].tolist(), most)
             mean = self._mean(library, weights)
-            shift = find_shift_for_metric(self.context, mean[rest], [self.held[place] for place in rest])
             found = np.zeros_like(mean) if found is None else found
-            found[own] = mean[own] if shift is None else mean[own] + shift
+            found[own] = mean[own]
         assert found is not None, "there are two groups at least"
         return found
