@@ -225,11 +225,11 @@ def test_it_is_the_same_again_and_when_it_was_stopped_between(
     monkeypatch.setattr(thorough_search._Search, "_fold_answers", count)
     with pytest.raises(Stopped):
         train_run.run(Run(stopped))
-    kept = set(answers) - {answers[-1]}
-    monkeypatch.setattr(thorough_search._Search, "_fold_answers", _recorded(answer, again := []))
+    kept, again = set(answers) - {answers[-1]}, list[str]()
+    monkeypatch.setattr(thorough_search._Search, "_fold_answers", _recorded(answer, again))
     folder = RunFolder(workspace.folders.runs / "job-z.2")
-    said = {"payload": payload, "job": "job-z", "workspace": str(workspace.folders.root)}
-    folder.create({**said, "resume_from": [str(stopped.path)]})  # type: ignore[typeddict-unknown-key]
+    said: Any = {"payload": payload, "job": "job-z", "workspace": str(workspace.folders.root)}
+    folder.create({**said, "resume_from": [str(stopped.path)]})
     made = train_run.run(Run(folder))
     assert kept.isdisjoint(again), "what was answered is not learned again"
     assert again

@@ -137,7 +137,7 @@ def _trained(
         return HistGradientBoostingRegressor(loss=errors, **known).fit(inputs, targets)
     import lightgbm
 
-    objective = {"objective": loss} if not classes else {"objective": "binary"}
+    objective: dict[str, Any] = {"objective": "binary" if classes else loss}
     objective = {"objective": "multiclass", "num_class": classes} if classes > 2 else objective
     parameters = {**_usual(len(targets), seed, inputs.size), **objective, **settings}
     return lightgbm.train(parameters, lightgbm.Dataset(inputs, targets), rounds)

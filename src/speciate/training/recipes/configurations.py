@@ -58,12 +58,15 @@ def _one(name: str, learn: Callable[..., Estimator], **more: Any) -> Configurati
 
 # Boosted trees
 
+_BOOSTING_ROUNDS: tuple[int, ...] = (50, 100, 200, 400)
+"""At a learning rate of 0.05."""
+
 
 def _boosted(seed: int, classes: int, absolute: bool) -> Iterator[Configuration]:
     chance = _drawn(seed, 0)
     for number in range(_BOOSTED):
         settings: dict[str, Any] = {}
-        rounds = (50, 100, 200, 400)
+        rounds = _BOOSTING_ROUNDS
         if number:
             rate = float(chance.choice([0.02, 0.03, 0.05, 0.1]))
             settings = {
@@ -74,7 +77,7 @@ def _boosted(seed: int, classes: int, absolute: bool) -> Iterator[Configuration]
                 "bagging_fraction": float(chance.choice([0.6, 0.8, 1.0])),
                 "lambda_l2": float(chance.choice([0.0, 1.0, 10.0])), "extra_trees": bool(chance.random() < 0.4),
             }  # fmt: skip
-            rounds = tuple(int(each * 0.05 / rate) for each in (50, 100, 200, 400))
+            rounds = tuple(int(each * 0.05 / rate) for each in _BOOSTING_ROUNDS)
         loss = ("l1" if number % 2 == 0 else "l2") if absolute else "l2"
         yield boosting.staged(f"boosting {number}", settings, rounds, classes, loss, seed + number)
 
@@ -115,8 +118,7 @@ def _machines(seed: int, classes: int, absolute: bool) -> Iterator[Configuration
 
 def _gamma(inputs: Any, wide: float) -> float:
     """`wide` times scikit-learn's usual one."""
-    variance = float(np.var(inputs))
-    return wide / (inputs.shape[1] * (variance or 1.0))
+    return wide / (int(inputs.shape[1]) * (float(np.var(inputs)) or 1.0))
 
 
 def _machine(
