@@ -51,8 +51,8 @@ _FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
 decide too much."""
 _MOST_MEMBERS, _ROUNDS, _MEMBERS_SO_FAR = 10, 40, 3
 """Members of the mean at most, additions to it, and members of what is kept in case a limit passes."""
-_BAGS, _MOST_CELLS = 10, 5_000_000
-"""Resamples by which members are chosen, and answers that they look at, at most."""
+_BAGS, _MOST_CELLS, _LEAST_SHARE = 10, 5_000_000, 0.04
+"""Resamples by which members are chosen; answers that they look at, at most; the weight below which none is kept."""
 _PARTS = 5
 """Parts of the examples that the choice is judged on."""
 _TRIAL_FOLDS, _WORSE = 2, 1.25
@@ -425,7 +425,8 @@ class _Search:
             heavy = drawn[np.asarray(groups)].astype(np.float64)
             for place, weight in self._greedy(likely, targets, heavy, most).items():
                 sums[place] = sums.get(place, 0.0) + weight
-        kept = sorted(sums, key=lambda place: (-sums[place], place))[:most]
+        ranked = sorted(sums, key=lambda place: (-sums[place], place))
+        kept = [place for place in ranked[:most] if sums[place] >= _LEAST_SHARE * bags or place == ranked[0]]
         total = sum(sums[place] for place in kept)
         return {place: sums[place] / total for place in sorted(kept)}
 
