@@ -20,7 +20,7 @@ from speciate.jobs.run import Run
 from speciate.refs import JobId
 from speciate.training import train, train_run
 from speciate.training.train_spec import TrainSpec
-from speciate.use_cases import Definition, Objective, Suites, UseCaseLimits
+from speciate.use_cases import Aim, Definition, Objective, Suites, UseCaseLimits
 from speciate.workspace.packs import PackWriter
 from speciate.workspace.workspace import Workspace
 
@@ -98,11 +98,12 @@ def define(
     target_column: str | None = None,
     positive_label: str | None = None,
     licenses: Sequence[str] = (),
+    aim: Aim = "pass",
 ) -> None:
     definition = Definition(
         name=name,
         task=task,
-        objective=Objective(metric=metric, target=target),
+        objective=Objective(metric=metric, target=target, aim=aim),
         incumbent=incumbent,
         suites=Suites(core=core),
         target_column=target_column,

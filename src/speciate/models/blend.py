@@ -20,6 +20,7 @@ import numpy.typing as npt
 from speciate.models import estimators
 from speciate.models.estimators import Estimator, Kernel, Linear, Neighbours, Trees
 from speciate.models.perceptrons import Perceptrons
+from speciate.models.quadratics import Quadratic
 
 Floats = npt.NDArray[np.float64]
 Averaged = Literal["classes", "labels", "numbers"]
@@ -31,6 +32,7 @@ MEMBER_FORMS: Mapping[str, type[Any]] = {
     "trees": Trees,
     "neighbours": Neighbours,
     "perceptrons": Perceptrons,
+    "quadratic": Quadratic,
 }
 FORM = "blend"
 _LEAST = 1e-9

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.perceptrons import Perceptrons
+from speciate.models.quadratics import Quadratic
 
 Floats = npt.NDArray[np.float64]
 _CHUNK = 256
@@ -568,4 +569,5 @@ FORMS: Mapping[str, type[Any]] = {
     "linear": Linear, "kernel": Kernel, "trees": Trees, "neighbours": Neighbours, "identity": Identity,
     "per unit": PerUnit, "neighbours per unit": NeighboursPerUnit, "trees per unit": TreesPerUnit,
     "distance": Distance, "gaussian": Gaussian, "streaming": StreamingLda, "perceptrons": Perceptrons,
+    "quadratic": Quadratic,
 }  # fmt: skip

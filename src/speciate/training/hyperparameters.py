@@ -85,6 +85,9 @@ class ClassicalParameters(HeadParameters):
     )
     parts: tuple[str, ...] = Field((), description="Mixed rows: the parts that the model may see; default: all.")
     tabm: bool | None = Field(None, description="Tables: whether TabM, a network, is tried, too; needs torch.")
+    thorough: bool | None = Field(
+        None, description="Tables: whether many configurations are tried, until the budget ends."
+    )
 
 
 class ProbeParameters(HeadParameters):

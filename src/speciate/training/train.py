@@ -36,7 +36,7 @@ from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
-from speciate.training.planning.available_methods import available_candidates, check_tabm
+from speciate.training.planning.available_methods import available_candidates, check_table_options, is_installed
 from speciate.training.planning.base_models import Base, no_unseen_examples
 from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
@@ -103,7 +103,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     threads = _threads(capacity, spec.resources, place)
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
-    check_tabm(parameters, manifest.modality, task.family)
+    check_table_options(parameters, manifest.modality, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
@@ -143,6 +143,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         length=mean_length(workspace.folders, manifest),
     )
     cost = estimate(known_costs(database, place), request_of(payload))
+    searches = isinstance(parameters, ClassicalParameters) and bool(parameters.thorough)  # it takes all that it gets
     seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
@@ -155,7 +156,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             nodes=nodes if place else 1,
         ),
         inputs=run_inputs(payload, workspace.folders) if place else (),
-        seconds=cost.seconds if cost else None,
+        seconds=60 * spec.budget_minutes if spec.budget_minutes and searches else cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
         usd=usd_for(cost.cpu_seconds, price) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost and seen_here else None,
@@ -407,8 +408,8 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
 
 
 def _preload(method: str, task: Task, parameters: Parameters) -> str:
-    if isinstance(parameters, ClassicalParameters) and parameters.tabm:
-        return "torch"
+    if isinstance(parameters, ClassicalParameters) and (parameters.tabm or parameters.thorough):
+        return "torch" if is_installed("torch") else "classical"
     return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
 
 

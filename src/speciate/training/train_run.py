@@ -33,7 +33,7 @@ from speciate.training.networks.data_parallel import Follower, Team, gather_team
 from speciate.training.networks.kept_head import card_entry
 from speciate.training.planning import base_models
 from speciate.training.planning.base_models import UnseenExamples, drop_seen
-from speciate.training.planning.estimates import request_of
+from speciate.training.planning.estimates import OWN_COSTS, request_of
 from speciate.training.recipes.recipe_table import METHODS, RECIPES
 from speciate.training.resource_usage import CostMeter, resident_mb
 from speciate.training.selection.selected_model import SelectedModel
@@ -268,7 +268,7 @@ def _cost(payload: Payload, context: TrainingContext, chosen: SelectedModel) -> 
         "threads": payload.threads,
         "device": payload.device,
         "processes": payload.processes,
-        **({"tabm": True} if getattr(payload.parameters, "tabm", False) else {}),
+        **{name: True for name in OWN_COSTS if getattr(payload.parameters, name, False)},
         **context.meter.report(),
     }
 

@@ -217,6 +217,8 @@ class Candidate(Frozen):
     """For mixed rows: base models beside the first."""
     tabm: bool | None = None
     """For tables: `classical` with TabM, too."""
+    thorough: bool | None = None
+    """For tables: `classical` with many configurations, until the budget ends."""
 
 
 class Teacher(Frozen):

@@ -326,9 +326,12 @@ class TrainingContext:
                 "Add examples from other groups with add_examples, or bring a validation split.",
             )
 
-    def folded(self, examples: Sequence[Example], folds: int) -> Iterator[tuple[list[Example], list[Example]]]:
-        """Grouped folds of these examples, of both splits. Only for `_FAMILIES_WITH_FOLDS`."""
-        return self._folded(examples, folds)
+    def folded(
+        self, examples: Sequence[Example], folds: int, repeat: int = 0
+    ) -> Iterator[tuple[list[Example], list[Example]]]:
+        """Grouped folds of these examples, of both splits. Only for `_FAMILIES_WITH_FOLDS`. `repeat`: each number deals
+        them otherwise."""
+        return self._folded(examples, folds, repeat)
 
     @property
     def _is_small(self) -> bool:

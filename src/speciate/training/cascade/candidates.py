@@ -31,6 +31,7 @@ from speciate.training import train
 from speciate.training.planning import estimates, shortlist
 from speciate.training.planning.available_methods import (
     LANGUAGE,
+    TABLE_FAMILIES,
     all_candidates,
     available_candidates,
     methods_for,
@@ -120,9 +121,10 @@ def choose_candidates(
     them, cheapest first; with what is installed, or of base models only those that are named.
 
     The network in production is trained further (warm start) before other networks are tried, unless base models or
-    only other methods are named.
+    only other methods are named. With the aim `best` a thorough search of a table uses what is left in the end.
     """
-    family = find_task(use_cases.get(workspace.database, use_case).task).family
+    wanted = use_cases.get(workspace.database, use_case)
+    family = find_task(wanted.task).family
     spec = SpecializeSpec(
         use_case=use_case, dataset=dataset, budget_minutes=1, base_models=tuple(base_models), methods=tuple(methods)
     )
@@ -130,11 +132,20 @@ def choose_candidates(
     found = named_candidates(spec) or _suited_candidates(workspace, manifest.modality, family, base_models)
     if manifest.modality == MULTIMODAL.name:
         found = _one_probe(that_read_a_part(workspace, manifest, found))
+    if wanted.objective.aim == "best" and not (methods or base_models):
+        enough = estimates.example_count(manifest) >= _FEWEST_TO_SEARCH
+        searches = enough and manifest.modality == "tabular" and family in TABLE_FAMILIES
+        found = [*found, Candidate(method="classical", thorough=True)] if searches else found
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
-    place = next((place for place, candidate in enumerate(found) if candidate.method in NETWORKS), len(found))
+    networks = [place for place, candidate in enumerate(found) if candidate.method in NETWORKS or candidate.thorough]
+    place = networks[0] if networks else len(found)
     return (*found[:place], warm, *found[place:])
+
+
+_FEWEST_TO_SEARCH = 60
+"""Examples: by fewer a choice among a hundred configurations is luck."""
 
 
 def _one_probe(found: Sequence[Candidate]) -> list[Candidate]:
@@ -152,6 +163,11 @@ def needs_shortlist(workspace: Workspace, use_case: str, ways: Sequence[Candidat
     """Whether so many base models are among the ways that some are excluded, and the task lets them be compared."""
     family = find_task(use_cases.get(workspace.database, use_case).task).family
     return shortlist.is_worthwhile(family, comparable_base_models(ways))
+
+
+_LEAST_THOROUGH, _TIMES_CLASSICAL = 20.0, 4.0
+"""Seconds that a thorough search needs at least, and how many times those of `classical`: in less it tries no more
+than that."""
 
 
 class SearchTerms(NamedTuple):
@@ -176,11 +192,14 @@ def search_terms(
     known = estimates.known_costs(workspace.database)
     for way in ways:
         try:
-            payload = train.plan(train_spec(spec, way, dataset, budget_minutes), workspace).payload
+            plain = way.model_copy(update={"thorough": None})
+            payload = train.plan(train_spec(spec, plain, dataset, budget_minutes), workspace).payload
         except SpeciateError:
             continue
         seconds = estimates.least_seconds(known, payload)
-        if seconds is not None and way.method != "classical":
+        if way.thorough:
+            seconds = max(_LEAST_THOROUGH, _TIMES_CLASSICAL * (seconds or 0.0))
+        if seconds is not None and (way.thorough or way.method != "classical"):
             least[step_name(way)] = round(seconds, 1)
     looks = suites.looks_at_split(workspace, wanted, judged, split)
     return SearchTerms(wanted.objective.aim, judged.splits.get(split), looks, least)
@@ -273,7 +292,8 @@ def _candidate_of(child: Child) -> Candidate:
     """The candidate of a child, with the method and base model that a recipe came to mean."""
     said = child.spec if child.result is None else child.spec | child.result["report"]
     cost = {} if child.result is None else child.result["report"].get("cost", {})  # of a recipe it alone tells
-    said = {**said, "tabm": cost.get("tabm") or child.spec.get("hyperparameters", {}).get("tabm") or None}
+    given = child.spec.get("hyperparameters", {})
+    said |= {name: cost.get(name) or given.get(name) or None for name in estimates.OWN_COSTS}
     return Candidate.model_validate({name: said.get(name) for name in Candidate.model_fields})
 
 
@@ -298,7 +318,8 @@ def step_name(candidate: Candidate) -> str:
     """`train/classical`, `train/probe-minilm`, `train/continue-taste-model-v3`, `train/like-x-v1`."""
     first = "like" if candidate.like else "continue" if candidate.continue_from else candidate.method
     base = re.sub(r"[^\w.]+", "-", (candidate.like or candidate.base_model or "").removeprefix("pkg:")).strip("-")
-    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "") + ("-tabm" if candidate.tabm else "")
+    more = ("-tabm" if candidate.tabm else "") + ("-thorough" if candidate.thorough else "")
+    return f"{TRAIN_STEP}{first}" + (f"-{base}" if base else "") + more
 
 
 def train_spec(
@@ -310,12 +331,13 @@ def train_spec(
         "dataset": dataset,
         "use_case": spec.use_case,
         "budget_minutes": minutes,
-        **candidate.model_dump(exclude_none=True, exclude={"encoders", "tabm"}),
+        **candidate.model_dump(exclude_none=True, exclude={"encoders", "tabm", "thorough"}),
         **({"verdict_level": level} if level != LEVEL else {}),
     }
     if candidate.like is None:
         given: dict[str, object] = {"order": spec.order} if spec.order else {}
         given |= {"encoders": candidate.encoders} if candidate.encoders else {}
         given |= {"tabm": True} if candidate.tabm else {}
+        given |= {"thorough": True} if candidate.thorough else {}
         ours |= {"hyperparameters": given, "seed": spec.seed}
     return TrainSpec.model_validate(ours)

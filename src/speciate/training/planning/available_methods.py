@@ -51,7 +51,7 @@ _BY_FAMILY: dict[Family, tuple[Method, ...]] = {
     "speech-synthesis": (),
 }
 
-TABM_FAMILIES: tuple[Family, ...] = ("classification", "regression")
+TABLE_FAMILIES: tuple[Family, ...] = ("classification", "regression")
 _LOCATING: tuple[Family, ...] = ("detection", "segmentation")
 """Families that need a network whose states say where something is."""
 
@@ -61,12 +61,12 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     if family == "image-generation":
         return []  # no package brings a pipeline
     found = [Candidate(method="classical")] if _has_description(modality) and _has_voxels(modality, family) else []
-    if modality == "tabular" and family in TABM_FAMILIES and _is_installed("torch"):
+    if modality == "tabular" and family in TABLE_FAMILIES and is_installed("torch"):
         found.append(Candidate(method="classical", tabm=True))
     if modality != MULTIMODAL.name or family in PART_FAMILIES:
         found += [Candidate(method="probe", base_model=base) for base in base_models(modality) if _installed(base)]
     trainable = [base for base in names(modality) if family not in _LOCATING or locates(base)]
-    if _is_installed("peft"):
+    if is_installed("peft"):
         found += [Candidate(method="lora", base_model=base) for base in trainable if not _is_fresh(base)]
     cheapest_first = sorted(trainable, key=lambda base: not _is_fresh(base))
     found += [Candidate(method="full", base_model=base) for base in cheapest_first]
@@ -74,29 +74,40 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
 
 
-def check_tabm(parameters: object, modality: str, family: Family) -> None:
-    """INVALID where TabM is asked for and has no columns to learn from, MISSING_EXTRA without torch."""
-    if not (isinstance(parameters, ClassicalParameters) and parameters.tabm):
+def check_table_options(parameters: object, modality: str, family: Family) -> None:
+    """INVALID where TabM or a thorough search is asked for and has no columns to learn from, or learners are named for
+    one that tries all; MISSING_EXTRA for TabM without torch."""
+    if not isinstance(parameters, ClassicalParameters):
         return
-    without = CallAgain("train_model", {"hyperparameters": {"tabm": None}})
-    if modality != "tabular" or family not in TABM_FAMILIES:
+    for name in ("tabm", "thorough"):
+        if getattr(parameters, name) and (modality != "tabular" or family not in TABLE_FAMILIES):
+            raise SpeciateError(
+                Code.INVALID,
+                f"hyperparameters.{name} is for labels and numbers of tables, and this is {family} of {modality}.",
+                next=[_without(name)],
+            )
+    if parameters.thorough and parameters.candidates:
         raise SpeciateError(
             Code.INVALID,
-            f"hyperparameters.tabm is for labels and numbers of tables, and this is {family} of {modality}.",
-            next=[without],
+            f"hyperparameters.thorough tries every learner, and candidates names {parameters.candidates[0]!r}.",
+            next=[_without("candidates"), _without("thorough")],
         )
-    if not _is_installed("torch"):
+    if parameters.tabm and not is_installed("torch"):
         raise SpeciateError(
             Code.MISSING_EXTRA,
             "hyperparameters.tabm needs torch, which is not installed.",
             "Run pip install 'speciate[train]', or leave it out.",
-            next=[without],
+            next=[_without("tabm")],
         )
+
+
+def _without(option: str) -> CallAgain:
+    return CallAgain("train_model", {"hyperparameters": {option: None}})
 
 
 def _language_candidates(modality: str) -> list[Candidate]:
     """Language models with what is installed: in a package, or whatever folder somebody names."""
-    if modality != "text" or not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
+    if modality != "text" or not (is_installed("trl") and is_installed("peft") and is_installed("torch")):
         return []
     found = [f"pkg:{name}" for name in language_packages() if packaged.installed(name)]
     return [Candidate(method=method, base_model=base) for method in LANGUAGE for base in found]
@@ -138,7 +149,7 @@ def unavailable_candidates(modality: str, family: Family = "classification") -> 
 
 
 def _unavailable_language(modality: str) -> list[tuple[Candidate, str]]:
-    if not (_is_installed("trl") and _is_installed("peft") and _is_installed("torch")):
+    if not (is_installed("trl") and is_installed("peft") and is_installed("torch")):
         return [
             (Candidate(method=method), "Not installed. Run: pip install 'speciate[language]'") for method in LANGUAGE
         ]
@@ -155,7 +166,7 @@ def _unavailable_language(modality: str) -> list[tuple[Candidate, str]]:
 def _check_language_model(candidate: Candidate, modality: str, workspace: Workspace) -> tuple[Candidate, Base]:
     """A training of a language model. MISSING_EXTRA without trl, INVALID where the base model writes no text."""
     for library in ("torch", "trl", "peft"):
-        if not _is_installed(library):
+        if not is_installed(library):
             raise SpeciateError(
                 Code.MISSING_EXTRA,
                 f"The method {candidate.method!r} needs the library {library!r}, which is not installed.",
@@ -183,7 +194,7 @@ def _check_language_model(candidate: Candidate, modality: str, workspace: Worksp
 
 def _why_no_pipeline() -> str:
     for library in ("torch", "peft", "diffusers"):
-        if not _is_installed(library):
+        if not is_installed(library):
             return f"Not installed. Run: {pipeline_folder.INSTALL}"
     return "It needs a base_model, a pipeline as diffusers saves it: no package brings one."
 
@@ -191,7 +202,7 @@ def _why_no_pipeline() -> str:
 def _check_pipeline(candidate: Candidate, workspace: Workspace) -> tuple[Candidate, Base]:
     """A training of what draws images. MISSING_EXTRA without diffusers, INVALID where the base model is no pipeline."""
     for library in ("torch", "peft", "diffusers"):
-        if not _is_installed(library):
+        if not is_installed(library):
             raise SpeciateError(
                 Code.MISSING_EXTRA,
                 f"Training on images and captions needs the library {library!r}, which is not installed.",
@@ -224,7 +235,7 @@ def _check_vision_model(candidate: Candidate, modality: str, workspace: Workspac
             f"{' or '.join(map(repr, VISION_VARIANTS))} learns to answer about images.",
             next=[CallAgain("train_model", {"method": next(iter(VISION_VARIANTS))})],
         )
-    if not _is_installed("torchvision"):
+    if not is_installed("torchvision"):
         raise SpeciateError(
             Code.MISSING_EXTRA,
             "Images are prepared by the library 'torchvision', which is not installed.",
@@ -385,7 +396,7 @@ def _installed(base_model: str) -> bool:
     return packaged.installed(model_ref(base_model).name)
 
 
-def _is_installed(library: str) -> bool:
+def is_installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 

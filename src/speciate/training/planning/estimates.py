@@ -50,6 +50,10 @@ _RATES = 3
 """Learning rates that are tried where none is given."""
 
 
+OWN_COSTS = ("tabm", "thorough")
+"""Options by which a method costs something else altogether."""
+
+
 class Estimate(NamedTuple):
     """None: not known."""
 
@@ -84,8 +88,9 @@ class TrainingRequest(NamedTuple):
         return self._kind == other._kind
 
     @property
-    def _kind(self) -> tuple[str, str | None, str, Family, bool]:
-        return self.method, self.base_model, self.modality, self.family, bool(self.hyperparameters.get("tabm"))
+    def _kind(self) -> tuple[str, str | None, str, Family, tuple[bool, ...]]:
+        own = tuple(bool(self.hyperparameters.get(name)) for name in OWN_COSTS)
+        return self.method, self.base_model, self.modality, self.family, own
 
 
 class RecordedRun(NamedTuple):
@@ -277,7 +282,7 @@ def _parse_run(job: str, report: Mapping[str, Any]) -> RecordedRun:
     rest = [whole[i] - sum(spent[i] for spent in stages.values()) for i in range(2)]
     asked = TrainingRequest(
         report["method"], report["base_model"], report["modality"], cost["family"], report["examples"], cost["length"],
-        cost["visits"], hyperparameters={"tabm": True} if cost.get("tabm") else {},
+        cost["visits"], hyperparameters={name: True for name in OWN_COSTS if cost.get(name)},
     )  # fmt: skip
     return RecordedRun(
         job, asked, stages, (max(0.0, rest[0]), max(0.0, rest[1])), cost["start_memory_mb"], cost["loaded_memory_mb"],

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.models.estimators import Trees, trees_from_boosting
+from speciate.training.selection.learners import Learner
+from speciate.training.selection.thorough_search import Configuration
 
 Targets = npt.NDArray[Any]
 Weights = npt.NDArray[np.float64] | None
@@ -72,12 +75,7 @@ def _lightgbm(
         return lightgbm.Dataset(inputs[places], targets[places], weight=weight, **more)
 
     count = len(targets)
-    parameters = {
-        **objective, "learning_rate": _RATE, "num_leaves": 15 if count < 2000 else 31,
-        "min_data_in_leaf": max(2, min(10, count // 50)), "feature_fraction": 0.8, "bagging_fraction": 0.8,
-        "bagging_freq": 1, "lambda_l2": 1.0, "verbose": -1, "seed": seed, "deterministic": True, "force_col_wise": True,
-        "num_threads": _threads(inputs.size),
-    }  # fmt: skip
+    parameters = {**_usual(count, seed, inputs.size), **objective}
     inputs = np.ascontiguousarray(inputs, np.float64)
     most = max(20, min(_MOST_ROUNDS, _NODES // (parameters["num_leaves"] * outputs)))
     rounds = min(_USUAL_ROUNDS, most)
@@ -90,6 +88,66 @@ def _lightgbm(
         rounds = max(1, min(most, round(1.1 * tried.best_iteration)))
     booster = lightgbm.train(parameters, dataset(slice(None)), rounds)
     return trees_from_lightgbm(booster.dump_model(), outputs)
+
+
+def _usual(count: int, seed: int, cells: int) -> dict[str, Any]:
+    return {
+        "learning_rate": _RATE, "num_leaves": 15 if count < 2000 else 31,
+        "min_data_in_leaf": max(2, min(10, count // 50)), "feature_fraction": 0.8, "bagging_fraction": 0.8,
+        "bagging_freq": 1, "lambda_l2": 1.0, "verbose": -1, "seed": seed, "deterministic": True, "force_col_wise": True,
+        "num_threads": _threads(cells),
+    }  # fmt: skip
+
+
+def staged(
+    name: str, settings: Mapping[str, Any], rounds: Sequence[int], classes: int, loss: str, seed: int
+) -> Configuration:
+    """One training for several numbers of rounds, which are its variants. `settings`: LightGBM's, beside the usual
+    ones; without LightGBM the learning rate and the leaves count. `classes`: 0 of numbers, by the `loss`."""
+
+    def learn(inputs: Any, targets: Targets, own: int, *, count: int) -> Trees:
+        made = _trained(inputs, targets, settings, count, classes, loss, seed)
+        outputs = classes if classes > 2 else 1
+        return trees_from_lightgbm(made.dump_model(), outputs) if _has_lightgbm() else trees_from_boosting(made)
+
+    def answer(inputs: Any, targets: Targets, held: Any, own: int) -> list[npt.NDArray[np.float64]]:
+        made = _trained(inputs, targets, settings, rounds[-1], classes, loss, seed)
+        if not _has_lightgbm():
+            trees = trees_from_boosting(made)
+            outputs = len(trees.baseline)
+            return [first_trees(trees, count * outputs).scores(held) for count in rounds]
+        found = [np.asarray(made.predict(held, num_iteration=count, raw_score=True)) for count in rounds]
+        return [each[:, None] if each.ndim == 1 else each for each in found]
+
+    learners = tuple(Learner(f"{name}, {count} rounds", partial(learn, count=count)) for count in rounds)
+    return Configuration(learners, answer)
+
+
+def _trained(
+    inputs: Any, targets: Targets, settings: Mapping[str, Any], rounds: int, classes: int, loss: str, seed: int
+) -> Any:
+    if not _has_lightgbm():
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        known = {"max_leaf_nodes": settings.get("num_leaves", 15), "learning_rate": settings.get("learning_rate", 0.05)}
+        known |= {"max_iter": rounds, "early_stopping": False, "random_state": seed}
+        if classes:
+            return HistGradientBoostingClassifier(**known).fit(inputs, targets)
+        errors = {"l1": "absolute_error", "l2": "squared_error"}[loss]
+        return HistGradientBoostingRegressor(loss=errors, **known).fit(inputs, targets)
+    import lightgbm
+
+    objective: dict[str, Any] = {"objective": "binary" if classes else loss}
+    objective = {"objective": "multiclass", "num_class": classes} if classes > 2 else objective
+    parameters = {**_usual(len(targets), seed, inputs.size), **objective, **settings}
+    return lightgbm.train(parameters, lightgbm.Dataset(inputs, targets), rounds)
+
+
+def first_trees(trees: Trees, count: int) -> Trees:
+    """The first `count` trees alone."""
+    end = int(trees.roots[count]) if count < len(trees.roots) else len(trees.feature)
+    nodes = {name: getattr(trees, name)[:end] for name in trees._fields if name not in ("roots", "output", "baseline")}
+    return trees._replace(**nodes, roots=trees.roots[:count], output=trees.output[:count])
 
 
 def trees_from_lightgbm(dumped: dict[str, Any], outputs: int) -> Trees:

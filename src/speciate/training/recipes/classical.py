@@ -5,6 +5,7 @@ plain arrays (`models/estimators.py`). Learners of more than a label or a number
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,7 +40,7 @@ from speciate.tasks.representations import (
 from speciate.tasks.task import Representation, TaskHead
 from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
-from speciate.training.recipes import structured_learners, tabm
+from speciate.training.recipes import configurations, structured_learners, tabm
 from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
@@ -54,6 +55,7 @@ from speciate.training.selection.decision_shift import measure_for
 from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.selection.model_selection import select_best
 from speciate.training.selection.selected_model import SelectedModel
+from speciate.training.selection.thorough_search import Family, Space, search_thoroughly
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import is_absolute
 
@@ -70,12 +72,43 @@ ONE_UNIT = ("image",)
 
 
 def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> SelectedModel:
+    if parameters.thorough:
+        return search_thoroughly(context, _spaces(context))
     groups = learner_groups(context, parameters.candidates, parameters.parts)
     if parameters.tabm:
         groups = [*groups, _tabm_group(context, parameters.folds)]
     if not parameters.candidates and _rare_labels_count(context):
         groups = [group._replace(learners=(*group.learners, *_with_labels_alike(group.learners))) for group in groups]
     return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates)
+
+
+def _spaces(context: TrainingContext) -> list[Space]:
+    """Columns of a table for every family, and categories as mean targets for boosting."""
+    every, classes = context.payload.manifest.inputs, len(context.task_head.labels)
+    texts = text_columns(context.train, every)
+    absolute, seed = is_absolute(context.payload.objective.metric), context.payload.spec.seed
+    networks = importlib.util.find_spec("torch") is not None
+
+    def families(rows: int, columns: int) -> list[Family]:
+        return configurations.families(rows, columns, classes, seed, absolute=absolute, networks=networks)
+
+    def boosted(rows: int, columns: int) -> list[Family]:
+        return [each for each in families(rows, columns) if each.name == "boosting"]
+
+    columns = partial(Columns.fit, inputs=every)
+    dense = partial(TextColumns.fit, inputs=every, texts=texts, dense=True)
+    name = "columns and texts, in few directions" if texts else "columns"
+    return [
+        Space(LearnerGroup(name, dense if texts else columns, (), shared=True), families),
+        Space(
+            LearnerGroup(
+                "columns, categories as mean targets",
+                lambda examples: EncodedColumns.fit(examples, every, context.targets(examples)),
+                (),
+            ),
+            boosted,
+        ),
+    ]
 
 
 def _tabm_group(context: TrainingContext, folds: int) -> LearnerGroup:

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.models.estimators import Trees
+from speciate.training.selection.learners import Learner
+from speciate.training.selection.thorough_search import Configuration
 
 Targets = npt.NDArray[Any]
 _TREES = 200
@@ -48,6 +50,31 @@ def extra_trees_regression(features: float = 1 / 3, leaf: int = 2) -> Callable[[
         return _trees(model.fit(inputs, targets, weights), 1)
 
     return learn
+
+
+def forest(name: str, *, classes: int, extra: bool, features: float | str, leaf: int) -> Configuration:
+    """`classes`: 0 of numbers. `extra`: splits at random, else the best ones of a sample of the rows (Breiman 2001)."""
+
+    def grow(inputs: Any, targets: Targets, seed: int) -> Any:
+        from sklearn import ensemble
+
+        kind = ("ExtraTrees" if extra else "RandomForest") + ("Classifier" if classes else "Regressor")
+        least = max(leaf, _least_leaf(len(targets), max(classes, 1)))
+        by: dict[str, Any] = {"criterion": "entropy"} if classes else {}
+        model = getattr(ensemble, kind)(_TREES, max_features=features, min_samples_leaf=least, random_state=seed, **by)
+        return model.fit(inputs, targets)
+
+    def answer(inputs: Any, targets: Targets, held: Any, seed: int) -> list[npt.NDArray[np.float64]]:
+        model = grow(inputs, targets, seed)
+        if not classes:
+            return [model.predict(held)[:, None]]
+        shares = model.predict_proba(held)
+        return [shares if classes > 2 else shares[:, 1:] - 0.5]
+
+    def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
+        return _trees(grow(inputs, targets, seed), max(classes, 1))
+
+    return Configuration((Learner(name, learn),), answer)
 
 
 def _least_leaf(examples: int, classes: int) -> int:

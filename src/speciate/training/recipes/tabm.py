@@ -26,8 +26,19 @@ Held = tuple[Any, Targets]
 Losses = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """Outputs (N, K) and targets (N,) -> (N,)"""
 NAME = "tabm"
-_MEMBERS, _WIDTH, _DROPOUT = 8, 128, 0.1
-_RATE, _DECAY, _LARGEST_GRADIENT = 2e-3, 3e-4, 1.0
+_MEMBERS, _LARGEST_GRADIENT = 8, 1.0
+
+
+class Settings(NamedTuple):
+    """How one network is made and learns."""
+
+    width: int = 128
+    dropout: float = 0.1
+    rate: float = 2e-3
+    decay: float = 3e-4
+
+
+USUAL = Settings()
 _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES = 32, 256, 8
 """A pass over the examples has `_BATCHES` batches where that keeps their size between those."""
 _EPOCHS, _PATIENCE, _USUAL_EPOCHS = 120, 16, 60
@@ -47,25 +58,33 @@ def too_large(rows: int, columns: int, classes: int) -> str | None:
 
 
 def seconds(rows: int, columns: int) -> float:
-    """About what one network takes on one core: forward and back, three products of each weight and row."""
-    weights = 2 * columns * _WIDTH + _WIDTH * _WIDTH
+    """About what one usual network takes on one core: forward and back, three products of each weight and row."""
+    weights = 2 * columns * USUAL.width + USUAL.width**2
     return 3 * _USUAL_EPOCHS * rows * _MEMBERS * weights / _PER_SECOND
 
 
 def tabm_classifier(
-    inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
+    inputs: Any,
+    targets: Targets,
+    seed: int,
+    weights: Targets | None = None,
+    *,
+    held: Held | None = None,
+    settings: Settings = USUAL,
+    networks: int = NETWORKS,
 ) -> Perceptrons:
-    """`targets`: indices of labels. `weights`: (N,), of the examples."""
+    """`targets`: indices of labels. `weights`: (N,), of the examples. `networks`: of a caller that holds none out."""
     from torch.nn import functional
 
     def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, wanted, reduction="none")
 
     labels = int(np.max(targets)) + 1
-    return _fitted(inputs, np.asarray(targets, np.int64), labels, losses, seed, weights, held, classes=True)
+    wanted = np.asarray(targets, np.int64)
+    return _fitted(inputs, wanted, labels, losses, seed, weights, held, settings, networks, classes=True)
 
 
-def tabm_regression(absolute: bool) -> Callable[..., Perceptrons]:
+def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS) -> Callable[..., Perceptrons]:
     """`absolute`: the absolute error is what counts, else the squared one."""
 
     def learn(
@@ -84,7 +103,7 @@ def tabm_regression(absolute: bool) -> Callable[..., Perceptrons]:
             return ((np.asarray(numbers, np.float64) - mean) / spread).astype(np.float32)
 
         apart = None if held is None else (held[0], scaled(held[1]))
-        made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, classes=False)
+        made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, settings, networks, classes=False)
         last, bias = made.last * np.float32(spread), made.last_bias * np.float32(spread) + np.float32(mean)
         return made._replace(last=last, last_bias=bias)
 
@@ -110,6 +129,8 @@ def _fitted(
     seed: int,
     weights: Targets | None,
     held: Held | None,
+    settings: Settings,
+    networks: int,
     *,
     classes: bool,
 ) -> Perceptrons:
@@ -121,12 +142,13 @@ def _fitted(
         both = np.vstack([matrix, judged[kept]])
         weighed = np.concatenate([heavy, np.ones(int(kept.sum()))])
         learn = np.arange(len(matrix))
-        return _network(both, np.concatenate([targets, wanted[kept]]), weighed, learn, outputs, losses, seed, classes)
+        every = np.concatenate([targets, wanted[kept]])
+        return _network(both, every, weighed, learn, outputs, losses, seed, settings, classes)
     parts = np.random.default_rng(seed).permutation(len(matrix)) % _HELD_SHARE
     return side_by_side(
         [
-            _network(matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, classes)
-            for at in range(NETWORKS)
+            _network(matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, settings, classes)
+            for at in range(networks)
         ]
     )
 
@@ -139,6 +161,7 @@ def _network(
     outputs: int,
     losses: Losses,
     seed: int,
+    settings: Settings,
     classes: bool,
 ) -> Perceptrons:
     """`learn`: places to learn from; the others say when to stop."""
@@ -155,7 +178,7 @@ def _network(
     judge = np.setdiff1d(np.arange(len(matrix)), learn)
     held = rows.take(judge if len(judge) else learn)  # no held-out label is one that training has seen
     with _one_thread():
-        found = _learned(rows.take(learn), held, outputs, losses, seed, classes)
+        found = _learned(rows.take(learn), held, outputs, losses, seed, settings, classes)
     arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
     shift = np.zeros(outputs if outputs > 2 or not classes else 1)
     return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
@@ -175,19 +198,19 @@ def _one_thread() -> Iterator[None]:
 
 
 def _learned(
-    rows: _Rows, held: _Rows, outputs: int, losses: Losses, seed: int, classes: bool
+    rows: _Rows, held: _Rows, outputs: int, losses: Losses, seed: int, settings: Settings, classes: bool
 ) -> dict[str, torch.Tensor]:
     import torch
     from torch.nn.utils import clip_grad_norm_
 
     chance = torch.Generator().manual_seed(seed)
-    weights = _first_weights(rows.read.shape[1], outputs, chance)
-    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=_DECAY)
+    weights = _first_weights(rows.read.shape[1], settings.width, outputs, chance)
+    optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=settings.decay)
     least, best, waited = math.inf, dict[str, torch.Tensor](), 0
     for epoch in range(_EPOCHS):
         for places in _batches(len(rows.read), seed, epoch):
             part = rows.take(places)
-            answers = _forward(weights, part.read, chance).flatten(0, 1)
+            answers = _forward(weights, part.read, chance, settings.dropout).flatten(0, 1)
             own = losses(answers, part.wanted.repeat_interleave(_MEMBERS))
             share = part.weights.repeat_interleave(_MEMBERS)
             optimizer.zero_grad()
@@ -228,34 +251,36 @@ def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]
         yield order[at : at + size]
 
 
-def _first_weights(width: int, outputs: int, chance: torch.Generator) -> dict[str, torch.Tensor]:
+def _first_weights(columns: int, width: int, outputs: int, chance: torch.Generator) -> dict[str, torch.Tensor]:
     """The members begin with other signs for what they read and another bias, and are else the same."""
     import torch
 
     def drawn(*shape: int, among: int) -> torch.Tensor:
         return (2 * torch.rand(*shape, generator=chance) - 1) / math.sqrt(among)
 
-    ones = torch.ones(_MEMBERS, _WIDTH)
-    signs = 2.0 * torch.randint(0, 2, (_MEMBERS, width), generator=chance) - 1
+    ones = torch.ones(_MEMBERS, width)
+    signs = 2.0 * torch.randint(0, 2, (_MEMBERS, columns), generator=chance) - 1
     made = {
-        "into_first": signs, "first": drawn(_WIDTH, width, among=width), "out_of_first": ones.clone(),
-        "first_bias": drawn(_MEMBERS, _WIDTH, among=width),
-        "into_second": ones.clone(), "second": drawn(_WIDTH, _WIDTH, among=_WIDTH), "out_of_second": ones.clone(),
-        "second_bias": drawn(_MEMBERS, _WIDTH, among=_WIDTH),
-        "into_last": ones.clone(), "last": drawn(outputs, _WIDTH, among=_WIDTH),
-        "last_bias": drawn(outputs, among=_WIDTH),
+        "into_first": signs, "first": drawn(width, columns, among=columns), "out_of_first": ones.clone(),
+        "first_bias": drawn(_MEMBERS, width, among=columns),
+        "into_second": ones.clone(), "second": drawn(width, width, among=width), "out_of_second": ones.clone(),
+        "second_bias": drawn(_MEMBERS, width, among=width),
+        "into_last": ones.clone(), "last": drawn(outputs, width, among=width),
+        "last_bias": drawn(outputs, among=width),
     }  # fmt: skip
     return {name: tensor.requires_grad_() for name, tensor in made.items()}
 
 
-def _forward(weights: dict[str, torch.Tensor], read: torch.Tensor, chance: torch.Generator | None) -> torch.Tensor:
-    """(B, I) -> (B, M, K), as `Perceptrons` does. `chance`: a tenth of the units is left out."""
+def _forward(
+    weights: dict[str, torch.Tensor], read: torch.Tensor, chance: torch.Generator | None, dropout: float = 0.0
+) -> torch.Tensor:
+    """(B, I) -> (B, M, K), as `Perceptrons` does. `chance`: `dropout` of the units are left out."""
     import torch
 
     def some(state: torch.Tensor) -> torch.Tensor:
         if chance is None:
             return state.relu()
-        return state.relu() * (torch.rand(state.shape, generator=chance) >= _DROPOUT) / (1 - _DROPOUT)
+        return state.relu() * (torch.rand(state.shape, generator=chance) >= dropout) / (1 - dropout)
 
     state = (read[:, None] * weights["into_first"]) @ weights["first"].T
     state = some(state * weights["out_of_first"] + weights["first_bias"])

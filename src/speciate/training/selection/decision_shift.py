@@ -17,6 +17,7 @@ import numpy.typing as npt
 from speciate.models.blend import Blend
 from speciate.models.estimators import Linear, Trees
 from speciate.models.perceptrons import Perceptrons
+from speciate.models.quadratics import Quadratic
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -96,12 +97,12 @@ def _balanced_accuracy(true: Labels, given: Labels) -> float:
 
 
 def can_shift(estimator: Any) -> bool:
-    return type(estimator) in (Linear, Trees, Perceptrons, Blend)
+    return type(estimator) in (Linear, Quadratic, Trees, Perceptrons, Blend)
 
 
 def shifted(estimator: Any, by: Floats) -> Any:
     """A copy of the estimator, with `by` added to its scores."""
-    if isinstance(estimator, Linear):
+    if isinstance(estimator, Linear | Quadratic):
         return estimator._replace(bias=np.asarray(estimator.bias) + by)
     if isinstance(estimator, Trees):
         return estimator._replace(baseline=np.asarray(estimator.baseline) + by)
