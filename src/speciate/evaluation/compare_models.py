@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speciate.evaluation import gates, statistics
+from speciate.evaluation import candidate_choice, gates, statistics
 from speciate.evaluation.cost_difference import is_dearer
 from speciate.evaluation.decisions import without_answers, without_copy
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
-from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.rare_labels import unfound_labels
@@ -33,6 +32,7 @@ from speciate.evaluation.reports.report import (
     interval,
     number,
 )
+from speciate.evaluation.slice_gains import SliceGain, slice_gains
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL, detectable
 from speciate.use_cases import CONSTANT, NEAREST, Gate, UseCase
@@ -332,7 +332,7 @@ def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int |
 def _mark_dominated(report: Report) -> Report:
     compare = report.comparer()
     rows = tuple(
-        row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, compare)})
+        row.model_copy(update={"dominated": candidate_choice.dominated(row, report.leaderboard, compare)})
         for row in report.leaderboard
     )
     return report.model_copy(update={"leaderboard": rows})
@@ -416,7 +416,7 @@ def _with_decisions(
     decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
-        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, compare)
+        candidate = candidate_choice.choose(decisions, {name: report.row(name) for name in models}, compare)
     return report.model_copy(
         update={
             "candidate": candidate,
