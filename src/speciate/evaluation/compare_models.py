@@ -26,6 +26,7 @@ from speciate.evaluation.reports.report import (
     Row,
     Suite,
     SuiteChange,
+    ValidationEvidence,
     Value,
     Verdicts,
     break_even,
@@ -108,6 +109,8 @@ class Question(NamedTuple):
     """Candidates that learned from other data than the free methods are fitted on."""
     shown: frozenset[str] = frozenset()
     """Candidates whose gain is shown by other rows."""
+    order: tuple[ValidationEvidence, ...] = ()
+    """In which the candidates may go forward; empty: the cheapest that passes does."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -416,10 +419,15 @@ def _with_decisions(
     decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
-        candidate = candidate_choice.choose(decisions, {name: report.row(name) for name in models}, compare)
+        rows = {name: report.row(name) for name in models}
+        candidate = candidate_choice.choose(decisions, rows, compare, question.order)
+        if why := candidate_choice.why_it(candidate, decisions, rows, question.order):
+            told = (*decisions[candidate].reasons, why)
+            decisions[candidate] = decisions[candidate].model_copy(update={"reasons": told})
     return report.model_copy(
         update={
             "candidate": candidate,
+            "order": question.order,
             "decisions": tuple(decisions.values()),
             "decision": decisions.get(candidate),
             "no_decision": None if candidate in decisions else f"the candidate {candidate} is no model to be judged",
@@ -480,8 +488,8 @@ def _decisions(
             )
             for name, decision in alone.items()
         }
-    if question.suite != "core":
-        return alone  # which one is worth its price is settled on the core suite
+    if question.suite != "core" or question.order:
+        return alone  # which is worth its price is settled on the core suite, or by an order
     final, compare = {}, strict.report.comparer()
     for name in models:
         row = strict.report.row(name)

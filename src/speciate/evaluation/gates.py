@@ -150,7 +150,7 @@ def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: C
     if gain and gain[1][0] > 0:
         return decision
     found = f"the gain over it is {_span(*gain)}" if gain else "nothing shows a gain over it"
-    reason = f"{cheaper.model} passes every gate and costs less ({_usd(cheaper)}); {found}, which does not exclude zero"
+    reason = f"{cheaper.model} passes every gate and costs less ({usd(cheaper)}); {found}, which does not exclude zero"
     blocked = GateResult(gate=Gate(rule="better_if_dearer"), outcome="fail", reason=reason)
     return _verdict([*decision.gates, blocked], evidence)
 
@@ -204,7 +204,7 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
 def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
-    claim = f"not worse than {_rival(evidence)} by {_figure(margin)}"
+    claim = f"not worse than {_rival(evidence)} by {figure(margin)}"
     if evidence.reused:
         return _not_worse_without_luck(evidence, metric, margin, claim)
     judged = _gain(evidence, metric, -margin, -margin, claim)
@@ -250,7 +250,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
 
 def _better(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, least = _metric(gate, evidence), gate.value or 0.0
-    more = f" by {_figure(least)}" if least else ""
+    more = f" by {figure(least)}" if least else ""
     return _gain(evidence, metric, least, least, f"better than {_rival(evidence)}{more}")
 
 
@@ -274,7 +274,7 @@ def _not_dearer(evidence: Evidence) -> str:
     if same_recipe(candidate, baseline):
         return f"made by the recipe of {_rival(evidence)}, so it costs the same"
     if (candidate.usd_per_1k or 0.0) <= (baseline.usd_per_1k or 0.0):
-        return f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})"
+        return f"costs {usd(candidate)}, no more than {_rival(evidence)} ({usd(baseline)})"
     return f"costs no more than {_rival(evidence)} by a difference that counts: {_prices(candidate, baseline)}"
 
 
@@ -305,7 +305,7 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
     least = None if effect is None else detectable(effect, metric, had.value if had else None)
     if least is not None:
-        return f"; {comparison.n} test rows show gains from {_figure(least)}"
+        return f"; {comparison.n} test rows show gains from {figure(least)}"
     best = metric.high if metric.sign > 0 else metric.low
     if best is None:
         return ""
@@ -510,7 +510,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if not found:
         return _GateAnswer("inconclusive", f"there are no slices by {gate.column!r}")
     judged = [each for each in found if math.isfinite(each.low)]
-    claim = f"no value of {gate.column!r} worse in {metric.name} by {_figure(margin)}"
+    claim = f"no value of {gate.column!r} worse in {metric.name} by {figure(margin)}"
     worst = min(judged, key=lambda each: each.low, default=None)
     stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
     if surely := [each for each in judged if each.highest < -margin]:
@@ -582,21 +582,22 @@ def _rival(evidence: Evidence) -> str:
 
 def _span(value: float, interval: Interval) -> str:
     value, low, high = value + 0.0, interval[0] + 0.0, interval[1] + 0.0  # never "-0"
-    return f"{_figure(value)} ({_figure(low)} to {_figure(high)})"
+    return f"{figure(value)} ({figure(low)} to {figure(high)})"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """To three digits; thousands in full."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _usd(row: Row) -> str:
-    usd = row.usd_per_1k
-    if usd is None:
+def usd(row: Row) -> str:
+    """The cost of 1,000 answers in words."""
+    cost = row.usd_per_1k
+    if cost is None:
         return "an unknown price"
-    if 0 < usd < LEAST_USD:
+    if 0 < cost < LEAST_USD:
         return f"under ${LEAST_USD} per 1,000"
-    return f"${usd:,.0f} per 1,000" if usd >= 1000 else f"${usd:.3g} per 1,000"
+    return f"${cost:,.0f} per 1,000" if cost >= 1000 else f"${cost:.3g} per 1,000"
 
 
 def _prices(candidate: Row, baseline: Row) -> str:
@@ -604,7 +605,7 @@ def _prices(candidate: Row, baseline: Row) -> str:
     times = f", {known[0]:.3g} to {known[1]:.3g} times as much" if known else ""
     here = [row.model for row in (candidate, baseline) if row.device and row.usd_per_1k is not None]
     what = f" ({'both' if len(here) == 2 else here[0]}: processor time here)" if here else ""
-    return f"{_usd(candidate)} against {_usd(baseline)}{times}{what}"
+    return f"{usd(candidate)} against {usd(baseline)}{times}{what}"
 
 
 def _why(note: str) -> str:

@@ -46,6 +46,7 @@ from speciate.training.cascade.candidates import (
     trained_candidates,
     with_like,
 )
+from speciate.training.cascade.going_forward import going_forward
 from speciate.training.cascade.result import failed, outcome, without_verdict
 from speciate.training.cascade.search import (
     GRACE_SECONDS,
@@ -263,6 +264,7 @@ def _judgement(spec: SpecializeSpec, children: Sequence[Child], step: str, model
             "dataset": f"{_dataset_used(spec, trained_candidates(children))}:test",  # where there is no core suite
             "use_case": spec.use_case,
             "pick": "gates",
+            **({"order": order} if (order := going_forward(spec, children, models)) else {}),
             "seed": spec.seed,
             "budget_usd": spec.budget_usd,
         },
