@@ -57,7 +57,10 @@ def test_a_row_is_dominated_only_where_another_is_surely_better_and_no_dearer() 
         ([said("words", 0.80), said("deep", 0.80)], ["words", "deep"]),  # equal: the cheap one comes first
         ([said("words", 0.80), said("deep", 0.81, 80, 0.04)], ["words", "deep"]),  # known from fewer rows
         ([said("words", 0.80), said("deep", 0.85, 80, 0.04)], ["deep", "words"]),  # and better by more than its doubt
-        ([said("words", 0.80), said("warm", 0.81, apart=True)], ["words", "warm"]),  # judged on rows of its own
+        (
+            [said("words", 0.80), said("warm", 0.81, optimistic=True)],
+            ["words", "warm"],
+        ),  # these rows stopped its training
         ([said("words", 0.80), said("deep", 0.99, 80, None)], ["words", "deep"]),  # nobody knows how well it is known
         ([said("words", None), said("deep", 0.30)], ["deep", "words"]),
     ],
@@ -81,7 +84,7 @@ _EVIDENCE = st.builds(
     st.none() | st.floats(-1e6, 1e6),
     st.integers(0, 1000),
     st.none() | st.floats(0, 1e3),
-    apart=st.booleans(),
+    optimistic=st.booleans(),
 )
 
 
@@ -93,7 +96,7 @@ def test_an_order_holds_each_candidate_once_and_is_its_own_order(
     assert sorted(names(found)) == sorted(one.model for one in evidence)
     assert fixed_order(found, metric) == found
     most = max((one.n for one in evidence), default=0)
-    alike = [metric.sign * one.value for one in found if one.value is not None and one.n == most and not one.apart]
+    alike = [metric.sign * one.value for one in found if one.value is not None and one.n == most and not one.optimistic]
     assert alike == sorted(alike, reverse=True)
 
 

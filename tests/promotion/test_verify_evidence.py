@@ -296,7 +296,7 @@ def test_what_the_right_key_signed_must_hold_in_itself(tmp_path: Path, lie: str)
 
 
 def _said(model: str, value: float, n: int, error: float) -> dict[str, Any]:
-    return {"model": model, "value": value, "standard_error": error, "n": n, "how": "out-of-fold", "apart": False}
+    return {"model": model, "value": value, "standard_error": error, "n": n, "how": "out-of-fold", "optimistic": False}
 
 
 def _ordered(body: dict[str, Any]) -> None:

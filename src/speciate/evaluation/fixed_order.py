@@ -14,8 +14,9 @@ the share of a hypothesis that was rejected goes to the next one. Here the first
 What the order adds is an honest figure. The best by the test rows is partly lucky on them; the first by other rows is
 not. `python evals/fixed_order.py` shows both.
 
-A value counts for one standard error less where it was measured on fewer rows than others, or apart from them: the less
-is known of each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse").
+A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
+each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does a value on
+rows that also stopped the training, as of networks: evals/LOG.md has it on tables.
 """
 
 from __future__ import annotations
@@ -38,6 +39,6 @@ def _standing(one: ValidationEvidence, most: int, sign: int) -> float:
     if one.value is None:
         return -math.inf
     doubt = 0.0
-    if one.apart or one.n < most:
+    if one.optimistic or one.n < most:
         doubt = math.inf if one.standard_error is None else one.standard_error
     return sign * one.value - doubt

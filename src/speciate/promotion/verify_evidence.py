@@ -445,11 +445,11 @@ def check_order(document: Document) -> list[str]:
 
 
 def _standing(evidence: Document, most: int, higher: bool) -> float:
-    """A value, less one standard error where it was measured on fewer rows or apart."""
+    """A value, less one standard error where it was measured on fewer rows, or is optimistic."""
     if evidence["value"] is None:
         return float("-inf")
     value = evidence["value"] if higher else -evidence["value"]
-    if not evidence["apart"] and evidence["n"] >= most:
+    if not evidence["optimistic"] and evidence["n"] >= most:
         return float(value)
     error = evidence["standard_error"]
     return float("-inf") if error is None else float(value - error)

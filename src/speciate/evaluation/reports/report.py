@@ -239,7 +239,9 @@ class ValidationEvidence(_Frozen):
     standard_error: float | None = None
     n: int
     how: str = Field(description="out-of-fold, validation or race.")
-    apart: bool = Field(False, description="Judged on other rows than the rest, or maybe on some that it knows.")
+    optimistic: bool = Field(
+        False, description="The rows that judge it also stopped its training, or its base model may know some of them."
+    )
 
 
 class Agreement(_Frozen):
