@@ -56,10 +56,15 @@ from tests.training.world import make_dataset, model_path, png
 
 _CLEAN = multiprocessing.get_context("forkserver")
 """Children of a process that has imported what a training needs and computed nothing, as the engine's are."""
-_CLEAN.set_forkserver_preload(["speciate.training.train_run", "sklearn.ensemble", "torch", "evals.drawn_limits"])
+_CLEAN.set_forkserver_preload(
+    [
+        "speciate.training.train_run", "speciate.training.recipes.classical", "speciate.training.recipes.lora_full",
+        "sklearn.ensemble", "transformers", "lightgbm", "evals.drawn_limits",
+    ]
+)  # fmt: skip
 GRACE_SECONDS = 20.0
 """After it was asked to stop."""
-_NETWORK = {"num_train_epochs": 6, "learning_rate": [2e-3, 1e-3], "batch_size": 16}
+_NETWORK = {"num_train_epochs": 3, "learning_rate": [2e-3, 1e-3], "batch_size": 16}
 
 
 class Problem(NamedTuple):
@@ -86,7 +91,7 @@ def _voters(workspace: Workspace, name: str) -> Manifest:
     """Who votes for whom, by questions of a survey."""
     from statsmodels.datasets import anes96
 
-    frame = anes96.load_pandas().data.sample(240, random_state=0)
+    frame = anes96.load_pandas().data.sample(120, random_state=0)
     inputs = [str(each) for each in frame.columns if each not in ("vote", "expvote", "PID")]
     columns = {each: [float(cell) for cell in frame[each]] for each in inputs}
     labels = ["dole" if vote else "clinton" for vote in frame["vote"]]
@@ -104,7 +109,7 @@ def _series(workspace: Workspace, name: str) -> Manifest:
     }
     chance, values, labels = np.random.default_rng(0), list[list[float]](), list[str]()
     for label, steps in whole.items():
-        for begin in np.linspace(0, len(steps) - 37, 50).astype(int):
+        for begin in np.linspace(0, len(steps) - 37, 30).astype(int):
             window = steps[begin : begin + 36]
             shown = (window - window.mean()) / (window.std() or 1.0) + chance.normal(0, 0.8, 36)
             values.append([float(each) for each in shown])
@@ -124,7 +129,7 @@ def _sentences(workspace: Workspace, name: str) -> Manifest:
         found = dict.fromkeys(
             " ".join(each.split()) for text in documented for each in re.findall(r"[A-Z][a-z][^.>]{40,160}\.", text)
         )
-        kept = [each for each in found if label not in each.lower()][:80]
+        kept = [each for each in found if label not in each.lower()][:40]
         texts += kept
         labels += [label] * len(kept)
     return _made(workspace, name, "text", {"text": texts}, labels, validation=True)
@@ -135,7 +140,7 @@ def _proteins(workspace: Workspace, name: str) -> Manifest:
 
     found = datasets.load_AMPvsUniProt()
     unique = dict(zip(found.sequences, found.target, strict=True))
-    chosen = random.Random(0).sample(sorted(unique.items()), 180)
+    chosen = random.Random(0).sample(sorted(unique.items()), 100)
     labels = [str(found.target_names[int(target)]) for _, target in chosen]
     return _made(workspace, name, "protein", {"sequence": [text for text, _ in chosen]}, labels, validation=False)
 
@@ -147,7 +152,7 @@ def _letters(workspace: Workspace, name: str) -> Manifest:
 
     folder = Path(mpl.get_data_path()) / "fonts/ttf"
     media, labels = list[bytes](), list[str]()
-    for file in sorted(folder.glob("[Ds][Te]*.ttf"))[:24]:
+    for file in sorted(folder.glob("[Ds][Te]*.ttf"))[:16]:
         for letter in "OQCG":
             canvas = Image.new("L", (32, 32))
             ImageDraw.Draw(canvas).text((5, -2), letter, fill=255, font=ImageFont.truetype(str(file), 26))
@@ -236,11 +241,11 @@ def _work(path: str) -> None:
     os.dup2(log, 2)
     usual = TrainingContext.offer_best
 
-    def offer(self: TrainingContext, make: Callable[[], Any]) -> None:
+    def offer(self: TrainingContext, make: Callable[[], Any], **more: bool) -> None:
         sign = find_metric(self.payload.objective.metric).sign
         with (folder.path / "offers").open("a") as file:
             file.write(f"{time.time()} {sign * _value_of(make)}\n")
-        usual(self, make)
+        usual(self, make, **more)
 
     setattr(TrainingContext, "offer_best", offer)  # noqa: B010 - mypy forbids the assignment
     os._exit(worker.main(str(folder.path)))
