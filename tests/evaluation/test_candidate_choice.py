@@ -60,7 +60,7 @@ def test_a_row_is_dominated_only_where_another_is_surely_better_and_no_dearer() 
         (
             [said("words", 0.80), said("warm", 0.81, optimistic=True)],
             ["words", "warm"],
-        ),  # these rows stopped its training
+        ),  # its base may know them
         ([said("words", 0.80), said("deep", 0.99, 80, None)], ["words", "deep"]),  # nobody knows how well it is known
         ([said("words", None), said("deep", 0.30)], ["deep", "words"]),
     ],

@@ -214,11 +214,11 @@ def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() 
     assert [one["model"] for one in asked.spec["order"]] == ["taste-model@v1", "taste-model@v2"]
 
 
-def test_a_network_whose_training_these_rows_stopped_comes_behind_what_is_as_good_without_that() -> None:
-    network = _trained("probe", 2, 0.83, half=0.1, dearer=())
-    assert network.result is not None
-    network.result["report"] |= {"method": "full", "base_model": "new:bert"}
-    (asked,) = _requests(_trained(value=0.80), network, spec=SPEC.model_copy(update={"aim": "best"}))
+def test_a_warm_start_that_may_know_the_rows_comes_behind_what_is_as_good_without_that() -> None:
+    warm = _trained("probe", 2, 0.83, half=0.1, dearer=())
+    assert warm.result is not None
+    warm.result["report"]["left_out"] = None
+    (asked,) = _requests(_trained(value=0.80), warm, spec=SPEC.model_copy(update={"aim": "best"}))
     assert [(one["model"], one["optimistic"]) for one in asked.spec["order"]] == [
         ("taste-model@v1", False), ("taste-model@v2", True),
     ]  # fmt: skip

@@ -15,8 +15,8 @@ What the order adds is an honest figure. The best by the test rows is partly luc
 not. `python evals/fixed_order.py` shows both.
 
 A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
-each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does a value on
-rows that also stopped the training, as of networks: evals/LOG.md has it on tables.
+each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does the value of a
+model whose base may know some of the rows.
 """
 
 from __future__ import annotations

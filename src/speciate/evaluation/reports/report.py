@@ -240,7 +240,7 @@ class ValidationEvidence(_Frozen):
     n: int
     how: str = Field(description="out-of-fold, validation or race.")
     optimistic: bool = Field(
-        False, description="The rows that judge it also stopped its training, or its base model may know some of them."
+        False, description="It was judged on other rows than the rest, or maybe on some that its base model knows."
     )
 
 

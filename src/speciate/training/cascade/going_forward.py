@@ -14,9 +14,6 @@ from speciate.training.cascade.candidates import SpecializeSpec, TrainedCandidat
 from speciate.training.planning.published_steps import RACE
 from speciate.vocabulary import find_metric
 
-_STOPPED_BY_NOTHING = ("classical", "probe")
-"""Methods whose trainings no held-out example stops."""
-
 
 def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Iterable[str]) -> list[dict[str, Any]]:
     """What validation examples say of these models, the first to go forward first; empty where the cheapest that passes
@@ -35,7 +32,7 @@ def _of_training(candidate: TrainedCandidate) -> ValidationEvidence:
     said = candidate.report["validation"]
     return ValidationEvidence(
         model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
-        how=said["how"], optimistic=candidate.judged_apart or candidate.candidate.method not in _STOPPED_BY_NOTHING,
+        how=said["how"], optimistic=candidate.judged_apart,
     )  # fmt: skip
 
 
