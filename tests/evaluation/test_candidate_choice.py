@@ -128,6 +128,10 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     assert "words@v1 ($0.1 per 1,000) would pass, too, and cost less than deep@v2 ($9 per 1,000)" in why
     assert "promote_model(model='words@v1')" in why
     assert candidate_choice.why_it("deep@v2", decisions, rows, ()) is None
-    assert candidate_choice.why_it("deep@v2", {"deep@v2": decision("deep@v2")}, rows, order) is None
+    assert candidate_choice.why_it("deep@v2", {"deep@v2": decision("deep@v2")}, rows, order[1:2]) is None
+    alone = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3")}, rows, order)
+    assert "by itself, and passes every gate. So deep@v2 and words@v1 stayed unjudged" in (alone or "")
+    failed = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3", "hold")}, rows, order)
+    assert "does not pass; then comes deep@v2 and words@v1" in (failed or "")
     nobody = {name: decision(name, "inconclusive") for name in rows}
     assert "None of them passes" in (candidate_choice.why_it("slow@v3", nobody, rows, order) or "")

@@ -56,18 +56,26 @@ def why_it(
     chosen: str, decisions: Mapping[str, Decision], rows: Mapping[str, Row], order: Sequence[ValidationEvidence]
 ) -> str | None:
     """Why this one goes forward and no other, with the figures that the order is by; None without an order."""
-    listed = [one for one in order if one.model in decisions]
-    if len(listed) < 2:
+    if len(order) < 2:
         return None
+    listed = [one for one in order if one.model in decisions]
+    behind = " and ".join(one.model for one in order if one.model not in decisions)
     metric = rows[chosen].metric
-    figures = ", ".join(f"{one.model} {_evidence(one)}" for one in listed)
+    figures = ", ".join(f"{one.model} {_evidence(one)}" for one in order)
     said = (
         f"aim 'best': validation examples fixed the order of the candidates before the test rows were looked at, by "
         f"{metric}: {figures}"
     )
     place = next((at for at, one in enumerate(listed) if one.model == chosen), len(listed))
+    if decisions[chosen].verdict != "promote" and behind:
+        return f"{said}. {chosen} was judged first, by itself, and does not pass; then comes {behind}"
     if decisions[chosen].verdict != "promote":
         return f"{said}. None of them passes, and {chosen} is the first of those that come nearest"
+    if behind:
+        return (
+            f"{said}. {chosen} was judged first, by itself, and passes every gate. So {behind} stayed unjudged: each "
+            "further candidate makes the intervals wider, now and later"
+        )
     before = [one.model for one in listed[:place]]
     went = f"{said}. {chosen} is the first that passes every gate"
     if before:

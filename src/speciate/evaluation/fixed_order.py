@@ -9,7 +9,8 @@ those that pass adds nothing to that. A fixed sequence (Maurer, Hothorn & Lehmac
 clinical trials and preclinical assays: a-priori ordered hypotheses") tests each at the full level, and ends at the
 first that does not pass. This one goes on after it, so each needs its own share of the error: the fallback procedure
 (Wiens 2003, "A fixed sequence Bonferroni procedure for testing multiple endpoints") with equal shares. Departure: there
-the share of a hypothesis that was rejected goes to the next one. Here the first that passes ends the sequence.
+the share of a hypothesis that was rejected goes to the next one. Here the first that passes ends the sequence. A search
+asks for the first alone, at the full level; where that does not pass, the others share what later looks may spend.
 
 What the order adds is an honest figure. The best by the test rows is partly lucky on them; the first by other rows is
 not. `python evals/fixed_order.py` shows both.
