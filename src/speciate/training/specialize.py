@@ -214,20 +214,16 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return Finished(result=without_verdict(spec, children, evaluated))
     if evaluated.result is None:
         return failed(evaluated, "No model could be evaluated")
-    decision = evaluated.result.get("decision") or {}
+    result = evaluated.result
+    decision = result.get("decision") or {}
     if evaluated is looks[-1] and decision.get("verdict") != "promote":
-        more = _after_refusal(spec, children, evaluated.result)
-        if more:
+        if more := _after_refusal(spec, children, result):
             return more
-        evaluated = _told_look(spec, looks) or evaluated
+        result = _told_result(spec, looks) or result
     if decision.get("verdict") == "promote" and PROMOTE_STEP not in steps:
-        further = [
-            suite for suite in evaluated.result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps
-        ]
-        return [_further_evaluation(spec, children, evaluated.result, suite) for suite in further] or [
-            _promotion(spec, evaluated.result)
-        ]
-    return Finished(result=outcome(spec, children, evaluated.result, steps.get(PROMOTE_STEP)))
+        further = [suite for suite in result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps]
+        return [_further_evaluation(spec, children, result, suite) for suite in further] or [_promotion(spec, result)]
+    return Finished(result=outcome(spec, children, result, steps.get(PROMOTE_STEP)))
 
 
 def _next_published(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
@@ -259,13 +255,13 @@ def _after_refusal(spec: SpecializeSpec, children: Sequence[Child], evaluated: M
     return _evaluation_again(spec, children) if spec.aim == "best" and not serves else []
 
 
-def _told_look(spec: SpecializeSpec, looks: Sequence[Child]) -> Child | None:
+def _told_result(spec: SpecializeSpec, looks: Sequence[Child]) -> dict[str, Any] | None:
     """Where the best is wanted and none passed: the first look whose verdict more rows may change, else the first."""
-    ended = [look for look in looks if look.result is not None]
-    verdicts = [((look.result or {}).get("decision") or {}).get("verdict") for look in ended]
-    if spec.aim != "best" or "promote" in verdicts:
+    ended = [look.result for look in looks if look.result is not None]
+    verdicts = [(result.get("decision") or {}).get("verdict") for result in ended]
+    if spec.aim != "best" or "promote" in verdicts or not ended:
         return None
-    return min(ended, key=lambda look: verdicts[ended.index(look)] != "inconclusive", default=None)
+    return ended[verdicts.index("inconclusive") if "inconclusive" in verdicts else 0]
 
 
 def _evaluation_again(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
