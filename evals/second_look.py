@@ -5,11 +5,13 @@ validation rows counts, and 300 test rows judge. All answer alike: rows that are
 The search is the product's own (`specialize.next_step`), the verdict is the gate `reaches` by Wilson's interval at the
 level of `holdout_reuse.level_for`, as `compare_models` asks it.
 
-    python evals/second_look.py [--repeats 2000] [--seed 0]
+    python evals/second_look.py [--repeats 2000] [--seed 0] [--aim best]
 
 one look, as before      stop where a pass is sure at 95 %, whoever is judged beside it and whatever was judged before
 one look, surer          stop where a pass has a probability of 0.99, not 0.9
 another look             stop as the product does; after a verdict that did not pass go on, and look again if worth it
+
+With `--aim best` everything is tried, and the first in the order of validation values is judged alone at first.
 
 Prints Markdown. "None reaches": each method's true value is the target less half a point, so every promotion is false.
 """
@@ -34,6 +36,7 @@ from speciate.training.cascade.candidates import SpecializeSpec
 from speciate.training.planning import when_to_stop
 from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate
+from speciate.use_cases import Aim
 
 TARGET, VALIDATION, TEST, MEMBERS, ALIKE = 0.85, 200, 300, 8, 0.7
 METHODS = (("classical", None, 5.0), ("probe", "pkg:a", 20.0), ("lora", "pkg:a", 120.0), ("full", "new:b", 240.0))
@@ -73,10 +76,10 @@ def reaches(value: float, level: float) -> bool:
     return wilson(value * TEST, TEST, NormalDist().inv_cdf((1 + level) / 2))[0] >= TARGET
 
 
-def specialize(world: World) -> End:
+def specialize(world: World, aim: Aim = "pass") -> End:
     ways = tuple(Candidate(method=method, base_model=base) for method, base, _ in METHODS)
     spec = SpecializeSpec(
-        use_case="u", dataset="d@v1", budget_minutes=BUDGET_MINUTES, ways=ways, test_examples=TEST,
+        use_case="u", dataset="d@v1", budget_minutes=BUDGET_MINUTES, ways=ways, test_examples=TEST, aim=aim,
         least_seconds={"train/lora-a": 30.0, "train/full-new-b": 60.0},
     )  # fmt: skip
     children: list[Child] = []
@@ -103,7 +106,9 @@ def specialize(world: World) -> End:
             seconds = METHODS[place][2]
             result: dict[str, object] = {"model": f"m@v{place}", "report": report}
         else:
-            seconds, result = 5.0, _verdict(world, list(request.spec["models"]), judged)
+            order = [str(each["model"]) for each in request.spec.get("order", ())]
+            models = sorted(request.spec["models"], key=lambda each: order.index(each) if order else 0)
+            seconds, result = 5.0, _verdict(world, models, judged)
         children.append(
             Child(id=request.step, step=request.step, kind=request.kind, spec=request.spec, state="succeeded",
                   result=result, error=None, run_seconds=seconds)
@@ -166,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--aim", choices=("pass", "best"), default="pass")
     asked = parser.parse_args()
     print("| cases | rule | promoted | of them false | not promoted though a method could pass and budget was left "
           "| looks | seconds, mean |\n|---|---|---|---|---|---|---|")  # fmt: skip
@@ -178,7 +184,7 @@ def main() -> None:
                 for repeat in range(asked.repeats):
                     rng = np.random.default_rng([asked.seed, repeat])
                     world = draw(rng, make(rng))
-                    end = specialize(world)
+                    end = specialize(world, asked.aim)
                     ends.append((world, end))
                     both = zip(world.test, world.true, strict=True)
                     able = any(reaches(value, LEVEL) and true >= TARGET for value, true in both)

@@ -55,3 +55,22 @@ def test_of_a_large_file_only_groups_with_these_ids_are_read(workspace: Workspac
     assert version_rows.live_rows(workspace.folders, part, ids=wanted)["x"].to_pylist() == [5, 1999]
     with pytest.raises((OSError, pa.ArrowException)):
         version_rows.live_rows(workspace.folders, part)
+
+
+@pytest.mark.parametrize("inputs", [("x",), ("steps",)])
+def test_a_column_of_the_user_that_is_called_as_a_measure_is_no_length(
+    workspace: Workspace, inputs: tuple[str, ...]
+) -> None:
+    columns = {"x": [1.0, 2.0], "steps": ["mix, then heat", "heat"]}
+    manifest = make_dataset(
+        workspace, "recipes", "tabular", columns, labels=["a", "b"], splits=["train"] * 2, inputs=inputs
+    )
+    assert version_rows.mean_length(workspace.folders, manifest) == 1.0
+
+
+def test_the_length_of_media_is_their_measured_mean(workspace: Workspace) -> None:
+    columns = {"level": [[1.0, 2.0], [3.0] * 6], "steps": [2, 6]}
+    manifest = make_dataset(
+        workspace, "waves", "time-series", columns, labels=["a", "b"], splits=["train"] * 2, inputs=["level"]
+    )
+    assert version_rows.mean_length(workspace.folders, manifest) == 4.0

@@ -8,8 +8,9 @@ import pytest
 
 from speciate.evaluation.compare_models import Cost, ModelEntry, Question, build
 from speciate.evaluation.evaluated_models import EvaluatedModel
+from speciate.evaluation.holdout_reuse import level_for
 from speciate.evaluation.metrics import label_answers
-from speciate.evaluation.reports.report import Report, break_even
+from speciate.evaluation.reports.report import Report, ValidationEvidence, break_even
 from speciate.sample_size import detectable
 from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric
@@ -73,6 +74,26 @@ def test_the_gates_choose_the_cheap_model_where_the_dear_one_is_not_surely_bette
 def test_the_gates_choose_the_dear_model_where_it_is_surely_better() -> None:
     got = report([CONSTANT, entry("words", 0.78, usd=0.1), entry("deepest", 0.97, usd=9.0)])
     assert got.candidate == "deepest"
+
+
+def test_an_order_that_was_fixed_before_lets_the_dear_one_go_forward_and_says_why() -> None:
+    entries = [CONSTANT, entry("words", 0.85, usd=0.1), entry("deepest", 0.86, usd=9.0), entry("bad", 0.55, usd=9.0)]
+    order = tuple(
+        ValidationEvidence(model=name, value=value, standard_error=0.02, n=300, how="out-of-fold")
+        for name, value in (("bad", 0.95), ("deepest", 0.9), ("words", 0.8))
+    )
+    question = Question("letters@v1:test", METRICS, "constant:", None, USE_CASE, order=order)
+    got = build(question, entries, np.arange(N))
+    assert got.decision is not None
+    assert (got.candidate, got.decision.candidate, got.decision.verdict) == ("deepest", "deepest", "promote")
+    verdicts = {decision.candidate: decision.verdict for decision in got.decisions}
+    assert verdicts == {"words": "promote", "deepest": "promote", "bad": "hold"}
+    assert got.order == order
+    (why,) = [reason for reason in got.decision.reasons if "validation examples fixed the order" in reason]
+    assert "before it bad does not" in why
+    assert "words ($0.1 per 1,000) would pass, too" in why
+    levels = {decision.candidate: decision.level for decision in got.decisions}
+    assert set(levels.values()) == {level_for(3)}, "each has its share of the error, as without an order"
 
 
 def test_a_named_candidate_is_the_one_decided_on() -> None:

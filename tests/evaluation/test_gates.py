@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from speciate.errors import SpeciateError
 from speciate.evaluation import gates
 from speciate.evaluation.cost_difference import is_dearer
-from speciate.evaluation.gates import LEAST_EXAMPLES, RARE_VALUES, SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.metrics import Answers, label_answers
 from speciate.evaluation.reports.report import Comparison, Control, Decision, Interval, Row, Value
+from speciate.evaluation.slice_gains import LEAST_EXAMPLES, RARE_VALUES, SliceGain, slice_gains
 from speciate.use_cases import Gate, UseCaseLimits
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
@@ -193,27 +193,6 @@ def test_a_cheaper_model_that_passes_holds_a_dearer_one_back_unless_that_is_sure
 
 def decision(name: str, verdict: str = "promote") -> Decision:
     return Decision.model_validate({"verdict": verdict, "reasons": (), "candidate": name, "baseline": "incumbent"})
-
-
-@pytest.mark.parametrize(("low", "pick"), [(0.01, "deep"), (-0.01, "words")])
-def test_the_choice_is_the_cheapest_unless_a_dearer_one_surely_beats_it(low: float, pick: str) -> None:
-    rows = {"words": row("words", usd=0.1), "deep": row("deep", value=0.94, usd=9.0), "bad": row("bad", usd=0.01)}
-    decisions = {"words": decision("words"), "deep": decision("deep"), "bad": decision("bad", "hold")}
-    assert gates.choose(decisions, rows, lambda baseline, candidate: comparison(0.02, low, 0.06)) == pick
-
-
-def test_without_a_passing_model_the_best_value_is_put_forward() -> None:
-    rows = {"a": row("a", value=0.7), "b": row("b", value=0.8)}
-    decisions = {"a": decision("a", "hold"), "b": decision("b", "inconclusive")}
-    assert gates.choose(decisions, rows, lambda baseline, candidate: None) == "b"
-
-
-def test_a_row_is_dominated_only_where_another_is_surely_better_and_no_dearer() -> None:
-    worse, better = row("worse", usd=2.0), row("better", usd=1.0)
-    sure, unsure = comparison(0.05, 0.01, 0.1), comparison(0.05, -0.01, 0.1)
-    assert gates.dominated(worse, [worse, better], lambda baseline, candidate: sure)
-    assert not gates.dominated(worse, [worse, better], lambda baseline, candidate: unsure)
-    assert not gates.dominated(worse, [worse, row("dear", usd=5.0)], lambda baseline, candidate: sure)
 
 
 @given(st.floats(-1, 1), st.floats(0, 0.5), st.floats(0, 0.3))

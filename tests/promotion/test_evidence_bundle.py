@@ -221,3 +221,33 @@ def test_a_later_evaluation_of_another_model_changes_nothing_about_production(
     other = export(decided, tmp_path / "other", evaluation=found["evaluation"])
     assert (other.candidate, other.in_production) == ("others@v1", False)
     checked(other)
+
+
+def test_the_order_in_which_candidates_could_go_forward_is_in_it_and_who_named_another_is_told(
+    decided: Workspace, tmp_path: Path
+) -> None:
+    world.train_model(decided, name="others", hyperparameters={"candidates": ["neighbours"]})
+    order = [
+        {"model": model, "value": value, "standard_error": 0.02, "n": 300, "how": "out-of-fold"}
+        for model, value in (("others@v1", 0.92), ("points@v1", 0.90))
+    ]
+    found = world.evaluate_models(
+        decided, models=["points", "others"], use_case="flowering", latency=False, pick="gates", order=order
+    )
+    assert found["report"]["candidate"] == "others@v1"
+    assert "others@v1 is the first that passes every gate" in " ".join(found["decision"]["reasons"])
+    first = export(decided, tmp_path / "first", evaluation=found["evaluation"])
+    said = checked(first)
+    assert "others@v1 0.92 (out-of-fold, 300 rows), points@v1 0.9" in said
+    assert "NOT THE FIRST" not in said
+    assert document(first)["before"] == []
+    assert ask(decided)["state"] == "applied"  # a caller names the other one
+    second = export(decided, tmp_path / "second")
+    assert second.candidate == "points@v1"
+    assert "NOT THE FIRST: others@v1 comes before points@v1 and passes, too" in checked(second)
+    members = verify_evidence.members_of(second.bundle.read_bytes())
+    body = json.loads(members.pop(verify_evidence.DOCUMENT))
+    members.pop(verify_evidence.SIGNATURE)
+    body["report"]["order"].reverse()
+    second.bundle.write_bytes(evidence_bundle.pack(body, members, evidence_key.evidence_key(decided.identity)))
+    assert "not in the order of what validation examples say" in checked(second, code=1)

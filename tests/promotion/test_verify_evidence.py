@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import io
 import json
 import random
@@ -289,6 +290,95 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_what_the_right_key_signed_must_hold_in_itself(tmp_path: Path, lie: str) -> None:
     change, why = LIES[lie]
     assert why in refuse(bundle(tmp_path, change))
+
+
+# The order in which candidates could go forward
+
+
+def _said(model: str, value: float, n: int, error: float) -> dict[str, Any]:
+    return {"model": model, "value": value, "standard_error": error, "n": n, "how": "out-of-fold", "optimistic": False}
+
+
+def _ordered(body: dict[str, Any]) -> None:
+    """reader@v3 comes first and fails by its target; reader@v4, known from few rows, comes last."""
+    report, decision = body["report"], body["decision"]
+    report["candidate"] = "reader@v2"
+    report["order"] = [
+        _said("reader@v3", 0.93, 400, 0.01), _said("reader@v2", 0.91, 400, 0.01), _said("reader@v4", 0.95, 80, 0.05),
+    ]  # fmt: skip
+    rows = report["leaderboard"]
+    rows += [_row("reader@v3", 0.81, (0.78, 0.84), 2.0), _row("reader@v4", 0.9, (0.87, 0.93), 2.0)]
+    failed = copy.deepcopy(decision) | {"id": "d-3", "candidate": "reader@v3", "verdict": "inconclusive"}
+    failed["gates"][0]["outcome"] = failed["gates"][3]["outcome"] = "inconclusive"
+    compared = {"metric": "accuracy", "baseline": "reader@v1", "candidate": "reader@v3", "interval": [-0.01, 0.05]}
+    body["before"] = [{"decision": failed, "comparisons": [compared]}]
+
+
+def _order(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    return lambda body: (_ordered(body), change(body))[1]
+
+
+def _first_passes(body: dict[str, Any]) -> None:
+    """By its intervals, and as it is recorded."""
+    body["report"]["leaderboard"][2]["metrics"]["accuracy"]["interval"] = [0.85, 0.95]
+    (first,) = body["before"]
+    first["comparisons"][0]["interval"] = [0.01, 0.09]
+    for result in first["decision"]["gates"]:
+        result["outcome"] = "pass"
+    first["decision"]["verdict"] = "promote"
+
+
+def _hidden_pass(body: dict[str, Any]) -> None:
+    _first_passes(body)
+    body["before"][0]["decision"]["verdict"] = "hold"
+
+
+def _invented_failure(body: dict[str, Any]) -> None:
+    _first_passes(body)
+    body["before"][0]["decision"]["verdict"] = "hold"
+    body["before"][0]["decision"]["gates"][0]["outcome"] = "fail"
+
+
+def _left_out(body: dict[str, Any]) -> None:
+    del body["report"]["order"][0]
+    body["before"] = []
+
+
+ORDER_LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "exchanged": (lambda body: body["report"]["order"].insert(0, body["report"]["order"].pop(1)), "not in the order"),
+    "a value was raised": (_set("report", "order", 1, "value", to=0.99), "not in the order"),
+    "few rows count as many": (_set("report", "order", 2, "n", to=400), "not in the order"),
+    "more rows are claimed": (_set("report", "order", 2, "n", to=500), "not in the order"),
+    "the first was left out": (_left_out, "reader@v3 was judged, and has no place"),
+    "its decision was left out": (_set("before", to=[]), "what was decided on reader@v3"),
+    "the first passes": (_first_passes, "reader@v3 comes before it and passes"),
+    "that it passes was hidden": (_hidden_pass, "the verdict on reader@v3 is hold"),
+    "its failure was invented": (_invented_failure, "gate reaches is recorded as fail"),
+    "it comes without figures": (_set("report", "order", 0, to={"model": "reader@v3"}), "does not say"),
+}
+
+
+def test_the_first_in_the_order_that_passes_is_told(tmp_path: Path) -> None:
+    code, said = check(bundle(tmp_path, _ordered))
+    assert code == 0, said
+    (line,) = [each for each in said.splitlines() if "by validation examples" in each]
+    assert "reader@v3 0.93 (out-of-fold, 400 rows), reader@v2 0.91" in line
+    assert "[recomputed]" in line
+
+
+@pytest.mark.parametrize("lie", ORDER_LIES)
+def test_a_tampered_order_is_found(tmp_path: Path, lie: str) -> None:
+    change, why = ORDER_LIES[lie]
+    assert why in refuse(bundle(tmp_path, _order(change)))
+
+
+def test_who_named_another_than_the_first_is_told_so(tmp_path: Path) -> None:
+    def change(body: dict[str, Any]) -> None:
+        _first_passes(body)
+        body["report"]["candidate"] = "reader@v3"
+
+    code, said = check(bundle(tmp_path, _order(change)))
+    assert (code, "NOT THE FIRST: reader@v3 comes before reader@v2" in said) == (0, True), said
 
 
 def test_a_verdict_may_be_stricter_than_its_gates_and_never_looser(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,12 +21,13 @@ from speciate.training.networks import trial_steps
 from speciate.training.networks.trial_steps import FittedWork, PlannedWork, StepCost
 from speciate.training.resource_usage import Usage
 from speciate.training.train_spec import TrainSpec
-from speciate.training.training_context import BestSoFar
+from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, thirds, train_now
 
 _OURS = str(Path(train_run.__file__).parent)
 QUICK = {"num_train_epochs": 4, "learning_rate": [2e-3, 1e-3], "batch_size": 16}
+QUICK_LINES = {"method": "classical", "hyperparameters": {"candidates": ["neighbours", "ridge", "logistic", "svm"]}}
 LIMIT = {"limits": {"run_seconds": 600.0}}
 
 
@@ -73,10 +75,32 @@ def _begin(workspace: Workspace, job: str, method: dict[str, Any]) -> RunFolder:
     return folder
 
 
-def _interrupted(workspace: Workspace, job: str, method: dict[str, Any], at: int | None) -> tuple[RunFolder, int]:
+def _no_time_passes() -> float:
+    """So each better one is written at once."""
+    return 0.0
+
+
+class KeepingIsSlow:
+    """A clock that each look moves by a second: of better ones only the first is written at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def _interrupted(
+    workspace: Workspace,
+    job: str,
+    method: dict[str, Any],
+    at: int | None,
+    clock: Callable[[], float] = _no_time_passes,
+) -> tuple[RunFolder, int]:
     """With how many lines passed."""
     folder = _begin(workspace, job, method)
-    run = Run(folder, clock=lambda: 0.0)  # no time passes, so each better one is kept
+    run = Run(folder, clock=clock)
     moment = Moment(at)
     try:
         with moment:
@@ -99,6 +123,31 @@ def _reported(folder: RunFolder) -> list[float]:
     chosen = [one["value"] for one in collected.report["candidates"] if one["chosen"]]
     assert chosen == [collected.report["validation"]["value"]]
     return [float(one["value"]) for one in collected.report["candidates"] if one["value"] is not None]
+
+
+def test_a_stop_loses_no_better_candidate_that_had_not_been_written_yet(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock by which keeping the first takes too long to keep the next at once."""
+    _flowers(workspace)
+    finished: list[float] = []
+    usual = BestSoFar.offer
+
+    def offer(self: BestSoFar, make: Any, **more: bool) -> None:
+        usual(self, make, **more)
+        finished.append(next(each.estimate.value for each in make.args if hasattr(each, "estimate")))
+
+    def checkpoint(self: TrainingContext) -> None:
+        if len(finished) == 2:
+            raise Stopped
+
+    monkeypatch.setattr(BestSoFar, "offer", offer)
+    monkeypatch.setattr(TrainingContext, "checkpoint", checkpoint)
+    folder, _ = _interrupted(workspace, "job-stopped", QUICK_LINES, None, KeepingIsSlow())
+    best = folder.best_so_far()
+    assert best is not None
+    assert len(set(finished)) == 2
+    assert train.collect(best).report["validation"]["value"] == max(finished)
 
 
 def _survives(workspace: Workspace, method: dict[str, Any], moments: int) -> None:
@@ -166,6 +215,56 @@ def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
         best.offer(lambda model=model: model)  # type: ignore[misc]
     assert kept[0] == 0
     assert 3 * len(kept) <= 0.07 * now[0]
+
+
+def test_what_waits_is_written_when_it_is_due_and_before_a_stop() -> None:
+    now, kept = [0.0], list[int]()
+
+    def keep(model: int) -> None:
+        now[0] += 3
+        kept.append(model)
+
+    best = BestSoFar(keep, lambda: now[0])
+    best.offer(lambda: 1)
+    best.offer(lambda: 2)
+    best.offer(lambda: 3)
+    best.keep_due()
+    assert kept == [1]
+    now[0] += 120
+    best.keep_due()
+    best.keep_due()
+    assert kept == [1, 3]
+    best.offer(lambda: 4)
+    best.keep_waiting()
+    best.keep_waiting()
+    assert kept == [1, 3, 4]
+
+
+def test_what_learns_on_waits_as_the_copy_that_was_the_best() -> None:
+    weights, kept = [1], list[list[int]]()
+    best = BestSoFar(kept.append, KeepingIsSlow())
+    for value in (1, 2):
+        weights[0] = value
+        best.offer(weights.copy, learns_on=True)
+    weights[0] = 3
+    best.keep_waiting()
+    assert kept == [[1], [2]]
+
+
+def test_a_stop_while_a_model_is_written_leaves_it_to_be_written() -> None:
+    kept, stopped = list[int](), [True]
+
+    def keep(model: int) -> None:
+        if stopped.pop():
+            raise Stopped
+        kept.append(model)
+
+    best = BestSoFar(keep, lambda: 0.0)
+    with pytest.raises(Stopped):
+        best.offer(lambda: 1)
+    stopped.append(False)
+    best.keep_waiting()
+    assert kept == [1]
 
 
 def test_what_cannot_be_kept_ends_no_training() -> None:

@@ -13,6 +13,7 @@ import pytest
 from speciate.errors import SpeciateError
 from speciate.evaluation import evaluate, suites
 from speciate.evaluation.endpoints.pricing import OWN_PRICE
+from speciate.evaluation.evaluate import EvaluateSpec
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.jobs.job import fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished
@@ -190,6 +191,105 @@ def test_all_adequate_candidates_are_judged_at_once_on_the_test_split() -> None:
     assert request.spec["models"] == ["taste-model@v1", "taste-model@v2"]
     assert (request.spec["suite"], request.spec["dataset"]) == ("core", "reviews@v1:test")
     assert request.spec["use_case"] == "taste"
+
+
+def test_who_aims_for_the_best_gets_an_order_that_is_fixed_before_the_test_split_is_looked_at() -> None:
+    children = [_trained(value=0.81), _trained("probe", 2, 0.83, dearer=())]
+    best = SPEC.model_copy(update={"aim": "best"})
+    (asked,) = _requests(*children, spec=best)
+    assert [(one["model"], one["value"], one["n"]) for one in asked.spec["order"]] == [
+        ("taste-model@v2", 0.83, 200), ("taste-model@v1", 0.81, 200),
+    ]  # fmt: skip
+    assert asked.spec["models"] == ["taste-model@v2"], "alone, at the full level"
+    assert EvaluateSpec.model_validate(asked.spec).order[0].how == "validation"
+    (usual,) = _requests(*children, spec=SPEC)
+    assert "order" not in usual.spec
+
+
+BEST = SPEC.model_copy(update={"aim": "best"})
+
+
+def _first_verdict(verdict: str, unmet: Sequence[str], target: float | None = 0.9, **decision: str) -> list[Child]:
+    """After two trainings, of which the dearer one comes first."""
+    evaluated = _evaluated(verdict, "taste-model@v2")
+    assert evaluated.result is not None
+    evaluated.result["unmet"] = list(unmet)
+    evaluated.result["decision"] |= decision
+    return [
+        _trained(value=0.89, target=target), _trained("probe", 2, 0.91, target=target, dearer=()), evaluated,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [0.8, None])
+@pytest.mark.parametrize("unmet", ["reaches", "at_most"])
+def test_where_the_first_does_not_pass_those_behind_it_are_judged(unmet: str, target: float | None) -> None:
+    """Also where a better one would not pass: they may be quicker."""
+    (asked,) = _requests(*_first_verdict("hold", [unmet], target), spec=BEST)
+    assert (asked.step, asked.spec["models"]) == ("evaluate/2", ["taste-model@v1"])
+    assert [one["model"] for one in asked.spec["order"]] == ["taste-model@v1"]
+    assert isinstance(next_step(SPEC, _first_verdict("hold", ["at_most"]), 0.0), Finished)
+
+
+def test_where_the_first_passes_nothing_else_is_asked_of_the_test_rows() -> None:
+    (asked,) = _requests(*_first_verdict("promote", []), spec=BEST)
+    assert (asked.step, asked.spec["model"]) == ("promote", "taste-model@v2")
+
+
+def test_where_the_first_serves_already_those_behind_it_are_not_judged() -> None:
+    end = _end(*_first_verdict("hold", [], same_model="taste-model@v1"), spec=BEST)
+    assert end.result is not None
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [(("hold", "inconclusive"), 1), (("hold", "hold"), 2), (("inconclusive", "inconclusive"), 2)],
+)
+def test_of_verdicts_that_do_not_pass_the_first_that_rows_may_change_is_told(
+    verdicts: tuple[str, str], told: int
+) -> None:
+    children = _first_verdict(verdicts[0], ["reaches"])
+    again = _evaluated(verdicts[1], "taste-model@v1")
+    second = again.model_copy(update={"step": "evaluate/2", "id": "job-evaluate/2"})
+    end = _end(*children, second, spec=BEST)
+    assert end.result is not None
+    assert end.result["model"] == f"taste-model@v{told}"
+    assert end.result["decision"]["verdict"] == verdicts[0 if told == 2 else 1]
+
+
+def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() -> None:
+    few = _trained("probe", 2, 0.83, half=0.1, dearer=())
+    assert few.result is not None
+    few.result["report"]["validation"]["n"] = 40
+    (asked,) = _requests(_trained(value=0.80), few, spec=SPEC.model_copy(update={"aim": "best"}))
+    assert [one["model"] for one in asked.spec["order"]] == ["taste-model@v1", "taste-model@v2"]
+
+
+def test_a_warm_start_that_may_know_the_rows_comes_behind_what_is_as_good_without_that() -> None:
+    warm = _trained("probe", 2, 0.83, half=0.1, dearer=())
+    assert warm.result is not None
+    warm.result["report"]["left_out"] = None
+    (asked,) = _requests(_trained(value=0.80), warm, spec=SPEC.model_copy(update={"aim": "best"}))
+    assert [(one["model"], one["optimistic"]) for one in asked.spec["order"]] == [
+        ("taste-model@v1", False), ("taste-model@v2", True),
+    ]  # fmt: skip
+
+
+def test_a_published_model_has_its_place_in_the_order_by_its_race() -> None:
+    rows = [{"model": "pub@v1", "value": 0.81, "interval": [0.77, 0.85], "n": 200, "seconds": 1.0}]
+    raced = {"survivors": ["pub@v1"], "rows": rows, "metric": "accuracy"}
+    screened = _child(
+        "screen", "screen", result={"candidates": [{"name": "pub", "version": "pub@v1", "ref": "hf:a/b"}]}
+    )
+    children = [
+        screened,
+        _child("race", "race", result=raced),
+        _trained(value=0.80),
+        _trained("probe", 2, 0.82, dearer=()),
+    ]
+    spec = LONGER.model_copy(update={"aim": "best", "published": ("hf:a/b",)})
+    (asked,) = _requests(*children, spec=spec)
+    assert [one["model"] for one in asked.spec["order"]] == ["taste-model@v2", "pub@v1", "taste-model@v1"]
+    assert asked.spec["order"][1]["standard_error"] == pytest.approx(0.0204, abs=1e-4)
 
 
 def test_a_candidate_far_below_the_best_is_not_judged() -> None:

@@ -259,7 +259,8 @@ def mean_length(folders: Folders, manifest: Manifest) -> float:
         names = ['"' + name.replace('"', '""') + '"' for name in manifest.inputs]
         length = " + ".join(f"coalesce(length({name}::VARCHAR), 0)" for name in names)
     else:
-        length = next((f'"{name}"' for name in _MEASURED if name in manifest.columns), "")
+        there = [name for name in _MEASURED if name in manifest.columns and name not in manifest.inputs]
+        length = next((f'TRY_CAST("{name}"::VARCHAR AS DOUBLE)' for name in there), "")  # a user's may be a text
     if not length:
         return 1.0
     with memory_database.cursor() as connection:

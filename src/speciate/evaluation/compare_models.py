@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speciate.evaluation import gates, statistics
+from speciate.evaluation import candidate_choice, gates, statistics
 from speciate.evaluation.cost_difference import is_dearer
 from speciate.evaluation.decisions import without_answers, without_copy
 from speciate.evaluation.evaluated_models import CANDIDATES, EvaluatedModel
-from speciate.evaluation.gates import SliceGain, slice_gains
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.rare_labels import unfound_labels
@@ -27,12 +26,14 @@ from speciate.evaluation.reports.report import (
     Row,
     Suite,
     SuiteChange,
+    ValidationEvidence,
     Value,
     Verdicts,
     break_even,
     interval,
     number,
 )
+from speciate.evaluation.slice_gains import SliceGain, slice_gains
 from speciate.evaluation.statistics import Codes, Difference, Estimate, Floats, Resampled
 from speciate.sample_size import LEVEL, detectable
 from speciate.use_cases import CONSTANT, NEAREST, Gate, UseCase
@@ -108,6 +109,8 @@ class Question(NamedTuple):
     """Candidates that learned from other data than the free methods are fitted on."""
     shown: frozenset[str] = frozenset()
     """Candidates whose gain is shown by other rows."""
+    order: tuple[ValidationEvidence, ...] = ()
+    """In which the candidates may go forward; empty: the cheapest that passes does."""
 
     @property
     def gates(self) -> tuple[Gate, ...]:
@@ -332,7 +335,7 @@ def _wins_ties_losses(metric: Metric, difference: Difference) -> dict[str, int |
 def _mark_dominated(report: Report) -> Report:
     compare = report.comparer()
     rows = tuple(
-        row.model_copy(update={"dominated": gates.dominated(row, report.leaderboard, compare)})
+        row.model_copy(update={"dominated": candidate_choice.dominated(row, report.leaderboard, compare)})
         for row in report.leaderboard
     )
     return report.model_copy(update={"leaderboard": rows})
@@ -416,10 +419,15 @@ def _with_decisions(
     decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
     candidate = question.candidate
     if candidate is None:
-        candidate = gates.choose(decisions, {name: report.row(name) for name in models}, compare)
+        rows = {name: report.row(name) for name in models}
+        candidate = candidate_choice.choose(decisions, rows, compare, question.order)
+        if why := candidate_choice.why_it(candidate, decisions, rows, question.order):
+            told = (*decisions[candidate].reasons, why)
+            decisions[candidate] = decisions[candidate].model_copy(update={"reasons": told})
     return report.model_copy(
         update={
             "candidate": candidate,
+            "order": question.order,
             "decisions": tuple(decisions.values()),
             "decision": decisions.get(candidate),
             "no_decision": None if candidate in decisions else f"the candidate {candidate} is no model to be judged",
@@ -480,8 +488,8 @@ def _decisions(
             )
             for name, decision in alone.items()
         }
-    if question.suite != "core":
-        return alone  # which one is worth its price is settled on the core suite
+    if question.suite != "core" or question.order:
+        return alone  # which is worth its price is settled on the core suite, or by an order
     final, compare = {}, strict.report.comparer()
     for name in models:
         row = strict.report.row(name)

@@ -45,7 +45,7 @@ from speciate.evaluation.judges import judge_plan
 from speciate.evaluation.judges.judge_plan import Judge, Judging
 from speciate.evaluation.payload import EvaluationPayload, Scoring
 from speciate.evaluation.rare_labels import warnings_of_test_rows
-from speciate.evaluation.reports.report import Report, Role, Suite, number
+from speciate.evaluation.reports.report import Report, Role, Suite, ValidationEvidence, number
 from speciate.evaluation.scorers import likeness, scorer, spoken_wer
 from speciate.evaluation.shown_gains import ShownGain
 from speciate.jobs.folder import RunFolder
@@ -103,7 +103,9 @@ class EvaluateSpec(BaseModel):
     candidate: str | None = None
     """None: the last of `models`, or what `pick` says."""
     pick: Literal["last", "gates"] = "last"
-    """`gates`: the cheapest model that passes, unless a dearer one surely beats it."""
+    """`gates`: the cheapest model that passes, unless a dearer one surely beats it; with `order` the first there."""
+    order: tuple[ValidationEvidence, ...] = ()
+    """The candidates in the order in which they may go forward (candidate_choice.py `fixed_order`)."""
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
     baselines: tuple[str, ...] = Field((), max_length=100)
@@ -344,6 +346,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
         suite_change=change,
         reference_column=suite.target,
         roles=roles,
+        order=spec.order,
         gain_shown=shown_gains.of(database, spec.shown, use_case) if spec.shown and use_case else (),
         remarks=(*resolved.chosen.remarks, *about_suite),
         latency=spec.latency,

@@ -11,15 +11,11 @@ Where several candidates are judged at once, or the test rows judged others befo
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from speciate.evaluation.cost_difference import LEAST_USD, is_cheaper, is_dearer, ratio, same_recipe
 from speciate.evaluation.holdout_reuse import LooksOnRows
-from speciate.evaluation.metrics import Answers, averaged, corpus_mean
 from speciate.evaluation.reports.report import (
     Comparison,
     Decision,
@@ -28,18 +24,9 @@ from speciate.evaluation.reports.report import (
     Outcome,
     Row,
     Verdict,
-    dominates,
 )
-from speciate.evaluation.statistics import (
-    LEAST_UNITS,
-    UNDEFINED_ON,
-    Codes,
-    Difference,
-    bootstrap_difference,
-    paired_difference,
-    resample,
-    units_needed,
-)
+from speciate.evaluation.slice_gains import SliceGain
+from speciate.evaluation.statistics import LEAST_UNITS, UNDEFINED_ON, units_needed
 from speciate.models.licenses import forbids_commerce
 from speciate.models.training_statement import TrainingStatement
 from speciate.sample_size import LEVEL, detectable, more_of
@@ -48,20 +35,6 @@ from speciate.vocabulary import Metric, find_metric
 
 BUSY = 0.025
 """Share of answers that other work delayed, beyond which a p95 is not that of a free machine."""
-
-
-class SliceGain(NamedTuple):
-    """Candidate minus baseline, signed so that better is positive; ends are NaN where nothing can be told."""
-
-    value: str
-    n: int
-    gain: float
-    low: float
-    high: float
-    highest: float
-    """The upper end at the level with which all values together keep the asked one (Bonferroni)."""
-    standard_error: float
-    clusters: int = 0
 
 
 class Evidence(NamedTuple):
@@ -177,7 +150,7 @@ def prefer_cheaper(decision: Decision, evidence: Evidence, cheaper: Row, over: C
     if gain and gain[1][0] > 0:
         return decision
     found = f"the gain over it is {_span(*gain)}" if gain else "nothing shows a gain over it"
-    reason = f"{cheaper.model} passes every gate and costs less ({_usd(cheaper)}); {found}, which does not exclude zero"
+    reason = f"{cheaper.model} passes every gate and costs less ({usd(cheaper)}); {found}, which does not exclude zero"
     blocked = GateResult(gate=Gate(rule="better_if_dearer"), outcome="fail", reason=reason)
     return _verdict([*decision.gates, blocked], evidence)
 
@@ -208,33 +181,6 @@ def beside_free_method(
     return _verdict([*decision.gates, GateResult(gate=gate, outcome=outcome, reason=f"{stated}: {found}")], evidence)
 
 
-def choose(
-    decisions: Mapping[str, Decision], rows: Mapping[str, Row], gain: Callable[[str, str], Comparison | None]
-) -> str:
-    """The model to put forward: the cheapest that passes, unless a dearer one surely beats it; else the best value.
-
-    `gain(baseline, candidate)` is their comparison. Ascending in cost, the pick moves on only where the paired
-    interval excludes zero.
-    """
-    passing = [name for name, decision in decisions.items() if decision.verdict == "promote"]
-    if not passing:
-        return max(decisions, key=lambda name: _standing(rows[name]))
-    cheapest = rows[min(passing, key=lambda name: _cost(rows[name]))]
-    passing.sort(key=lambda name: _cost(rows[name] if is_dearer(rows[name], cheapest) else cheapest))
-    pick = passing[0]
-    for name in passing[1:]:
-        comparison = gain(pick, name)
-        improvement = comparison.improvement() if comparison else None
-        if improvement and improvement[1][0] > 0:
-            pick = name
-    return pick
-
-
-def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Comparison | None]) -> bool:
-    """Whether some other model is surely better and no worse in cost and latency."""
-    return any(dominates(other, row, gain) for other in others if other.model != row.model)
-
-
 def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, target = _metric(gate, evidence), gate.value
     measured = evidence.candidate.metrics.get(metric.name)
@@ -258,7 +204,7 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
 def _not_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric = _metric(gate, evidence)
     margin = gate.value if gate.value is not None else _margin(metric, evidence.baseline)
-    claim = f"not worse than {_rival(evidence)} by {_figure(margin)}"
+    claim = f"not worse than {_rival(evidence)} by {figure(margin)}"
     if evidence.reused:
         return _not_worse_without_luck(evidence, metric, margin, claim)
     judged = _gain(evidence, metric, -margin, -margin, claim)
@@ -304,7 +250,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
 
 def _better(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, least = _metric(gate, evidence), gate.value or 0.0
-    more = f" by {_figure(least)}" if least else ""
+    more = f" by {figure(least)}" if least else ""
     return _gain(evidence, metric, least, least, f"better than {_rival(evidence)}{more}")
 
 
@@ -328,7 +274,7 @@ def _not_dearer(evidence: Evidence) -> str:
     if same_recipe(candidate, baseline):
         return f"made by the recipe of {_rival(evidence)}, so it costs the same"
     if (candidate.usd_per_1k or 0.0) <= (baseline.usd_per_1k or 0.0):
-        return f"costs {_usd(candidate)}, no more than {_rival(evidence)} ({_usd(baseline)})"
+        return f"costs {usd(candidate)}, no more than {_rival(evidence)} ({usd(baseline)})"
     return f"costs no more than {_rival(evidence)} by a difference that counts: {_prices(candidate, baseline)}"
 
 
@@ -359,7 +305,7 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     effect, had = comparison.minimum_detectable_effect, baseline.metrics.get(metric.name)
     least = None if effect is None else detectable(effect, metric, had.value if had else None)
     if least is not None:
-        return f"; {comparison.n} test rows show gains from {_figure(least)}"
+        return f"; {comparison.n} test rows show gains from {figure(least)}"
     best = metric.high if metric.sign > 0 else metric.low
     if best is None:
         return ""
@@ -564,7 +510,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if not found:
         return _GateAnswer("inconclusive", f"there are no slices by {gate.column!r}")
     judged = [each for each in found if math.isfinite(each.low)]
-    claim = f"no value of {gate.column!r} worse in {metric.name} by {_figure(margin)}"
+    claim = f"no value of {gate.column!r} worse in {metric.name} by {figure(margin)}"
     worst = min(judged, key=lambda each: each.low, default=None)
     stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
     if surely := [each for each in judged if each.highest < -margin]:
@@ -634,31 +580,24 @@ def _rival(evidence: Evidence) -> str:
     return "the best answer that is the same for all"
 
 
-def _cost(row: Row) -> float:
-    return row.usd_per_1k if row.usd_per_1k is not None else float("inf")
-
-
-def _standing(row: Row) -> float:
-    return find_metric(row.metric).sign * row.value if row.value is not None else float("-inf")
-
-
 def _span(value: float, interval: Interval) -> str:
     value, low, high = value + 0.0, interval[0] + 0.0, interval[1] + 0.0  # never "-0"
-    return f"{_figure(value)} ({_figure(low)} to {_figure(high)})"
+    return f"{figure(value)} ({figure(low)} to {figure(high)})"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """To three digits; thousands in full."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def _usd(row: Row) -> str:
-    usd = row.usd_per_1k
-    if usd is None:
+def usd(row: Row) -> str:
+    """The cost of 1,000 answers in words."""
+    cost = row.usd_per_1k
+    if cost is None:
         return "an unknown price"
-    if 0 < usd < LEAST_USD:
+    if 0 < cost < LEAST_USD:
         return f"under ${LEAST_USD} per 1,000"
-    return f"${usd:,.0f} per 1,000" if usd >= 1000 else f"${usd:.3g} per 1,000"
+    return f"${cost:,.0f} per 1,000" if cost >= 1000 else f"${cost:.3g} per 1,000"
 
 
 def _prices(candidate: Row, baseline: Row) -> str:
@@ -666,72 +605,8 @@ def _prices(candidate: Row, baseline: Row) -> str:
     times = f", {known[0]:.3g} to {known[1]:.3g} times as much" if known else ""
     here = [row.model for row in (candidate, baseline) if row.device and row.usd_per_1k is not None]
     what = f" ({'both' if len(here) == 2 else here[0]}: processor time here)" if here else ""
-    return f"{_usd(candidate)} against {_usd(baseline)}{times}{what}"
+    return f"{usd(candidate)} against {usd(baseline)}{times}{what}"
 
 
 def _why(note: str) -> str:
     return f": {note}" if note else ""
-
-
-LEAST_EXAMPLES = 20
-"""Independent examples that a value needs to be judged by itself; rarer values are judged together."""
-RARE_VALUES = "all rarer values together"
-
-
-def slice_gains(
-    metric: Metric,
-    baseline: Sequence[Answers],
-    candidate: Sequence[Answers],
-    clusters: Codes,
-    values: Sequence[str],
-    level: float = LEVEL,
-    seed: int = 0,
-) -> list[SliceGain]:
-    """How much better or worse a candidate is within each value of a column, for the gate `no_slice_worse`.
-
-    Works for metrics of every shape, since it has all answers (reports/slice_metrics.py reads stored scores).
-    `values` (n,): each example's value of the column. `baseline`, `candidate`: their answers, per repeat.
-    """
-    found = []
-    cells = np.array(_pool_rare_values(values, clusters))
-    kinds = sorted(set(cells.tolist()))
-    levels = level, 1 - (1 - level) / len(kinds)
-    for value in kinds:
-        places = np.flatnonzero(cells == value)
-        codes = np.unique(clusters[places], return_inverse=True)[1].astype(np.int64)
-        sides = [[_select_answers(answers, places) for answers in side] for side in (baseline, candidate)]
-        usual, strict = _differences(metric, sides[0], sides[1], codes, levels, seed)
-        low, high = sorted((metric.sign * usual.low, metric.sign * usual.high))
-        highest = max(metric.sign * strict.low, metric.sign * strict.high)
-        gain = metric.sign * usual.delta
-        found.append(SliceGain(value, len(places), gain, low, high, highest, usual.standard_error, usual.clusters))
-    return found
-
-
-def _differences(
-    metric: Metric,
-    baseline: Sequence[Answers],
-    candidate: Sequence[Answers],
-    clusters: Codes,
-    levels: Sequence[float],
-    seed: int,
-) -> list[Difference]:
-    """The differences with an interval at each of the levels."""
-    if metric.shape == "mean":
-        first, second = averaged(metric, baseline), averaged(metric, candidate)
-        return [paired_difference(first, second, clusters, level) for level in levels]
-    mine, theirs = (resample(corpus_mean(metric, side, clusters), clusters, seed) for side in (baseline, candidate))
-    return [bootstrap_difference(mine, theirs, level, share=metric.is_share) for level in levels]
-
-
-def _select_answers(answers: Answers, places: Codes) -> Answers:
-    table = None if answers.probabilities is None else answers.probabilities[places]
-    scores = {name: scores[places] for name, scores in answers.scores.items()}
-    return answers._replace(
-        references=answers.references[places], given=answers.given[places], probabilities=table, scores=scores
-    )  # fmt: skip
-
-
-def _pool_rare_values(values: Sequence[str], clusters: Codes) -> list[str]:
-    independent = Counter(value for value, _ in {*zip(values, clusters.tolist(), strict=True)})
-    return [value if independent[value] >= LEAST_EXAMPLES else RARE_VALUES for value in values]

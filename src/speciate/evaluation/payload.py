@@ -10,7 +10,7 @@ from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judges.judge_plan import Judge
 from speciate.evaluation.near_looks import SuiteElsewhere
-from speciate.evaluation.reports.report import Role, Suite, SuiteChange
+from speciate.evaluation.reports.report import Role, Suite, SuiteChange, ValidationEvidence
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import UseCase
 from speciate.vocabulary import Family, find_task
@@ -56,6 +56,8 @@ class EvaluationPayload(BaseModel):
     """Evaluations under way that `earlier` accounts for."""
     gain_shown: tuple[str, ...] = ()
     """Candidates whose gain is shown by other rows."""
+    order: tuple[ValidationEvidence, ...] = ()
+    """In which the candidates may go forward; empty: the cheapest that passes does."""
     suite_change: SuiteChange | None = None
     """Against the rows that the use case stands on."""
     reference_column: str | None = None

@@ -402,6 +402,7 @@ def _question(payload: EvaluationPayload) -> Question:
         frozenset(name for name, role in payload.roles.items() if role != "candidate"),
         _learned_elsewhere(payload),
         frozenset(payload.gain_shown),
+        payload.order,
     )
 
 

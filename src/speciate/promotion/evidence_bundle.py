@@ -397,22 +397,37 @@ def _judgement(workspace: Workspace, stored: StoredDecision) -> dict[str, Any]:
     """A decision, and of its report what bears on it."""
     report = find_report(workspace.database, stored.evaluation)
     decision = stored.decision
+    kept = {"dataset", "metric", "better", "n", "clusters", "notes"} | (
+        {"order", "candidate"} if report.order else set()
+    )
     return {
         "decision": {
             **decision.model_dump(mode="json"), "use_case_version": stored.use_case_version,
             "evaluation": stored.evaluation, "created": stored.created,
         },
         "report": {
-            **report.model_dump(mode="json", include={"dataset", "metric", "better", "n", "clusters", "notes"}),
+            **report.model_dump(mode="json", include=kept),
             "leaderboard": [row.model_dump(mode="json") for row in report.leaderboard],
-            "comparisons": [
-                each.model_dump(mode="json")
-                for each in report.comparisons
-                if decision.candidate in (each.baseline, each.candidate)
-            ],
+            "comparisons": _comparisons(report, decision.candidate),
         },
         "metrics": _metrics(report),
+        **({"before": _before(report, decision.candidate)} if report.order else {}),
     }  # fmt: skip
+
+
+def _comparisons(report: Report, candidate: str) -> list[dict[str, Any]]:
+    return [each.model_dump(mode="json") for each in report.comparisons if candidate in (each.baseline, each.candidate)]
+
+
+def _before(report: Report, candidate: str) -> list[dict[str, Any]]:
+    """What was decided on each candidate that comes before this one in the order, with what that rests on."""
+    order = [each.model for each in report.order]
+    earlier = set(order[: order.index(candidate)] if candidate in order else order)
+    return [
+        {"decision": each.model_dump(mode="json"), "comparisons": _comparisons(report, each.candidate)}
+        for each in report.decisions
+        if each.candidate in earlier
+    ]
 
 
 def _metrics(report: Report) -> dict[str, dict[str, Any]]:

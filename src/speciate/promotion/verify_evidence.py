@@ -406,6 +406,71 @@ def _check_verdict(document: Document, outcomes: Sequence[str]) -> None:
         raise Refused(f"the verdict is {decision['verdict']}, and by its gates it is {verdict}.")
 
 
+def check_order(document: Document) -> list[str]:
+    """What is to be told of the order in which candidates could go forward; empty where none was fixed.
+
+    Refuses one that is not the order of its own figures, and a candidate that was put forward though one before it
+    passes. That the figures were there before the test rows were looked at, nothing here can show.
+    """
+    report, decision = document["report"], document["decision"]
+    order, candidate = report.get("order") or [], decision["candidate"]
+    if not order:
+        return []
+    names = [each["model"] for each in order]
+    most, higher = max(each["n"] for each in order), _is_higher_better(report["metric"], document)
+    if names != [each["model"] for each in sorted(order, key=lambda each: -_standing(each, most, higher))]:
+        raise Refused("the candidates are not in the order of what validation examples say of them.")
+    judged = [row["model"] for row in report["leaderboard"] if ":" not in row["model"]]
+    if left_out := sorted(set(judged) - {*names, decision["baseline"]}):
+        raise Refused(f"{', '.join(left_out)} was judged, and has no place in the order of the candidates.")
+    told = {each["decision"]["candidate"]: each for each in document["before"]}
+    passing = []
+    for name in names[: names.index(candidate)] if candidate in names else names:
+        if name == decision["baseline"]:
+            continue
+        if name not in told:
+            raise Refused(f"what was decided on {name}, which comes before {candidate}, is not there.")
+        if _passes(told[name], document):
+            passing.append(name)
+    if passing and report["candidate"] == candidate:
+        raise Refused(f"{candidate} was put forward, and {passing[0]} comes before it and passes, too.")
+    shown = ", ".join(f"{each['model']} {_shown(each['value'])} ({each['how']}, {each['n']} rows)" for each in order)
+    said = [
+        f"The best was to go forward, in an order by validation examples: {shown}. It is the order of these figures "
+        f"[{RECOMPUTED}], which are NOT CHECKED."
+    ]
+    if passing:
+        said.append(f"NOT THE FIRST: {', '.join(passing)} comes before {candidate} and passes, too. Somebody named it.")
+    return said
+
+
+def _standing(evidence: Document, most: int, higher: bool) -> float:
+    """A value, less one standard error where it was measured on fewer rows, or is optimistic."""
+    if evidence["value"] is None:
+        return float("-inf")
+    value = evidence["value"] if higher else -evidence["value"]
+    if not evidence["optimistic"] and evidence["n"] >= most:
+        return float(value)
+    error = evidence["standard_error"]
+    return float("-inf") if error is None else float(value - error)
+
+
+def _passes(told: Document, document: Document) -> bool:
+    """Whether an earlier candidate passes. Refuses a verdict that its gates do not bear, a stricter one as well."""
+    report = {**document["report"], "comparisons": told["comparisons"]}
+    decision = told["decision"]
+    check_decision({**document, "decision": decision, "report": report})
+    if decision["verdict"] == "promote":
+        return True
+    unanswered = _row(document, decision["candidate"])["coverage"] < 1 - _MOST_UNANSWERED
+    doubts = [result for result in decision["gates"] if result["outcome"] in ("fail", "inconclusive")]
+    if not doubts and not unanswered and decision.get("same_model") is None:
+        overtaken = document["decision"]["verdict"] != "promote"  # then all of this evaluation are
+        if not overtaken:
+            raise Refused(f"the verdict on {decision['candidate']} is {decision['verdict']}, and all its gates pass.")
+    return False
+
+
 def _row(document: Document, model: str) -> Document:
     return next(row for row in document["report"]["leaderboard"] if row["model"] == model)
 
@@ -794,11 +859,12 @@ def verify(path: Path, expected: argparse.Namespace) -> tuple[list[str], bool]:
     trail = check_trail(document, members)
     check_promotion(document, trail)
     recomputed = check_decision(document)
+    in_order = check_order(document)
     for each in document["further"]:
         check_decision({**document, **each, "use_case": {**document["use_case"], "gates": each["gates"]}})
     check_model_id(document)
     suites = list(judged_rows(document, members))
-    said = list(tell(document, trail, recomputed))
+    said = [*tell(document, trail, recomputed), *in_order]
     if expected.model is not None:
         said.append(f"Checked: {check_model_folder(document, expected.model)}.")
     if expected.rows is not None:

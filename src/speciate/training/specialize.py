@@ -46,9 +46,11 @@ from speciate.training.cascade.candidates import (
     trained_candidates,
     with_like,
 )
+from speciate.training.cascade.going_forward import going_forward
 from speciate.training.cascade.result import failed, outcome, without_verdict
 from speciate.training.cascade.search import (
     GRACE_SECONDS,
+    adequate,
     may_go_on,
     next_training,
     seconds_for_training,
@@ -212,19 +214,16 @@ def next_step(spec: SpecializeSpec, children: Sequence[Child], now: float) -> Ne
         return Finished(result=without_verdict(spec, children, evaluated))
     if evaluated.result is None:
         return failed(evaluated, "No model could be evaluated")
-    decision = evaluated.result.get("decision") or {}
-    if evaluated is looks[-1] and decision.get("verdict") != "promote" and may_go_on(evaluated.result):
-        more = next_training(spec, children) or _evaluation_again(spec, children)
-        if more:
+    result = evaluated.result
+    decision = result.get("decision") or {}
+    if evaluated is looks[-1] and decision.get("verdict") != "promote":
+        if more := _after_refusal(spec, children, result):
             return more
+        result = _told_result(spec, looks) or result
     if decision.get("verdict") == "promote" and PROMOTE_STEP not in steps:
-        further = [
-            suite for suite in evaluated.result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps
-        ]
-        return [_further_evaluation(spec, children, evaluated.result, suite) for suite in further] or [
-            _promotion(spec, evaluated.result)
-        ]
-    return Finished(result=outcome(spec, children, evaluated.result, steps.get(PROMOTE_STEP)))
+        further = [suite for suite in result.get("further_suites", ()) if f"{EVALUATE_STEP}-{suite}" not in steps]
+        return [_further_evaluation(spec, children, result, suite) for suite in further] or [_promotion(spec, result)]
+    return Finished(result=outcome(spec, children, result, steps.get(PROMOTE_STEP)))
 
 
 def _next_published(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
@@ -246,6 +245,25 @@ def _evaluation(spec: SpecializeSpec, children: Sequence[Child]) -> NextStep:
     return [_judgement(spec, children, EVALUATE_STEP, [*published, *ours])]
 
 
+def _after_refusal(spec: SpecializeSpec, children: Sequence[Child], evaluated: Mapping[str, Any]) -> list[ChildRequest]:
+    """Where the best is wanted, those behind the first are judged also where no better model would pass: they may be
+    cheaper. Not where the first is what serves already."""
+    decision = evaluated.get("decision") or {}
+    if may_go_on(evaluated):
+        return next_training(spec, children) or _evaluation_again(spec, children)
+    serves = not decision or decision.get("same_model") is not None
+    return _evaluation_again(spec, children) if spec.aim == "best" and not serves else []
+
+
+def _told_result(spec: SpecializeSpec, looks: Sequence[Child]) -> dict[str, Any] | None:
+    """Where the best is wanted and none passed: the first look whose verdict more rows may change, else the first."""
+    ended = [look.result for look in looks if look.result is not None]
+    verdicts = [(result.get("decision") or {}).get("verdict") for result in ended]
+    if spec.aim != "best" or "promote" in verdicts or not ended:
+        return None
+    return ended[verdicts.index("inconclusive") if "inconclusive" in verdicts else 0]
+
+
 def _evaluation_again(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
     """A further look at the test split, where a candidate that was trained since the last one is worth it."""
     models = [candidate.model for candidate in to_judge(spec, children)]
@@ -263,11 +281,18 @@ def _judgement(spec: SpecializeSpec, children: Sequence[Child], step: str, model
             "dataset": f"{_dataset_used(spec, trained_candidates(children))}:test",  # where there is no core suite
             "use_case": spec.use_case,
             "pick": "gates",
+            **({"order": order} if (order := going_forward(spec, children, _in_order(children, models))) else {}),
             "seed": spec.seed,
             "budget_usd": spec.budget_usd,
         },
         run_seconds=_evaluation_seconds(spec, children) + GRACE_SECONDS,
     )
+
+
+def _in_order(children: Sequence[Child], models: Sequence[str]) -> list[str]:
+    """With those that are not judged in the first look because one before them may pass."""
+    behind = [] if looks_at_test(children) else [one.model for one in adequate(trained_candidates(children))]
+    return [*models, *behind]
 
 
 def _dataset_used(spec: SpecializeSpec, trained: Sequence[TrainedCandidate]) -> str:

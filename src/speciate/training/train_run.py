@@ -21,7 +21,7 @@ from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.environment import show_gpus
 from speciate.evaluation.endpoints.pricing import usd_for
-from speciate.jobs.run import Run
+from speciate.jobs.run import Run, Stopped
 from speciate.models import sealed
 from speciate.models.model_card import ModelCard
 from speciate.tasks import input_ranges
@@ -138,8 +138,13 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
     if run.limit_seconds is not None:
         context.best_so_far = BestSoFar(partial(_keep_so_far, context, remaining), run.clock)
     with _limited_threads(payload):
-        chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
-    return _saved(context, chosen, remaining, run.outputs)
+        try:
+            chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
+            return _saved(context, chosen, remaining, run.outputs)
+        except Stopped:
+            if context.best_so_far is not None:
+                context.best_so_far.keep_waiting()
+            raise
 
 
 _UNFINISHED = "Its limit passed before the training had ended: this is the best model until then."

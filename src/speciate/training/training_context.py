@@ -63,29 +63,75 @@ def _numbers_in(medium: Any) -> int:
     return len(medium) if isinstance(medium, str) else 1
 
 
+class _Allowance:
+    """A twentieth of the time that a training has taken, for one kind of work."""
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._last: float | None = None
+
+    def lets(self, elapsed: float) -> bool:
+        """Whether doing it once more, as long as the last time, stays within it; the first time always does."""
+        return self._last is None or _KEEP_SHARE * (self._spent + self._last) <= elapsed
+
+    def pay(self, seconds: float) -> None:
+        self._spent, self._last = self._spent + seconds, seconds
+
+
 class BestSoFar:
     """Keeps the best model of a training as a whole result, so that no limit takes it away.
 
-    `keep(model)` writes it; what it raises ends no training, only the keeping. The first is kept at once, a later one
-    only after `_KEEP_SHARE` times as long as the last took: until then the one before stands.
+    `keep(model)` writes it; what it raises ends no training, only the keeping. The first is written at once, a later
+    one as soon as all writing stays within a twentieth of the time. Until then it waits in memory: `keep_due` writes
+    it then, `keep_waiting` at once, for a run that is asked to stop.
     """
 
     def __init__(self, keep: Callable[[Any], None], clock: Callable[[], float]) -> None:
-        self._keep, self._clock = keep, clock
-        self._next = -math.inf
+        self._keep, self._clock, self._began = keep, clock, clock()
+        self._writing, self._copying = _Allowance(), _Allowance()
+        self._waiting: Callable[[], Any] | None = None
+        """Makes the model that is to be written, if there is one."""
+        self._gave_up = False
 
-    def offer(self, make: Callable[[], Any]) -> None:
+    def offer(self, make: Callable[[], Any], *, learns_on: bool = False) -> None:
+        """`learns_on`: the model goes on to learn, so what waits is a copy. Copies, too, take a twentieth at most."""
+        if self._gave_up:
+            return
         began = self._clock()
-        if began < self._next:
+        if learns_on and not self._writing.lets(began - self._began):
+            if not self._copying.lets(began - self._began):
+                return
+            try:
+                made = make()
+            except Exception:  # noqa: BLE001 - a network that cannot be copied: the training goes on
+                self._give_up()
+                return
+            self._copying.pay(self._clock() - began)
+            self._waiting = lambda: made
+        else:
+            self._waiting = make
+        self.keep_due()
+
+    def keep_due(self) -> None:
+        if self._waiting is not None and self._writing.lets(self._clock() - self._began):
+            self.keep_waiting()
+
+    def keep_waiting(self) -> None:
+        """A run that is asked to stop meanwhile leaves the model waiting."""
+        if self._waiting is None:
             return
+        began = self._clock()
         try:
-            self._keep(make())
+            self._keep(self._waiting())
         except Exception:  # noqa: BLE001 - a network that cannot be copied, a full disk: the training goes on
-            _log.exception("the best model so far could not be kept")
-            self._next = math.inf
+            self._give_up()
             return
-        now = self._clock()
-        self._next = now + _KEEP_SHARE * (now - began)
+        self._waiting = None
+        self._writing.pay(self._clock() - began)
+
+    def _give_up(self) -> None:
+        _log.exception("the best model so far could not be kept")
+        self._waiting, self._gave_up = None, True
 
 
 class EarlierSlice(NamedTuple):
@@ -234,13 +280,15 @@ class TrainingContext:
         that the model can still be saved; infinite without either."""
         return min(self._budget - self.meter.budgeted, self.run.seconds_left - self._finish_seconds)
 
-    def offer_best(self, make: Callable[[], Any]) -> None:
+    def offer_best(self, make: Callable[[], Any], *, learns_on: bool = False) -> None:
         """To be called where there is a better model than before: `make()` gives it as a recipe would, a
-        `SelectedModel`. It is kept in case the run's limit passes."""
+        `SelectedModel`. It is kept in case the run's limit passes. `learns_on`: `make` copies what changes later."""
         if self.best_so_far is not None:
-            self.best_so_far.offer(make)
+            self.best_so_far.offer(make, learns_on=learns_on)
 
     def progress(self, done: float, total: float | None, unit: str, message: str) -> None:
+        if self.best_so_far is not None:
+            self.best_so_far.keep_due()
         self.run.progress(done, total, unit, message)
 
     def _noted(self, pose: Callable[..., list[TaskExample]], examples: Sequence[Example]) -> list[Example]:

@@ -37,7 +37,9 @@ from speciate.workspace.workspace import Workspace
 _PAIRS, _LABELS, _EXAMPLES, _EACH_WAY = 10, 20, 24, 12
 _FEWEST_FOR_CONTESTED = 3
 _LONGEST_HEADING = 12
-_SHOWN_ELSEWHERE = ("models", "dataset", "suite", "use_case", "metrics", "candidate", "pick", "baseline", "seed")
+_SHOWN_ELSEWHERE = (
+    "models", "dataset", "suite", "use_case", "metrics", "candidate", "pick", "order", "baseline", "seed",
+)  # fmt: skip
 """What the report says itself, or no caller of the tool chooses."""
 
 

@@ -231,6 +231,19 @@ class Decision(_Frozen):
     whether they are known before the answer is."""
 
 
+class ValidationEvidence(_Frozen):
+    """What validation examples say of a candidate, before its test rows are looked at (candidate_choice.py)."""
+
+    model: str
+    value: float | None
+    standard_error: float | None = None
+    n: int
+    how: str = Field(description="out-of-fold, validation or race.")
+    optimistic: bool = Field(
+        False, description="It was judged on other rows than the rest, or maybe on some that its base model knows."
+    )
+
+
 class Agreement(_Frozen):
     """A judge's verdicts beside people's on the same answers. `kappa` is Cohen's; None where nothing tells it."""
 
@@ -289,6 +302,9 @@ class Report(_Frozen):
     break_even: BreakEven | None = None
     decision: Decision | None = None
     decisions: tuple[Decision, ...] = Field((), description="On every model, the candidate's among them.")
+    order: tuple[ValidationEvidence, ...] = Field(
+        (), description="In which the candidates go forward; empty: the cheapest that passes does."
+    )
     no_decision: str | None = Field(None, description="Why there is none.")
     judge: Verdicts | None = None
     notes: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from speciate.training.cascade.candidates import (
     trained_candidates,
     with_like,
 )
+from speciate.training.cascade.going_forward import going_forward
 from speciate.training.planning import when_to_stop
 from speciate.training.planning.published_steps import race_survivors
 from speciate.training.planning.shortlist import (
@@ -178,13 +179,28 @@ def _luck(children: Sequence[Child]) -> float:
 
 def to_judge(spec: SpecializeSpec, children: Sequence[Child]) -> list[TrainedCandidate]:
     """Candidates for the next look at the test split. After a first one: those that were not judged and have a chance
-    of passing at the level that is left; without any there is no further look."""
+    of passing at the level that is left; without any there is no further look.
+
+    Where the best is wanted, the first look is at the first of the order alone (going_forward.py). It is judged at the
+    full level then, and where it passes nothing else is asked of these rows.
+    """
     worth = adequate(trained_candidates(children))
-    if not looks_at_test(children):
+    looks = len(looks_at_test(children))
+    if looks == 0 and spec.aim == "best" and not race_survivors(children):
+        order = going_forward(spec, children, [one.model for one in worth])
+        return [one for one in worth if one.model == order[0]["model"]][:1] if order else worth
+    if looks == 0:
         return worth
     fresh = [one for one in worth if one.model not in judged_models(children)]
     level = _level(spec, children, len(fresh))
-    return [one for one in fresh if _chance(one, spec.test_examples, level) >= when_to_stop.WORTH_A_LOOK]
+    behind_the_first = spec.aim == "best" and looks == 1
+
+    def is_worth_it(one: TrainedCandidate) -> bool:
+        if one.report.get("target") is None:
+            return behind_the_first
+        return _chance(one, spec.test_examples, level) >= when_to_stop.WORTH_A_LOOK
+
+    return [one for one in fresh if is_worth_it(one)]
 
 
 _BY_QUALITY = {"reaches", "not_worse", "better", "better_if_dearer", "no_slice_worse", "free_method", "fresh_rows"}

@@ -201,7 +201,7 @@ class _NetworkSearch:
         size = sum(each.numel() * each.element_size() for each in training.backbone.module.state_dict().values())
         if value > self._offered and size <= _MOST_COPIED_BYTES:
             self._offered = value
-            self._context.offer_best(partial(self._so_far, held, candidate, training, evaluation))
+            self._context.offer_best(partial(self._so_far, held, candidate, training, evaluation), learns_on=True)
 
     def _so_far(
         self, held: Sequence[Example], candidate: int, training: Training, evaluation: Evaluation

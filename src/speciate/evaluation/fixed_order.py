@@ -1,0 +1,45 @@
+"""The order in which candidates may go forward where the best is wanted (`objective.aim`). Pure.
+
+Validation examples make the order before the test rows are looked at, and the first that passes its gates goes forward.
+So what the test rows say of one candidate beside another has no part in it.
+
+False promotions. Each of k candidates is judged at 1 - 0.05 / k (`holdout_reuse.level_for`), so that some candidate
+passes falsely in at most 2.5 % of evaluations, whatever they have in common (Bonferroni). A rule that takes one of
+those that pass adds nothing to that. A fixed sequence (Maurer, Hothorn & Lehmacher 1995, "Multiple comparisons in drug
+clinical trials and preclinical assays: a-priori ordered hypotheses") tests each at the full level, and ends at the
+first that does not pass. This one goes on after it, so each needs its own share of the error: the fallback procedure
+(Wiens 2003, "A fixed sequence Bonferroni procedure for testing multiple endpoints") with equal shares. Departure: there
+the share of a hypothesis that was rejected goes to the next one. Here the first that passes ends the sequence. A search
+asks for the first alone, at the full level; where that does not pass, the others share what later looks may spend.
+
+What the order adds is an honest figure. The best by the test rows is partly lucky on them; the first by other rows is
+not. `python evals/fixed_order.py` shows both.
+
+A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
+each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does the value of a
+model whose base may know some of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from speciate.evaluation.reports.report import ValidationEvidence
+from speciate.vocabulary import Metric
+
+
+def fixed_order(evidence: Sequence[ValidationEvidence], metric: Metric) -> tuple[ValidationEvidence, ...]:
+    """The evidence in the order of its candidates. Equal ones stay as they are given: from cheap to dear."""
+    most = max((one.n for one in evidence), default=0)
+    return tuple(sorted(evidence, key=lambda one: -_standing(one, most, metric.sign)))
+
+
+def _standing(one: ValidationEvidence, most: int, sign: int) -> float:
+    """The value, greater being better, less one standard error where it is known worse than the others'."""
+    if one.value is None:
+        return -math.inf
+    doubt = 0.0
+    if one.optimistic or one.n < most:
+        doubt = math.inf if one.standard_error is None else one.standard_error
+    return sign * one.value - doubt

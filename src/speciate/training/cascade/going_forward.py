@@ -1,0 +1,43 @@
+"""In which order the candidates of a search may go forward where the best is wanted: for the evaluation to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+from speciate.evaluation.fixed_order import fixed_order
+from speciate.evaluation.reports.report import ValidationEvidence
+from speciate.jobs.kinds import Child
+from speciate.sample_size import LEVEL
+from speciate.training.cascade.candidates import SpecializeSpec, TrainedCandidate, trained_candidates
+from speciate.training.planning.published_steps import RACE
+from speciate.vocabulary import find_metric
+
+
+def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Iterable[str]) -> list[dict[str, Any]]:
+    """What validation examples say of these models, the first to go forward first; empty where the cheapest that passes
+    is wanted. JSON, as a spec holds it."""
+    wanted = set(models)
+    trained = [_of_training(one) for one in trained_candidates(children) if one.model in wanted]
+    races = [child.result for child in children if child.step == RACE and child.result]
+    raced = [_of_race(row) for race in races for row in race["rows"] if row["model"] in wanted]
+    metrics = [*(one.report["metric"] for one in trained_candidates(children)), *(race["metric"] for race in races)]
+    if spec.aim != "best" or not metrics:
+        return []
+    return [one.model_dump(mode="json") for one in fixed_order([*raced, *trained], find_metric(metrics[0]))]
+
+
+def _of_training(candidate: TrainedCandidate) -> ValidationEvidence:
+    said = candidate.report["validation"]
+    return ValidationEvidence(
+        model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
+        how=said["how"], optimistic=candidate.judged_apart,
+    )  # fmt: skip
+
+
+def _of_race(row: Mapping[str, Any]) -> ValidationEvidence:
+    """A race keeps intervals, of which half is so many standard errors."""
+    interval = row["interval"]
+    error = (interval[1] - interval[0]) / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2) if interval else None
+    return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=row["n"], how=RACE)
