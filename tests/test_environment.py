@@ -14,7 +14,8 @@ from speciate.environment import clean_environment, cores, go_online, preload
 from speciate.sandbox import Sandbox, start
 
 TOLD = {
-    "OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4", "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1", "OPENBLAS_THREAD_TIMEOUT": "4",
+    "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
 }  # fmt: skip
 SHOWN = "import json, os; print(json.dumps(dict(os.environ)))"

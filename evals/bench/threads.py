@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in every process of ours; read when torch is imported
 
@@ -26,6 +26,7 @@ from speciate.models.backbones import architectures
 from speciate.tasks.task_heads import TASK_HEADS
 from speciate.training.networks.batches import PreparedItems
 from speciate.training.networks.optimizer import LoopParameters
+from speciate.training.networks.threads import count_flops
 from speciate.training.networks.training_loop import Training
 
 _CHANCE = np.random.default_rng(0)
@@ -85,7 +86,7 @@ CASES: dict[str, tuple[str, Callable[[], Sequence[Any]], int]] = {
     "vit, 64 px": ("new:vit", _images(64), 32),
     "pointnet, 256 points": ("new:pointnet", _clouds(256), 16),
     "conformer, 1 s": ("new:conformer", _waves(1.0), 16),
-    "minilm, 20 words": ("pkg:all-MiniLM-L6-v2", _texts(20), 16),
+    "minilm, 20 words": ("pkg:minilm", _texts(20), 16),
 }
 
 
@@ -104,26 +105,28 @@ def make(name: str) -> Training:
     return Training(backbone, head.head(backbone.width), head, items, head.encode_targets(labels), given, 1)
 
 
-def work(training: Training) -> tuple[float, int]:
-    """Millions of floating-point operations of a step, and products and convolutions."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counted = FlopCounterMode(display=False)
-    began = time.perf_counter()
-    with counted, training.random_states:
+def work(training: Training) -> float:
+    """Millions of floating-point operations of a step."""
+    with count_flops() as counted, training.random_states:
         training.advance()
-    took = time.perf_counter() - began
-    return counted.get_total_flops() / 1e6, took
+    return counted.flops / 1e6
 
 
-def took(training: Training, threads: int, steps: int) -> tuple[float, float]:
+class Turn(NamedTuple):
+    """Milliseconds of a step."""
+
+    clock: float
+    cpu: float
+
+
+def took(training: Training, threads: int, steps: int) -> Turn:
     torch.set_num_threads(threads)
     with training.random_states:
         training.advance()
         clock, cpu = time.perf_counter(), time.process_time()
         for _ in range(steps):
             training.advance()
-    return 1000 * (time.perf_counter() - clock) / steps, 1000 * (time.process_time() - cpu) / steps
+    return Turn(1000 * (time.perf_counter() - clock) / steps, 1000 * (time.process_time() - cpu) / steps)
 
 
 def main() -> None:
@@ -138,15 +141,14 @@ def main() -> None:
     try:
         for name in options.only:
             training = make(name)
-            flops, ops = work(training)
-            rounds = [(took(training, 1, options.steps), took(training, 2, options.steps)) for _ in range(options.pairs)]
-            one, two = ([pair[side] for pair in rounds] for side in (0, 1))
-            say = [statistics.median(each[what] for each in side) for side in (one, two) for what in (0, 1)]
+            flops, turns = work(training), range(options.pairs)
+            rounds = [(took(training, 1, options.steps), took(training, 2, options.steps)) for _ in turns]
+            one, two = (Turn(*(statistics.median(each) for each in zip(*side))) for side in zip(*rounds))
             print(
-                f"{name:40s} {flops:9.1f} Mflop {ops:5.2f}   1: {say[0]:8.2f} ms {say[1]:8.2f} CPU   "
-                f"2: {say[2]:8.2f} ms {say[3]:8.2f} CPU   clock {say[2] / say[0]:.2f} CPU {say[3] / say[1]:.2f} "
-                f"load {os.getloadavg()[0]:.1f}", flush=True,
-            )
+                f"{name:38s} {flops:9.1f} Mflop   1: {one.clock:8.2f} ms {one.cpu:8.2f} CPU   "
+                f"2: {two.clock:8.2f} ms {two.cpu:8.2f} CPU   2 / 1: clock {two.clock / one.clock:.2f}, "
+                f"CPU {two.cpu / one.cpu:.2f}   load {os.getloadavg()[0]:.1f}", flush=True,
+            )  # fmt: skip
     finally:
         for each in others:
             each.kill()
