@@ -83,7 +83,7 @@ def _along(values: Floats) -> Floats:
 
 
 def _means(values: Floats) -> Floats:
-    """Of each row."""
+    """The mean of each row."""
     found: Floats = np.add.reduce(values, axis=1) / values.shape[1]
     return found
 
