@@ -143,7 +143,10 @@ def main() -> None:
             training = make(name)
             flops, turns = work(training), range(options.pairs)
             rounds = [(took(training, 1, options.steps), took(training, 2, options.steps)) for _ in turns]
-            one, two = (Turn(*(statistics.median(each) for each in zip(*side))) for side in zip(*rounds))
+            one, two = (
+                Turn(*(statistics.median(each) for each in zip(*side, strict=True)))
+                for side in zip(*rounds, strict=True)
+            )
             print(
                 f"{name:38s} {flops:9.1f} Mflop   1: {one.clock:8.2f} ms {one.cpu:8.2f} CPU   "
                 f"2: {two.clock:8.2f} ms {two.cpu:8.2f} CPU   2 / 1: clock {two.clock / one.clock:.2f}, "

@@ -226,9 +226,12 @@ _PASSED_ON = (
     "WNHOME", "WNSEARCHDIR",
 )  # fmt: skip
 
+_OWN_BLAS = os.uname().machine == "x86_64"
+"""Whether torch brings linear algebra of its own. On ARM it takes OpenBLAS, as numpy and scipy do."""
+
 LIBRARIES = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
-    "OPENBLAS_NUM_THREADS": "1",  # numpy's and scipy's: to wait for a second one in a loop costs up to 37 times
+    **({"OPENBLAS_NUM_THREADS": "1"} if _OWN_BLAS else {}),  # to wait for a second one in a loop costs up to 37 times
     "OPENBLAS_THREAD_TIMEOUT": "4",  # where a training takes more: they would spin for 30 ms after each product
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
@@ -240,11 +243,14 @@ LIBRARIES = {
 
 
 @contextlib.contextmanager
-def compute_threads(openmp: int, blas: int = 1) -> Iterator[None]:
-    """Threads of scikit-learn, LightGBM and torch, and of numpy's and scipy's linear algebra, in here."""
+def compute_threads(openmp: int, blas: int | None = None) -> Iterator[None]:
+    """Threads of scikit-learn, LightGBM and torch, and of numpy's and scipy's linear algebra, in here.
+
+    `blas` None: one, unless torch needs more of it.
+    """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    with threadpool_limits(limits={"openmp": openmp, "blas": blas}):
+    with threadpool_limits(limits={"openmp": openmp, "blas": blas or (1 if _OWN_BLAS else openmp)}):
         yield
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,6 +99,7 @@ def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(wor
 @pytest.mark.parametrize(("rows", "openmp", "blas"), [(100, {1}, {1}), (3_000, {2}, {1}), (60_000, {2}, {2})])
 def test_few_numbers_are_fitted_by_one_thread(rows: int, openmp: set[int], blas: set[int]) -> None:
     """Several threads wait for each other in each step, on a busy machine ten times as long."""
+    importlib.import_module("sklearn.ensemble")  # brings OpenMP along, as in a training
 
     def threads(of: str) -> set[int]:
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == of}

@@ -188,5 +188,5 @@ def threads_for(inputs: Any) -> Iterator[None]:
     algebra takes more for very many numbers alone, where a product lasts longer than the wait."""
     cells = getattr(inputs, "size", _ONE_THREAD_CELLS)
     openmp = 1 if cells < _ONE_THREAD_CELLS else openmp_threads()
-    with compute_threads(openmp, openmp if cells >= _BLAS_CELLS else 1):
+    with compute_threads(openmp, openmp if cells >= _BLAS_CELLS else None):
         yield
