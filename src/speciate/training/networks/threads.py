@@ -1,7 +1,7 @@
 """How many threads a network's steps take: one for a small network, whose threads would wait for each other.
 
 Each operation of a step ends when the slowest thread does. On a busy machine that is the one that has no core, so a
-small network with two threads takes up to twice as long, and up to 2.7 times the processor's time
+small network with two threads takes up to three times as long, and as much more of the processor's time
 (evals/bench/threads.py). The work of a step is counted and not timed, so the same training has as many threads each
 time it is repeated, whatever else the machine does. What was settled is kept with the checkpoints, since sums with
 another number of threads end in other bits."""
