@@ -256,7 +256,7 @@ def compute_threads(openmp: int, blas: int | None = None) -> Iterator[None]:
 
 def openmp_threads() -> int:
     """As many as `compute_threads` allows."""
-    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # has no types
+    from threadpoolctl import threadpool_info
 
     return max((int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1)
 

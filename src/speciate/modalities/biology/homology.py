@@ -127,7 +127,8 @@ def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Place
     def may_be(some: Places) -> Places:
         """Those with enough letters in common: no alignment has more equal residues."""
         a, b = some.T
-        return some[np.minimum(counts[a], counts[b]).sum(1) >= least * np.minimum(lengths[a], lengths[b])]
+        kept: Places = some[np.minimum(counts[a], counts[b]).sum(1) >= least * np.minimum(lengths[a], lengths[b])]
+        return kept
 
     def are_near_copies(first: str, second: str) -> bool:
         found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
