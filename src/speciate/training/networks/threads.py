@@ -34,14 +34,14 @@ def count_flops() -> Iterator[Work]:
 
     found = Work()
 
-    class Counter(TorchDispatchMode):
+    class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             out = func(*args, **(kwargs or {}))
             if (formula := flop_registry.get(func._overloadpacket)) is not None:
                 found.flops += formula(*args, **(kwargs or {}), out_val=out)
             return out
 
-    with Counter():
+    with Counter():  # type: ignore[no-untyped-call]
         yield found
 
 
