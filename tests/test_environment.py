@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from speciate.sandbox import Sandbox, start
 TOLD = {
     "OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4", "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    **({"OPENBLAS_NUM_THREADS": "1"} if platform.machine() == "x86_64" else {}),
 }  # fmt: skip
 SHOWN = "import json, os; print(json.dumps(dict(os.environ)))"
 

@@ -226,9 +226,13 @@ _PASSED_ON = (
     "WNHOME", "WNSEARCHDIR",
 )  # fmt: skip
 
+_OWN_BLAS = os.uname().machine == "x86_64"
+"""Whether torch brings linear algebra of its own. On ARM it takes OpenBLAS, as numpy and scipy do."""
+
 LIBRARIES = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
-    "OPENBLAS_THREAD_TIMEOUT": "4",  # numpy's and scipy's, which spin for 30 ms after each product: up to 30 times
+    **({"OPENBLAS_NUM_THREADS": "1"} if _OWN_BLAS else {}),  # to wait for a second one in a loop costs up to 37 times
+    "OPENBLAS_THREAD_TIMEOUT": "4",  # where a training takes more: they would spin for 30 ms after each product
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -236,6 +240,25 @@ LIBRARIES = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 """What must be in the environment before torch, transformers, trl or huggingface_hub are imported."""
+
+
+@contextlib.contextmanager
+def compute_threads(openmp: int, blas: int | None = None) -> Iterator[None]:
+    """Threads of scikit-learn, LightGBM and torch, and of numpy's and scipy's linear algebra, in here.
+
+    `blas` None: one, unless torch needs more of it.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
+
+    with threadpool_limits(limits={"openmp": openmp, "blas": blas or (1 if _OWN_BLAS else openmp)}):
+        yield
+
+
+def openmp_threads() -> int:
+    """As many as `compute_threads` allows."""
+    from threadpoolctl import threadpool_info
+
+    return max((int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1)
 
 
 def clean_environment() -> dict[str, str]:

@@ -10,10 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from speciate import modalities
 from speciate.datasets.loading.loader import Example
 from speciate.errors import SpeciateError
 from speciate.tasks.joined_representations import Joined, Remembered
-from speciate.tasks.representations import Columns, Documents, NGrams, Scaling, Steps, Vectors, ngram_choices
+from speciate.tasks.representations import (
+    Columns,
+    Documents,
+    NGrams,
+    Properties,
+    Scaling,
+    Steps,
+    Vectors,
+    ngram_choices,
+)
 from speciate.tasks.task import UnsuitableRepresentation
 
 
@@ -30,6 +40,29 @@ def test_documents_are_counted_alike_after_rebuilding(counting: NGrams) -> None:
     texts = _examples("a good film", "a bad film", "good")
     made = Documents.fit(texts, "text", counting)
     np.testing.assert_array_equal(_again(made).encode(texts).toarray(), made.encode(texts).toarray())
+
+
+@pytest.mark.parametrize("kind", [Documents, Vectors, Properties])
+def test_what_was_made_to_fit_is_not_made_again(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequences = ["".join(np.random.default_rng(at).choice(list("ACDEFGHIKL"), 20)) for at in range(30)]
+    images = [np.random.default_rng(at).integers(0, 255, (8, 8, 3)).astype(np.uint8) for at in range(30)]
+    examples, modality = (_examples(*images), "image") if kind is Vectors else (_examples(*sequences), "protein")
+    modality_kind, named = modalities.find(modality), "properties" if kind is Properties else "describe"
+    seen, make = [], getattr(modality_kind, named)
+
+    def counted(medium: Any) -> Any:
+        seen.append(medium)
+        return make(medium)
+
+    monkeypatch.setattr(modality_kind, named, counted)
+    made = kind.fit(examples, modality, *([NGrams("char", 1, 2)] if kind is Documents else []))
+    first = made.encode(examples)
+    assert len(seen) == len(examples)
+    again, copied = made.encode(examples), made.encode(list(examples))
+    assert len(seen) == 3 * len(examples), "nothing is kept longer"
+    first, again, copied = (each.toarray() if kind is Documents else each for each in (first, again, copied))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(again, copied)
 
 
 def test_a_document_without_a_known_word_is_a_row_of_zeros() -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -157,7 +157,21 @@ def _column_value(example: Example, name: str) -> Any:
 _MOST_TERMS = 50_000
 
 
-class Documents:
+class _Learned:
+    """What `fit` made of its examples, for the one `encode` of the same list that usually follows."""
+
+    def __init__(self) -> None:
+        self._learned: tuple[Sequence[Example], Any] | None = None
+
+    def _of_learned(self, examples: Sequence[Example]) -> Any:
+        """None where it is of others, or was asked before."""
+        if self._learned is None or self._learned[0] is not examples:
+            return None
+        made, self._learned = self._learned[1], None
+        return made
+
+
+class Documents(_Learned):
     """Texts and sequences as weighted counts of their words or characters (TF-IDF).
 
     A modality's `describe` turns a medium into text. scikit-learn counts; vocabulary and weights are stored as plain
@@ -166,6 +180,7 @@ class Documents:
 
     def __init__(self, modality: str, counting: NGrams, terms: tuple[str, ...], weights: npt.NDArray[Any]) -> None:
         """`weights` (terms,): the inverse document frequencies."""
+        super().__init__()
         self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
         self._vectorizer = _vectorizer(counting, vocabulary={term: i for i, term in enumerate(terms)})
         self._vectorizer.idf_ = weights
@@ -177,20 +192,27 @@ class Documents:
         Raises UnsuitableRepresentation where no term is left: whole words of a script without spaces, or of texts of
         one letter.
         """
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
         documents = describe(modality, examples)
         rare = 2 if len(documents) >= 100 else 1
-        vectorizer = _vectorizer(counting, max_features=_MOST_TERMS, min_df=rare)
+        counter = CountVectorizer(**_analyzer(counting), max_features=_MOST_TERMS, min_df=rare, dtype=np.float64)
         try:
-            vectorizer.fit(documents)
+            counts = counter.fit_transform(documents)
         except ValueError as error:
             raise UnsuitableRepresentation(
                 f"nothing that is counted occurs in {rare} or more of {len(documents)} texts"
             ) from error
-        return cls(modality, counting, tuple(vectorizer.get_feature_names_out().tolist()), vectorizer.idf_)
+        counts.sort_indices()  # as those of other documents are: sums are rounded in their order
+        weighting = TfidfTransformer(sublinear_tf=True).fit(counts)
+        made = cls(modality, counting, tuple(counter.get_feature_names_out().tolist()), weighting.idf_)
+        made._learned = examples, weighting.transform(counts, copy=False)
+        return made
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, terms), sparse, rows of unit length."""
-        return self._vectorizer.transform(describe(self._modality, examples))
+        learned = self._of_learned(examples)
+        return self._vectorizer.transform(describe(self._modality, examples)) if learned is None else learned
 
     def settings(self) -> RepresentationSettings:
         return {
@@ -213,23 +235,35 @@ def _vectorizer(counting: NGrams, **more: Any) -> Any:
     """Logarithmic counts: the tenth mention of a word says less than the first."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(analyzer=counting.unit, ngram_range=(counting.low, counting.high), sublinear_tf=True, **more)
+    return TfidfVectorizer(**_analyzer(counting), sublinear_tf=True, **more)
 
 
-class Vectors:
+def _analyzer(counting: NGrams) -> Mapping[str, Any]:
+    return {"analyzer": counting.unit, "ngram_range": (counting.low, counting.high)}
+
+
+class Vectors(_Learned):
     """Media as the short vector of their modality's `describe`: grey pixels, summary features."""
 
     def __init__(self, modality: str, scaling: Scaling) -> None:
+        super().__init__()
         self._modality, self._scaling = modality, scaling
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Vectors:
+    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Self:
         """`one_unit`: the numbers of the description are of one kind, as pixels are."""
-        return cls(modality, Scaling.of(np.stack(describe(modality, examples)), one_unit=one_unit))
+        made = cls(modality, Scaling.of(rows := cls._rows(modality, examples), one_unit=one_unit))
+        made._learned = examples, rows
+        return made
+
+    @staticmethod
+    def _rows(modality: str, examples: Sequence[Example]) -> npt.NDArray[Any]:
+        return np.stack(describe(modality, examples))
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D)"""
-        return self._scaling.apply(np.stack(describe(self._modality, examples)))
+        rows = self._of_learned(examples)
+        return self._scaling.apply(self._rows(self._modality, examples) if rows is None else rows)
 
     def settings(self) -> RepresentationSettings:
         return {"kind": "vectors", "modality": self._modality}
@@ -245,13 +279,10 @@ class Vectors:
 class Properties(Vectors):
     """Media as the vector of their modality's `properties`: what experts measure of them."""
 
-    @classmethod
-    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Properties:
-        return cls(modality, Scaling.of(_properties(modality, examples), one_unit=one_unit))
-
-    def encode(self, examples: Sequence[Example]) -> Any:
-        """(N, D)"""
-        return self._scaling.apply(_properties(self._modality, examples))
+    @staticmethod
+    def _rows(modality: str, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+        kind = modalities.find(modality)
+        return np.stack([kind.properties(example.media) for example in examples])
 
     def settings(self) -> RepresentationSettings:
         return {"kind": "properties", "modality": self._modality}
@@ -259,11 +290,6 @@ class Properties(Vectors):
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Properties:
         return cls(settings["modality"], Scaling(**arrays))
-
-
-def _properties(modality: str, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
-    kind = modalities.find(modality)
-    return np.stack([kind.properties(example.media) for example in examples])
 
 
 class Features:

@@ -19,7 +19,7 @@ import numpy as np
 
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import load_examples
-from speciate.environment import show_gpus
+from speciate.environment import compute_threads, show_gpus
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.run import Run, Stopped
 from speciate.models import sealed
@@ -116,9 +116,7 @@ def _sampled_ids(folders: Folders, payload: Payload) -> list[str] | None:
 
 @contextlib.contextmanager
 def _limited_threads(payload: Payload) -> Iterator[None]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
-
-    with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
+    with compute_threads(payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of solvers that stop early: what counts is measured on held-out examples
         yield
 

@@ -59,6 +59,9 @@ _RARE_LETTERS = bytes.maketrans(b"JUO" + bytes(range(128, 256)), b"LCK" + 128 * 
 _STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
 """Standard residues: none of them aligns with another as well as with itself."""
 
+_LETTERS, _COMPARED = 32, 1 << 15
+"""Letters by the last bits of their code, the same for both cases; and pairs whose letters are compared at once."""
+
 Places = npt.NDArray[np.int64]
 
 
@@ -113,16 +116,33 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
 def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Places:
     """(M, 2) near copies of which the shorter is a peptide."""
     least = _NEAR_COPY if threshold is None else threshold
-    candidates = _peptide_candidates(sequences, least).tolist()
-    found = [pair for pair in candidates if _are_near_copies(sequences, pair, least)]
-    return np.array(found, np.int64).reshape(-1, 2)
+    candidates, library = _peptide_candidates(sequences, least), _parasail()
+    places = np.unique(candidates).tolist()
+    letters = {place: sequences[place].translate(_RARE_LETTERS) for place in places}
+    counts = np.zeros((len(sequences), _LETTERS), np.int16)
+    for place in places:
+        counts[place] = np.bincount(np.frombuffer(letters[place], np.uint8) % _LETTERS, minlength=_LETTERS)
+    lengths, texts = counts.sum(1, dtype=np.int64), {place: own.decode("ascii") for place, own in letters.items()}
 
+    def may_be(some: Places) -> Places:
+        """Those with enough letters in common: no alignment has more equal residues."""
+        a, b = some.T
+        kept: Places = some[np.minimum(counts[a], counts[b]).sum(1) >= least * np.minimum(lengths[a], lengths[b])]
+        return kept
 
-def _are_near_copies(sequences: Sequence[bytes], pair: Sequence[int], least: float) -> bool:
-    library = _parasail()
-    first, second = (sequences[place].translate(_RARE_LETTERS).decode("ascii") for place in pair)
-    found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
-    return bool(found.matches >= least * min(len(first), len(second)))
+    def are_near_copies(first: str, second: str) -> bool:
+        found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
+        return bool(found.matches >= least * min(len(first), len(second)))
+
+    return np.array(
+        [
+            pair
+            for at in range(0, len(candidates), _COMPARED)
+            for pair in may_be(candidates[at : at + _COMPARED]).tolist()
+            if are_near_copies(texts[pair[0]], texts[pair[1]])
+        ],
+        np.int64,
+    ).reshape(-1, 2)
 
 
 def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:

@@ -55,29 +55,37 @@ def sequence_properties(sequence: str) -> Vector:
     """(D,) of a sequence of one residue or more; D is the same for all."""
     codes = _CODE[np.frombuffer(sequence.encode("ascii", "replace"), np.uint8)]
     shares = np.bincount(codes, minlength=_OTHER + 1)[:_OTHER] / len(codes)
-    along = _SCALES[:, codes]
+    along = np.take(_SCALES, codes, axis=1)
     groups = _GROUP_OF[codes]
     parts = [
-        [len(codes), np.log(len(codes))], shares, *(_scale(values) for values in along),
+        [len(codes), np.log(len(codes))], shares, _along(along),
         _moment(along[_HYDROPHOBIC], _HELIX), _moment(along[_HYDROPHOBIC], _STRAND), _moment(along[_CHARGED], _HELIX),
         _counts(sequence, along[_CHARGED]), _distribution(groups), *(_transitions(groups, gap) for gap in _GAPS),
     ]  # fmt: skip
     return np.concatenate([np.asarray(part, np.float64) for part in parts]).astype(np.float32)
 
 
-def _scale(values: Floats) -> list[float]:
-    """One scale along the chain: mean and spread, the mean of each third, autocovariance, extreme windows."""
-    count = len(values)
-    third = max(1, count // 3)
-    middle = values[third : count - third] if count > 2 * third else values
-    centred = values - values.mean()
-    width = min(_WINDOW, count)
-    windows = np.convolve(values, np.full(width, 1 / width), "valid")
-    return [
-        values.mean(), values.std(), values[:third].mean(), middle.mean(), values[-third:].mean(),
-        *(float((centred[:-lag] * centred[lag:]).mean()) if count > lag else 0.0 for lag in _LAGS),
-        windows.max(), windows.min(),
+def _along(values: Floats) -> Floats:
+    """(12 S,) of S scales along the chain, (S, N): of each its mean and spread, the mean of each third, autocovariance,
+    extreme windows."""
+    count = values.shape[1]
+    third, width = max(1, count // 3), min(_WINDOW, count)
+    middle = values[:, third : count - third] if count > 2 * third else values
+    means = _means(values)
+    centred = values - means[:, None]
+    windows = np.array([np.convolve(each, np.full(width, 1 / width), "valid") for each in values])
+    found = [
+        means, np.sqrt(_means(centred**2)), _means(values[:, :third]), _means(middle), _means(values[:, -third:]),
+        *(_means(centred[:, :-lag] * centred[:, lag:]) if count > lag else np.zeros(len(values)) for lag in _LAGS),
+        windows.max(axis=1), windows.min(axis=1),
     ]  # fmt: skip
+    return np.stack(found, axis=1).ravel()
+
+
+def _means(values: Floats) -> Floats:
+    """The mean of each row."""
+    found: Floats = np.add.reduce(values, axis=1) / values.shape[1]
+    return found
 
 
 def _moment(values: Floats, angle: float) -> list[float]:

@@ -30,6 +30,7 @@ from speciate.training.networks.data_parallel import Follower
 from speciate.training.networks.kept_head import KeptHead, keep_head
 from speciate.training.networks.kept_pipeline import KeptPipeline, keep_pipeline
 from speciate.training.networks.optimizer import LoopParameters, Precision
+from speciate.training.networks.threads import keep_threads, kept_threads
 from speciate.training.networks.training_loop import Evaluation, HeldOutData, Scores, TaskLoss, Training
 from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out_targets
 from speciate.training.planning import when_to_stop
@@ -219,7 +220,7 @@ class _NetworkSearch:
     def weigh(self, steps: int) -> NetworkCost:
         """What each part costs, and how much there is of it; nothing is kept."""
         training, judge, build = self._trial(0)
-        memory, _ = trial_steps.memory_need(training)
+        memory = trial_steps.rehearse(self._context, training).memory
         pace = trial_steps.step_cost(training, judge, build, steps)
         before = usage_now()
         durable_training.training_place(self._context.run, "trial").checkpoints.save(training.state(), {})
@@ -247,6 +248,7 @@ class _NetworkSearch:
         context, held = self._context, self._divisions[0][1]
         training, judge, build = self._trial(0)
         settled, fitted = trial_steps.kept_choice(context.run), trial_steps.kept_fit(context.run)
+        trial_steps.take_threads(context, kept_threads(context.run) or context.payload.threads)
         if settled is None:  # else what went on before has fitted
             asked, rates = self._parameters.precision, len(self._rates)
             settled, fitted = trial_steps.check_fit(context, asked, training, judge, build, self._work, rates)
@@ -269,6 +271,7 @@ class _NetworkSearch:
         """For all trainings of this run and its later attempts, and for who repeats it."""
         if fitted is not None:
             trial_steps.keep_fit(self._context.run, fitted)
+            keep_threads(self._context.run, self._context.payload.threads)
             self._steps = fitted.steps
             if fitted[:2] != (len(self._rates), self._parameters.num_train_epochs):
                 self._context.settle("learning_rate", tuple(self._rates[: fitted.rates]))
@@ -335,6 +338,7 @@ class _NetworkSearch:
         seed = context.payload.spec.seed
         torch.manual_seed(seed)
         backbone, target_head = self._own_head(seed, learn) if self._kept is None else self._published_head(seed)
+        torch.set_num_threads(context.payload.threads)  # a teacher or a base model that was loaded meanwhile sets them
         wanted = given.model_dump(include=set(LoopParameters.model_fields)) | {
             "learning_rate": rate, "num_train_epochs": epochs, "precision": precision
         }  # fmt: skip

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run
@@ -20,6 +22,7 @@ from speciate.training.networks import batches, successive_halving
 from speciate.training.networks.batches import Items
 from speciate.training.networks.optimizer import Precision
 from speciate.training.networks.stopping import Diverged
+from speciate.training.networks.threads import count_flops, threads_for
 from speciate.training.networks.training_checkpoints import TrainingState
 from speciate.training.networks.training_loop import HeldOutData, Scores, Step, Targets, Training
 from speciate.training.planning.available_methods import available_candidates
@@ -57,17 +60,20 @@ class MeasuredTraining(Training):
             return super().judge(items, targets, *between)
 
     def rehearse(self, count: int) -> TrialPass:
-        """Forward and backward with so many of the longest examples, and no step."""
+        """Forward and backward with so many of the longest examples, and no step. With one, which is too few to be
+        timed, the work of a step is counted."""
         places = self._batch()[:count]
         self._tally.see_peak()
         forget_peak()
         before = usage_now()
-        with self.random_states:
+        with self.random_states, count_flops() if count == 1 else contextlib.nullcontext() as work:
             self._module.train()
             loss, _ = self._loss(self._items, self._targets, places)
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             self._module.zero_grad(set_to_none=True)
-        return TrialPass(len(places), usage_now().minus(before), peak_mb())
+        lengths = self._items.lengths
+        usual = self.micro_batch * float(np.mean(lengths)) / max(1, int(lengths[places[0]]))
+        return TrialPass(len(places), usage_now().minus(before), peak_mb(), usual * work.flops if work else math.nan)
 
     def compare(self) -> PrecisionComparison:
         """Take the same steps in float32 and in bfloat16, turn by turn.
@@ -104,6 +110,8 @@ class TrialPass(NamedTuple):
     examples: int
     spent: Usage
     peak_mb: float
+    flops: float
+    """Floating-point operations of a step on examples of the mean length; NaN where they were not counted."""
 
 
 def _copy_state(state: TrainingState) -> TrainingState:
@@ -183,12 +191,39 @@ def planned_work(
     return PlannedWork(steps, seen, builds, entered, passes)
 
 
-def memory_need(training: MeasuredTraining) -> tuple[MemoryNeed, Usage]:
-    """Memory that a step needs, and what an example then costs, at most: more together cost less."""
+class Need(NamedTuple):
+    """What a step needs."""
+
+    memory: MemoryNeed
+    example: Usage
+    """Cost of an example, at most: more together cost less."""
+    threads: int
+
+
+def rehearse(context: TrainingContext, training: MeasuredTraining) -> Need:
+    """What a step needs, before one is taken. From here on torch takes as many threads as the step should have."""
     one = training.rehearse(1)
+    threads = _settled_threads(context, one.flops)
+    take_threads(context, threads)
     few = training.rehearse(min(_FEW_TRIAL_EXAMPLES, training.micro_batch))
     each = max(0.0, few.peak_mb - one.peak_mb) / max(1, few.examples - one.examples)
-    return MemoryNeed(one.peak_mb + _LATER_COPIES * training.trained_mb, each), few.spent.times(1 / few.examples)
+    memory = MemoryNeed(one.peak_mb + _LATER_COPIES * training.trained_mb, each)
+    return Need(memory, few.spent.times(1 / few.examples), threads)
+
+
+def _settled_threads(context: TrainingContext, flops: float) -> int:
+    """As many as were asked for; processes that wait for each other, or for a GPU, keep theirs."""
+    payload = context.payload
+    asked = payload.spec.resources.cpu is not None or payload.device != "cpu" or context.team.size > 1
+    return payload.threads if asked else threads_for(flops, payload.threads)
+
+
+def take_threads(context: TrainingContext, threads: int) -> None:
+    """For all that is built, trained and judged from here on, and recorded with the model."""
+    import torch
+
+    context.payload = context.payload.model_copy(update={"threads": threads})
+    torch.set_num_threads(threads)
 
 
 _JUDGED_EXAMPLES = 64
@@ -402,11 +437,11 @@ def check_fit(
     that is shorter than the first: fewer are planned, or so many steps as leave time to judge. What surely does not fit
     is refused before real steps take its time.
     """
-    memory, example = memory_need(training)
-    _check_memory(context, memory, training)
+    need = rehearse(context, training)
+    _check_memory(context, need.memory, training)
     epochs = training.parameters.num_train_epochs
     ahead, least = work(rates, epochs), _fewest(judge, 1)
-    each = example.seconds * training.parameters.batch_size
+    each = need.example.seconds * training.parameters.batch_size
     if each * ahead.steps < min(_WORTH_SECONDS, context.seconds_left):
         return unmeasured_choice(asked), FittedWork(rates, epochs)
     if each * least.steps > _OVERESTIMATE * context.seconds_left:

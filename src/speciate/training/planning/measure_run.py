@@ -21,7 +21,7 @@ import numpy as np
 from speciate import features
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import Example, example_keys, load_examples
-from speciate.environment import preload
+from speciate.environment import compute_threads, preload
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.folder import RunFolder
@@ -167,9 +167,7 @@ def measure_cost(run: Run, payload: Payload, share: float) -> CostRow:
     one fraction to the next. Both ways the whole recipe runs once on little data, for its fixed cost. Raises what the
     recipe raises of data that cannot be learned.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
-
-    with threadpool_limits(limits=payload.threads), warnings.catch_warnings():
+    with compute_threads(payload.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with base_models.copy_caller_folders(run, payload) as copied:
             return _Measurement(run, copied).go(share)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import Example, load_examples
+from speciate.environment import compute_threads
 from speciate.errors import SpeciateError
 from speciate.evaluation.contamination import find_seen
 from speciate.jobs.run import Run, Stopped
@@ -74,11 +75,9 @@ class _BaseModelVectors(NamedTuple):
 
 
 def run(run: Run) -> Mapping[str, object]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
-
     plan = run.read_payload(ShortlistPayload)
     threads = max(payload.threads for payload in plan.candidates.values())
-    with threadpool_limits(limits=threads), warnings.catch_warnings():
+    with compute_threads(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         report = compare_base_models(run, plan.candidates, plan.seconds, plan.keep, plan.seed)
     report["candidates"] += [

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from speciate.environment import openmp_threads
 from speciate.models.estimators import Trees, trees_from_boosting
 from speciate.training.selection.learners import Learner
 from speciate.training.selection.thorough_search import Configuration
@@ -208,8 +209,4 @@ def _histograms(inputs: Any, targets: Targets, seed: int, loss: str, weights: We
 
 def _threads(cells: int) -> int:
     """What a run may use, of few numbers one: threads wait for each other in every step, on a busy machine long."""
-    if cells < _ONE_THREAD_CELLS:
-        return 1
-    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # has no types
-
-    return max((int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "openmp"), default=1)
+    return 1 if cells < _ONE_THREAD_CELLS else openmp_threads()

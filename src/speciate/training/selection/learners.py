@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
+from speciate.environment import compute_threads, openmp_threads
 from speciate.evaluation.statistics import Estimate
 from speciate.models.blend import Averaged, Blend, Member, answers_of
 from speciate.models.estimators import Estimator
@@ -20,7 +21,7 @@ from speciate.tasks.task import Representation, TaskHead
 from speciate.training.selection import arrived_rows, decision_shift
 from speciate.training.training_context import TrainingContext
 
-_ONE_THREAD_CELLS = 1_000_000
+_ONE_THREAD_CELLS, _BLAS_CELLS = 1_000_000, 20_000_000
 """Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
 FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
@@ -183,11 +184,9 @@ def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[
 
 @contextlib.contextmanager
 def threads_for(inputs: Any) -> Iterator[None]:
-    """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long."""
-    if getattr(inputs, "size", _ONE_THREAD_CELLS) >= _ONE_THREAD_CELLS:
-        yield
-        return
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
-
-    with threadpool_limits(limits=1):
+    """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long. Linear
+    algebra takes more for very many numbers alone, where a product lasts longer than the wait."""
+    cells = getattr(inputs, "size", _ONE_THREAD_CELLS)
+    openmp = 1 if cells < _ONE_THREAD_CELLS else openmp_threads()
+    with compute_threads(openmp, openmp if cells >= _BLAS_CELLS else None):
         yield
