@@ -18,12 +18,14 @@ from speciate.vocabulary import find_metric
 def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Iterable[str]) -> list[dict[str, Any]]:
     """What validation examples say of these models, the first to go forward first; empty where the cheapest that passes
     is wanted. JSON, as a spec holds it."""
+    if spec.aim != "best":
+        return []
     wanted = set(models)
     trained = [_of_training(one) for one in trained_candidates(children) if one.model in wanted]
     races = [child.result for child in children if child.step == RACE and child.result]
     raced = [_of_race(row) for race in races for row in race["rows"] if row["model"] in wanted]
     metrics = [*(one.report["metric"] for one in trained_candidates(children)), *(race["metric"] for race in races)]
-    if spec.aim != "best" or not metrics:
+    if not metrics:
         return []
     return [one.model_dump(mode="json") for one in fixed_order([*raced, *trained], find_metric(metrics[0]))]
 
