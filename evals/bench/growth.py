@@ -1,9 +1,11 @@
-"""What grows with the jobs of a workspace: a look at its status, its ledger, its jobs; a pass of the reconciler.
+"""What grows with the jobs of a workspace: a look at its status, its ledger, its jobs; a pass of the reconciler; a job
+from its submit to its end.
 
 Workspaces as `status.py` makes them, with 10^3, 10^4 and 10^5 jobs that ended. An exponent of 0 is flat, 1 is linear in
-what did not change. CPU seconds; a look reads everything anew.
+what did not change. CPU seconds; a look reads everything anew. The job's run is no process: it has ended at once, so
+that only the engine is measured.
 
-    python evals/bench/growth.py [--jobs 1000 10000 100000] [--rounds 5]
+    python evals/bench/growth.py [--jobs 1000 10000 100000] [--rounds 5] [--row-bytes 0]
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from figures import note
+from pydantic import BaseModel
 from status import make, measured
 
 from speciate.jobs.engine import Engine
+from speciate.jobs.executors import Ended, Observation, RunSpec
+from speciate.jobs.folder import Outcome
+from speciate.jobs.job import RunHandle, State
+from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.loop.ledger import ledger
 from speciate.loop.status import status
 from speciate.workspace.workspace import Workspace
@@ -29,17 +36,44 @@ _EVENTS_OF_A_JOB = 8
 _GOALS = {"get_status": 100.0}
 
 
+class _Nothing(BaseModel):
+    pass
+
+
+class _AtOnce:
+    """An executor whose runs have ended well as soon as they begin."""
+
+    def handle(self, run_id: str) -> RunHandle:
+        return {"run": run_id}
+
+    def submit(self, run: RunSpec) -> None: ...
+
+    def prepare(self, preload: str) -> None: ...
+
+    def poll(self, handle: RunHandle) -> Observation:
+        return Ended(Outcome(0, "ok"))
+
+    def cancel(self, handle: RunHandle, force: bool) -> None: ...
+
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
+        return b""
+
+
+_KIND = Kind(name="growth", spec=_Nothing, plan=lambda spec, workspace: Plan(payload={}), run="growth:none")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--row-bytes", type=int, default=0, help="of each job's result")
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, medians of {given.rounds}, CPU ms")
     found: dict[str, list[float]] = {}
     for count in given.jobs:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "workspace"
-            make(path, 10, count * _EVENTS_OF_A_JOB)
+            make(path, 10, count * _EVENTS_OF_A_JOB, given.row_bytes)
             for what, seconds in _looks(path, given.rounds).items():
                 found.setdefault(what, []).append(seconds)
     print(f"{'jobs':32}" + "".join(f"{count:>12,}" for count in given.jobs) + "    exponent")
@@ -56,13 +90,17 @@ def _looks(path: Path, rounds: int) -> dict[str, float]:
     began = time.process_time()
     workspace = Workspace(path)
     found = {"open the workspace": time.process_time() - began}
-    engine = Engine(workspace)
+    began = time.process_time()
+    engine = Engine(workspace, Kinds(extra=[_KIND]), _AtOnce())
+    engine.tick()
+    found["begin the engine"] = time.process_time() - began
     (newest,) = engine.list(limit=1)
     looks: dict[str, Callable[[], Any]] = {
         "get_status": lambda: status(workspace),
         "get_status of a use case": lambda: status(workspace, "case0"),
         "ledger": lambda: ledger(workspace),
         "list_jobs": engine.list,
+        "list_jobs that failed": lambda: engine.list(state="failed"),
         "list_jobs of a use case": lambda: engine.list(use_case="case0"),
         "list_jobs, a later page": lambda: engine.list(before=newest.id),
         "get_job": lambda: engine.get(newest.id),
@@ -77,8 +115,14 @@ def _looks(path: Path, rounds: int) -> dict[str, float]:
         workspace.database.transact(lambda tx: tx.event("growth", "tried", {"number": number[0]}))
         engine.tick()
 
+    def live() -> None:
+        job = engine.submit("growth", {}).id
+        while engine.get(job).state is not State.SUCCEEDED:
+            engine.tick()
+
     engine.tick()
     found["commit and a pass"], _ = measured(workspace, change, rounds)
+    found["a job, submit to end"], _ = measured(workspace, live, rounds)
     workspace.close()
     return found
 
