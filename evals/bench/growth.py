@@ -1,11 +1,13 @@
 """What grows with the jobs of a workspace: a look at its status, its ledger, its jobs; a pass of the reconciler; a job
 from its submit to its end.
 
+And what grows with its registered models: a search, a plan, a registration, a trace.
+
 Workspaces as `status.py` makes them, with 10^3, 10^4 and 10^5 jobs that ended. An exponent of 0 is flat, 1 is linear in
 what did not change. CPU seconds; a look reads everything anew. The job's run is no process: it has ended at once, so
 that only the engine is measured.
 
-    python evals/bench/growth.py [--jobs 1000 10000 100000] [--rounds 5] [--row-bytes 0]
+    python evals/bench/growth.py [--jobs 1000 10000 100000] [--rounds 5] [--row-bytes 0] [--models 100 1000 10000]
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,27 @@ from speciate.jobs.executors import Ended, Observation, RunSpec
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import RunHandle, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.lineage import trace
 from speciate.loop.ledger import ledger
 from speciate.loop.status import status
+from speciate.models import registry
+from speciate.models.model_card import ModelCard
+from speciate.models.search import known_models
+from speciate.models.search.search_query import Query
+from speciate.privacy import gc
+from speciate.training.planning.available_methods import all_candidates
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
 _EVENTS_OF_A_JOB = 8
 _GOALS = {"get_status": 100.0}
+
+
+_CARD = ModelCard(
+    name="", task="text-classification", modality="text", method="probe", base_model="pkg:minilm", dataset="films@v1",
+    labels=("good", "bad"), parameters=22_713_216, bytes=1 << 20, seconds=60.0, metrics={"accuracy": 0.9},
+    recipe={"text": "y" * 2000},
+)  # fmt: skip
 
 
 class _Nothing(BaseModel):
@@ -67,23 +84,73 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--row-bytes", type=int, default=0, help="of each job's result")
+    parser.add_argument("--models", type=int, nargs="*", default=[100, 1_000, 10_000])
     given = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, medians of {given.rounds}, CPU ms")
+    _report("jobs", given.jobs, lambda path, count: _of_jobs(path, count, given.row_bytes, given.rounds))
+    _report("models", given.models, lambda path, count: _of_models(path, count, given.rounds))
+
+
+def _report(noun: str, sizes: Sequence[int], costs: Callable[[Path, int], dict[str, float]]) -> None:
     found: dict[str, list[float]] = {}
-    for count in given.jobs:
+    for count in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "workspace"
-            make(path, 10, count * _EVENTS_OF_A_JOB, given.row_bytes)
-            for what, seconds in _looks(path, given.rounds).items():
+            for what, seconds in costs(Path(folder) / "workspace", count).items():
                 found.setdefault(what, []).append(seconds)
-    print(f"{'jobs':32}" + "".join(f"{count:>12,}" for count in given.jobs) + "    exponent")
+    print(f"{noun:32}" + "".join(f"{count:>12,}" for count in sizes) + "    exponent")
     for what, seconds in found.items():
-        note(f"{what} at {given.jobs[-1]:,} jobs", [1000 * seconds[-1]], unit="ms of CPU", goal=_GOALS.get(what))
+        note(f"{what} at {sizes[-1]:,} {noun}", [1000 * seconds[-1]], unit="ms of CPU", goal=_GOALS.get(what))
         line = f"{what:32}" + "".join(f"{1000 * each:12.2f}" for each in seconds)
         if len(seconds) > 1:
             grown = math.log(max(seconds[-1], 1e-6) / max(seconds[0], 1e-6))
-            line += f"{grown / math.log(given.jobs[-1] / given.jobs[0]):12.2f}"
-        print(line)
+            line += f"{grown / math.log(sizes[-1] / sizes[0]):12.2f}"
+        print(line, flush=True)
+
+
+def _of_jobs(path: Path, count: int, row_bytes: int, rounds: int) -> dict[str, float]:
+    make(path, 10, count * _EVENTS_OF_A_JOB, row_bytes)
+    return _looks(path, rounds)
+
+
+def _of_models(path: Path, count: int, rounds: int) -> dict[str, float]:
+    """Names with one version each, as trainings leave them, without weights."""
+    workspace = Workspace(path)
+    database, folders = workspace.database, workspace.folders
+
+    def register(tx: Transaction, number: int) -> None:
+        registry.register(
+            tx, folders, _CARD.model_copy(update={"name": f"m{number:06d}", "id": f"{number:064d}"}), None
+        )
+
+    for first in range(0, count, 1000):
+        numbers = range(first, min(count, first + 1000))
+        database.transact(lambda tx, numbers=numbers: [register(tx, number) for number in numbers])  # type: ignore[misc]
+    made = [count]
+
+    def one_more() -> None:
+        made[0] += 1
+        database.transact(lambda tx: register(tx, made[0]))
+
+    def search() -> None:
+        known_models.search(workspace, Query(text="reviews", modality="text"), sort="relevance", limit=10, offset=0)
+
+    def search_after_one_more() -> None:
+        one_more()
+        search()
+
+    looks: dict[str, Callable[[], Any]] = {
+        "resolve a model": lambda: registry.resolve(database, folders, f"m{count // 2:06d}@v1"),
+        "register a model": one_more,
+        "candidates of a plan": lambda: all_candidates(workspace, "text", "classification"),
+        "search_models": search,
+        "search_models, a new one": search_after_one_more,
+        "get_status": lambda: status(workspace),
+        "trace a model": lambda: trace.trace_model(workspace, f"m{count // 2:06d}@v1"),
+        "what gc would delete": lambda: gc.survey(workspace),
+    }
+    found = {what: measured(workspace, look, rounds)[0] for what, look in looks.items()}
+    workspace.close()
+    return found
 
 
 def _looks(path: Path, rounds: int) -> dict[str, float]:
