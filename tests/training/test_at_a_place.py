@@ -194,16 +194,9 @@ def lived(jobs: Sequence[Job]) -> list[tuple[float, float]]:
     return sorted((job.started or 0.0, job.ended or 0.0) for job in jobs)
 
 
-@pytest.mark.slow
-def test_specialize_trains_at_once_where_a_place_takes_trainings(
-    tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
-    place = double.place(lease_seconds=20, runs=2, kinds=["train"])
-    workspace = Workspace(tmp_path / "rules", settings=Settings(policy="auto", executors={"lab": place}))
-    engine = Engine(workspace)
-    engine.start()
+def check_specialize_trains_at_once(engine: Engine, place: str) -> None:
+    """At a place that takes trainings, two at once."""
+    workspace = engine.workspace
     squares(workspace)
     define(workspace, "light", "image-classification")
     bases = ["new:vit", "new:resnet"]
@@ -216,12 +209,12 @@ def test_specialize_trains_at_once_where_a_place_takes_trainings(
         ways=ways, **terms._asdict(),
     )  # fmt: skip
     spec = asked.model_dump(mode="json", exclude_none=True)
-    assert engine.plan("specialize", spec).resolved["place"] == "lab"
+    assert engine.plan("specialize", spec).resolved["place"] == place
     done = engine.wait(engine.submit("specialize", spec).id, timeout=580)
     assert done.state is State.SUCCEEDED, (done.reason, done.error)
     trainings = [child for child in engine.children(done.id) if child.kind == "train"]
     assert [child.step for child in trainings] == ["train/classical", "train/full-new-vit", "train/full-new-resnet"]
-    assert {child.resources.place for child in trainings} == {"lab"}
+    assert {child.resources.place for child in trainings} == {place}
     (_, first_ended), (second, second_ended), (third, third_ended) = lived(trainings)
     assert first_ended <= second, "the cheapest is alone"
     assert third < second_ended, "the others lived at once"
@@ -229,8 +222,20 @@ def test_specialize_trains_at_once_where_a_place_takes_trainings(
     assert done.result is not None
     tried = [(row["method"], row["base_model"]) for row in done.result["candidates"]]
     assert tried == [("classical", None), ("full", "new:vit"), ("full", "new:resnet")], "in the cascade's order"
+
+
+@pytest.mark.slow
+def test_specialize_trains_at_once_where_a_place_takes_trainings(
+    tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    place = double.place(lease_seconds=20, runs=2, kinds=["train"])
+    engine = Engine(Workspace(tmp_path / "rules", settings=Settings(policy="auto", executors={"lab": place})))
+    engine.start()
+    check_specialize_trains_at_once(engine, "lab")
     engine.stop()
-    workspace.close()
+    engine.workspace.close()
 
 
 @pytest.mark.slow
