@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from speciate.errors import Call, Code, SpeciateError
+from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.engine import Asked, Engine
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.places import executor
@@ -122,6 +123,13 @@ def test_two_nodes_take_the_steps_that_this_machine_takes(engine: Engine, double
     here, there = engine.list(kind="train")
     assert there.resources.nodes == 2
     assert len(losses(engine, here)) == 4
+    two = engine.plan("train", {**TWO_NODES, "name": "x", "resources": {"cpu": 1, "place": "lab", "nodes": 2}})
+    assert there.id in two.known_from
+    assert two.usd == pytest.approx(
+        2 * usd_for(there.result["report"]["cost"]["cpu_seconds"], two.payload.usd_per_core_hour), rel=0.1
+    )  # type: ignore[index]
+    alone = engine.plan("train", {**TWO_NODES, "name": "x", "resources": {"cpu": 1, "place": "lab"}})
+    assert alone.seconds is None, "what two nodes took says nothing about one"
     assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-6)
     (words,) = double.jobs.glob("*.words")
     assert "--nodes=2 --ntasks=2 --ntasks-per-node=1" in words.read_text()
