@@ -42,7 +42,8 @@ def house(tmp_path: Path, cluster: SlurmCluster) -> Iterator[House]:
 
 
 def all_idle(cluster: SlurmCluster) -> None:
-    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+    """A controller that was away asks a node only after a minute whether a job is over there."""
+    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 180)
 
 
 def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
