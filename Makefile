@@ -77,7 +77,7 @@ test-published-use: install  ## the same in use: killed and resumed, from a fold
 test-clusters: install  ## runs on a real Slurm (Debian's packages, unpacked into build/slurm) and a real Ray (build/ray), two nodes each
 	$(BIN)/python -m tests.jobs.places.slurm_cluster build/slurm
 	$(BIN)/python -m tests.jobs.places.ray_cluster build/ray
-	$(BIN)/python -m pytest -m "slow or not slow" tests/jobs/places tests/training/test_at_a_place.py
+	$(BIN)/python -m pytest -m "slow or not slow" tests/jobs/places/test_slurm.py tests/jobs/places/test_ray.py
 
 agents: install  ## each task of evals/agents by its own solution, over MCP, with what it cost
 	$(BIN)/python -m evals.agents.play

@@ -34,9 +34,27 @@ _OF_A_JOB = (
     "job.succeeded",
 )  # fmt: skip
 _KINDS = ("train", "evaluate", "ingest", "curate")
+_JOBS_MADE = """
+CREATE TEMP TABLE jobs_made AS SELECT format('job-{:012d}', n) AS id, 'case' || n % $use_cases AS use_case,
+$kinds[n // $use_cases % 4 + 1] AS kind, n // $use_cases // 4 + 1 AS number,
+$began + ($now - $began) * n / $jobs AS began FROM range($jobs) jobs(n)
+"""
 _JOBS = """
 INSERT INTO jobs SELECT id, NULL, 'f', kind, '{}', 'succeeded', 1, 0, '{}', NULL, '{}', 0, NULL, NULL, use_case,
-'local', NULL, NULL, NULL, 0, 0, 0, 60.0, NULL, '{}', NULL, began, began + 70, began, began + 70 FROM jobs_made
+'local', NULL, NULL, NULL, 0, 0, 0, 60.0, NULL,
+'{"text": "' || list_aggregate([sha256(id || n::VARCHAR) for n in range(?)], 'string_agg', '') || '"}', NULL, began,
+began + 70, began, began + 70 FROM jobs_made ORDER BY began
+"""
+_EVENTS = """
+INSERT INTO events SELECT $before + row_number() OVER (ORDER BY stamp, subject, type, data), stamp, subject, type, data
+FROM (
+    SELECT began + 10 * (place - 1) AS stamp, id AS subject, $types[place] AS type,
+    '{"attempt": 1, "kind": "' || kind || '"}' AS data FROM jobs_made, unnest(range(1, len($types) + 1)) each(place)
+    UNION ALL
+    SELECT began + 69, 'model:of-' || use_case, 'model.created',
+    format('{{"model": "of-{}@v{}", "id": "x", "job": "{}"}}', use_case, number, id) FROM jobs_made WHERE kind = 'train'
+    UNION ALL FROM promoted
+) ORDER BY stamp, subject, type, data
 """
 
 
@@ -83,7 +101,8 @@ def measured(workspace: Workspace, look: Callable[[], Any], rounds: int) -> tupl
     return statistics.median(took), queries
 
 
-def make(path: Path, use_cases: int, count: int) -> None:
+def make(path: Path, use_cases: int, count: int, row_bytes: int = 0) -> None:
+    """`row_bytes`: of a job's result, which does not compress."""
     workspace = Workspace(path, settings=Settings(policy="auto"))
     for number in range(use_cases):
         objective = Objective(metric="accuracy", target=0.9)
@@ -92,43 +111,24 @@ def make(path: Path, use_cases: int, count: int) -> None:
     now, catalog = workspace.clock.now(), workspace.folders.catalog
     workspace.close()
     began = now - 300 * _DAY
-    jobs = [
-        {
-            "id": f"job-{n:012d}", "use_case": f"case{n % use_cases}", "kind": _KINDS[n // use_cases % 4],
-            "number": n // use_cases // 4 + 1,
-        }
-        for n in range(count // 8)
-    ]  # fmt: skip
-    for place, job in enumerate(jobs):
-        job["began"] = began + (now - began) * place / len(jobs)
-    events = [each for job in jobs for each in _events_of(job)]
-    for number in range(use_cases):
-        events += _promotions(f"case{number}", began + _DAY + 600 * number)
-    events.sort()
+    promotions = [
+        each for number in range(use_cases) for each in _promotions(f"case{number}", began + _DAY + 600 * number)
+    ]
+    columns = dict(zip(_Event._fields, map(list, zip(*promotions, strict=True)), strict=True))
     with duckdb.connect(str(catalog)) as connection:
         connection.execute("UPDATE use_cases SET created = ?", [began])
         connection.execute("UPDATE events SET stamp = ?", [began])
-        jobs_made = pa.Table.from_pylist(jobs)  # noqa: F841 - DuckDB finds it by its name
-        connection.execute(_JOBS)
-        columns = dict(zip(_Event._fields, map(list, zip(*events, strict=True)), strict=True))
-        made = pa.table({"seq": list(range(use_cases + 1, use_cases + 1 + len(events))), **columns})  # noqa: F841
-        connection.execute("INSERT INTO events SELECT * FROM made ORDER BY seq")
+        promoted = pa.table(columns)  # noqa: F841 - DuckDB finds it by its name
+        given = {"jobs": count // 8, "use_cases": use_cases, "kinds": list(_KINDS), "began": began, "now": now}
+        connection.execute(_JOBS_MADE, given)
+        connection.execute(_JOBS, [row_bytes // 64])
+        connection.execute(_EVENTS, {"types": list(_OF_A_JOB), "before": use_cases})
         card = json.dumps({"method": "classical", "dataset": "films@v1", "parents": [], "recipe": {"text": "y" * 2000}})
         trained = "INSERT INTO model_versions SELECT 'of-' || use_case, number, 'id', ?, id, began FROM jobs_made"
         connection.execute(f"{trained} WHERE kind = 'train'", [card])
         for number in range(use_cases):
             name, model = f"case{number}", f"of-case{number}@v3"
             connection.execute("INSERT INTO aliases VALUES (?, 'production', ?, 3, ?, NULL)", [name, model, began])
-
-
-def _events_of(job: dict[str, Any]) -> list[_Event]:
-    told = json.dumps({"attempt": 1, "kind": job["kind"]})
-    found = [_Event(job["began"] + 10 * place, job["id"], kind, told) for place, kind in enumerate(_OF_A_JOB)]
-    if job["kind"] == "train":
-        model = f"of-{job['use_case']}"
-        data = json.dumps({"model": f"{model}@v{job['number']}", "id": "x", "job": job["id"]})
-        found.append(_Event(job["began"] + 69, f"model:{model}", "model.created", data))
-    return found
 
 
 def _promotions(use_case: str, began: float) -> list[_Event]:

@@ -43,7 +43,7 @@ BENCHES: Mapping[str, Bench] = {
     "ingest": Bench(("--files", "4000"), ("--files", "40", "--rounds", "1", "--without-datasets")),
     "loader": Bench(smoke=("--images", "128", "--rows", "0", "--rounds", "1", "--workers", "1")),
     "similar": Bench(smoke=("--rounds", "1", "--many", "2000", "--few", "500")),
-    "growth": Bench(smoke=("--jobs", "100", "--rounds", "1")),
+    "growth": Bench(smoke=("--jobs", "100", "--models", "10", "--rounds", "1")),
     "through_tools": Bench(smoke=("--rows", "500", "--images", "40", "--models", "3")),
 }
 

@@ -102,9 +102,9 @@ class Place(BaseModel):
     """Whether `address` and `endpoint` may be plain HTTP beyond this machine, where others see token and data."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
-    kinds: tuple[Literal["evaluate", "embed", "measure"], ...] = ()
-    """Kinds of jobs that go there without being asked, where all that they read can be moved: `evaluate`, `embed`
-    (vectors), `measure` (what trainings there would cost)."""
+    kinds: tuple[Literal["train", "evaluate", "embed", "measure"], ...] = ()
+    """Kinds of jobs that go there without being asked, where all that they read can be moved: `train` (those of
+    `specialize`, too), `evaluate`, `embed` (vectors), `measure` (what trainings there would cost)."""
     runs: int = Field(8, ge=1, le=1000)
     """Runs there at once. Further ones wait here."""
     capacity: Capacity = Field(default_factory=Capacity)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,22 @@ import psutil
 import pytest
 
 from speciate.errors import Call, Code, SpeciateError
-from speciate.jobs.engine import Engine
+from speciate.evaluation.endpoints.pricing import usd_for
+from speciate.jobs.engine import Asked, Engine
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.places import executor
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.server.mcp.app import offered_tools
 from speciate.settings import Settings
+from speciate.training.cascade.candidates import SpecializeSpec, choose_candidates, search_terms
 from speciate.training.networks.training_log import read_metrics
 from speciate.training.planning import placing
 from speciate.training.planning.placing import find_place
-from speciate.training.train_spec import TrainSpec
+from speciate.training.train_spec import Method, TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.jobs.places.cluster import Double, until
-from tests.training.world import make_dataset, png, thirds
+from tests.training.world import define, make_dataset, png, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
 
@@ -121,6 +123,13 @@ def test_two_nodes_take_the_steps_that_this_machine_takes(engine: Engine, double
     here, there = engine.list(kind="train")
     assert there.resources.nodes == 2
     assert len(losses(engine, here)) == 4
+    two = engine.plan("train", {**TWO_NODES, "name": "x", "resources": {"cpu": 1, "place": "lab", "nodes": 2}})
+    assert there.id in two.known_from
+    assert two.usd == pytest.approx(
+        2 * usd_for(there.result["report"]["cost"]["cpu_seconds"], two.payload.usd_per_core_hour), rel=0.1
+    )  # type: ignore[index]
+    alone = engine.plan("train", {**TWO_NODES, "name": "x", "resources": {"cpu": 1, "place": "lab"}})
+    assert alone.seconds is None, "what two nodes took says nothing about one"
     assert losses(engine, there) == pytest.approx(losses(engine, here), abs=1e-6)
     (words,) = double.jobs.glob("*.words")
     assert "--nodes=2 --ntasks=2 --ntasks-per-node=1" in words.read_text()
@@ -186,6 +195,100 @@ def test_a_node_that_dies_costs_the_steps_since_the_last_checkpoint(engine: Engi
     assert 10 < steps_told(engine, f"{job}.2")[0] <= steps_told(engine, f"{job}.1")[-1] + 10
     engine.control(job, "cancel")
     assert engine.wait(job, timeout=120).state is State.CANCELLED
+
+
+def lived(jobs: Sequence[Job]) -> list[tuple[float, float]]:
+    """When each began and ended, in the order of their beginning."""
+    return sorted((job.started or 0.0, job.ended or 0.0) for job in jobs)
+
+
+def check_specialize_trains_at_once(engine: Engine, place: str) -> None:
+    """At a place that takes trainings, two at once."""
+    workspace = engine.workspace
+    squares(workspace)
+    define(workspace, "light", "image-classification")
+    bases = ["new:vit", "new:resnet"]
+    methods: list[Method] = ["classical", "full"]
+    ways = choose_candidates(workspace, "light", "squares", bases, methods)
+    terms = search_terms(workspace, "light", "squares", ways, 20.0)
+    assert set(terms.at_once.values()) == {2}
+    asked = SpecializeSpec(
+        use_case="light", dataset="squares", budget_minutes=20, base_models=tuple(bases), methods=tuple(methods),
+        ways=ways, **terms._asdict(),
+    )  # fmt: skip
+    spec = asked.model_dump(mode="json", exclude_none=True)
+    assert engine.plan("specialize", spec).resolved["place"] == place
+    done = engine.wait(engine.submit("specialize", spec).id, timeout=580)
+    assert done.state is State.SUCCEEDED, (done.reason, done.error)
+    trainings = [child for child in engine.children(done.id) if child.kind == "train"]
+    assert [child.step for child in trainings] == ["train/classical", "train/full-new-vit", "train/full-new-resnet"]
+    assert {child.resources.place for child in trainings} == {place}
+    (_, first_ended), (second, second_ended), (third, third_ended) = lived(trainings)
+    assert first_ended <= second, "the cheapest is alone"
+    assert third < second_ended, "the others lived at once"
+    assert second < third_ended
+    assert done.result is not None
+    tried = [(row["method"], row["base_model"]) for row in done.result["candidates"]]
+    assert tried == [("classical", None), ("full", "new:vit"), ("full", "new:resnet")], "in the cascade's order"
+
+
+@pytest.mark.slow
+def test_specialize_trains_at_once_where_a_place_takes_trainings(
+    tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    place = double.place(lease_seconds=20, runs=2, kinds=["train"])
+    engine = Engine(Workspace(tmp_path / "rules", settings=Settings(policy="auto", executors={"lab": place})))
+    engine.start()
+    check_specialize_trains_at_once(engine, "lab")
+    engine.stop()
+    engine.workspace.close()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_as_many_calls_whose_trainings_run_at_once(engine: Engine) -> None:
+    squares(engine.workspace)
+    asked = [
+        Asked("train", {
+            "name": "swept", "dataset": "squares", "method": "full", "base_model": "new:vit",
+            "hyperparameters": {"epochs": 2, "learning_rate": rate}, "resources": {"cpu": 1, "place": "lab"},
+        })
+        for rate in (1e-2, 1e-3, 1e-4)
+    ]  # fmt: skip
+    jobs = [job.id for job in engine.submit_all(asked) if isinstance(job, Job)]
+    done = [engine.wait(job, timeout=400) for job in jobs]
+    assert {job.state for job in done} == {State.SUCCEEDED}
+    (_, ended), (second, _), (third, _) = lived(done)
+    assert max(second, third) < ended, "all three lived at once"
+    models = sorted(job.result["model"] for job in done if job.result)
+    assert models == ["swept@v1", "swept@v2", "swept@v3"]
+    spec = {"models": models, "dataset": "squares:test", "latency": False}
+    judged = engine.wait(engine.submit("evaluate", spec).id, timeout=400)
+    assert judged.result is not None, (judged.reason, judged.error)
+    assert {row["model"] for row in judged.result["report"]["leaderboard"]} >= set(models)
+
+
+def test_a_place_that_takes_trainings_gets_those_that_may_go(
+    tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = double.place(kinds=["train"], capacity={"cpu": 2, "memory_mb": 2000})
+    workspace = Workspace(tmp_path / "rules", settings=Settings(policy="auto", executors={"lab": place}))
+    texts(workspace)
+    squares(workspace)
+    engine = Engine(workspace)
+
+    def where(**spec: Any) -> str | None:
+        return engine.plan("train", {"name": "m", "dataset": "reviews", **spec}).resources.place
+
+    assert where(method="classical") == "lab"
+    assert where(method="classical", resources={"place": "here"}) is None
+    assert where(method="classical", resources={"memory_mb": 4000}) is None, "it does not fit there"
+    assert where(method="full", base_model="new:bert") is None, "its 3,000 MB do not, either"
+    assert where(method="full", base_model="new:bert", resources={"nodes": 2, "cpu": 1}) is None
+    monkeypatch.setattr(placing, "GOES", ("full",))
+    assert where(method="classical") is None, "it reads more than is moved"
+    engine.workspace.close()
 
 
 def test_nodes_that_cannot_be_are_refused_with_what_can(engine: Engine) -> None:

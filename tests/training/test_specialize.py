@@ -145,6 +145,50 @@ def test_where_no_method_can_reach_the_target_the_search_ends_early_and_shows_wh
     assert (ended["reason"], ended["learning_curve"]) == ("out_of_reach", curve)
 
 
+_WAYS = (
+    Candidate(method="classical"), Candidate(method="probe", base_model="pkg:minilm"),
+    Candidate(method="lora", base_model="pkg:minilm"), Candidate(method="full", base_model="new:bert"),
+)  # fmt: skip
+_AT_ONCE = {"train/probe-minilm": 2, "train/lora-minilm": 2, "train/full-new-bert": 2}
+
+
+def _told(requests: list[ChildRequest]) -> list[tuple[str, float]]:
+    """Step and minutes of each training."""
+    return [(request.step, round(request.spec["budget_minutes"], 2)) for request in requests]
+
+
+def test_where_a_place_has_room_trainings_run_at_once_and_divide_the_budget_that_is_left() -> None:
+    spec = LONGER.model_copy(update={"ways": _WAYS, "at_once": _AT_ONCE})
+    assert _told(_requests(spec=spec)) == [("train/classical", 4.5)], "the first is alone: often it is enough"
+    trained = _trained(seconds=30)
+    both = _requests(trained, spec=spec)
+    assert _told(both) == [("train/probe-minilm", 2.0), ("train/lora-minilm", 2.0)]
+    assert [request.run_seconds for request in both] == [150, 150]
+    probe, lora = _trained("probe", 2, seconds=20), _child("train/lora-minilm", "train", state="running")
+    assert _requests(trained, probe, lora, spec=spec) == [], "what comes next is decided on the results of both"
+    failed = lora.model_copy(update={"state": "failed", "run_seconds": 40.0})
+    assert _told(_requests(trained, probe, failed, spec=spec)) == [("train/full-new-bert", 3.0)]
+    sure = _trained(value=0.97, half=0.02)
+    assert _requests(sure, spec=spec)[0].kind == "evaluate"
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"at_once": {}}, 1),
+        ({"at_once": {**_AT_ONCE, "train/lora-minilm": 1}}, 1),
+        ({"budget_minutes": 2}, 1),
+        ({"least_seconds": {"train/lora-minilm": 140.0}}, 1),
+        ({"shortlist": True}, 1),
+        ({"at_once": dict.fromkeys(_AT_ONCE, 8)}, 3),
+    ],
+    ids=["no place", "one stays here", "short shares", "too slow for a share", "compared first", "room for all"],
+)
+def test_trainings_run_at_once_only_where_each_may(changes: dict[str, Any], steps: int) -> None:
+    spec = LONGER.model_copy(update={"ways": _WAYS, "at_once": _AT_ONCE, **changes})
+    assert len(_requests(_trained(seconds=10), spec=spec)) == steps
+
+
 def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     slow = SPEC.model_copy(update={"least_seconds": {"train/probe-minilm": 300.0}})
     trained = _trained(value=0.85)

@@ -265,8 +265,10 @@ class Engine:
                 where.append(f"{column} = ?")
                 parameters.append(value)
         if before is not None:
-            where.append("(created, id) < (SELECT (created, id) FROM jobs WHERE id = ?)")
-            parameters.append(before)
+            if (last := self.workspace.database.read_one("SELECT created FROM jobs WHERE id = ?", [before])) is None:
+                return []
+            where.append("created <= ? AND (created < ? OR id < ?)")  # by literals DuckDB skips what is newer
+            parameters += [last[0], last[0], before]
         order = f"created DESC, id DESC LIMIT {int(limit)}"
         return rows.select(self.workspace.database, " AND ".join(where), parameters, order)
 

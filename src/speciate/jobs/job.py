@@ -147,7 +147,7 @@ class Job(BaseModel):
         return f"{self.id}.{self.attempt}"
 
 
-_NOT_COMPARED = ("actor", "ways", "shortlist", "test_examples", "least_seconds", "looks")
+_NOT_COMPARED = ("actor", "ways", "shortlist", "test_examples", "least_seconds", "looks", "at_once")
 """Who asks; and which candidates there were at the call, and looks at the test rows: the first call itself may have
 changed them."""
 

@@ -7,6 +7,7 @@ disk. Kinds that free space are never held back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,14 @@ def never_fits(resources: Resources, capacity: Capacity) -> str | None:
         if not amount <= whole.get(name, 0.0):  # written so that what is no number never fits, either
             return f"{amount:g} of {name} asked, {whole.get(name, 0.0):g} there"
     return None
+
+
+def how_many_fit(resources: Resources, capacity: Capacity) -> float:
+    """How many runs that ask for the same there is room for at once, with a fraction; without limit: inf."""
+    whole = _free(capacity, ())
+    return min(
+        (whole.get(name, 0.0) / amount for name, amount in _pool(resources).items() if amount > 0), default=math.inf
+    )
 
 
 def waiting(queued: Sequence[Job], chosen: Sequence[Job], live: Sequence[Job], capacity: Capacity) -> dict[str, str]:

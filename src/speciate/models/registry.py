@@ -32,6 +32,10 @@ _NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC 
 _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
 _VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
 _NEWEST_OF_EACH = "SELECT arg_max(card, version) FROM model_versions GROUP BY name ORDER BY name"
+_NEWEST_MADE_BY = """
+SELECT card FROM (SELECT name, arg_max(card, version) AS card FROM model_versions GROUP BY name)
+WHERE card ->> '$.method' = ? ORDER BY name
+"""
 _LAST_OF_EACH = "SELECT name, max(version) FROM model_versions GROUP BY name ORDER BY name"
 _NAMES = "SELECT DISTINCT name FROM model_versions ORDER BY name"
 _USE_CASES = "SELECT DISTINCT name FROM use_cases ORDER BY name"
@@ -138,6 +142,11 @@ def versions(database: Database, name: str) -> list[ModelCard]:
 def newest_of_each(database: Database) -> list[ModelCard]:
     """The newest version of each name, by name."""
     return [ModelCard.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
+
+
+def newest_made_by(database: Database, method: str) -> list[ModelCard]:
+    """The newest version of each name, by name, where that method made it."""
+    return [ModelCard.model_validate_json(card) for (card,) in database.read(_NEWEST_MADE_BY, [method])]
 
 
 def last_of_each(database: Database) -> list[tuple[str, int]]:

@@ -122,6 +122,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
             "metric": use_case.objective.metric,
             **({"published": list(spec.published)} if spec.published else {}),
+            **({"place": place} if (place := next((p for each in plans if (p := each.resources.place)), None)) else {}),
+            **({"trainings_at_once": max(spec.at_once.values())} if spec.at_once else {}),
             **(
                 {"skipped": skipped}
                 if (skipped := skipped_candidates(spec, ways, seconds_for_training(spec, [])))

@@ -22,6 +22,7 @@ from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.schedule import never_fits
 from speciate.models import model_folder, registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import has_trained_head
@@ -77,7 +78,25 @@ _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 
 
 def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
-    """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing."""
+    """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing.
+
+    A training that names no place goes to the first that takes trainings, if it may go there and fits.
+    """
+    taking = workspace.settings.place_taking(KIND.name) if spec.resources.is_open else None
+    if taking is not None:
+        there = spec.model_copy(update={"resources": spec.resources.model_copy(update={"place": taking})})
+        try:
+            found = _plan(there, workspace)
+        except SpeciateError as error:
+            if error.code is not Code.REFUSED:
+                raise
+        else:
+            if never_fits(found.resources, workspace.settings.place(taking).room()) is None:
+                return found
+    return _plan(spec, workspace)
+
+
+def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     database = workspace.database
     spec, repeated = resolve_recipe(spec, workspace)
     level, spec = spec.verdict_level or LEVEL, spec.model_copy(update={"verdict_level": None})
@@ -158,7 +177,7 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         inputs=run_inputs(payload, workspace.folders) if place else (),
         seconds=60 * spec.budget_minutes if spec.budget_minutes and searches else cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
-        usd=usd_for(cost.cpu_seconds, price) if cost else None,
+        usd=payload.processes * usd_for(cost.cpu_seconds, price) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost and seen_here else None,
         p95_latency_ms=cost.p95_latency_ms if cost else None,
         known_from=cost.known_from if cost else (),

@@ -21,7 +21,6 @@ from speciate.errors import Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import USD_PER_CORE_HOUR
 from speciate.models.diffusion.pipeline_folder import TEXT_TO_IMAGE
 from speciate.sample_size import LEVEL
-from speciate.settings import HERE
 from speciate.tasks.task import TaskTerms
 from speciate.training.hyperparameters import (
     MOST_SEED,
@@ -147,8 +146,13 @@ class RequestedResources(Frozen):
 
     @field_validator("place")
     @classmethod
-    def _here_is_none(cls, place: str | None) -> str | None:
-        return None if place in ("", HERE) else place
+    def _empty_is_none(cls, place: str | None) -> str | None:
+        return place or None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a rule of settings.toml may say where the training runs."""
+        return self.place is None and self.nodes is None
 
 
 class TrainSpec(Frozen):

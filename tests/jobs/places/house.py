@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,8 +69,10 @@ class House:
         until(lambda: self.engine.folder(self.engine.get(job.id)).progress() is not None, 60)
         return self.engine.get(job.id)
 
-    def train_digits(self, name: str, resources: dict[str, object], **spec: object) -> Job:
-        """To its end."""
+    def train_digits(
+        self, name: str, resources: dict[str, object], meanwhile: Callable[[Job], None] | None = None, **spec: object
+    ) -> Job:
+        """To its end. `meanwhile`: what happens to a training on several nodes as soon as they have met."""
         if not self._has_digits:
             digits = load_digits()
             make_dataset(
@@ -78,7 +81,11 @@ class House:
             )  # fmt: skip
             self._has_digits = True
         given = {"name": name, "dataset": "digits", "resources": resources, **spec}
-        done = self.engine.wait(self.engine.submit("train", given).id, timeout=500)
+        job = self.engine.submit("train", given)
+        if meanwhile is not None:
+            until(lambda: any(self.depot.glob(f"speciate-*/runs/{job.id}.1/team.json")), 400)
+            meanwhile(self.engine.get(job.id))
+        done = self.engine.wait(job.id, timeout=500)
         assert done.state is State.SUCCEEDED, (done.reason, done.error, self.engine.folder(done).log_tail(40))
         return done
 
@@ -90,17 +97,19 @@ class House:
             made[place] = card.metrics, done.result and done.result["report"]["validation"]  # weights: to the last bits
         assert made["here"] == made["hpc"]
 
-    def check_two_nodes_take_the_same_steps(self) -> None:
-        """As one process, within 1e-6 of the loss at equal batches."""
+    def check_two_nodes_take_the_same_steps(self, meanwhile: Callable[[Job], None] | None = None) -> Job:
+        """As one process, within 1e-6 of the loss at equal batches. Returns the job of the two nodes."""
         options = {"epochs": 4, "batch_size": 32, "learning_rate": 1e-3, "precision": "float32"}
         spec = {"method": "full", "base_model": "new:vit", "hyperparameters": options}
         found = {}
-        for name, resources in (("one", {"cpu": 1}), ("two", {"cpu": 1, "place": "hpc", "nodes": 2})):
-            done = self.train_digits(name, resources, **spec)
+        one = self.train_digits("one", {"cpu": 1}, **spec)
+        two = self.train_digits("two", {"cpu": 1, "place": "hpc", "nodes": 2}, meanwhile, **spec)
+        for done in (one, two):
             rows = read_metrics(self.engine.folder(done).path / "metrics.jsonl")
-            found[name] = {row["step"]: row["held_loss"] for row in rows if row.get("held_loss") is not None}
-        assert len(found["one"]) == 4
-        assert found["two"] == pytest.approx(found["one"], abs=1e-6)
+            found[done.id] = {row["step"]: row["held_loss"] for row in rows if row.get("held_loss") is not None}
+        assert len(found[one.id]) == 4
+        assert found[two.id] == pytest.approx(found[one.id], abs=1e-6)
+        return two
 
     def there(self, job: Job) -> Path:
         (found,) = self.depot.glob(f"speciate-*/runs/{job.id}.{job.attempt}")

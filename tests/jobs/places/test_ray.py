@@ -20,6 +20,7 @@ from speciate.jobs.process_identity import identity
 from tests.jobs.places.cluster import until
 from tests.jobs.places.house import House
 from tests.jobs.places.ray_cluster import RayCluster, why_not
+from tests.training.test_at_a_place import check_specialize_trains_at_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
 
@@ -44,6 +45,13 @@ def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> No
 
 def test_two_nodes_take_the_steps_that_one_process_takes(house: House) -> None:
     house.check_two_nodes_take_the_same_steps()
+
+
+def test_specialize_trains_there_at_once(tmp_path: Path, cluster: RayCluster) -> None:
+    ray = {"kind": "ray", "address": cluster.address, "token_file": cluster.token}
+    house = House(tmp_path, **ray, kinds=["train"], runs=2)
+    check_specialize_trains_at_once(house.engine, "hpc")
+    house.close()
 
 
 def test_the_probe_names_what_the_place_is_able_to_do(house: House, cluster: RayCluster) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from speciate.jobs.job import ENDED, State
+from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.process_identity import identity
 from tests.jobs.places.cluster import until
 from tests.jobs.places.house import House
 from tests.jobs.places.slurm_cluster import NODES, SlurmCluster, why_not
 from tests.jobs.places.test_kills import Witness, alive
+from tests.training.test_at_a_place import processes
 
 JOBS, KILLS = 10, 40
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "there")]
@@ -40,12 +41,45 @@ def house(tmp_path: Path, cluster: SlurmCluster) -> Iterator[House]:
     house.close()
 
 
+def all_idle(cluster: SlurmCluster) -> None:
+    """A controller that was away asks a node only after a minute whether a job is over there."""
+    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 180)
+
+
 def test_a_training_there_makes_the_model_that_it_makes_here(house: House) -> None:
     house.check_same_model_here_and_there()
 
 
 def test_two_nodes_take_the_steps_that_one_process_takes(house: House) -> None:
     house.check_two_nodes_take_the_same_steps()
+
+
+def test_two_nodes_take_those_steps_without_a_controller(house: House, cluster: SlurmCluster) -> None:
+    done = house.check_two_nodes_take_the_same_steps(lambda job: cluster.kill("slurmctld"))
+    cluster.begin("slurmctld")
+    assert done.attempt == 1
+    all_idle(cluster)
+
+
+def test_where_one_of_two_nodes_dies_the_next_attempt_waits_for_it_and_goes_on(
+    house: House, cluster: SlurmCluster
+) -> None:
+    """slurmd, slurmstepd and the run of that node at once, as of a machine without power."""
+
+    def die(job: Job) -> None:
+        (supervisor,) = processes(job.run_id)["node 1"]
+        run = psutil.Process(supervisor)
+        name = next(name for name in NODES if name != cluster.ask("squeue", "-h", "-t", "R", "-o", "%B").strip())
+        cluster.kill(name)
+        for process in [run.parents()[0], *run.children(recursive=True), run]:
+            process.kill()
+        until(lambda: not processes(job.run_id), 120)
+        assert house.engine.get(job.id).attempt == 1 or not processes(f"{job.id}.2"), "there is one node"
+        cluster.begin(name)
+
+    done = house.check_two_nodes_take_the_same_steps(die)
+    assert done.attempt == 2
+    all_idle(cluster)
 
 
 def test_stops_on_request_and_goes_on(house: House) -> None:
@@ -92,7 +126,7 @@ def test_slurmd_killed_its_run_lives_and_ends_well_whatever_slurm_says(house: Ho
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
     assert done.result is not None
     assert done.result["pid"] == pid
-    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+    all_idle(cluster)
 
 
 def test_without_controller_and_daemon_the_run_ends_and_is_found(house: House, cluster: SlurmCluster) -> None:
@@ -104,7 +138,7 @@ def test_without_controller_and_daemon_the_run_ends_and_is_found(house: House, c
     done = house.engine.wait(job.id, timeout=60)
     cluster.begin("slurmctld")
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
-    until(lambda: cluster.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"], 60)
+    all_idle(cluster)
 
 
 def test_kills_at_random_lose_nothing_and_start_nothing_twice(house: House, cluster: SlurmCluster) -> None:

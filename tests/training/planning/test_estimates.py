@@ -72,6 +72,15 @@ def test_a_network_costs_what_its_steps_read_and_their_memory_stays() -> None:
     assert found.peak_memory_mb == 100 + 4 * 50 + 100
 
 
+def test_what_one_process_took_says_nothing_about_several() -> None:
+    one, two = _asked(1000, "full", visits=10_000), _asked(1000, "full", visits=10_000)._replace(processes=2)
+    runs = [_run("a", one, 10)]
+    assert estimate(KnownCosts(runs, [MeasuredRun("job-1", one, Estimate(7, 6, 300, 1.5, ("job-1",)))]), two) is None
+    found = estimate(KnownCosts([*runs, _run("b", two, 6)], []), two)
+    assert found is not None
+    assert (found.seconds, found.known_from) == (7, ("b",))
+
+
 def test_what_was_measured_of_the_very_training_counts_most() -> None:
     asked = _asked(1000)._replace(dataset="notes@v1", hyperparameters={"folds": 5})
     own = Estimate(7, 6, 300, 1.5, ("measured", "job-1"))

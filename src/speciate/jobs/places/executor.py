@@ -65,6 +65,8 @@ class _Watched:
     """A run, as the thread knows it. All of it may be forgotten."""
 
     handle: RunHandle
+    here: RunFolder
+    """Its folder on this machine."""
     spec: RunSpec | None = None
     found: Observation = _NEW
     looked: float = 0.0
@@ -177,11 +179,11 @@ class PlaceExecutor:
             return watched.trouble or None if watched and not watched.over else None
 
     def _new(self, handle: RunHandle) -> _Watched:
-        return _Watched(handle, seen=self._clock())
+        return _Watched(handle, self._here(handle), seen=self._clock())
 
     def _give_up(self, watched: _Watched, unseen: float) -> str:
         """What its record says. Marked here, so that no later attempt begins while it may live."""
-        here = self._here(watched.handle).path
+        here = watched.here.path
         if not (here / _LAUNCHED).exists():
             return f"it was never started: {self.name} was not seen for {unseen:.0f} s"
         (here / ABANDONED).touch()
@@ -244,13 +246,12 @@ class PlaceExecutor:
         self._asked = self._clock()
 
     def _look_at(self, watched: _Watched) -> tuple[Observation, str]:
-        handle = watched.handle
-        if (outcome := self._here(handle).outcome()) is not None:  # all of it is here already
+        if (outcome := watched.here.outcome()) is not None:  # all of it is here already
             self._clear(self._there(watched))
             return Ended(outcome), ""
         there = self._there(watched)
         if not there.has(SENT):
-            if (self._here(handle).path / _LAUNCHED).exists():
+            if (watched.here.path / _LAUNCHED).exists():
                 # Never sent again: a disk that is not mounted looks like one where nothing ever was.
                 raise FileNotFoundError(
                     f"{there.where} cannot be seen, where its run was begun; nothing is started again"
@@ -358,7 +359,7 @@ class PlaceExecutor:
         if watched.spec is None:
             return Pending(), ""  # the reconciler submits it again
         depot, spec = self.depot(watched.handle), watched.spec.spec
-        self._here(watched.handle).create(spec)
+        watched.here.create(spec)
         depot.make(str(self._workspace))
         inputs, moved = self._mover.move_out(depot, spec)
         scratch = None if self.place.scratch is None else str(self.place.scratch)
@@ -371,7 +372,7 @@ class PlaceExecutor:
         if watched.launched is not None and now - watched.launched < _RELAUNCH_SECONDS:
             return Pending(), watched.trouble
         watched.launched = now
-        (self._here(watched.handle).path / _LAUNCHED).touch()
+        (watched.here.path / _LAUNCHED).touch()
         try:
             self._cluster.launch(self._as_launched(watched, there))
         except OSError as error:
@@ -387,7 +388,7 @@ class PlaceExecutor:
         return Launch(self._named(watched), argv, resources, there.log)
 
     def _mirror(self, watched: _Watched, there: Room, lease: Lease | None) -> None:
-        here = self._here(watched.handle)
+        here = watched.here
         if not watched.mirrored:
             here.path.mkdir(parents=True, exist_ok=True)
             (here.path / "supervisor").touch()  # it has begun
@@ -395,7 +396,7 @@ class PlaceExecutor:
         there.mirror(here.path, None if lease is None else lease.beat)
 
     def _bring_ended(self, watched: _Watched, there: Room) -> Observation:
-        here, outcome = self._here(watched.handle), read_outcome(there)
+        here, outcome = watched.here, read_outcome(there)
         assert outcome is not None, "a verdict rests on it"
         good = outcome.kind == "ok"
         try:
@@ -420,14 +421,14 @@ class PlaceExecutor:
         message = f"{self.name} ended its launch before it began"
         recovery = f"A person runs `speciate places --probe {self.name}`: it says what is wrong there."
         outcome = Outcome(1, "transient", message, recovery, said)
-        self._here(watched.handle).end(outcome)
+        watched.here.end(outcome)
         self._clear(there)
         return Ended(outcome)
 
     def _bury(self, watched: _Watched, there: Room) -> Observation:
         """It is lost: should it live after all, as on a machine that slept, it ends at its next look."""
         there.write(FENCED, "")
-        bring(there, self._here(watched.handle).path, manifest=None, outputs=False)
+        bring(there, watched.here.path, manifest=None, outputs=False)
         self._stop(watched, force=True)
         return Gone()
 

@@ -95,8 +95,10 @@ class FolderRoom:
             raise
 
     def mirror(self, target: Path, beat: int | None) -> None:
-        for name in (*GROWING, *(path.name for path in self.path.glob(f"{METRICS}*.jsonl"))):
-            append_growth(self.path / name, target / name)
+        with contextlib.suppress(FileNotFoundError):  # of the folder: it was cleared meanwhile
+            for name in os.listdir(self.path):
+                if name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl")):
+                    append_growth(self.path / name, target / name)
 
     def look_anew(self) -> None:
         """What a mounted disk remembers of a folder, it asks anew once this machine has written there."""
@@ -196,7 +198,7 @@ def append_growth(source: Path, target: Path, most: int = 64 << 20) -> None:
     """Append to `target` what a file that only grows has more; nothing beyond `most` bytes. Raises OSError."""
     try:
         with _open_regular(source) as reader:
-            have = target.stat().st_size if target.exists() else 0
+            have = _size(target)
             reader.seek(have)
             while have < most and (chunk := reader.read(min(_CHUNK, most - have))):
                 with target.open("ab") as writer:
@@ -205,6 +207,13 @@ def append_growth(source: Path, target: Path, most: int = 64 << 20) -> None:
     except OSError as error:
         if error.errno not in _MISSING:
             raise
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _open_regular(path: Path) -> IO[bytes]:

@@ -18,7 +18,9 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import suites
 from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.screening import MOST_CANDIDATES
+from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Child
+from speciate.jobs.schedule import how_many_fit
 from speciate.modalities.multimodal import MULTIMODAL
 from speciate.models import model_folder, registry
 from speciate.models.model_card import EXPORT
@@ -27,6 +29,7 @@ from speciate.models.search import known_models
 from speciate.models.search.search_query import Query
 from speciate.refs import dataset_ref
 from speciate.sample_size import LEVEL
+from speciate.settings import Place
 from speciate.training import train
 from speciate.training.planning import estimates, shortlist
 from speciate.training.planning.available_methods import (
@@ -86,6 +89,8 @@ class SpecializeSpec(BaseModel):
     least_seconds: Mapping[str, float] = Field(default_factory=dict)
     """By step: what a candidate needs at least, one epoch at one learning rate, where that is known. Skipped with less
     left."""
+    at_once: Mapping[str, int] = Field(default_factory=dict)
+    """By step: how many such trainings run at once at the place where it goes. Without an entry: one."""
     seed: int = 0
 
 
@@ -177,6 +182,7 @@ class SearchTerms(NamedTuple):
     test_examples: int | None
     looks: LooksOnRows
     least_seconds: Mapping[str, float]
+    at_once: Mapping[str, int]
 
 
 def search_terms(
@@ -188,21 +194,30 @@ def search_terms(
     core = dataset_ref(wanted.suites.core) if wanted.suites.core else None
     judged = versions.resolve(workspace.database, core._replace(split=None)) if core else manifest
     split = (core.split if core else None) or "test"
-    spec, least = SpecializeSpec(use_case=use_case, dataset=dataset, budget_minutes=budget_minutes), dict[str, float]()
-    known = estimates.known_costs(workspace.database)
+    spec = SpecializeSpec(use_case=use_case, dataset=dataset, budget_minutes=budget_minutes)
+    least, at_once, known = dict[str, float](), dict[str, int](), dict[str | None, estimates.KnownCosts]()
     for way in ways:
         try:
             plain = way.model_copy(update={"thorough": None})
-            payload = train.plan(train_spec(spec, plain, dataset, budget_minutes), workspace).payload
+            planned = train.plan(train_spec(spec, plain, dataset, budget_minutes), workspace)
         except SpeciateError:
             continue
-        seconds = estimates.least_seconds(known, payload)
+        place = planned.resources.place
+        if place is not None and (count := _runs_at_once(planned.resources, workspace.settings.place(place))) > 1:
+            at_once[step_name(way)] = count
+        if place not in known:
+            known[place] = estimates.known_costs(workspace.database, place)
+        seconds = estimates.least_seconds(known[place], planned.payload)
         if way.thorough:
             seconds = max(_LEAST_THOROUGH, _TIMES_CLASSICAL * (seconds or 0.0))
         if seconds is not None and (way.thorough or way.method != "classical"):
             least[step_name(way)] = round(seconds, 1)
     looks = suites.looks_at_split(workspace, wanted, judged, split)
-    return SearchTerms(wanted.objective.aim, judged.splits.get(split), looks, least)
+    return SearchTerms(wanted.objective.aim, judged.splits.get(split), looks, least, at_once)
+
+
+def _runs_at_once(resources: Resources, place: Place) -> int:
+    return int(min(how_many_fit(resources, place.room()), place.runs))
 
 
 def find_published(workspace: Workspace, use_case: str, dataset: str, named: Sequence[str]) -> list[str]:

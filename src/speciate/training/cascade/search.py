@@ -42,6 +42,8 @@ GRACE_SECONDS = 30.0
 """A training ends by itself after the candidate at hand; one that does not is stopped so long after its budget."""
 _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
+_LEAST_SHARE_SECONDS = 60.0
+"""Trainings at once divide what is left of the budget; none gets less than this for it."""
 _EVALUATION_SHARE, _EVALUATION_MOST = 0.1, 60.0
 """Share of the budget, and most seconds, that trainings leave for the evaluation that follows them."""
 _READING_SECONDS = 300.0
@@ -56,7 +58,8 @@ def seconds_for_training(spec: SpecializeSpec, children: Sequence[Child]) -> flo
 
 
 def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[ChildRequest]:
-    """The cheapest way that was not tried, unless what was found is enough or the budget is spent."""
+    """The cheapest way that was not tried, unless what was found is enough or the budget is spent; with those that run
+    beside it, where there is room for several. The first of all is alone: often it is enough."""
     trained, tried = trained_candidates(children), {child.step for child in children}
     left = seconds_for_training(spec, children)
     begun = any(step.startswith(TRAIN_STEP) for step in tried)
@@ -64,26 +67,44 @@ def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Child
         return []
     left = max(left, _LEAST_SECONDS)
     dataset = trained[0].report["dataset"] if trained else spec.dataset
-    possible = keep_shortlisted(of_named_bases(spec, _possible(spec, children)), shortlist_report(children))
-    for candidate in untried(spec, children):
-        if (step := step_name(candidate)) not in tried and not too_slow(spec, candidate, left):
-            if spec.shortlist and SHORTLIST_STEP not in tried and comparable_base_models([candidate]):
-                return [
-                    shortlist_request(
-                        possible, use_case=spec.use_case, dataset=dataset, seed=spec.seed, seconds_left=left,
-                        grace=GRACE_SECONDS,
-                    )
-                ]  # fmt: skip
-            request = train_spec(spec, candidate, dataset, left / 60, _level(spec, children, 1))
+    wanted = [each for each in untried(spec, children) if not too_slow(spec, each, left)]
+    if spec.shortlist and SHORTLIST_STEP not in tried:
+        compared = next((place for place, each in enumerate(wanted) if comparable_base_models([each])), len(wanted))
+        if compared == 0 and wanted:
+            possible = keep_shortlisted(of_named_bases(spec, _possible(spec, children)), shortlist_report(children))
             return [
-                ChildRequest(
-                    step=step,
-                    kind="train",
-                    spec=request.model_dump(mode="json", exclude_unset=True, exclude_none=True),
-                    run_seconds=left + GRACE_SECONDS + (0.0 if trained else _READING_SECONDS),
+                shortlist_request(
+                    possible, use_case=spec.use_case, dataset=dataset, seed=spec.seed, seconds_left=left,
+                    grace=GRACE_SECONDS,
                 )
-            ]
-    return []
+            ]  # fmt: skip
+        wanted = wanted[:compared]
+    together = _those_at_once(spec, wanted, left) if begun else wanted[:1]
+    left /= max(len(together), 1)
+    level = _level(spec, children, 1)
+    return [
+        ChildRequest(
+            step=step_name(candidate),
+            kind="train",
+            spec=train_spec(spec, candidate, dataset, left / 60, level).model_dump(
+                mode="json", exclude_unset=True, exclude_none=True
+            ),
+            run_seconds=left + GRACE_SECONDS + (0.0 if trained else _READING_SECONDS),
+        )
+        for candidate in together
+    ]
+
+
+def _those_at_once(spec: SpecializeSpec, wanted: Sequence[Candidate], left: float) -> Sequence[Candidate]:
+    """The first, and as many of those that follow it as run beside it. Each gets its share of the budget that is left,
+    which counts the time of all; so there are fewer where a share would be too short."""
+    rooms = [spec.at_once.get(step_name(each), 1) for each in wanted]
+    for count in range(min(len(wanted), *rooms[:1], int(left // _LEAST_SHARE_SECONDS)), 1, -1):
+        batch = wanted[:count]
+        fits = min(rooms[:count]) >= count and not any(too_slow(spec, each, left / count) for each in batch)
+        if fits and len({step_name(each) for each in batch}) == count:
+            return batch
+    return wanted[:1]
 
 
 def _possible(spec: SpecializeSpec, children: Sequence[Child]) -> Sequence[Candidate]:

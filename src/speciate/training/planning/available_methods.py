@@ -416,12 +416,11 @@ def fetched_candidates(workspace: Workspace, modality: str, family: Family) -> l
     Models that were trained here are excluded: they are trained on where they serve, or where somebody names them.
     """
     found: list[Candidate] = []
-    for name in registry.names(workspace.database):
-        card = registry.versions(workspace.database, name)[-1]
+    for card in registry.newest_made_by(workspace.database, PUBLISHED):
         sees = family == "generation" and card.task == VISION_TASK and TASKS[VISION_TASK].suits(modality)
         made = task_named(card.task or "")
         from_texts = made is not None and made.reads is not None and made.family == family
-        if card.method != PUBLISHED or not (
+        if not (
             sees
             or from_texts
             or suits(card.modality, modality)

@@ -79,6 +79,8 @@ class TrainingRequest(NamedTuple):
     """Examples that a network's steps read in all, at most; where it writes answers, the tokens of those, at most."""
     dataset: str = ""
     hyperparameters: Mapping[str, Any] = {}
+    processes: int = 1
+    """That learn together, on all nodes: what one does in some time says nothing about several."""
 
     @property
     def volume(self) -> float:
@@ -88,9 +90,9 @@ class TrainingRequest(NamedTuple):
         return self._kind == other._kind
 
     @property
-    def _kind(self) -> tuple[str, str | None, str, Family, tuple[bool, ...]]:
+    def _kind(self) -> tuple[str, str | None, str, Family, tuple[bool, ...], int]:
         own = tuple(bool(self.hyperparameters.get(name)) for name in OWN_COSTS)
-        return self.method, self.base_model, self.modality, self.family, own
+        return self.method, self.base_model, self.modality, self.family, own, self.processes
 
 
 class RecordedRun(NamedTuple):
@@ -178,6 +180,7 @@ def request_of(payload: Payload) -> TrainingRequest:
     return TrainingRequest(
         spec.method or "", spec.base_model, manifest.modality, family, example_count(manifest), payload.length,
         _visits(payload.parameters, manifest, family), payload.dataset, payload.parameters.model_dump(mode="json"),
+        payload.processes,
     )  # fmt: skip
 
 
@@ -283,6 +286,7 @@ def _parse_run(job: str, report: Mapping[str, Any]) -> RecordedRun:
     asked = TrainingRequest(
         report["method"], report["base_model"], report["modality"], cost["family"], report["examples"], cost["length"],
         cost["visits"], hyperparameters={name: True for name in OWN_COSTS if cost.get(name)},
+        processes=cost.get("processes", 1),
     )  # fmt: skip
     return RecordedRun(
         job, asked, stages, (max(0.0, rest[0]), max(0.0, rest[1])), cost["start_memory_mb"], cost["loaded_memory_mb"],

@@ -87,7 +87,8 @@ def _candidate_row(payload: Payload, measured: ForkAnswer, budget_minutes: float
     }
     if "error" in measured:
         return shown | {"why": measured["error"]}
-    shown |= {"estimate": measured | {"known_from": ["measured"]}, "asked": request_of(payload)._asdict()}
+    asked = request_of(payload)._replace(processes=1)  # one process is measured
+    shown |= {"estimate": measured | {"known_from": ["measured"]}, "asked": asked._asdict()}
     if budget_minutes and measured["seconds"] > 60 * budget_minutes:
         took = f"about {measured['seconds']:.0f} s, and the budget is {60 * budget_minutes:.0f} s"
         shown["why"] = f"{DOES_NOT_FIT}: {took}. Fewer epochs, fewer examples or a cheaper method would."

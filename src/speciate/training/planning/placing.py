@@ -9,7 +9,7 @@ from typing import NamedTuple
 from speciate.datasets.version_files import as_inputs, version_files
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.refs import model_ref
-from speciate.settings import Capacity, Settings
+from speciate.settings import HERE, Capacity, Settings
 from speciate.training.train_spec import Payload, TrainSpec
 from speciate.workspace.workspace import Folders
 
@@ -26,9 +26,10 @@ class Where(NamedTuple):
 
 def find_place(spec: TrainSpec, settings: Settings) -> Where:
     """Raises NOT_FOUND with the places that there are, and REFUSED for what reads more than is moved to one."""
-    if spec.resources.place is None:
+    name = spec.resources.place
+    if name is None or name == HERE:
         return Where(None, settings.capacity)
-    place = settings.place(spec.resources.place)
+    place = settings.place(name)
     if spec.method not in GOES:
         raise _refused(f"The method {spec.method!r} reads more than a place is given", spec)
     if spec.teacher:

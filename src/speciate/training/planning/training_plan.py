@@ -18,6 +18,7 @@ from speciate.evaluation.rare_labels import warnings_of_test_rows
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan, rounded
 from speciate.sample_size import counted_share, in_rows, to_show_target
+from speciate.settings import HERE
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
 from speciate.training import train
@@ -255,7 +256,8 @@ def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> 
         except SpeciateError as error:
             if error.code is not Code.REFUSED:
                 raise
-    return None, [train.plan(each, workspace) for each in wanted]
+    here = RequestedResources(place=HERE)  # whatever place takes trainings
+    return None, [train.plan(each.model_copy(update={"resources": here}), workspace) for each in wanted]
 
 
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
