@@ -149,7 +149,7 @@ def candidate_specs(
     return [
         TrainSpec(
             name="planned-model", dataset=dataset, method=candidate.method, base_model=candidate.base_model, task=task,
-            use_case=use_case,
+            use_case=use_case, hyperparameters={"tabm": True} if candidate.tabm else {},
         )
         for candidate in wanted
     ]  # fmt: skip
