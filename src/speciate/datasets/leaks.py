@@ -97,10 +97,10 @@ def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int
     label, found = pc.cast(rows["label"], pa.string()), dict[str, int]()
     for name in rows.column_names:
         kind = rows.schema.field(name).type
-        said = bool(_NUMBERED.search(name))
-        if name in (*FIXED, *HIDDEN) or (name in inputs and not said):
+        is_key = bool(_NUMBERED.search(name))
+        if name in (*FIXED, *HIDDEN) or (name in inputs and not is_key):
             continue
-        if not (pa.types.is_string(kind) or (pa.types.is_integer(kind) and said)):
+        if not (pa.types.is_string(kind) or (pa.types.is_integer(kind) and is_key)):
             continue
         if pc.all(pc.equal(pc.cast(rows[name], pa.string()), label)).as_py():
             continue  # where the label came from

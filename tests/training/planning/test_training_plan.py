@@ -190,3 +190,4 @@ def test_a_table_is_planned_without_and_with_tabm(workspace: Workspace) -> None:
     make_dataset(workspace, "table", "tabular", columns, labels=labels, splits=thirds(60), inputs=list(columns))
     found = plan_training(workspace, "table", method="classical").candidates
     assert [each.hyperparameters.get("tabm") for each in found] == [None, True]
+    assert found[0].why != found[1].why

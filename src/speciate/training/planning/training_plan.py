@@ -162,6 +162,9 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
     return find_task(task).family if task else "regression" if manifest.numeric else "classification"
 
 
+_TABM = "The usual learners and TabM, a network for tables: takes longer than without."
+
+
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
     plan = train.plan(spec, workspace)
     payload = plan.payload
@@ -179,7 +182,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         ),
-        why=METHOD_DESCRIPTIONS[candidate.method],
+        why=_TABM if getattr(payload.parameters, "tabm", None) else METHOD_DESCRIPTIONS[candidate.method],
     )
 
 
