@@ -136,7 +136,7 @@ class _Cells:
 
     def _is_reference(self, column: str) -> bool:
         """Whether it holds the references once more: the column that labels came from."""
-        return self._examples[column].to_pylist() == self._examples["truth"].to_pylist()
+        return bool(self._examples[column].to_pylist() == self._examples["truth"].to_pylist())
 
     def _is_coarse(self, column: str) -> bool:
         counts = np.unique(self._column(column), return_counts=True)[1]
