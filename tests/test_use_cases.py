@@ -195,6 +195,11 @@ def test_the_incumbent_is_what_serves_else_what_was_named_else_the_constant(work
     assert incumbent_of(workspace.database, named) == "probe@v1"
 
 
+def test_who_types_a_name_of_scikit_learn_is_told_ours() -> None:
+    with pytest.raises(SpeciateError, match="'roc_auc' of scikit-learn is 'auroc' here"):
+        find_metric("roc_auc")
+
+
 def test_a_higher_target_needs_more_test_examples(workspace: Workspace) -> None:
     accuracy = find_metric("accuracy")
     needed = [to_show_target(accuracy, target) or 0 for target in (0.8, 0.9, 0.95, 0.99)]

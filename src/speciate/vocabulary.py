@@ -432,13 +432,24 @@ LOWER = ":lower"
 _MADE = re.compile(r"(code_passes|gym_score)|(judge_|preferred_over_|own:|package:|likeness:|spoken_wer:)[^\s@]+@\S+")
 
 
+_SCIKIT_LEARN = {
+    "roc_auc": "auroc", "roc_auc_score": "auroc", "average_precision": "auprc", "average_precision_score": "auprc",
+    "accuracy_score": "accuracy", "balanced_accuracy_score": "balanced_accuracy", "f1_score": "f1",
+    "matthews_corrcoef": "mcc", "neg_log_loss": "log_loss", "brier_score_loss": "brier", "neg_brier_score": "brier",
+    "mean_absolute_error": "mae", "neg_mean_absolute_error": "mae", "root_mean_squared_error": "rmse",
+    "neg_root_mean_squared_error": "rmse", "mean_absolute_percentage_error": "mape", "r2_score": "r2",
+}  # fmt: skip
+"""Scikit-learn's names -> ours, for who types those."""
+
+
 def find_metric(name: str) -> Metric:
     """The metric of this name, or NOT_FOUND with near names."""
     if made := _MADE.fullmatch(name):
         low, high, what = MADE[made[1] or made[2]]
         return Metric(name, (), "lower" if name.endswith(LOWER) else "higher", "mean", low, high, what)
     if name not in METRICS:
-        raise unknown("metric", name, METRICS, next=[Call("list_options", {"kind": "metric"})])
+        known = f"{name!r} of scikit-learn is {_SCIKIT_LEARN[name]!r} here." if name in _SCIKIT_LEARN else ""
+        raise unknown("metric", name, METRICS, known, next=[Call("list_options", {"kind": "metric"})])
     return METRICS[name]
 
 

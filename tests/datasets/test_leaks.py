@@ -105,6 +105,9 @@ def test_columns_of_few_or_single_values_are_no_groups() -> None:
         }
     )
     assert find_possible_groups(rows, ["input"]) == {"patient_id": 10, "machine": 10}
+    inputs = [name for name in rows.column_names if name not in ("group_key", "label", "split")]
+    found = find_possible_groups(rows, inputs)
+    assert found == {"patient_id": 10, "machine": 10}, "an input is named only where its name says so"
     named = rows.set_column(0, "group_key", pa.array(["g", *[None] * 39], pa.string()))
     assert find_possible_groups(named, ["input"]) == {}
     assert group_warnings({}) == []

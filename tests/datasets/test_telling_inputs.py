@@ -49,6 +49,25 @@ def test_few_rows_and_one_answer_tell_nothing() -> None:
     assert told(ROWS, ["yes"] * len(ROWS)) == []
 
 
+def test_empty_cells_hide_no_copy() -> None:
+    chance = np.random.default_rng(5)
+    cost = [float(chance.gamma(2)) if each == "yes" else 0.0 for each in TARGETS]
+    holes = chance.random(len(cost)) < 0.1
+    rows = [
+        {
+            "cost": None if hole else each,
+            "nan": float("nan") if hole else each,
+            "rare": each if place % 3 == 0 else None,
+        }
+        for place, (each, hole) in enumerate(zip(cost, holes, strict=True))
+    ]
+    found = telling_inputs({name: [row[name] for row in rows] for name in rows[0]}, TARGETS)
+    assert [each.column for each in found] == ["cost", "nan"], "a column with a third of its cells tells too little"
+    assert found[0].examples == len(cost) - int(holes.sum())
+    numbers = [float(each) for each in chance.normal(size=80)]
+    assert told([{"cents": None if place % 9 == 0 else 100 * each} for place, each in enumerate(numbers)], numbers)
+
+
 def test_a_number_on_a_line_with_the_target_tells_it() -> None:
     targets = [float(each) for each in RANDOM.normal(size=50)]
     rows = [{"cents": 100 * each, "near": each + float(RANDOM.normal() / 4)} for each in targets]

@@ -123,7 +123,7 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     order = fixed_order([said("words@v1", 0.8), said("deep@v2", 0.823), said("slow@v3", 0.9)], ACCURACY)
     why = candidate_choice.why_it("deep@v2", decisions, rows, order)
     assert why is not None
-    assert "slow@v3 0.9 (out-of-fold, 400 rows), deep@v2 0.823 (out-of-fold, 400 rows), words@v1 0.8" in why
+    assert "slow@v3 0.9 (out-of-fold, 400 independent rows), deep@v2 0.823 (out-of-fold, 400 independent rows), " in why
     assert "deep@v2 is the first that passes every gate; before it slow@v3 does not" in why
     assert "words@v1 ($0.1 per 1,000) would pass, too, and cost less than deep@v2 ($9 per 1,000)" in why
     assert "promote_model(model='words@v1')" in why
@@ -132,6 +132,6 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     alone = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3")}, rows, order)
     assert "by itself, and passes every gate. So deep@v2 and words@v1 stayed unjudged" in (alone or "")
     failed = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3", "hold")}, rows, order)
-    assert "does not pass; then comes deep@v2 and words@v1" in (failed or "")
+    assert "does not pass; then come deep@v2 and words@v1" in (failed or "")
     nobody = {name: decision(name, "inconclusive") for name in rows}
     assert "None of them passes" in (candidate_choice.why_it("slow@v3", nobody, rows, order) or "")

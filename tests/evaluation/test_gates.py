@@ -473,3 +473,11 @@ def test_a_gate_on_a_column_that_is_not_there_is_refused(flowers: Workspace) -> 
         world.evaluate_models(flowers, models=["points"], use_case="flowering")
     with pytest.raises(SpeciateError, match="need one"):
         world.define(flowers, gates=[{"rule": "no_slice_worse"}])
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.99969, "0.9997"), (0.99998, "0.99998"), (1, "1"), (0.9999999, "1.000000"), (0.9991, "0.999"), (1234, "1,234")],
+)
+def test_what_is_nearly_one_is_not_told_as_one(value: float, told: str) -> None:
+    assert gates.figure(value) == told

@@ -98,3 +98,8 @@ def test_the_methods_are_those_of_the_tools() -> None:
     made = runpy.run_path(str(ROOT / "docs/client_methods.py"))
     assert made["TARGET"].read_text() == made["client_methods"](), "make docs"
     assert made["ASYNC_TARGET"].read_text() == made["async_types"](), "make docs"
+
+
+def test_a_number_that_json_has_not_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(SpeciateError, match="write None for a number that is not known"):
+        speciate.connect(tmp_path).predict(model="prices@v1", inputs=[{"row": {"area": float("nan")}}])

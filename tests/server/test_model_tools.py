@@ -83,6 +83,14 @@ def test_a_search_that_nothing_fits_says_why_and_the_next_call_finds_something(a
     assert search_models(app, published=[AtLeast(benchmark="imagenet", metric="top-1", above=80)]).notes is None
 
 
+def test_words_that_no_model_has_are_told_and_a_task_finds_what_does_it(app: App) -> None:
+    (told,) = search_models(app, query="zzyzxq", limit=2).notes or ()
+    assert told.startswith("No model has a word of 'zzyzxq'")
+    assert search_models(app, query="resnet50", limit=2).notes is None
+    for task in ("text-to-speech", "time-series-forecasting"):
+        assert search_models(app, task=task, limit=2).total > 0
+
+
 def test_a_model_of_the_world_is_described_with_who_told_it_and_the_call_that_fetches_it(app: App) -> None:
     ref = "timm:resnet50.a1_in1k"
     found = describe_model(app, ref)

@@ -20,6 +20,7 @@ from speciate.jobs.kinds import Child, ChildRequest, Finished
 from speciate.training import specialize
 from speciate.training.cascade import candidates
 from speciate.training.cascade.candidates import SpecializeSpec
+from speciate.training.cascade.search import skipped_candidates
 from speciate.training.planning.training_plan import plan_training
 from speciate.training.specialize import next_step
 from speciate.training.train_spec import Candidate
@@ -198,6 +199,10 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     assert ended["skipped"] == [
         {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 52 s were left"}
     ]
+    search = Candidate(method="classical", thorough=True)
+    few = slow.model_copy(update={"ways": (search,), "least_seconds": {"train/classical-thorough": 300.0}})
+    (skipped,) = skipped_candidates(few, few.ways, 52.0)
+    assert skipped["thorough"], "`classical` itself was tried"
     late = _end(_trained(value=0.85, seconds=90), _evaluated("inconclusive"), spec=SPEC).result["ended"]
     assert (late["reason"], late.get("skipped")) == ("budget", None), "nothing is known of what the rest would need"
     named = slow.model_copy(update={"methods": ("classical", "probe"), "base_models": ("pkg:minilm",)})
@@ -246,6 +251,10 @@ def test_who_aims_for_the_best_gets_an_order_that_is_fixed_before_the_test_split
     ]  # fmt: skip
     assert asked.spec["models"] == ["taste-model@v2"], "alone, at the full level"
     assert EvaluateSpec.model_validate(asked.spec).order[0].how == "validation"
+    same = _child("train/classical-tabm", "train", spec={"method": "classical"}, result=children[0].result)
+    (asked,) = _requests(children[0], same, children[1], spec=best)
+    found = [one["model"] for one in asked.spec["order"]]
+    assert found == ["taste-model@v2", "taste-model@v1"], "two trainings that ended in one version are one candidate"
     (usual,) = _requests(*children, spec=SPEC)
     assert "order" not in usual.spec
 

@@ -27,7 +27,7 @@ _LONG = 20
 _NUMBERED = re.compile(
     r"(?i)(^|_)(id|nr|no|number|patient|subject|user|person|author|speaker|site|machine|case|session)$"
 )
-"""Columns of whole numbers that say who or what; others, such as a year or a width, are measurements."""
+"""Columns of whole numbers, and inputs, that say who or what; others, such as a year or a width, are measurements."""
 _FEWEST_GROUPS, _MOST_NAMED = 10, 3
 """Different values, from which on a column may say which rows belong together, and columns that a warning names."""
 _COPY = "Identical content lies in the split "
@@ -87,19 +87,20 @@ def texts_across(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
 
 
 def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int]:
-    """Columns beside the inputs that may say which rows belong together (an author, a patient, a machine), where nobody
-    said so: each -> how many of its values lie in several splits. `rows`: usable.
+    """Columns that may say which rows belong together (an author, a patient, a machine), where nobody said so: each ->
+    how many of its values lie in several splits. `rows`: usable.
 
-    They have ten values or more, short ones, most of which occur more than once.
+    They have ten values or more, short ones, most of which occur more than once. An input must be named like one.
     """
     if rows["group_key"].null_count < rows.num_rows:
         return {}  # somebody named groups
     label, found = pc.cast(rows["label"], pa.string()), dict[str, int]()
     for name in rows.column_names:
         kind = rows.schema.field(name).type
-        if name in (*FIXED, *HIDDEN, *inputs) or not (
-            pa.types.is_string(kind) or (pa.types.is_integer(kind) and _NUMBERED.search(name))
-        ):
+        is_key = bool(_NUMBERED.search(name))
+        if name in (*FIXED, *HIDDEN) or (name in inputs and not is_key):
+            continue
+        if not (pa.types.is_string(kind) or (pa.types.is_integer(kind) and is_key)):
             continue
         if pc.all(pc.equal(pc.cast(rows[name], pa.string()), label)).as_py():
             continue  # where the label came from

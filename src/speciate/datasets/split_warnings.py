@@ -24,12 +24,19 @@ def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None =
     return [*few, *missing_label_warnings(split.get("missing_labels", ()), splits)]
 
 
-def empty_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> tuple[str, ...]:
-    """A warning if no example lies in a wanted split."""
+def empty_split_warnings(
+    splits: Iterable[str | None], fractions: Mapping[str, float], *, kept: bool = False
+) -> tuple[str, ...]:
+    """A warning if no example lies in a wanted split. `kept`: rows of an earlier version keep their splits."""
     lacking = fractions.keys() - set(splits)
     if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
         return ()
     message = f"No usable example lies in {' or '.join(names)}"
+    if kept:
+        return (
+            f"{message}: rows keep the split of the version before, and groups that lay in several of its splits went "
+            "into one. A step {'op': 'split'} of curate_dataset deals all rows anew.",
+        )
     return (f"{message}: groups and near-duplicates stay together, and there are too few of them.",)
 
 

@@ -2,8 +2,9 @@
 
 A column is tried alone: what the other four fifths of the rows say of its values is compared with the targets of each
 fifth. Categories say the most frequent (or mean) target of their value, numbers that of the nearest value, so that
-ranges, codes and curves count, too. Groups stay in one fifth: what identifies a person tells nothing of another. Not
-found: a label that is spread over several columns, or written in a text.
+ranges, codes and curves count, too. Where cells are empty, a column is tried on its filled rows, too. Groups stay in
+one fifth: what identifies a person tells nothing of another. Not found: a label that is spread over several columns, or
+written in a text.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FEWEST_ERRORS = 5
 """Fewest errors of the constant answer, below which a column tells the answer by chance."""
 _CLASSES, _NUMBERS = 0.98, 0.999
 """Share of the constant's errors, or of the variance, that a telling column removes."""
+_LEAST_FILLED = 0.5
+"""Share of filled cells, from which on these alone are tried, too."""
 _FOLDS = 5
 _ROWS_PER_VALUE = 3
 _MOST_WORDS, _DIGITS = 2, 15
@@ -76,20 +79,38 @@ def telling_inputs(
     found = []
     for name, cells in columns.items():
         values = [cells[at] for at in places]
-        views = (values, *_codes_of(values))
-        if numeric:
-            errors = [float(np.mean((_told(view, target, fold, variants) - target) ** 2)) for view in views]
-            error = min(*errors, _off_the_line(values, target))
-            score, constant = 1 - error / float(target.var()), 0.0
-            telling = score >= _NUMBERS
-        else:
-            score = max(float(np.mean(_told(view, target, fold, variants) == target)) for view in views)
-            constant = float(np.bincount(codes).max() / len(codes))
-            telling = 1 - score <= (1 - _CLASSES) * (1 - constant)
-        if telling:
-            found.append(TellingInput(column=name, accuracy=round(score, 4), constant=round(constant, 4),
-                                      examples=len(places)))  # fmt: skip
+        filled = [at for at, value in enumerate(values) if not _is_empty(value)]
+        told = _tells(name, values, target, fold, variants)
+        if told is None and max(FEWEST, _LEAST_FILLED * len(values)) <= len(filled) < len(values):
+            told = _tells(name, [values[at] for at in filled], target[filled], fold[filled], variants)
+        found += [told] if told else []
     return found
+
+
+def _tells(name: str, values: Sequence[Any], target: Numbers, fold: Codes, variants: int) -> TellingInput | None:
+    """The column, where its values give nearly every target."""
+    views = (values, *_codes_of(values))
+    if variants:
+        counts = np.bincount(target.astype(np.int64))
+        if len(target) - int(counts.max()) < _FEWEST_ERRORS:
+            return None
+        score = max(float(np.mean(_told(view, target, fold, variants) == target)) for view in views)
+        constant = float(counts.max() / len(target))
+        telling = 1 - score <= (1 - _CLASSES) * (1 - constant)
+    else:
+        if target.std() == 0:
+            return None
+        errors = [float(np.mean((_told(view, target, fold, variants) - target) ** 2)) for view in views]
+        error = min(*errors, _off_the_line(values, target))
+        score, constant = 1 - error / float(target.var()), 0.0
+        telling = score >= _NUMBERS
+    if not telling:
+        return None
+    return TellingInput(column=name, accuracy=round(score, 4), constant=round(constant, 4), examples=len(target))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def warning_of(found: Sequence[TellingInput]) -> str:

@@ -59,7 +59,8 @@ def why_it(
     if len(order) < 2:
         return None
     listed = [one for one in order if one.model in decisions]
-    behind = " and ".join(one.model for one in order if one.model not in decisions)
+    unjudged = [one.model for one in order if one.model not in decisions]
+    behind, comes = " and ".join(unjudged), "comes" if len(unjudged) == 1 else "come"
     metric = rows[chosen].metric
     figures = ", ".join(f"{one.model} {_evidence(one)}" for one in order)
     said = (
@@ -68,7 +69,7 @@ def why_it(
     )
     place = next((at for at, one in enumerate(listed) if one.model == chosen), len(listed))
     if decisions[chosen].verdict != "promote" and behind:
-        return f"{said}. {chosen} was judged first, by itself, and does not pass; then comes {behind}"
+        return f"{said}. {chosen} was judged first, by itself, and does not pass; then {comes} {behind}"
     if decisions[chosen].verdict != "promote":
         return f"{said}. None of them passes, and {chosen} is the first of those that come nearest"
     if behind:
@@ -100,9 +101,9 @@ def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Compar
 
 
 def _evidence(one: ValidationEvidence) -> str:
-    """`0.82 (out-of-fold, 400 rows)`."""
+    """`0.82 (out-of-fold, 400 independent rows)`: rows of one group count once."""
     value = "not known" if one.value is None else figure(one.value)
-    return f"{value} ({one.how}, {one.n:,} rows)"
+    return f"{value} ({one.how}, {one.n:,} independent rows)"
 
 
 def _cost(row: Row) -> float:

@@ -586,8 +586,11 @@ def _span(value: float, interval: Interval) -> str:
 
 
 def figure(value: float) -> str:
-    """To three digits; thousands in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    """To three digits; thousands in full. What is nearly 1 has more digits, up to six, and is not told as 1."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    short = f"{value:.3g}"
+    return short if short != "1" or value >= 1 else f"{value:.{min(6, math.ceil(-math.log10(1 - value)))}f}"
 
 
 def usd(row: Row) -> str:

@@ -22,7 +22,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.server.client_methods import SHOWS_IMAGES, ToolMethods
 from speciate.server.dial import dial
 from speciate.server.frames import Message
-from speciate.server.protocol import MCP, encode
+from speciate.server.protocol import MCP
 
 _META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -167,9 +167,17 @@ class Client(ToolMethods):
 
     def _ask(self, method: str, parameters: Mapping[str, object]) -> tuple[Message | None, Sequence[str]]:
         """The answer, None where the daemon ended before it, and the names of the tools that only read."""
+        try:
+            request = json.dumps(_request(method, parameters), allow_nan=False).encode() + b"\n"
+        except ValueError as error:
+            raise SpeciateError(
+                Code.INVALID,
+                f"The arguments are no JSON: {error}.",
+                "JSON has no NaN and no infinity: write None for a number that is not known.",
+            ) from error
         dialled = dial(self.workspace, MCP, client="python")
         try:
-            dialled.line.send(encode(_request(method, parameters)))
+            dialled.line.send(request)
             answer = _answer(dialled.line.receive)
         except ConnectionError:
             answer = None

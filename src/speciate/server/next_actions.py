@@ -14,7 +14,7 @@ from speciate.datasets import version_rows, versions
 from speciate.datasets.sources import answer_log
 from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Version
-from speciate.errors import Code, SpeciateError, complete
+from speciate.errors import Code, SpeciateError, complete, quote_name
 from speciate.evaluation import decisions, evaluate
 from speciate.jobs.job import Job
 from speciate.models import registry
@@ -221,8 +221,11 @@ def search_notes(workspace: Workspace, query: Query, found: SearchResult) -> tup
     ]
     if found.order is not None and found.total:
         notes.append(_order_note(found.order, found.total))
+    if found.total and found.unmatched:
+        notes.append(f"No model has a word of {quote_name(query.text)}: these pass the filters, and match nothing.")
     if not found.total and found.lifted:
-        notes.append(f"next_actions asks again without {', '.join(map(repr, found.lifted))}.")
+        lifted = ", ".join(map(repr, found.lifted))
+        notes.append(f"No model is known to pass {lifted}; next_actions asks again without.")
     return tuple(notes)
 
 

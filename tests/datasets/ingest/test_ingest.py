@@ -450,6 +450,17 @@ def test_an_object_that_is_called_like_a_key_is_no_input(name: str) -> None:
     assert choose_roles(table, "auto", (), ()) == ("tabular", ("x", "y"))
 
 
+def test_a_version_with_new_groups_says_that_rows_keep_their_splits(workspace: Workspace) -> None:
+    rows = tuple({"text": f"remark {n} {n * n}", "label": "ab"[n % 2], "author": f"a{n % 12}"} for n in range(240))
+    given = {"label": "label", "modality": "text", "inputs": ("text",), "rows": rows}
+    data.ingest(workspace, "set", **given)
+    manifest = data.ingest(workspace, "set", group_by="author", **given)
+    (said,) = [each for each in version(workspace.database, "set").report["warnings"] if "No usable" in each]
+    assert "keep the split of the version before" in said
+    data.run_job(workspace, "curate", dataset=manifest.ref, steps=[{"op": "split"}])
+    assert version(workspace.database, "set").manifest.splits.keys() == {"train", "validation", "test"}
+
+
 def test_a_split_has_the_asked_shares_also_of_what_comes_later(workspace: Workspace) -> None:
     rows = tuple({"text": f"remark {number}", "label": "ab"[number % 2]} for number in range(200))
     asked = {"test": 0.4, "train": 0.5, "validation": 0.1}

@@ -39,6 +39,7 @@ def asked(tmp_path: Path) -> dict[str, Any]:
         "name": [f"n{i}" for i in range(N)],
         "same": ["x"] * N,
         "said": ["yes"] * 60 + ["no"] * 60,
+        "answer": list(references.values()),
     }
     repeated = [
         *score("new", NEW),

@@ -10,7 +10,7 @@ import pytest
 
 from speciate import vocabulary
 from speciate.errors import SpeciateError
-from speciate.models.search import price_list, sources, timm_results
+from speciate.models.search import index, price_list, sources, timm_results
 from speciate.models.search.package_code import literal_calls, literal_tables
 from speciate.refs import model_ref
 from tests.models.hub_server import serving
@@ -35,7 +35,20 @@ def test_models_that_speak_are_found_by_their_task_and_those_that_play_music_are
     entries = list(sources.find("transformers").entries())
     speaking = {each.ref for each in entries if "text-to-speech" in each.tasks}
     assert "hf:facebook/mms-tts-eng" in speaking
+    assert {"hf:suno/bark", "hf:nari-labs/Dia-1.6B", "hf:microsoft/speecht5_tts"} <= speaking
+    assert "hf:microsoft/speecht5_asr" not in speaking
     assert not [ref for ref in speaking if "musicgen" in ref]
+
+
+def test_the_shipped_table_has_what_transformers_says_of_tasks() -> None:
+    shipped = {row["ref"]: set(row["tasks"] or ()) for row in index.read(index.SHIPPED).to_pylist()}
+    for task, name in (
+        ("text-to-speech", "hf:facebook/mms-tts-eng"),
+        ("time-series-forecasting", "hf:google/timesfm-2.0-500m-pytorch"),
+        ("image-text-to-text", "hf:Qwen/Qwen2.5-Omni-7B"),
+    ):  # fmt: skip
+        assert task in shipped[name]
+    assert shipped["hf:facebook/sam-vit-huge"] == {"feature-extraction"}, "an OCR model is made with its image encoder"
 
 
 def test_code_that_publishes_models_is_read_and_not_run(tmp_path: Path) -> None:

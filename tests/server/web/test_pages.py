@@ -32,7 +32,7 @@ from speciate.server.web.routes import READS
 from speciate.server.web.site import environment
 from speciate.training.curve_charts import draw_curves
 from speciate.use_cases import Definition, Objective
-from speciate.workspace.database import Database, Event, Row
+from speciate.workspace.database import Database, Event, Row, Transaction
 from tests.conftest import ManualClock
 from tests.server.web.conftest import Served
 from tests.training.world import make_dataset
@@ -174,6 +174,27 @@ def test_a_list_says_why_a_run_failed(served: Served) -> None:
     served.app.engine.wait(job, timeout=20)
     for page in ("/runs", "/runs?state=failed", "/"):
         assert "Nobody can be greeted." in served.reader().get(page).text, page
+
+
+def test_a_run_with_a_verdict_shows_it_and_why_it_ended(served: Served) -> None:
+    job = served.app.engine.submit("greet", {"name": "Ada"}).id
+    served.app.engine.wait(job, timeout=20)
+    assert "verdict" not in served.reader().get(f"/runs/{job}").text
+    result = {
+        "decision": {"verdict": "hold", "reasons": ["accuracy is 0.7 (0.6 to 0.8): misses 0.9", "and more"]},
+        "ended": {"reason": "all_tried", "why": "Every method that suits was tried."},
+    }
+
+    def store(transaction: Transaction, texts: list[str]) -> list[None]:
+        for text in texts:
+            transaction.execute("UPDATE jobs SET result = ? WHERE id = ?", [text, job])
+        return [None] * len(texts)
+
+    served.app.workspace.database.write(store, json.dumps(result))
+    shown = served.reader().get(f"/runs/{job}").text.split("All of it")[0]
+    assert "hold accuracy is 0.7 (0.6 to 0.8): misses 0.9" in " ".join(shown.split())
+    assert "Every method that suits was tried." in shown
+    assert "It said nothing." in served.reader().get(f"/runs/{job}").text
 
 
 def test_an_update_of_a_long_run_brings_what_is_new_alone(served: Served) -> None:

@@ -182,3 +182,12 @@ def test_lora_of_a_network_without_linear_layers_is_refused_naming_full(workspac
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(SpeciateError, match="holds an adapter"):
         plan_training(workspace, "pictures", base_model=base)
+
+
+def test_a_table_is_planned_without_and_with_tabm(workspace: Workspace) -> None:
+    columns = {"width": [float(i % 7) for i in range(60)], "height": [float(i % 5) for i in range(60)]}
+    labels = ["a" if i % 7 < 3 else "b" for i in range(60)]
+    make_dataset(workspace, "table", "tabular", columns, labels=labels, splits=thirds(60), inputs=list(columns))
+    found = plan_training(workspace, "table", method="classical").candidates
+    assert [each.hyperparameters.get("tabm") for each in found] == [None, True]
+    assert found[0].why != found[1].why

@@ -300,7 +300,7 @@ def finish_draft(
     if fractions != FRACTIONS:
         report["made_by"] = made_by(fractions)
     assigned = whole.filter(_usable(whole))["split"].to_pylist()
-    warnings = empty_split_warnings(assigned, fractions) + lacking
+    warnings = empty_split_warnings(assigned, fractions, kept=bool(kept_splits)) + lacking
     if existing is None and not kept_splits:
         warnings += tuple(uneven_split_warnings(assigned, fractions))
     report |= {"fractions": dict(fractions), "seed": seed}

@@ -129,9 +129,14 @@ class _Cells:
 
     def worth_cutting(self, but: Sequence[str]) -> list[str]:
         names = [name for name in self._examples.column_names if name not in (*_FIXED, *but)]
+        names = [name for name in names if name == "truth" or not self._is_reference(name)]
         return [name for name in sorted(names, key=lambda name: name != "truth") if self._is_coarse(name)][
             :_MOST_COLUMNS
         ]
+
+    def _is_reference(self, column: str) -> bool:
+        """Whether it holds the references once more: the column that labels came from."""
+        return bool(self._examples[column].to_pylist() == self._examples["truth"].to_pylist())
 
     def _is_coarse(self, column: str) -> bool:
         counts = np.unique(self._column(column), return_counts=True)[1]
@@ -144,7 +149,8 @@ class _Cells:
         if column not in names or (column in _FIXED and column != GROUP):
             known = [*(name for name in names if name not in _FIXED), GROUP]
             raise unknown("column", column, known, "Call describe_evaluation again with slice_by set to one of these.")
-        return np.array([_EMPTY if cell is None else str(cell) for cell in self._examples[column].to_pylist()])
+        cells = self._examples[column].to_pylist()
+        return np.array([_EMPTY if cell is None or cell == "" else str(cell) for cell in cells])
 
 
 def _with_holm(slices: Sequence[Slice]) -> list[Slice]:

@@ -112,8 +112,9 @@ def _cells(row: Example, inputs: Sequence[str]) -> str | None:
 
 
 def _short_number(cell: str) -> str:
-    """Numbers, which the file holds as text, to four digits."""
+    """Numbers, which the file holds as text, to four digits; whole ones as they are, for they may be identifiers."""
     try:
-        return f"{float(cell):.4g}"
+        number = float(cell)
     except ValueError:
         return cell
+    return f"{number:.15g}" if number.is_integer() else f"{number:.4g}"

@@ -180,12 +180,18 @@ _READS = {
     "MODEL_FOR_TEXT_TO_WAVEFORM_MAPPING_NAMES": ("audio", "text-to-speech"),
 }
 """A table of transformers' auto classes -> the modality of its models, and our name of the task."""
-_NOT_SPEECH = ("musicgen", "musicgen_melody")
-"""Architectures that make music from a text."""
+_MISFILED = {
+    "musicgen": (), "musicgen_melody": (), "moshi": (), "moss_transcribe_diarize": (),
+    "dia": (("audio", "text-to-speech"),),
+}  # fmt: skip
+"""Architectures of audio that lie in a table of another task: their modalities and our tasks, as in `_READS`."""
 _DONE = (
     "text-generation", "image-text-to-text", "automatic-speech-recognition", "object-detection", "text-to-speech",
+    "time-series-forecasting",
 )  # fmt: skip
 """Tasks that a published checkpoint of such an architecture does as it is; other tasks need a trained head."""
+_SPEAKS = "microsoft/speecht5_tts"
+"""SpeechT5 has a checkpoint for each task. The configuration names the one that transcribes."""
 
 
 class Transformers(PackageSource):
@@ -195,12 +201,18 @@ class Transformers(PackageSource):
     name, what, package = "transformers", "the checkpoint that transformers names for each architecture", "transformers"
 
     def entries(self) -> Iterator[Entry]:
-        known: dict[str, str] = {}
+        known: dict[str, list[list[str]]] = {}
         for path in source_files(self.package, "transformers/models/"):
             if path.name.startswith("configuration_"):
+                of_file: dict[str, list[str]] = {}
                 for repository, kind in _checkpoints(path):
-                    known.setdefault(repository, kind)
-        for repository, kind in sorted(known.items()):
+                    of_file.setdefault(repository, []).append(kind)
+                for repository, kinds in of_file.items():
+                    known.setdefault(repository, []).append(kinds)
+        for repository, architectures in sorted(known.items()):
+            kinds = architectures[0]
+            whole = [each for each in kinds if each in _heads()] if len(architectures) == 1 else []
+            kind = next(iter(whole), kinds[0])  # parts, such as decoders, have no head
             heads = _heads().get(kind, ())
             done = tuple(dict.fromkeys(task for _, task in heads if task in _DONE))
             yield Entry(
@@ -211,6 +223,10 @@ class Transformers(PackageSource):
                 modalities=tuple(dict.fromkeys(modality for modality, _ in heads)),
                 hub=repository,
             )
+        yield Entry(
+            ref=f"hf:{_SPEAKS}", what=f"{_SPEAKS} speecht5 fine-tune for text-to-speech", access="weights",
+            tasks=("text-to-speech",), modalities=("audio",), hub=_SPEAKS,
+        )  # fmt: skip
 
 
 def _checkpoints(path: Path) -> Iterator[tuple[str, str]]:
@@ -248,9 +264,8 @@ def _heads() -> dict[str, tuple[tuple[str, str], ...]]:
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for table, meaning in _READS.items():
         for kind in getattr(modeling_auto, table, {}):
-            if not (meaning[1] == "text-to-speech" and kind in _NOT_SPEECH):
-                found[kind] = (*found.get(kind, ()), meaning)
-    return found
+            found[kind] = (*found.get(kind, ()), meaning)
+    return found | _MISFILED
 
 
 TRANSFORMERS = Transformers()

@@ -90,6 +90,8 @@ class SearchResult(NamedTuple):
     """Models that were searched."""
     order: Order | None = None
     """If the values that a sort was to be by had to be chosen."""
+    unmatched: bool = False
+    """Whether words were searched for and no model has any of them."""
 
 
 class ModelIndex:
@@ -166,6 +168,7 @@ class ModelIndex:
             () if total else _blocking_constraints(checks, dropped),
             self._count,
             chosen_order,
+            bool(query.text.strip()) and "meaning" not in parts and not np.any(parts.get("words", 0)),
         )
 
     def row(self, ref: str) -> IndexRow | None:

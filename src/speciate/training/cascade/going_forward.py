@@ -21,7 +21,8 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
     if spec.aim != "best":
         return []
     wanted = set(models)
-    trained = [_of_training(one) for one in trained_candidates(children) if one.model in wanted]
+    once = {one.model: one for one in reversed(trained_candidates(children)) if one.model in wanted}
+    trained = [_of_training(one) for one in reversed(once.values())]  # two trainings may end in one version
     races = [child.result for child in children if child.step == RACE and child.result]
     raced = [_of_race(row) for race in races for row in race["rows"] if row["model"] in wanted]
     metrics = [*(one.report["metric"] for one in trained_candidates(children)), *(race["metric"] for race in races)]

@@ -145,6 +145,7 @@ def skipped_candidates(
     return [
         {
             **each.model_dump(include={"method", "base_model"}),
+            **each.model_dump(include={"tabm", "thorough"}, exclude_none=True),
             "why": f"needs about {spec.least_seconds[step_name(each)]:.0f} s at least; "
             f"{max(seconds_left, 0):.0f} s were left",
         }

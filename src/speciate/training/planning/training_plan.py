@@ -149,7 +149,7 @@ def candidate_specs(
     return [
         TrainSpec(
             name="planned-model", dataset=dataset, method=candidate.method, base_model=candidate.base_model, task=task,
-            use_case=use_case,
+            use_case=use_case, hyperparameters={"tabm": True} if candidate.tabm else {},
         )
         for candidate in wanted
     ]  # fmt: skip
@@ -160,6 +160,9 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
         task = use_cases.get(workspace.database, use_case).task
     task = task or usual_task(manifest)
     return find_task(task).family if task else "regression" if manifest.numeric else "classification"
+
+
+_TABM = "The usual learners and TabM, a network for tables: takes longer than without."
 
 
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
@@ -179,7 +182,7 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         ),
-        why=METHOD_DESCRIPTIONS[candidate.method],
+        why=_TABM if getattr(payload.parameters, "tabm", None) else METHOD_DESCRIPTIONS[candidate.method],
     )
 
 

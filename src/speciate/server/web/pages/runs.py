@@ -65,6 +65,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "controls": _CONTROLS.get(view.state, ()),
         "charts": draw_curves(curves.lines, curves.held_sign) if curves else [],
         "measured": curves,
+        "measured_step": next((one.step for one in view.children if curves and curves.place.startswith(one.job)), None),
         "measures": ",".join(measures(curves.lines)) if curves else "",
         "log": log.text,
         "log_end": log.end,
