@@ -83,15 +83,33 @@ class Perceptrons(NamedTuple):
 
 
 def side_by_side(networks: Sequence[Perceptrons]) -> Perceptrons:
-    """One that answers with the mean of them all. They rank the same columns."""
-    first, *others = networks
-    assert all(np.array_equal(first.ranked, other.ranked) for other in others), "made for the same columns"
+    """One that answers with the mean of them all. Learned from other rows, they may rank other columns."""
+    ranked = np.unique(np.concatenate([each.ranked for each in networks]))
+    alike = [_ranking(each, ranked) for each in networks]
     joined = {
-        name: np.concatenate([getattr(each, name) for each in networks])
+        name: np.concatenate([getattr(each, name) for each in alike])
         for name in Perceptrons._fields
         if name not in _OF_ALL
     }
-    return first._replace(**joined)
+    return alike[0]._replace(**joined)
+
+
+def _ranking(network: Perceptrons, ranked: npt.NDArray[np.int64]) -> Perceptrons:
+    """The same answers from these columns' ranks, `network.ranked` among them: further ones weigh nothing."""
+    numbers = network.first.shape[2] - len(network.ranked)
+    places = np.searchsorted(ranked, network.ranked)
+    kept = np.concatenate([np.arange(numbers), numbers + places])
+
+    def widened(array: Floats, fill: float) -> Floats:
+        wide = np.full((*array.shape[:2], numbers + len(ranked)), fill, array.dtype)
+        wide[:, :, kept] = array
+        return wide
+
+    knots = np.zeros((len(network.knots), len(ranked), network.knots.shape[2]))
+    knots[:, places] = network.knots
+    return network._replace(
+        ranked=ranked, knots=knots, into_first=widened(network.into_first, 1.0), first=widened(network.first, 0.0)
+    )
 
 
 def with_ranks(

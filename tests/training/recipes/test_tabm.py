@@ -88,11 +88,25 @@ def test_it_is_kept_alone_and_in_a_mean(learned: Perceptrons, tmp_path: Path) ->
 def test_networks_side_by_side_answer_with_their_mean(learned: Perceptrons) -> None:
     inputs, targets = _checkerboard(400)
     other = tabm.tabm_classifier(inputs[:200], targets[:200], 5, held=(inputs[200:], targets[200:]))
-    with pytest.raises(AssertionError, match="same columns"):
-        side_by_side([learned, other._replace(ranked=other.ranked[:1])])
     both = side_by_side([other, other])
     np.testing.assert_allclose(both.scores(inputs), other.scores(inputs), atol=1e-9)
     assert both.parameters == 2 * other.parameters
+
+
+def test_networks_of_folds_that_rank_other_columns_answer_with_their_mean(tmp_path: Path) -> None:
+    inputs, targets = _checkerboard(400)
+    few = np.column_stack([inputs[:, :2].round(1), inputs[:, 2:], np.arange(400) % 9])
+    few[0, -1] = 9  # the tenth value, which one of the folds has not
+    folds = [few[:200], few[200:]]
+    networks = [tabm.tabm_classifier(fold, targets[at : at + 200], 5) for at, fold in zip((0, 200), folds, strict=True)]
+    assert len(networks[0].ranked) == len(networks[1].ranked) + 1
+    together = side_by_side(networks)
+    estimators.save(together, tmp_path / "both.safetensors")
+    shares = [1 / (1 + np.exp(-each.scores(few))) for each in networks]
+    counts = [len(each.first) for each in networks]
+    wanted = np.average(shares, axis=0, weights=counts)
+    for each in (together, side_by_side(networks[::-1]), estimators.load(tmp_path / "both.safetensors")):
+        np.testing.assert_allclose(1 / (1 + np.exp(-each.scores(few))), wanted, atol=1e-6)
 
 
 def test_its_scores_may_be_moved_for_a_metric(learned: Perceptrons) -> None:
