@@ -502,11 +502,16 @@ def test_a_core_suite_whose_rows_would_teach_is_refused_before_anything_is_train
 def test_a_core_suite_stands_in_for_the_test_split(workspace: Workspace) -> None:
     columns, labels = {"text": ["a", "b", "c", "d"]}, ["x", "y", "x", "y"]
     make_dataset(workspace, "reviews", "text", columns, labels=labels, splits=["train"] * 4, inputs=["text"])
-    make_dataset(workspace, "judged", "text", columns, labels=labels, splits=["test"] * 4, inputs=["text"])
+    others = {"text": [*"abcdefgh"]}
+    splits = ["train"] * 4 + ["test"] * 4
+    make_dataset(workspace, "judged", "text", others, labels=labels * 2, splits=splits, inputs=["text"])
     define(workspace, "taste", "text-classification", core="judged:test")
     assert specialize.plan(SPEC, workspace).resolved["dataset"] == "reviews@v1"
     define(workspace, "taste", "text-classification", core="judged:gold")
     with pytest.raises(SpeciateError, match="no split 'gold'"):
+        specialize.plan(SPEC, workspace)
+    define(workspace, "taste", "text-classification", core="judged:train")
+    with pytest.raises(SpeciateError, match="4 of the 4 rows of the core suite 'judged:train' are training or valid"):
         specialize.plan(SPEC, workspace)
 
 

@@ -25,6 +25,7 @@ from speciate.datasets.leaks import leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation import evaluation_checks, rare_labels, screening
+from speciate.evaluation.contamination import find_seen
 from speciate.evaluation.evaluated_models import find_incumbent
 from speciate.evaluation.screening import ScreenSpec
 from speciate.jobs.job import ENDED, Resources
@@ -172,22 +173,25 @@ def _check_base(base_model: str, modality: str, family: Family, workspace: Works
         check_candidate(Candidate(method=method, base_model=base_model), modality, family, workspace)
 
 
+_MOST_COMPARED = 300_000
+"""Rows of a dataset beside those of a core suite up to which a plan compares them: the evaluation does so anyway."""
+
+
 def _check_untaught(workspace: Workspace, manifest: Manifest, suite: Manifest, core: str) -> None:
-    """INVALID where the core suite is another version of the dataset that was split anew since: its rows would teach,
-    and no verdict on what learned from them can be better than hold."""
-    if suite.name != manifest.name or suite.version == manifest.version:
+    """INVALID where rows of the core suite would teach, as it is an earlier division of the same examples, or holds
+    some of them under another name: no verdict on what learned from them can be better than hold."""
+    if suite.ref == manifest.ref or manifest.rows + suite.rows > _MOST_COMPARED:
         return
-    judged = version_rows.read(
-        workspace.folders, suite, ["id"], splits={dataset_ref(core).split or "test"}, usable=True
-    )
-    taught = version_rows.read(workspace.folders, manifest, ["id"], splits={"train", "validation"}, usable=True)
-    if known := len(set(judged["id"].to_pylist()) & set(taught["id"].to_pylist())):
+    split = dataset_ref(core).split or "test"
+    judged = set(version_rows.read(workspace.folders, suite, ["id"], splits={split}, usable=True)["id"].to_pylist())
+    if known := len(find_seen(workspace.folders, suite, judged, [manifest], ("train", "validation"))):
+        earlier = [CallAgain("specialize", {"dataset": suite.ref})] if suite.name == manifest.name else []
         raise SpeciateError(
             Code.INVALID,
-            f"{known:,} of the {judged.num_rows:,} rows of the core suite {core!r} are training or validation rows of "
+            f"{known:,} of the {len(judged):,} rows of the core suite {core!r} are training or validation rows of "
             f"{manifest.ref}, so what learns from it cannot be judged there.",
             f"Name {manifest.ref!r} as suites.core in define_use_case to judge on its own test split.",
-            next=[CallAgain("specialize", {"dataset": suite.ref})],
+            next=earlier,
         )
 
 
