@@ -21,7 +21,7 @@ _TIMES, _SPARE = 8, 10_000_000
 """Numbers that a network may have for each in its files, and beyond that: files pack several numbers into one, leave
 tied weights out, and lack a head that is laid anew."""
 _SPARE_BYTES = 1 << 30
-"""Of tables that a network computes and no file holds: masks and positions."""
+"""Room for tables that a network computes and no file holds: masks and positions."""
 _MODULES, _USUAL_MODULES = 16, 5_000
 """Parts that a network may have for each tensor in its files, and where those are few."""
 _USUAL_LAYERS = 512
