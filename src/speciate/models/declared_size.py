@@ -34,7 +34,7 @@ def check_declared_counts(folder: Path) -> None:
     """Raise INVALID where config.json declares many more labels or layers than a network can have. To be called before
     a library reads it."""
     try:
-        settings = foreign_files.read_json(folder / "config.json")
+        settings = foreign_files.read_json((folder / "config.json").resolve())
     except (OSError, ValueError):
         return  # the library tells of it
     if not isinstance(settings, dict):

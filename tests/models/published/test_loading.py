@@ -122,6 +122,17 @@ def test_lists_that_number_layers_are_no_counts(tmp_path: Path) -> None:
         check_declared_counts(folder)
 
 
+def test_what_is_installed_by_links_is_measured_and_loaded(tmp_path: Path) -> None:
+    there, folder = write("bert", tmp_path / "store"), tmp_path / "model"
+    folder.mkdir()
+    for file in there.iterdir():
+        (folder / file.name).symlink_to(file)
+    hf_transformers.load_published(folder)
+    change_config(there, {"num_hidden_layers": 1_000_000})
+    with pytest.raises(SpeciateError, match="1,000,000 layers"):
+        hf_transformers.load_published(folder)
+
+
 def test_measuring_a_network_draws_no_random_number(tmp_path: Path) -> None:
     """A head that is laid anew has the same weights, whatever was counted before."""
     import torch
