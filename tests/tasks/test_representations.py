@@ -63,6 +63,11 @@ def test_what_was_made_to_fit_is_not_made_again(kind: Any, monkeypatch: pytest.M
     first, again, copied = (each.toarray() if kind is Documents else each for each in (first, again, copied))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(again, copied)
+    others = kind.fit(examples, modality, *([NGrams("char", 1, 2)] if kind is Documents else []))
+    others.encode(list(examples))
+    seen.clear()
+    others.encode(examples)
+    assert len(seen) == len(examples), "what nobody asks for goes, too: a model lives long"
 
 
 def test_a_document_without_a_known_word_is_a_row_of_zeros() -> None:

@@ -150,6 +150,38 @@ def test_a_stop_loses_no_better_candidate_that_had_not_been_written_yet(
     assert train.collect(best).report["validation"]["value"] == max(finished)
 
 
+def test_a_resumed_training_keeps_nothing_worse_than_the_attempt_before_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins anew with the first candidate, and where the limit passes the newest attempt that kept any counts."""
+    _flowers(workspace)
+    finished: list[float] = []
+    usual, most = BestSoFar.offer, 2
+
+    def offer(self: BestSoFar, make: Any, **more: bool) -> None:
+        usual(self, make, **more)
+        finished.append(next(each.estimate.value for each in make.args if hasattr(each, "estimate")))
+
+    def checkpoint(self: TrainingContext) -> None:
+        if len(finished) == most:
+            raise Stopped
+
+    monkeypatch.setattr(BestSoFar, "offer", offer)
+    monkeypatch.setattr(TrainingContext, "checkpoint", checkpoint)
+    first, _ = _interrupted(workspace, "job-resumed", QUICK_LINES, None)
+    assert finished[0] < finished[1]
+    document = first.spec() | {"resume_from": [str(first.path)]}
+    for number, (offered, kept) in enumerate([(1, None), (2, finished[1])], start=2):
+        finished.clear()
+        most = offered
+        again = RunFolder(workspace.folders.runs / f"job-resumed.{number}")
+        again.create(document)
+        with pytest.raises(Stopped):
+            train_run.run(Run(again, clock=_no_time_passes))
+        best = again.best_so_far()
+        assert (train.collect(best).report["validation"]["value"] if best else None) == kept
+
+
 def _survives(workspace: Workspace, method: dict[str, Any], moments: int) -> None:
     whole, lines = _interrupted(workspace, "job-whole", method, None)
     first = len(whole.path.joinpath("progress.jsonl").read_text().splitlines())

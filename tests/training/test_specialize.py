@@ -190,6 +190,16 @@ def test_trainings_run_at_once_only_where_each_may(changes: dict[str, Any], step
     assert len(_requests(_trained(seconds=10), spec=spec)) == steps
 
 
+def test_a_thorough_search_gets_all_that_the_others_leave_and_no_share_beside_them() -> None:
+    ways = (_WAYS[0], Candidate(method="classical", tabm=True), _WAYS[3], Candidate(method="classical", thorough=True))
+    steps = ["train/classical", "train/classical-tabm", "train/full-new-bert", "train/classical-thorough"]
+    spec = LONGER.model_copy(update={"aim": "best", "ways": ways, "at_once": dict.fromkeys(steps, 8)})
+    trained = _trained(seconds=30)
+    assert _told(_requests(trained, spec=spec)) == [(steps[1], 2.0), (steps[2], 2.0)]
+    ended = [_child(step, "train", state="failed").model_copy(update={"run_seconds": 10.0}) for step in steps[1:3]]
+    assert _told(_requests(trained, *ended, spec=spec)) == [(steps[3], 3.67)]
+
+
 def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     slow = SPEC.model_copy(update={"least_seconds": {"train/probe-minilm": 300.0}})
     trained = _trained(value=0.85)

@@ -119,8 +119,12 @@ class WeightCount(NamedTuple):
 
 
 def count_weights(folder: Path) -> WeightCount | None:
-    """What all safetensors files in a folder hold; None without one. Raises INVALID for another file of that name."""
-    files = [file for file in folder.glob("*.safetensors") if file.is_file()]
+    """What all safetensors files in a folder hold; None without one. Raises INVALID for another file of that name.
+
+    Links are followed, as who loads them does: some package managers install by links. `check_weights` refuses those
+    of others.
+    """
+    files = [file.resolve() for file in folder.glob("*.safetensors") if file.is_file()]
     shapes = [shape for file in files for shape in _shapes(file)]
     return WeightCount(len(shapes), sum(map(math.prod, shapes))) if files else None
 

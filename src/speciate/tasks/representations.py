@@ -164,11 +164,9 @@ class _Learned:
         self._learned: tuple[Sequence[Example], Any] | None = None
 
     def _of_learned(self, examples: Sequence[Example]) -> Any:
-        """None where it is of others, or was asked before."""
-        if self._learned is None or self._learned[0] is not examples:
-            return None
-        made, self._learned = self._learned[1], None
-        return made
+        """None where it is of others, or anything was encoded before: it is as large as the data."""
+        learned, self._learned = self._learned, None
+        return learned[1] if learned is not None and learned[0] is examples else None
 
 
 class Documents(_Learned):

@@ -20,6 +20,7 @@ import numpy as np
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import load_examples
 from speciate.environment import compute_threads, show_gpus
+from speciate.errors import SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.run import Run, Stopped
 from speciate.models import sealed
@@ -40,7 +41,7 @@ from speciate.training.selection.selected_model import SelectedModel
 from speciate.training.train_spec import Payload, RepeatedModel
 from speciate.training.training_context import BestSoFar, TrainingContext
 from speciate.training.training_report import PackedVersion, Repetition, TrainReport
-from speciate.vocabulary import find_task
+from speciate.vocabulary import find_metric, find_task
 from speciate.workspace.workspace import Folders
 
 _NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
@@ -134,7 +135,8 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
             f"{len(context.train):,} of {there:,} training examples were learned from: a random sample."
         )
     if run.limit_seconds is not None:
-        context.best_so_far = BestSoFar(partial(_keep_so_far, context, remaining), run.clock)
+        keep = partial(_keep_so_far, context, remaining, _kept_before(context))
+        context.best_so_far = BestSoFar(keep, run.clock)
     with _limited_threads(payload):
         try:
             chosen = RECIPES[payload.spec.method or ""](context, payload.parameters)
@@ -148,7 +150,21 @@ def _train(run: Run, payload: Payload, meter: CostMeter, team: Team) -> TrainedM
 _UNFINISHED = "Its limit passed before the training had ended: this is the best model until then."
 
 
-def _keep_so_far(context: TrainingContext, remaining: UnseenExamples, chosen: SelectedModel) -> None:
+def _kept_before(context: TrainingContext) -> float:
+    """What the best model is worth that attempts before this one kept, the higher the better."""
+    for attempt in context.run.resume_from:
+        with contextlib.suppress(SpeciateError):  # damaged
+            if (best := attempt.best_so_far()) is not None and (result := best.result()) is not None:
+                value = result["report"]["validation"]["value"]
+                return -math.inf if value is None else find_metric(context.payload.objective.metric).sign * float(value)
+    return -math.inf
+
+
+def _keep_so_far(context: TrainingContext, remaining: UnseenExamples, before: float, chosen: SelectedModel) -> None:
+    """Nothing that is worse than `before`: where the limit passes, what the newest attempt kept counts."""
+    if find_metric(context.payload.objective.metric).sign * chosen.best.value < before:
+        return
+
     def write(folder: Path) -> TrainedModel:
         made = _saved(context, chosen, remaining, folder)
         made["report"]["notes"] = [*made["report"]["notes"], _UNFINISHED]

@@ -190,6 +190,35 @@ def test_bytes_that_are_no_letters_align_as_any_residue() -> None:
     assert HOMOLOGY.pairs([root[:30], root[:14] + b"\xff" + root[15:30]]).tolist() == [[0, 1]]
 
 
+@pytest.mark.parametrize("threshold", [None, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "alphabet",
+    [LETTERS.encode(), LETTERS.lower().encode() + b"BZXJUObzxjuo*-", b"ACGT", bytes(range(1, 128)), b"\xc3\xa9AC1"],
+    ids=["residues", "rare letters and both cases", "few letters", "signs", "no ASCII"],
+)
+def test_near_peptides_are_those_that_aligning_every_candidate_finds(alphabet: bytes, threshold: float | None) -> None:
+    """Those that cannot be near by their letters alone are left out before, and none that is."""
+    chance = random.Random(0)
+    some = [bytes(chance.choices(alphabet, k=chance.randint(4, 50))) for _ in range(12)]
+    for _ in range(60):
+        changed = bytearray(chance.choice(some[:12]))
+        for _ in range(chance.randint(0, 4)):
+            at = chance.randrange(len(changed))
+            changed[at : at + chance.randint(0, 1)] = bytes(chance.choices(alphabet, k=chance.randint(0, 2))) or b"A"
+        some.append(bytes(changed))
+    least = homology._NEAR_COPY if threshold is None else threshold
+
+    def is_near(pair: list[int]) -> bool:
+        first, second = (some[place].translate(homology._RARE_LETTERS).decode("ascii") for place in pair)
+        found = parasail.sg_stats_scan_32(first, second, homology._OPEN, homology._EXTEND, parasail.blosum62)
+        return bool(found.matches >= least * min(len(first), len(second)))
+
+    every = homology._peptide_candidates(some, least).tolist()
+    near = homology._near_peptides(some, threshold).tolist()
+    assert near == [pair for pair in every if is_near(pair)]
+    assert near
+
+
 def test_repeats_of_one_residue_are_akin_at_little_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = list[int]()
     measured = homology._crowds

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import hf_transformers
+from speciate.models.declared_size import check_declared_counts, check_declared_size
 from speciate.models.published import checked_copy
 from speciate.models.published.architectures import check_head
 from speciate.models.published.published_model import load_model
@@ -61,21 +64,87 @@ def test_a_weight_that_is_missing_renamed_or_of_another_shape_is_refused_by_name
 
 
 @pytest.mark.parametrize(
-    ("declared", "told"), [({"num_hidden_layers": 1_000_000}, "1,000,000 layers"), ({"vocab_size": 10**9}, " weights")]
+    ("declared", "told"),
+    [
+        ({"num_hidden_layers": 1_000_000}, "1,000,000 layers"),
+        ({"vocab_size": 10**9}, " weights"),
+        ({"num_labels": 10**9, "id2label": None}, "1,000,000,000 labels"),
+    ],
 )
 def test_a_config_that_declares_more_than_its_files_hold_takes_no_memory(
-    declared: dict[str, int], told: str, tmp_path: Path
+    declared: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
     folder = write("bert", tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | declared))
+    head = check_head(folder, "bert")
+    change_config(folder, declared)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(SpeciateError, match=r"declares [0-9,]+") as refused:
-        load_model(folder, check_head(folder, "bert"))
+    with pytest.raises(SpeciateError, match="declares ") as refused:
+        load_model(folder, head)
     assert told in refused.value.message
-    with pytest.raises(SpeciateError, match=r"declares [0-9,]+"):
+    with pytest.raises(SpeciateError, match="declares "):
         hf_transformers.load_published(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
+def change_config(folder: Path, declared: Mapping[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text()) | declared
+    (folder / "config.json").write_text(json.dumps({key: config[key] for key in config if config[key] is not None}))
+
+
+def test_a_plan_makes_up_no_billion_names_of_labels(tmp_path: Path) -> None:
+    folder = write("bert", tmp_path / "model")
+    change_config(folder, {"num_labels": 10**9, "id2label": None})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SpeciateError, match="labels, more than"):
+        check_head(folder, "bert")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB
+
+
+def test_a_million_parts_are_not_built_to_be_counted(tmp_path: Path) -> None:
+    """Each under a name that says nothing of layers."""
+    folder = write("rt_detr", tmp_path / "model")
+    head = check_head(folder, "rt_detr")
+    change_config(folder, {"num_feature_levels": 1_000_000})
+    before = time.process_time()
+    with pytest.raises(SpeciateError, match=r"declares more than [0-9,]+ (parts|weights)"):
+        load_model(folder, head)
+    assert time.process_time() - before < 5
+
+
+def test_lists_that_number_layers_are_no_counts(tmp_path: Path) -> None:
+    """As `moe_layers` of Llama 4, 0 to 47, which are 1,128 together."""
+    folder = write("bert", tmp_path / "model")
+    change_config(folder, {"moe_layers": list(range(48)), "mlp_only_layers": list(range(100)), "max_depth": 65_535})
+    check_declared_counts(folder)
+    load_model(folder, check_head(folder, "bert"))
+    change_config(folder, {"depths": [300, 300]})
+    with pytest.raises(SpeciateError, match="declares 600 layers"):
+        check_declared_counts(folder)
+
+
+def test_what_is_installed_by_links_is_measured_and_loaded(tmp_path: Path) -> None:
+    there, folder = write("bert", tmp_path / "store"), tmp_path / "model"
+    folder.mkdir()
+    for file in there.iterdir():
+        (folder / file.name).symlink_to(file)
+    hf_transformers.load_published(folder)
+    change_config(there, {"num_hidden_layers": 1_000_000})
+    with pytest.raises(SpeciateError, match="1,000,000 layers"):
+        hf_transformers.load_published(folder)
+
+
+def test_measuring_a_network_draws_no_random_number(tmp_path: Path) -> None:
+    """A head that is laid anew has the same weights, whatever was counted before."""
+    import torch
+    import transformers
+
+    folder = write("wav2vec2", tmp_path / "model")
+    head = check_head(folder, "wav2vec2")
+    made = getattr(transformers, head.architecture)
+    config = made.config_class.from_pretrained(folder, local_files_only=True)
+    before = torch.get_rng_state()
+    check_declared_size(folder, lambda: made(config))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_copy_of_a_folder_has_its_id_and_notices_a_change(tmp_path: Path) -> None:

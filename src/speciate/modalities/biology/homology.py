@@ -54,8 +54,10 @@ _MANY = 3_000_000
 _DIAGONAL_BITS, _WEIGHT_BITS, _LONGEST = 18, 6, 1 << 17
 _MOST_REPEATS = 8
 """Most repeats of one seed within a sequence; a homopolymer has no other seeds."""
-_RARE_LETTERS = bytes.maketrans(b"JUO" + bytes(range(128, 256)), b"LCK" + 128 * b"X")
-"""Letters that BLOSUM62 lacks -> the nearest ones; what is no letter -> any residue."""
+_SIGNS = bytes(code for code in range(1, 128) if not chr(code).isalpha() or chr(code) in "juo")
+_RARE_LETTERS = bytes.maketrans(b"JUO" + _SIGNS + bytes(range(128, 256)), b"LCK" + len(_SIGNS) * b"*" + 128 * b"X")
+"""Letters that BLOSUM62 lacks -> the nearest ones; other signs -> the one that stands for all of them there; what is no
+ASCII -> any residue."""
 _STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
 """Standard residues: none of them aligns with another as well as with itself."""
 

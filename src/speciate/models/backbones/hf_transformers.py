@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones.contract import ModelConfig, seeded
-from speciate.models.declared_size import check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def load_published(folder: Path) -> torch.nn.Module:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its important warnings are raised below
     import torch
 
-    check_declared_size(folder, config, lambda: _make(config))
+    check_declared_size(folder, lambda: _make(config))
     try:
         whole, report = _library().AutoModel.from_pretrained(
             folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
@@ -74,6 +74,7 @@ def published_config(folder: Path) -> Any:
             f"{folder} holds no model: it has no config.json.",
             "Give the path of a folder with config.json and model.safetensors.",
         )
+    check_declared_counts(folder)
     try:
         config = _library().AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:

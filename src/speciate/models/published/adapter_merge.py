@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from speciate import foreign_files
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.models import sealed
-from speciate.models.declared_size import check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size
 from speciate.models.published.architectures import architecture_of, read_config
 from speciate.models.published.published_model import quiet_transformers, refuse_unmatched
 
@@ -138,8 +138,9 @@ def merge(base: Path, adapter: Path, target: Path, source: str) -> MergedModel:
     made: Any = getattr(transformers, architecture)
     with quiet_transformers(transformers):
         try:
+            check_declared_counts(base)
             declared = made.config_class.from_pretrained(base, local_files_only=True)
-            check_declared_size(base, declared, lambda: made(declared))
+            check_declared_size(base, lambda: made(declared))
             module, info = made.from_pretrained(
                 base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
                 output_loading_info=True, ignore_mismatched_sizes=True, **options,

@@ -400,7 +400,8 @@ def _labels(config: ModelConfig) -> tuple[str, ...] | None:
     if "pretrained_cfg" in config:
         return None  # timm knows those of ImageNet
     count = config.get("num_labels", 2)
-    return tuple(f"LABEL_{place}" for place in range(count if isinstance(count, int) else 2))
+    enough = min(count if isinstance(count, int) else 2, MOST_LABELS + 1)  # a config may declare a billion
+    return tuple(f"LABEL_{place}" for place in range(enough))
 
 
 def _lacking_processor(folder: Path, head: PublishedHead) -> tuple[str, ...]:

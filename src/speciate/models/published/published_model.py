@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.models.declared_size import check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size
 from speciate.models.policies.acting import load_policy
 from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.architectures import SPEAKING, PublishedHead
@@ -91,8 +91,9 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
     architecture = chronos_class() if head.adapter == "forecast-quantiles" else getattr(transformers, head.architecture)
     with quiet_transformers(transformers):
         try:
+            check_declared_counts(folder)
             config = architecture.config_class.from_pretrained(folder, local_files_only=True)
-            check_declared_size(folder, config, lambda: architecture(config))
+            check_declared_size(folder, lambda: architecture(config))
             module, info = architecture.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
                 output_loading_info=True, ignore_mismatched_sizes=True,
@@ -135,6 +136,7 @@ def _load_onnx(folder: Path, head: PublishedHead, threads: int) -> PublishedMode
         return PublishedModel(head, module, CardProcessor(card))
     with quiet_transformers(transformers):
         try:
+            check_declared_counts(folder)
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _unreadable(folder, f"{type(error).__name__} in its config", error) from error

@@ -5,6 +5,7 @@ split is a sure pass, or where no way that is left can reach the target (plannin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,7 +98,9 @@ def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Child
 
 def _those_at_once(spec: SpecializeSpec, wanted: Sequence[Candidate], left: float) -> Sequence[Candidate]:
     """The first, and as many of those that follow it as run beside it. Each gets its share of the budget that is left,
-    which counts the time of all; so there are fewer where a share would be too short."""
+    which counts the time of all; so there are fewer where a share would be too short. A thorough search is alone: it
+    uses all that the others leave, not a share."""
+    wanted = [*itertools.takewhile(lambda each: not each.thorough, wanted)] or wanted[:1]
     rooms = [spec.at_once.get(step_name(each), 1) for each in wanted]
     for count in range(min(len(wanted), *rooms[:1], int(left // _LEAST_SHARE_SECONDS)), 1, -1):
         batch = wanted[:count]

@@ -19,6 +19,7 @@ from speciate import features
 from speciate.datasets.loading.loader import Example, example_keys
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation.predictors.answering import Answer, answer_all
+from speciate.models.declared_size import check_declared_counts
 from speciate.models.language import causal_lm
 from speciate.models.language.chat_templates import ChatFormat
 from speciate.models.language.text_generation import Sampling
@@ -163,6 +164,7 @@ def teacher_context_length(folder: Path) -> int:
     """Tokens that a model can see, as its configuration says."""
     from transformers import AutoConfig
 
+    check_declared_counts(folder)
     read: Any = AutoConfig.from_pretrained
     return causal_lm.longest(SimpleNamespace(config=read(folder, local_files_only=True, trust_remote_code=False)))
 

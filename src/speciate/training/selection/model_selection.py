@@ -112,8 +112,9 @@ def _try_each(
             continue
         for learner in group.learners:
             context.checkpoint()
-            name, started = f"{group.name}: {learner.name}", time.monotonic()
-            context.progress(len(tried), total, "candidates", name)
+            name = f"{group.name}: {learner.name}"
+            context.progress(len(tried), total, "candidates", name)  # which may write the best so far
+            started = time.monotonic()
             try:
                 if reason := _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context):
                     raise _NotTried(reason)

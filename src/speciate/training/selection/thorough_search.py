@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import write_whole
 from speciate.models import estimators
 from speciate.models.blend import Averaged, answers_of, as_scores
 from speciate.models.perceptrons import Perceptrons
@@ -149,7 +150,7 @@ class _Search:
         self.how = ON_ALL_FOLDS if known and context.validation else "out-of-fold"
         self.averaged: Averaged = "numbers" if context.task_head.family == "regression" else "classes"
         self.absolute = is_absolute(context.payload.objective.metric)
-        repeats = 2 if len(self.examples) < _FEW_TO_REPEAT and context.seconds_left > _SECONDS_TO_REPEAT else 1
+        repeats = self._repeats()
         pairs = [
             pair
             for repeat in range(repeats)
@@ -170,6 +171,19 @@ class _Search:
         self.library: list[_Answered] = []
         self.families: list[_Running] = []
         self.began_with = context.seconds_left
+
+    def _repeats(self) -> int:
+        """How often examples are dealt. Settled once: an attempt that resumes has less time, and answers of as many."""
+        run = self.context.run
+        path = run.checkpoints / "repeats.json"
+        for folder in (run.checkpoints, *(attempt.checkpoints for attempt in run.resume_from)):
+            if (folder / path.name).exists():
+                write_whole(path, text := (folder / path.name).read_text())
+                return int(text)
+        few, time_left = len(self.examples) < _FEW_TO_REPEAT, self.context.seconds_left > _SECONDS_TO_REPEAT
+        repeats = 2 if few and time_left else 1
+        write_whole(path, str(repeats))
+        return repeats
 
     def prepare(self, spaces: Sequence[Space]) -> None:
         places = {example.id: place for place, example in enumerate(self.examples)}
