@@ -198,6 +198,9 @@ def test_a_thorough_search_gets_all_that_the_others_leave_and_no_share_beside_th
     assert _told(_requests(trained, spec=spec)) == [(steps[1], 2.0), (steps[2], 2.0)]
     ended = [_child(step, "train", state="failed").model_copy(update={"run_seconds": 10.0}) for step in steps[1:3]]
     assert _told(_requests(trained, *ended, spec=spec)) == [(steps[3], 3.67)]
+    here = spec.model_copy(update={"at_once": {}})
+    assert _told(_requests(trained, spec=here)) == [(steps[1], 1.2)], "one by one, they leave it the most"
+    assert _told(_requests(trained, *ended, spec=here)) == [(steps[3], 3.67)]
 
 
 def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:

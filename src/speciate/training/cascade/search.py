@@ -45,6 +45,8 @@ _LEAST_SECONDS = 1.0
 """With less budget left no further method is started."""
 _LEAST_SHARE_SECONDS = 60.0
 """Trainings at once divide what is left of the budget; none gets less than this for it."""
+_BEFORE_THOROUGH = 0.3
+"""Share of what is left that one before a thorough search gets, after the first: that tries its like, too."""
 _EVALUATION_SHARE, _EVALUATION_MOST = 0.1, 60.0
 """Share of the budget, and most seconds, that trainings leave for the evaluation that follows them."""
 _READING_SECONDS = 300.0
@@ -82,6 +84,8 @@ def next_training(spec: SpecializeSpec, children: Sequence[Child]) -> list[Child
         wanted = wanted[:compared]
     together = _those_at_once(spec, wanted, left) if begun else wanted[:1]
     left /= max(len(together), 1)
+    if begun and len(together) == 1 and not together[0].thorough and any(each.thorough for each in wanted):
+        left *= _BEFORE_THOROUGH
     level = _level(spec, children, 1)
     return [
         ChildRequest(
