@@ -179,7 +179,8 @@ def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[
     wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)
     if wanted is None or context.task_head.family != "classification":
         return None
-    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed)
+    groups = [example.group or example.id for example in held]
+    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed, groups)
 
 
 @contextlib.contextmanager
