@@ -23,9 +23,12 @@ model whose base may know some of the rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
 
 from speciate.evaluation.reports.report import ValidationEvidence
+from speciate.sample_size import LEVEL
 from speciate.vocabulary import Metric
 
 
@@ -33,6 +36,13 @@ def fixed_order(evidence: Sequence[ValidationEvidence], metric: Metric) -> tuple
     """The evidence in the order of its candidates. Equal ones stay as they are given: from cheap to dear."""
     most = max((one.n for one in evidence), default=0)
     return tuple(sorted(evidence, key=lambda one: -_standing(one, most, metric.sign)))
+
+
+def evidence_of(row: Mapping[str, Any], n: int, how: str) -> ValidationEvidence:
+    """Of a row with a value and its interval, of which half is so many standard errors."""
+    interval = row["interval"]
+    error = (interval[1] - interval[0]) / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2) if interval else None
+    return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=n, how=how)
 
 
 def _standing(one: ValidationEvidence, most: int, sign: int) -> float:

@@ -37,6 +37,7 @@ from speciate.training.selection.learners import (
     threads_for,
 )
 from speciate.training.selection.learning_curve import note_learning_curve
+from speciate.training.selection.nested_value import nested_estimate
 from speciate.training.selection.out_of_fold import ON_ALL_FOLDS, confirm_target, decide_between
 from speciate.training.selection.selected_model import CandidateResult, SelectedModel, seconds_of
 from speciate.training.training_context import Division, TrainingContext
@@ -75,8 +76,22 @@ def select_best(
             best = found
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     best = weigh_arrived_rows(context, best, tried, folds, sign) if refit else best
+    nested = None
+    if len(every) > 1 and context.payload.objective.aim == "best" and context.payload.manifest.modality == "tabular":
+        nested = nested_estimate(context, every, sign, partial(_chosen_of, context, sign))
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    finished = _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    return finished if finished.best is not best.estimate else finished._replace(nested=nested)
+
+
+def _chosen_of(context: TrainingContext, sign: int, every: Sequence[EvaluatedLearner]) -> EvaluatedLearner:
+    """As `select_best` chooses, on what these say."""
+    best = every[0]
+    for one in every[1:]:
+        best = one if _is_better(one, best, context) else best
+    for mean in (mean_of_several, usual_mean):
+        best = mean(context, every, best, sign) or best
+    return best
 
 
 class _Tried(NamedTuple):

@@ -272,8 +272,8 @@ class _Search:
         return self._made(running, configuration, found, seconds, joined)
 
     def _is_too_slow(self, running: _Running, seconds: float, folds: int) -> bool:
-        """Whether the folds that are left would outlast the budget. `seconds`: what so many folds took. The last hope of
-        a search that has nothing yet goes on."""
+        """Whether the folds that are left would outlast the budget. `seconds`: what so many folds took. The last hope
+        of a search that has nothing yet goes on."""
         if self._time_is_up() and self.library:
             return True
         needed = seconds / folds * (len(running.folds) - folds)
@@ -378,8 +378,8 @@ class _Search:
         given_up = sum(each.given_up for each in self.families)
         self.context.notes.append(
             f"Thorough search: {tried} configurations ({counts}), {given_up} of them given up early, each judged out "
-            f"of fold on {len({each.id for each in self.held})} examples. Its value is nested: each fifth of the examples judges a mean "
-            "that was chosen without it. Its members learned from all of them."
+            f"of fold on {len({each.id for each in self.held})} examples. Its value is nested: each fifth of the "
+            "examples judges a mean that was chosen without it. Its members learned from all of them."
         )
         return chosen
 
