@@ -39,7 +39,26 @@ class Learner(NamedTuple):
     """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
     join: Callable[[Sequence[Any]], Estimator] | None = None
     """Makes one estimator of those of all folds, which is the model then. A learner that has it takes
-    `held=(inputs, targets)`, by which it stops, and its group is `shared`."""
+    `held=(inputs, targets, parts)`, by which it stops, and gives a `StoppedByHeld` then; its group is `shared`."""
+
+
+class StoppedByHeld(NamedTuple):
+    """What learned until held-out examples said to stop, with scores of these that they had no part in."""
+
+    estimator: Estimator
+    scores: Any
+    """(M, K) of the held-out examples, each by what the other parts of them would have stopped."""
+
+
+PARTS_TO_STOP = 5
+"""Parts of the held-out examples by which a learner stops."""
+
+
+def parts_to_stop(held: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:
+    """(M,): the part of each; groups stay together."""
+    names = np.unique([example.group or example.id for example in held], return_inverse=True)[1]
+    part = np.random.default_rng(seed).permutation(int(names.max()) + 1) % PARTS_TO_STOP
+    return np.asarray(part[names], np.int64)
 
 
 class LearnerGroup(NamedTuple):

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,9 +29,11 @@ from speciate.training.selection.learners import (
     EvaluatedLearner,
     Learner,
     LearnerGroup,
+    StoppedByHeld,
     find_shift_for_metric,
     learn_from,
     mean_log_loss,
+    parts_to_stop,
     signed_standing,
     singles,
     threads_for,
@@ -302,14 +304,22 @@ def _evaluate_learner(
     begun: bool,
 ) -> EvaluatedLearner:
     """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
-    fitted = list[Estimator]()
+    fitted, given = list[Estimator](), list[Any]()
     with threads_for(parts[0].inputs):
         for part in parts:
             if fitted and begun and context.over_budget:
                 raise _NotTried(_OVER_BUDGET)
-            stops = {} if learner.join is None else {"held": (part.held_inputs, context.targets(part.held))}
-            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed, **stops))
-    scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
+            seed, stops = context.payload.spec.seed, dict[str, Any]()
+            if learner.join is not None:
+                stops["held"] = part.held_inputs, context.targets(part.held), parts_to_stop(part.held, seed)
+            made = learner.learn(part.inputs, part.targets, seed, **stops)
+            if isinstance(made, StoppedByHeld):
+                made, own = made.estimator, made.scores
+            else:
+                own = made.scores(part.held_inputs)
+            fitted.append(made)
+            given.append(own)
+    scores = np.concatenate(given)
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
     shift = find_shift_for_metric(context, scores, held) if decision_shift.can_shift(fitted[0]) else None

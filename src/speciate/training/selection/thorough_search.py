@@ -46,7 +46,7 @@ from speciate.vocabulary import find_metric, is_absolute
 
 Floats = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
-_FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
+FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
 """Folds at least. Of fewer examples, and with so much time, they are dealt twice: which fold a row falls into would
 decide too much."""
 _MOST_MEMBERS, _ROUNDS, _MEMBERS_SO_FAR = 10, 40, 3
@@ -155,7 +155,7 @@ class _Search:
         pairs = [
             pair
             for repeat in range(repeats)
-            for pair in context.folded(self.examples, max(_FOLDS, context.payload.parameters.folds), repeat)
+            for pair in context.folded(self.examples, max(FOLDS, context.payload.parameters.folds), repeat)
         ]
         if not pairs:
             raise SpeciateError(
