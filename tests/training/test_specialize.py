@@ -300,6 +300,20 @@ def test_of_verdicts_that_do_not_pass_the_first_that_rows_may_change_is_told(
     assert end.result["decision"]["verdict"] == verdicts[0 if told == 2 else 1]
 
 
+def test_a_choice_among_several_counts_for_its_nested_value() -> None:
+    """A thorough search has no other; the best of several by the rows that chose it would go before it for that."""
+    lucky, thorough = _trained(value=0.90, half=0.02), _trained("probe", 2, 0.85, half=0.02, dearer=())
+    best = SPEC.model_copy(update={"aim": "best"})
+    (asked,) = _requests(lucky, thorough, spec=best)
+    assert asked.spec["models"] == ["taste-model@v1"]
+    assert lucky.result is not None
+    lucky.result["report"]["validation"]["nested"] = {"value": 0.845, "standard_error": 0.01}
+    (asked,) = _requests(lucky, thorough, spec=best)
+    assert [(one["value"], one["how"]) for one in asked.spec["order"]] == [
+        (0.85, "validation"), (0.845, "validation, nested"),
+    ]  # fmt: skip
+
+
 def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() -> None:
     few = _trained("probe", 2, 0.83, half=0.1, dearer=())
     assert few.result is not None

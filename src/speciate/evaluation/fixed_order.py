@@ -39,7 +39,7 @@ def fixed_order(evidence: Sequence[ValidationEvidence], metric: Metric) -> tuple
 
 
 def evidence_of(row: Mapping[str, Any], n: int, how: str) -> ValidationEvidence:
-    """Of a row with a value and its interval, of which half is so many standard errors."""
+    """A row has a value and its interval, of which half is so many standard errors."""
     interval = row["interval"]
     error = (interval[1] - interval[0]) / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2) if interval else None
     return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=n, how=how)

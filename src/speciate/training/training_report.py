@@ -30,7 +30,7 @@ class Validation(TypedDict):
     how: str
     method: str
     nested: NotRequired[NestedValue]
-    """Of a choice that was made without the examples that judge it; where the best is wanted, on tables."""
+    """The value of a choice that was made without the examples that judge it. Where the best is wanted, on tables."""
 
 
 class CandidateRow(TypedDict):

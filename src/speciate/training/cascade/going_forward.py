@@ -29,11 +29,8 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
 
 
 def _of_training(candidate: TrainedCandidate) -> ValidationEvidence:
-    """The nested value, where there is one: a thorough search has no other, so the best of a few is no match for it."""
-    said = candidate.report["validation"]
-    nested = said.get("nested")
-    figures = nested or said
+    said = candidate.figures
     return ValidationEvidence(
-        model=candidate.model, value=figures["value"], standard_error=figures["standard_error"], n=said.get("n") or 0,
-        how=f"{said['how']}, nested" if nested else said["how"], optimistic=candidate.judged_apart,
+        model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
+        how=f"{said['how']}, nested" if said.get("nested") else said["how"], optimistic=candidate.judged_apart,
     )  # fmt: skip
