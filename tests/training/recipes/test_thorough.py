@@ -162,6 +162,7 @@ def test_it_judges_everything_out_of_fold_and_keeps_a_mean(workspace: Workspace)
     result = train_now(workspace, **_spec())
     report = result["report"]
     assert report["validation"]["how"] == "out-of-fold on training and validation"
+    assert report["validation"]["nested"]["value"] == report["validation"]["value"]
     assert report["validation"]["n"] == 270, "each example once, however often folds were dealt"
     assert report["validation"]["value"] > 0.85
     assert report["cost"]["thorough"]

@@ -19,7 +19,9 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
     if spec.aim != "best":
         return []
     wanted = set(models)
-    trained = [_of_training(one) for one in trained_candidates(children) if one.model in wanted]
+    every = [one for one in trained_candidates(children) if one.model in wanted]
+    nested = any(one.figures.get("nested") for one in every)
+    trained = [_of_training(one, nested=nested) for one in every]
     races = [child.result for child in children if child.step == RACE and child.result]
     raced = [evidence_of(row, row["n"], RACE) for race in races for row in race["rows"] if row["model"] in wanted]
     metrics = [*(one.report["metric"] for one in trained_candidates(children)), *(race["metric"] for race in races)]
@@ -28,9 +30,11 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
     return [one.model_dump(mode="json") for one in fixed_order([*raced, *trained], find_metric(metrics[0]))]
 
 
-def _of_training(candidate: TrainedCandidate) -> ValidationEvidence:
+def _of_training(candidate: TrainedCandidate, *, nested: bool) -> ValidationEvidence:
+    """`nested`: whether another's value is. One that is not is too kind beside it: the same rows stopped a network."""
     said = candidate.figures
     return ValidationEvidence(
         model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
-        how=f"{said['how']}, nested" if said.get("nested") else said["how"], optimistic=candidate.judged_apart,
+        how=f"{said['how']}, nested" if said.get("nested") else said["how"],
+        optimistic=candidate.judged_apart or (nested and not said.get("nested")),
     )  # fmt: skip

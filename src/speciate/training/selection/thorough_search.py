@@ -415,7 +415,8 @@ class _Search:
             for each in self.families
             if each.best is not None
         ]
-        return SelectedModel(made, estimate, self.how, (*rows, CandidateResult(name, 0.0, estimate.value, chosen=True)))
+        tried = (*rows, CandidateResult(name, 0.0, estimate.value, chosen=True))
+        return SelectedModel(made, estimate, self.how, tried, nested=estimate)
 
     def _value(self, one: _Answered) -> float:
         context = self.context
