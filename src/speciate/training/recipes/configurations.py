@@ -342,6 +342,6 @@ def _network(
 ) -> Estimator:
     """One that stops by a fifth of what it learns from: by the fold that judges it, its value would be too good."""
     own = seed + 10 * number
-    if classes:
-        return tabm.tabm_classifier(inputs, targets, own, settings=settings, networks=1)
-    return tabm.tabm_regression(absolute, settings, networks=1)(inputs, targets, own)
+    learn = partial(tabm.tabm_classifier, settings=settings, networks=1)
+    made: Estimator = (learn if classes else tabm.tabm_regression(absolute, settings, networks=1))(inputs, targets, own)
+    return made

@@ -74,8 +74,9 @@ def tabm_classifier(
     held: Held | None = None,
     settings: Settings = USUAL,
     networks: int = NETWORKS,
-) -> Perceptrons | StoppedByHeld:
-    """`targets`: indices of labels. `weights`: (N,), of the examples. `networks`: of a caller that holds none out."""
+) -> Any:
+    """`Perceptrons`, or with `held` a `StoppedByHeld`. `targets`: indices of labels. `weights`: (N,), of the examples.
+    `networks`: of a caller that holds none out."""
     from torch.nn import functional
 
     def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -86,10 +87,8 @@ def tabm_classifier(
     return _fitted(inputs, wanted, labels, losses, seed, weights, held, settings, networks, classes=True)
 
 
-def tabm_regression(
-    absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS
-) -> Callable[..., Perceptrons | StoppedByHeld]:
-    """`absolute`: the absolute error is what counts, else the squared one."""
+def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS) -> Callable[..., Any]:
+    """What it gives is as that of `tabm_classifier`. `absolute`: the absolute error is what counts, else the squared one."""
 
     def learn(
         inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
@@ -108,7 +107,7 @@ def tabm_regression(
 
         apart = None if held is None else (held[0], scaled(held[1]), held[2])
         made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, settings, networks, classes=False)
-        model = made.estimator if isinstance(made, StoppedByHeld) else made
+        model: Perceptrons = made.estimator if isinstance(made, StoppedByHeld) else made
         last, bias = model.last * np.float32(spread), model.last_bias * np.float32(spread) + np.float32(mean)
         model = model._replace(last=last, last_bias=bias)
         return StoppedByHeld(model, made.scores * spread + mean) if isinstance(made, StoppedByHeld) else model

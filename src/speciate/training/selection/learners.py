@@ -45,7 +45,7 @@ class Learner(NamedTuple):
 class StoppedByHeld(NamedTuple):
     """What learned until held-out examples said to stop, with scores of these that they had no part in."""
 
-    estimator: Estimator
+    estimator: Any
     scores: Any
     """(M, K) of the held-out examples, each by what the other parts of them would have stopped."""
 

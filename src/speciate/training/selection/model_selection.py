@@ -312,7 +312,7 @@ def _evaluate_learner(
             seed, stops = context.payload.spec.seed, dict[str, Any]()
             if learner.join is not None:
                 stops["held"] = part.held_inputs, context.targets(part.held), parts_to_stop(part.held, seed)
-            made = learner.learn(part.inputs, part.targets, seed, **stops)
+            made: Any = learner.learn(part.inputs, part.targets, seed, **stops)
             if isinstance(made, StoppedByHeld):
                 made, own = made.estimator, made.scores
             else:
