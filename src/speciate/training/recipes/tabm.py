@@ -88,7 +88,7 @@ def tabm_classifier(
 
 
 def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS) -> Callable[..., Any]:
-    """What it gives is as that of `tabm_classifier`. `absolute`: the absolute error is what counts, else the squared one."""
+    """It gives what `tabm_classifier` does. `absolute`: the absolute error is what counts, else the squared one."""
 
     def learn(
         inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None

@@ -66,11 +66,12 @@ def _judged_on(context: TrainingContext, one: EvaluatedLearner, places: Places, 
 
 def _scores_on(every: Sequence[EvaluatedLearner], chosen: EvaluatedLearner, places: Places) -> Any:
     whole = {one.name: one.scores for one in every}
-    scores = whole[chosen.name][places] if not chosen.members else as_scores(
-        sum(
+    if not chosen.members:
+        scores = whole[chosen.name][places]
+    else:
+        total: Any = sum(
             each.weight * answers_of(whole[each.of.name][places], chosen.averaged, each.temperature)
             for each in chosen.members
-        ),
-        chosen.averaged,
-    )  # fmt: skip
+        )
+        scores = as_scores(np.asarray(total), chosen.averaged)
     return scores if chosen.shift is None else scores + chosen.shift
