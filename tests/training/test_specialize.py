@@ -322,6 +322,26 @@ def test_of_verdicts_that_do_not_pass_the_first_that_rows_may_change_is_told(
     assert end.result["decision"]["verdict"] == verdicts[0 if told == 2 else 1]
 
 
+def test_nested_values_are_compared_with_nested_ones() -> None:
+    """The best of several by the rows that chose it would else go before a choice that is judged by others."""
+    lucky, thorough = _trained(value=0.90, half=0.02), _trained("probe", 2, 0.85, half=0.02, dearer=())
+    best = SPEC.model_copy(update={"aim": "best"})
+    (asked,) = _requests(lucky, thorough, spec=best)
+    assert asked.spec["models"] == ["taste-model@v1"]
+    for one, value in ((lucky, 0.845), (thorough, 0.85)):
+        assert one.result is not None
+        one.result["report"]["validation"]["nested"] = {"value": value, "standard_error": 0.01}
+    (asked,) = _requests(lucky, thorough, spec=best)
+    assert [(one["value"], one["how"], one["optimistic"]) for one in asked.spec["order"]] == [
+        (0.85, "validation, nested", False), (0.845, "validation, nested", False),
+    ]  # fmt: skip
+    network = _trained("full", 3, 0.855, half=0.02, dearer=())
+    (asked,) = _requests(lucky, thorough, network, spec=best)
+    assert [(one["model"][-1], one["optimistic"]) for one in asked.spec["order"]] == [
+        ("2", False), ("1", False), ("3", True),
+    ], "rows that stopped a network are too kind to it beside nested values"  # fmt: skip
+
+
 def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() -> None:
     few = _trained("probe", 2, 0.83, half=0.1, dearer=())
     assert few.result is not None

@@ -17,15 +17,18 @@ not. `python evals/fixed_order.py` shows both.
 
 A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
 each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does the value of a
-model whose base may know some of the rows.
+model whose base may know some of the rows, and, beside nested values, one by the rows that chose or stopped it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
 
 from speciate.evaluation.reports.report import ValidationEvidence
+from speciate.sample_size import LEVEL
 from speciate.vocabulary import Metric
 
 
@@ -33,6 +36,13 @@ def fixed_order(evidence: Sequence[ValidationEvidence], metric: Metric) -> tuple
     """The evidence in the order of its candidates. Equal ones stay as they are given: from cheap to dear."""
     most = max((one.n for one in evidence), default=0)
     return tuple(sorted(evidence, key=lambda one: -_standing(one, most, metric.sign)))
+
+
+def evidence_of(row: Mapping[str, Any], n: int, how: str) -> ValidationEvidence:
+    """A row has a value and its interval, of which half is so many standard errors."""
+    interval = row["interval"]
+    error = (interval[1] - interval[0]) / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2) if interval else None
+    return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=n, how=how)
 
 
 def _standing(one: ValidationEvidence, most: int, sign: int) -> float:

@@ -30,9 +30,14 @@ class Quadratic(NamedTuple):
         return int(self.weight.size + self.bias.size)
 
 
+def clipped(inputs: Any) -> Floats:
+    """(N, D) as it is read before it is multiplied."""
+    return np.clip(np.asarray(inputs, np.float64), -_FARTHEST, _FARTHEST)
+
+
 def with_products(inputs: Any) -> Floats:
     """(N, D) -> (N, D + D (D + 1) / 2): the numbers, then each times itself and those after it."""
-    kept = np.clip(np.asarray(inputs, np.float64), -_FARTHEST, _FARTHEST)
+    kept = clipped(inputs)
     first, second = np.triu_indices(kept.shape[1])
     return np.hstack([kept, kept[:, first] * kept[:, second]])
 

@@ -14,6 +14,11 @@ PackedVersion = Mapping[str, Any]
 """A dataset version that was made for the training, as `next_version.pack_version` gives it."""
 
 
+class NestedValue(TypedDict):
+    value: float | None
+    standard_error: float | None
+
+
 class Validation(TypedDict):
     """The chosen candidate's value of the metric on held-out examples. None where it does not exist."""
 
@@ -24,6 +29,8 @@ class Validation(TypedDict):
     n: int
     how: str
     method: str
+    nested: NotRequired[NestedValue]
+    """The value of a choice that was made without the examples that judge it. Where the best is wanted, on tables."""
 
 
 class CandidateRow(TypedDict):

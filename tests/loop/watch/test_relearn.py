@@ -490,3 +490,33 @@ def test_where_nobody_knows_what_production_was_chosen_by_new_bases_are_not_scre
     (found,) = asked(unknown, [])
     assert not found.step.startswith("screen/")
     assert isinstance(next_step(SCREENS.model_copy(update={"chosen_by": None}), [], 0.0), list | Finished)
+
+
+@pytest.mark.parametrize(("metric", "values"), [("accuracy", (0.91, 0.95)), ("mae", (4.0, 3.0))])
+def test_where_the_best_is_wanted_judged_answers_say_which_goes_forward_first(
+    metric: str, values: tuple[float, float]
+) -> None:
+    names = ("t-model@v2", "t-model@v3")
+    sign = 1 if metric == "accuracy" else -1
+    gains = [
+        {
+            "candidate": name,
+            "delta": sign * gain,
+            "interval": sorted([sign * gain / 2, sign * gain * 2]),
+            "p_value": 1e-4,
+        }
+        for name, gain in zip(names, (0.2, 0.3), strict=True)
+    ]
+    rows = [row(name, value) for name, value in zip(names, values, strict=True)]
+    report = {"comparisons": gains, "n": 40, "leaderboard": rows, "baseline": "t-model@v1"}
+    ways = (Way(name="like", like="t-model@v1"), Way(name="probe", method="probe"))
+    there = [
+        *ADDED, child("train/like", TRAINED), child("train/probe", {**TRAINED, "model": names[1]}),
+        child("judge", {"evaluation": "evaluation-2", "report": report}),
+    ]  # fmt: skip
+    asked = {}
+    for aim in ("pass", "best"):
+        (asked[aim],) = next_step(spec(ways=ways, metric=metric, aim=aim), there, 0.0)  # type: ignore[misc]
+    assert asked["best"].step == "evaluate"
+    assert [(one["model"], one["n"]) for one in asked["best"].spec["order"]] == [(names[1], 40), (names[0], 40)]
+    assert "order" not in asked["pass"].spec

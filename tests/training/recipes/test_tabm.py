@@ -19,6 +19,7 @@ from speciate.training.cascade import candidates
 from speciate.training.planning.estimates import _parse_run, request_of
 from speciate.training.recipes import tabm
 from speciate.training.selection import decision_shift
+from speciate.training.selection.learners import StoppedByHeld
 from speciate.training.train_spec import TrainSpec
 from speciate.workspace.workspace import Workspace
 from tests.tasks.world import examples
@@ -87,7 +88,9 @@ def test_it_is_kept_alone_and_in_a_mean(learned: Perceptrons, tmp_path: Path) ->
 
 def test_networks_side_by_side_answer_with_their_mean(learned: Perceptrons) -> None:
     inputs, targets = _checkerboard(400)
-    other = tabm.tabm_classifier(inputs[:200], targets[:200], 5, held=(inputs[200:], targets[200:]))
+    other = tabm.tabm_classifier(
+        inputs[:200], targets[:200], 5, held=(inputs[200:], targets[200:], np.arange(200) % 5)
+    ).estimator
     both = side_by_side([other, other])
     np.testing.assert_allclose(both.scores(inputs), other.scores(inputs), atol=1e-9)
     assert both.parameters == 2 * other.parameters
@@ -151,8 +154,35 @@ def test_it_learns_on_one_thread_and_leaves_their_number(monkeypatch: pytest.Mon
 def test_held_out_labels_that_training_has_not_seen_say_nothing() -> None:
     inputs, targets = _checkerboard(100)
     for held in (np.full(5, -1), np.array([-1, 0, 1, 1, -1])):
-        made = tabm.tabm_classifier(inputs, targets, 0, held=(inputs[:5], held))
-        assert np.isfinite(made.scores(inputs)).all()
+        made = tabm.tabm_classifier(inputs, targets, 0, held=(inputs[:5], held, np.arange(5)))
+        assert isinstance(made, StoppedByHeld)
+        assert np.isfinite(made.estimator.scores(inputs)).all()
+        assert np.isfinite(made.scores).all()
+
+
+def test_the_rows_that_stop_it_do_not_flatter_it() -> None:
+    """Labels that say nothing: the pass that is best by these rows seems to know something of them."""
+    by_all, by_others = [], []
+    for seed in range(8):
+        chance = np.random.default_rng(seed)
+        inputs, targets = chance.normal(size=(140, 6)), chance.integers(0, 2, 140)
+        held = inputs[100:], targets[100:], np.arange(40) // 8
+        made = tabm.tabm_classifier(inputs[:100], targets[:100], seed, held=held)
+        assert isinstance(made, StoppedByHeld)
+        for scores, found in ((made.estimator.scores(held[0]), by_all), (made.scores, by_others)):
+            found.append(float(np.logaddexp(0, -scores[:, 0] * (2 * held[1] - 1)).mean()))
+    assert np.mean(by_all) < np.mean(by_others)
+    assert np.mean(by_others) > np.log(2)
+
+
+def test_the_scores_of_a_number_are_in_its_unit() -> None:
+    inputs, _ = _checkerboard(400)
+    wanted = 1000 + 50 * np.abs(inputs[:, 0])
+    held = inputs[300:], wanted[300:], np.arange(100) % 5
+    made = tabm.tabm_regression(True)(inputs[:300], wanted[:300], 0, held=held)
+    assert isinstance(made, StoppedByHeld)
+    assert np.abs(made.scores - made.estimator.scores(held[0])).max() < 30
+    assert np.abs(made.scores[:, 0] - held[1]).mean() < 10
 
 
 @pytest.mark.parametrize(("rows", "columns", "says"), [(20, 4, "fewer than"), (5000, 4000, "columns are more than")])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import json
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,15 @@ def test_products_are_kept_alone_and_in_a_mean_and_may_be_moved(tmp_path: Path) 
     assert np.array_equal(blend.load(tmp_path / "mean.safetensors").scores([inputs]), mean.scores([inputs]))
     moved = decision_shift.shifted(made, np.array([0.0, 1.0, 0.0]))
     np.testing.assert_allclose(moved.scores(inputs) - made.scores(inputs), [[0.0, 1.0, 0.0]] * 20, atol=1e-12)
+
+
+def test_covariances_of_many_columns_need_no_products_of_all_rows() -> None:
+    inputs = np.random.default_rng(0).normal(size=(2000, 100))
+    tracemalloc.start()
+    configurations._spreads(inputs, np.arange(2000) % 2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * inputs.nbytes
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3])
@@ -152,6 +162,7 @@ def test_it_judges_everything_out_of_fold_and_keeps_a_mean(workspace: Workspace)
     result = train_now(workspace, **_spec())
     report = result["report"]
     assert report["validation"]["how"] == "out-of-fold on training and validation"
+    assert report["validation"]["nested"]["value"] == report["validation"]["value"]
     assert report["validation"]["n"] == 270, "each example once, however often folds were dealt"
     assert report["validation"]["value"] > 0.85
     assert report["cost"]["thorough"]
@@ -190,20 +201,24 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
         made = (Configuration((Learner(f"guess {number}", learn),), guess) for number in range(60))
         return [Family("guesses", made, 1.0)]
 
-    seen: list[float] = []
-    choose = thorough_search._Search._selected
+    def as_if_unseen(self: Any, library: Any, likely: Any, most: int) -> Matrix:
+        return np.asarray(self._mean(library, self._weights(likely, self.targets, self.groups, most)))
 
-    def compare(self: Any, most: int, *, nested: bool) -> Any:
-        seen.append(choose(self, most, nested=False).best.value)
-        return choose(self, most, nested=nested)
+    def validation(name: str) -> Any:
+        chance.bit_generator.state = np.random.default_rng(3).bit_generator.state
+        return train_now(workspace, job=name, **_spec())["report"]["validation"]
 
     monkeypatch.setattr(configurations, "families", guessers)
-    monkeypatch.setattr(thorough_search._Search, "_selected", compare)
     monkeypatch.setattr(thorough_search, "_WORSE", 9.0)
+    kept: list[Any] = []
+    monkeypatch.setattr(TrainingContext, "offer_best", lambda self, make: kept.append(make))
     _dataset(workspace, noise=True)
-    honest = train_now(workspace, **_spec())["report"]["validation"]
-    assert honest["value"] < 0.5 + 2 * honest["standard_error"]
-    assert seen[0] > 0.5 + 2 * honest["standard_error"]
+    honest = validation("job-0")
+    so_far = kept[len(kept) - 1]().best
+    monkeypatch.setattr(thorough_search._Search, "_nested", as_if_unseen)
+    kind = validation("job-1")
+    assert honest["value"] < 0.5 + 2 * honest["standard_error"] < kind["value"]
+    assert so_far.value < 0.5 + 2 * honest["standard_error"], "also what a limit leaves"
 
 
 @pytest.mark.usefixtures("brief")
@@ -211,8 +226,9 @@ def test_it_is_the_same_again_and_when_it_was_stopped_between(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _dataset(workspace)
-    first = train_now(workspace, **_spec())
-    payload = train.plan(TrainSpec(**_spec()), workspace).payload_json()
+    spec = _spec(budget_minutes=2.5)  # so long that folds are dealt twice
+    first = train_now(workspace, **spec)
+    payload = train.plan(TrainSpec(**spec), workspace).payload_json()
     stopped = run_folder(workspace, "job-z", payload)
     answers: list[str] = []
     answer = thorough_search._Search._fold_answers
@@ -228,7 +244,8 @@ def test_it_is_the_same_again_and_when_it_was_stopped_between(
         train_run.run(Run(stopped))
     kept, again = set(answers) - {answers[-1]}, list[str]()
     monkeypatch.setattr(thorough_search._Search, "_fold_answers", _recorded(answer, again))
-    monkeypatch.setattr(thorough_search, "_SECONDS_TO_REPEAT", math.inf)  # now there is less time
+    (spent,) = stopped.path.rglob("spent.json")
+    spent.write_text(json.dumps({**json.loads(spent.read_text()), "budgeted": 60.0}))
     folder = RunFolder(workspace.folders.runs / "job-z.2")
     said: Any = {"payload": payload, "job": "job-z", "workspace": str(workspace.folders.root)}
     folder.create({**said, "resume_from": [str(stopped.path)]})
@@ -270,11 +287,16 @@ def test_the_best_so_far_is_offered_whole(workspace: Workspace, kept_answers: li
 
 
 @pytest.mark.usefixtures("brief")
-def test_a_budget_ends_it_with_what_it_has(workspace: Workspace) -> None:
+def test_a_budget_ends_it_with_what_it_has(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     _dataset(workspace)
-    report = train_now(workspace, **_spec(budget_minutes=0.001))["report"]
+    folds: list[str] = []
+    answer = _recorded(thorough_search._Search._fold_answers, folds)
+    monkeypatch.setattr(thorough_search._Search, "_fold_answers", answer)
+    report = train_now(workspace, **_spec(budget_minutes=0.0001))["report"]
     (note,) = (note for note in report["notes"] if note.startswith("Thorough search"))
-    assert note.startswith("Thorough search: 1 configurations")
+    assert "3 of them given up" in note
+    counts = sorted(folds.count(name) for name in set(folds))
+    assert counts == [1, 1, 1, 8], "what would outlast the budget ends after a fold, unless it is the last hope"
 
 
 @pytest.mark.parametrize(

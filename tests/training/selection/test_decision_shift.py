@@ -81,3 +81,18 @@ def test_a_moved_blend_is_the_same_after_saving() -> None:
     np.testing.assert_allclose(moved.scores(inputs), blend.scores(inputs) + np.array([0.5, 0.0, -1.0]))
     np.testing.assert_array_equal(Blend.rebuild(moved.arrays()).scores(inputs), moved.scores(inputs))
     np.testing.assert_allclose(shifted(line, np.ones(3)).scores(inputs[0]), line.scores(inputs[0]) + 1)
+
+
+def test_an_example_that_was_held_out_twice_does_not_confirm_itself() -> None:
+    """Noise: rows that stand there three times seem to agree with what they chose, unless they are one group."""
+    chance, as_rows, as_groups = np.random.default_rng(0), 0, 0
+    measure = measure_for("f1_macro", LABELS[:2], None)
+    assert measure is not None
+    for seed in range(20):
+        true, scores = chance.integers(0, 2, 80), chance.normal(size=(80, 1))
+        names = [str(place % 80) for place in range(240)]
+        thrice = np.tile(scores, (3, 1)), np.tile(true, 3), measure, seed
+        as_rows += find_shift(*thrice) is not None
+        as_groups += find_shift(*thrice, names) is not None
+    assert as_rows >= 8
+    assert as_groups <= 4

@@ -238,9 +238,11 @@ class ValidationEvidence(_Frozen):
     value: float | None
     standard_error: float | None = None
     n: int
-    how: str = Field(description="out-of-fold, validation or race.")
+    how: str = Field(description="out-of-fold, validation, race or judged answers; `nested` of a choice.")
     optimistic: bool = Field(
-        False, description="It was judged on other rows than the rest, or maybe on some that its base model knows."
+        False,
+        description="It was judged on other rows than the rest, or maybe on some that its base model knows; or by the "
+        "rows that chose or stopped it, where values of others are nested.",
     )
 
 

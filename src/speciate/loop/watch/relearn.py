@@ -35,6 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speciate.evaluation.fixed_order import evidence_of, fixed_order
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.shown_gains import ShownGain, is_sure
 from speciate.jobs.job import ENDED, Resources
@@ -49,7 +50,7 @@ from speciate.refs import dataset_ref
 from speciate.training.planning.shortlist import SHORTLIST_STEP, shortlist_report, shortlist_request
 from speciate.training.planning.transferability import comparable, kept_base_models
 from speciate.training.train_spec import Candidate
-from speciate.use_cases import NOT_WORSE_SHARE
+from speciate.use_cases import NOT_WORSE_SHARE, Aim
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 
@@ -102,6 +103,8 @@ class RelearnSpec(BaseModel):
     shortlist: bool = False
     """Whether new base models are compared before any of them is trained, as `specialize` compares them."""
     metric: str
+    aim: Aim = "pass"
+    """best: of those that pass the best by judged answers goes forward, not the cheapest."""
     best: str | None = None
     """The version that was best on the core suite of all that ever served; None: no other than what serves."""
     before: str | None = None
@@ -352,12 +355,25 @@ def _evaluation(
         "models": [each.model for each in better], "suite": "core", "dataset": spec.core, "use_case": spec.use_case,
         "pick": "gates", "budget_usd": spec.budget_usd or None, "baselines": beside,
     }  # fmt: skip
+    if order := _order(spec, better, steps.get(JUDGE)):
+        asked["order"] = order
     if not spec.replaces:  # a replacement shows no gain
         shown = ShownGain(evaluation=str((steps[JUDGE].result or {})["evaluation"]), level=level)
         asked["shown"] = shown.model_dump()
     return ChildRequest(
         step=EVALUATE, kind="evaluate", spec=asked, priority=_PRIORITY, run_seconds=_seconds(left)
     )  # fmt: skip
+
+
+def _order(spec: RelearnSpec, better: Sequence[Gain], judged: Child | None) -> list[dict[str, Any]]:
+    """Where the best is wanted, judged answers say which goes forward first; empty: the cheapest that passes does."""
+    if spec.aim != "best" or judged is None:
+        return []
+    report, wanted = report_of(judged), {each.model for each in better}
+    found = [
+        evidence_of(row, int(report["n"]), "judged answers") for row in report["leaderboard"] if row["model"] in wanted
+    ]
+    return [one.model_dump(mode="json") for one in fixed_order(found, find_metric(spec.metric))]
 
 
 def _judgement(

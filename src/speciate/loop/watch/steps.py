@@ -150,6 +150,7 @@ def relearn(
         replaces=recalled is not None,
         shortlist=is_worthwhile(find_task(use_case.task).family, start.bases),
         metric=use_case.objective.metric,
+        aim=use_case.objective.aim,
         best=best_served(workspace.database, use_case, core, card.ref),
         before=memory.before if memory.first is not None else None,
         serving=card.ref,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -105,8 +105,15 @@ class TrainedCandidate(NamedTuple):
     @property
     def value(self) -> float:
         """The metric on held-out examples; NaN where they leave it undefined."""
-        value = self.report["validation"]["value"]
+        value = self.figures["value"]
         return math.nan if value is None else float(value)
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """What held-out examples say, nested where that was asked: a thorough search has no other value, so the best of
+        a few is no match for it."""
+        said = self.report["validation"]
+        return {**said, **(said.get("nested") or {})}
 
     @property
     def judged_apart(self) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from speciate.evaluation.fixed_order import fixed_order
+from speciate.evaluation.fixed_order import evidence_of, fixed_order
 from speciate.evaluation.reports.report import ValidationEvidence
 from speciate.jobs.kinds import Child
-from speciate.sample_size import LEVEL
 from speciate.training.cascade.candidates import SpecializeSpec, TrainedCandidate, trained_candidates
 from speciate.training.planning.published_steps import RACE
 from speciate.vocabulary import find_metric
@@ -22,25 +20,22 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
         return []
     wanted = set(models)
     once = {one.model: one for one in reversed(trained_candidates(children)) if one.model in wanted}
-    trained = [_of_training(one) for one in reversed(once.values())]  # two trainings may end in one version
+    every = [*reversed(once.values())]  # two trainings may end in one version
+    nested = any(one.figures.get("nested") for one in every)
+    trained = [_of_training(one, nested=nested) for one in every]
     races = [child.result for child in children if child.step == RACE and child.result]
-    raced = [_of_race(row) for race in races for row in race["rows"] if row["model"] in wanted]
+    raced = [evidence_of(row, row["n"], RACE) for race in races for row in race["rows"] if row["model"] in wanted]
     metrics = [*(one.report["metric"] for one in trained_candidates(children)), *(race["metric"] for race in races)]
     if not metrics:
         return []
     return [one.model_dump(mode="json") for one in fixed_order([*raced, *trained], find_metric(metrics[0]))]
 
 
-def _of_training(candidate: TrainedCandidate) -> ValidationEvidence:
-    said = candidate.report["validation"]
+def _of_training(candidate: TrainedCandidate, *, nested: bool) -> ValidationEvidence:
+    """`nested`: whether another's value is. One that is not is too kind beside it: the same rows stopped a network."""
+    said = candidate.figures
     return ValidationEvidence(
         model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
-        how=said["how"], optimistic=candidate.judged_apart,
+        how=f"{said['how']}, nested" if said.get("nested") else said["how"],
+        optimistic=candidate.judged_apart or (nested and not said.get("nested")),
     )  # fmt: skip
-
-
-def _of_race(row: Mapping[str, Any]) -> ValidationEvidence:
-    """A race keeps intervals, of which half is so many standard errors."""
-    interval = row["interval"]
-    error = (interval[1] - interval[0]) / 2 / NormalDist().inv_cdf((1 + LEVEL) / 2) if interval else None
-    return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=row["n"], how=RACE)

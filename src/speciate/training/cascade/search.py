@@ -244,7 +244,7 @@ def may_go_on(evaluated: Mapping[str, Any]) -> bool:
 
 def measured_of(candidate: TrainedCandidate) -> when_to_stop.Measured | None:
     """None where validation examples left the value or its spread undefined."""
-    said = candidate.report["validation"]
+    said = candidate.figures
     if said["value"] is None or said["standard_error"] is None:
         return None
     sign = find_metric(candidate.report["metric"]).sign
@@ -305,7 +305,7 @@ def adequate(trained: Sequence[TrainedCandidate]) -> list[TrainedCandidate]:
 
 def _room(best: TrainedCandidate, other: TrainedCandidate) -> float:
     """By how much a candidate may be worse than the best, and still not surely be it."""
-    mine, its = best.report["validation"], other.report["validation"]
+    mine, its = best.figures, other.figures
     same = (mine["how"], mine.get("n")) == (its["how"], its.get("n"))
     return math.hypot(mine["standard_error"] or 0.0, 0.0 if same else its["standard_error"] or 0.0)
 

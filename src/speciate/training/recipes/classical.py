@@ -55,7 +55,7 @@ from speciate.training.selection.decision_shift import measure_for
 from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.selection.model_selection import select_best
 from speciate.training.selection.selected_model import SelectedModel
-from speciate.training.selection.thorough_search import Family, Space, search_thoroughly
+from speciate.training.selection.thorough_search import FOLDS, Family, Space, search_thoroughly
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import is_absolute
 
@@ -90,7 +90,8 @@ def _spaces(context: TrainingContext) -> list[Space]:
     networks = importlib.util.find_spec("torch") is not None
 
     def families(rows: int, columns: int) -> list[Family]:
-        return configurations.families(rows, columns, classes, seed, absolute=absolute, networks=networks)
+        soon = networks and FOLDS * tabm.seconds(rows, columns) <= context.seconds_left
+        return configurations.families(rows, columns, classes, seed, absolute=absolute, networks=soon)
 
     def boosted(rows: int, columns: int) -> list[Family]:
         return [each for each in families(rows, columns) if each.name == "boosting"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from speciate.models.estimators import Estimator, Kernel, Linear, fit_neighbours, kernel_from_svm
 from speciate.models.perceptrons import side_by_side
-from speciate.models.quadratics import Quadratic, from_gaussians, width_of, with_products
+from speciate.models.quadratics import Quadratic, clipped, from_gaussians, width_of, with_products
 from speciate.training.recipes import boosting, tabm
 from speciate.training.recipes.forests import forest
 from speciate.training.selection.learners import Learner
@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 _BOOSTED, _FORESTS, _MACHINES, _NETWORKS = 48, 24, 24, 24
 """Configurations of each family at most."""
+_MOST_SCORES = 2_000_000
+"""Rows times labels, beyond which fifteen discriminants would hold hundreds of megabytes."""
 
 
 def families(rows: int, columns: int, classes: int, seed: int, *, absolute: bool, networks: bool) -> list[Family]:
@@ -34,7 +36,9 @@ def families(rows: int, columns: int, classes: int, seed: int, *, absolute: bool
     Those whose work grows beyond minutes with rows or columns are left out.
     """
     found = [
-        Family("discriminants", _discriminants(), 0.5) if classes and columns <= 150 else None,
+        Family("discriminants", _discriminants(), 0.5)
+        if classes and columns <= 150 and rows * classes <= _MOST_SCORES
+        else None,
         Family("lines", _lines(rows, columns, classes), 0.7),
         Family("machines", _machines(seed, classes, absolute), 1.2) if rows <= 6000 and classes <= 30 else None,
         Family("boosting", _boosted(seed, classes, absolute), 1.6) if classes <= 100 else None,
@@ -269,8 +273,11 @@ def _discriminant(inputs: Any, targets: Targets, seed: int, *, pooled: float, al
 def _discriminant_answers(
     inputs: Any, targets: Targets, held: Any, seed: int, *, shares: Sequence[tuple[float, float]]
 ) -> list[Floats]:
+    """Products of pairs are made once for all of them."""
     found = _spreads(inputs, targets)
-    return [_shrunk(found, pooled, alike).scores(held) for pooled, alike in shares]
+    made = [_shrunk(found, pooled, alike) for pooled, alike in shares]
+    together = Quadratic(np.concatenate([each.weight for each in made]), np.concatenate([each.bias for each in made]))
+    return np.split(together.scores(held), len(made), axis=1)
 
 
 _Spreads = tuple[Floats, Floats, Floats]
@@ -278,7 +285,7 @@ _Spreads = tuple[Floats, Floats, Floats]
 
 def _spreads(inputs: Any, targets: Targets) -> _Spreads:
     """Means (K, D), covariances (K, D, D) and counts (K,) of the classes."""
-    kept = with_products(inputs)[:, : inputs.shape[1]]
+    kept = clipped(inputs)
     counts = np.bincount(targets).astype(np.float64)
     means = np.array([kept[targets == label].mean(axis=0) for label in range(len(counts))])
     around = kept - means[targets]
@@ -335,6 +342,6 @@ def _network(
 ) -> Estimator:
     """One that stops by a fifth of what it learns from: by the fold that judges it, its value would be too good."""
     own = seed + 10 * number
-    if classes:
-        return tabm.tabm_classifier(inputs, targets, own, settings=settings, networks=1)
-    return tabm.tabm_regression(absolute, settings, networks=1)(inputs, targets, own)
+    learn = partial(tabm.tabm_classifier, settings=settings, networks=1)
+    made: Estimator = (learn if classes else tabm.tabm_regression(absolute, settings, networks=1))(inputs, targets, own)
+    return made

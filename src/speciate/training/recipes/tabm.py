@@ -1,28 +1,30 @@
 """Learner `tabm`: many perceptrons in one, for tables (models/perceptrons.py), by torch, on one thread, in seconds.
 
 Each member learns the targets by itself, which keeps their errors apart. Held-out examples say when to stop: tables of
-the same size want 100 steps or 1,000. Where the caller holds none out, three networks hold out a fifth each, and their
-mean is the model.
+the same size want 100 steps or 1,000. They would judge it too kindly then, so its scores of each part of them are those
+of the pass that the other parts found best. Where the caller holds none out, three networks hold out a fifth each, and
+their mean is the model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from speciate.models.perceptrons import Perceptrons, side_by_side, with_ranks
+from speciate.training.selection.learners import StoppedByHeld
 
 if TYPE_CHECKING:
     import torch
 
 Targets = npt.NDArray[Any]
-Held = tuple[Any, Targets]
-"""Inputs (N, D) and targets of examples that say when to stop."""
+Held = tuple[Any, Targets, npt.NDArray[np.int64]]
+"""Inputs (M, D), targets and parts (M,) of examples that say when to stop."""
 Losses = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 """Outputs (N, K) and targets (N,) -> (N,)"""
 NAME = "tabm"
@@ -72,8 +74,9 @@ def tabm_classifier(
     held: Held | None = None,
     settings: Settings = USUAL,
     networks: int = NETWORKS,
-) -> Perceptrons:
-    """`targets`: indices of labels. `weights`: (N,), of the examples. `networks`: of a caller that holds none out."""
+) -> Any:
+    """`Perceptrons`, or with `held` a `StoppedByHeld`. `targets`: indices of labels. `weights`: (N,), of the examples.
+    `networks`: of a caller that holds none out."""
     from torch.nn import functional
 
     def losses(outputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -84,12 +87,12 @@ def tabm_classifier(
     return _fitted(inputs, wanted, labels, losses, seed, weights, held, settings, networks, classes=True)
 
 
-def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS) -> Callable[..., Perceptrons]:
-    """`absolute`: the absolute error is what counts, else the squared one."""
+def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = NETWORKS) -> Callable[..., Any]:
+    """It gives what `tabm_classifier` does. `absolute`: the absolute error is what counts, else the squared one."""
 
     def learn(
         inputs: Any, targets: Targets, seed: int, weights: Targets | None = None, *, held: Held | None = None
-    ) -> Perceptrons:
+    ) -> Perceptrons | StoppedByHeld:
         from torch.nn import functional
 
         loss = functional.l1_loss if absolute else functional.mse_loss
@@ -102,10 +105,12 @@ def tabm_regression(absolute: bool, settings: Settings = USUAL, networks: int = 
         def scaled(numbers: Targets) -> Targets:
             return ((np.asarray(numbers, np.float64) - mean) / spread).astype(np.float32)
 
-        apart = None if held is None else (held[0], scaled(held[1]))
+        apart = None if held is None else (held[0], scaled(held[1]), held[2])
         made = _fitted(inputs, scaled(targets), 1, losses, seed, weights, apart, settings, networks, classes=False)
-        last, bias = made.last * np.float32(spread), made.last_bias * np.float32(spread) + np.float32(mean)
-        return made._replace(last=last, last_bias=bias)
+        model: Perceptrons = made.estimator if isinstance(made, StoppedByHeld) else made
+        last, bias = model.last * np.float32(spread), model.last_bias * np.float32(spread) + np.float32(mean)
+        model = model._replace(last=last, last_bias=bias)
+        return StoppedByHeld(model, made.scores * spread + mean) if isinstance(made, StoppedByHeld) else model
 
     return learn
 
@@ -133,7 +138,8 @@ def _fitted(
     networks: int,
     *,
     classes: bool,
-) -> Perceptrons:
+) -> Any:
+    """`Perceptrons`, or `StoppedByHeld`."""
     matrix = np.asarray(inputs, np.float64)
     heavy = np.ones(len(matrix)) if weights is None else np.asarray(weights, np.float64)
     if held is not None:
@@ -143,11 +149,20 @@ def _fitted(
         weighed = np.concatenate([heavy, np.ones(int(kept.sum()))])
         learn = np.arange(len(matrix))
         every = np.concatenate([targets, wanted[kept]])
-        return _network(both, every, weighed, learn, outputs, losses, seed, settings, classes)
+        model, without = _network(
+            both, every, weighed, learn, outputs, losses, seed, settings, classes, np.asarray(held[2])[kept]
+        )
+        scores = model.scores(judged)
+        for part, other in without.items():
+            own = np.flatnonzero(held[2] == part)
+            scores[own] = other.scores(judged[own])
+        return StoppedByHeld(model, scores)
     parts = np.random.default_rng(seed).permutation(len(matrix)) % _HELD_SHARE
     return side_by_side(
         [
-            _network(matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, settings, classes)
+            _network(
+                matrix, targets, heavy, np.flatnonzero(parts != at), outputs, losses, seed + at, settings, classes
+            )[0]
             for at in range(networks)
         ]
     )
@@ -163,8 +178,10 @@ def _network(
     seed: int,
     settings: Settings,
     classes: bool,
-) -> Perceptrons:
-    """`learn`: places to learn from; the others say when to stop."""
+    parts: npt.NDArray[np.int64] | None = None,
+) -> tuple[Perceptrons, dict[int, Perceptrons]]:
+    """`learn`: places to learn from; the others say when to stop. With their `parts`: for each the network that the
+    others would have stopped."""
     import torch
 
     values = [len(np.unique(column)) for column in matrix.T]
@@ -177,11 +194,19 @@ def _network(
     )
     judge = np.setdiff1d(np.arange(len(matrix)), learn)
     held = rows.take(judge if len(judge) else learn)  # no held-out label is one that training has seen
-    with _one_thread():
-        found = _learned(rows.take(learn), held, outputs, losses, seed, settings, classes)
-    arrays = {name: tensor.numpy()[None] for name, tensor in found.items()}
     shift = np.zeros(outputs if outputs > 2 or not classes else 1)
-    return Perceptrons(ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)), **arrays)
+    numbers = [] if parts is None or not len(judge) else sorted(set(parts.tolist()))
+    voices = [np.ones(len(held.read)), *(np.asarray(parts != number, np.float64) for number in numbers)]
+    with _one_thread():
+        found = _learned(rows.take(learn), held, voices, outputs, losses, seed, settings, classes)
+    model, *others = [
+        Perceptrons(
+            ranked=ranked, knots=knots[None], shift=shift, classes=np.array(int(classes)),
+            **{name: tensor.numpy()[None] for name, tensor in each.items()},
+        )
+        for each in found
+    ]  # fmt: skip
+    return model, dict(zip(numbers, others, strict=True)) if len(numbers) > 1 else {}
 
 
 @contextlib.contextmanager
@@ -198,15 +223,24 @@ def _one_thread() -> Iterator[None]:
 
 
 def _learned(
-    rows: _Rows, held: _Rows, outputs: int, losses: Losses, seed: int, settings: Settings, classes: bool
-) -> dict[str, torch.Tensor]:
+    rows: _Rows,
+    held: _Rows,
+    voices: Sequence[npt.NDArray[np.float64]],
+    outputs: int,
+    losses: Losses,
+    seed: int,
+    settings: Settings,
+    classes: bool,
+) -> list[dict[str, torch.Tensor]]:
+    """Weights with the least loss on `held`, as each of the voices (N,) counts its rows. The first says when to end."""
     import torch
     from torch.nn.utils import clip_grad_norm_
 
     chance = torch.Generator().manual_seed(seed)
     weights = _first_weights(rows.read.shape[1], settings.width, outputs, chance)
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=settings.decay)
-    least, best, waited = math.inf, dict[str, torch.Tensor](), 0
+    least, best, waited = [math.inf] * len(voices), [dict[str, torch.Tensor]() for _ in voices], 0
+    shares = [voice * held.weights.numpy() for voice in voices]
     for epoch in range(_EPOCHS):
         for places in _batches(len(rows.read), seed, epoch):
             part = rows.take(places)
@@ -218,19 +252,22 @@ def _learned(
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             clip_grad_norm_(weights.values(), _LARGEST_GRADIENT)
             optimizer.step()
-        held_loss = _held_loss(weights, held, losses, classes)
-        if held_loss < least or not best:
-            least, waited = held_loss, 0
-            best = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        else:
-            waited += 1
+        each_loss = _held_losses(weights, held, losses, classes)
+        waited += 1
+        for number, share in enumerate(shares):
+            held_loss = float(each_loss @ share / share.sum()) if share.any() else math.nan
+            if held_loss < least[number] or not best[number]:
+                least[number], waited = held_loss, waited if number else 0
+                best[number] = {name: tensor.detach().clone() for name, tensor in weights.items()}
         if waited >= _PATIENCE:
             break
     return best
 
 
-def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool) -> float:
-    """Loss of the mean that answers, on the held-out examples."""
+def _held_losses(
+    weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, classes: bool
+) -> npt.NDArray[np.float64]:
+    """(N,) losses of the mean that answers, on the held-out examples."""
     import torch
 
     with torch.inference_mode():
@@ -240,7 +277,7 @@ def _held_loss(weights: dict[str, torch.Tensor], held: _Rows, losses: Losses, cl
         ]
         outputs = torch.cat(parts)
         mean = outputs.softmax(-1).mean(1).clamp_min(1e-9).log() if classes else outputs.mean(1)
-        return float((losses(mean, held.wanted) * held.weights).sum() / held.weights.sum())
+        return np.asarray(losses(mean, held.wanted).numpy(), np.float64)
 
 
 def _batches(rows: int, seed: int, epoch: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -38,22 +38,30 @@ def measure_for(metric: str, labels: Sequence[str], positive: str | None) -> Mea
     return None
 
 
-def find_shift(scores: Any, targets: Labels, measure: Measure, seed: int) -> Floats | None:
+def find_shift(
+    scores: Any, targets: Labels, measure: Measure, seed: int, groups: Sequence[str] | None = None
+) -> Floats | None:
     """(N, K) or (N, 1) scores of held-out examples -> (K,) or (1,) to be added to scores, or None where none helps.
 
-    `targets`: (N,), -1 does not count.
+    `targets`: (N,), -1 does not count. `groups`: (N,), by default each row alone: rows of one group are in one half, as
+    is an example that several divisions held out, and err together.
     """
     scores = np.asarray(scores, np.float64)
     rows = np.flatnonzero(np.asarray(targets) >= 0)
     if len(rows) < _FEWEST or scores.shape[1] > _MOST_LABELS:
         return None
     scores, true = scores[rows], np.asarray(targets)[rows]
-    half = np.random.default_rng(seed).permutation(len(rows)) % 2 == 0
+    group = np.arange(len(rows))
+    if groups is not None:
+        group = np.unique(np.asarray(groups)[rows], return_inverse=True)[1]
+    half = (np.random.default_rng(seed).permutation(int(group.max()) + 1) % 2 == 0)[group]
+    if half.all() or not half.any():
+        return None
     given = np.empty(len(rows), np.int64)
     for learn in (half, ~half):
         given[~learn] = _answers(scores[~learn] + _tuned(scores[learn], true[learn], measure))
     before = _answers(scores)
-    by_chance = float(np.sqrt((given != before).sum())) / len(rows)
+    by_chance = float(np.sqrt((np.bincount(group, given != before) ** 2).sum())) / len(rows)
     if measure(true, given) < measure(true, before) + max(_LEAST_GAIN, by_chance):
         return None
     found = _tuned(scores, true, measure)

@@ -39,7 +39,26 @@ class Learner(NamedTuple):
     """Whether `learn(inputs, targets, seed, weights)` fits with a weight for each example."""
     join: Callable[[Sequence[Any]], Estimator] | None = None
     """Makes one estimator of those of all folds, which is the model then. A learner that has it takes
-    `held=(inputs, targets)`, by which it stops, and its group is `shared`."""
+    `held=(inputs, targets, parts)`, by which it stops, and gives a `StoppedByHeld` then; its group is `shared`."""
+
+
+class StoppedByHeld(NamedTuple):
+    """What learned until held-out examples said to stop, with scores of these that they had no part in."""
+
+    estimator: Any
+    scores: Any
+    """(M, K) of the held-out examples, each by what the other parts of them would have stopped."""
+
+
+PARTS_TO_STOP = 5
+"""Parts of the held-out examples by which a learner stops."""
+
+
+def parts_to_stop(held: Sequence[Example], seed: int) -> npt.NDArray[np.int64]:
+    """(M,): the part of each; groups stay together."""
+    names = np.unique([example.group or example.id for example in held], return_inverse=True)[1]
+    part = np.random.default_rng(seed).permutation(int(names.max()) + 1) % PARTS_TO_STOP
+    return np.asarray(part[names], np.int64)
 
 
 class LearnerGroup(NamedTuple):
@@ -179,7 +198,8 @@ def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[
     wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)
     if wanted is None or context.task_head.family != "classification":
         return None
-    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed)
+    groups = [example.group or example.id for example in held]
+    return decision_shift.find_shift(scores, context.targets(held), wanted, context.payload.spec.seed, groups)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,17 @@ from speciate.training.selection.learners import (
     EvaluatedLearner,
     Learner,
     LearnerGroup,
+    StoppedByHeld,
     find_shift_for_metric,
     learn_from,
     mean_log_loss,
+    parts_to_stop,
     signed_standing,
     singles,
     threads_for,
 )
 from speciate.training.selection.learning_curve import note_learning_curve
+from speciate.training.selection.nested_value import nested_estimate
 from speciate.training.selection.out_of_fold import ON_ALL_FOLDS, confirm_target, decide_between
 from speciate.training.selection.selected_model import CandidateResult, SelectedModel, seconds_of
 from speciate.training.training_context import Division, TrainingContext
@@ -75,8 +78,22 @@ def select_best(
             best = found
             tried.append(CandidateResult(best.name, time.monotonic() - started, best.estimate.value))
     best = weigh_arrived_rows(context, best, tried, folds, sign) if refit else best
+    nested = None
+    if len(every) > 1 and context.payload.objective.aim == "best" and context.payload.manifest.modality == "tabular":
+        nested = nested_estimate(context, every, sign, partial(_chosen_of, context, sign))
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    return _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    finished = _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    return finished if finished.best is not best.estimate else finished._replace(nested=nested)
+
+
+def _chosen_of(context: TrainingContext, sign: int, every: Sequence[EvaluatedLearner]) -> EvaluatedLearner:
+    """As `select_best` chooses, on what these say."""
+    best = every[0]
+    for one in every[1:]:
+        best = one if _is_better(one, best, context) else best
+    for mean in (mean_of_several, usual_mean):
+        best = mean(context, every, best, sign) or best
+    return best
 
 
 class _Tried(NamedTuple):
@@ -288,14 +305,22 @@ def _evaluate_learner(
     begun: bool,
 ) -> EvaluatedLearner:
     """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
-    fitted = list[Estimator]()
+    fitted, given = list[Estimator](), list[Any]()
     with threads_for(parts[0].inputs):
         for part in parts:
             if fitted and begun and context.over_budget:
                 raise _NotTried(_OVER_BUDGET)
-            stops = {} if learner.join is None else {"held": (part.held_inputs, context.targets(part.held))}
-            fitted.append(learner.learn(part.inputs, part.targets, context.payload.spec.seed, **stops))
-    scores = np.concatenate([one.scores(part.held_inputs) for one, part in zip(fitted, parts, strict=True)])
+            seed, stops = context.payload.spec.seed, dict[str, Any]()
+            if learner.join is not None:
+                stops["held"] = part.held_inputs, context.targets(part.held), parts_to_stop(part.held, seed)
+            made: Any = learner.learn(part.inputs, part.targets, seed, **stops)
+            if isinstance(made, StoppedByHeld):
+                made, own = made.estimator, made.scores
+            else:
+                own = made.scores(part.held_inputs)
+            fitted.append(made)
+            given.append(own)
+    scores = np.concatenate(given)
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
     shift = find_shift_for_metric(context, scores, held) if decision_shift.can_shift(fitted[0]) else None

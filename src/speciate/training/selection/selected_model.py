@@ -37,15 +37,21 @@ class SelectedModel(NamedTuple):
     best: Estimate
     how: str
     tried: tuple[CandidateResult, ...]
+    nested: Estimate | None = None
+    """What the choice is worth on examples that had no part in it, where that was asked."""
 
     def validation(self) -> Validation:
         """The winner's value as JSON; what does not exist is None."""
         low, high, error = map(_finite_or_none, (self.best.low, self.best.high, self.best.standard_error))
         interval = None if low is None or high is None else [low, high]
-        return {
+        found: Validation = {
             "value": _finite_or_none(self.best.value), "interval": interval, "standard_error": error, "n": self.best.n,
             "how": self.how, "method": self.best.method,
         }  # fmt: skip
+        if self.nested is not None:
+            value, error = map(_finite_or_none, (self.nested.value, self.nested.standard_error))
+            found["nested"] = {"value": value, "standard_error": error}
+        return found
 
 
 def _finite_or_none(value: float | None) -> float | None:

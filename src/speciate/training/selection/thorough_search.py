@@ -23,7 +23,6 @@ import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
-from speciate.jobs.folder import write_whole
 from speciate.models import estimators
 from speciate.models.blend import Averaged, answers_of, as_scores
 from speciate.models.perceptrons import Perceptrons
@@ -47,7 +46,7 @@ from speciate.vocabulary import find_metric, is_absolute
 
 Floats = npt.NDArray[np.float64]
 _log = logging.getLogger(__name__)
-_FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
+FOLDS, _FEW_TO_REPEAT, _SECONDS_TO_REPEAT = 8, 500, 120.0
 """Folds at least. Of fewer examples, and with so much time, they are dealt twice: which fold a row falls into would
 decide too much."""
 _MOST_MEMBERS, _ROUNDS, _MEMBERS_SO_FAR = 10, 40, 3
@@ -60,8 +59,9 @@ _TRIAL_FOLDS, _WORSE = 2, 1.25
 """After so many folds a configuration is given up whose loss is so many times that of the best of its family."""
 _MOST_BYTES = 256 << 20
 """What all answers together may hold."""
-_SAVED_SECONDS, _MOST_SAVED_SHARE = 3.0, 0.4
-"""Kept of the budget for choosing and for learning from everything: so much and what members take; so much at most."""
+_SAVED_SECONDS, _MOST_SAVED_SHARE, _LEAST_TO_LEARN = 3.0, 0.4, 0.2
+"""Kept of the budget for choosing and for learning from everything: so much and what members take; so much at most.
+What its members may take at least to learn from everything, also where the budget has ended."""
 
 
 class Configuration(NamedTuple):
@@ -150,11 +150,12 @@ class _Search:
         self.how = ON_ALL_FOLDS if known and context.validation else "out-of-fold"
         self.averaged: Averaged = "numbers" if context.task_head.family == "regression" else "classes"
         self.absolute = is_absolute(context.payload.objective.metric)
-        repeats = self._repeats()
+        self.budget = context.meter.budgeted + context.seconds_left  # of all attempts: each deals the same folds
+        repeats = 2 if len(self.examples) < _FEW_TO_REPEAT and self.budget > _SECONDS_TO_REPEAT else 1
         pairs = [
             pair
             for repeat in range(repeats)
-            for pair in context.folded(self.examples, max(_FOLDS, context.payload.parameters.folds), repeat)
+            for pair in context.folded(self.examples, max(FOLDS, context.payload.parameters.folds), repeat)
         ]
         if not pairs:
             raise SpeciateError(
@@ -170,20 +171,6 @@ class _Search:
         self.groups = [numbers[name] for name in names]
         self.library: list[_Answered] = []
         self.families: list[_Running] = []
-        self.began_with = context.seconds_left
-
-    def _repeats(self) -> int:
-        """How often examples are dealt. Settled once: an attempt that resumes has less time, and answers of as many."""
-        run = self.context.run
-        path = run.checkpoints / "repeats.json"
-        for folder in (run.checkpoints, *(attempt.checkpoints for attempt in run.resume_from)):
-            if (folder / path.name).exists():
-                write_whole(path, text := (folder / path.name).read_text())
-                return int(text)
-        few, time_left = len(self.examples) < _FEW_TO_REPEAT, self.context.seconds_left > _SECONDS_TO_REPEAT
-        repeats = 2 if few and time_left else 1
-        write_whole(path, str(repeats))
-        return repeats
 
     def prepare(self, spaces: Sequence[Space]) -> None:
         places = {example.id: place for place, example in enumerate(self.examples)}
@@ -241,12 +228,12 @@ class _Search:
                 if running.best is None or one.loss < running.best.loss:
                     running.best = one
             if answered:
-                self.context.offer_best(partial(self._selected, _MEMBERS_SO_FAR, nested=False))
+                self.context.offer_best(partial(self._selected, _MEMBERS_SO_FAR))
 
     def _add(self, answered: Sequence[_Answered]) -> None:
         """Without the worst of all where they would hold too much."""
         self.library += answered
-        most = max(_MOST_MEMBERS, _MOST_BYTES // max(1, self.library[0].scores.nbytes)) if self.library else 0
+        most = max(_MEMBERS_SO_FAR, _MOST_BYTES // max(1, self.library[0].scores.nbytes)) if self.library else 0
         self.library = sorted(self.library, key=lambda each: each.loss)[:most]
 
     def _time_is_up(self) -> bool:
@@ -255,7 +242,7 @@ class _Search:
             return False
         usual = float(np.mean([each.refit_seconds for each in self.library])) if self.library else 0.0
         needed = _SAVED_SECONDS + 1.3 * _MOST_MEMBERS * usual
-        return left < min(needed, _MOST_SAVED_SHARE * self.began_with)
+        return left < min(needed, _MOST_SAVED_SHARE * self.budget)
 
     def _answer(self, running: _Running, configuration: Configuration) -> list[_Answered]:
         """Empty where it was given up, or the time ended."""
@@ -266,7 +253,8 @@ class _Search:
         fitted: list[Any] = []
         began, trial = time.monotonic(), math.inf
         for number, fold in enumerate(running.folds):
-            if self.library and number and (self._time_is_up() or self.context.run.stopping):
+            self.context.checkpoint()
+            if number and self._is_too_slow(running, time.monotonic() - began, number):
                 return []
             with threads_for(fold.inputs):
                 for own, given in zip(scores, self._fold_answers(configuration, fold, fitted), strict=True):
@@ -282,6 +270,15 @@ class _Search:
         found = [np.concatenate(own) for own in scores]
         self._save_answers(running, configuration, found, np.array([seconds, trial]), joined)
         return self._made(running, configuration, found, seconds, joined)
+
+    def _is_too_slow(self, running: _Running, seconds: float, folds: int) -> bool:
+        """Whether the folds that are left would outlast the budget. `seconds`: what so many folds took. The last hope
+        of a search that has nothing yet goes on."""
+        if self._time_is_up() and self.library:
+            return True
+        needed = seconds / folds * (len(running.folds) - folds)
+        others = self.library or any(not each.tried and each is not running for each in self.families)
+        return bool(others) and needed > self.context.seconds_left
 
     def _fold_answers(self, configuration: Configuration, fold: _Fold, fitted: list[Any]) -> list[Floats]:
         if configuration.answer is not None:
@@ -376,21 +373,26 @@ class _Search:
             )
         tried = sum(each.tried for each in self.families)
         self.context.progress(tried, tried, "configurations", "choosing and learning from all examples")
-        chosen = self._selected(_MOST_MEMBERS, nested=True)
+        chosen = self._selected(_MOST_MEMBERS)
         counts = ", ".join(f"{each.tried} of {each.family.name}" for each in self.families if each.tried)
         given_up = sum(each.given_up for each in self.families)
         self.context.notes.append(
             f"Thorough search: {tried} configurations ({counts}), {given_up} of them given up early, each judged out "
-            f"of fold on {len(self.examples)} examples. Its value is nested: each fifth of the examples judges a mean "
-            "that was chosen without it. Its members learned from all of them."
+            f"of fold on {len({each.id for each in self.held})} examples. Its value is nested: each fifth of the "
+            "examples judges a mean that was chosen without it. Its members learned from all of them."
         )
         return chosen
 
-    def _selected(self, most: int, *, nested: bool) -> SelectedModel:
+    def _selected(self, most: int) -> SelectedModel:
+        """With fewer members where so many could not learn in time."""
         context, library = self.context, sorted(self.library, key=lambda each: (each.family, each.name))
         likely = np.array([each.likely for each in library])
         weights = self._weights(likely, self.targets, self.groups, most)
-        judged = self._nested(library, likely, most) if nested else self._mean(library, weights)
+        seconds = max(context.seconds_left, _LEAST_TO_LEARN * self.budget)
+        while most > 1 and sum(library[place].refit_seconds for place in weights) > seconds:
+            most = min(most, len(weights)) // 2 or 1
+            weights = self._weights(likely, self.targets, self.groups, most)
+        judged = self._nested(library, likely, most)
         task_head = context.task_head.calibrated(judged, self.targets)
         shift = find_shift_for_metric(context, judged, self.held)
         estimate = measure(context, task_head, self.held, judged if shift is None else judged + shift)
@@ -413,7 +415,8 @@ class _Search:
             for each in self.families
             if each.best is not None
         ]
-        return SelectedModel(made, estimate, self.how, (*rows, CandidateResult(name, 0.0, estimate.value, chosen=True)))
+        tried = (*rows, CandidateResult(name, 0.0, estimate.value, chosen=True))
+        return SelectedModel(made, estimate, self.how, tried, nested=estimate)
 
     def _value(self, one: _Answered) -> float:
         context = self.context
