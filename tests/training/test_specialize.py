@@ -342,6 +342,19 @@ def test_nested_values_are_compared_with_nested_ones() -> None:
     ], "rows that stopped a network are too kind to it beside nested values"  # fmt: skip
 
 
+@pytest.mark.parametrize(("value", "first"), [(0.81, "2"), (0.84, "1")])
+def test_beside_a_thorough_search_another_goes_first_if_it_is_better_by_a_standard_error(
+    value: float, first: str
+) -> None:
+    thorough = _trained(version=2, value=0.80, dearer=())
+    thorough = thorough.model_copy(
+        update={"step": "train/classical-thorough", "spec": thorough.spec | {"hyperparameters": {"thorough": True}}}
+    )
+    other = _trained(value=value, dearer=())
+    (asked,) = _requests(other, thorough, spec=SPEC.model_copy(update={"aim": "best"}))
+    assert asked.spec["models"] == [f"taste-model@v{first}"]
+
+
 def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() -> None:
     few = _trained("probe", 2, 0.83, half=0.1, dearer=())
     assert few.result is not None

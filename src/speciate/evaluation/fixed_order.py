@@ -17,7 +17,8 @@ not. `python evals/fixed_order.py` shows both.
 
 A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
 each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does the value of a
-model whose base may know some of the rows, and, beside nested values, one by the rows that chose or stopped it.
+model whose base may know some of the rows, beside nested values one by the rows that chose or stopped it, and beside a
+thorough search each other one.
 """
 
 from __future__ import annotations

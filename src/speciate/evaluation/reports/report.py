@@ -242,7 +242,7 @@ class ValidationEvidence(_Frozen):
     optimistic: bool = Field(
         False,
         description="It was judged on other rows than the rest, or maybe on some that its base model knows; or by the "
-        "rows that chose or stopped it, where values of others are nested.",
+        "rows that chose or stopped it, where values of others are nested; or a thorough search stands beside it.",
     )
 
 
