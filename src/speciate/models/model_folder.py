@@ -7,6 +7,7 @@ files tell (parameters, shapes) are read without a library.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -119,14 +120,16 @@ class WeightCount(NamedTuple):
 
 
 def count_weights(folder: Path) -> WeightCount | None:
-    """What all safetensors files in a folder hold; None without one. Raises INVALID for another file of that name.
+    """What all safetensors files in a folder hold; None without one. A file that is none is left to who loads it.
 
     Links are followed, as who loads them does: some package managers install by links. `check_weights` refuses those
     of others.
     """
-    files = [file.resolve() for file in folder.glob("*.safetensors") if file.is_file()]
-    shapes = [shape for file in files for shape in _shapes(file)]
-    return WeightCount(len(shapes), sum(map(math.prod, shapes))) if files else None
+    shapes: list[tuple[int, ...]] = []
+    for file in folder.glob("*.safetensors"):
+        with contextlib.suppress(SpeciateError):
+            shapes += _shapes(file.resolve())
+    return WeightCount(len(shapes), sum(map(math.prod, shapes))) if shapes else None
 
 
 def check_weights(folder: Path) -> None:
