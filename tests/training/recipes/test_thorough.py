@@ -190,7 +190,7 @@ def test_a_number_is_found_by_it_too(workspace: Workspace) -> None:
 def test_its_value_is_of_choices_that_did_not_see_the_examples(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty answer by chance: those that are chosen by the examples that judge them seem to know something."""
+    """Thirty answer by chance: those that are chosen by the examples that judge them seem to know something."""
     chance = np.random.default_rng(3)
 
     def guess(inputs: Any, targets: Any, held: Any, seed: int) -> list[Matrix]:
@@ -198,7 +198,7 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
 
     def guessers(*given: Any, **named: Any) -> list[Family]:
         learn = partial(configurations._logistic, strength=1.0, products=False)
-        made = (Configuration((Learner(f"guess {number}", learn),), guess) for number in range(60))
+        made = (Configuration((Learner(f"guess {number}", learn),), guess) for number in range(30))
         return [Family("guesses", made, 1.0)]
 
     def as_if_unseen(self: Any, library: Any, likely: Any, most: int) -> Matrix:
