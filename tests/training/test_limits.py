@@ -234,7 +234,8 @@ def test_a_run_near_its_limit_ends_by_itself_with_what_it_has(workspace: Workspa
     assert {one["reason"] for one in skipped} == {"the budget had ended"}
 
 
-def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
+def _slowly_written() -> tuple[BestSoFar, list[float], list[int]]:
+    """Best so far, of which each writing takes 3 s; the clock; and what was written."""
     now, kept = [0.0], list[int]()
 
     def keep(model: int) -> None:
@@ -242,6 +243,11 @@ def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
         kept.append(model)
 
     best = BestSoFar(keep, lambda: now[0])
+    return best, now, kept
+
+
+def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
+    best, now, kept = _slowly_written()
     for model in range(200):
         now[0] += 1
         best.offer(lambda model=model: model)  # type: ignore[misc]
@@ -250,13 +256,7 @@ def test_keeping_the_best_costs_a_twentieth_at_most() -> None:
 
 
 def test_what_waits_is_written_when_it_is_due_and_before_a_stop() -> None:
-    now, kept = [0.0], list[int]()
-
-    def keep(model: int) -> None:
-        now[0] += 3
-        kept.append(model)
-
-    best = BestSoFar(keep, lambda: now[0])
+    best, now, kept = _slowly_written()
     best.offer(lambda: 1)
     best.offer(lambda: 2)
     best.offer(lambda: 3)

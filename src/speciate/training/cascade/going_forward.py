@@ -34,9 +34,9 @@ def going_forward(spec: SpecializeSpec, children: Sequence[Child], models: Itera
 
 def _of_training(candidate: TrainedCandidate, *, nested: bool, searched: bool) -> ValidationEvidence:
     """`nested`: whether another's value is. One that is not is too kind beside it: the same rows stopped a network.
-    `searched`: whether there was a thorough search. It has the learners of the others among its own, and was the better
-    one in seven of eight draws in which values put it first in two (evals/LOG.md); so who goes before it must be better
-    by a standard error."""
+    `searched`: whether there was a thorough search. It has most learners of the others among its own, and was the
+    better one in seven of eight draws in which values put it first in two (evals/LOG.md); so who goes before it must be
+    better by a standard error."""
     said, behind = candidate.figures, searched and not candidate.candidate.thorough
     return ValidationEvidence(
         model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
