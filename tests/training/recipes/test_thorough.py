@@ -222,6 +222,29 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
 
 
 @pytest.mark.usefixtures("brief")
+def test_a_configuration_that_fails_does_not_cost_what_the_others_found(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed(Exception):
+        """A library's own."""
+
+    def fail(*given: Any, **named: Any) -> Any:
+        raise Failed("no room for leaves")
+
+    _dataset(workspace)
+    monkeypatch.setattr(configurations, "_nearest", fail)
+    report = train_now(workspace, job="job-0", **_spec())["report"]
+    (told,) = [note for note in report["notes"] if note.startswith("Thorough search")]
+    assert "2 could not learn: neighbours: neighbours 1: Failed; neighbours: neighbours 3: Failed." in told
+    assert report["validation"]["value"] > 0.8
+    for name in ("_logistic", "_discriminant_answers", "_kernel_answers"):
+        monkeypatch.setattr(configurations, name, fail)
+    with pytest.raises(SpeciateError, match=r"No configuration could be tried\. .*: Failed") as refused:
+        train_now(workspace, job="job-1", **_spec())
+    assert refused.value.foreign == "no room for leaves"
+
+
+@pytest.mark.usefixtures("brief")
 def test_it_is_the_same_again_and_when_it_was_stopped_between(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,8 @@ class _Search:
         self.groups = [numbers[name] for name in names]
         self.library: list[_Answered] = []
         self.families: list[_Running] = []
+        self.failed: dict[str, str] = {}
+        """Configurations that could not learn, with the kind of error; a library's words."""
 
     def prepare(self, spaces: Sequence[Space]) -> None:
         places = {example.id: place for place, example in enumerate(self.examples)}
@@ -217,8 +219,11 @@ class _Search:
             with self.context.meter.stage("training"):
                 try:
                     answered = self._answer(running, configuration)
-                except (ValueError, np.linalg.LinAlgError) as error:  # of a fold that it cannot learn from
-                    _log.info("%s: not tried: %s", message, error)
+                except SpeciateError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - any library's; it must not cost what others found
+                    _log.warning("%s: not tried", message, exc_info=True)
+                    self.failed[f"{message}: {type(error).__name__}"] = str(error)
                     answered = []
             running.spent += time.monotonic() - began
             running.tried += 1
@@ -368,18 +373,20 @@ class _Search:
         if not self.library:
             raise SpeciateError(
                 Code.INVALID,
-                "No configuration could be tried.",
+                f"No configuration could be tried. {'; '.join([*self.failed][:3])}".strip(),
                 "Call train_model without hyperparameters.thorough.",
+                next(iter(self.failed.values()), "")[:500],
             )
         tried = sum(each.tried for each in self.families)
         self.context.progress(tried, tried, "configurations", "choosing and learning from all examples")
         chosen = self._selected(_MOST_MEMBERS)
         counts = ", ".join(f"{each.tried} of {each.family.name}" for each in self.families if each.tried)
-        given_up = sum(each.given_up for each in self.families)
+        given_up = sum(each.given_up for each in self.families) - len(self.failed)
         self.context.notes.append(
             f"Thorough search: {tried} configurations ({counts}), {given_up} of them given up early, each judged out "
             f"of fold on {len({each.id for each in self.held})} examples. Its value is nested: each fifth of the "
             "examples judges a mean that was chosen without it. Its members learned from all of them."
+            + (f" {len(self.failed)} could not learn: {'; '.join([*self.failed][:3])}." if self.failed else "")
         )
         return chosen
 
