@@ -24,7 +24,7 @@ from speciate.training.cascade import candidates, search
 from speciate.training.recipes import configurations, tabm
 from speciate.training.selection import decision_shift, thorough_search
 from speciate.training.selection.learners import Learner
-from speciate.training.selection.thorough_search import Configuration, Family
+from speciate.training.selection.thorough_search import Configuration, LearnerFamily
 from speciate.training.train_spec import TrainSpec
 from speciate.training.training_context import TrainingContext
 from speciate.use_cases import Aim
@@ -131,7 +131,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two configurations of each family that takes no time."""
     every = configurations.families
 
-    def few(*given: Any, **named: Any) -> list[Family]:
+    def few(*given: Any, **named: Any) -> list[LearnerFamily]:
         return [
             each._replace(configurations=iter([one for _, one in zip(range(2), each.configurations, strict=False)]))
             for each in every(*given, **named)
@@ -196,10 +196,10 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
     def guess(inputs: Any, targets: Any, held: Any, seed: int) -> list[Matrix]:
         return [chance.normal(size=(len(held), 1))]
 
-    def guessers(*given: Any, **named: Any) -> list[Family]:
+    def guessers(*given: Any, **named: Any) -> list[LearnerFamily]:
         learn = partial(configurations._logistic, strength=1.0, products=False)
         made = (Configuration((Learner(f"guess {number}", learn),), guess) for number in range(30))
-        return [Family("guesses", made, 1.0)]
+        return [LearnerFamily("guesses", made, 1.0)]
 
     def as_if_unseen(self: Any, library: Any, likely: Any, most: int) -> Matrix:
         return np.asarray(self._mean(library, self._weights(likely, self.targets, self.groups, most)))

@@ -106,7 +106,7 @@ def test_few_numbers_are_fitted_by_one_thread(rows: int, openmp: set[int], blas:
 
     with compute_threads(2):
         assert threads("blas") == {1}
-        with learners.threads_for(np.empty((rows, 384), np.float32)):
+        with learners.limit_threads(np.empty((rows, 384), np.float32)):
             assert threads("openmp") <= openmp
             assert threads("blas") == blas
 

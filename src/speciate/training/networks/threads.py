@@ -45,9 +45,9 @@ def count_flops() -> Iterator[Work]:
         yield found
 
 
-def threads_for(flops: float, most: int) -> int:
+def choose_threads(flops: float, most: int) -> int:
     """
-    >>> threads_for(1e9, 2), threads_for(1e10, 2), threads_for(1e10, 1)
+    >>> choose_threads(1e9, 2), choose_threads(1e10, 2), choose_threads(1e10, 1)
     (1, 2, 1)
     """
     return 1 if flops < TWO_THREADS_FLOPS else most

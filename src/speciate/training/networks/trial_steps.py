@@ -22,7 +22,7 @@ from speciate.training.networks import batches, successive_halving
 from speciate.training.networks.batches import Items
 from speciate.training.networks.optimizer import Precision
 from speciate.training.networks.stopping import Diverged
-from speciate.training.networks.threads import count_flops, threads_for
+from speciate.training.networks.threads import choose_threads, count_flops
 from speciate.training.networks.training_checkpoints import TrainingState
 from speciate.training.networks.training_loop import HeldOutData, Scores, Step, Targets, Training
 from speciate.training.planning.available_methods import available_candidates
@@ -215,7 +215,7 @@ def _settled_threads(context: TrainingContext, flops: float) -> int:
     """As many as were asked for; processes that wait for each other, or for a GPU, keep theirs."""
     payload = context.payload
     asked = payload.spec.resources.cpu is not None or payload.device != "cpu" or context.team.size > 1
-    return payload.threads if asked else threads_for(flops, payload.threads)
+    return payload.threads if asked else choose_threads(flops, payload.threads)
 
 
 def take_threads(context: TrainingContext, threads: int) -> None:

@@ -55,7 +55,7 @@ from speciate.training.selection.decision_shift import measure_for
 from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.selection.model_selection import select_best
 from speciate.training.selection.selected_model import SelectedModel
-from speciate.training.selection.thorough_search import FOLDS, Family, Space, search_thoroughly
+from speciate.training.selection.thorough_search import FOLDS, LearnerFamily, Space, search_thoroughly
 from speciate.training.training_context import TrainingContext
 from speciate.vocabulary import is_absolute
 
@@ -89,11 +89,11 @@ def _spaces(context: TrainingContext) -> list[Space]:
     absolute, seed = is_absolute(context.payload.objective.metric), context.payload.spec.seed
     networks = importlib.util.find_spec("torch") is not None
 
-    def families(rows: int, columns: int) -> list[Family]:
+    def families(rows: int, columns: int) -> list[LearnerFamily]:
         soon = networks and FOLDS * tabm.seconds(rows, columns) <= context.seconds_left
         return configurations.families(rows, columns, classes, seed, absolute=absolute, networks=soon)
 
-    def boosted(rows: int, columns: int) -> list[Family]:
+    def boosted(rows: int, columns: int) -> list[LearnerFamily]:
         return [each for each in families(rows, columns) if each.name == "boosting"]
 
     columns = partial(Columns.fit, inputs=every)

@@ -19,7 +19,7 @@ from speciate.models.quadratics import Quadratic, clipped, from_gaussians, width
 from speciate.training.recipes import boosting, tabm
 from speciate.training.recipes.forests import forest
 from speciate.training.selection.learners import Learner
-from speciate.training.selection.thorough_search import Configuration, Family
+from speciate.training.selection.thorough_search import Configuration, LearnerFamily
 
 Targets = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -30,24 +30,28 @@ _MOST_SCORES = 2_000_000
 """Rows times labels, beyond which fifteen discriminants would hold hundreds of megabytes."""
 
 
-def families(rows: int, columns: int, classes: int, seed: int, *, absolute: bool, networks: bool) -> list[Family]:
+def families(
+    rows: int, columns: int, classes: int, seed: int, *, absolute: bool, networks: bool
+) -> list[LearnerFamily]:
     """`classes`: 0 of numbers. `absolute`: absolute errors count. `networks`: whether torch is there.
 
     Those whose work grows beyond minutes with rows or columns are left out.
     """
     found = [
-        Family("discriminants", _discriminants(), 0.5)
+        LearnerFamily("discriminants", _discriminants(), 0.5)
         if classes and columns <= 150 and rows * classes <= _MOST_SCORES
         else None,
-        Family("lines", _lines(rows, columns, classes), 0.7),
-        Family("machines", _machines(seed, classes, absolute), 1.2) if rows <= 6000 and classes <= 30 else None,
-        Family("boosting", _boosted(seed, classes, absolute), 1.6) if classes <= 100 else None,
-        Family("trees", _forests(seed, classes), 1.0) if rows * columns <= 20_000_000 and classes <= 100 else None,
-        Family("networks", _networks(seed, classes, absolute), 1.6)
+        LearnerFamily("lines", _lines(rows, columns, classes), 0.7),
+        LearnerFamily("machines", _machines(seed, classes, absolute), 1.2) if rows <= 6000 and classes <= 30 else None,
+        LearnerFamily("boosting", _boosted(seed, classes, absolute), 1.6) if classes <= 100 else None,
+        LearnerFamily("trees", _forests(seed, classes), 1.0)
+        if rows * columns <= 20_000_000 and classes <= 100
+        else None,
+        LearnerFamily("networks", _networks(seed, classes, absolute), 1.6)
         if networks and tabm.too_large(rows, columns, classes) is None
         else None,
-        Family("kernels", _kernels(classes), 0.6) if rows <= 3000 else None,
-        Family("neighbours", _neighbours(classes), 0.3) if rows <= 20_000 else None,
+        LearnerFamily("kernels", _kernels(classes), 0.6) if rows <= 3000 else None,
+        LearnerFamily("neighbours", _neighbours(classes), 0.3) if rows <= 20_000 else None,
     ]
     return [family for family in found if family is not None]
 

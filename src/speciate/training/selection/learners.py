@@ -154,7 +154,7 @@ def learn_from(
         inputs = representation.encode(examples)
         estimator = each.joined if from_folds and not more else None
         if estimator is None:
-            with threads_for(inputs):
+            with limit_threads(inputs):
                 estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
         if each.shift is not None and not one.members:
             estimator = decision_shift.shifted(estimator, each.shift)
@@ -203,7 +203,7 @@ def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[
 
 
 @contextlib.contextmanager
-def threads_for(inputs: Any) -> Iterator[None]:
+def limit_threads(inputs: Any) -> Iterator[None]:
     """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long. Linear
     algebra takes more for very many numbers alone, where a product lasts longer than the wait."""
     cells = getattr(inputs, "size", _ONE_THREAD_CELLS)

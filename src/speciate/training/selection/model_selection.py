@@ -32,11 +32,11 @@ from speciate.training.selection.learners import (
     StoppedByHeld,
     find_shift_for_metric,
     learn_from,
+    limit_threads,
     mean_log_loss,
     parts_to_stop,
     signed_standing,
     singles,
-    threads_for,
 )
 from speciate.training.selection.learning_curve import note_learning_curve
 from speciate.training.selection.nested_value import nested_estimate
@@ -306,7 +306,7 @@ def _evaluate_learner(
 ) -> EvaluatedLearner:
     """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
     fitted, given = list[Estimator](), list[Any]()
-    with threads_for(parts[0].inputs):
+    with limit_threads(parts[0].inputs):
         for part in parts:
             if fitted and begun and context.over_budget:
                 raise _NotTried(_OVER_BUDGET)

@@ -36,8 +36,8 @@ from speciate.training.selection.learners import (
     WeightedMember,
     find_shift_for_metric,
     learn_from,
+    limit_threads,
     signed_standing,
-    threads_for,
 )
 from speciate.training.selection.out_of_fold import ON_ALL_FOLDS
 from speciate.training.selection.selected_model import CandidateResult, SelectedModel
@@ -72,7 +72,7 @@ class Configuration(NamedTuple):
     """(inputs, targets, held-out inputs, seed) -> scores of each learner on these; None: each learns by itself."""
 
 
-class Family(NamedTuple):
+class LearnerFamily(NamedTuple):
     name: str
     configurations: Iterator[Configuration]
     """The usually good ones first."""
@@ -84,7 +84,7 @@ class Space(NamedTuple):
     """A representation with the families that learn from it."""
 
     group: LearnerGroup
-    families: Callable[[int, int], Iterable[Family]]
+    families: Callable[[int, int], Iterable[LearnerFamily]]
     """(rows, columns) -> those that suit so many."""
 
 
@@ -118,7 +118,7 @@ class _Answered(NamedTuple):
 class _Running:
     """A family in the search."""
 
-    def __init__(self, family: Family, group: LearnerGroup, whole: Representation, folds: list[_Fold]) -> None:
+    def __init__(self, family: LearnerFamily, group: LearnerGroup, whole: Representation, folds: list[_Fold]) -> None:
         self.family, self.group, self.whole, self.folds = family, group, whole, folds
         self.spent = 0.0
         self.tried = self.given_up = 0
@@ -261,7 +261,7 @@ class _Search:
             self.context.checkpoint()
             if number and self._is_too_slow(running, time.monotonic() - began, number):
                 return []
-            with threads_for(fold.inputs):
+            with limit_threads(fold.inputs):
                 for own, given in zip(scores, self._fold_answers(configuration, fold, fitted), strict=True):
                     own.append(given)
             if number + 1 == _TRIAL_FOLDS < len(running.folds):
