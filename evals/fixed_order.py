@@ -27,9 +27,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from speciate.evaluation.candidate_order import fixed_order
 from speciate.evaluation.compare_models import Cost, ModelEntry, Question, build
 from speciate.evaluation.evaluated_models import EvaluatedModel
-from speciate.evaluation.fixed_order import fixed_order
 from speciate.evaluation.metrics import Answers, label_answers
 from speciate.evaluation.reports.report import Report, ValidationEvidence
 from speciate.use_cases import Gate, Objective, UseCase

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.evaluation import candidate_choice
-from speciate.evaluation.fixed_order import fixed_order
+from speciate.evaluation.candidate_order import fixed_order
 from speciate.evaluation.reports.report import Decision, ValidationEvidence
 from speciate.vocabulary import Metric, find_metric
 from tests.evaluation.test_gates import comparison, decision, row
@@ -127,6 +127,11 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     assert "deep@v2 is the first that passes every gate; before it slow@v3 does not" in why
     assert "words@v1 ($0.1 per 1,000) would pass, too, and cost less than deep@v2 ($9 per 1,000)" in why
     assert "promote_model(model='words@v1')" in why
+    doubted = order[0].model_copy(update={"optimistic": True, "doubt": "beside_thorough"})
+    few = order[1].model_copy(update={"n": 40})
+    why = candidate_choice.why_it("deep@v2", decisions, rows, (doubted, few, *order[2:])) or ""
+    assert "slow@v3 0.9 (out-of-fold, 400 independent rows; one standard error less: a thorough search has most" in why
+    assert "deep@v2 0.823 (out-of-fold, 40 independent rows; one standard error less: fewer rows than others), " in why
     assert candidate_choice.why_it("deep@v2", decisions, rows, ()) is None
     assert candidate_choice.why_it("deep@v2", {"deep@v2": decision("deep@v2")}, rows, order[1:2]) is None
     alone = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3")}, rows, order)

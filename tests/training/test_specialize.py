@@ -337,14 +337,14 @@ def test_nested_values_are_compared_with_nested_ones() -> None:
     ]  # fmt: skip
     network = _trained("full", 3, 0.855, half=0.02, dearer=())
     (asked,) = _requests(lucky, thorough, network, spec=best)
-    assert [(one["model"][-1], one["optimistic"]) for one in asked.spec["order"]] == [
-        ("2", False), ("1", False), ("3", True),
+    assert [(one["model"][-1], one["optimistic"], one["doubt"]) for one in asked.spec["order"]] == [
+        ("2", False, None), ("1", False, None), ("3", True, "not_nested"),
     ], "rows that stopped a network are too kind to it beside nested values"  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "first"), [(0.81, "2"), (0.84, "1")])
+@pytest.mark.parametrize(("value", "first", "doubt"), [(0.81, "2", "beside_thorough"), (0.84, "1", None)])
 def test_beside_a_thorough_search_another_goes_first_if_it_is_better_by_a_standard_error(
-    value: float, first: str
+    value: float, first: str, doubt: str | None
 ) -> None:
     thorough = _trained(version=2, value=0.80, dearer=())
     thorough = thorough.model_copy(
@@ -353,6 +353,8 @@ def test_beside_a_thorough_search_another_goes_first_if_it_is_better_by_a_standa
     other = _trained(value=value, dearer=())
     (asked,) = _requests(other, thorough, spec=SPEC.model_copy(update={"aim": "best"}))
     assert asked.spec["models"] == [f"taste-model@v{first}"]
+    doubts = {one["model"]: one["doubt"] for one in asked.spec["order"]}
+    assert doubts["taste-model@v1"] == doubt, "none where the search is so much worse that it has no place in the order"
 
 
 def test_what_few_rows_say_of_a_network_comes_behind_what_many_say_of_another() -> None:
@@ -368,8 +370,8 @@ def test_a_warm_start_that_may_know_the_rows_comes_behind_what_is_as_good_withou
     assert warm.result is not None
     warm.result["report"]["left_out"] = None
     (asked,) = _requests(_trained(value=0.80), warm, spec=SPEC.model_copy(update={"aim": "best"}))
-    assert [(one["model"], one["optimistic"]) for one in asked.spec["order"]] == [
-        ("taste-model@v1", False), ("taste-model@v2", True),
+    assert [(one["model"], one["doubt"]) for one in asked.spec["order"]] == [
+        ("taste-model@v1", None), ("taste-model@v2", "judged_apart"),
     ]  # fmt: skip
 
 

@@ -1,13 +1,14 @@
 """Which of several judged candidates goes forward, and why, in words. Pure.
 
-Where the best is wanted, it is the first of an order that was fixed before (fixed_order.py); else the cheapest that
-passes, unless a dearer one surely beats it.
+Where the best is wanted, it is the first that passes of an order that was fixed before the test rows were looked at
+(candidate_order.py); else the cheapest that passes, unless a dearer one surely beats it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from speciate.evaluation.candidate_order import doubt_of
 from speciate.evaluation.cost_difference import is_dearer
 from speciate.evaluation.gates import figure, usd
 from speciate.evaluation.reports.report import (
@@ -62,7 +63,8 @@ def why_it(
     unjudged = [one.model for one in order if one.model not in decisions]
     behind, comes = " and ".join(unjudged), "comes" if len(unjudged) == 1 else "come"
     metric = rows[chosen].metric
-    figures = ", ".join(f"{one.model} {_evidence(one)}" for one in order)
+    most = max(one.n for one in order)
+    figures = ", ".join(f"{one.model} {_evidence(one, most)}" for one in order)
     said = (
         f"aim 'best': validation examples fixed the order of the candidates before the test rows were looked at, by "
         f"{metric}: {figures}"
@@ -100,10 +102,11 @@ def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Compar
     return any(dominates(other, row, gain) for other in others if other.model != row.model)
 
 
-def _evidence(one: ValidationEvidence) -> str:
-    """`0.82 (out-of-fold, 400 independent rows)`: rows of one group count once."""
-    value = "not known" if one.value is None else figure(one.value)
-    return f"{value} ({one.how}, {one.n:,} independent rows)"
+def _evidence(one: ValidationEvidence, most: int) -> str:
+    """`0.82 (out-of-fold, 400 independent rows)`: rows of one group count once. With the doubt that it has, if any."""
+    value, doubt = "not known" if one.value is None else figure(one.value), doubt_of(one, most)
+    less = f"; one standard error less: {doubt}" if doubt and one.value is not None else ""
+    return f"{value} ({one.how}, {one.n:,} independent rows{less})"
 
 
 def _cost(row: Row) -> float:

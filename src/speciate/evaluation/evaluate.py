@@ -105,7 +105,7 @@ class EvaluateSpec(BaseModel):
     pick: Literal["last", "gates"] = "last"
     """`gates`: the cheapest model that passes, unless a dearer one surely beats it; with `order` the first there."""
     order: tuple[ValidationEvidence, ...] = ()
-    """The candidates in the order in which they may go forward (candidate_choice.py `fixed_order`)."""
+    """The candidates in the order in which they may go forward (candidate_order.py)."""
     baseline: str | None = None
     """None: the use case's incumbent, else the first of `models`."""
     baselines: tuple[str, ...] = Field((), max_length=100)

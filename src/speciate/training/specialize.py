@@ -47,13 +47,13 @@ from speciate.training.cascade.candidates import (
     trained_candidates,
     with_like,
 )
-from speciate.training.cascade.going_forward import going_forward
 from speciate.training.cascade.result import failed, outcome, without_verdict
 from speciate.training.cascade.search import (
     GRACE_SECONDS,
     adequate,
     may_go_on,
     next_training,
+    order_candidates,
     seconds_for_training,
     skipped_candidates,
     to_judge,
@@ -287,7 +287,7 @@ def _judgement(spec: SpecializeSpec, children: Sequence[Child], step: str, model
             "dataset": f"{_dataset_used(spec, trained_candidates(children))}:test",  # where there is no core suite
             "use_case": spec.use_case,
             "pick": "gates",
-            **({"order": order} if (order := going_forward(spec, children, _in_order(children, models))) else {}),
+            **({"order": order} if (order := order_candidates(spec, children, _in_order(children, models))) else {}),
             "seed": spec.seed,
             "budget_usd": spec.budget_usd,
         },

@@ -231,18 +231,23 @@ class Decision(_Frozen):
     whether they are known before the answer is."""
 
 
+Doubt = Literal["judged_apart", "not_nested", "beside_thorough"]
+
+
 class ValidationEvidence(_Frozen):
-    """What validation examples say of a candidate, before its test rows are looked at (candidate_choice.py)."""
+    """What validation examples say of a candidate, before its test rows are looked at (candidate_order.py)."""
 
     model: str
     value: float | None
     standard_error: float | None = None
     n: int
     how: str = Field(description="out-of-fold, validation, race or judged answers; `nested` of a choice.")
-    optimistic: bool = Field(
-        False,
-        description="It was judged on other rows than the rest, or maybe on some that its base model knows; or by the "
-        "rows that chose or stopped it, where values of others are nested; or a thorough search stands beside it.",
+    optimistic: bool = Field(False, description="Whether there is such a `doubt`: the value counts for less.")
+    doubt: Doubt | None = Field(
+        None,
+        description="judged_apart: by other rows than the rest, or maybe by some that its base model knows; "
+        "not_nested: by the rows that chose or stopped it, and values of others are nested; "
+        "beside_thorough: a thorough search stands beside it. None: no doubt, or reasons were not kept yet.",
     )
 
 

@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from speciate.evaluation.fixed_order import evidence_of, fixed_order
+from speciate.evaluation.candidate_order import evidence_of, fixed_order
 from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.shown_gains import ShownGain, is_sure
 from speciate.jobs.job import ENDED, Resources

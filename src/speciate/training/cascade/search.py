@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from speciate.evaluation.candidate_order import evidence_of, fixed_order
 from speciate.evaluation.holdout_reuse import level_for
+from speciate.evaluation.reports.report import Doubt, ValidationEvidence
 from speciate.jobs.kinds import Child, ChildRequest
 from speciate.sample_size import LEVEL
 from speciate.training.cascade.candidates import (
@@ -26,9 +28,8 @@ from speciate.training.cascade.candidates import (
     trained_candidates,
     with_like,
 )
-from speciate.training.cascade.going_forward import going_forward
 from speciate.training.planning import when_to_stop
-from speciate.training.planning.published_steps import race_survivors
+from speciate.training.planning.published_steps import RACE, race_survivors
 from speciate.training.planning.shortlist import (
     SHORTLIST_STEP,
     comparable_base_models,
@@ -210,13 +211,13 @@ def to_judge(spec: SpecializeSpec, children: Sequence[Child]) -> list[TrainedCan
     """Candidates for the next look at the test split. After a first one: those that were not judged and have a chance
     of passing at the level that is left; without any there is no further look.
 
-    Where the best is wanted, the first look is at the first of the order alone (going_forward.py). It is judged at the
-    full level then, and where it passes nothing else is asked of these rows.
+    Where the best is wanted, the first look is at the first of the order alone. It is judged at the full level then,
+    and where it passes nothing else is asked of these rows.
     """
     worth = adequate(trained_candidates(children))
     looks = len(looks_at_test(children))
     if looks == 0 and spec.aim == "best" and not race_survivors(children):
-        order = going_forward(spec, children, [one.model for one in worth])
+        order = order_candidates(spec, children, [one.model for one in worth])
         return [one for one in worth if one.model == order[0]["model"]][:1] if order else worth
     if looks == 0:
         return worth
@@ -230,6 +231,45 @@ def to_judge(spec: SpecializeSpec, children: Sequence[Child]) -> list[TrainedCan
         return _chance(one, spec.test_examples, level) >= when_to_stop.WORTH_A_LOOK
 
     return [one for one in fresh if is_worth_it(one)]
+
+
+def order_candidates(spec: SpecializeSpec, children: Sequence[Child], models: Iterable[str]) -> list[dict[str, Any]]:
+    """What validation examples say of these models, the first to go forward first; empty where the cheapest that passes
+    is wanted. JSON, as the spec of an evaluation holds it."""
+    if spec.aim != "best":
+        return []
+    wanted, candidates = set(models), trained_candidates(children)
+    once = {one.model: one for one in reversed(candidates) if one.model in wanted}
+    every = [*reversed(once.values())]  # two trainings may end in one version
+    nested = any(one.figures.get("nested") for one in every)
+    searched = any(one.candidate.thorough for one in every)
+    trained = [_evidence(one, nested=nested, searched=searched) for one in every]
+    races = [child.result for child in children if child.step == RACE and child.result]
+    raced = [evidence_of(row, row["n"], RACE) for race in races for row in race["rows"] if row["model"] in wanted]
+    metrics = [*(one.report["metric"] for one in candidates), *(race["metric"] for race in races)]
+    if not metrics:
+        return []
+    return [one.model_dump(mode="json") for one in fixed_order([*raced, *trained], find_metric(metrics[0]))]
+
+
+def _evidence(candidate: TrainedCandidate, *, nested: bool, searched: bool) -> ValidationEvidence:
+    """`nested`: whether the value of some candidate is. `searched`: whether there was a thorough search.
+
+    A thorough search has most learners of the others among its own, and was the better one in seven of eight draws in
+    which values put it first in two (evals/LOG.md); so who goes before it must be better by a standard error.
+    """
+    said = candidate.figures
+    doubt: Doubt | None = None
+    if candidate.judged_apart:
+        doubt = "judged_apart"
+    elif searched and not candidate.candidate.thorough:
+        doubt = "beside_thorough"
+    elif nested and not said.get("nested"):
+        doubt = "not_nested"
+    return ValidationEvidence(
+        model=candidate.model, value=said["value"], standard_error=said["standard_error"], n=said.get("n") or 0,
+        how=f"{said['how']}, nested" if said.get("nested") else said["how"], optimistic=doubt is not None, doubt=doubt,
+    )  # fmt: skip
 
 
 _BY_QUALITY = {"reaches", "not_worse", "better", "better_if_dearer", "no_slice_worse", "free_method", "fresh_rows"}

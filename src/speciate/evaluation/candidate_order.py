@@ -15,10 +15,7 @@ asks for the first alone, at the full level; where that does not pass, the other
 What the order adds is an honest figure. The best by the test rows is partly lucky on them; the first by other rows is
 not. `python evals/fixed_order.py` shows both.
 
-A value counts for one standard error less where it was measured on fewer rows than others, for the less is known of
-each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's curse"). So does the value of a
-model whose base may know some of the rows, beside nested values one by the rows that chose or stopped it, and beside a
-thorough search each other one.
+A value that is in doubt counts for one standard error less (`doubt_of`).
 """
 
 from __future__ import annotations
@@ -28,9 +25,15 @@ from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from speciate.evaluation.reports.report import ValidationEvidence
+from speciate.evaluation.reports.report import Doubt, ValidationEvidence
 from speciate.sample_size import LEVEL
 from speciate.vocabulary import Metric
+
+_DOUBTS: Mapping[Doubt, str] = {
+    "judged_apart": "it was judged on other rows, or its base model may know some of them",
+    "not_nested": "the rows that judge it also chose or stopped it, and values of others are nested",
+    "beside_thorough": "a thorough search has most of its learners",
+}
 
 
 def fixed_order(evidence: Sequence[ValidationEvidence], metric: Metric) -> tuple[ValidationEvidence, ...]:
@@ -46,11 +49,21 @@ def evidence_of(row: Mapping[str, Any], n: int, how: str) -> ValidationEvidence:
     return ValidationEvidence(model=row["model"], value=row["value"], standard_error=error, n=n, how=how)
 
 
+def doubt_of(one: ValidationEvidence, most: int) -> str | None:
+    """Why the value counts for one standard error less beside one on `most` rows, in words; None where it counts whole.
+
+    The less is known of each, the more optimistic is the best of several (Smith & Winkler 2006, "The optimizer's
+    curse"), so that fewer rows are a doubt by themselves.
+    """
+    if one.optimistic:
+        return _DOUBTS[one.doubt] if one.doubt else "it is optimistic"
+    return "fewer rows than others" if one.n < most else None
+
+
 def _standing(one: ValidationEvidence, most: int, sign: int) -> float:
-    """The value, greater being better, less one standard error where it is known worse than the others'."""
+    """The value, greater being better, less its doubt."""
     if one.value is None:
         return -math.inf
-    doubt = 0.0
-    if one.optimistic or one.n < most:
-        doubt = math.inf if one.standard_error is None else one.standard_error
-    return sign * one.value - doubt
+    if doubt_of(one, most) is None:
+        return sign * one.value
+    return -math.inf if one.standard_error is None else sign * one.value - one.standard_error
