@@ -19,7 +19,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "speciate"
 LOOSE = 'cage = "where_possible"\n[trust]\nrequire_signature = false\n'
 READERS = {
     "workspace/workspace.py",  # the daemon, whose settings are then compared with what was confirmed
-    "governance/authorization.py", "server/roots.py", "server/control.py",  # to tell what was written by hand
+    "governance/authorization.py", "server/roots.py",  # to tell what was written by hand
+    "server/control/daemon_actions.py",  # to show it to the person who confirms it
     "cli/signing_commands.py",  # a person's command, which takes keys for a check that it shows
     "cli/approval_commands.py",  # to show it
     "datasets/sources/answer_log.py", "privacy/purge_logs.py", "predictions/maintenance.py",  # the retention of logs

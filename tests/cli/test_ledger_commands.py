@@ -12,7 +12,7 @@ import pytest
 
 from speciate.cli import ledger_commands
 from speciate.cli.ledger_commands import duration, format_ledger, ledger_svg
-from speciate.server import control
+from speciate.server.control import dispatch
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.promotion import world
@@ -32,7 +32,7 @@ def answer(workspace: Workspace, clock: ManualClock) -> dict[str, Any]:
     world.ask_promotion(workspace, "m@v1")
     clock.advance(120)
     workspace.database.transact(lambda tx: tx.event("use_case:digits", "production.answered", {"model": "m@v1"}))
-    found = control.perform(_Service(workspace), {"action": "ledger"})  # type: ignore[arg-type]  # all that it needs
+    found = dispatch.perform(_Service(workspace), {"action": "ledger"})  # type: ignore[arg-type]  # all that it needs
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
@@ -47,7 +47,7 @@ def test_a_person_reads_times_stages_and_deliveries(answer: dict[str, Any]) -> N
 
 
 def test_an_empty_workspace_says_how_to_begin(workspace: Workspace) -> None:
-    found = control.perform(_Service(workspace), {"action": "ledger"})  # type: ignore[arg-type]
+    found = dispatch.perform(_Service(workspace), {"action": "ledger"})  # type: ignore[arg-type]
     assert "define_use_case starts the clock" in format_ledger(found)
     ET.fromstring(ledger_svg(found))
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from speciate.governance import authorization
 from speciate.governance.approval_signatures import Key, Question, public_key, statement
-from speciate.server import control
+from speciate.server.control import dispatch
 from speciate.workspace.workspace import Workspace
 
 
@@ -44,7 +44,7 @@ def ask(workspace: Workspace, action: str, **request: Any) -> dict[str, Any]:
 
 
 def perform(workspace: Workspace, action: str, **request: Any) -> dict[str, Any]:
-    return control.perform(Service(workspace), {"action": action, **request})  # type: ignore[arg-type]
+    return dispatch.perform(Service(workspace), {"action": action, **request})  # type: ignore[arg-type]
 
 
 def do(workspace: Workspace, signer: Signer, action: str, **request: Any) -> dict[str, Any]:

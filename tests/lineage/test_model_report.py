@@ -17,7 +17,7 @@ from speciate.loop.status import status
 from speciate.models import registry
 from speciate.models import registry as registered
 from speciate.models.endpoints import Endpoint
-from speciate.server import control
+from speciate.server.control import dispatch
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -154,7 +154,7 @@ def test_the_command_asks_every_endpoint_that_may_be_asked(workspace: Workspace,
     engine = Engine(workspace)
     service: Any = SimpleNamespace(workspace=workspace, engine=engine)
     asked = {"action": "fingerprint", "model": None, "dataset": None, "usd": None}
-    told = control.perform(cast(Any, service), asked)
+    told = dispatch.perform(cast(Any, service), asked)
     assert [each["model"] for each in told["asked"]] == [here]
     assert [each["model"] for each in told["refused"]] == [there]
     assert "speciate allow DATASET --host api.example.com" in told["refused"][0]["why"]

@@ -19,7 +19,7 @@ from speciate.predictions import answer_lookup
 from speciate.predictions.feedback import Feedback
 from speciate.resources import lineage
 from speciate.resources import predictions as resources
-from speciate.server import control
+from speciate.server.control import dispatch
 from speciate.server.tool_api import App
 from speciate.serving import record_feedback as logged
 from speciate.serving.predict import Input
@@ -100,8 +100,8 @@ def test_a_label_that_the_model_does_not_know_is_refused_unless_it_is_said_to_be
     assert told.standing["agent"].untrusted.label == "mixed"
     request = {"action": "labels", "use_case": USE_CASE, "prediction": answer, "label": "godo", "drawn": None}
     service: Any = SimpleNamespace(workspace=asked.app.workspace)
-    assert "did you mean 'good'" in control.perform(service, request)["unknown"]
-    assert control.perform(service, request | {"new_class": True})["recorded"] == answer
+    assert "did you mean 'good'" in dispatch.perform(service, request)["unknown"]
+    assert dispatch.perform(service, request | {"new_class": True})["recorded"] == answer
 
 
 def test_the_queue_shows_inputs_and_how_each_was_drawn(asked: Asked) -> None:
@@ -136,7 +136,7 @@ def test_an_answer_is_traced_back_and_its_data_forward(asked: Asked) -> None:
 
 def test_the_shell_shows_the_queue_and_traces_with_pictures(asked: Asked) -> None:
     service: Any = SimpleNamespace(workspace=asked.app.workspace, pool=asked.app.pool)
-    queue = control.perform(service, {"action": "labels", "use_case": USE_CASE, "strategy": "uncertain", "count": 3})
+    queue = dispatch.perform(service, {"action": "labels", "use_case": USE_CASE, "strategy": "uncertain", "count": 3})
     assert len(queue["items"]) == 3
     assert "answers have no label of a person" in _summary(queue)[0]
     assert "uncertain" in _item(queue["items"][0], queue["root"])
@@ -148,10 +148,10 @@ def test_the_shell_shows_the_queue_and_traces_with_pictures(asked: Asked) -> Non
         "label": "good",
         "drawn": "uncertain",
     }
-    assert control.perform(service, label) == {"recorded": one["prediction"]}
+    assert dispatch.perform(service, label) == {"recorded": one["prediction"]}
     request = {"action": "trace", "ref": one["prediction"], "example": None, "group": None, "picture": "png"}
-    assert base64.b64decode(control.perform(service, request)["picture"]).startswith(b"\x89PNG")
-    told = control.perform(service, {**request, "ref": "films", "picture": "svg"})
+    assert base64.b64decode(dispatch.perform(service, request)["picture"]).startswith(b"\x89PNG")
+    told = dispatch.perform(service, {**request, "ref": "films", "picture": "svg"})
     assert told["models"] == [asked.model.ref]
     assert told["picture"].startswith("<svg")
 

@@ -23,8 +23,8 @@ from speciate.cli.sealed_keys import StoredKey
 from speciate.errors import Code, SpeciateError
 from speciate.governance import approvals
 from speciate.governance.approval_signatures import Key
-from speciate.server import control
-from speciate.server.control import ACTIONS, OpenAction, PersonAction
+from speciate.server.control.action import OpenAction, PersonAction
+from speciate.server.control.dispatch import ACTIONS, ENDING
 from speciate.workspace.workspace import Workspace
 from tests import forks
 from tests.governance.people import Signer
@@ -106,7 +106,7 @@ def test_every_action_says_whether_it_needs_a_person_and_why_not() -> None:
     assert {name for name, action in ACTIONS.items() if isinstance(action, OpenAction)} == NOBODYS, (
         "an action that needs no person is added here by somebody who thought of it"
     )
-    assert set(ACTIONS) >= control.ENDING
+    assert set(ACTIONS) >= ENDING
 
 
 NOBODYS = {

@@ -20,7 +20,9 @@ from speciate.modalities.multimodal import rename_parts
 from speciate.models import registry
 from speciate.promotion import aliases
 from speciate.refs import model_ref
-from speciate.server import control, control_messages
+from speciate.server.control import use_case_actions
+from speciate.server.control.action import ControlContext
+from speciate.server.control.messages import LabelsRequest
 from speciate.serving import predict as predicting
 from speciate.serving import preloading
 from speciate.serving.items import Item
@@ -437,7 +439,7 @@ def unread(path: str) -> bytes:
 
 def test_the_queue_on_a_terminal_names_the_labels_that_the_model_knows(workspace: Workspace, pool: Pool) -> None:
     _ask(workspace, pool, Input(text=GOOD))
-    context = cast("control.ControlContext", SimpleNamespace(workspace=workspace))
-    shown = control._labels(context, control_messages.LabelsRequest(use_case="reviews", by="ada"))
+    context = cast(ControlContext, SimpleNamespace(workspace=workspace))
+    shown = use_case_actions.label(context, LabelsRequest(use_case="reviews", by="ada"))
     assert [item["output"] for item in shown["items"]] == ["good"]
     assert {name: sorted(labels) for name, labels in shown["classes"].items()} == {MODEL: ["bad", "good"]}

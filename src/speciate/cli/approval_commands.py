@@ -31,7 +31,7 @@ from speciate.server.dial import NoDaemon
 from speciate.settings import load
 
 if TYPE_CHECKING:
-    from speciate.server.control_messages import ConsentDocument
+    from speciate.server.control.messages import ConsentDocument
 
 
 def approve(arguments: argparse.Namespace) -> int:

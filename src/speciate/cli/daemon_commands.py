@@ -21,7 +21,7 @@ from speciate.server.untrusted import clean_text
 from speciate.workspace.lock import is_held
 
 if TYPE_CHECKING:
-    from speciate.server.control_messages import AuditRowDocument
+    from speciate.server.control.messages import AuditRowDocument
 
 _END_SECONDS = 30.0
 _PAUSE_SECONDS = 0.05

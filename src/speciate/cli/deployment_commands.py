@@ -10,7 +10,7 @@ from speciate.cli.daemon_commands import DaemonResult, ask_daemon
 from speciate.cli.output import say
 
 if TYPE_CHECKING:
-    from speciate.server.control_messages import DeploymentDocument
+    from speciate.server.control.messages import DeploymentDocument
 
 _PATIENCE_SECONDS = 300.0
 _LOOK_SECONDS = 0.5

@@ -14,7 +14,7 @@ from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, say, write_image
 
 if TYPE_CHECKING:
-    from speciate.server.control_messages import LabelItemDocument, LabelsDocument, QualityDocument
+    from speciate.server.control.messages import LabelItemDocument, LabelsDocument, QualityDocument
 
 _LONGEST = 600
 _IMAGES = (".svg", ".png")

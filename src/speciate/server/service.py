@@ -44,7 +44,8 @@ from speciate.loop.watch.watcher import Watcher
 from speciate.predictions import answer_lookup
 from speciate.predictions.log_files import all_logs
 from speciate.predictions.maintenance import LogMaintenance
-from speciate.server import control
+from speciate.server.control.action import ControlContext
+from speciate.server.control.dispatch import ENDING, perform
 from speciate.server.mcp import app
 from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, Hello, encode, refusal
 from speciate.server.tool_api import App, Caller
@@ -169,7 +170,7 @@ class Service:
     ) -> None:
         self._stay, self._group, self._watcher = stay, group, watcher
         self.workspace, self.engine, self.keeper = workspace, engine, keeper
-        self._context = control.ControlContext(
+        self._context = ControlContext(
             workspace, engine, pool, keeper, workspace.clock.now(), lambda: len(self._clients), self._open_pages
         )
         self._pages: Pages | None = None
@@ -313,12 +314,12 @@ class Service:
     async def _serve_control(self, client: _Client, hello: Hello) -> None:
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-            answer = await anyio.to_thread.run_sync(control.perform, self._context, hello, caller)
+            answer = await anyio.to_thread.run_sync(perform, self._context, hello, caller)
         except SpeciateError as error:
             await client.send(encode(refusal(error)))
         else:
             await client.send(encode({"ok": True, "result": answer}))
-            if hello["action"] in control.ENDING:
+            if hello["action"] in ENDING:
                 self.leave()
 
     async def _serve_http(self, client: _Client, hello: Hello) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from speciate.governance.roles import Level
-from speciate.server.control import ControlContext
+from speciate.server.control.action import ControlContext
 from speciate.server.tool_api import App
 from speciate.server.web.listener import Pages
 from speciate.serving.deployments import DeploymentKeeper

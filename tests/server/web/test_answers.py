@@ -11,7 +11,7 @@ import pytest
 
 from speciate.governance import approval_keys, approvals, audit
 from speciate.promotion import aliases
-from speciate.server.control import perform
+from speciate.server.control.dispatch import perform
 from speciate.unix_sockets import Account
 from tests.governance import people
 from tests.governance.people import Signer

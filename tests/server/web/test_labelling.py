@@ -30,7 +30,7 @@ from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
-from speciate.server.control import perform
+from speciate.server.control.dispatch import perform
 from speciate.serving.label_questions import parse_label
 from speciate.serving.record_feedback import KnownAnswers
 from speciate.settings import Log

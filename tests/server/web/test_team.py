@@ -19,8 +19,8 @@ from speciate.governance.page_sessions import TokenAccount
 from speciate.governance.roles import ACTS, ROLES, Act, Role, act_of_tool
 from speciate.governance.token_tries import Throttle
 from speciate.predictions import prediction_ids
-from speciate.server import control
-from speciate.server.control import PersonAction
+from speciate.server.control import dispatch
+from speciate.server.control.action import PersonAction
 from speciate.server.mcp.app import declarations
 from speciate.server.request_log import Request, RequestLog
 from speciate.server.web.guard import FILES, Asked, inside, refusal, team_front
@@ -162,11 +162,11 @@ def test_no_token_enrolls_the_first_key(served: Served, port: int) -> None:
     account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
     request = {"action": "key enroll", **eve.enrollment, "signed": eve.answer(asked)}
     with pytest.raises(SpeciateError, match="No key is enrolled"):
-        control.perform(served.control, request, account)
+        dispatch.perform(served.control, request, account)
     assert not authorization.authority_of(served.workspace).required
 
 
-@pytest.mark.parametrize("action", [name for name, each in control.ACTIONS.items() if isinstance(each, PersonAction)])
+@pytest.mark.parametrize("action", [name for name, each in dispatch.ACTIONS.items() if isinstance(each, PersonAction)])
 def test_no_action_of_a_person_is_done_for_a_token_where_no_key_is_enrolled(
     served: Served, port: int, action: str
 ) -> None:
@@ -175,7 +175,7 @@ def test_no_action_of_a_person_is_done_for_a_token_where_no_key_is_enrolled(
     account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
     request = {"action": action, "id": served.approval, "hash": "x", **REQUESTS[action]}
     with pytest.raises(SpeciateError, match="No key is enrolled here"):
-        control.perform(served.control, request, account)
+        dispatch.perform(served.control, request, account)
     assert approvals.get(served.workspace.database, served.approval).state == "pending"
 
 
@@ -245,9 +245,9 @@ def test_the_rule_of_a_token_for_some_use_cases_stands_where_all_answers_end(
     account = TokenAccount.of(authorization.authority_of(served.workspace).tokens()[0])
     for action in ("approve", "deny"):
         with pytest.raises(SpeciateError, match="The token is for films"):
-            control.perform(served.control, {"action": action, "id": served.approval, "hash": "x"}, account)
+            dispatch.perform(served.control, {"action": action, "id": served.approval, "hash": "x"}, account)
     with pytest.raises(SpeciateError, match="this is of the whole workspace"):
-        control.perform(served.control, {"action": "host", "add": True, "host": "a.example"}, account)
+        dispatch.perform(served.control, {"action": "host", "add": True, "host": "a.example"}, account)
     assert approvals.get(served.workspace.database, served.approval).state == "pending"
 
 

@@ -23,7 +23,7 @@ from speciate.governance.passkeys import PendingPasskeys
 from speciate.governance.roles import Level
 from speciate.predictions.held_labels import HeldLabels
 from speciate.server.changes import Changes
-from speciate.server.control import ControlContext
+from speciate.server.control.action import ControlContext
 from speciate.server.request_log import RequestLog
 from speciate.server.tool_api import App
 from speciate.server.web.events import Streams

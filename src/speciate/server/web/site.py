@@ -32,7 +32,7 @@ from speciate.evaluation.pages.inline_charts import CHARTS
 from speciate.governance import authorization
 from speciate.governance.page_sessions import Session, Sessions
 from speciate.governance.token_tries import Throttle
-from speciate.server.control import ControlContext
+from speciate.server.control.action import ControlContext
 from speciate.server.tool_api import App, Caller
 from speciate.server.web import events, formats
 from speciate.server.web.guard import FILES, SIGNED_IN, STATIC, Front, Guard, cookie_of, inside

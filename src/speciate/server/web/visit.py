@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from speciate.errors import Code, SpeciateError
 from speciate.governance.page_sessions import Session
 from speciate.governance.roles import ON_A_USE_CASE, Act
-from speciate.server.control import Answer, ControlContext, perform
+from speciate.server.control.action import Answer, ControlContext
+from speciate.server.control.dispatch import perform
 from speciate.server.tool_api import App
 from speciate.workspace.database import Database
 

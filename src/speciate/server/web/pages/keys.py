@@ -14,7 +14,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.governance import authorization, passkeys
 from speciate.governance.approval_signatures import PASSKEY, Key, Question, public_key, statement
 from speciate.refs import check_name
-from speciate.server.control import Answer
+from speciate.server.control.action import Answer
 from speciate.server.web.visit import Visit, field
 
 _SECONDS = 300.0

@@ -18,7 +18,8 @@ from speciate.predictions.held_labels import HOLD_SECONDS, HeldLabel
 from speciate.predictions.label_queue import LabelItem, next_labels
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import LoggedAnswer, find_many
-from speciate.server.control import ControlContext, perform
+from speciate.server.control.action import ControlContext
+from speciate.server.control.dispatch import perform
 from speciate.server.web.media import sent
 from speciate.server.web.visit import Visit, field
 from speciate.serving import label_questions

@@ -1,4 +1,4 @@
-"""What the command line and the pages send to a running daemon, and its answers: `control.py` has the actions."""
+"""What the command line and the pages send to a running daemon, and its answers: dispatch.py has the actions."""
 
 from __future__ import annotations
 
