@@ -8,7 +8,8 @@ package rather than from whoever gave you the bundle. Nothing of the bundle is u
 
 A bundle is a ZIP of stored members in one fixed layout, which is rebuilt here and compared byte by byte.
 `evidence.json` is canonical JSON, holds the digest of every other member, and is what the Ed25519 signature in
-`signature.json` is of.
+`signature.json` is of. The sections: the check, step by step; the bundle; the trail; the decision; the order of
+candidates; rows, model and data; the account that the reader gets; Ed25519; the command line.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ RECOMPUTED = "recomputed"
 """Word for a gate whose outcome follows from the intervals that the bundle has."""
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 """What a document of another shape raises."""
-
 Document = Mapping[str, Any]
 
 
@@ -51,81 +51,38 @@ class Refused(Exception):
     """One sentence: why the bundle is not accepted."""
 
 
-# Ed25519: RFC 8032, section 5.1.7, without the cofactor, and only the one encoding of each point and scalar
-
-_P = 2**255 - 19
-_L = 2**252 + 27742317777372353535851937790883648493
-_D = -121665 * pow(121666, _P - 2, _P) % _P
-_ROOT = pow(2, (_P - 1) // 4, _P)
-Point = tuple[int, int, int, int]  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
-_NEUTRAL = (0, 1, 1, 0)
+# The check: what `main` does, step by step
 
 
-def _add(a: Point, b: Point) -> Point:
-    e, f = (a[1] - a[0]) * (b[1] - b[0]) % _P, (a[1] + a[0]) * (b[1] + b[0]) % _P
-    g, h = 2 * a[3] * b[3] * _D % _P, 2 * a[2] * b[2] % _P
-    e, f, g, h = f - e, h - g, h + g, f + e
-    return (e * f % _P, g * h % _P, f * g % _P, e * h % _P)
+def verify(path: Path, expected: argparse.Namespace) -> tuple[list[str], bool]:
+    """What the bundle says, and whether --key named its key. Raises Refused."""
+    document, members, signer = read_bundle(path, expected.key)
+    for name, wanted in (("use case", expected.use_case), ("candidate", expected.candidate), ("id", expected.decision)):
+        found = document["use_case"]["name"] if name == "use case" else document["decision"][name]
+        if wanted is not None and wanted != found:
+            raise Refused(f"it is about {clean(found)}, not about {clean(wanted)}.")
+    trail = check_trail(document, members)
+    check_promotion(document, trail)
+    recomputed = check_decision(document)
+    in_order = check_order(document)
+    for each in document["further"]:
+        check_decision({**document, **each, "use_case": {**document["use_case"], "gates": each["gates"]}})
+    check_model_id(document)
+    suites = list(judged_rows(document, members))
+    said = [*tell(document, trail, recomputed), *in_order]
+    if expected.model is not None:
+        said.append(f"Checked: {check_model_folder(document, expected.model)}.")
+    if expected.rows is not None:
+        said.append(f"Checked: {check_rows(expected.rows, suites)}.")
+    if expected.data is not None:
+        said.append(f"Checked: {check_data(document, expected.data, suites)}.")
+    said.append(
+        f"Made {_time(document['made'])} by speciate {document['software']['speciate']}. Signed by the key {signer}."
+    )
+    return [clean(line) for line in said], expected.key is not None
 
 
-def _multiply(scalar: int, point: Point) -> Point:
-    found = _NEUTRAL
-    while scalar:
-        if scalar & 1:
-            found = _add(found, point)
-        point, scalar = _add(point, point), scalar >> 1
-    return found
-
-
-def _multiply_both(first: int, a: Point, second: int, b: Point) -> Point:
-    """first * a + second * b, by one chain of doublings (Straus)."""
-    both, found = _add(a, b), _NEUTRAL
-    for place in range(max(first.bit_length(), second.bit_length()) - 1, -1, -1):
-        found = _add(found, found)
-        bits = (first >> place & 1, second >> place & 1)
-        if bits != (0, 0):
-            found = _add(found, both if bits == (1, 1) else a if bits[0] else b)
-    return found
-
-
-def _same(a: Point, b: Point) -> bool:
-    return bool((a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0)
-
-
-def _point(encoded: bytes) -> Point | None:
-    """None for what encodes no point, or encodes it in another way than the one."""
-    y, sign = int.from_bytes(encoded, "little") & ((1 << 255) - 1), encoded[31] >> 7
-    if y >= _P:
-        return None
-    square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
-    x = pow(square, (_P + 3) // 8, _P)
-    if (x * x - square) % _P:
-        x = x * _ROOT % _P
-    if (x * x - square) % _P or (x == 0 and sign):
-        return None
-    x = _P - x if (x & 1) != sign else x
-    return (x, y, 1, x * y % _P)
-
-
-_BASE = _point((4 * pow(5, _P - 2, _P) % _P).to_bytes(32, "little"))
-
-
-def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether this Ed25519 key signed this message. Points of small order are refused."""
-    if len(public) != 32 or len(signature) != 64:
-        return False
-    key, commitment = _point(public), _point(signature[:32])
-    scalar = int.from_bytes(signature[32:], "little")
-    if key is None or commitment is None or scalar >= _L or _BASE is None:
-        return False
-    if _same(_multiply(8, key), _NEUTRAL) or _same(_multiply(8, commitment), _NEUTRAL):
-        return False
-    opposite = (_P - key[0], key[1], 1, _P - key[3])
-    challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
-    return _same(_multiply_both(scalar, _BASE, challenge, opposite), commitment)
-
-
-# Layout
+# The bundle: a ZIP of one layout, and the signature of its document
 
 
 def canonical(value: Any) -> bytes:
@@ -179,20 +136,6 @@ def members_of(data: bytes) -> dict[str, bytes]:
     if layout(found) != data:
         raise Refused("it is not laid out as a bundle is: a byte outside its members was changed or added.")
     return dict(found)
-
-
-def _number(text: str) -> int:
-    if len(text) > 20:
-        raise ValueError("a number of more than 20 digits")
-    return int(text)
-
-
-def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _parse(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8"), parse_int=_number, parse_constant=_constant)
 
 
 def read_bundle(path: Path, key: str | None) -> tuple[Document, dict[str, bytes], str]:
@@ -253,7 +196,21 @@ def _check_signature(members: Mapping[str, bytes], key: str | None) -> str:
     return signer
 
 
-# The trail
+def _number(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("a number of more than 20 digits")
+    return int(text)
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _parse(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8"), parse_int=_number, parse_constant=_constant)
+
+
+# The trail: rows of the audit, and who signed them
 
 
 class Trail(NamedTuple):
@@ -364,7 +321,7 @@ def check_promotion(document: Document, trail: Trail) -> None:
                 raise Refused(f"the row of the audit about {approval['id']} is not there.")
 
 
-# The decision
+# The decision: each gate by the intervals that the report keeps
 
 
 def check_decision(document: Document) -> dict[int, str]:
@@ -406,75 +363,6 @@ def _check_verdict(document: Document, outcomes: Sequence[str]) -> None:
         raise Refused(f"the verdict is {decision['verdict']}, and by its gates it is {verdict}.")
 
 
-def check_order(document: Document) -> list[str]:
-    """What is to be told of the order in which candidates could go forward; empty where none was fixed.
-
-    Refuses one that is not the order of its own figures, and a candidate that was put forward though one before it
-    passes. That the figures were there before the test rows were looked at, nothing here can show.
-    """
-    report, decision = document["report"], document["decision"]
-    order, candidate = report.get("order") or [], decision["candidate"]
-    if not order:
-        return []
-    names = [each["model"] for each in order]
-    most, higher = max(each["n"] for each in order), _is_higher_better(report["metric"], document)
-    if names != [each["model"] for each in sorted(order, key=lambda each: -_standing(each, most, higher))]:
-        raise Refused("the candidates are not in the order of what validation examples say of them.")
-    judged = [row["model"] for row in report["leaderboard"] if ":" not in row["model"]]
-    if left_out := sorted(set(judged) - {*names, decision["baseline"]}):
-        raise Refused(f"{', '.join(left_out)} was judged, and has no place in the order of the candidates.")
-    told = {each["decision"]["candidate"]: each for each in document["before"]}
-    passing = []
-    for name in names[: names.index(candidate)] if candidate in names else names:
-        if name == decision["baseline"]:
-            continue
-        if name not in told:
-            raise Refused(f"what was decided on {name}, which comes before {candidate}, is not there.")
-        if _passes(told[name], document):
-            passing.append(name)
-    if passing and report["candidate"] == candidate:
-        raise Refused(f"{candidate} was put forward, and {passing[0]} comes before it and passes, too.")
-    shown = ", ".join(f"{each['model']} {_shown(each['value'])} ({each['how']}, {each['n']} rows)" for each in order)
-    said = [
-        f"The best was to go forward, in an order by validation examples: {shown}. It is the order of these figures "
-        f"[{RECOMPUTED}], which are NOT CHECKED."
-    ]
-    if passing:
-        said.append(f"NOT THE FIRST: {', '.join(passing)} comes before {candidate} and passes, too. Somebody named it.")
-    return said
-
-
-def _standing(evidence: Document, most: int, higher: bool) -> float:
-    """A value, less one standard error where it was measured on fewer rows, or is optimistic."""
-    if evidence["value"] is None:
-        return float("-inf")
-    value = evidence["value"] if higher else -evidence["value"]
-    if not evidence["optimistic"] and evidence["n"] >= most:
-        return float(value)
-    error = evidence["standard_error"]
-    return float("-inf") if error is None else float(value - error)
-
-
-def _passes(told: Document, document: Document) -> bool:
-    """Whether an earlier candidate passes. Refuses a verdict that its gates do not bear, a stricter one as well."""
-    report = {**document["report"], "comparisons": told["comparisons"]}
-    decision = told["decision"]
-    check_decision({**document, "decision": decision, "report": report})
-    if decision["verdict"] == "promote":
-        return True
-    unanswered = _row(document, decision["candidate"])["coverage"] < 1 - _MOST_UNANSWERED
-    doubts = [result for result in decision["gates"] if result["outcome"] in ("fail", "inconclusive")]
-    if not doubts and not unanswered and decision.get("same_model") is None:
-        overtaken = document["decision"]["verdict"] != "promote"  # then all of this evaluation are
-        if not overtaken:
-            raise Refused(f"the verdict on {decision['candidate']} is {decision['verdict']}, and all its gates pass.")
-    return False
-
-
-def _row(document: Document, model: str) -> Document:
-    return next(row for row in document["report"]["leaderboard"] if row["model"] == model)
-
-
 def possible_outcomes(gate: Document, document: Document) -> set[str] | None:
     """What the kept intervals allow; None where the gate rests on others. With several candidates a gate looked at
     wider intervals than those that are kept, so it may be inconclusive where they are not."""
@@ -495,42 +383,6 @@ def _reaches(gate: Document, document: Document) -> set[str]:
     low, high = _turned(measured["interval"], metric, document)
     target = gate["value"] if _is_higher_better(metric, document) else -gate["value"]
     return {"pass"} if low >= target else {"fail"} if high < target else {"inconclusive"}
-
-
-def _is_higher_better(metric: str, document: Document) -> bool:
-    return bool(document["metrics"][metric]["better"] == "higher")
-
-
-def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple[float, float]:
-    """The interval with the sign that makes better greater."""
-    low, high = interval
-    return (low, high) if _is_higher_better(metric, document) else (-high, -low)
-
-
-def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
-    """Interval of the candidate's gain over the baseline, or over another model; None where none is kept."""
-    decision = document["decision"]
-    decision = {**decision, "baseline": over or decision["baseline"]}
-    for each in document["report"]["comparisons"]:
-        pair = (each["baseline"], each["candidate"])
-        if each["metric"] != metric or each["interval"] is None:
-            continue
-        if pair == (decision["baseline"], decision["candidate"]):
-            return _turned(each["interval"], metric, document)
-        if pair == (decision["candidate"], decision["baseline"]):
-            return _turned([-each["interval"][1], -each["interval"][0]], metric, document)
-    return None
-
-
-def _margin(metric: str, document: Document) -> float:
-    measured = _row(document, document["decision"]["baseline"])["metrics"].get(metric)
-    if document["metrics"][metric]["bounded"] or measured is None or measured["value"] is None:
-        return 0.02
-    return float(0.05 * abs(measured["value"]))
-
-
-def _by_gain(gain: tuple[float, float], least: float, worth: float) -> str:
-    return "pass" if gain[0] > least else "fail" if gain[1] <= least or gain[1] < worth else "inconclusive"
 
 
 def _not_worse(gate: Document, document: Document) -> set[str]:
@@ -623,55 +475,115 @@ _OUTCOMES = {
 """`no_slice_worse` and `fresh_rows` rest on intervals that no report keeps."""
 
 
-def figures(gate: Document, document: Document) -> str:
-    """What a gate's outcome was recomputed from, in this program's words: a bundle's own sentence may say otherwise."""
-    rule, row = gate["rule"], _row(document, document["decision"]["candidate"])
-    metric = gate["metric"] or document["report"]["metric"]
-    if rule == "reaches":
-        measured = row["metrics"].get(metric)
-        found = (
-            "nothing measured" if measured is None else f"{_shown(measured['value'])}{_between(measured['interval'])}"
-        )
-        return f"{metric} {found}; asked for {_shown(gate['value'])}"
-    if rule in ("not_worse", "better", "better_if_dearer"):
-        gain = _gain(metric, document)
-        found = "unknown" if gain is None else _between(gain).strip(" ()")
-        if rule == "better_if_dearer":
-            mine, theirs = (
-                _row(document, document["decision"][each])["usd_per_1k"] for each in ("candidate", "baseline")
-            )
-            return f"gain in {metric} {found}; USD per 1,000 answers {_shown(mine)}, before {_shown(theirs)}"
-        least = gate["value"] or 0.0
-        if rule == "not_worse":
-            least = -(gate["value"] if gate["value"] is not None else _margin(metric, document))
-        return f"gain in {metric} {found}; asked for more than {_shown(least)}"
-    if rule == "at_most":
-        name = gate["metric"]
-        interval = {"p95_latency_ms": row["p95_interval"], "usd_per_1k": row["usd_interval"]}.get(name)
-        value = row["p95_ms" if name == "p95_latency_ms" else name]
-        return f"{name} {_shown(value)}{_between(interval)}; at most {_shown(gate['value'])}"
-    if rule == "license":
-        return f"the licence is {row['control']['license']}"
-    if rule == "offline":
-        return "it runs here" if row["control"]["offline"] else "others serve it"
-    if rule == "consent":
-        return f"{(row.get('without_consent') or {}).get(gate['column'])} of its training rows do not say yes"
-    if rule == "unseen":
-        return f"{row['seen']} of the rows were learned from, {row['nearly_seen']} nearly so"
-    known = [each["model"] for each in document["report"]["leaderboard"] if each["model"].startswith("nearest:")]
-    gain = _gain(document["report"]["metric"], document, known[0]) if known else None
-    return f"gain over the nearest neighbour {'unknown' if gain is None else _between(gain).strip(' ()')}"
+def _row(document: Document, model: str) -> Document:
+    return next(row for row in document["report"]["leaderboard"] if row["model"] == model)
 
 
-def _shown(value: Any) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
+def _is_higher_better(metric: str, document: Document) -> bool:
+    return bool(document["metrics"][metric]["better"] == "higher")
 
 
-def _between(interval: Any) -> str:
-    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple[float, float]:
+    """The interval with the sign that makes better greater."""
+    low, high = interval
+    return (low, high) if _is_higher_better(metric, document) else (-high, -low)
 
 
-# Rows, model and data
+def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
+    """Interval of the candidate's gain over the baseline, or over another model; None where none is kept."""
+    decision = document["decision"]
+    decision = {**decision, "baseline": over or decision["baseline"]}
+    for each in document["report"]["comparisons"]:
+        pair = (each["baseline"], each["candidate"])
+        if each["metric"] != metric or each["interval"] is None:
+            continue
+        if pair == (decision["baseline"], decision["candidate"]):
+            return _turned(each["interval"], metric, document)
+        if pair == (decision["candidate"], decision["baseline"]):
+            return _turned([-each["interval"][1], -each["interval"][0]], metric, document)
+    return None
+
+
+def _margin(metric: str, document: Document) -> float:
+    measured = _row(document, document["decision"]["baseline"])["metrics"].get(metric)
+    if document["metrics"][metric]["bounded"] or measured is None or measured["value"] is None:
+        return 0.02
+    return float(0.05 * abs(measured["value"]))
+
+
+def _by_gain(gain: tuple[float, float], least: float, worth: float) -> str:
+    return "pass" if gain[0] > least else "fail" if gain[1] <= least or gain[1] < worth else "inconclusive"
+
+
+# The order: which candidate could go forward first
+
+
+def check_order(document: Document) -> list[str]:
+    """What is to be told of the order in which candidates could go forward; empty where none was fixed.
+
+    Refuses one that is not the order of its own figures, and a candidate that was put forward though one before it
+    passes. That the figures were there before the test rows were looked at, nothing here can show.
+    """
+    report, decision = document["report"], document["decision"]
+    order, candidate = report.get("order") or [], decision["candidate"]
+    if not order:
+        return []
+    names = [each["model"] for each in order]
+    most, higher = max(each["n"] for each in order), _is_higher_better(report["metric"], document)
+    if names != [each["model"] for each in sorted(order, key=lambda each: -_standing(each, most, higher))]:
+        raise Refused("the candidates are not in the order of what validation examples say of them.")
+    judged = [row["model"] for row in report["leaderboard"] if ":" not in row["model"]]
+    if left_out := sorted(set(judged) - {*names, decision["baseline"]}):
+        raise Refused(f"{', '.join(left_out)} was judged, and has no place in the order of the candidates.")
+    told = {each["decision"]["candidate"]: each for each in document["before"]}
+    passing = []
+    for name in names[: names.index(candidate)] if candidate in names else names:
+        if name == decision["baseline"]:
+            continue
+        if name not in told:
+            raise Refused(f"what was decided on {name}, which comes before {candidate}, is not there.")
+        if _passes(told[name], document):
+            passing.append(name)
+    if passing and report["candidate"] == candidate:
+        raise Refused(f"{candidate} was put forward, and {passing[0]} comes before it and passes, too.")
+    shown = ", ".join(f"{each['model']} {_shown(each['value'])} ({each['how']}, {each['n']} rows)" for each in order)
+    said = [
+        f"The best was to go forward, in an order by validation examples: {shown}. It is the order of these figures "
+        f"[{RECOMPUTED}], which are NOT CHECKED."
+    ]
+    if passing:
+        said.append(f"NOT THE FIRST: {', '.join(passing)} comes before {candidate} and passes, too. Somebody named it.")
+    return said
+
+
+def _standing(evidence: Document, most: int, higher: bool) -> float:
+    """A value, less one standard error where it was measured on fewer rows, or is optimistic."""
+    if evidence["value"] is None:
+        return float("-inf")
+    value = evidence["value"] if higher else -evidence["value"]
+    if not evidence["optimistic"] and evidence["n"] >= most:
+        return float(value)
+    error = evidence["standard_error"]
+    return float("-inf") if error is None else float(value - error)
+
+
+def _passes(told: Document, document: Document) -> bool:
+    """Whether an earlier candidate passes. Refuses a verdict that its gates do not bear, a stricter one as well."""
+    report = {**document["report"], "comparisons": told["comparisons"]}
+    decision = told["decision"]
+    check_decision({**document, "decision": decision, "report": report})
+    if decision["verdict"] == "promote":
+        return True
+    unanswered = _row(document, decision["candidate"])["coverage"] < 1 - _MOST_UNANSWERED
+    doubts = [result for result in decision["gates"] if result["outcome"] in ("fail", "inconclusive")]
+    if not doubts and not unanswered and decision.get("same_model") is None:
+        overtaken = document["decision"]["verdict"] != "promote"  # then all of this evaluation are
+        if not overtaken:
+            raise Refused(f"the verdict on {decision['candidate']} is {decision['verdict']}, and all its gates pass.")
+    return False
+
+
+# Rows, model and data, if the reader has them
 
 
 def suite_id(rows: Sequence[Sequence[str]]) -> str:
@@ -691,6 +603,15 @@ def judged_rows(document: Document, members: Mapping[str, bytes]) -> Iterator[tu
         yield suite, rows
 
 
+def check_model_id(document: Document) -> None:
+    model = document["model"]
+    if model["files"] is None:
+        return
+    text = json.dumps(model["files"], indent=1, sort_keys=True)
+    if hashlib.sha256(text.encode()).hexdigest() != model["id"]:
+        raise Refused("the list of the model's files is not the one that its id is of.")
+
+
 def check_model_folder(document: Document, folder: Path) -> str:
     """Hash every file that the manifest lists. What else lies there (a card, a program) is named."""
     files = document["model"]["files"]
@@ -707,15 +628,6 @@ def check_model_folder(document: Document, folder: Path) -> str:
     more = f"; NOT CHECKED, as no judgement was of them: {', '.join(others[:8])}" if others else ""
     more += f" and {len(others) - 8} more" if len(others) > 8 else ""
     return f"all {len(files)} files of the model are in the folder as they were judged{more}"
-
-
-def check_model_id(document: Document) -> None:
-    model = document["model"]
-    if model["files"] is None:
-        return
-    text = json.dumps(model["files"], indent=1, sort_keys=True)
-    if hashlib.sha256(text.encode()).hexdigest() != model["id"]:
-        raise Refused("the list of the model's files is not the one that its id is of.")
 
 
 def check_rows(path: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -> str:
@@ -788,17 +700,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Words
-
-
-def clean(value: object) -> str:
-    """Foreign text on one line, without what could drive a terminal."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(value))
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def _time(stamp: float | None) -> str:
-    return "at an unknown time" if stamp is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(stamp))
+# The account: sentences for the reader
 
 
 def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Iterator[str]:
@@ -849,43 +751,140 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
     yield f"Model {model['ref']}, {model['method']}, id {model['id'] or 'none: others serve it'}."
 
 
-def verify(path: Path, expected: argparse.Namespace) -> tuple[list[str], bool]:
-    """What the bundle says, and whether --key named its key. Raises Refused."""
-    document, members, signer = read_bundle(path, expected.key)
-    for name, wanted in (("use case", expected.use_case), ("candidate", expected.candidate), ("id", expected.decision)):
-        found = document["use_case"]["name"] if name == "use case" else document["decision"][name]
-        if wanted is not None and wanted != found:
-            raise Refused(f"it is about {clean(found)}, not about {clean(wanted)}.")
-    trail = check_trail(document, members)
-    check_promotion(document, trail)
-    recomputed = check_decision(document)
-    in_order = check_order(document)
-    for each in document["further"]:
-        check_decision({**document, **each, "use_case": {**document["use_case"], "gates": each["gates"]}})
-    check_model_id(document)
-    suites = list(judged_rows(document, members))
-    said = [*tell(document, trail, recomputed), *in_order]
-    if expected.model is not None:
-        said.append(f"Checked: {check_model_folder(document, expected.model)}.")
-    if expected.rows is not None:
-        said.append(f"Checked: {check_rows(expected.rows, suites)}.")
-    if expected.data is not None:
-        said.append(f"Checked: {check_data(document, expected.data, suites)}.")
-    said.append(
-        f"Made {_time(document['made'])} by speciate {document['software']['speciate']}. Signed by the key {signer}."
-    )
-    return [clean(line) for line in said], expected.key is not None
+def figures(gate: Document, document: Document) -> str:
+    """What a gate's outcome was recomputed from, in this program's words: a bundle's own sentence may say otherwise."""
+    rule, row = gate["rule"], _row(document, document["decision"]["candidate"])
+    metric = gate["metric"] or document["report"]["metric"]
+    if rule == "reaches":
+        measured = row["metrics"].get(metric)
+        found = (
+            "nothing measured" if measured is None else f"{_shown(measured['value'])}{_between(measured['interval'])}"
+        )
+        return f"{metric} {found}; asked for {_shown(gate['value'])}"
+    if rule in ("not_worse", "better", "better_if_dearer"):
+        gain = _gain(metric, document)
+        found = "unknown" if gain is None else _between(gain).strip(" ()")
+        if rule == "better_if_dearer":
+            mine, theirs = (
+                _row(document, document["decision"][each])["usd_per_1k"] for each in ("candidate", "baseline")
+            )
+            return f"gain in {metric} {found}; USD per 1,000 answers {_shown(mine)}, before {_shown(theirs)}"
+        least = gate["value"] or 0.0
+        if rule == "not_worse":
+            least = -(gate["value"] if gate["value"] is not None else _margin(metric, document))
+        return f"gain in {metric} {found}; asked for more than {_shown(least)}"
+    if rule == "at_most":
+        name = gate["metric"]
+        interval = {"p95_latency_ms": row["p95_interval"], "usd_per_1k": row["usd_interval"]}.get(name)
+        value = row["p95_ms" if name == "p95_latency_ms" else name]
+        return f"{name} {_shown(value)}{_between(interval)}; at most {_shown(gate['value'])}"
+    if rule == "license":
+        return f"the licence is {row['control']['license']}"
+    if rule == "offline":
+        return "it runs here" if row["control"]["offline"] else "others serve it"
+    if rule == "consent":
+        return f"{(row.get('without_consent') or {}).get(gate['column'])} of its training rows do not say yes"
+    if rule == "unseen":
+        return f"{row['seen']} of the rows were learned from, {row['nearly_seen']} nearly so"
+    known = [each["model"] for each in document["report"]["leaderboard"] if each["model"].startswith("nearest:")]
+    gain = _gain(document["report"]["metric"], document, known[0]) if known else None
+    return f"gain over the nearest neighbour {'unknown' if gain is None else _between(gain).strip(' ()')}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--key", metavar="FINGERPRINT", help="of the key that must have signed, as its owner told you")
-    parser.add_argument("--use-case", metavar="NAME", help="what it must be about")
-    parser.add_argument("--candidate", metavar="MODEL@vN", help="the model that it must be about")
-    parser.add_argument("--decision", metavar="ID", help="the decision that it must be")
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="hash the model's files, too")
-    parser.add_argument("--rows", type=Path, metavar="FILE", help="ids, references and groups, if you were given them")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="an export of the dataset")
+def clean(value: object) -> str:
+    """Foreign text on one line, without what could drive a terminal."""
+    text = "".join(sign if sign.isprintable() else " " for sign in str(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _time(stamp: float | None) -> str:
+    return "at an unknown time" if stamp is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(stamp))
+
+
+def _shown(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.3g}"
+
+
+def _between(interval: Any) -> str:
+    return "" if interval is None else f" ({interval[0]:.3g} to {interval[1]:.3g})"
+
+
+# Ed25519: RFC 8032, section 5.1.7, without the cofactor, and only the one encoding of each point and scalar
+
+
+def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether this Ed25519 key signed this message. Points of small order are refused."""
+    if len(public) != 32 or len(signature) != 64:
+        return False
+    key, commitment = _point(public), _point(signature[:32])
+    scalar = int.from_bytes(signature[32:], "little")
+    if key is None or commitment is None or scalar >= _L or _BASE is None:
+        return False
+    if _same(_multiply(8, key), _NEUTRAL) or _same(_multiply(8, commitment), _NEUTRAL):
+        return False
+    opposite = (_P - key[0], key[1], 1, _P - key[3])
+    challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % _L
+    return _same(_multiply_both(scalar, _BASE, challenge, opposite), commitment)
+
+
+_P = 2**255 - 19
+_L = 2**252 + 27742317777372353535851937790883648493
+_D = -121665 * pow(121666, _P - 2, _P) % _P
+_ROOT = pow(2, (_P - 1) // 4, _P)
+Point = tuple[int, int, int, int]  # (X, Y, Z, T) with x = X/Z, y = Y/Z, xy = T/Z
+_NEUTRAL = (0, 1, 1, 0)
+
+
+def _add(a: Point, b: Point) -> Point:
+    e, f = (a[1] - a[0]) * (b[1] - b[0]) % _P, (a[1] + a[0]) * (b[1] + b[0]) % _P
+    g, h = 2 * a[3] * b[3] * _D % _P, 2 * a[2] * b[2] % _P
+    e, f, g, h = f - e, h - g, h + g, f + e
+    return (e * f % _P, g * h % _P, f * g % _P, e * h % _P)
+
+
+def _multiply(scalar: int, point: Point) -> Point:
+    found = _NEUTRAL
+    while scalar:
+        if scalar & 1:
+            found = _add(found, point)
+        point, scalar = _add(point, point), scalar >> 1
+    return found
+
+
+def _multiply_both(first: int, a: Point, second: int, b: Point) -> Point:
+    """first * a + second * b, by one chain of doublings (Straus)."""
+    both, found = _add(a, b), _NEUTRAL
+    for place in range(max(first.bit_length(), second.bit_length()) - 1, -1, -1):
+        found = _add(found, found)
+        bits = (first >> place & 1, second >> place & 1)
+        if bits != (0, 0):
+            found = _add(found, both if bits == (1, 1) else a if bits[0] else b)
+    return found
+
+
+def _same(a: Point, b: Point) -> bool:
+    return bool((a[0] * b[2] - b[0] * a[2]) % _P == 0 and (a[1] * b[2] - b[1] * a[2]) % _P == 0)
+
+
+def _point(encoded: bytes) -> Point | None:
+    """None for what encodes no point, or encodes it in another way than the one."""
+    y, sign = int.from_bytes(encoded, "little") & ((1 << 255) - 1), encoded[31] >> 7
+    if y >= _P:
+        return None
+    square = (y * y - 1) * pow(_D * y * y + 1, _P - 2, _P) % _P
+    x = pow(square, (_P + 3) // 8, _P)
+    if (x * x - square) % _P:
+        x = x * _ROOT % _P
+    if (x * x - square) % _P or (x == 0 and sign):
+        return None
+    x = _P - x if (x & 1) != sign else x
+    return (x, y, 1, x * y % _P)
+
+
+_BASE = _point((4 * pow(5, _P - 2, _P) % _P).to_bytes(32, "little"))
+
+
+# The command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -917,6 +916,17 @@ def report(found: argparse.Namespace, write: Any) -> int:
         "way (speciate evidence key shows it there), and repeat with --key FINGERPRINT.\n"
     )
     return 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--key", metavar="FINGERPRINT", help="of the key that must have signed, as its owner told you")
+    parser.add_argument("--use-case", metavar="NAME", help="what it must be about")
+    parser.add_argument("--candidate", metavar="MODEL@vN", help="the model that it must be about")
+    parser.add_argument("--decision", metavar="ID", help="the decision that it must be")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="hash the model's files, too")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="ids, references and groups, if you were given them")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="an export of the dataset")
 
 
 if __name__ == "__main__":
