@@ -15,16 +15,15 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
+from pydantic import ValidationError
 
 from speciate.datasets.gathering.dicom_headers import (
-    Annotation,
     DicomExample,
     DicomFiles,
     FileWithHeader,
@@ -48,7 +47,6 @@ _DIGESTS = "speciate.datasets.gathering.dicom_headers:digests"
 _CHUNK = 256
 """Files per question to a process."""
 _SECONDS = 300.0
-_FIELDS = tuple(field.name for field in fields(Header))
 
 
 _REGIONS = ("RTSTRUCT", "SEG")
@@ -71,7 +69,7 @@ class RegionsAnswer(TypedDict):
 
 class _SortedFiles(NamedTuple):
     known: list[FileWithHeader]
-    annotations: list[Annotation]
+    annotations: list[FileWithHeader]
     whole: list[SourceFile]
     """Bundles, which are examples already."""
     excluded: list[ExcludedFile]
@@ -117,7 +115,7 @@ def gather(found: Listing, context: SourceContext) -> Listing:
     )
 
 
-def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -> tuple[str, ...]:
+def _account(listing: Listing, inside: int, annotations: Sequence[FileWithHeader]) -> tuple[str, ...]:
     """Counts every file by its destination, so that the sender can check."""
     excluded = {item.name for item in listing.excluded}
     regions = sum(each.file.name not in excluded for each in annotations)
@@ -129,7 +127,7 @@ def _account(listing: Listing, inside: int, annotations: Sequence[Annotation]) -
 
 
 def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
-    known, annotations, whole = list[FileWithHeader](), list[Annotation](), list[SourceFile]()
+    known, annotations, whole = list[FileWithHeader](), list[FileWithHeader](), list[SourceFile]()
     excluded, whose, named = list[ExcludedFile](), dict[str, dict[str, str]](), set[str]()
     for file, answer in zip(
         found.files, _ask_about_files(_HEADERS, "headers", found.files, found, context), strict=True
@@ -146,9 +144,7 @@ def _sort_files(found: Listing, context: SourceContext) -> _SortedFiles:
             named |= {file.name} if header.named else set()
             whose[file.name] = _columns_of(header)
             if header.modality in _REGIONS:
-                of_series = tuple(map(str, answer["of_series"]))
-                regions = Annotation(file, header.modality, of_series, header.frame_of_reference, str(answer["when"]))
-                annotations.append(regions)
+                annotations.append(FileWithHeader(file, header))
             elif header.modality in NOT_IMAGES:
                 reason = f"A DICOM file that is no image: {NOT_IMAGES[header.modality]} ({header.modality})."
                 excluded.append(ExcludedFile(file.name, reason))
@@ -273,10 +269,8 @@ def _free(name: str, taken: set[str]) -> str:
 def _header(answer: Any) -> Header:
     """Raises REFUSED for an invalid answer: it comes from a process that met foreign bytes."""
     try:
-        cells = ((name, answer[name]) for name in _FIELDS)
-        found: Mapping[str, Any] = {name: tuple(cell) if isinstance(cell, list) else cell for name, cell in cells}
-        return Header(**found)
-    except (KeyError, TypeError) as error:
+        return Header.model_validate(answer)
+    except ValidationError as error:
         raise SpeciateError(
             Code.REFUSED,
             "A process that reads headers gave an answer that cannot be read.",
@@ -302,7 +296,7 @@ class AnnotatedScan(NamedTuple):
 
 
 def with_masks(
-    found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation], context: SourceContext
+    found: Listing, scans: Sequence[AnnotatedScan], annotations: Sequence[FileWithHeader], context: SourceContext
 ) -> Listing:
     """The listing with the column, if there are annotations; those that do not fit their scan are excluded."""
     if not annotations:
@@ -327,32 +321,37 @@ def with_masks(
 
 
 def _match_annotations(
-    scans: Sequence[AnnotatedScan], annotations: Sequence[Annotation]
-) -> tuple[dict[str, list[Annotation]], list[ExcludedFile]]:
+    scans: Sequence[AnnotatedScan], annotations: Sequence[FileWithHeader]
+) -> tuple[dict[str, list[FileWithHeader]], list[ExcludedFile]]:
     """Name of an example -> its annotations."""
     by_series: dict[str, list[AnnotatedScan]] = defaultdict(list)
     by_frame: dict[str, list[AnnotatedScan]] = defaultdict(list)
     for scan in scans:
         by_series[scan.series].append(scan)
         by_frame[scan.frame_of_reference].append(scan)
-    matched: dict[str, list[Annotation]] = defaultdict(list)
+    matched: dict[str, list[FileWithHeader]] = defaultdict(list)
     excluded: list[ExcludedFile] = []
-    for each in sorted(annotations, key=lambda each: each.when, reverse=True):
-        of = [scan for uid in each.of_series for scan in by_series.get(uid, ())]
-        if not of and not each.of_series and each.frame_of_reference:
-            of = by_frame.get(each.frame_of_reference, [])
+    for each in sorted(annotations, key=lambda each: each.header.when, reverse=True):
+        header = each.header
+        of = [scan for uid in header.of_series for scan in by_series.get(uid, ())]
+        if not of and not header.of_series and header.frame_of_reference:
+            of = by_frame.get(header.frame_of_reference, [])
         if len(of) != 1:
             why = f"{len(of)} examples here are what they may be of" if of else "their scan is not here"
             excluded.append(ExcludedFile(each.file.name, f"Regions that are not used: {why}."))
-        elif each.modality == "RTSTRUCT" and any(other.modality == "RTSTRUCT" for other in matched[of[0].file.name]):
+        elif _has_outlines(each) and any(map(_has_outlines, matched[of[0].file.name])):
             excluded.append(ExcludedFile(each.file.name, "Outlines of which there is a later state."))
         else:
             matched[of[0].file.name].append(each)
     return {name: found for name, found in matched.items() if found}, excluded
 
 
+def _has_outlines(annotation: FileWithHeader) -> bool:
+    return annotation.header.modality == "RTSTRUCT"
+
+
 def _ask_for_regions(
-    found: Listing, name: str, annotations: Sequence[Annotation], context: SourceContext
+    found: Listing, name: str, annotations: Sequence[FileWithHeader], context: SourceContext
 ) -> ServiceAnswer | RegionsAnswer:
     scan = next(file for file in found.files if file.name == name)
     paths = [str(path) for _, path in scan.parts] or [str(scan.path)]

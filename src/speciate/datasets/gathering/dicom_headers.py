@@ -18,8 +18,9 @@ import struct
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, NamedTuple, NotRequired, TypedDict
+
+from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.sources.file_kinds import kind_of
 from speciate.datasets.sources.listing import SourceFile
@@ -73,28 +74,8 @@ class DicomFiles(TypedDict):
     paths: list[str]
 
 
-class HeaderFields(TypedDict):
-    """A Header as JSON, and what tells of which series outlines are."""
-
-    kind: Literal["image", "other"]
-    storage: str
-    modality: str
-    patient: str
-    patient_id: str
-    study: str
-    series: str
-    accession: str
-    instance: str
-    frame_of_reference: str
-    number: float | None
-    localizer: bool
-    frames: int
-    position: Sequence[float] | None
-    orientation: Sequence[float] | None
-    stacks: list[str]
-    named: bool
-    of_series: NotRequired[list[str]]
-    when: NotRequired[str]
+HeaderFields = dict[str, Any]
+"""A Header as JSON."""
 
 
 class NotRead(TypedDict):
@@ -114,11 +95,11 @@ class DigestsAnswer(TypedDict):
     digests: list[str]
 
 
-@dataclass(frozen=True)
-class Header:
-    """The header of one file."""
+class Header(BaseModel):
+    """The header of one file, read from JSON that a sandboxed process wrote."""
 
-    kind: str
+    model_config = ConfigDict(frozen=True)
+    kind: Literal["image", "other"]
     storage: str
     modality: str
     patient: str
@@ -131,23 +112,15 @@ class Header:
     number: float | None
     localizer: bool
     frames: int
-    position: Sequence[float] | None
-    orientation: Sequence[float] | None
-    stacks: Sequence[str]
-    named: bool = False
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    stacks: tuple[str, ...]
+    named: bool
     """Whether it holds the name or the id of a patient."""
-
-
-class Annotation(NamedTuple):
-    """A file of outlines or of a segmentation."""
-
-    file: SourceFile
-    modality: str
     of_series: tuple[str, ...]
-    """UIDs of the series that it names."""
-    frame_of_reference: str
+    """UIDs of the series that outlines or a segmentation are of."""
     when: str
-    """Date and time, as text that sorts."""
+    """Date and time of these, as text that sorts."""
 
 
 class FileWithHeader(NamedTuple):
