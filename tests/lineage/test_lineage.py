@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from speciate.datasets import version_rows
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
-from speciate.lineage import chart, trace
+from speciate.lineage import chart, facts, trace
 from speciate.lineage import graph as lineage
 from speciate.lineage.graph import (
     AnswerCount,
@@ -31,6 +33,7 @@ from speciate.promotion import promote
 from speciate.promotion.evidence import PromoteSpec
 from speciate.serving import predict, record_feedback
 from speciate.settings import Settings
+from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.evaluation.world import define, evaluate_models, make_dataset, train_model
 from tests.promotion.world import JOB
@@ -160,8 +163,89 @@ def test_words_of_others_make_no_line_and_no_escape_of_their_own() -> None:
 def test_one_answer_is_traced_without_counting_all_others(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace, "_count_answers", lambda workspace: pytest.fail("no log is to be read as a whole"))
+    monkeypatch.setattr(facts, "count_answers", lambda workspace: pytest.fail("no log is to be read as a whole"))
     monkeypatch.setattr(
         trace.answer_lookup, "find_answer", lambda workspace, name: ("reviews", AnswerFact(name, "reviews", "m@v1", 1))
     )
     assert trace.trace_answer(workspace, "p").text.startswith("answer p, use_case reviews")
+
+
+# Traces that read a part of the catalog
+
+
+def fill(tx: Transaction, draw: random.Random, count: int = 12) -> list[str]:
+    """A catalog in which things are made of those before them, some of which are gone. Returns the names of models."""
+    data, models, bases = ["gone@v1"], ["gone-model@v1"], ["pkg:minilm", "hf:org/net", 'path:/a "b"/c', "new:bert"]
+    for at in range(count):
+        name, job = f"d{at}", draw.choice([None, f"job-{draw.randrange(count)}"])
+        parents = [draw.choice(data) + draw.choice(["", ":train"]) for _ in range(draw.randrange(3))]
+        tx.execute(
+            "INSERT INTO dataset_versions VALUES (?, 1, '', '', '{}', ?, '{\"op\": \"split\"}', '', ?, ?)",
+            [name, json.dumps(parents), job, at],
+        )
+        data.append(f"{name}@v1")
+        made = card(
+            f"m{at}", dataset=draw.choice([None, f"{draw.choice(data)}:train"]), job=draw.choice([None, f"job-{at}"]),
+            base_model=draw.choice([None, *bases, *models]), parents=tuple(draw.sample(models, draw.randrange(2))),
+            teachers=tuple(draw.sample(models, draw.randrange(2))), beside=tuple(draw.sample(data, draw.randrange(2))),
+            seconds=float(at), created=float(at), recipe={"says": draw.choice(models), "environment": {"code": "abc"}},
+        )  # fmt: skip
+        tx.execute(
+            "INSERT INTO model_versions VALUES (?, 1, '', ?, ?, ?)", [made.name, made.model_dump_json(), made.job, at]
+        )
+        models.append(made.ref)
+        judged = ",".join([*draw.sample(models, min(2, len(models))), "constant:"])
+        tx.execute(
+            "INSERT INTO evaluations VALUES (?, 'u', ?, ?, '', NULL, ?)",
+            [f"e{at}", draw.choice(data) + ":test", judged, at],
+        )
+        tx.execute(
+            "INSERT INTO decisions VALUES (?, 'u', 1, ?, ?, '', 'promote', '', ?)",
+            [f"dec{at}", f"e{draw.randrange(at + 1)}", made.ref, at],
+        )
+        decision = f"dec{draw.randrange(at + 1)}"
+        tx.execute(
+            "INSERT INTO approvals VALUES (?, 'promote', ?, '', '', ?, ?, 0, ?, 0)",
+            [f"app{at}", json.dumps({"decision": decision}), draw.choice(["approved", "denied"]), at, "ada"],
+        )
+        evidence = draw.choice([{}, {"decision": decision}, {"decision": decision, "approved_by": "ada"}])
+        action = draw.choice(["promote", "rollback", "policy"])
+        tx.execute(
+            "INSERT INTO audit VALUES (?, ?, 'bob', ?, ?, NULL, ?, ?, '', '')",
+            [1000 + at, at, action, draw.choice("uv"), draw.choice(models), json.dumps(evidence)],
+        )
+    return [*models, *bases, "nobody@v1", "nobody"]
+
+
+@pytest.mark.parametrize("most", [3, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trace_that_reads_a_part_of_the_catalog_is_that_of_the_whole(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, seed: int, most: int
+) -> None:
+    monkeypatch.setattr(facts, "_FEW", most)
+    names = workspace.database.transact(lambda tx: fill(tx, random.Random(seed)))
+    everything = facts.read_facts(workspace)
+    for name in names:
+        whole, start = lineage.build_graph(everything), f"{'model' if '@v' in name else 'base'}:{name}"
+        whole = whole.within({*whole.upstream([start]).nodes, *whole.downstream([start]).nodes})
+        found = trace.trace_model(workspace, name).graph
+        assert (found.nodes, set(found.edges)) == (whole.nodes, set(whole.edges)), name
+    for use_case, model in ((use_case, name) for use_case in "uv" for name in names if name.startswith("m")):
+        answer = AnswerFact("p", use_case, model, 8.5)
+        monkeypatch.setattr(trace.answer_lookup, "find_answer", lambda *_, told=(use_case, answer): told)
+        whole = lineage.build_graph(everything._replace(answer=answer)).upstream(["answer:p"])
+        found = trace.trace_answer(workspace, "p").graph
+        assert (found.nodes, set(found.edges)) == (whole.nodes, set(whole.edges)), (use_case, model)
+
+
+def test_a_trace_of_a_model_reads_no_card_of_another(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def register(tx: Transaction) -> None:
+        for at in range(60):
+            made = card(f"m{at}", base_model="m1@v1" if at == 7 else "pkg:minilm", dataset="d@v1", recipe={"by": "m1"})
+            tx.execute("INSERT INTO model_versions VALUES (?, 1, '', ?, NULL, 0)", [made.name, made.model_dump_json()])
+
+    workspace.database.transact(register)
+    read, cards = list[str](), facts._cards
+    monkeypatch.setattr(facts, "_cards", lambda *asked: [read.append(each.name) or each for each in cards(*asked)])
+    assert {"model:m1@v1", "model:m7@v1"} <= set(trace.trace_model(workspace, "m1@v1").graph.nodes)
+    assert set(read) == {"m1", "m7"}

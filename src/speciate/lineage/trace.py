@@ -1,5 +1,5 @@
-"""Lineage of a workspace, read from the catalog and the logs: from an answer back to all that it rests on, and from
-data or a model on to the answers that may be wrong because of it."""
+"""Traces in the lineage graph of a workspace: from an answer back to all that it rests on, and from data or a model on
+to the answers that may be wrong because of it."""
 
 from __future__ import annotations
 
@@ -9,40 +9,15 @@ from typing import NamedTuple
 
 from speciate.datasets import versions
 from speciate.errors import Call, Code, SpeciateError, unknown
-from speciate.governance import audit
 from speciate.jobs.pool import Pool
-from speciate.lineage.graph import (
-    AnswerCount,
-    AnswerFact,
-    ApprovalFact,
-    DatasetFact,
-    DecisionFact,
-    Edge,
-    EvaluationFact,
-    Facts,
-    Graph,
-    Move,
-    Node,
-    build_graph,
-    graph_text,
-)
+from speciate.lineage import facts
+from speciate.lineage.graph import AnswerFact, Edge, Facts, Graph, Node, build_graph, graph_text
 from speciate.models import registry
-from speciate.models.model_card import ModelCard
 from speciate.predictions import answer_lookup, prediction_ids, reading
 from speciate.predictions.log_files import all_logs
 from speciate.refs import dataset_ref, model_ref
-from speciate.workspace.database import Database
 from speciate.workspace.workspace import Workspace
 
-_CARDS = "SELECT card, job FROM model_versions ORDER BY created, name, version"
-_DATA = "SELECT name, version, parents, operation, job FROM dataset_versions ORDER BY created, name, version"
-_EVALUATIONS = "SELECT id, dataset, models, job FROM evaluations ORDER BY created"
-_DECISIONS = "SELECT id, use_case, evaluation, candidate, verdict FROM decisions ORDER BY created"
-_MOVES = "SELECT seq, stamp, actor, action, use_case, after, evidence FROM audit WHERE after IS NOT NULL ORDER BY seq"
-_SERVING = ("promote", "rollback", audit.CANARY)
-_APPROVALS = """
-SELECT id, state, decided_by, arguments ->> 'decision' FROM approvals WHERE action = 'promote' ORDER BY created
-"""
 _SURVEY, _SURVEY_SECONDS = "speciate.privacy.purge_datasets:survey", 40.0
 _MANIFESTS = "SELECT manifest FROM dataset_versions ORDER BY name, version"
 _SHOWN = 100
@@ -73,63 +48,22 @@ class Impact(NamedTuple):
     """Ids of the newest of those answers."""
 
 
-def read_facts(workspace: Workspace) -> Facts:
-    """All but single answers, which are counted."""
-    return _read_catalog(workspace)._replace(answers=_count_answers(workspace))
-
-
-def _read_catalog(workspace: Workspace) -> Facts:
-    """All that the catalog knows: no log is read."""
-    database = workspace.database
-    return Facts(
-        cards=_cards(database),
-        data=[
-            DatasetFact(
-                f"{name}@v{number}", tuple(json.loads(parents)), job, str(json.loads(operation).get("op", "made"))
-            )
-            for name, number, parents, operation, job in database.read(_DATA)
-        ],
-        evaluations=[
-            EvaluationFact(name, dataset, tuple(models.split(",")), job)
-            for name, dataset, models, job in database.read(_EVALUATIONS)
-        ],
-        decisions=[DecisionFact(*row) for row in database.read(_DECISIONS)],
-        moves=[
-            Move(seq, at, actor, action, use_case, model, json.loads(evidence))
-            for seq, at, actor, action, use_case, model, evidence in database.read(_MOVES)
-            if action in _SERVING
-        ],
-        approvals=[ApprovalFact(*row) for row in database.read(_APPROVALS)],
-    )
-
-
-def _cards(database: Database) -> list[ModelCard]:
-    cards = [(ModelCard.model_validate_json(text), job) for text, job in database.read(_CARDS)]
-    return [card.model_copy(update={"job": card.job or job}) for card, job in cards]
-
-
-def _count_answers(workspace: Workspace) -> list[AnswerCount]:
-    found = []
-    for folder in all_logs(workspace.folders):
-        days = workspace.settings.log.of(folder.use_case).retention_days
-        counts = reading.count_by_model(folder, since=reading.retention_start(workspace.clock.now(), days))
-        found += [AnswerCount(folder.use_case, model, count) for model, count in counts.items()]
-    return found
-
-
 def trace_answer(workspace: Workspace, prediction: str) -> Trace:
     """Everything that an answer rests on. Raises INVALID or NOT_FOUND with the reason."""
     use_case, answer = answer_lookup.find_answer(workspace, prediction)
-    start = f"answer:{answer.id}"
+    start, database = f"answer:{answer.id}", workspace.database
     told = AnswerFact(answer.id, use_case, answer.model, answer.at)
-    graph = build_graph(_read_catalog(workspace)._replace(answer=told))
+    known = Facts(moves=facts.moves_to(database, answer.model), answer=told)
+    graph = build_graph(facts.read_around(database, start, known, forward=False))
     return Trace((start,), graph.upstream([start]), forward=False)
 
 
 def trace_model(workspace: Workspace, ref: str) -> Trace:
     """What a version came from, and what was made, decided and answered by it. `ref`: `name@v3`, or a base model."""
-    graph = build_graph(read_facts(workspace))
-    start = f"model:{ref}" if f"model:{ref}" in graph.nodes else f"base:{ref}"
+    start, known = f"{'model' if '@v' in ref else 'base'}:{ref}", Facts(answers=facts.count_answers(workspace))
+    for forward in (False, True):
+        known = facts.read_around(workspace.database, start, known, forward=forward)
+    graph = build_graph(known)
     around = {*graph.upstream([start]).nodes, *graph.downstream([start]).nodes}
     return Trace((start,), graph.within(around), forward=False)
 
@@ -142,7 +76,7 @@ def trace_impact(
 
     An example reaches only models whose training read it. Raises NOT_FOUND for what is not there.
     """
-    graph = build_graph(read_facts(workspace))
+    graph = build_graph(facts.read_facts(workspace))
     if example is not None or group is not None:
         holding = _versions_with_example(workspace, pool, ref, example, group)
         # what was made of such a version may have lost the example: only those that hold it themselves count
