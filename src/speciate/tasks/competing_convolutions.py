@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.tasks.random_convolutions import channels_and_length, check_channels
+from speciate.tasks.random_convolutions import channels_and_length
+from speciate.tasks.representations import check_channels
 from speciate.tasks.task import Arrays, RepresentationSettings
 
 _LENGTH, _KERNELS, _GROUPS, _FEWEST_GROUPS = 9, 8, 64, 8

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
+from speciate.tasks.representations import stretch
 from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
 
 _DEPTH, _PER_QUANTILE = 6, 4
@@ -58,16 +58,7 @@ class IntervalQuantiles:
         return self._raw(np.nan_to_num(block))
 
     def _fitted(self, media: Block) -> Block:
-        if len(media) != self._channels:
-            raise SpeciateError(
-                Code.INVALID,
-                f"This series has {len(media)} channels; the model has learned from {self._channels}.",
-                "Bring series with the channels of the training data, in their order.",
-            )
-        if media.shape[1] == self._steps:
-            return media
-        places = np.linspace(0, media.shape[1] - 1, self._steps)
-        return np.stack([np.interp(places, np.arange(media.shape[1]), row) for row in media]).astype(np.float32)
+        return stretch(media, self._channels, self._steps).astype(np.float32, copy=False)
 
     def _raw(self, block: Block) -> npt.NDArray[np.float32]:
         """(N, C, T) -> (N, features)"""

@@ -41,19 +41,27 @@ class Joined:
         return {"kind": "joined", "representations": [each.settings() for each in self._representations]}
 
     def arrays(self) -> Arrays:
-        return {
-            f"{number}.{name}": array
-            for number, each in enumerate(self._representations)
-            for name, array in each.arrays().items()
-        }
+        return numbered_arrays(self._representations)
 
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Joined:
-        made = []
-        for number, said in enumerate(settings["representations"]):
-            own = {name.partition(".")[2]: each for name, each in arrays.items() if name.startswith(f"{number}.")}
-            made.append(_REBUILD[said["kind"]].rebuild(said, own))
-        return cls(made)
+        every = enumerate(settings["representations"])
+        return cls([_REBUILD[said["kind"]].rebuild(said, arrays_of(arrays, number)) for number, said in every])
+
+
+def numbered_arrays(representations: Sequence[Representation]) -> Arrays:
+    """The arrays of all, each under its number."""
+    return {
+        f"{number}.{name}": array
+        for number, each in enumerate(representations)
+        for name, array in each.arrays().items()
+    }
+
+
+def arrays_of(arrays: Arrays, number: int) -> Arrays:
+    """Those of one, of `numbered_arrays`."""
+    start = f"{number}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 class Remembered:

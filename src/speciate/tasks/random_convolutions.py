@@ -19,8 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Code, SpeciateError
-from speciate.tasks.representations import Scaling
+from speciate.tasks.representations import Scaling, check_channels
 from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
 
 _LENGTH = 9
@@ -120,16 +119,6 @@ def channels_and_length(series: Sequence[Series]) -> tuple[int, int]:
     if usual < _SHORTEST:
         raise UnsuitableRepresentation(f"half of the series have fewer than {_SHORTEST} steps")
     return channels.pop(), usual
-
-
-def check_channels(series: Series, channels: int) -> None:
-    """INVALID where it has others than the training series."""
-    if len(series) != channels:
-        raise SpeciateError(
-            Code.INVALID,
-            f"This series has {len(series)} channels; the model has learned from {channels}.",
-            "Bring series with the channels of the training data, in their order.",
-        )
 
 
 def _plan(steps: int, channels: int, each_kernel: int, generator: np.random.Generator) -> _Plan:

@@ -333,19 +333,8 @@ class Steps:
 
     def encode(self, examples: Sequence[Example]) -> npt.NDArray[np.float64]:
         """(N, C * T), channel by channel. A series of another length is stretched or squeezed to that of training."""
-        return self._scaling.apply(np.stack([self._fitted(example.media).ravel() for example in examples]))
-
-    def _fitted(self, media: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if len(media) != self._channels:
-            raise SpeciateError(
-                Code.INVALID,
-                f"This series has {len(media)} channels; the model has learned from {self._channels}.",
-                "Bring series with the channels of the training data, in their order.",
-            )
-        if media.shape[1] == self._steps:
-            return media
-        places = np.linspace(0, media.shape[1] - 1, self._steps)
-        return np.stack([np.interp(places, np.arange(media.shape[1]), channel) for channel in media])
+        fitted = [stretch(example.media, self._channels, self._steps).ravel() for example in examples]
+        return self._scaling.apply(np.stack(fitted))
 
     def settings(self) -> RepresentationSettings:
         return {"kind": "steps", "channels": self._channels, "steps": self._steps}
@@ -356,6 +345,25 @@ class Steps:
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays) -> Steps:
         return cls(settings["channels"], settings["steps"], Scaling(**arrays))
+
+
+def stretch(series: npt.NDArray[Any], channels: int, steps: int) -> npt.NDArray[Any]:
+    """(C, T) -> (C, steps), between its values in proportion. INVALID for other channels."""
+    check_channels(series, channels)
+    if series.shape[1] == steps:
+        return series
+    places = np.linspace(0, series.shape[1] - 1, steps)
+    return np.stack([np.interp(places, np.arange(series.shape[1]), channel) for channel in series])
+
+
+def check_channels(series: npt.NDArray[Any], channels: int) -> None:
+    """INVALID where it has others than the training series."""
+    if len(series) != channels:
+        raise SpeciateError(
+            Code.INVALID,
+            f"This series has {len(series)} channels; the model has learned from {channels}.",
+            "Bring series with the channels of the training data, in their order.",
+        )
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.tasks.competing_convolutions import CompetingConvolutions
 from speciate.tasks.encoded_columns import EncodedColumns
 from speciate.tasks.interval_quantiles import IntervalQuantiles
-from speciate.tasks.joined_representations import Joined
+from speciate.tasks.joined_representations import Joined, arrays_of, numbered_arrays
 from speciate.tasks.multimodal_representation import Parts
 from speciate.tasks.nested_encoders import Rebuild, encoders_of
 from speciate.tasks.random_convolutions import Convolutions
@@ -47,20 +47,14 @@ class Several:
         return {"kind": "several", "representations": [each.settings() for each in self._representations]}
 
     def arrays(self) -> Arrays:
-        return {
-            f"{number}.{name}": array
-            for number, each in enumerate(self._representations)
-            for name, array in each.arrays().items()
-        }
+        return numbered_arrays(self._representations)
 
     @classmethod
     def rebuild(cls, settings: RepresentationSettings, arrays: Arrays, nested: Rebuild | None = None) -> Several:
         made = []
         for number, said in enumerate(settings["representations"]):
-            start = f"{number}."
-            own = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
             more = (nested,) if nested is not None and said["kind"] == "parts" else ()
-            made.append(_REBUILD[said["kind"]].rebuild(said, own, *more))
+            made.append(_REBUILD[said["kind"]].rebuild(said, arrays_of(arrays, number), *more))
         return cls(made)
 
 

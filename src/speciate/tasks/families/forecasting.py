@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets.loading.loader import Example
 from speciate.errors import Code, SpeciateError
+from speciate.tasks.representations import check_channels
 from speciate.tasks.task import Arrays, Prediction, RepresentationSettings, TaskExample, TaskTerms
 
 if TYPE_CHECKING:
@@ -218,12 +219,7 @@ class Lags:
         return np.stack([self._encoded(example.media) for example in examples])
 
     def _encoded(self, media: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        if len(media) != self._channels:
-            raise SpeciateError(
-                Code.INVALID,
-                f"This series has {len(media)} channels; the model has learned from {self._channels}.",
-                "Bring series with the channels of the training data, in their order.",
-            )
+        check_channels(media, self._channels)
         standing, last = LevelAndSpread.of(media), media[:, -self._steps :].astype(np.float64)
         last = np.pad(last, ((0, 0), (self._steps - last.shape[1], 0)), mode="edge")
         both = np.hstack([last, repeat_last(media, self._horizon)])
