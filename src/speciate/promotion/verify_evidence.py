@@ -348,7 +348,7 @@ def check_decision(document: Document) -> dict[int, str]:
 
 
 def _check_verdict(document: Document, outcomes: Sequence[str]) -> None:
-    decision, row = document["decision"], _row(document, document["decision"]["candidate"])
+    decision, row = document["decision"], _candidate_row(document)
     verdict = "hold" if "fail" in outcomes else "inconclusive" if "inconclusive" in outcomes else "promote"
     if decision["verdict"] == "promote" and (verdict != "promote" or not outcomes):
         raise Refused(f"the verdict is promote, and by its gates it is {verdict if outcomes else 'nothing'}.")
@@ -376,8 +376,8 @@ def possible_outcomes(gate: Document, document: Document) -> set[str] | None:
 
 
 def _reaches(gate: Document, document: Document) -> set[str]:
-    metric = gate["metric"] or document["report"]["metric"]
-    measured = _row(document, document["decision"]["candidate"])["metrics"].get(metric)
+    metric = _metric_of(gate, document)
+    measured = _candidate_row(document)["metrics"].get(metric)
     if measured is None or measured["interval"] is None or gate["value"] is None:
         return {"inconclusive"}
     low, high = _turned(measured["interval"], metric, document)
@@ -386,7 +386,7 @@ def _reaches(gate: Document, document: Document) -> set[str]:
 
 
 def _not_worse(gate: Document, document: Document) -> set[str]:
-    metric = gate["metric"] or document["report"]["metric"]
+    metric = _metric_of(gate, document)
     gain = _gain(metric, document)
     if gain is None:
         return {"inconclusive"}
@@ -397,13 +397,13 @@ def _not_worse(gate: Document, document: Document) -> set[str]:
 
 
 def _better(gate: Document, document: Document) -> set[str]:
-    gain, least = _gain(gate["metric"] or document["report"]["metric"], document), gate["value"] or 0.0
+    gain, least = _gain(_metric_of(gate, document), document), gate["value"] or 0.0
     return {"inconclusive"} if gain is None else {_by_gain(gain, least, least)}
 
 
 def _better_if_dearer(gate: Document, document: Document) -> set[str]:
     """Which of two is dearer rests on costs by turns, which are not kept: what costs no more by its number may pass."""
-    metric = gate["metric"] or document["report"]["metric"]
+    metric = _metric_of(gate, document)
     decision, gain = document["decision"], _gain(metric, document)
     least = gate["value"] or 0.0
     by_gain = "inconclusive" if gain is None else _by_gain(gain, least, max(least, _margin(metric, document)))
@@ -416,7 +416,7 @@ def _better_if_dearer(gate: Document, document: Document) -> set[str]:
 
 
 def _at_most(gate: Document, document: Document) -> set[str]:
-    row, most, name = _row(document, document["decision"]["candidate"]), gate["value"], gate["metric"]
+    row, most, name = _candidate_row(document), gate["value"], gate["metric"]
     value = row["p95_ms" if name == "p95_latency_ms" else name]
     if value is None or most is None:
         return {"inconclusive"}
@@ -433,18 +433,18 @@ def _at_most(gate: Document, document: Document) -> set[str]:
 
 def _license(gate: Document, document: Document) -> set[str]:
     allowed = {str(name).lower() for name in document["use_case"]["definition"]["limits"]["licenses"]}
-    control = _row(document, document["decision"]["candidate"])["control"]
+    control = _candidate_row(document)["control"]
     found, of_weights = control["license"], control.get("weights_license")
     fits = found is not None and found.lower() in allowed and (of_weights is None or of_weights.lower() in allowed)
     return {"pass"} if fits else {"fail"}
 
 
 def _offline(gate: Document, document: Document) -> set[str]:
-    return {"pass"} if _row(document, document["decision"]["candidate"])["control"]["offline"] else {"fail"}
+    return {"pass"} if _candidate_row(document)["control"]["offline"] else {"fail"}
 
 
 def _unseen(gate: Document, document: Document) -> set[str]:
-    row = _row(document, document["decision"]["candidate"])
+    row = _candidate_row(document)
     if row["seen"] is None and row.get("training_data") is not None:
         return {{"refuse": "fail", "accept": "pass"}.get(gate.get("if_unknown") or "ask", "not_known")}
     if row["seen"] is None:
@@ -461,7 +461,7 @@ def _free_method(gate: Document, document: Document) -> set[str]:
 
 
 def _consent(gate: Document, document: Document) -> set[str]:
-    known = _row(document, document["decision"]["candidate"]).get("without_consent")
+    known = _candidate_row(document).get("without_consent")
     if known is None:
         return {{"ask": "not_known", "accept": "pass"}.get(gate.get("if_unknown") or "refuse", "fail")}
     return {"pass"} if known.get(gate["column"]) == 0 else {"fail"}
@@ -479,6 +479,15 @@ def _row(document: Document, model: str) -> Document:
     return next(row for row in document["report"]["leaderboard"] if row["model"] == model)
 
 
+def _candidate_row(document: Document) -> Document:
+    return _row(document, document["decision"]["candidate"])
+
+
+def _metric_of(gate: Document, document: Document) -> str:
+    """The gate's own, else the one that the report is by."""
+    return str(gate["metric"] or document["report"]["metric"])
+
+
 def _is_higher_better(metric: str, document: Document) -> bool:
     return bool(document["metrics"][metric]["better"] == "higher")
 
@@ -492,15 +501,15 @@ def _turned(interval: Sequence[float], metric: str, document: Document) -> tuple
 def _gain(metric: str, document: Document, over: str | None = None) -> tuple[float, float] | None:
     """Interval of the candidate's gain over the baseline, or over another model; None where none is kept."""
     decision = document["decision"]
-    decision = {**decision, "baseline": over or decision["baseline"]}
+    pair = (over or decision["baseline"], decision["candidate"])
     for each in document["report"]["comparisons"]:
-        pair = (each["baseline"], each["candidate"])
         if each["metric"] != metric or each["interval"] is None:
             continue
-        if pair == (decision["baseline"], decision["candidate"]):
-            return _turned(each["interval"], metric, document)
-        if pair == (decision["candidate"], decision["baseline"]):
-            return _turned([-each["interval"][1], -each["interval"][0]], metric, document)
+        low, high = each["interval"]
+        if (each["baseline"], each["candidate"]) == pair:
+            return _turned((low, high), metric, document)
+        if (each["candidate"], each["baseline"]) == pair:
+            return _turned((-high, -low), metric, document)
     return None
 
 
@@ -753,8 +762,8 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
 
 def figures(gate: Document, document: Document) -> str:
     """What a gate's outcome was recomputed from, in this program's words: a bundle's own sentence may say otherwise."""
-    rule, row = gate["rule"], _row(document, document["decision"]["candidate"])
-    metric = gate["metric"] or document["report"]["metric"]
+    rule, row = gate["rule"], _candidate_row(document)
+    metric = _metric_of(gate, document)
     if rule == "reaches":
         measured = row["metrics"].get(metric)
         found = (
