@@ -41,7 +41,7 @@ def choose(
         return min(sequence, key=lambda name: _BY_VERDICT.index(decisions[name].verdict))
     passing = [name for name, decision in decisions.items() if decision.verdict == "promote"]
     if not passing:
-        return max(decisions, key=lambda name: _standing(rows[name]))
+        return max(decisions, key=lambda name: _signed_value(rows[name]))
     cheapest = rows[min(passing, key=lambda name: _cost(rows[name]))]
     passing.sort(key=lambda name: _cost(rows[name] if is_dearer(rows[name], cheapest) else cheapest))
     pick = passing[0]
@@ -113,5 +113,6 @@ def _cost(row: Row) -> float:
     return row.usd_per_1k if row.usd_per_1k is not None else float("inf")
 
 
-def _standing(row: Row) -> float:
+def _signed_value(row: Row) -> float:
+    """Greater is better."""
     return find_metric(row.metric).sign * row.value if row.value is not None else float("-inf")

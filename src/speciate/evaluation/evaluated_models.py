@@ -121,6 +121,11 @@ def find_model(workspace: Workspace, ref: str, columns: tuple[str, ...], task: s
         return _from_inspect_log(ref)
     if ref.startswith((PATH, PACKAGE)):
         return _from_published_folder(ref, task)
+    return _from_version(workspace, ref, task)
+
+
+def _from_version(workspace: Workspace, ref: str, task: str | None) -> EvaluatedModel:
+    """A registered version: served by others, published with its own head, or trained here."""
     version = resolve(workspace.database, workspace.folders, ref)
     card = version.card
     if card.endpoint is not None:

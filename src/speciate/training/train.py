@@ -161,39 +161,47 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         usd_per_core_hour=price,
         length=mean_length(workspace.folders, manifest),
     )
-    cost = estimate(known_costs(database, place), request_of(payload))
+    resolved = {
+        "dataset": dataset,
+        "task": task.name,
+        "target": target,
+        "base_model": candidate.base_model,
+        "metric": payload.objective.metric,
+        **({"place": place} if place else {}),
+        **({"head": head.head} if head else {}),
+        **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
+        **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
+    }
+    return _with_costs(payload, gpus, place, workspace).model_copy(update={"resolved": resolved})
+
+
+def _with_costs(payload: Payload, gpus: int, place: str | None, workspace: Workspace) -> Plan[Payload]:
+    """The plan of a training that may begin: what it needs, and what it will cost by those before it."""
+    spec, parameters = payload.spec, payload.parameters
+    method = spec.method
+    assert method is not None, "resolve_recipe() sees to it"
+    cost = estimate(known_costs(workspace.database, place), request_of(payload))
     searches = isinstance(parameters, ClassicalParameters) and bool(parameters.thorough)  # it takes all that it gets
     seen_here = cost is not None and SHIPPED not in cost.known_from  # memory depends on much that no table has
     room = math.ceil(_MORE * cost.peak_memory_mb) if cost and seen_here else _MEMORY_MB.get(method, _OF_A_NETWORK_MB)
     return Plan(
         payload=payload,
         resources=Resources(
-            cpu=(spec.resources.cpu or float(threads)) * payload.processes,
+            cpu=(spec.resources.cpu or float(payload.threads)) * payload.processes,
             memory_mb=spec.resources.memory_mb or room * payload.processes,
             gpu=gpus,
             place=place,
-            nodes=nodes if place else 1,
+            nodes=payload.nodes if place else 1,
         ),
         inputs=run_inputs(payload, workspace.folders) if place else (),
         seconds=60 * spec.budget_minutes if spec.budget_minutes and searches else cost.seconds if cost else None,
         bytes=bytes_written(method, getattr(parameters, "changes", None), payload.base_folder),
-        usd=payload.processes * usd_for(cost.cpu_seconds, price) if cost else None,
+        usd=payload.processes * usd_for(cost.cpu_seconds, payload.usd_per_core_hour) if cost else None,
         peak_memory_mb=math.ceil(cost.peak_memory_mb) if cost and seen_here else None,
         p95_latency_ms=cost.p95_latency_ms if cost else None,
         known_from=cost.known_from if cost else (),
         use_case=spec.use_case,
-        resolved={
-            "dataset": dataset,
-            "task": task.name,
-            "target": target,
-            "base_model": candidate.base_model,
-            "metric": payload.objective.metric,
-            **({"place": place} if place else {}),
-            **({"head": head.head} if head else {}),
-            **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
-            **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
-        },
-        preload=_preload(method, task, parameters),
+        preload=_preload(method, find_task(payload.task), parameters),
     )
 
 
