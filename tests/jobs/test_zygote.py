@@ -176,9 +176,9 @@ def test_one_whose_daemon_died_before_it_looked_does_not_begin(tmp_path: Path) -
         assert subprocess.run(program, check=False, timeout=60, pass_fds=[listener.fileno()]).returncode == 0
 
 
-def tell(message: bytes, descriptors: list[int]) -> tuple[executors._Asked, socket.socket]:
+def tell(message: bytes, descriptors: list[int]) -> tuple[executors._ForkedSupervisors, socket.socket]:
     """One that a zygote was asked for, and what it was told of it."""
-    asked = executors._Asked()
+    asked = executors._ForkedSupervisors()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asked.add("job_a.1", ours)
     socket.send_fds(theirs, [message], descriptors)
@@ -210,7 +210,7 @@ def test_an_engine_starts_where_there_is_no_room_to_listen_for_ends(
     def fail(*given: object) -> NoReturn:
         raise OSError(24, "Too many open files") if lacking == "files" else RuntimeError("can't start new thread")
 
-    asked, before = executors._Asked(), len(os.listdir("/proc/self/fd"))
+    asked, before = executors._ForkedSupervisors(), len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
         patch.setattr(*((os, "pipe2") if lacking == "files" else (threading.Thread, "start")), fail)
         asked.listen(lambda: None)
@@ -219,7 +219,7 @@ def test_an_engine_starts_where_there_is_no_room_to_listen_for_ends(
 
 
 def test_who_asks_for_many_at_once_is_never_refused_and_all_their_ends_are_heard() -> None:
-    asked, heard, go_on = executors._Asked(), threading.Event(), threading.Event()
+    asked, heard, go_on = executors._ForkedSupervisors(), threading.Event(), threading.Event()
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
 
     def hold() -> None:

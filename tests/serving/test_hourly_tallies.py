@@ -15,7 +15,7 @@ from speciate.serving.hourly_tallies import (
     HOUR,
     HourlyTallies,
     HourTally,
-    Seen,
+    RequestRecord,
     duration_class,
     quantile_seconds,
     read_hours,
@@ -25,14 +25,14 @@ from speciate.serving.hourly_tallies import (
 KEY = ("production", 3, "m@v1")
 _DAY = 24 * HOUR
 _START = 20_000 * _DAY + 5 * HOUR
-_GOOD, _BAD = Seen(0.5, False, False, False), Seen(0.5, True, False, False)
+_GOOD, _BAD = RequestRecord(0.5, False, False, False), RequestRecord(0.5, True, False, False)
 
 
 def test_requests_are_counted_by_hour_and_version(tmp_path: Path) -> None:
     own = HourlyTallies(tmp_path)
-    for at, seen in [(0, _GOOD), (10, _BAD), (HOUR, _GOOD), (HOUR + 1, Seen(0.0, False, False, False, True))]:
+    for at, seen in [(0, _GOOD), (10, _BAD), (HOUR, _GOOD), (HOUR + 1, RequestRecord(0.0, False, False, False, True))]:
         own.add(KEY, _START + at, seen)
-    own.add(("canary", 4, "m@v2"), _START, Seen(0.1, False, True, True))
+    own.add(("canary", 4, "m@v2"), _START, RequestRecord(0.1, False, True, True))
     own.time(KEY, _START, slow=True)
     own.time(KEY, _START, slow=False)
     own.write(now=True)

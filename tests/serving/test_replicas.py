@@ -21,7 +21,7 @@ from speciate.promotion.request_counters import BadCount, RequestCounters
 from speciate.serving import deployments, request_metrics
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted, deployment_folder
 from speciate.serving.deployments import DeploymentKeeper, deployment_view, waits_for_another
-from speciate.serving.hourly_tallies import HOUR, HourlyTallies, Seen, read_hours
+from speciate.serving.hourly_tallies import HOUR, HourlyTallies, RequestRecord, read_hours
 from speciate.settings import Bake, Serving, Settings
 from speciate.workspace.workspace import Workspace
 from tests.serving.test_deployment import until
@@ -157,7 +157,7 @@ def test_what_replicas_counted_is_one_sum(tmp_path: Path) -> None:
             bad = each < 2 + number
             outcome = request_metrics.Outcome(0.1, failed=bad, not_finite=False, unusable=False)
             counters.add(("production", 1, "m@v1"), 100.0 + each, outcome)
-            hours.add(("production", 1, "m@v1"), 100.0 + each, Seen(0.1, bad, False, False))
+            hours.add(("production", 1, "m@v1"), 100.0 + each, RequestRecord(0.1, bad, False, False))
         counters.write(now=True)
         hours.write(now=True)
     (found,) = request_metrics.read_all_counters(folder)

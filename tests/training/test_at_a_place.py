@@ -16,7 +16,7 @@ import pytest
 
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
-from speciate.jobs.engine import Asked, Engine
+from speciate.jobs.engine import Engine, JobRequest
 from speciate.jobs.job import ENDED, Job, State
 from speciate.jobs.places import executor
 from speciate.models import registry
@@ -250,7 +250,7 @@ def test_specialize_trains_at_once_where_a_place_takes_trainings(
 def test_a_sweep_is_as_many_calls_whose_trainings_run_at_once(engine: Engine) -> None:
     squares(engine.workspace)
     asked = [
-        Asked("train", {
+        JobRequest("train", {
             "name": "swept", "dataset": "squares", "method": "full", "base_model": "new:vit",
             "hyperparameters": {"epochs": 2, "learning_rate": rate}, "resources": {"cpu": 1, "place": "lab"},
         })

@@ -45,7 +45,7 @@ _UNFINISHED = "state NOT IN ('succeeded', 'failed', 'cancelled', 'dead', 'paused
 _log = logging.getLogger(__name__)
 
 
-class Asked(NamedTuple):
+class JobRequest(NamedTuple):
     """A job that somebody wants: the arguments of `submit`."""
 
     kind: str
@@ -170,7 +170,7 @@ class Engine:
         Raises SpeciateError for all that can be checked beforehand; then no job exists.
         """
         known = None if key is None else self._made_by([key]).get(key)
-        prepared = self._prepare(Asked(kind, spec, key, tuple(after), priority), known)
+        prepared = self._prepare(JobRequest(kind, spec, key, tuple(after), priority), known)
         if isinstance(prepared, Job):
             return prepared
         fault("submit_before_commit")
@@ -179,7 +179,7 @@ class Engine:
         assert isinstance(stored, Job)  # errors are raised by `write`
         return stored
 
-    def submit_all(self, asked: Sequence[Asked]) -> Sequence[Job | SpeciateError]:
+    def submit_all(self, asked: Sequence[JobRequest]) -> Sequence[Job | SpeciateError]:
         """`submit` of each, in few transactions; in the place of one that cannot be, why."""
         known = self._made_by([each.key for each in asked if each.key is not None])
         found: list[Job | SpeciateError | Future[Job | SpeciateError]] = []
@@ -199,7 +199,7 @@ class Engine:
         ids = {id_from_key("job", key): key for key in keys}
         return {ids[name]: job for name, job in rows.by_id(self.workspace.database, list(ids)).items()} if ids else {}
 
-    def _prepare(self, asked: Asked, known: Job | None) -> Job | Enqueue:
+    def _prepare(self, asked: JobRequest, known: Job | None) -> Job | Enqueue:
         """The job that the same key made already (`known`: found before planning, for what it needed may be gone by
         now), or what makes one. Raises SpeciateError."""
         kind, spec, key, after, priority = asked

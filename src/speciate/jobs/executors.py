@@ -113,7 +113,7 @@ class LocalExecutor:
         self._runs = workspace / "runs"
         self._children: list[subprocess.Popen[bytes]] = []
         self._zygotes = _Zygotes(workspace)
-        self._asked = _Asked()
+        self._asked = _ForkedSupervisors()
         self._unseen: set[str] = set()
         """Runs whose supervisor was asked for and has not been seen."""
 
@@ -209,7 +209,7 @@ class LocalExecutor:
         self._children.append(child)
 
 
-class _Asked:
+class _ForkedSupervisors:
     """Supervisors that zygotes were asked for, each with the connection on which its end is told. Thread-safe."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from speciate.faults import fault
 from speciate.serving import routing
 from speciate.serving.deployment_folder import DeploymentFolder, Refused, State, Target, Wanted
-from speciate.serving.hourly_tallies import HourlyTallies, Seen
+from speciate.serving.hourly_tallies import HourlyTallies, RequestRecord
 from speciate.serving.items import Item, ItemPrediction
 from speciate.serving.replica import (
     Batching,
@@ -412,7 +412,7 @@ class StateWriter:
         """What became of a request."""
         key, now = (alias, target.generation, target.model), self._clock.now()
         self._counters.add(key, now, outcome)
-        self._hours.add(key, now, Seen(*outcome))
+        self._hours.add(key, now, RequestRecord(*outcome))
 
     def time(self, alias: str, target: Target, seconds: float) -> None:
         """What the version took for one input alone."""

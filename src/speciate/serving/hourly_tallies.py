@@ -81,7 +81,7 @@ _SUMS = ("requests", "seconds", "failed", "not_finite", "unusable", "overloaded"
 _TALLIES = TypeAdapter(list[HourTally])
 
 
-class Seen(NamedTuple):
+class RequestRecord(NamedTuple):
     """One request, as `request_metrics.Outcome` has it."""
 
     seconds: float
@@ -101,7 +101,7 @@ class HourlyTallies:
         self._tallies: dict[tuple[int, Key], HourTally] = {}
         self._changed, self._written_at = False, 0.0
 
-    def add(self, key: Key, at: float, seen: Seen) -> None:
+    def add(self, key: Key, at: float, seen: RequestRecord) -> None:
         """Count one request."""
         with self._lock:
             tally = self._of(key, at)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.jobs.places.lease import Lease, Terms
-from speciate.jobs.places.verdict import Seen, Status, Verdict, judge
+from speciate.jobs.places.verdict import RunFolderState, Status, Verdict, judge
 
 HELD, RELEASED = Lease(3, True), Lease(4, False)
 LOST = 90.0
@@ -19,22 +19,26 @@ LOST = 90.0
 @pytest.mark.parametrize(
     ("seen", "silence", "verdict"),
     [
-        (Seen(True, True, False, RELEASED), 0, Verdict.ENDED),
-        (Seen(True, True, False, RELEASED), 900, Verdict.ENDED),
-        (Seen(False, True, False, HELD), 89, Verdict.ALIVE),
-        (Seen(True, True, False, HELD), 89, Verdict.ALIVE),  # it is about to release it
-        (Seen(True, True, False, HELD), 91, Verdict.ENDED),
-        (Seen(False, True, False, HELD), 91, Verdict.GONE),
-        (Seen(False, True, False, RELEASED), 89, Verdict.UNREACHABLE),  # its exit may be seen later than its lease
-        (Seen(False, True, False, RELEASED), 91, Verdict.GONE),
-        (Seen(False, True, False, None), 89, Verdict.UNREACHABLE),
-        (Seen(False, True, False, None), 91, Verdict.GONE),
-        (Seen(False, True, True, None), 0, Verdict.GONE),
-        (Seen(True, False, False, None), 0, Verdict.ENDED),
+        (RunFolderState(True, True, False, RELEASED), 0, Verdict.ENDED),
+        (RunFolderState(True, True, False, RELEASED), 900, Verdict.ENDED),
+        (RunFolderState(False, True, False, HELD), 89, Verdict.ALIVE),
+        (RunFolderState(True, True, False, HELD), 89, Verdict.ALIVE),  # it is about to release it
+        (RunFolderState(True, True, False, HELD), 91, Verdict.ENDED),
+        (RunFolderState(False, True, False, HELD), 91, Verdict.GONE),
+        (
+            RunFolderState(False, True, False, RELEASED),
+            89,
+            Verdict.UNREACHABLE,
+        ),  # its exit may be seen later than its lease
+        (RunFolderState(False, True, False, RELEASED), 91, Verdict.GONE),
+        (RunFolderState(False, True, False, None), 89, Verdict.UNREACHABLE),
+        (RunFolderState(False, True, False, None), 91, Verdict.GONE),
+        (RunFolderState(False, True, True, None), 0, Verdict.GONE),
+        (RunFolderState(True, False, False, None), 0, Verdict.ENDED),
     ],
 )
 def test_whatever_the_cluster_says_of_a_claimed_run(
-    status: Status, seen: Seen, silence: float, verdict: Verdict
+    status: Status, seen: RunFolderState, silence: float, verdict: Verdict
 ) -> None:
     assert judge(seen, status, silence, LOST) is verdict
 
@@ -51,7 +55,7 @@ def test_whatever_the_cluster_says_of_a_claimed_run(
 )
 def test_of_what_nobody_has_claimed_the_cluster_is_asked(status: Status, verdict: Verdict) -> None:
     for silence in (0.0, 1e6):
-        assert judge(Seen(False, False, False, None), status, silence, LOST) is verdict
+        assert judge(RunFolderState(False, False, False, None), status, silence, LOST) is verdict
 
 
 @dataclass
@@ -114,7 +118,7 @@ class World:
         last = (bool(self.claimed), self.lease)
         if last != self.last:
             self.last, self.changed = last, self.now
-        seen = Seen(self.exit, bool(self.claimed), self.claimed == "daemon", self.lease)
+        seen = RunFolderState(self.exit, bool(self.claimed), self.claimed == "daemon", self.lease)
         verdict = judge(seen, status, self.now - self.changed, self.terms.lost)
         if verdict is Verdict.BURY and not self.claimed:
             self.claimed = "daemon"

@@ -20,9 +20,9 @@ from speciate.loop.watch.facts import (
     Mined,
     Promoted,
     Requirement,
-    Seen,
     Signal,
     Spent,
+    WatchFacts,
     Window,
     key_of,
 )
@@ -48,9 +48,9 @@ def memory(**changes: object) -> Memory:
     return first.model_copy(update=changes)
 
 
-def seen(**changes: object) -> Seen:
-    base = Seen(production="m@v1", generation=1, moved=NOW - 30 * DAY, requirement=Requirement(1, None))
-    return replace(base, **changes)  # type: ignore[arg-type]  # fields of Seen
+def seen(**changes: object) -> WatchFacts:
+    base = WatchFacts(production="m@v1", generation=1, moved=NOW - 30 * DAY, requirement=Requirement(1, None))
+    return replace(base, **changes)  # type: ignore[arg-type]  # fields of WatchFacts
 
 
 def test_a_quiet_look_says_that_no_trigger_fired() -> None:
@@ -265,7 +265,7 @@ def test_few_answers_to_ask_about_end_an_episode() -> None:
     assert found.because.endswith("of 0 since it began; the inputs of 250 were not kept ([log] of settings.toml)")
 
 
-def _learned(verdict: Learned) -> tuple[Memory, Seen]:
+def _learned(verdict: Learned) -> tuple[Memory, WatchFacts]:
     learning = decide(watch(), _labelling(), seen(labels_of_episode=90), NOW + DAY).memory
     return learning, seen(jobs={"relearn": EndedJob("job-2", verdict)})
 

@@ -20,7 +20,7 @@ from speciate.loop.notifications import notice_of
 from speciate.loop.watch import news, recall, report, rows
 from speciate.loop.watch.decide import decide
 from speciate.loop.watch.definition import DAY, Policy, Trigger, Watch, next_time
-from speciate.loop.watch.facts import Seen
+from speciate.loop.watch.facts import WatchFacts
 from speciate.loop.watch.seen import Gatherer, Surroundings, due, last_time
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
@@ -438,7 +438,7 @@ def test_what_happens_to_one_of_many_watches_wakes_it_alone(app: App, year: Year
     looked = list[str]()
     seen = year.watcher._gatherer.seen
 
-    def counted(standing: rows.Standing, around: Surroundings, now: float) -> Seen:
+    def counted(standing: rows.Standing, around: Surroundings, now: float) -> WatchFacts:
         looked.append(standing.watch.use_case)
         return seen(standing, around, now)
 

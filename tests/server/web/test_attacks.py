@@ -19,7 +19,7 @@ from speciate.governance.page_sessions import (
 )
 from speciate.governance.roles import ACTS, Act
 from speciate.server.web import guard
-from speciate.server.web.guard import FILES, Asked, host_name, local_front, refusal
+from speciate.server.web.guard import FILES, IncomingRequest, host_name, local_front, refusal
 from speciate.server.web.routes import READS, SENDS, WRITES
 from speciate.unix_sockets import own_account
 from tests.conftest import ManualClock
@@ -181,7 +181,7 @@ def test_a_link_from_elsewhere_is_answered_with_one_of_our_own(served: Served) -
 
 
 def test_the_guard_alone_decides_by_the_request() -> None:
-    ours, front = Asked("GET", "/", host=host_name(8000)), local_front(8000)
+    ours, front = IncomingRequest("GET", "/", host=host_name(8000)), local_front(8000)
     assert refusal(ours, front, None) is not None
     assert refusal(ours._replace(path="/static/page.css"), front, None) is None
     assert refusal(ours._replace(path="/static/../runs"), front, None) is None, "the router knows no such file"

@@ -23,7 +23,7 @@ from speciate.server.control import dispatch
 from speciate.server.control.action import PersonAction
 from speciate.server.mcp.app import declarations
 from speciate.server.request_log import Request, RequestLog
-from speciate.server.web.guard import FILES, Asked, inside, refusal, team_front
+from speciate.server.web.guard import FILES, IncomingRequest, inside, refusal, team_front
 from speciate.server.web.pages.trail import HIDDEN, without_settings
 from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.site import Site
@@ -374,7 +374,7 @@ def test_whom_the_guard_takes_for_the_proxy(
     peer: str, protocol: str | None, proxies: tuple[str, ...], may: bool
 ) -> None:
     front = team_front(Team(address=ORIGIN, proxies=proxies))
-    asked = Asked("GET", "/login", host=HOST, peer=peer, protocol=protocol)
+    asked = IncomingRequest("GET", "/login", host=HOST, peer=peer, protocol=protocol)
     assert (refusal(asked, front, None) is None) == may
     assert refusal(asked, front._replace(proxies=()), None) is not None
 

@@ -39,7 +39,7 @@ from speciate.jobs.places.depot import (
 from speciate.jobs.places.depots import open_depot
 from speciate.jobs.places.lease import CANCEL, DAEMON, FENCED, Lease, Terms, claim, claimed_by, read_lease
 from speciate.jobs.places.moving import Mover
-from speciate.jobs.places.verdict import Seen, Status, Verdict, judge
+from speciate.jobs.places.verdict import RunFolderState, Status, Verdict, judge
 from speciate.settings import Place
 
 LOOK_SECONDS = 2.0
@@ -326,7 +326,7 @@ class PlaceExecutor:
             (self._here(handle).path / ABANDONED).unlink(missing_ok=True)
         return ""
 
-    def _see(self, watched: _Watched, there: Room) -> Seen:
+    def _see(self, watched: _Watched, there: Room) -> RunFolderState:
         """The room as it is; a change of claim or lease is noted with our own clock."""
         if watched.last is not None and self._clock() - watched.changed > self._terms.lost:
             there.look_anew()
@@ -335,7 +335,7 @@ class PlaceExecutor:
         last = (who is not None, lease)
         if last != watched.last:
             watched.last, watched.changed = last, self._clock()
-        return Seen(read_outcome(there) is not None, who is not None, who == DAEMON, lease)
+        return RunFolderState(read_outcome(there) is not None, who is not None, who == DAEMON, lease)
 
     def _pass_on(self, watched: _Watched, there: Room) -> None:
         """A request to stop: by files, which a node sees where the cluster cannot be asked. The cluster's own stop is

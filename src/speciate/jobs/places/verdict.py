@@ -39,7 +39,7 @@ class Verdict(StrEnum):
     """Nothing may be concluded."""
 
 
-class Seen(NamedTuple):
+class RunFolderState(NamedTuple):
     """A run's folder at one look."""
 
     exit: bool
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
     lease: Lease | None
 
 
-def judge(seen: Seen, status: Status, silence: float, lost: float) -> Verdict:
+def judge(seen: RunFolderState, status: Status, silence: float, lost: float) -> Verdict:
     """`silence`: seconds of the daemon's own clock since it saw the claim, or since then the lease, change."""
     if seen.never:
         return Verdict.GONE
@@ -65,7 +65,7 @@ def judge(seen: Seen, status: Status, silence: float, lost: float) -> Verdict:
     return Verdict.ENDED if seen.exit else Verdict.GONE
 
 
-def _unclaimed(seen: Seen, status: Status) -> Verdict:
+def _unclaimed(seen: RunFolderState, status: Status) -> Verdict:
     if seen.exit:
         return Verdict.ENDED
     match status:

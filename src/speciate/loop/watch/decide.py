@@ -35,11 +35,11 @@ from speciate.loop.watch.facts import (
     Mined,
     Outcome,
     Promoted,
-    Seen,
     Start,
     State,
     StepName,
-    Told,
+    WatchFacts,
+    WatchNotice,
 )
 from speciate.loop.watch.triggers import fired as all_fired
 from speciate.loop.watch.triggers import kind_of_signal
@@ -64,7 +64,7 @@ _UNTRIED: tuple[Outcome, ...] = ("failed", "no_labels", "inconclusive", "stopped
 """Ends by which nothing is known of a new base model: it may fire again."""
 
 
-def decide(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def decide(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     """`watch` with its policy capped by a person's settings already. The answer always has a `because`."""
     memory = _heard(memory, seen)
     found = all_fired(watch, memory, seen)
@@ -77,7 +77,7 @@ def decide(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return _joined(decision, due) if memory.state != "idle" else decision
 
 
-def _heard(memory: Memory, seen: Seen) -> Memory:
+def _heard(memory: Memory, seen: WatchFacts) -> Memory:
     """With what the new windows said. Another version in production begins anew: its answers are its own past."""
     if (seen.production, seen.generation) != (memory.model, memory.generation):
         changes: dict[str, object] = {
@@ -132,12 +132,12 @@ def _with_bases(memory: Memory, causes: tuple[Cause, ...]) -> dict[str, object]:
 # Idle: whether anything is begun
 
 
-def _begin(watch: Watch, memory: Memory, seen: Seen, now: float, due: tuple[Cause, ...]) -> Decision:
+def _begin(watch: Watch, memory: Memory, seen: WatchFacts, now: float, due: tuple[Cause, ...]) -> Decision:
     if not due:
         return Decision(memory, "no trigger fired")
     causes = tuple(each for each in due if each.kind != "label_disagreement")
     told = tuple(
-        Told("watch.disagreement", "those who label do not agree: write down what each label means")
+        WatchNotice("watch.disagreement", "those who label do not agree: write down what each label means")
         for each in due if each.kind == "label_disagreement"
     )  # fmt: skip
     if told:
@@ -186,7 +186,7 @@ def lacks_labels(watch: Watch, came: int) -> bool:
     return came < _least(watch)
 
 
-def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...]) -> str | None:
+def _held_back(watch: Watch, memory: Memory, seen: WatchFacts, now: float, causes: tuple[Cause, ...]) -> str | None:
     """Why nothing is begun though something fired."""
     urgent = any(each.kind in ("now", "recall") for each in causes)
     recalled = any(each.kind == "recall" for each in causes)
@@ -205,7 +205,7 @@ def _held_back(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tup
     return None
 
 
-def _minutes_spent(watch: Watch, seen: Seen, causes: tuple[Cause, ...]) -> str | None:
+def _minutes_spent(watch: Watch, seen: WatchFacts, causes: tuple[Cause, ...]) -> str | None:
     left = watch.policy.budget_minutes - seen.spent.minutes
     needs = max(FEWEST_MINUTES, min(max(each.minutes for each in causes), watch.policy.budget_minutes))
     if left < needs:
@@ -215,11 +215,13 @@ def _minutes_spent(watch: Watch, seen: Seen, causes: tuple[Cause, ...]) -> str |
 
 
 def _out_of_budget(memory: Memory, now: float, because: str) -> Decision:
-    told = (Told("watch.budget", because),) if now - memory.told >= DAY else ()
+    told = (WatchNotice("watch.budget", because),) if now - memory.told >= DAY else ()
     return Decision(memory.model_copy(update={"told": now}) if told else memory, because, told=told)
 
 
-def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[Cause, ...], labels: int) -> Decision:
+def _begun(
+    watch: Watch, memory: Memory, seen: WatchFacts, now: float, causes: tuple[Cause, ...], labels: int
+) -> Decision:
     kinds = tuple(dict.fromkeys(each.kind for each in causes))
     changes: dict[str, object] = {
         "episode": memory.episode + 1, "round": 1, "rounds": 2, "begun": now, "causes": kinds, "approval": None,
@@ -231,7 +233,7 @@ def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[C
         "provider": max(memory.provider, seen.provider), "told": now, **_with_bases(memory, causes),
     }  # fmt: skip
     fresh = memory.model_copy(update=changes)
-    said = (Told("watch.begun", f"episode {fresh.episode} begins: {', '.join(kinds)}"),)
+    said = (WatchNotice("watch.begun", f"episode {fresh.episode} begins: {', '.join(kinds)}"),)
     because = f"episode {fresh.episode} begins: {'; '.join(each.text for each in causes)}"
     if labels:
         start = Start("mine", n=labels, since=fresh.onset)
@@ -242,14 +244,14 @@ def _begun(watch: Watch, memory: Memory, seen: Seen, now: float, causes: tuple[C
     return Decision(_in(fresh, "learning", now), because, start=(start,), taken=causes, told=said)
 
 
-def _checks_first(seen: Seen, causes: tuple[Cause, ...]) -> bool:
+def _checks_first(seen: WatchFacts, causes: tuple[Cause, ...]) -> bool:
     """Whether an evaluation of what serves may show that there is nothing to do."""
     kinds = {each.kind for each in causes}
     unknown = seen.requirement is None or seen.requirement.meets is None
     return kinds <= {"provider_change"} or (kinds <= {"provider_change", "requirement_change"} and unknown)
 
 
-def _relearn(watch: Watch, memory: Memory, seen: Seen, *, fresh: bool = True) -> Start:
+def _relearn(watch: Watch, memory: Memory, seen: WatchFacts, *, fresh: bool = True) -> Start:
     """Start a training with what is left of the month, so that no month can be overdrawn."""
     left = watch.policy.budget_minutes - seen.spent.minutes
     dollars = max(0.0, watch.policy.budget_usd - seen.spent.usd)
@@ -259,7 +261,7 @@ def _relearn(watch: Watch, memory: Memory, seen: Seen, *, fresh: bool = True) ->
 # An episode goes on
 
 
-def _go_on(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def _go_on(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     if memory.state in _IN_STATE:
         step = _IN_STATE[memory.state]
         job = seen.jobs.get(step)
@@ -275,7 +277,7 @@ def _go_on(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return _baking(watch, memory, seen, now)
 
 
-def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) -> Decision:
+def _after(watch: Watch, memory: Memory, seen: WatchFacts, now: float, job: EndedJob) -> Decision:
     outcome = job.outcome
     if isinstance(outcome, Mined):
         if outcome.asked < min(FEWEST, watch.ask):
@@ -287,7 +289,9 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
             return _over(watch, memory, now, End("no_labels", because))
         text = f"{outcome.asked} answers wait for a label"
         return Decision(
-            _in(memory, "labelling", now, mined=memory.mined + outcome.asked), text, told=(Told("watch.labels", text),)
+            _in(memory, "labelling", now, mined=memory.mined + outcome.asked),
+            text,
+            told=(WatchNotice("watch.labels", text),),
         )
     if isinstance(outcome, Checked):
         if outcome.meets:
@@ -302,7 +306,7 @@ def _after(watch: Watch, memory: Memory, seen: Seen, now: float, job: EndedJob) 
     return _after_learning(watch, memory, seen, now, outcome)
 
 
-def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found: Learned) -> Decision:
+def _after_learning(watch: Watch, memory: Memory, seen: WatchFacts, now: float, found: Learned) -> Decision:
     learned_until = max(memory.learned_until, memory.since) if found.used_labels else memory.learned_until
     bases = memory.new_bases if found.bases is None else found.bases
     tried = memory.model_copy(update={"learned_until": learned_until, "new_bases": bases})
@@ -336,7 +340,7 @@ def _after_learning(watch: Watch, memory: Memory, seen: Seen, now: float, found:
     return _over(watch, tried, now, End("hold", found.why, found.model, found.smallest_gain))
 
 
-def _labelling(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def _labelling(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     standing = memory.mined if seen.requested is None else min(memory.mined, seen.requested)
     came, asked = seen.labels_of_episode, max(1, standing)
     late = now - memory.since >= PATIENCE_SECONDS
@@ -354,7 +358,7 @@ def _labelling(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision
     return Decision(memory, f"waits for labels: {came} of {asked} came")
 
 
-def _asking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def _asking(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     if seen.production == memory.model_found or seen.approval == "approved":
         return Decision(_in(memory, "baking", now), f"a person agreed: {memory.model_found} serves, and bakes")
     if seen.approval in ("denied", "expired", None):
@@ -366,7 +370,7 @@ def _asking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
     return Decision(memory, f"waits for a person: {memory.approval}")
 
 
-def _baking_canary(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def _baking_canary(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     """Until it survived with its share, then all requests are asked for, which may need a person again."""
     model = memory.model_found
     job = seen.jobs.get("promote")
@@ -389,7 +393,7 @@ def _baking_canary(watch: Watch, memory: Memory, seen: Seen, now: float) -> Deci
     return Decision(memory, f"{model} bakes with a share of the requests")
 
 
-def _baking(watch: Watch, memory: Memory, seen: Seen, now: float) -> Decision:
+def _baking(watch: Watch, memory: Memory, seen: WatchFacts, now: float) -> Decision:
     model = memory.model_found
     if memory.canary and seen.production != model:
         return _baking_canary(watch, memory, seen, now)
@@ -443,11 +447,13 @@ def _over(
         "canary": False,
     }  # fmt: skip
     text = f"episode {memory.episode} ended ({end.outcome.replace('_', ' ')}): {end.because}"
-    told = Told("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")
+    told = WatchNotice("watch.ended", f"episode {memory.episode} ended: {end.outcome.replace('_', ' ')}")
     if not fruitful and not screened and _UNRESOLVED in (fruitless, undecided):
-        told = Told("watch.unresolved", f"{_UNRESOLVED} episodes brought no better model, one after another")
+        told = WatchNotice("watch.unresolved", f"{_UNRESOLVED} episodes brought no better model, one after another")
     elif end.outcome in ("hold", "inconclusive") and "requirement_change" in memory.causes:
-        told = Told("watch.unresolved", "what the use case asks now is not reached by anything that could be trained")
+        told = WatchNotice(
+            "watch.unresolved", "what the use case asks now is not reached by anything that could be trained"
+        )
     return Decision(_in(memory, "idle", now, **changes), text, told=(told,), ended=end)
 
 

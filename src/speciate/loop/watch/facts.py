@@ -247,7 +247,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Seen:
+class WatchFacts:
     """Facts, read by the caller. Nothing here is a guess."""
 
     production: str | None
@@ -338,7 +338,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Told:
+class WatchNotice:
     """What a person is told: `type` of the event, and a sentence without text of others."""
 
     type: Literal[
@@ -369,7 +369,7 @@ class Decision:
     taken: tuple[Cause, ...] = ()
     """The causes that an episode began with, or that joined one."""
     start: tuple[Start, ...] = ()
-    told: tuple[Told, ...] = ()
+    told: tuple[WatchNotice, ...] = ()
     ended: End | None = None
 
 

@@ -33,9 +33,9 @@ from speciate.loop.watch.facts import (
     Mined,
     Promoted,
     Requirement,
-    Seen,
     Signal,
     Spent,
+    WatchFacts,
     Window,
     key_of,
     monitor_key,
@@ -211,7 +211,7 @@ class Gatherer:
             monitored=self._monitored(standing, production),
         )  # fmt: skip
 
-    def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen:
+    def seen(self, standing: Standing, around: Surroundings, now: float) -> WatchFacts:
         watch, memory, name = standing.watch, standing.memory, standing.watch.use_case
         alias, definition = around.production.get(name), around.definitions.get(name)
         history, canary = around.histories[name], around.canaries.get(name)
@@ -219,7 +219,7 @@ class Gatherer:
         labels = self.labels.counts(name, memory.learned_until, requests, memory.episode)
         busy = next((other for other in around.learning if other != name), None)
         windows = self._windows(name, memory, alias) if name in around.monitored else ()
-        return Seen(
+        return WatchFacts(
             production=alias.model if alias else None,
             generation=alias.generation if alias else 0,
             moved=alias.changed if alias else 0.0,

@@ -6,7 +6,7 @@ import hashlib
 import math
 
 from speciate.loop.watch.definition import TriggerKind, Watch
-from speciate.loop.watch.facts import Alarm, Cause, Evidence, Memory, Seen
+from speciate.loop.watch.facts import Alarm, Cause, Evidence, Memory, WatchFacts
 
 CHECK_MINUTES = 2.0
 AGREEMENT = 0.6
@@ -26,7 +26,7 @@ def kind_of_signal(name: str) -> TriggerKind:
     return "limit_breach" if name.startswith(_LIMITS) else "data_shift"
 
 
-def fired(watch: Watch, memory: Memory, seen: Seen) -> tuple[Cause, ...]:
+def fired(watch: Watch, memory: Memory, seen: WatchFacts) -> tuple[Cause, ...]:
     """All that fire now, whether or not they were dealt with before."""
     found: list[Cause] = []
     minutes = seen.usual_minutes

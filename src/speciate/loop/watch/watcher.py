@@ -15,11 +15,11 @@ from typing import NamedTuple, Protocol
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs.engine import Asked, Engine
+from speciate.jobs.engine import Engine, JobRequest
 from speciate.loop.watch import news, rows
 from speciate.loop.watch.decide import decide
 from speciate.loop.watch.definition import DAY, WINDOW_SECONDS, TriggerKind, Watch, next_time
-from speciate.loop.watch.facts import Decision, EndedJob, Memory, Seen, Start, StepName, monitor_key
+from speciate.loop.watch.facts import Decision, EndedJob, Memory, Start, StepName, WatchFacts, monitor_key
 from speciate.loop.watch.rows import Decided, Send, Standing
 from speciate.loop.watch.seen import Gatherer, Surroundings, find_modality
 from speciate.loop.watch.steps import send_of
@@ -41,7 +41,7 @@ class Gathers(Protocol):
 
     def around(self, standing: Sequence[Standing], now: float) -> Surroundings: ...
 
-    def seen(self, standing: Standing, around: Surroundings, now: float) -> Seen: ...
+    def seen(self, standing: Standing, around: Surroundings, now: float) -> WatchFacts: ...
 
     def label_news(self, standing: Standing) -> tuple[int, float | None, int]: ...
 
@@ -195,7 +195,7 @@ class Watcher:
         waiting = rows.waiting(database)
         if not waiting:
             return
-        asked = [Asked(job.kind, job.spec, job.key, priority=_PRIORITY) for job in waiting]
+        asked = [JobRequest(job.kind, job.spec, job.key, priority=_PRIORITY) for job in waiting]
         sent = list[str]()
         for job, outcome in zip(waiting, self._engine.submit_all(asked), strict=True):
             if not isinstance(outcome, SpeciateError):
@@ -212,7 +212,7 @@ class Watcher:
         """Begin the monitoring job of each week that is over, one by one: each is compared with all before it."""
         if "monitor" not in self._engine.kinds.names():
             return
-        due = list[Asked]()
+        due = list[JobRequest]()
         for each in standing:
             memory, use_case = each.memory, each.watch.use_case
             if memory.model is None or not any(each.watch.has(kind) for kind in _MONITORED):
@@ -226,7 +226,7 @@ class Watcher:
                 "end": begin + WINDOW_SECONDS,
             }  # fmt: skip
             key = monitor_key(use_case, memory.generation, number)
-            due.append(Asked("monitor", spec, key, priority=_PRIORITY))
+            due.append(JobRequest("monitor", spec, key, priority=_PRIORITY))
         for asked, outcome in zip(due, self._engine.submit_all(due), strict=True):
             if isinstance(outcome, SpeciateError):
                 _log.warning("%s could not begin: %s", asked.key, outcome.message)
@@ -272,7 +272,7 @@ def _note_refused(workspace: Workspace, job: Send, error: SpeciateError) -> None
     workspace.database.transact(lambda tx: rows.refused(tx, job.key, error.message))
 
 
-def _with_jobs(seen: Seen, jobs: Mapping[StepName, EndedJob]) -> Seen:
+def _with_jobs(seen: WatchFacts, jobs: Mapping[StepName, EndedJob]) -> WatchFacts:
     return replace(seen, jobs={str(step): job for step, job in jobs.items()})
 
 

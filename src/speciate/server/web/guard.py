@@ -92,7 +92,7 @@ def team_front(team: Team) -> Front:
     return Front(host, "https", "__Host-speciate", "/login", tuple(ip_network(each) for each in team.proxies))
 
 
-class Asked(NamedTuple):
+class IncomingRequest(NamedTuple):
     """What the guard reads of a request."""
 
     method: str
@@ -118,7 +118,7 @@ class Refusal(NamedTuple):
     sign_in: bool = False
 
 
-def refusal(asked: Asked, front: Front, session: Session | None) -> Refusal | None:
+def refusal(asked: IncomingRequest, front: Front, session: Session | None) -> Refusal | None:
     """Why a request gets no page; None where it may."""
     reads = asked.method in _SAFE
     if front.team and not is_from(asked.peer, front.proxies):
@@ -161,7 +161,7 @@ class Guard:
         headers = Headers(scope=scope)
         session = self._sessions.find(cookie_of(headers, self._front.cookie))
         hosts = headers.getlist("host")
-        asked = Asked(
+        asked = IncomingRequest(
             scope["method"], scope["path"], scope["query_string"].decode("latin-1"),
             hosts[0] if len(hosts) == 1 else "", headers.get("origin"), headers.get("sec-fetch-site"),
             headers.get("sec-fetch-mode"), (scope.get("client") or ("", 0))[0], headers.get("x-forwarded-proto"),
@@ -177,7 +177,7 @@ class Guard:
             self._note()
         await self._answering(asked, session, refused)(scope, receive, send)
 
-    def _answering(self, asked: Asked, session: Session | None, refused: Refusal | None) -> ASGIApp:
+    def _answering(self, asked: IncomingRequest, session: Session | None, refused: Refusal | None) -> ASGIApp:
         if refused is not None:
             return _answer(refused, asked)
         if self._front.is_open(asked.path):
@@ -186,7 +186,7 @@ class Guard:
         act = act_of(asked.method, asked.path)
         return self._app if act is not None and act in self._sessions.acts(session) else self._denied
 
-    def _logged(self, send: Send, asked: Asked, scope: Scope) -> Send:
+    def _logged(self, send: Send, asked: IncomingRequest, scope: Scope) -> Send:
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 session: Session | None = scope["session"]
@@ -225,7 +225,7 @@ def cookie_of(headers: Headers, name: str) -> str | None:
     return found.value if found else None
 
 
-def _answer(refused: Refusal, asked: Asked) -> Response:
+def _answer(refused: Refusal, asked: IncomingRequest) -> Response:
     address = quote(asked.path) + (f"?{asked.query}" if asked.query else "")
     if refused.sign_in and asked.method in _SAFE and asked.mode in (None, "navigate"):
         return RedirectResponse(f"/login?next={quote(address, safe='')}", 303)
