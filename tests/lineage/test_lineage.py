@@ -7,6 +7,7 @@ import random
 import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -222,6 +223,7 @@ def fill(tx: Transaction, draw: random.Random, count: int = 12) -> list[str]:
 def test_a_trace_that_reads_a_part_of_the_catalog_is_that_of_the_whole(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, seed: int, most: int
 ) -> None:
+    pool = cast(Pool, None)  # which only a trace of an example asks
     monkeypatch.setattr(facts, "_FEW", most)
     names = workspace.database.transact(lambda tx: fill(tx, random.Random(seed)))
     everything = facts.read_facts(workspace)
@@ -229,6 +231,11 @@ def test_a_trace_that_reads_a_part_of_the_catalog_is_that_of_the_whole(
         whole, start = lineage.build_graph(everything), f"{'model' if '@v' in name else 'base'}:{name}"
         whole = whole.within({*whole.upstream([start]).nodes, *whole.downstream([start]).nodes})
         found = trace.trace_model(workspace, name).graph
+        assert (found.nodes, set(found.edges)) == (whole.nodes, set(whole.edges)), name
+    for name in (node.name for node in lineage.build_graph(everything).of_kind("dataset", "model", "base")):
+        whole = lineage.build_graph(everything)
+        whole = whole.downstream([f"{kind}:{name}" for kind in ("dataset", "model", "base")])
+        found = trace.trace_impact(workspace, pool, name).traced.graph
         assert (found.nodes, set(found.edges)) == (whole.nodes, set(whole.edges)), name
     for use_case, model in ((use_case, name) for use_case in "uv" for name in names if name.startswith("m")):
         answer = AnswerFact("p", use_case, model, 8.5)

@@ -76,21 +76,34 @@ def trace_impact(
 
     An example reaches only models whose training read it. Raises NOT_FOUND for what is not there.
     """
-    graph = build_graph(facts.read_facts(workspace))
     if example is not None or group is not None:
-        holding = _versions_with_example(workspace, pool, ref, example, group)
-        # what was made of such a version may have lost the example: only those that hold it themselves count
-        made = {
-            edge.target for edge in graph.edges if edge.source in holding and not edge.target.startswith("dataset:")
-        }
-        graph = graph.within({*holding, *graph.downstream(each for each in made if _is_job_or_model(each)).nodes})
-        start = tuple(sorted(holding))
+        traced = _trace_example(workspace, pool, ref, example, group)
     else:
+        traced = _trace_forward(workspace, ref)
+    models = tuple(node.name for node in traced.graph.of_kind("model"))
+    answers = {node.name: int(node.facts.get("count", 0)) for node in traced.graph.of_kind("answers")}
+    return Impact(traced, models, answers, tuple(_recent_answers(workspace, models)))
+
+
+def _trace_forward(workspace: Workspace, ref: str) -> Trace:
+    exact, known = [f"{kind}:{ref}" for kind in ("dataset", "model", "base")], Facts()
+    for each in exact:
+        known = facts.read_around(workspace.database, each, known, forward=True)
+    graph = build_graph(known._replace(answers=facts.count_answers(workspace)))
+    start = tuple(each for each in exact if each in graph.nodes)
+    if not start:
+        graph = build_graph(facts.read_facts(workspace))
         start = _start_nodes(workspace, graph, ref)
-        graph = graph.downstream(start)
-    models = tuple(node.name for node in graph.of_kind("model"))
-    answers = {node.name: int(node.facts.get("count", 0)) for node in graph.of_kind("answers")}
-    return Impact(Trace(start, graph, forward=True), models, answers, tuple(_recent_answers(workspace, models)))
+    return Trace(start, graph.downstream(start), forward=True)
+
+
+def _trace_example(workspace: Workspace, pool: Pool, ref: str, example: str | None, group: str | None) -> Trace:
+    graph = build_graph(facts.read_facts(workspace))
+    holding = _versions_with_example(workspace, pool, ref, example, group)
+    # what was made of such a version may have lost the example: only those that hold it themselves count
+    made = {edge.target for edge in graph.edges if edge.source in holding and not edge.target.startswith("dataset:")}
+    graph = graph.within({*holding, *graph.downstream(each for each in made if _is_job_or_model(each)).nodes})
+    return Trace(tuple(sorted(holding)), graph, forward=True)
 
 
 def _is_job_or_model(name: str) -> bool:
@@ -98,9 +111,7 @@ def _is_job_or_model(name: str) -> bool:
 
 
 def _start_nodes(workspace: Workspace, graph: Graph, ref: str) -> tuple[str, ...]:
-    exact = [f"{kind}:{ref}" for kind in ("dataset", "model", "base") if f"{kind}:{ref}" in graph.nodes]
-    if exact:
-        return tuple(exact)
+    """Where a trace of a name without a version begins, or of one with a tag or an alias."""
     names = versions.names(workspace.database)
     if ref.partition("@")[0].partition(":")[0] in names:
         wanted = dataset_ref(ref)
