@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from speciate.errors import Call
+from speciate.governance import approvals
 from speciate.jobs import rows
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
@@ -25,6 +26,7 @@ from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.evaluation import world as evaluation_world
+from tests.promotion import world as promotion_world
 from tests.server.apps import make_app
 from tests.training.networks.test_train_network import QUICK, flowers
 
@@ -83,6 +85,30 @@ def test_a_promotion_that_was_refused_looks_like_no_success(
     job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "state": State.SUCCEEDED})
     [line] = job_lines(app.engine, [job])
     assert (line.outcome, state_class(line.outcome or line.state)) == (outcome, colour)
+
+
+@pytest.mark.parametrize(("approve", "state", "then"), [(True, "applied", ["predict"]), (False, "denied", [])])
+def test_a_promotion_that_a_person_answered_no_longer_waits(
+    app: App, approve: bool, state: str, then: list[str]
+) -> None:
+    promotion_world.define(app.workspace)
+    promotion_world.judge(app.workspace, "m@v1")
+    asked = promotion_world.ask_promotion(app.workspace, "m@v1", policy="person")
+    submitted = app.engine.submit("greet", {}).model_copy(update={"use_case": "digits", "state": State.SUCCEEDED})
+    promotion = submitted.model_copy(update={"kind": "promote", "result": asked})
+    search = submitted.model_copy(update={"kind": "specialize", "result": {"promotion": asked}})
+
+    def shown() -> tuple[Any, ...]:
+        [line] = job_lines(app.engine, [promotion])
+        views = [job_view(app.engine, job, log_lines=0) for job in (promotion, search)]
+        results = [view.result or {} for view in views]
+        calls = [[action.tool for action in view.next_actions] for view in views]
+        return line.outcome, results[0]["state"], results[1]["promotion"]["state"], *calls
+
+    assert shown() == ("needs_approval", "needs_approval", "needs_approval", ["list_approvals"], ["list_approvals"])
+    [waiting] = approvals.list_approvals(app.workspace.database, app.workspace.clock.now(), "pending")
+    approvals.decide(app.workspace, waiting.id, approve, "grace")
+    assert shown() == (state, state, state, then, then)
 
 
 def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: App) -> None:

@@ -387,7 +387,7 @@ def test_charts_have_words_for_those_who_do_not_see_them() -> None:
 
 def test_events_name_the_parts_that_show_them() -> None:
     assert parts_of(Event(1, 0.0, "job-a", "job.started", {})) == ["runs", "job:job-a"]
-    assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status"]
+    assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status", "runs"]
     assert parts_of(Event(1, 0.0, "use_case:x", "alias.moved", {})) == ["status"]
 
 

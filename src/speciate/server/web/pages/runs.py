@@ -72,7 +72,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "shape": _shape(job, view),
         "how_far": _how_far(view),
         "share": _share(view.progress),
-        "outcome": outcome(job.kind, job.result),
+        "outcome": outcome(engine, job),
     }
 
 
@@ -112,7 +112,7 @@ def _none_yet(engine: Engine, job: Job) -> Measured | None:
 def _shape(job: Job, view: JobView) -> str:
     """Changes with all that a page of a run shows, but for how far it is, its curves and its log."""
     children = [(child.job, child.state) for child in view.children]
-    shown = [job.state, view.request, view.attempt, view.reason, job.error, job.result, children]
+    shown = [job.state, view.request, view.attempt, view.reason, job.error, view.result, children]
     return sha256(json.dumps(shown, default=str).encode()).hexdigest()[:16]
 
 
