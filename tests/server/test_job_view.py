@@ -21,7 +21,7 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.transitions import NeedsFailed, decide
 from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, read_curves, wait_until
 from speciate.server.tool_api import App
-from speciate.server.web.formats import state_class
+from speciate.server.web.formats import run_variant, state_class
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -109,6 +109,26 @@ def test_a_promotion_that_a_person_answered_no_longer_waits(
     [waiting] = approvals.list_approvals(app.workspace.database, app.workspace.clock.now(), "pending")
     approvals.decide(app.workspace, waiting.id, approve, "grace")
     assert shown() == (state, state, state, then, then)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "variant"),
+    [
+        ({"kind": "train", "spec": {"method": "probe", "base_model": "pkg:minilm"}},
+         "train/probe-minilm", "probe-minilm"),
+        ({"kind": "train", "spec": {"method": "classical", "hyperparameters": {"thorough": True}}},
+         "train/classical-thorough", "classical-thorough"),
+        ({"kind": "train", "spec": {"like": "m@v1"}, "result": {"report": {"method": "replay", "base_model": "m@v1"}}},
+         "train/replay-m-v1", "replay-m-v1"),
+        ({"kind": "train", "spec": {"like": "m@v1"}}, None, ""),
+        ({"kind": "train", "step": "train/classical", "parent": "job-x"}, "train/classical", "classical"),
+        ({"kind": "evaluate", "step": "evaluate/2"}, "evaluate/2", "2"),
+        ({"kind": "promote", "step": "promote"}, "promote", ""),
+    ],
+)  # fmt: skip
+def test_a_line_tells_trainings_apart(app: App, changes: dict[str, Any], step: str | None, variant: str) -> None:
+    [line] = job_lines(app.engine, [app.engine.submit("greet", {}).model_copy(update=changes)])
+    assert (line.step, run_variant(line.step, line.kind)) == (step, variant)
 
 
 def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: App) -> None:

@@ -25,7 +25,10 @@ from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
+from speciate.training.cascade.candidates import step_name
 from speciate.training.curve_measures import held_sign, measures, sign_of
+from speciate.training.planning.estimates import OWN_COSTS
+from speciate.training.train_spec import Candidate
 
 if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine
@@ -63,6 +66,7 @@ class JobLine(Result):
     attempt: int
     use_case: str | None = None
     step: str | None = None
+    """Its step in a larger job; of a training by itself what that would call it: `train/probe-minilm`."""
     created_at: float
     """Seconds since the epoch, as all times here."""
     run_seconds: float
@@ -195,10 +199,23 @@ def _since_asked(engine: Engine, promotion: JobResult) -> JobResult:
 
 def _job_line(engine: Engine, job: Job, children: Sequence[Job]) -> JobLine:
     return JobLine(
-        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=step_of(job),
         created_at=job.created, run_seconds=_run_seconds(job, children, engine.workspace.elapsed.least),
         outcome=outcome(engine, job), error=_first_line(job),
     )  # fmt: skip
+
+
+def step_of(job: Job) -> str | None:
+    """Its step in a larger job; of a training by itself what that would call it."""
+    if job.step is not None or job.kind != "train":
+        return job.step
+    report, options = (job.result or {}).get("report") or {}, job.spec.get("hyperparameters") or {}
+    said = {**job.spec, **report}
+    if not said.get("method"):
+        return None  # until its recipe was read
+    asked = {name: said.get(name) for name in ("method", "base_model", "continue_from")}
+    own = {name: (report.get("cost") or {}).get(name) or options.get(name) for name in OWN_COSTS}
+    return step_name(Candidate.model_construct(**asked, **own))
 
 
 def _first_line(job: Job) -> str | None:

@@ -57,6 +57,15 @@ def state_class(state: str) -> str:
     return _COLOURS.get(state, "still")
 
 
+def run_variant(step: str | None, kind: str) -> str:
+    """What tells runs of one kind apart.
+
+    >>> run_variant("train/probe-minilm", "train"), run_variant("evaluate/2", "evaluate"), run_variant(None, "ingest")
+    ('probe-minilm', '2', '')
+    """
+    return step[len(kind) :].lstrip("/-") if step and step.startswith(kind) else ""
+
+
 class NextStep(NamedTuple):
     words: str
     href: str | None
@@ -115,7 +124,8 @@ FILTERS = {
     "duration": formatting.format_duration, "ago": formatting.format_ago, "bytes": formatting.format_bytes,
     "ms": formatting.format_ms, "words": formatting.as_words, "short": formatting.shorten,
     "cell": formatting.format_cell, "pretty": formatting.format_json, "sentence": formatting.as_sentence,
-    "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
+    "state_class": state_class, "run_variant": run_variant,
+    "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
     "model_explained": model_explained, "next_step": next_step, "page_advice": page_advice,
     "without_calls": without_calls,
     "number": formatting.format_number, "difference": formatting.format_difference,

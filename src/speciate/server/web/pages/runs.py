@@ -15,7 +15,16 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.formatting import format_duration, format_number, without_controls
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
-from speciate.server.job_view import JobView, Measured, job_view, log_after, outcome, read_curves, read_more_curves
+from speciate.server.job_view import (
+    JobView,
+    Measured,
+    job_view,
+    log_after,
+    outcome,
+    read_curves,
+    read_more_curves,
+    step_of,
+)
 from speciate.server.web.visit import Visit, field
 from speciate.tools.jobs import StateName, control_job, list_jobs
 from speciate.training.curve_charts import draw_curves
@@ -58,6 +67,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "title": f"{view.kind} {view.job}",
         "job": view,
         "row": job,
+        "step": step_of(job),
         "spec": job.spec,
         "parent": job.parent,
         "use_case": job.use_case,
