@@ -21,7 +21,7 @@ from speciate.evaluation.reports.shown_media import Cell
 from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
-from speciate.loop.use_case_board import evaluations_of
+from speciate.loop.use_case_board import evaluations_of, read_board
 from speciate.server.changes import parts_of
 from speciate.server.tool_api import NextAction
 from speciate.server.web import site
@@ -34,6 +34,7 @@ from speciate.training.curve_charts import draw_curves
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.database import Database, Event, Row, Transaction
 from tests.conftest import ManualClock
+from tests.evaluation import handmade
 from tests.server.web.conftest import Served
 from tests.training.world import make_dataset
 
@@ -411,6 +412,20 @@ def test_a_use_case_shows_what_was_decided_on_and_not_what_was_asked_for_beside(
     ]  # fmt: skip
     suites = (None, "films", "films@v2:test", "films@v3", "toys")
     assert [found[0].is_on(suite) for suite in suites] == [True, True, True, False, False]
+
+
+def test_a_leaderboard_marks_what_serves_however_far_down_it_is(served: Served) -> None:
+    rows = [handmade.row("m@v1", 0.5), *(handmade.row(f"other@v{place}", 0.6) for place in range(1, 16))]
+    for use_case, tag in (("digits", "production"), (None, "digits@production")):
+        told = handmade.report([*rows, handmade.row("m@v2", 0.9)], use_case=use_case)
+        board = f"board-{use_case}"
+        _keep_evaluation(
+            served.workspace.database, [board, use_case, "gone@v1", "m@v1", told.model_dump_json(), None, 9.0]
+        )
+        leaders = read_board(served.workspace, board, None).lines
+        assert {line.row.model: line.serves for line in leaders if line.serves} == {"m@v1": tag}
+        assert len(leaders) == 15
+    assert re.search(r"m@v1 production", served.reader().get("/use-cases/digits").text)
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:
