@@ -40,6 +40,7 @@ def model(visit: Visit) -> Mapping[str, object]:
     traced = trace.trace_model(visit.app.workspace, ref)
     return {
         "title": ref, "name": name, "version": version, "model": found, "card": card,
+        "members": card.recipe.get("members", ()),
         "lineage": traced.text, "graph": linked_chart(traced.graph, traced.start, page_of),
     }  # fmt: skip
 
