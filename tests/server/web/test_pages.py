@@ -410,6 +410,17 @@ def test_a_use_case_shows_what_was_decided_on_and_not_what_was_asked_for_beside(
     assert [(each.id, each.decided) for each in found] == [
         ("evaluation-2", True), ("evaluation-1", True), ("beside", False),
     ]  # fmt: skip
+    engine = served.app.engine
+    search, look = engine.submit("greet", {}).id, engine.submit("greet", {"name": "Ada"}).id
+    changes = (
+        ("UPDATE jobs SET parent = ? WHERE id = ?", search, look),
+        ("UPDATE evaluations SET job = ? WHERE id = ?", look, "evaluation-2"),
+        ("UPDATE jobs SET result = ? WHERE id = ?", '{"evaluation": "evaluation-1"}', search),
+    )
+    for change, *values in changes:
+        database.transact(lambda tx, change=change, values=values: tx.execute(change, values))
+    told = evaluations_of(database, "digits", 9)
+    assert [each.id for each in told] == ["evaluation-1", "evaluation-2", "beside"], "of a search, what it told"
     suites = (None, "films", "films@v2:test", "films@v3", "toys")
     assert [found[0].is_on(suite) for suite in suites] == [True, True, True, False, False]
 
