@@ -98,7 +98,9 @@ def test_rows_that_the_candidate_gets_wrong_cannot_be_curated_away_without_a_per
     assert unnamed["decision"]["verdict"] != "promote"
     named = judge(guarded, "flowers@v2:test")
     assert named["decision"]["verdict"] == "promote"
-    assert "of the 200 rows that were judged on flowers@v1:test: another suite" in named["decision"]["reasons"][-1]
+    told = named["decision"]["reasons"][-1]
+    assert "of the 200 rows that were judged before, on flowers@v1:test: another suite" in told
+    assert told.endswith("evaluate on dataset='flowers@v1:test'")
     asked = promoted(guarded, policy=policy, evaluation=named["evaluation"])
     assert asked["state"] == "needs_approval"
     assert "only a person accepts it" in asked["reasons"][-1]
@@ -177,7 +179,7 @@ def test_a_look_without_a_use_case_binds_a_first_decision_too(flowers: Workspace
     judge(flowers, "flowers@v2:test")
     asked = promoted(flowers)
     assert asked["state"] == "needs_approval"
-    assert "rows that were judged on flowers@v1:test" in asked["reasons"][0]
+    assert "rows that were judged before, on flowers@v1:test" in asked["reasons"][0]
 
 
 def test_another_name_for_the_label_column_hides_no_look(flowers: Workspace) -> None:

@@ -397,7 +397,10 @@ def _with_decisions(
     """
     remarks = _remarks(len(models), strict.level, question.looks)
     if (change := question.suite_change) is not None and change.is_another:
-        remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
+        remarks.append(
+            f"{report.dataset} {change}: another suite, so a promotion waits for a person. To stay on those rows, "
+            f"evaluate on dataset={change.since!r}"
+        )
     answers = {entry.evaluated_model.name: entry.repeats for entry in entries}
     compare = strict.report.comparer()
     decisions = {
