@@ -22,6 +22,8 @@ from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
 from speciate.loop.use_case_board import evaluations_of, read_board
+from speciate.models import registry, sealed
+from speciate.models.model_card import ModelCard
 from speciate.server.changes import parts_of
 from speciate.server.tool_api import NextAction
 from speciate.server.web import site
@@ -437,6 +439,28 @@ def test_a_leaderboard_marks_what_serves_however_far_down_it_is(served: Served) 
         assert {line.row.model: line.serves for line in leaders if line.serves} == {"m@v1": tag}
         assert len(leaders) == 15
     assert re.search(r"m@v1 production", served.reader().get("/use-cases/digits").text)
+
+
+def test_the_page_of_a_model_says_how_it_was_made_and_of_which_learners(served: Served) -> None:
+    staged = served.workspace.folders.runs / "staged"
+    staged.mkdir(parents=True)
+    (staged / "weights.txt").write_text("none")
+    members = [
+        {"learner": "boosting", "settings": "rounds 50", "reads": "columns", "weight": 0.75},
+        {"learner": "svm", "settings": "", "reads": NASTY, "weight": 0.25},
+    ]
+    card = ModelCard(
+        name="mean", task="tabular-classification", modality="tabular", method="classical", id=sealed.seal(staged),
+        recipe={"parameters": {"thorough": True}, "members": members},
+    )  # fmt: skip
+    workspace = served.workspace
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, staged))
+    page = served.reader().get("/models/mean/v1")
+    shown = " ".join(page.text.split())
+    assert "classical-thorough" in shown
+    assert "boosting rounds 50 columns 0.75 svm the usual ones" in shown
+    assert "<script>alert" not in page.html
+    assert "classical-thorough" in served.reader().get("/models").text
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:
