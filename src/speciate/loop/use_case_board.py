@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from speciate.evaluation.decisions import told_by_its_search
 from speciate.evaluation.pages.inline_charts import Place, Whisker, whisker_scale
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.report import Report, Row, find_report, pareto
@@ -23,11 +24,6 @@ SELECT id, created, dataset, EXISTS (
 ) AS decided
 FROM evaluations WHERE use_case = ? ORDER BY decided DESC, created DESC, id LIMIT ?
 """
-_TO_WHAT_WAS_TOLD = (
-    "SELECT job FROM evaluations WHERE id = ?", "SELECT parent FROM jobs WHERE id = ?",
-    "SELECT result ->> '$.evaluation' FROM jobs WHERE id = ?",
-)  # fmt: skip
-"""From an evaluation by its job and its search, one after the other: a join would read every job."""
 _LEAST_USD = 0.001
 """Per 1,000 examples. If all cost less, time tells models apart better than money."""
 
@@ -53,18 +49,8 @@ def evaluations_of(database: Database, use_case: str, most: int) -> list[Evaluat
     """Those that decided first, then the newest: one on other rows, asked for beside, says nothing of the gates. Of a
     search that looked twice the one whose verdict it told comes first."""
     found = [Evaluated(*row) for row in database.read(_EVALUATIONS, [use_case, most])]
-    told = _told_by_its_search(database, found[0].id) if found else None
+    told = told_by_its_search(database, found[0].id) if found else None
     return sorted(found, key=lambda each: each.id != told)
-
-
-def _told_by_its_search(database: Database, evaluation: str) -> str | None:
-    found = evaluation
-    for query in _TO_WHAT_WAS_TOLD:
-        row = database.read_one(query, [found])
-        if row is None or row[0] is None:
-            return None
-        found = str(row[0])
-    return found
 
 
 class LeaderLine(NamedTuple):

@@ -155,7 +155,7 @@ def _position_numbers(settings: Mapping[str, Any]) -> int:
 
 
 def _whole(value: Any) -> int:
-    """Of a size for each direction the first; 0 of what is no whole number, which the library refuses."""
+    """The number; the first where each direction has its own, 0 where it is none, which the library refuses."""
     first = value[0] if isinstance(value, list) and value else value
     return first if type(first) is int else 0
 

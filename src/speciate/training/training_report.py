@@ -86,7 +86,7 @@ class TrainReport(TypedDict, total=False):
     validation: Validation
     candidates: list[CandidateRow]
     members: list[MemberRow]
-    """Of what was chosen among learners: those that the model is made of."""
+    """The learners that the model is made of, where it was chosen among such."""
     examples: int
     labels: list[str]
     seconds: float

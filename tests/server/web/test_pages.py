@@ -18,9 +18,11 @@ from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
 from speciate.evaluation.pages.page_data import shade_step
 from speciate.evaluation.reports.shown_media import Cell
+from speciate.governance import approvals
 from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
+from speciate.loop.status import Step, status
 from speciate.loop.use_case_board import evaluations_of, read_board
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
@@ -418,11 +420,15 @@ def test_a_use_case_shows_what_was_decided_on_and_not_what_was_asked_for_beside(
         ("UPDATE jobs SET parent = ? WHERE id = ?", search, look),
         ("UPDATE evaluations SET job = ? WHERE id = ?", look, "evaluation-2"),
         ("UPDATE jobs SET result = ? WHERE id = ?", '{"evaluation": "evaluation-1"}', search),
+        ("UPDATE decisions SET created = created + 1 WHERE evaluation = ?", "evaluation-2"),
     )
     for change, *values in changes:
         database.transact(lambda tx, change=change, values=values: tx.execute(change, values))
     told = evaluations_of(database, "digits", 9)
     assert [each.id for each in told] == ["evaluation-1", "evaluation-2", "beside"], "of a search, what it told"
+    approvals.decide(served.workspace, served.approval, False, "grace")
+    (shown,) = status(served.workspace, "digits").use_cases
+    assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
     suites = (None, "films", "films@v2:test", "films@v3", "toys")
     assert [found[0].is_on(suite) for suite in suites] == [True, True, True, False, False]
 
