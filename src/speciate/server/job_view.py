@@ -166,9 +166,10 @@ def _result(engine: Engine, job: Job) -> JobResult | None:
     """As it is stored; of a promotion what it has come to since, and of a curation also which use cases stay on an
     older version, since it left rows that they judged."""
     if job.result is None or job.kind == "promote":
-        return job.result and _since_asked(engine, job.result)
+        return job.result and _promotion_by_now(engine, job)
     if promotion := job.result.get("promotion"):
-        return {**job.result, "promotion": _since_asked(engine, promotion)}
+        now = _promotion_by_now(engine, job)
+        return {**job.result, "promotion": now["state"] if isinstance(promotion, str) else now}
     dataset = job.result.get("dataset")
     if job.kind not in ("curate", "label") or not dataset:
         return job.result
@@ -183,8 +184,12 @@ def _progress(progress: RunProgress | None) -> JobProgress | None:
     return JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
 
 
-def _since_asked(engine: Engine, promotion: JobResult) -> JobResult:
-    """What a promotion has come to by now: where a person was asked, by the answer."""
+def _promotion_by_now(engine: Engine, job: Job) -> JobResult:
+    """What the promotion of a job has come to: where a person was asked, by the answer. Empty where it has none."""
+    result = job.result or {}
+    said: Any = result if job.kind == "promote" else result.get("promotion") or {}
+    of_episode = {"state": said, "approval": {"id": result.get("approval")}}
+    promotion: JobResult = of_episode if isinstance(said, str) else said
     asked = (promotion.get("approval") or {}).get("id")
     if promotion.get("state") != "needs_approval" or asked is None:
         return promotion
@@ -231,7 +236,7 @@ def outcome(engine: Engine, job: Job) -> str | None:
     """What a promotion has come to by now, whose job succeeds however it was decided."""
     if job.kind != "promote" or not job.result or "state" not in job.result:
         return None
-    return str(_since_asked(engine, job.result)["state"])
+    return str(_promotion_by_now(engine, job)["state"])
 
 
 def _child_progress(engine: Engine, children: Sequence[Job]) -> RunProgress | None:
@@ -374,7 +379,7 @@ def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAct
         if job.parent is not None and engine.get(job.parent).state not in ENDED:
             return (NextAction(tool="wait_for_job", arguments={"job": job.parent}),)
         return after_model(engine.workspace, model)
-    promotion = _since_asked(engine, result if job.kind == "promote" else result.get("promotion") or {})
+    promotion = _promotion_by_now(engine, job)
     if promotion.get("state") == "needs_approval":
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
     if promotion.get("state") == "applied":
