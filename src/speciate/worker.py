@@ -97,9 +97,25 @@ def _outcome_of_error(error: BaseException, free: int) -> Outcome:
     return Outcome(1, "user", sentence, "Call get_job(job=..., log_lines=100) for the traceback.", str(error))
 
 
+_AGAIN_SECONDS = 0.01
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    """In a callback of pydantic, which would make an error of its own of `Stopped`, the stop is asked again later."""
+    if _is_in_pydantic(frame):
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the checkpoint must not be interrupted
     raise Stopped
+
+
+def _is_in_pydantic(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "pydantic":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def main(path: str) -> int:

@@ -33,6 +33,15 @@ def test_an_extra_needs_what_those_that_it_names_need() -> None:
     }  # fmt: skip
 
 
+def test_all_says_which_extras_it_leaves_out() -> None:
+    """Or it is `ok` beside one that is missing."""
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = declared["optional-dependencies"]
+    needs = doctor.required([f'{each}; extra == "{name}"' for name, every in extras.items() for each in every])
+    left_out = [name for name, packages in needs.items() if not set(packages) <= set(needs["all"])]
+    assert doctor.ENABLES["all"] == f"everything but {', '.join(left_out)}"
+
+
 def test_a_section_without_rows_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

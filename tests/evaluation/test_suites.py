@@ -98,7 +98,9 @@ def test_rows_that_the_candidate_gets_wrong_cannot_be_curated_away_without_a_per
     assert unnamed["decision"]["verdict"] != "promote"
     named = judge(guarded, "flowers@v2:test")
     assert named["decision"]["verdict"] == "promote"
-    assert "of the 200 rows that were judged on flowers@v1:test: another suite" in named["decision"]["reasons"][-1]
+    told = named["decision"]["reasons"][-1]
+    assert "of the 200 rows that were judged before, on flowers@v1:test: another suite" in told
+    assert told.endswith("evaluate on dataset='flowers@v1:test'")
     asked = promoted(guarded, policy=policy, evaluation=named["evaluation"])
     assert asked["state"] == "needs_approval"
     assert "only a person accepts it" in asked["reasons"][-1]
@@ -177,7 +179,7 @@ def test_a_look_without_a_use_case_binds_a_first_decision_too(flowers: Workspace
     judge(flowers, "flowers@v2:test")
     asked = promoted(flowers)
     assert asked["state"] == "needs_approval"
-    assert "rows that were judged on flowers@v1:test" in asked["reasons"][0]
+    assert "rows that were judged before, on flowers@v1:test" in asked["reasons"][0]
 
 
 def test_another_name_for_the_label_column_hides_no_look(flowers: Workspace) -> None:
@@ -216,7 +218,8 @@ def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: W
     assert (kept.looks, kept.earlier_candidates) == (4, 3)
     assert [each["candidate"] for each in result["decisions"]] == ["points@v1"]
     assert kept.level > 0.95
-    assert "judged 3 other candidate(s) before, in 4 evaluation(s)" in kept.reasons[-1]
+    assert " ".join(kept.reasons).count("rows judged 3 other") == 1
+    assert any("judged 3 other model(s) in 4 evaluation(s) before" in each for each in kept.reasons)
     fresh = world.make_dataset(flowers, "fresh", splits={"test": 50})
     world.define(flowers, name="elsewhere")
     alone = judge(flowers, f"{fresh.ref}:test", use_case="elsewhere")

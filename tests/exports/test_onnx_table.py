@@ -14,7 +14,12 @@ from speciate.exports import export_model
 from speciate.exports.card_check import CardError, compare, run_card
 from speciate.exports.export_model import ExportModelSpec
 from speciate.models import registry
+from speciate.models.blend import saved_forms
 from speciate.tasks import predictor
+from speciate.tasks.predictor import ESTIMATOR
+from speciate.training.recipes import configurations
+from speciate.training.selection import thorough_search
+from speciate.training.selection.thorough_search import Family
 from speciate.workspace.workspace import Workspace
 from tests.exports.test_elsewhere import as_examples, exported, needs_onnx
 from tests.training.world import make_dataset, thirds, train_now
@@ -44,13 +49,12 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def trained(workspace: Workspace, kind: str, candidate: str) -> str:
+def trained(workspace: Workspace, kind: str, settings: dict[str, Any]) -> str:
     task, answer = TASKS[kind]
     made = rows(COUNT, 1)
     labels = [answer(each["size"] or 0.0, each[ODD], each["colour"] == "red") for each in made]
     columns = {name: [each[name] for each in made] for name in made[0]}
     make_dataset(workspace, "rows", "tabular", columns, labels=labels, splits=thirds(COUNT), inputs=list(columns))
-    settings = {"candidates": [candidate]}
     done = train_now(workspace, name="own", dataset="rows", method="classical", task=task, hyperparameters=settings)
     return str(done["model"])
 
@@ -70,9 +74,41 @@ def trained(workspace: Workspace, kind: str, candidate: str) -> str:
     ],
 )  # fmt: skip
 def test_rows_are_answered_elsewhere_as_here(workspace: Workspace, tmp_path: Path, kind: str, candidate: str) -> None:
+    trained(workspace, kind, {"candidates": [candidate]})
+    _is_answered_elsewhere_as_here(workspace, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "two labels",
+        *(pytest.param(kind, marks=pytest.mark.slow(reason="as two labels")) for kind in ("three labels", "a number")),
+    ],
+)
+def test_a_mean_of_every_kind_of_learner_is_answered_elsewhere_as_here(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    every = configurations.families
+
+    def one_of_each(*given: Any, **named: Any) -> list[Family]:
+        kept = ("discriminants", "lines", "kernels", "boosting", "trees")
+        return [each._replace(configurations=iter([next(each.configurations)])) for each in every(*given, **named)
+                if each.name in kept]  # fmt: skip
+
+    def alike(self: Any, likely: Any, targets: Any, groups: Any, most: int) -> dict[int, float]:
+        return dict.fromkeys(range(len(likely)), 1 / len(likely))
+
+    monkeypatch.setattr(configurations, "families", one_of_each)
+    monkeypatch.setattr(thorough_search._Search, "_weights", alike)
+    model = trained(workspace, kind, {"thorough": True})
+    forms = set(saved_forms(registry.resolve(workspace.database, workspace.folders, model).path / ESTIMATOR))
+    assert forms == {"linear", "kernel", "trees"} | ({"quadratic"} if "labels" in kind else set())
+    _is_answered_elsewhere_as_here(workspace, tmp_path)
+
+
+def _is_answered_elsewhere_as_here(workspace: Workspace, tmp_path: Path) -> None:
     import onnx
 
-    trained(workspace, kind, candidate)
     report = exported(workspace, tmp_path / "out", format="onnx")["report"]
     assert (report["form"], report["checked_on"]) == ("onnx", 16)
     media = [
@@ -96,7 +132,7 @@ def test_rows_are_answered_elsewhere_as_here(workspace: Workspace, tmp_path: Pat
 
 
 def test_neighbours_leave_as_a_program_alone(workspace: Workspace, tmp_path: Path) -> None:
-    trained(workspace, "two labels", "neighbours")
+    trained(workspace, "two labels", {"candidates": ["neighbours"]})
     with pytest.raises(SpeciateError, match="equally near") as caught:
         export_model.plan(ExportModelSpec(model="own", path=tmp_path / "out", format="onnx"), workspace)
     assert caught.value.next[0].tool == "export_model"
@@ -108,7 +144,7 @@ def test_a_row_without_a_column_is_no_row_of_missing_cells(
     workspace: Workspace, tmp_path: Path, form: str, said: str
 ) -> None:
     """A misspelt name would be answered as if the cell were missing, with a label that looks valid."""
-    trained(workspace, "two labels", "logistic")
+    trained(workspace, "two labels", {"candidates": ["logistic"]})
     exported(workspace, tmp_path / "out", format=form)
     with pytest.raises(CardError, match=said):
         run_card(tmp_path / "out", [{ODD: 0.25, "Size": 1.0, "count": 7, "colour": "red"}], images=False)

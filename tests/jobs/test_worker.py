@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, field_serializer
 
 from speciate import worker
 from speciate.errors import Call
 from speciate.jobs import supervisor
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
 from speciate.jobs.folder import NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_whole
-from speciate.jobs.run import Redaction
+from speciate.jobs.run import Redaction, Stopped
 from tests.jobs.work import ENTRY
 
 
@@ -46,6 +49,27 @@ def test_a_request_to_stop_ends_a_run_as_resumable(tmp_path: Path) -> None:
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.kind == "stopped"
+
+
+class _Card(BaseModel):
+    title: str = "sorter"
+
+    @field_serializer("title")
+    def _written_while_a_stop_comes(self, title: str) -> str:
+        signal.raise_signal(signal.SIGTERM)
+        return title
+
+
+def test_a_stop_while_pydantic_writes_is_a_stop_once_that_is_done() -> None:
+    """From within a callback pydantic would make an error of its own of it, and the run would fail."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGALRM)]
+    signal.signal(signal.SIGTERM, worker._stop)
+    try:
+        with pytest.raises(Stopped):
+            threading.Event().wait(60 if _Card().model_dump_json() == '{"title":"sorter"}' else 0)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def test_a_supervisor_that_comes_after_its_attempt_was_called_off_starts_nothing(tmp_path: Path) -> None:

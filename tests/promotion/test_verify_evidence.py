@@ -416,7 +416,8 @@ def test_model_folders_and_rows_are_compared(tmp_path: Path) -> None:
     assert "no file" in refuse(path, model=folder)
     refuse(path, rows=tmp_path / "nowhere.jsonl")
     (tmp_path / "rows.jsonl").write_text('{"id": "c", "example": "a", "judged": "b"}\n')
-    assert "lacks 5 of the rows" in refuse(path, rows=tmp_path / "rows.jsonl")
+    told = refuse(path, rows=tmp_path / "rows.jsonl")
+    assert "has none of the rows that were judged, and has 1 others: it is not the file" in told
     for line in ("nonsense", '{"example": "a", "judged": "b"}', '{"id": 3, "example": "a", "judged": "b"}', "[]"):
         (tmp_path / "rows.jsonl").write_text(f"{line}\n")
         assert "line 1 of rows.jsonl is no row" in refuse(path, rows=tmp_path / "rows.jsonl")

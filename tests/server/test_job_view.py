@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 
 from speciate.errors import Call
+from speciate.governance import approvals
 from speciate.jobs import rows
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import State
@@ -20,11 +21,12 @@ from speciate.jobs.pool import Pool
 from speciate.jobs.transitions import NeedsFailed, decide
 from speciate.server.job_view import job_lines, job_view, learning_curves, log_after, read_curves, wait_until
 from speciate.server.tool_api import App
-from speciate.server.web.formats import state_class
+from speciate.server.web.formats import run_variant, state_class
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.evaluation import world as evaluation_world
+from tests.promotion import world as promotion_world
 from tests.server.apps import make_app
 from tests.training.networks.test_train_network import QUICK, flowers
 
@@ -83,6 +85,54 @@ def test_a_promotion_that_was_refused_looks_like_no_success(
     job = app.engine.submit("greet", {}).model_copy(update={"kind": kind, "result": result, "state": State.SUCCEEDED})
     [line] = job_lines(app.engine, [job])
     assert (line.outcome, state_class(line.outcome or line.state)) == (outcome, colour)
+
+
+@pytest.mark.parametrize(("approve", "state", "then"), [(True, "applied", ["predict"]), (False, "denied", [])])
+def test_a_promotion_that_a_person_answered_no_longer_waits(
+    app: App, approve: bool, state: str, then: list[str]
+) -> None:
+    promotion_world.define(app.workspace)
+    promotion_world.judge(app.workspace, "m@v1")
+    asked = promotion_world.ask_promotion(app.workspace, "m@v1", policy="person")
+    submitted = app.engine.submit("greet", {}).model_copy(update={"use_case": "digits", "state": State.SUCCEEDED})
+    promotion = submitted.model_copy(update={"kind": "promote", "result": asked})
+    search = submitted.model_copy(update={"kind": "specialize", "result": {"promotion": asked}})
+    ids = {"promotion": "needs_approval", "approval": asked["approval"]["id"]}  # type: ignore[index]
+    episode = submitted.model_copy(update={"kind": "relearn", "result": ids})
+
+    def shown() -> tuple[Any, ...]:
+        [line] = job_lines(app.engine, [promotion])
+        views = [job_view(app.engine, job, log_lines=0) for job in (promotion, search, episode)]
+        results = [view.result or {} for view in views]
+        calls = [[action.tool for action in view.next_actions] for view in views]
+        states = line.outcome, results[0]["state"], results[1]["promotion"]["state"], results[2]["promotion"]
+        assert all(each == calls[0] for each in calls)
+        return *states, calls[0]
+
+    assert shown() == (*4 * ["needs_approval"], ["list_approvals"])
+    [waiting] = approvals.list_approvals(app.workspace.database, app.workspace.clock.now(), "pending")
+    approvals.decide(app.workspace, waiting.id, approve, "grace")
+    assert shown() == (*4 * [state], then)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "variant"),
+    [
+        ({"kind": "train", "spec": {"method": "probe", "base_model": "pkg:minilm"}},
+         "train/probe-minilm", "probe-minilm"),
+        ({"kind": "train", "spec": {"method": "classical", "hyperparameters": {"thorough": True}}},
+         "train/classical-thorough", "classical-thorough"),
+        ({"kind": "train", "spec": {"like": "m@v1"}, "result": {"report": {"method": "replay", "base_model": "m@v1"}}},
+         "train/replay-m-v1", "replay-m-v1"),
+        ({"kind": "train", "spec": {"like": "m@v1"}}, None, ""),
+        ({"kind": "train", "step": "train/classical", "parent": "job-x"}, "train/classical", "classical"),
+        ({"kind": "evaluate", "step": "evaluate/2"}, "evaluate/2", "2"),
+        ({"kind": "promote", "step": "promote"}, "promote", ""),
+    ],
+)  # fmt: skip
+def test_a_line_tells_trainings_apart(app: App, changes: dict[str, Any], step: str | None, variant: str) -> None:
+    [line] = job_lines(app.engine, [app.engine.submit("greet", {}).model_copy(update=changes)])
+    assert (line.step, run_variant(line.step, line.kind)) == (step, variant)
 
 
 def test_a_curation_that_leaves_judged_rows_says_who_keeps_judging_on_them(app: App) -> None:

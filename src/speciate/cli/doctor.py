@@ -56,7 +56,7 @@ ENABLES = {
     "demo": "the progress bars of `make demo`, which installs its data itself",
     "browser": "tests of the pages in a browser, and their screenshots",
     "dev": "working on speciate itself",
-    "all": "everything",
+    "all": "everything but browser",
 }
 """What each extra of pyproject.toml is for; which there are, and what they need, the package's metadata says."""
 _PACKAGE = "speciate"

@@ -397,7 +397,10 @@ def _with_decisions(
     """
     remarks = _remarks(len(models), strict.level, question.looks)
     if (change := question.suite_change) is not None and change.is_another:
-        remarks.append(f"{report.dataset} {change}: another suite, so a promotion waits for a person")
+        remarks.append(
+            f"{report.dataset} {change}: another suite, so a promotion waits for a person. To stay on those rows, "
+            f"evaluate on dataset={change.since!r}"
+        )
     answers = {entry.evaluated_model.name: entry.repeats for entry in entries}
     compare = strict.report.comparer()
     decisions = {
@@ -444,20 +447,15 @@ def _without_copies(report: Report, entries: Sequence[ModelEntry]) -> Report:
 
 
 def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
-    """How often these examples were asked, which a reader of the intervals must know."""
+    """How often these examples were asked, which a reader of the intervals must know. Where that widens the intervals,
+    the gate `fresh_rows` says so."""
     remarks = []
     if judged > 1:
         remarks.append(
             f"{judged} candidates were judged, so each gate looks at {100 * level_for(judged):.4g} % intervals "
             "(Bonferroni); the leaderboard's are 95 % each"
         )
-    if level > level_for(judged):
-        remarks.append(
-            f"these rows judged {looks.candidates} other candidate(s) before, in {looks.evaluations} evaluation(s), "
-            f"and {looks.promotions} promotion(s) rest on them: what passes must also pass by {100 * level:.5g} % "
-            "intervals (but 'not worse' where other rows show a gain)"
-        )
-    elif looks.evaluations:
+    if looks.evaluations and level == level_for(judged):
         others = "" if looks.candidates else ", of no other candidate"
         remarks.append(f"these rows were read by {looks.evaluations} earlier evaluation(s){others}")
     return remarks

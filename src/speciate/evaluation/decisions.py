@@ -37,6 +37,11 @@ ORDER BY decisions.created, decisions.id LIMIT 1
 """
 
 
+_TO_WHAT_WAS_TOLD = (
+    "SELECT job FROM evaluations WHERE id = ?", "SELECT parent FROM jobs WHERE id = ?",
+    "SELECT result ->> '$.evaluation' FROM jobs WHERE id = ?",
+)  # fmt: skip
+"""From an evaluation by its job and its search, one after the other: a join would read every job."""
 MOST_ERRORS = 0.02
 """Share of examples that a model may leave without a usable answer: what the bake allows of failed requests."""
 
@@ -99,6 +104,18 @@ def first_dataset(reader: Database | Transaction, use_case: str) -> str | None:
     """`name@v3:test` that the first decision of the use case rests on."""
     rows = reader.read(_FIRST, [use_case])
     return str(rows[0][0]) if rows else None
+
+
+def told_by_its_search(database: Database, evaluation: str) -> str | None:
+    """The evaluation whose verdict the search told that this one is a step of: it may have looked twice. None where it
+    is no step of one that has ended."""
+    found = evaluation
+    for query in _TO_WHAT_WAS_TOLD:
+        row = database.read_one(query, [found])
+        if row is None or row[0] is None:
+            return None
+        found = str(row[0])
+    return found
 
 
 def without_overtaken(report: Report, late: int) -> Report:

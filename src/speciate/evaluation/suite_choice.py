@@ -74,7 +74,10 @@ def left_behind(workspace: Workspace, manifest: Manifest) -> tuple[str, ...]:
             change = _change(workspace, _Judgement(use_case, role, None, line), manifest, stood.split)
             if change.is_another:
                 ref = f"{manifest.ref}:{stood.split}" if stood.split else manifest.ref
-                told.append(f"{name} keeps judging on {line.dataset}: {ref} {change}.")
+                told.append(
+                    f"{name} keeps judging on {line.dataset}: {ref} {change}. To judge on it all the same, name it: "
+                    f"dataset={ref!r}. A promotion on it then waits for a person."
+                )
     return tuple(told)
 
 

@@ -235,7 +235,7 @@ def _card(
 ) -> ModelCard:
     """The parent's facts that hold of the export too, and the export's own record; none of the parent's metrics."""
     parent = payload.parent
-    kept = {name: parent.recipe[name] for name in ("terms", "target") if name in parent.recipe}
+    kept = {name: parent.recipe[name] for name in ("terms", "target", "members") if name in parent.recipe}
     return ModelCard(
         name=payload.name, id=identity, task=parent.task, modality=parent.modality, method=EXPORT,
         base_model=parent.base_model, parents=(parent.ref,), dataset=parent.dataset, beside=parent.beside,

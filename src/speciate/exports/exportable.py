@@ -68,7 +68,9 @@ def check_exportable(folder: Path, ref: str) -> None:
         raise _cannot(ref, "it is a published model with its own head, which format='safetensors' hands on", "")
     if "language" in manifest or not manifest:
         raise _cannot(ref, "it writes text, or has no head of a task", "")
-    raise _cannot(ref, f"it has no network: its answers come from {manifest['representation'].get('kind')}", "")
+    kind = manifest["representation"].get("kind")
+    made = "a mean of several learners" if kind == "several" else kind
+    raise _cannot(ref, f"it has no network: its answers come from {made}", "")
 
 
 def exportable_network(predictor: Predictor) -> ExportableNetwork:

@@ -18,19 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.exports import snippets
-from speciate.models import estimators
+from speciate.models.blend import LEAST, Blend, saved_forms
 from speciate.models.estimators import Estimator, Kernel, Linear, Trees
 from speciate.models.model_card import ModelCard
+from speciate.models.quadratics import FARTHEST, Quadratic
 from speciate.tasks.network_predictor import MANIFEST
 from speciate.tasks.predictor import ESTIMATOR, TrainedPredictor, load
-from speciate.tasks.task import RepresentationSettings
+from speciate.tasks.task import Arrays, Representation, RepresentationSettings
 
 if TYPE_CHECKING:
     import onnx
 
-FORMS = ("linear", "kernel", "trees")
-"""Forms of estimators that can become ONNX. Nearest neighbours cannot: which of several as near count depends on the
-last digit."""
+FORMS = ("linear", "kernel", "trees", "quadratic")
+"""Forms of estimators that can become ONNX, alone and in a weighted mean. Nearest neighbours cannot: which of several
+as near count depends on the last digit."""
 FAMILIES = ("classification", "multi-label", "ordinal", "regression")
 _OPSETS: Mapping[str, int] = {"": 17, "ai.onnx.ml": 3}
 _IR = 8
@@ -40,14 +41,16 @@ _BATCH = "batch"
 def why_not(folder: Path) -> str | None:
     """Why the model in this folder cannot leave as such a graph; None if it can. Reads settings alone."""
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["representation"]["kind"] != "columns":
-        return f"its {manifest['representation']['kind']} are made of media by code"
+    read = manifest["representation"]
+    kinds = [each["kind"] for each in read.get("representations", (read,))]
+    if kinds != ["columns"]:
+        return f"its {' and '.join(kinds)} are made of media by code"
     if manifest["readout"]["family"] not in FAMILIES:
         return "what its scores mean is told by code"
-    form = estimators.saved_form(folder / ESTIMATOR)
-    if form.startswith("neighbours"):
+    others = [form for form in saved_forms(folder / ESTIMATOR) if form not in FORMS]
+    if any(form.startswith("neighbours") for form in others):
         return "of several neighbours that are equally near, the last digit decides which count"
-    return None if form in FORMS else f"its scores come from {form}, by code"
+    return f"its scores come from {' and '.join(others)}, by code" if others else None
 
 
 def write_table_graph(folder: Path, file: Path, described: Path, card: ModelCard) -> tuple[str, tuple[str, ...]]:
@@ -56,11 +59,11 @@ def write_table_graph(folder: Path, file: Path, described: Path, card: ModelCard
 
     predictor = load(folder)
     assert isinstance(predictor, TrainedPredictor), "why_not was asked before"
-    settings, task_head = predictor.representation.settings(), predictor.task_head
+    (settings, arrays), task_head = _columns(predictor.representation), predictor.task_head
     missing = _unused(settings)
     graph = _Graph()
     inputs = graph.read(settings)
-    scores = graph.scores(predictor.estimator, graph.scale(inputs, predictor.representation.arrays()))
+    scores = graph.scores(predictor.estimator, graph.scale(inputs, arrays))
     output = "value" if task_head.family == "regression" else "probabilities"
     graph.answer(scores, task_head, output)
     onnx.save(graph.model(inputs, output, len(task_head.labels) or 1), file)
@@ -77,12 +80,30 @@ def write_table_graph(folder: Path, file: Path, described: Path, card: ModelCard
     return snippets.of_onnx_table(task_head.family, card), ("numpy", "onnxruntime")
 
 
+def _columns(representation: Representation) -> tuple[RepresentationSettings, Arrays]:
+    """Settings and arrays of the columns; of a mean of learners they are the only one of its representations."""
+    settings, arrays = representation.settings(), representation.arrays()
+    if settings["kind"] != "several":
+        return settings, arrays
+    return settings["representations"][0], {name.removeprefix("0."): array for name, array in arrays.items()}
+
+
 def _unused(settings: RepresentationSettings) -> str:
     """A text that is no category of any column."""
     known, text = {value for values in settings["categories"].values() for value in values}, "<missing>"
     while text in known:
         text = f"<{text}>"
     return text
+
+
+def _outputs(estimator: Any) -> int:
+    """Scores of each row: one of two labels and of numbers."""
+    match estimator:
+        case Trees():
+            return len(estimator.baseline)
+        case Kernel() if estimator.classes > 2:
+            return int(estimator.classes)
+    return len(estimator.bias)
 
 
 class _Graph:
@@ -138,7 +159,7 @@ class _Graph:
         centred = self.add("Sub", filled, self.constant(arrays["centre"]))
         return self.add("Div", centred, self.constant(arrays["spread"]))
 
-    def scores(self, estimator: Estimator, rows: str) -> str:
+    def scores(self, estimator: Estimator | Blend, rows: str) -> str:
         """(batch, K), as `estimator.scores` gives them."""
         match estimator:
             case Linear():
@@ -147,10 +168,54 @@ class _Graph:
                 return self._kernel(rows, estimator)
             case Trees():
                 return self._trees(rows, estimator)
+            case Quadratic():
+                return self._linear(self._products(rows, estimator), estimator.weight.T, estimator.bias)
+            case Blend():
+                return self._mean(rows, estimator)
         raise TypeError(type(estimator).__name__)
 
     def _linear(self, rows: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any]) -> str:
         return self.add("Add", self.add("MatMul", rows, self.constant(weight)), self.constant(bias))
+
+    def _products(self, rows: str, quadratic: Quadratic) -> str:
+        """The numbers, and each times itself and those after it, as `with_products` has them."""
+        count, width = quadratic.weight.shape[1], 0
+        while width + width * (width + 1) // 2 < count:
+            width += 1
+        kept = self.add("Min", self.add("Max", rows, self.constant(-FARTHEST)), self.constant(FARTHEST))
+        pairs = [self.add("Gather", kept, self.constant(places, np.int64), axis=1) for places in np.triu_indices(width)]
+        return self.add("Concat", kept, self.add("Mul", *pairs), axis=1)
+
+    def _mean(self, rows: str, blend: Blend) -> str:
+        """Each member's answers by its own temperature, their weighted mean, and the scores of that."""
+        total = ""
+        for member in blend.members:
+            scaled = self.add("Div", self.scores(member.estimator, rows), self.constant(member.temperature))
+            own = self._probabilities(scaled, member.estimator) if blend.averaged == "classes" else scaled
+            own = self.add("Sigmoid", scaled) if blend.averaged == "labels" else own
+            own = self.add("Mul", own, self.constant(member.weight))
+            total = self.add("Add", total, own) if total else own
+        return self._moved(self._of_answers(total, blend), blend)
+
+    def _probabilities(self, scores: str, estimator: Estimator) -> str:
+        if _outputs(estimator) > 1:
+            return self.add("Softmax", scores, axis=1)
+        second = self.add("Sigmoid", scores)
+        return self.add("Concat", self.add("Sub", self.constant(1.0), second), second, axis=1)
+
+    def _of_answers(self, mean: str, blend: Blend) -> str:
+        """As `blend.as_scores`."""
+        if blend.averaged == "numbers":
+            return mean
+        kept = self.add("Min", self.add("Max", mean, self.constant(LEAST)), self.constant(1 - LEAST))
+        if blend.averaged == "classes" and any(_outputs(each.estimator) > 1 for each in blend.members):
+            return self.add("Log", kept)
+        if blend.averaged == "classes":
+            kept = self.add("Gather", kept, self.constant([1], np.int64), axis=1)
+        return self.add("Sub", self.add("Log", kept), self.add("Log", self.add("Sub", self.constant(1.0), kept)))
+
+    def _moved(self, scores: str, blend: Blend) -> str:
+        return scores if blend.shift is None else self.add("Add", scores, self.constant(blend.shift))
 
     def _kernel(self, rows: str, kernel: Kernel) -> str:
         vectors = kernel.vectors.astype(np.float64)

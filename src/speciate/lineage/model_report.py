@@ -249,13 +249,18 @@ def model_card_text(
         "trained for": card.use_case, "id (sha256)": card.id or None,
     }  # fmt: skip
     lines += [f"- {name}: {value}" for name, value in facts.items() if value is not None]
+    lines += _member_lines(card.recipe.get("members", ()))
     lines += ["", "## How good it was found", ""]
     lines += [_evaluation_line(each) for each in evaluations] or [
         "No evaluation here holds it: evaluate_models makes one."
     ]
     if card.metrics:
         said = ", ".join(f"{name} {value:.4g}" for name, value in sorted(card.metrics.items()))
-        lines += ["", f"On the data that chose it, so slightly optimistic: {said}."]
+        nested = (card.recipe.get("parameters") or {}).get("thorough")
+        how = (
+            "By rows that had no part in the choice" if nested else "On the data that chose it, so slightly optimistic"
+        )
+        lines += ["", f"{how}: {said}."]
     if record := card.recipe.get("export"):
         lines += ["", "## What its export was measured by", "", *_export_lines(record)]
     lines += ["", "## What it learned from", ""]
@@ -263,6 +268,20 @@ def model_card_text(
     lines += ["", "## Licence", "", _license(card)]
     lines += ["", "## Intended use and limits", "", *_limits(card)]
     return "\n".join(lines) + "\n"
+
+
+def _member_lines(members: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The learners that the model answers by, and their weights."""
+    if not members:
+        return []
+    told = [
+        f"{each['learner']} on {escape_markdown(each['reads'])}" + (f": {each['settings']}" if each["settings"] else "")
+        for each in members
+    ]
+    if len(told) > 1:
+        told = [f"{each['weight']:.2f} {what}" for each, what in zip(members, told, strict=True)]
+    first = [f"A weighted mean of {len(told)} learners:", ""] if len(told) > 1 else []
+    return ["", "## What it is made of", "", *first, *(f"- {each}" for each in told)]
 
 
 def _export_lines(record: Mapping[str, Any]) -> list[str]:

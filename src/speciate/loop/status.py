@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import use_cases
+from speciate.evaluation.decisions import told_by_its_search
 from speciate.governance import approvals, authorization
 from speciate.governance.approvals import Approval
 from speciate.jobs.recovery import jobs_paused_as_copied
@@ -31,6 +32,7 @@ from speciate.promotion.bake import (
 )
 from speciate.use_cases import UseCase
 from speciate.workspace import catalog_identity
+from speciate.workspace.database import Database
 from speciate.workspace.disk_space import DiskSpace
 from speciate.workspace.workspace import Workspace
 
@@ -139,7 +141,7 @@ def status(workspace: Workspace, use_case: str | None = None, *, sees_settings: 
     """
     database, now = workspace.database, workspace.clock.now()
     known, room = _read(workspace, use_case, now), workspace.room.look()
-    found = [_use_case_status(known, name, now, low=room.low) for name in known.definitions]
+    found = [_use_case_status(database, known, name, now, low=room.low) for name in known.definitions]
     return Status(
         found,
         ledger.deployment_metrics_of(known.history, now),
@@ -259,7 +261,9 @@ def alerts(room: DiskSpace) -> list[str]:
     return []
 
 
-def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool = False) -> UseCaseStatus:
+def _use_case_status(
+    database: Database, known: _CatalogState, name: str, now: float, *, low: bool = False
+) -> UseCaseStatus:
     definition, trail, jobs = known.definitions[name], known.trails[name], known.jobs.get(name, Jobs([], []))
     pointers = {alias: stands.model for alias, stands in known.aliases.get(name, {}).items()}
     production, canary = known.alias(name, "production"), _canary(known, name)
@@ -284,7 +288,7 @@ def _use_case_status(known: _CatalogState, name: str, now: float, *, low: bool =
             clock,
             jobs,
             waiting,
-            _rejected(known, name, pointers),
+            _rejected(database, known, name, pointers),
             canary,
             low=low,
             broken=bool(production and "previous" in pointers and bake_state(trail, production) == "broken"),
@@ -298,10 +302,13 @@ def _canary(known: _CatalogState, use_case: str) -> Canary | None:
     return Canary(alias.model, alias.percent or 0.0, bake_state(known.trails[use_case], alias)) if alias else None
 
 
-def _rejected(known: _CatalogState, name: str, pointers: Mapping[str, str]) -> str | None:
-    """The newest evaluation, where nothing that it judged serves or did: undecided, refused or denied."""
+def _rejected(database: Database, known: _CatalogState, name: str, pointers: Mapping[str, str]) -> str | None:
+    """The newest evaluation, where nothing that it judged serves or did: undecided, refused or denied. Of a search that
+    looked twice the one whose verdict it told."""
     evaluation, candidates = known.judged.get(name, (None, ()))
-    return None if set(candidates) & set(pointers.values()) else evaluation
+    if evaluation is None or set(candidates) & set(pointers.values()):
+        return None
+    return told_by_its_search(database, evaluation) or evaluation
 
 
 def next_steps(

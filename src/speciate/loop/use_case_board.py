@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from speciate.evaluation.decisions import told_by_its_search
 from speciate.evaluation.pages.inline_charts import Place, Whisker, whisker_scale
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.report import Report, Row, find_report, pareto
+from speciate.promotion import aliases
 from speciate.refs import dataset_ref
+from speciate.serving import deployments
 from speciate.use_cases import UseCase
 from speciate.workspace.database import Database
+from speciate.workspace.workspace import Workspace
 
 _MOST_ROWS = 14
 _EVALUATIONS = """
@@ -42,14 +46,20 @@ class Evaluated(NamedTuple):
 
 
 def evaluations_of(database: Database, use_case: str, most: int) -> list[Evaluated]:
-    """Those that decided first, then the newest: one on other rows, asked for beside, says nothing of the gates."""
-    return [Evaluated(*row) for row in database.read(_EVALUATIONS, [use_case, most])]
+    """Those that decided first, then the newest: one on other rows, asked for beside, says nothing of the gates. Of a
+    search that looked twice the one whose verdict it told comes first."""
+    found = [Evaluated(*row) for row in database.read(_EVALUATIONS, [use_case, most])]
+    told = told_by_its_search(database, found[0].id) if found else None
+    return sorted(found, key=lambda each: each.id != told)
 
 
 class LeaderLine(NamedTuple):
     row: Row
     role: str
     whisker: Whisker
+    serves: str | None = None
+    """production, canary, or deployed where it answers and neither alias is at it; of an evaluation without a use case
+    behind the name of one."""
 
 
 class Board(NamedTuple):
@@ -64,12 +74,15 @@ class Board(NamedTuple):
     left_out: int
 
 
-def read_board(database: Database, evaluation: str, target: float | None) -> Board:
-    report = find_report(database, evaluation)
-    rows = report.leaderboard[:_MOST_ROWS]
+def read_board(workspace: Workspace, evaluation: str, target: float | None) -> Board:
+    """The first rows of the leaderboard, and with them whatever serves now."""
+    report = find_report(workspace.database, evaluation)
+    serves = _serving(workspace, report.use_case)
+    rows = [row for place, row in enumerate(report.leaderboard) if place < _MOST_ROWS or row.model in serves]
     whiskers = [Whisker(row.value, row.interval) for row in rows]
     lines = tuple(
-        LeaderLine(row, role_of(report, row.model), whisker) for row, whisker in zip(rows, whiskers, strict=True)
+        LeaderLine(row, role_of(report, row.model), whisker, serves.get(row.model))
+        for row, whisker in zip(rows, whiskers, strict=True)
     )
     dominated = set(pareto(report).dominated)
     by_cost = [row for row in rows if row.usd_per_1k is not None and row.value is not None]
@@ -84,6 +97,18 @@ def read_board(database: Database, evaluation: str, target: float | None) -> Boa
         evaluation, report, lines, whisker_scale(whiskers, target), places if len(places) > 1 else (),
         "$ per 1,000" if cost else "p95 latency, ms", len(report.leaderboard) - len(rows),
     )  # fmt: skip
+
+
+def _serving(workspace: Workspace, use_case: str | None) -> dict[str, str]:
+    """Model -> where it serves now."""
+    every = aliases.serving(workspace.database)
+    if use_case is None:
+        return {each.model: f"{owner}@{alias}" for (owner, alias), each in every.items()}
+    deployed = deployments.deployment_of(workspace.folders, use_case)
+    return {
+        **({deployed.serving: "deployed"} if deployed and deployed.serving else {}),
+        **{each.model: alias for (owner, alias), each in every.items() if owner == use_case},
+    }
 
 
 def role_of(report: Report, model: str) -> str:

@@ -35,7 +35,7 @@ MEMBER_FORMS: Mapping[str, type[Any]] = {
     "quadratic": Quadratic,
 }
 FORM = "blend"
-_LEAST = 1e-9
+LEAST = 1e-9
 """Probability."""
 _KINDS: tuple[Averaged, ...] = ("classes", "labels", "numbers")
 
@@ -97,6 +97,17 @@ class Blend(NamedTuple):
         return cls(tuple(members), _KINDS[int(arrays["averaged"])], arrays.get("shift"))
 
 
+def saved_forms(path: Path) -> list[str]:
+    """The forms of the estimators in a file that `save` wrote, read without their arrays; empty where it says none."""
+    form = estimators.saved_form(path)
+    if form != FORM:
+        return [form] if form else []
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return sorted({name.split(".")[1] for name in file.keys() if name[0].isdigit()})  # noqa: SIM118 - not a dict
+
+
 def answers_of(scores: Any, averaged: Averaged, temperature: float) -> Floats:
     """What is averaged of a member's scores: (N, labels) probabilities, or (N, K) numbers."""
     scaled: Floats = np.asarray(scores, np.float64) / temperature
@@ -116,7 +127,7 @@ def as_scores(mean: Floats, averaged: Averaged) -> Floats:
     """The scores whose answers are this mean; of two classes one column, as other estimators give."""
     if averaged == "numbers":
         return mean
-    kept = np.clip(mean, _LEAST, 1 - _LEAST)
+    kept = np.clip(mean, LEAST, 1 - LEAST)
     if averaged == "labels":
         return _logit(kept)
     if kept.shape[1] == 2:

@@ -2,7 +2,8 @@
 
 Libraries take memory for what a config declares, some as they read it, and only then tell which weights were missing.
 So its counts are read first. Then the network is built without memory, on torch's device `meta`, and compared with the
-files' headers. Not seen: tables that a network computes before it has a weight of that size (VideoMAE's positions).
+files' headers. A table that a network computes before it has a weight of that size, VideoMAE's positions, is counted by
+the config.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _MOST_LABELS = 1_000_000
 
 
 def check_declared_counts(folder: Path) -> None:
-    """Raise INVALID where config.json declares many more labels or layers than a network can have. To be called before
-    a library reads it."""
+    """Raise INVALID where config.json declares many more labels, layers or positions than a network can have. To be
+    called before a library reads it."""
     try:
         settings = foreign_files.read_json((folder / "config.json").resolve())
     except (OSError, ValueError):
@@ -44,6 +45,8 @@ def check_declared_counts(folder: Path) -> None:
         raise _too_large(folder, f"{labels:,} labels", held)
     if (layers := _most(settings, _layers)) > max(_USUAL_LAYERS, held.tensors):
         raise _too_large(folder, f"{layers:,} layers", held)
+    if (numbers := _position_numbers(settings)) > _SPARE:
+        raise _too_large(folder, f"a table of positions of {numbers:,} numbers", held)
 
 
 def check_declared_size(folder: Path, build: Callable[[], Any]) -> None:
@@ -132,6 +135,29 @@ def _layers(name: str, value: Any) -> int:
     numbers = [each for each in (value if isinstance(value, list) else [value]) if type(each) is int and each > 0]
     together = last in ("depth", "depths") or {"num", "numb", "n"} & set(name.split("_"))
     return sum(numbers) if together else max(numbers, default=0)
+
+
+_VIDEOS = {"image_size": 224, "patch_size": 16, "num_frames": 16, "tubelet_size": 2, "hidden_size": 768}
+"""What VideoMAE takes for an entry that a config lacks."""
+
+
+def _position_numbers(settings: Mapping[str, Any]) -> int:
+    """Numbers of the largest table of positions that VideoMAE computes for a config, nested ones too.
+
+    >>> _position_numbers({"num_frames": 9}), _position_numbers({"encoder": {"model_type": "videomae"}})
+    (0, 1204224)
+    """
+    found = [_position_numbers(value) for value in settings.values() if isinstance(value, Mapping)]
+    if "videomae" in f"{settings.get('model_type')} {settings.get('architectures')}".lower():
+        size, patch, frames, tubelet, hidden = (_whole(settings.get(name, usual)) for name, usual in _VIDEOS.items())
+        found.append((size // max(1, patch)) ** 2 * (frames // max(1, tubelet)) * hidden)
+    return max(found, default=0)
+
+
+def _whole(value: Any) -> int:
+    """The number; the first where each direction has its own, 0 where it is none, which the library refuses."""
+    first = value[0] if isinstance(value, list) and value else value
+    return first if type(first) is int else 0
 
 
 def _too_large(folder: Path, declared: str, held: WeightCount) -> SpeciateError:

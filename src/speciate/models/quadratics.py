@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-_FARTHEST = 5.0
+FARTHEST = 5.0
 """Spreads from the mean, beyond which a number counts as so far: its square would rule alone."""
 _CHUNK = 1024
 """Examples at a time."""
@@ -32,7 +32,7 @@ class Quadratic(NamedTuple):
 
 def clipped(inputs: Any) -> Floats:
     """(N, D) as it is read before it is multiplied."""
-    return np.clip(np.asarray(inputs, np.float64), -_FARTHEST, _FARTHEST)
+    return np.clip(np.asarray(inputs, np.float64), -FARTHEST, FARTHEST)
 
 
 def with_products(inputs: Any) -> Floats:

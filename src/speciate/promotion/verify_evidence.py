@@ -656,7 +656,11 @@ def check_rows(path: Path, suites: Sequence[tuple[Document, list[list[str]]]]) -
             found[tuple(each[:_HALF] for each in digests) if half else tuple(digests)] += 1
     if found != wanted:
         lacking, other = sum((wanted - found).values()), sum((found - wanted).values())
-        raise Refused(f"{path.name} lacks {lacking} of the rows that were judged, and has {other} others.")
+        lost = "has none" if lacking == sum(wanted.values()) else f"lacks {lacking}"
+        raise Refused(
+            f"{path.name} {lost} of the rows that were judged, and has {other} others: it is not the file that was "
+            "exported with this bundle."
+        )
     return f"the {sum(found.values())} rows in {path.name} are exactly those that were judged"
 
 

@@ -60,5 +60,5 @@ def parts_of(event: Event) -> list[str]:
     if not colon:
         return ["runs", f"job:{event.subject}"]
     if noun == "approval" or event.type.startswith("approval."):
-        return ["approvals", "status"]
+        return ["approvals", "status", "runs"]
     return ["status"]

@@ -17,6 +17,7 @@ from pydantic import Field
 from speciate.datasets import versions
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import suite_choice
+from speciate.governance import approvals
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import Progress as RunProgress
 from speciate.jobs.folder import RunFolder, decode_whole
@@ -24,7 +25,10 @@ from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
 from speciate.server.tool_api import App, NextAction, Progress, Result
+from speciate.training.cascade.candidates import step_name
 from speciate.training.curve_measures import held_sign, measures, sign_of
+from speciate.training.planning.estimates import OWN_COSTS
+from speciate.training.train_spec import Candidate
 
 if TYPE_CHECKING:
     from speciate.training.networks.training_log import MetricsLine
@@ -62,11 +66,13 @@ class JobLine(Result):
     attempt: int
     use_case: str | None = None
     step: str | None = None
+    """Its step in a larger job; of a training by itself what that would call it: `train/probe-minilm`."""
     created_at: float
     """Seconds since the epoch, as all times here."""
     run_seconds: float
     outcome: str | None = None
-    """What a promotion came to, whose job succeeds however it was decided: applied, needs_approval or refused."""
+    """What a promotion has come to by now, whose job succeeds however it was decided: applied, needs_approval or
+    refused; denied, expired or void where a person was asked."""
     error: str | None = None
     """The first line of why it failed; get_job has all of it."""
 
@@ -133,7 +139,7 @@ def job_lines(engine: Engine, jobs: Sequence[Job]) -> tuple[JobLine, ...]:
     children: defaultdict[str | None, list[Job]] = defaultdict(list)
     for child in engine.children(*(job.id for job in jobs if job.executor == "composite")):
         children[child.parent].append(child)
-    return tuple(_job_line(job, children[job.id], engine.workspace.elapsed.least) for job in jobs)
+    return tuple(_job_line(engine, job, children[job.id]) for job in jobs)
 
 
 def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
@@ -146,7 +152,7 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
         job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, reason=_reason(engine, job, children),
         request=job.request, place=job.resources.place, progress=_progress(nearest),
         eta_seconds=eta, run_seconds=_run_seconds(job, children, age), result=_result(engine, job), error=_error(job),
-        children=tuple(_job_line(child, (), age) for child in children), next_actions=_next_actions(engine, job),
+        children=tuple(_job_line(engine, child, ()) for child in children), next_actions=_next_actions(engine, job),
         poll_after_seconds=None if job.state in _AT_REST else min(30.0, max(2.0, (eta or 10.0) / 2)),
         untrusted=ForeignText(
             log_tail=folder.log_tail(log_lines),
@@ -157,10 +163,15 @@ def job_view(engine: Engine, job: Job, log_lines: int) -> JobView:
 
 
 def _result(engine: Engine, job: Job) -> JobResult | None:
-    """As it is stored; of a curation also which use cases stay on an older version, since it left rows that they
-    judged."""
-    dataset = (job.result or {}).get("dataset")
-    if job.kind not in ("curate", "label") or job.result is None or not dataset:
+    """As it is stored; of a promotion what it has come to since, and of a curation also which use cases stay on an
+    older version, since it left rows that they judged."""
+    if job.result is None or job.kind == "promote":
+        return job.result and _promotion_by_now(engine, job)
+    if promotion := job.result.get("promotion"):
+        now = _promotion_by_now(engine, job)
+        return {**job.result, "promotion": now["state"] if isinstance(promotion, str) else now}
+    dataset = job.result.get("dataset")
+    if job.kind not in ("curate", "label") or not dataset:
         return job.result
     try:
         kept = suite_choice.left_behind(engine.workspace, versions.resolve(engine.workspace.database, dataset))
@@ -173,12 +184,43 @@ def _progress(progress: RunProgress | None) -> JobProgress | None:
     return JobProgress(done=progress.done, total=progress.total, unit=progress.unit) if progress else None
 
 
-def _job_line(job: Job, children: Sequence[Job], age: _Age) -> JobLine:
+def _promotion_by_now(engine: Engine, job: Job) -> JobResult:
+    """What the promotion of a job has come to: where a person was asked, by the answer. Empty where it has none."""
+    result = job.result or {}
+    said: Any = result if job.kind == "promote" else result.get("promotion") or {}
+    of_episode = {"state": said, "approval": {"id": result.get("approval")}}
+    promotion: JobResult = of_episode if isinstance(said, str) else said
+    asked = (promotion.get("approval") or {}).get("id")
+    if promotion.get("state") != "needs_approval" or asked is None:
+        return promotion
+    try:
+        state = approvals.get(engine.workspace.database, asked).state_at(engine.workspace.clock.now())
+    except SpeciateError:
+        return promotion  # redacted since
+    if state == approvals.PENDING:
+        return promotion
+    return {**promotion, "state": "applied" if state == approvals.APPROVED else state}
+
+
+def _job_line(engine: Engine, job: Job, children: Sequence[Job]) -> JobLine:
     return JobLine(
-        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=job.step,
-        created_at=job.created, run_seconds=_run_seconds(job, children, age), outcome=outcome(job.kind, job.result),
-        error=_first_line(job),
+        job=job.id, kind=job.kind, state=job.shown_state, attempt=job.attempt, use_case=job.use_case, step=step_of(job),
+        created_at=job.created, run_seconds=_run_seconds(job, children, engine.workspace.elapsed.least),
+        outcome=outcome(engine, job), error=_first_line(job),
     )  # fmt: skip
+
+
+def step_of(job: Job) -> str | None:
+    """Its step in a larger job; of a training by itself what that would call it."""
+    if job.step is not None or job.kind != "train":
+        return job.step
+    report, options = (job.result or {}).get("report") or {}, job.spec.get("hyperparameters") or {}
+    said = {**job.spec, **report}
+    if not said.get("method"):
+        return None  # until its recipe was read
+    asked = {name: said.get(name) for name in ("method", "base_model", "continue_from")}
+    own = {name: (report.get("cost") or {}).get(name) or options.get(name) for name in OWN_COSTS}
+    return step_name(Candidate.model_construct(**asked, **own))
 
 
 def _first_line(job: Job) -> str | None:
@@ -190,9 +232,11 @@ def _first_line(job: Job) -> str | None:
     return (line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…") or None
 
 
-def outcome(kind: str, result: JobResult | None) -> str | None:
-    """What a promotion came to, whose job succeeds however it was decided."""
-    return str(result["state"]) if kind == "promote" and result and "state" in result else None
+def outcome(engine: Engine, job: Job) -> str | None:
+    """What a promotion has come to by now, whose job succeeds however it was decided."""
+    if job.kind != "promote" or not job.result or "state" not in job.result:
+        return None
+    return str(_promotion_by_now(engine, job)["state"])
 
 
 def _child_progress(engine: Engine, children: Sequence[Job]) -> RunProgress | None:
@@ -335,7 +379,7 @@ def _after_success(engine: Engine, job: Job, result: JobResult) -> tuple[NextAct
         if job.parent is not None and engine.get(job.parent).state not in ENDED:
             return (NextAction(tool="wait_for_job", arguments={"job": job.parent}),)
         return after_model(engine.workspace, model)
-    promotion = result if job.kind == "promote" else result.get("promotion") or {}
+    promotion = _promotion_by_now(engine, job)
     if promotion.get("state") == "needs_approval":
         return (NextAction(tool="list_approvals", arguments={"state": "pending"}),)
     if promotion.get("state") == "applied":

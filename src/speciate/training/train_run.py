@@ -224,7 +224,8 @@ def _card(context: TrainingContext, chosen: SelectedModel, identity: str, second
         seconds=seconds,
         metrics=_metric_if_finite(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
         recipe=payload.model_dump(mode="json", exclude=_NO_RECIPE)
-        | {"environment": provenance.record(payload.threads), **card_entry(context.report)},
+        | {"environment": provenance.record(payload.threads), **card_entry(context.report)}
+        | ({"members": list(chosen.members)} if chosen.members else {}),
         license=payload.license,
     )
 
@@ -265,6 +266,7 @@ def _report(payload: Payload, context: TrainingContext, chosen: SelectedModel, s
         "target": payload.objective.target,
         "validation": chosen.validation(),
         "candidates": [candidate.shown() for candidate in chosen.tried],
+        **({"members": list(chosen.members)} if chosen.members else {}),
         "examples": len({example.id for example in context.train}) + len(context.validation),
         "labels": list(chosen.predictor.labels),
         "seconds": round(seconds, 3),

@@ -43,6 +43,17 @@ class CandidateRow(TypedDict):
     reason: NotRequired[str]
 
 
+class MemberRow(TypedDict):
+    """A learner that the model answers by; one of several has its weight in their mean."""
+
+    learner: str
+    settings: str
+    """In a few words; empty: the usual ones."""
+    reads: str
+    """The representation of an example that it reads."""
+    weight: float
+
+
 class Repetition(TypedDict):
     """What came out otherwise than the first time, and what may be why: name -> [before, after]."""
 
@@ -74,6 +85,8 @@ class TrainReport(TypedDict, total=False):
     target: str | None
     validation: Validation
     candidates: list[CandidateRow]
+    members: list[MemberRow]
+    """The learners that the model is made of, where it was chosen among such."""
     examples: int
     labels: list[str]
     seconds: float

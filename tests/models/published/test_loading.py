@@ -111,6 +111,17 @@ def test_a_million_parts_are_not_built_to_be_counted(tmp_path: Path) -> None:
     assert time.process_time() - before < 5
 
 
+@pytest.mark.parametrize("change", [{"num_frames": 10**9}, {"image_size": 10**9}, {"hidden_size": 10**9}])
+def test_a_table_of_positions_that_no_memory_holds_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    """VideoMAE computes it, number by number, before it has a weight of that size."""
+    folder = write("videomae", tmp_path / "model")
+    check_declared_counts(folder)
+    change_config(folder, change)
+    for load in (hf_transformers.load_published, lambda path: load_model(path, check_head(path, "videomae"))):
+        with pytest.raises(SpeciateError, match=r"declares a table of positions of [0-9,]+ numbers"):
+            load(folder)
+
+
 def test_lists_that_number_layers_are_no_counts(tmp_path: Path) -> None:
     """As `moe_layers` of Llama 4, 0 to 47, which are 1,128 together."""
     folder = write("bert", tmp_path / "model")

@@ -18,10 +18,14 @@ from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
 from speciate.evaluation.pages.page_data import shade_step
 from speciate.evaluation.reports.shown_media import Cell
+from speciate.governance import approvals
 from speciate.jobs.folder import RunFolder
 from speciate.lineage.graph import Edge, Graph, Node
 from speciate.lineage.linked_chart import linked_chart
-from speciate.loop.use_case_board import evaluations_of
+from speciate.loop.status import Step, status
+from speciate.loop.use_case_board import evaluations_of, read_board
+from speciate.models import registry, sealed
+from speciate.models.model_card import ModelCard
 from speciate.server.changes import parts_of
 from speciate.server.tool_api import NextAction
 from speciate.server.web import site
@@ -34,6 +38,7 @@ from speciate.training.curve_charts import draw_curves
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.database import Database, Event, Row, Transaction
 from tests.conftest import ManualClock
+from tests.evaluation import handmade
 from tests.server.web.conftest import Served
 from tests.training.world import make_dataset
 
@@ -387,7 +392,7 @@ def test_charts_have_words_for_those_who_do_not_see_them() -> None:
 
 def test_events_name_the_parts_that_show_them() -> None:
     assert parts_of(Event(1, 0.0, "job-a", "job.started", {})) == ["runs", "job:job-a"]
-    assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status"]
+    assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status", "runs"]
     assert parts_of(Event(1, 0.0, "use_case:x", "alias.moved", {})) == ["status"]
 
 
@@ -409,8 +414,59 @@ def test_a_use_case_shows_what_was_decided_on_and_not_what_was_asked_for_beside(
     assert [(each.id, each.decided) for each in found] == [
         ("evaluation-2", True), ("evaluation-1", True), ("beside", False),
     ]  # fmt: skip
+    engine = served.app.engine
+    search, look = engine.submit("greet", {}).id, engine.submit("greet", {"name": "Ada"}).id
+    changes = (
+        ("UPDATE jobs SET parent = ? WHERE id = ?", search, look),
+        ("UPDATE evaluations SET job = ? WHERE id = ?", look, "evaluation-2"),
+        ("UPDATE jobs SET result = ? WHERE id = ?", '{"evaluation": "evaluation-1"}', search),
+        ("UPDATE decisions SET created = created + 1 WHERE evaluation = ?", "evaluation-2"),
+    )
+    for change, *values in changes:
+        database.transact(lambda tx, change=change, values=values: tx.execute(change, values))
+    told = evaluations_of(database, "digits", 9)
+    assert [each.id for each in told] == ["evaluation-1", "evaluation-2", "beside"], "of a search, what it told"
+    approvals.decide(served.workspace, served.approval, False, "grace")
+    (shown,) = status(served.workspace, "digits").use_cases
+    assert shown.next_steps == [Step("describe_evaluation", {"evaluation": "evaluation-1"})]
     suites = (None, "films", "films@v2:test", "films@v3", "toys")
     assert [found[0].is_on(suite) for suite in suites] == [True, True, True, False, False]
+
+
+def test_a_leaderboard_marks_what_serves_however_far_down_it_is(served: Served) -> None:
+    rows = [handmade.row("m@v1", 0.5), *(handmade.row(f"other@v{place}", 0.6) for place in range(1, 16))]
+    for use_case, tag in (("digits", "production"), (None, "digits@production")):
+        told = handmade.report([*rows, handmade.row("m@v2", 0.9)], use_case=use_case)
+        board = f"board-{use_case}"
+        _keep_evaluation(
+            served.workspace.database, [board, use_case, "gone@v1", "m@v1", told.model_dump_json(), None, 9.0]
+        )
+        leaders = read_board(served.workspace, board, None).lines
+        assert {line.row.model: line.serves for line in leaders if line.serves} == {"m@v1": tag}
+        assert len(leaders) == 15
+    assert re.search(r"m@v1 production", served.reader().get("/use-cases/digits").text)
+
+
+def test_the_page_of_a_model_says_how_it_was_made_and_of_which_learners(served: Served) -> None:
+    staged = served.workspace.folders.runs / "staged"
+    staged.mkdir(parents=True)
+    (staged / "weights.txt").write_text("none")
+    members = [
+        {"learner": "boosting", "settings": "rounds 50", "reads": "columns", "weight": 0.75},
+        {"learner": "svm", "settings": "", "reads": NASTY, "weight": 0.25},
+    ]
+    card = ModelCard(
+        name="mean", task="tabular-classification", modality="tabular", method="classical", id=sealed.seal(staged),
+        recipe={"parameters": {"thorough": True}, "members": members},
+    )  # fmt: skip
+    workspace = served.workspace
+    workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, staged))
+    page = served.reader().get("/models/mean/v1")
+    shown = " ".join(page.text.split())
+    assert "classical-thorough" in shown
+    assert "boosting rounds 50 columns 0.75 svm the usual ones" in shown
+    assert "<script>alert" not in page.html
+    assert "classical-thorough" in served.reader().get("/models").text
 
 
 def test_every_template_is_used_and_every_page_has_one() -> None:

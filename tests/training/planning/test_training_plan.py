@@ -14,6 +14,7 @@ from speciate.refs import JobId
 from speciate.server.tool_api import DryRun, JobStarted
 from speciate.tools.training import TrainingPlan, specialize, train_model
 from speciate.tools.training import plan_training as plan_tool
+from speciate.training.cascade.candidates import choose_candidates
 from speciate.training.hyperparameters import ClassicalParameters, LoraParameters, in_use
 from speciate.training.planning.training_plan import plan_training
 from speciate.training.recipes import lora_full
@@ -191,3 +192,18 @@ def test_a_table_is_planned_without_and_with_tabm(workspace: Workspace) -> None:
     found = plan_training(workspace, "table", method="classical").candidates
     assert [each.hyperparameters.get("tabm") for each in found] == [None, True]
     assert found[0].why != found[1].why
+
+
+def test_where_the_best_is_wanted_the_plan_of_a_table_ends_as_specialize_does(workspace: Workspace) -> None:
+    columns = {"width": [float(i % 7) for i in range(80)]}
+    labels = ["a" if i % 7 < 3 else "b" for i in range(80)]
+    make_dataset(workspace, "table", "tabular", columns, labels=labels, splits=thirds(80), inputs=list(columns))
+    define(workspace, "sorting", "tabular-classification", aim="best")
+    define(workspace, "quick", "tabular-classification")
+    last = plan_training(workspace, "table", use_case="sorting", budget_minutes=2).candidates[-1]
+    assert (last.method, last.hyperparameters["thorough"], last.estimate.seconds) == ("classical", True, 120)
+    assert "specialize runs it last" in last.why
+    assert choose_candidates(workspace, "sorting", "table")[-1].thorough
+    for asked in ({"use_case": "quick"}, {"use_case": "sorting", "method": "classical"}, {}):
+        shown = plan_training(workspace, "table", **asked).candidates
+        assert not any(each.hyperparameters.get("thorough") for each in shown), asked

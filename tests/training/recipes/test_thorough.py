@@ -15,6 +15,7 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
+from speciate.lineage.model_report import model_report
 from speciate.models import blend, estimators
 from speciate.models.blend import MEMBER_FORMS, Blend, Member
 from speciate.models.quadratics import Quadratic, from_gaussians, with_products
@@ -170,6 +171,16 @@ def test_it_judges_everything_out_of_fold_and_keeps_a_mean(workspace: Workspace)
     assert "configurations" in note
     chosen = next(row for row in report["candidates"] if row["chosen"])
     assert chosen["name"].startswith("mean of")
+    members = report["members"]
+    assert len(members) > 1
+    assert sum(each["weight"] for each in members) == pytest.approx(1, abs=0.001)
+    assert all(each["settings"] and not any(map(str.isdigit, each["learner"])) for each in members)
+    assert _card(workspace, "model@v1").recipe["members"] == members
+    told = model_report(workspace, "model@v1").card
+    assert f"A weighted mean of {len(members)} learners:" in told
+    for each in members:
+        assert f"- {each['weight']:.2f} {each['learner']} on columns: {each['settings']}" in told
+    assert "By rows that had no part in the choice: " in told
     made = predictor.load(model_path(workspace, "model@v1"))
     asked = made.predict(examples(*(dict(zip("abc", row.tolist(), strict=True)) for row in inputs[:60])))
     assert np.mean([one.output == label for one, label in zip(asked, labels[:60], strict=True)]) > 0.85

@@ -180,17 +180,23 @@ class SuiteChange(_Frozen):
         return bool(self.missing or self.changed or self.answers_changed or self.columns_changed)
 
     def __str__(self) -> str:
-        """What follows the name of the suite: `lacks 3 of 200 rows that were judged on flowers@v1:test`."""
-        parts = []
+        """What follows the name of the suite.
+
+        >>> print(SuiteChange(judged=200, missing=3, since="flowers@v1:test"))
+        lacks 3 of the 200 rows that were judged before, on flowers@v1:test
+        >>> print(SuiteChange(judged=200, missing=200, since="flowers@v1:test"))
+        holds none of the 200 rows that were judged before, on flowers@v1:test
+        """
+        parts, rows = [], f"the {self.judged} rows that were judged before, on {self.since}"
         if self.missing:
-            parts.append(f"lacks {self.missing} of the {self.judged} rows that were judged on {self.since}")
+            parts.append(f"holds none of {rows}" if self.missing == self.judged else f"lacks {self.missing} of {rows}")
         if self.changed:
             parts.append(f"has another label or group on {self.changed} of the {self.judged} rows of {self.since}")
         if self.answers_changed:
             parts.append(f"has other answers of the system in use on {self.answers_changed} rows than {self.since}")
         if self.columns_changed:
             parts.append(f"has other values to slice or score by on {self.columns_changed} rows than {self.since}")
-        return " and ".join(parts) or f"holds all {self.judged} rows that were judged on {self.since}"
+        return " and ".join(parts) or f"holds all of {rows}"
 
 
 class Decision(_Frozen):

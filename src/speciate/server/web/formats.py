@@ -9,7 +9,9 @@ from speciate.errors import SpeciateError
 from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages.inline_charts import Whisker
 from speciate.evaluation.pages.page_data import model_explained, model_name
+from speciate.models.model_card import ModelCard
 from speciate.server.tool_api import NextAction
+from speciate.training.planning.estimates import OWN_COSTS
 
 
 class NavItem(NamedTuple):
@@ -55,6 +57,21 @@ _COLOURS = {
 def state_class(state: str) -> str:
     """How the state of a job, of a promotion or of an approval is coloured; the word stands there, too."""
     return _COLOURS.get(state, "still")
+
+
+def run_variant(step: str | None, kind: str) -> str:
+    """What tells runs of one kind apart.
+
+    >>> run_variant("train/probe-minilm", "train"), run_variant("evaluate/2", "evaluate"), run_variant(None, "ingest")
+    ('probe-minilm', '2', '')
+    """
+    return step[len(kind) :].lstrip("/-") if step and step.startswith(kind) else ""
+
+
+def made_by(card: ModelCard) -> str:
+    """The method, and which of its ways: `classical-thorough`."""
+    options = card.recipe.get("parameters") or {}
+    return "-".join([card.method, *(name for name in OWN_COSTS if options.get(name))])
 
 
 class NextStep(NamedTuple):
@@ -115,7 +132,8 @@ FILTERS = {
     "duration": formatting.format_duration, "ago": formatting.format_ago, "bytes": formatting.format_bytes,
     "ms": formatting.format_ms, "words": formatting.as_words, "short": formatting.shorten,
     "cell": formatting.format_cell, "pretty": formatting.format_json, "sentence": formatting.as_sentence,
-    "state_class": state_class, "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
+    "state_class": state_class, "run_variant": run_variant, "made_by": made_by,
+    "as_whisker": as_whisker, "model_page": model_page, "model_name": model_name,
     "model_explained": model_explained, "next_step": next_step, "page_advice": page_advice,
     "without_calls": without_calls,
     "number": formatting.format_number, "difference": formatting.format_difference,

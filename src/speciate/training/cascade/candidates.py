@@ -34,7 +34,6 @@ from speciate.training import train
 from speciate.training.planning import estimates, shortlist
 from speciate.training.planning.available_methods import (
     LANGUAGE,
-    TABLE_FAMILIES,
     all_candidates,
     available_candidates,
     methods_for,
@@ -43,6 +42,7 @@ from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.planning.shortlist import (
     comparable_base_models,
 )
+from speciate.training.planning.training_plan import thorough_candidates
 from speciate.training.train_spec import Candidate, Method, TrainSpec
 from speciate.training.training_report import TrainReport
 from speciate.use_cases import Aim
@@ -144,20 +144,14 @@ def choose_candidates(
     found = named_candidates(spec) or _suited_candidates(workspace, manifest.modality, family, base_models)
     if manifest.modality == MULTIMODAL.name:
         found = _one_probe(that_read_a_part(workspace, manifest, found))
-    if wanted.objective.aim == "best" and not (methods or base_models):
-        enough = estimates.example_count(manifest) >= _FEWEST_TO_SEARCH
-        searches = enough and manifest.modality == "tabular" and family in TABLE_FAMILIES
-        found = [*found, Candidate(method="classical", thorough=True)] if searches else found
+    if not (methods or base_models):
+        found = [*found, *thorough_candidates(manifest, family, wanted.objective.aim)]
     warm = None if base_models else _warm_start(workspace, spec)
     if warm is None or (methods and warm.method not in methods):
         return tuple(found)
     networks = [place for place, candidate in enumerate(found) if candidate.method in NETWORKS or candidate.thorough]
     place = networks[0] if networks else len(found)
     return (*found[:place], warm, *found[place:])
-
-
-_FEWEST_TO_SEARCH = 60
-"""Examples: by fewer a choice among a hundred configurations is luck."""
 
 
 def _one_probe(found: Sequence[Candidate]) -> list[Candidate]:

@@ -23,10 +23,22 @@ from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
 from speciate.training import train
 from speciate.training.hyperparameters import in_use
-from speciate.training.planning.available_methods import all_candidates, candidates_for_base, unavailable_candidates
-from speciate.training.planning.estimates import USUAL_STEPS_SHARE, KnownCosts, known_costs, request_of
+from speciate.training.planning.available_methods import (
+    TABLE_FAMILIES,
+    all_candidates,
+    candidates_for_base,
+    unavailable_candidates,
+)
+from speciate.training.planning.estimates import (
+    USUAL_STEPS_SHARE,
+    KnownCosts,
+    example_count,
+    known_costs,
+    request_of,
+)
 from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, RequestedResources, TrainSpec
+from speciate.use_cases import Aim
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -91,6 +103,11 @@ def plan_training(
     family = _family(workspace, manifest, use_case, task)
     named = use_cases.get(workspace.database, use_case) if use_case else None
     specs = candidate_specs(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
+    if named and not (method or base_model):
+        specs += [
+            specs[0].model_copy(update={"hyperparameters": {"thorough": True}, "budget_minutes": budget_minutes})
+            for _ in thorough_candidates(manifest, family, named.objective.aim)
+        ]
     planned = [_plan_candidate(workspace, spec) for spec in specs]
     late = [each for each in planned if budget_minutes and (each.estimate.seconds or 0) > 60 * budget_minutes]
     no = [
@@ -120,6 +137,17 @@ def plan_training(
             *warnings_of_test_rows(workspace.folders, manifest, named),
         ),
     )
+
+
+_FEWEST_TO_SEARCH = 60
+"""Examples: by fewer a choice among a hundred configurations is luck."""
+
+
+def thorough_candidates(manifest: Manifest, family: Family, aim: Aim) -> list[Candidate]:
+    """The last step of a search on a table where the best is wanted; none elsewhere."""
+    searches = aim == "best" and manifest.modality == "tabular" and family in TABLE_FAMILIES
+    enough = example_count(manifest) >= _FEWEST_TO_SEARCH
+    return [Candidate(method="classical", thorough=True)] if searches and enough else []
 
 
 def candidate_specs(
@@ -163,6 +191,7 @@ def _family(workspace: Workspace, manifest: Manifest, use_case: str | None, task
 
 
 _TABM = "The usual learners and TabM, a network for tables: takes longer than without."
+_THOROUGH = "Many configurations of the learners, and a mean of the best: specialize runs it last, with what is left."
 
 
 def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
@@ -182,8 +211,14 @@ def _plan_candidate(workspace: Workspace, spec: TrainSpec) -> PlannedCandidate:
             p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         ),
-        why=_TABM if getattr(payload.parameters, "tabm", None) else METHOD_DESCRIPTIONS[candidate.method],
+        why=_why(payload.parameters) or METHOD_DESCRIPTIONS[candidate.method],
     )
+
+
+def _why(parameters: object) -> str | None:
+    if getattr(parameters, "thorough", None):
+        return _THOROUGH
+    return _TABM if getattr(parameters, "tabm", None) else None
 
 
 def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Manifest) -> int | None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from speciate.environment import openmp_threads
 from speciate.models.estimators import Trees, trees_from_boosting
-from speciate.training.selection.learners import Learner
+from speciate.training.selection.learners import Learner, in_words
 from speciate.training.selection.thorough_search import Configuration
 
 Targets = npt.NDArray[Any]
@@ -120,8 +120,16 @@ def staged(
         found = [np.asarray(made.predict(held, num_iteration=count, raw_score=True)) for count in rounds]
         return [each[:, None] if each.ndim == 1 else each for each in found]
 
-    learners = tuple(Learner(f"{name}, {count} rounds", partial(learn, count=count)) for count in rounds)
+    known = settings if _has_lightgbm() else {key: settings[key] for key in _KNOWN if key in settings}
+    learners = tuple(
+        Learner(f"{name}, {count} rounds", partial(learn, count=count), settings=in_words({"rounds": count, **known}))
+        for count in rounds
+    )
     return Configuration(learners, answer)
+
+
+_KNOWN = ("learning_rate", "num_leaves")
+"""Settings that count without LightGBM, too."""
 
 
 def _trained(

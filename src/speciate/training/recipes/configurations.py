@@ -18,7 +18,7 @@ from speciate.models.perceptrons import side_by_side
 from speciate.models.quadratics import Quadratic, clipped, from_gaussians, width_of, with_products
 from speciate.training.recipes import boosting, tabm
 from speciate.training.recipes.forests import forest
-from speciate.training.selection.learners import Learner
+from speciate.training.selection.learners import Learner, in_words
 from speciate.training.selection.thorough_search import Configuration, LearnerFamily
 
 Targets = npt.NDArray[Any]
@@ -121,12 +121,18 @@ def _machines(seed: int, classes: int, absolute: bool) -> Iterator[Configuration
             float(10 ** chance.uniform(-0.5, 3)), float(10 ** chance.uniform(-1.5, 0.5))
         )  # fmt: skip
         tube = (0.02, 0.1, 0.3)[number % 3]
-        yield _one(f"svm {number}", partial(_machine, classes=classes, strength=strength, wide=wide, tube=tube))
+        settings = {"C": strength, "gamma": _gamma_in_words(wide), **({} if classes else {"epsilon": tube})}
+        learn = partial(_machine, classes=classes, strength=strength, wide=wide, tube=tube)
+        yield _one(f"svm {number}", learn, settings=in_words(settings))
 
 
 def _gamma(inputs: Any, wide: float) -> float:
     """`wide` times scikit-learn's usual one."""
     return wide / (int(inputs.shape[1]) * (float(np.var(inputs)) or 1.0))
+
+
+def _gamma_in_words(wide: float) -> str:
+    return f"{wide:.3g} x scale"
 
 
 def _machine(
@@ -159,7 +165,11 @@ def _kernels(classes: int) -> Iterator[Configuration]:
     """One fit for all penalties."""
     for wide in _WIDTHS:
         learners = tuple(
-            Learner(f"kernel {wide:g}, penalty {penalty:g}", partial(_kernel, classes=classes, wide=wide, at=place))
+            Learner(
+                f"kernel ridge {wide:g}, penalty {penalty:g}",
+                partial(_kernel, classes=classes, wide=wide, at=place),
+                settings=in_words({"alpha": penalty, "gamma": _gamma_in_words(wide)}),
+            )
             for place, penalty in enumerate(_KERNEL_PENALTIES)
         )
         yield Configuration(learners, partial(_kernel_answers, classes=classes, wide=wide))
@@ -209,14 +219,18 @@ def _lines(rows: int, columns: int, classes: int) -> Iterator[Configuration]:
     for products in (False, True):
         if products and (width_of(columns) > _MOST_PRODUCTS or rows * width_of(columns) > 5_000_000):
             return
-        name = "line through products" if products else "line"
+        name = ("logistic" if classes else "ridge") + (" of products" if products else "")
         if classes:
             for strength in _STRENGTHS:
                 learn = partial(_logistic, strength=strength, products=products)
-                yield _one(f"{name}, C {strength:g}", learn)
+                yield _one(f"{name}, C {strength:g}", learn, settings=in_words({"C": strength}))
         else:
             ridges = tuple(
-                Learner(f"{name}, penalty {penalty:g}", partial(_ridge, penalty=penalty, products=products))
+                Learner(
+                    f"{name}, penalty {penalty:g}",
+                    partial(_ridge, penalty=penalty, products=products),
+                    settings=in_words({"alpha": penalty}),
+                )
                 for penalty in _RIDGES
             )
             yield Configuration(ridges)
@@ -316,7 +330,8 @@ _NEAREST = (1, 3, 5, 9, 15, 30)
 
 def _neighbours(classes: int) -> Iterator[Configuration]:
     for count in _NEAREST:
-        yield _one(f"neighbours {count}", partial(_nearest, classes=classes, count=count))
+        learn = partial(_nearest, classes=classes, count=count)
+        yield _one(f"neighbours {count}", learn, settings=in_words({"n_neighbors": count}))
 
 
 def _nearest(inputs: Any, targets: Targets, seed: int, *, classes: int, count: int) -> Estimator:
@@ -338,7 +353,7 @@ def _networks(seed: int, classes: int, absolute: bool) -> Iterator[Configuration
                 float(chance.choice([1e-3, 2e-3, 4e-3])), float(chance.choice([1e-5, 3e-4, 1e-2])),
             )  # fmt: skip
         learn = partial(_network, number=number, settings=settings, classes=classes, absolute=absolute)
-        yield _one(f"tabm {number}", learn, join=side_by_side)
+        yield _one(f"tabm {number}", learn, join=side_by_side, settings=in_words(settings._asdict()))
 
 
 def _network(

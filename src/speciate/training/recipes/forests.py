@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.models.estimators import Trees
-from speciate.training.selection.learners import Learner
+from speciate.training.selection.learners import Learner, in_words
 from speciate.training.selection.thorough_search import Configuration
 
 Targets = npt.NDArray[Any]
@@ -74,7 +74,8 @@ def forest(name: str, *, classes: int, extra: bool, features: float | str, leaf:
     def learn(inputs: Any, targets: Targets, seed: int) -> Trees:
         return _trees(grow(inputs, targets, seed), max(classes, 1))
 
-    return Configuration((Learner(name, learn),), answer)
+    settings = in_words({"max_features": features, "min_samples_leaf": leaf})
+    return Configuration((Learner(name, learn, settings=settings),), answer)
 
 
 def _least_leaf(examples: int, classes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from speciate.tasks.several_representations import Several
 from speciate.tasks.task import Representation, TaskHead
 from speciate.training.selection import arrived_rows, decision_shift
 from speciate.training.training_context import TrainingContext
+from speciate.training.training_report import MemberRow
 
 _ONE_THREAD_CELLS, _BLAS_CELLS = 1_000_000, 20_000_000
 """Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
@@ -40,6 +42,18 @@ class Learner(NamedTuple):
     join: Callable[[Sequence[Any]], Estimator] | None = None
     """Makes one estimator of those of all folds, which is the model then. A learner that has it takes
     `held=(inputs, targets, parts)`, by which it stops, and gives a `StoppedByHeld` then; its group is `shared`."""
+    settings: str = ""
+    """How it learns, in a few words; empty: what its name says behind its kind."""
+
+
+def in_words(settings: Mapping[str, object]) -> str:
+    """Settings under the names of their library.
+
+    >>> in_words({"C": 5.0, "gamma": 0.1234, "extra_trees": True, "bagging": False})
+    'C 5, gamma 0.123, extra_trees'
+    """
+    said = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in settings.items()}
+    return ", ".join(name if value is True else f"{name} {value}" for name, value in said.items() if value is not False)
 
 
 class StoppedByHeld(NamedTuple):
@@ -132,6 +146,23 @@ def signed_standing(sign: int, value: float) -> float:
 
 def singles(one: EvaluatedLearner) -> list[EvaluatedLearner]:
     return [each.of for each in one.members] or [one]
+
+
+_KIND = re.compile(r"(.+?)(?:, | (?=[0-9]))(.*)")
+"""The name of a learner: what it is, and then a number or what is special about it."""
+
+
+def member_rows(one: EvaluatedLearner) -> tuple[MemberRow, ...]:
+    """What the candidate answers by, the heaviest first."""
+    rows = [_member_row(each.of, each.weight) for each in one.members] or [_member_row(one, 1.0)]
+    return tuple(sorted(rows, key=lambda row: -row["weight"]))
+
+
+def _member_row(one: EvaluatedLearner, weight: float) -> MemberRow:
+    named = _KIND.fullmatch(one.learner.name)
+    kind, special = named.groups() if named else (one.learner.name, "")
+    settings = one.learner.settings or special
+    return {"learner": kind, "settings": settings, "reads": one.group.name, "weight": round(weight, 4)}
 
 
 def learn_from(

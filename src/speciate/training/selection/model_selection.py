@@ -34,6 +34,7 @@ from speciate.training.selection.learners import (
     learn_from,
     limit_threads,
     mean_log_loss,
+    member_rows,
     parts_to_stop,
     signed_standing,
     singles,
@@ -188,12 +189,14 @@ def _finish(
     with context.meter.stage("training"):
         final = best.fitted or _fit_whole(context, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked))
+    members = member_rows(best)
+    context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked, members=members))
     surer = None if compared else confirm_target(context, best, folds, sign)
     note_learning_curve(context, best, sign)
     taken = seconds_of((each.name for each in singles(best)), tried)
     final = (_refitted(context, best, taken) if refit else None) or final
-    return SelectedModel(final, surer or best.estimate, ON_ALL_FOLDS if surer else context.how, marked)
+    how = ON_ALL_FOLDS if surer else context.how
+    return SelectedModel(final, surer or best.estimate, how, marked, members=members)
 
 
 _REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
@@ -237,7 +240,7 @@ def _so_far(
         estimator = best.estimator if shift is None else decision_shift.shifted(best.estimator, shift)
         made = TrainedPredictor(context.payload.task, parts[0].representation, estimator, best.task_head)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
-    return SelectedModel(made, best.estimate, context.how, marked)
+    return SelectedModel(made, best.estimate, context.how, marked, members=member_rows(best))
 
 
 def _near_best(tried: Sequence[EvaluatedLearner], best: EvaluatedLearner) -> list[EvaluatedLearner]:

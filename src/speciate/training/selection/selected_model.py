@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from speciate.evaluation.statistics import Estimate
 from speciate.tasks.task import SavablePredictor
-from speciate.training.training_report import CandidateRow, Validation
+from speciate.training.training_report import CandidateRow, MemberRow, Validation
 
 
 class CandidateResult(NamedTuple):
@@ -39,6 +39,8 @@ class SelectedModel(NamedTuple):
     tried: tuple[CandidateResult, ...]
     nested: Estimate | None = None
     """What the choice is worth on examples that had no part in it, where that was asked."""
+    members: tuple[MemberRow, ...] = ()
+    """The learners that it answers by; empty for a network."""
 
     def validation(self) -> Validation:
         """The winner's value as JSON; what does not exist is None."""

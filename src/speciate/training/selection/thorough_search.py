@@ -37,6 +37,7 @@ from speciate.training.selection.learners import (
     find_shift_for_metric,
     learn_from,
     limit_threads,
+    member_rows,
     signed_standing,
 )
 from speciate.training.selection.out_of_fold import ON_ALL_FOLDS
@@ -423,7 +424,7 @@ class _Search:
             if each.best is not None
         ]
         tried = (*rows, CandidateResult(name, 0.0, estimate.value, chosen=True))
-        return SelectedModel(made, estimate, self.how, tried, nested=estimate)
+        return SelectedModel(made, estimate, self.how, tried, nested=estimate, members=member_rows(both))
 
     def _value(self, one: _Answered) -> float:
         context = self.context

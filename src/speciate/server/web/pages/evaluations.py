@@ -37,7 +37,7 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         "id": name,
         "report": report,
         "created": found.created,
-        "board": read_board(visit.database, name, target),
+        "board": read_board(visit.app.workspace, name, target),
         "target": target,
         "baseline": found.baseline,
         "candidate": found.candidate,

@@ -13,6 +13,7 @@ from speciate.promotion import aliases
 from speciate.server.web.visit import Visit
 from speciate.tools.models import describe_model
 
+_VERSIONS = 20
 _NEWEST_EVALUATIONS = "SELECT id, use_case, dataset, created FROM evaluations ORDER BY created DESC LIMIT 20"
 
 
@@ -40,6 +41,8 @@ def model(visit: Visit) -> Mapping[str, object]:
     traced = trace.trace_model(visit.app.workspace, ref)
     return {
         "title": ref, "name": name, "version": version, "model": found, "card": card,
+        "members": card.recipe.get("members", ()),
+        "versions": registry.versions(visit.database, name)[-_VERSIONS:],
         "lineage": traced.text, "graph": linked_chart(traced.graph, traced.start, page_of),
     }  # fmt: skip
 

@@ -15,7 +15,16 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.formatting import format_duration, format_number, without_controls
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import ENDED, Job
-from speciate.server.job_view import JobView, Measured, job_view, log_after, outcome, read_curves, read_more_curves
+from speciate.server.job_view import (
+    JobView,
+    Measured,
+    job_view,
+    log_after,
+    outcome,
+    read_curves,
+    read_more_curves,
+    step_of,
+)
 from speciate.server.web.visit import Visit, field
 from speciate.tools.jobs import StateName, control_job, list_jobs
 from speciate.training.curve_charts import draw_curves
@@ -58,6 +67,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "title": f"{view.kind} {view.job}",
         "job": view,
         "row": job,
+        "step": step_of(job),
         "spec": job.spec,
         "parent": job.parent,
         "use_case": job.use_case,
@@ -72,7 +82,7 @@ def run(visit: Visit) -> Mapping[str, object]:
         "shape": _shape(job, view),
         "how_far": _how_far(view),
         "share": _share(view.progress),
-        "outcome": outcome(job.kind, job.result),
+        "outcome": outcome(engine, job),
     }
 
 
@@ -112,7 +122,7 @@ def _none_yet(engine: Engine, job: Job) -> Measured | None:
 def _shape(job: Job, view: JobView) -> str:
     """Changes with all that a page of a run shows, but for how far it is, its curves and its log."""
     children = [(child.job, child.state) for child in view.children]
-    shown = [job.state, view.request, view.attempt, view.reason, job.error, job.result, children]
+    shown = [job.state, view.request, view.attempt, view.reason, job.error, view.result, children]
     return sha256(json.dumps(shown, default=str).encode()).hexdigest()[:16]
 
 

@@ -45,7 +45,7 @@ def use_case(visit: Visit) -> Mapping[str, object]:
         "wants": wants(case),
         "status": status,
         "alias": aliases.read(visit.database, name),
-        "board": read_board(visit.database, evaluations[0].id, case.objective.target) if evaluations else None,
+        "board": read_board(visit.app.workspace, evaluations[0].id, case.objective.target) if evaluations else None,
         "evaluations": evaluations,
         "pending": pending,
         "trail_rows": trail_of(visit, name, _TRAIL),
