@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.models import registry
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, needs_whole_transformers
 from speciate.models.registry import ModelVersion
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
@@ -32,12 +32,18 @@ _SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER
 _SUBJECT = "use_case:"
 _WITHOUT_TORCH = {"classical", "packaged", "served"}
 """Methods."""
+_PLAIN = {"tabular", "mesh", "point-cloud", "nifti"}
+"""Modalities whose networks are torch's alone."""
 _log = logging.getLogger(__name__)
 
 
 def family(card: ModelCard) -> str:
     """Family of the process that answers with this model, as of `Pool.ask`."""
-    return "classical" if card.base_model is None and card.method in _WITHOUT_TORCH else "torch"
+    if card.base_model is None and card.method in _WITHOUT_TORCH:
+        return "classical"
+    if needs_whole_transformers(card.base_model, card.modality, card.task, card.method):
+        return "published"
+    return "torch" if card.modality in _PLAIN and (card.base_model or "").startswith("new:") else "transformers"
 
 
 class ModelPreloader:

@@ -115,7 +115,8 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
         use_case=spec.use_case,
         preload=next(
-            (name for name in ("language", "torch") if any(each.preload == name for each in plans)), "classical"
+            (name for name in ("language", "torch", "networks") if any(each.preload == name for each in plans)),
+            "classical",
         ),
         resolved={
             "dataset": manifest.ref,

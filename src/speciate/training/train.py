@@ -24,7 +24,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.schedule import never_fits
 from speciate.models import model_folder, registry, sealed
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, needs_whole_transformers
 from speciate.models.published.manifest import has_trained_head
 from speciate.refs import check_name, dataset_ref
 from speciate.sample_size import LEVEL
@@ -193,7 +193,7 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
             **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
             **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
         },
-        preload=_preload(method, task, parameters),
+        preload=_preload(method, candidate.base_model, manifest.modality, task, parameters),
     )
 
 
@@ -426,10 +426,11 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     return TaskTerms(positive, parameters.horizon, parameters.order)
 
 
-def _preload(method: str, task: Task, parameters: Parameters) -> str:
+def _preload(method: str, base_model: str | None, modality: str, task: Task, parameters: Parameters) -> str:
     if isinstance(parameters, ClassicalParameters) and (parameters.tabm or parameters.thorough):
-        return "torch" if is_installed("torch") else "classical"
-    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
+        return "networks" if is_installed("torch") else "classical"
+    networks = "torch" if needs_whole_transformers(base_model, modality, task.name, method) else "networks"
+    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, networks)
 
 
 def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:
