@@ -28,6 +28,7 @@ from speciate.jobs.job import RunHandle
 from speciate.jobs.process_identity import signal_group
 from speciate.jobs.zygote import CONFINED, PROCESSES, SUPERVISORS, Program
 from speciate.sandbox import process, warm
+from speciate.workspace.workspace import Workspace
 
 _ARGUMENT_BYTES = 1024
 """Length of the last argument of a zygote's command line, where its forks write their own."""
@@ -144,6 +145,11 @@ class LocalExecutor:
             if family:
                 self._zygotes.prepare(family)
 
+    def prepare_answers(self, family: str) -> None:
+        """A sandboxed process of this family will be asked for soon."""
+        if family in CONFINED:
+            self._zygotes.prepare(CONFINED[family])
+
     def offer(self) -> None:
         """Sandboxed processes of this process that want torch are forked here, from now on."""
         for family, listener in CONFINED.items():
@@ -209,6 +215,13 @@ class LocalExecutor:
             env=clean_environment(), cwd=self._workspace, start_new_session=True,
         )  # fmt: skip
         self._children.append(child)
+
+
+def executor_here(workspace: Workspace) -> LocalExecutor:
+    """Whose runs ask the warm parent of this process for their sandboxed ones, unless settings forbid it."""
+    return LocalExecutor(
+        workspace.folders.root, lambda: process.warm_address() if workspace.settings.fork_sandboxes else None
+    )
 
 
 class _Asked:
