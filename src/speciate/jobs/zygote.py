@@ -38,17 +38,19 @@ _LEAN = (*_TORCH, "speciate.models.backbones.lean_import:import_networks", *_NET
 _WHOLE = (*_TORCH, "transformers.modeling_utils", *_NETWORKS)
 PRELOADS = {
     "classical": (*_DATA, *SKLEARN),
-    "networks": (*_DATA, "sklearn.linear_model", *_LEAN, "torch._dynamo"),  # which each optimizer imports
+    "networks": (*_DATA, "sklearn.linear_model", *_LEAN),
+    "optimizer": (*_DATA, "sklearn.linear_model", *_LEAN, "torch._dynamo"),  # which torch's optimizers import
     "torch": (*_DATA, "sklearn.linear_model", *_WHOLE),
     "language": (*_DATA, *_WHOLE, "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer"),
 }
-"""Profile of a run -> what is imported before its first fork. "networks": of our own; "torch" is for all."""
+"""Profile of a run -> what is imported before its first fork. Of our own networks: "networks", or "optimizer" where
+they learn; "torch" is for all."""
 SUPERVISORS = "supervisors"
 CONFINED = {"torch": "answers", "transformers": "networks-answers", "published": "published-answers"}
 """Family of a process that answers, as of `Pool.ask` -> what is forked for it, and sandboxed after the fork."""
 PROCESSES: dict[str, tuple[str, ...]] = {
     "plain": (SUPERVISORS, "data", "classical"),
-    "networks": ("networks", CONFINED["torch"], CONFINED["transformers"]),
+    "networks": ("networks", "optimizer", CONFINED["torch"], CONFINED["transformers"]),
     "torch": ("torch", "language", CONFINED["published"]),
 }
 """Process -> what it forks, each with a socket of its own. A supervisor forks its plain worker itself. Two have torch:

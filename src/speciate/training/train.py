@@ -428,8 +428,9 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
 
 def _preload(method: str, base_model: str | None, modality: str, task: Task, parameters: Parameters) -> str:
     if isinstance(parameters, ClassicalParameters) and (parameters.tabm or parameters.thorough):
-        return "networks" if is_installed("torch") else "classical"
-    networks = "torch" if needs_whole_transformers(base_model, modality, task.name, method) else "networks"
+        return "optimizer" if is_installed("torch") else "classical"
+    own = "networks" if method == "probe" else "optimizer"
+    networks = "torch" if needs_whole_transformers(base_model, modality, task.name, method) else own
     return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, networks)
 
 

@@ -251,7 +251,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
 
 def _whole(preload: str | None) -> str:
     """One process measures all candidates, so it has the imports of any."""
-    return "torch" if preload == "networks" else preload or ""
+    return "torch" if preload in ("networks", "optimizer") else preload or ""
 
 
 def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> tuple[str | None, list[Plan[Payload]]]:
