@@ -22,7 +22,7 @@ from hypothesis import settings
 from speciate.environment import cores, uncollected
 from speciate.evaluation.predictors import timing
 from speciate.jobs import executors
-from speciate.jobs.zygote import PRELOADS, SANDBOXED
+from speciate.jobs.zygote import CONFINED, PRELOADS
 from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
@@ -75,19 +75,20 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.fixture(scope="session")
-def torch_parent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | None]:
-    """Where sandboxed processes are forked that answer with torch, as a daemon has them forked. It is started when the
-    first asks."""
+def torch_parents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str | None]]:
+    """Where sandboxed processes are forked that answer with torch, as a daemon has them forked. They are started when
+    the first asks."""
     zygotes = executors._Zygotes(tmp_path_factory.getbasetemp())
-    yield zygotes.address(SANDBOXED)
+    yield {family: zygotes.address(listener) for family, listener in CONFINED.items()}
     zygotes.close()
 
 
 @pytest.fixture(autouse=True)
-def own_warm_parents(torch_parent: str | None) -> Iterator[None]:
+def own_warm_parents(torch_parents: dict[str, str | None]) -> Iterator[None]:
     """Whoever calls a worker in this process is told its daemon's warm parent, here none, and an engine that ends lets
     its zygotes go: all that come after would start programs, or import torch, instead of being forks."""
-    warm.offer("torch", torch_parent)
+    for family, address in torch_parents.items():
+        warm.offer(family, address)
     yield
     warm._given.clear()
 

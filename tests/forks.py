@@ -60,7 +60,7 @@ _MODULES = (
 )  # fmt: skip
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "programs": (), "classical": (*warm.MODULES, *zygote.modules("plain"), "speciate.serving.process"),
-    "torch": zygote.modules("torch"),
+    "torch": zygote.modules("torch"), "networks": zygote.modules("networks"),
 }  # fmt: skip
 """Family -> what the process that forks it imports beside what programs need."""
 _CLASSICAL_PROGRAMS = {"speciate.sandbox.warm_parent", "speciate.serving.process"}
@@ -210,7 +210,7 @@ def _number(stream: int | IO[Any]) -> int:
 def _family(command: Sequence[str]) -> str:
     module, *arguments = command[command.index("-m") + 1 :]
     if module == "speciate.jobs.zygote":
-        return "torch" if arguments[1] == "torch" else "classical"
+        return "classical" if arguments[1] == "plain" else arguments[1]
     return "classical" if module in _CLASSICAL_PROGRAMS else "programs"
 
 

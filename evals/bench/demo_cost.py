@@ -37,7 +37,7 @@ class Watcher(threading.Thread):
         self.parents: dict[int, int] = {}
         self.most = 0.0
         self.last: list[tuple[str, float]] = []
-        """MB of PSS: of all together at most, and of each process when last looked."""
+        """MB of PSS: of all together at most, and of each process when last looked while there was a daemon."""
 
     def run(self) -> None:
         looks = 0
@@ -52,8 +52,10 @@ class Watcher(threading.Thread):
                 self.own[each.pid] = (_kind(line), times.user + times.system)
                 self.reaped[each.pid] = times.children_user + times.children_system
             if (looks := looks + 1) % 10 == 0:  # costly: the kernel looks at each page
-                self.last = [(self.own.get(each.pid, ("", 0.0))[0], _pss(each) / 1e6) for each in processes]
-                self.most = max(self.most, sum(pss for _, pss in self.last))
+                held = [(self.own.get(each.pid, ("", 0.0))[0], _pss(each) / 1e6) for each in processes]
+                self.most = max(self.most, sum(pss for _, pss in held))
+                if any("daemon" in kind for kind, _ in held):  # it is stopped before the client ends
+                    self.last = held
 
     def _processes(self) -> list[psutil.Process]:
         try:

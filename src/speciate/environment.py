@@ -167,17 +167,19 @@ def uncollected() -> Iterator[None]:
 
 def preload(modules: Iterable[str]) -> None:
     """Import them in a process that will be forked. ImportError for one that is missing, but where a question mark
-    follows its name."""
+    follows its name. `module:function` is called, too: it imports others in its own way."""
     with uncollected():
         for module in modules:
-            name = module.removesuffix("?")
+            name, _, function = module.removesuffix("?").partition(":")
             try:
                 if name.partition(".")[0] in _TAKES_PANDAS:
                     import_without_pandas(name)
                 else:
-                    importlib.import_module(name)
+                    imported = importlib.import_module(name)
+                    if function:
+                        getattr(imported, function)()
             except ImportError:
-                if name == module:
+                if not module.endswith("?"):
                     raise
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures
 from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
-from speciate.models.encoders import Encoder, Precision, kept_encoder, load_encoder
+from speciate.models.encoders import Encoder, FrozenEncoder, Precision, kept_encoder, load_encoder
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
 
 MINILM = {"float32": "minilm-8751488fa6c1ee89", "bfloat16": "minilm-758a2c7df8758ad6"}
@@ -63,6 +65,22 @@ def test_the_packaged_encoder_is_what_it_was() -> None:
     assert (encoder.width, encoder.parameters) == (384, 22_713_216)
     (vector,) = vectors(encoder, ["The pump leaks oil since Monday."])
     np.testing.assert_allclose(vector[:4], MINILM_VECTOR, atol=1e-5)
+
+
+def test_models_on_one_encoder_hold_its_weights_once_and_the_last_frees_them(folder: Path) -> None:
+    first, second = (load_encoder(f"path:{folder}", precision="float32") for _ in range(2))
+    other = load_encoder(f"path:{folder}", precision="bfloat16")
+    for each in (first, second, other):
+        vectors(each, TEXTS[:1])
+    assert isinstance(first, FrozenEncoder)
+    assert isinstance(second, FrozenEncoder)
+    assert isinstance(other, FrozenEncoder)
+    assert first._backbone() is second._backbone()
+    assert first._backbone() is not other._backbone()
+    freed = weakref.ref(first._backbone())
+    del first, second, each
+    gc.collect()
+    assert freed() is None
 
 
 def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:

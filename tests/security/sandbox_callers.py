@@ -49,11 +49,20 @@ def by_pool(folder: Path) -> None:
 
 
 def by_pool_with_torch(folder: Path) -> None:
-    """A model that needs torch: a fork of the zygote that forks workers, too."""
+    """A network that needs transformers."""
+    _by_pool(folder, "transformers")
+
+
+def by_pool_with_publishers_code(folder: Path) -> None:
+    """A published model with its own processor: a fork of the zygote that forks workers, too."""
+    _by_pool(folder, "published")
+
+
+def _by_pool(folder: Path, family: str) -> None:
     executor = executors.LocalExecutor(folder)
     executor.offer()
     atexit.register(executor.close)
-    pool.Pool(Folders(folder / "workspace"), Settings()).ask("a:b", {}, family="torch")
+    pool.Pool(Folders(folder / "workspace"), Settings()).ask("a:b", {}, family=family)
 
 
 def by_unpacking(folder: Path) -> None:
@@ -121,6 +130,7 @@ def python_reward(folder: Path) -> reward_spec.PythonReward:
 SANDBOXES: dict[str, Callable[[Path], None]] = {
     "pool": by_pool,
     "pool with torch": by_pool_with_torch,
+    "pool with processors": by_pool_with_publishers_code,
     "unpacking": by_unpacking,
     "model process": by_runner,
     "scorer": by_scorer,
@@ -133,7 +143,7 @@ SANDBOXES: dict[str, Callable[[Path], None]] = {
     "reward by rules": by_reward(lambda _: reward_spec.RegexReward(kind="regex", pattern="x")),
     "reward by programs": by_reward(lambda _: reward_spec.CodeReward(kind="code")),
 }
-FORKED = ("pool", "pool with torch", "unpacking")
+FORKED = ("pool", "pool with torch", "pool with processors", "unpacking")
 """Of them, those whose process is a fork of a warm parent; each is also tried as a program of its own, as it is started
 where there is no such parent."""
 BY_EXEC = " by exec"
@@ -167,7 +177,7 @@ def started(name: str, folder: Path) -> Started:
 def _as_meant(process: SandboxedProcess, cage: Sandbox) -> SandboxedProcess:
     """No fork that was silently replaced by a program."""
     assert process.forked == cage.fork
-    if cage.fork and cage.family == "torch":
+    if cage.fork and cage.family:
         assert b"speciate.jobs.zygote" in Path(f"/proc/{psutil.Process(process.pid).ppid()}/cmdline").read_bytes()
     return process
 

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.executors import LocalExecutor
 from speciate.jobs.pool import Pool, PoolProcessEnded
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.models.registry import ModelVersion
 from speciate.promotion import aliases
 from speciate.sandbox import python
 from speciate.serving import preloading
+from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.predict import ANSWER, Input, predict
 from speciate.serving.predict_worker import load
 from speciate.workspace.workspace import Workspace
@@ -179,6 +182,44 @@ def test_what_serves_is_loaded_when_the_daemon_starts(workspace: Workspace, word
     pool.done.set()
 
 
+@pytest.mark.parametrize(
+    ("method", "base_model", "modality", "task", "expected"),
+    [
+        ("classical", None, "text", "text-classification", "classical"),
+        ("full", "new:tab-resnet", "tabular", "tabular-classification", "torch"),
+        ("full", "new:bert", "text", "text-classification", "transformers"),
+        ("probe", "pkg:minilm", "text", "text-classification", "transformers"),
+        ("probe", "pkg:openclip-vit", "image", "image-classification", "transformers"),
+        ("published", "hf:somebody/whisper", "audio", "automatic-speech-recognition", "transformers"),
+        ("full", "hf:somebody/detector", "image", "object-detection", "published"),
+        ("distill", "new:vit", "image", "image-classification", "published"),
+        ("lora", "hf:somebody/painter", "text", "text-to-image", "published"),
+    ],
+)
+def test_a_model_is_answered_by_a_process_with_no_more_than_it_needs(
+    method: str, base_model: str | None, modality: str, task: str, expected: str
+) -> None:
+    card = ModelCard(name="m", method=method, base_model=base_model, modality=modality, task=task)
+    assert preloading.family(card) == expected
+
+
+def test_imports_for_what_serves_begin_before_the_daemons_own_unless_a_deployment_serves_it(
+    workspace: Workspace, words: ModelVersion
+) -> None:
+    asked = list[str]()
+    executor = LocalExecutor(workspace.folders.root)
+    executor.prepare_answers = asked.append  # type: ignore[method-assign]  # no process is to be started
+    preloading.begin_imports(workspace, executor)
+    assert asked == []
+    _register(workspace, words, name="probed", method="probe", base_model="pkg:minilm")
+    _promote(workspace, "probed@v1")
+    preloading.begin_imports(workspace, executor)
+    assert asked == ["transformers"]
+    deployment_folder(workspace.folders, "taste").path.mkdir(parents=True)
+    preloading.begin_imports(workspace, executor)
+    assert asked == ["transformers"]
+
+
 _FIRST_ANSWER = """
 import json, sys
 from speciate.jobs.pool_process import Services
@@ -191,15 +232,15 @@ given = answer({"service": "speciate.serving.predict_worker:answer", "payload": 
 print(json.dumps({
     "loaded": loaded, "answer": given, "networks": "transformers.modeling_utils" in modules,
     "later": sorted(name for name in set(sys.modules) - modules if name.partition(".")[0] in ("torch", "transformers")),
-    "needless": sorted({"torchvision", "scipy"} & {name.partition(".")[0] for name in sys.modules}),
+    "needless": sorted({"torchvision", "scipy", "sympy", "torch._dynamo"} & set(sys.modules)),
 }))
 """
 
 
 @pytest.mark.slow
 def test_a_text_model_is_loaded_whole_and_without_what_it_does_not_need(workspace: Workspace) -> None:
-    """In a process of its own, as it serves: an encoder's libraries are there before the first answer, torchvision and
-    scipy (of transformers' image processors and losses) never."""
+    """In a process of its own, as it serves: an encoder's libraries are there before the first answer, those of
+    transformers' image processors and losses and of torch's compiler never."""
     pytest.importorskip("torch")
     labels = ["good" if i % 4 < 2 else "bad" for i in range(24)]
     texts = [f"a {label} film {i}" for i, label in enumerate(labels)]

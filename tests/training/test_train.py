@@ -234,6 +234,17 @@ def test_the_plan_says_what_words_came_to_mean(workspace: Workspace) -> None:
     assert plan.known_from == ("shipped",)  # nothing recorded yet
 
 
+@pytest.mark.parametrize(
+    ("method", "base_model", "expected"),
+    [("probe", "pkg:minilm", "networks"), ("full", "new:bert", "optimizer"), ("classical", None, "classical")],
+)
+def test_a_training_is_forked_from_a_process_with_no_more_imports_than_it_needs(
+    workspace: Workspace, method: str, base_model: str | None, expected: str
+) -> None:
+    _texts(workspace)
+    assert train.plan(_spec(method=method, base_model=base_model), workspace).preload == expected
+
+
 def _spec(**changes: Any) -> TrainSpec:
     return TrainSpec(**{"name": "reviews-model", "dataset": "reviews", "method": "classical", **changes})
 

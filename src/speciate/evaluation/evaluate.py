@@ -52,6 +52,7 @@ from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.models.endpoints import Endpoint
+from speciate.models.model_card import needs_whole_transformers
 from speciate.refs import DatasetRef, id_from_key
 from speciate.sandbox import check as check_sandbox
 from speciate.tasks.example_targets import is_label
@@ -384,8 +385,10 @@ def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:
 
 
 def _preload(models: Iterable[EvaluatedModel]) -> str:
-    every = [one for each in models for one in (each, *each.members)]
-    return "torch" if any(one.base_model or one.published for one in every) else "classical"
+    networks = [one for each in models for one in (each, *each.members) if one.base_model or one.published]
+    if any(needs_whole_transformers(one.base_model, one.modality, one.task) for one in networks):
+        return "torch"
+    return "networks" if networks else "classical"
 
 
 def _no_decision(

@@ -23,7 +23,7 @@ from speciate.environment import cores
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.faults import fault
 from speciate.jobs import rows
-from speciate.jobs.executors import Executor, LocalExecutor
+from speciate.jobs.executors import Executor, LocalExecutor, executor_here
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, Job, State, fingerprint
 from speciate.jobs.kinds import Kind, Kinds, Plan
@@ -34,7 +34,6 @@ from speciate.jobs.schedule import never_fits, never_fits_disk
 from speciate.jobs.store import Enqueue, JobEvent, Store
 from speciate.jobs.transitions import ActionRequested
 from speciate.refs import JobId, id_from_key, new_id
-from speciate.sandbox.process import warm_address
 from speciate.settings import Capacity
 from speciate.workspace.database import Event
 from speciate.workspace.filesystem import require_space
@@ -61,9 +60,7 @@ class Engine:
         self.kinds = kinds or Kinds()
         self.capacity = measure_capacity(workspace.settings.capacity)
         self._store = Store(self.kinds, workspace.settings)
-        self._executor = executor or LocalExecutor(
-            workspace.folders.root, warm_address if workspace.settings.fork_sandboxes else lambda: None
-        )
+        self._executor = executor or executor_here(workspace)
         self.places = Places(workspace)
         self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity, self.places)
         self._waiters = Waiters()

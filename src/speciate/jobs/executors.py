@@ -26,8 +26,9 @@ from speciate.errors import SpeciateError
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import RunHandle
 from speciate.jobs.process_identity import signal_group
-from speciate.jobs.zygote import PROCESSES, SANDBOXED, SUPERVISORS, Program
+from speciate.jobs.zygote import CONFINED, PROCESSES, SUPERVISORS, Program
 from speciate.sandbox import process, warm
+from speciate.workspace.workspace import Workspace
 
 _ARGUMENT_BYTES = 1024
 """Length of the last argument of a zygote's command line, where its forks write their own."""
@@ -144,9 +145,15 @@ class LocalExecutor:
             if family:
                 self._zygotes.prepare(family)
 
+    def prepare_answers(self, family: str) -> None:
+        """A sandboxed process of this family will be asked for soon."""
+        if family in CONFINED:
+            self._zygotes.prepare(CONFINED[family])
+
     def offer(self) -> None:
         """Sandboxed processes of this process that want torch are forked here, from now on."""
-        warm.offer("torch", self._zygotes.address(SANDBOXED))
+        for family, listener in CONFINED.items():
+            warm.offer(family, self._zygotes.address(listener))
 
     def poll(self, handle: RunHandle) -> Observation:
         folder = RunFolder(self._runs / handle["run"])
@@ -187,7 +194,8 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Let zygotes go; runs live on, and theirs until then."""
-        warm.offer("torch", None)
+        for family in CONFINED:
+            warm.offer(family, None)
         self._zygotes.close()
         self._asked.close()
         for child in self._children:
@@ -207,6 +215,13 @@ class LocalExecutor:
             env=clean_environment(), cwd=self._workspace, start_new_session=True,
         )  # fmt: skip
         self._children.append(child)
+
+
+def executor_here(workspace: Workspace) -> LocalExecutor:
+    """Whose runs ask the warm parent of this process for their sandboxed ones, unless settings forbid it."""
+    return LocalExecutor(
+        workspace.folders.root, lambda: process.warm_address() if workspace.settings.fork_sandboxes else None
+    )
 
 
 class _ForkedSupervisors:
@@ -329,7 +344,9 @@ class _Zygotes:
     def _start(self, name: str, addresses: Sequence[str], numbers: Sequence[int]) -> subprocess.Popen[bytes]:
         listening = [f"{address}={number}" for address, number in zip(addresses, numbers, strict=True)]
         program = ["-m", "speciate.jobs.zygote", str(self._workspace), name, str(os.getpid()), *listening]
-        sandboxed = SANDBOXED in PROCESSES[name]  # then it holds nothing that a sandboxed process may not know
+        sandboxed = not {*CONFINED.values()}.isdisjoint(
+            PROCESSES[name]
+        )  # then it holds nothing that a sandboxed process may not know
         return subprocess.Popen(
             [sys.executable, "-I" if sandboxed else "-P", *program, " " * _ARGUMENT_BYTES],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=numbers,

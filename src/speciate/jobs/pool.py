@@ -31,6 +31,10 @@ _LONGEST_ANSWER = 64 << 20  # bytes
 SERVICE_MODULE = "speciate.jobs.pool_process"
 """The module of a process that answers `ask_service`; its argument is the workspace's folder."""
 
+FAMILIES = ("", "classical", "torch", "transformers", "published")
+"""What a process has imported: the libraries of such models. Each can do what those before it can: the last has all
+that publishers' own processors need of transformers."""
+
 Readable = frozenset[Path]
 ServiceAnswer = dict[str, Any]
 """JSON that a sandboxed process answered. It met foreign bytes: the caller knows the keys and checks the values."""
@@ -154,8 +158,8 @@ class Pool:
         `readable`: more files or folders that this question may read. UNAVAILABLE where `timeout` seconds were not
         enough, or the process ran out of memory or crashed. Waiting for a free process is part of them, and so is
         starting one; with more `patience` (seconds, for all of it) they begin once a process that was started before
-        is free, so that a busy machine alone is no reason to give up. `family`: 'classical' or 'torch' for a
-        model that needs it; the process has the imports from its start.
+        is free, so that a busy machine alone is no reason to give up. `family`: one of FAMILIES, for a model
+        that needs it; the process has the imports from its start.
         """
         with self._answered(service, payload, timeout, readable, patience, family) as (_, answer):
             return answer
@@ -330,14 +334,11 @@ class Pool:
 
     def _pick(self, readable: Readable, family: str) -> _Server | None:
         """One of the same family first: each leaves to others what they have loaded. Who needs no imports takes any;
-        where there is no room for another one, torch will do for all. Nobody else gets one that lacks its imports: a
+        where there is no room for another one, one that has more will do. Nobody gets one that lacks its imports: a
         fork is sooner there."""
         alike = [place for place in reversed(range(len(self._idle))) if self._idle[place].readable == readable]
-        full = self._slots >= self._size
-        will_do = [
-            place for place in alike
-            if self._idle[place].family == family or not family or (full and self._idle[place].family == "torch")
-        ]  # fmt: skip
+        able = FAMILIES[FAMILIES.index(family) :] if self._slots >= self._size else (family,)
+        will_do = [place for place in alike if not family or self._idle[place].family in able]
         best = min(will_do, key=lambda place: self._idle[place].family != family, default=None)
         return None if best is None else self._idle.pop(best)
 

@@ -3,7 +3,7 @@
 `python -m speciate.jobs.zygote WORKSPACE PROCESS PID ADDRESS=LISTENER ...`, PID being that of its parent, the daemon.
 It is a warm parent (`sandbox.warm_parent`, which says when it retires): it computes nothing, starts no thread of its
 own, never touches a GPU, holds neither catalog nor a client's connection, and reads nothing that is asked of it, so a
-fork of it is as good as a new interpreter that has imported. There are two such processes: PROCESSES.
+fork of it is as good as a new interpreter that has imported. There are three such processes: PROCESSES.
 
 A fork leads a session of its own and lives on whoever else dies: daemon, zygote and who asked.
 """
@@ -29,39 +29,42 @@ from speciate.sandbox.warm import SKLEARN
 from speciate.sandbox.warm_parent import Listener, WarmParent, serve
 
 _DATA = ("numpy", "pyarrow.parquet")
-_TRANSFORMERS = (
-    "torch", "safetensors.torch", "transformers.modeling_utils",
+_TORCH = ("torch", "safetensors.torch")
+_NETWORKS = (  # transformers loads these late, each fork would pay for them
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
 )  # fmt: skip
+_LEAN = (*_TORCH, "speciate.models.backbones.lean_import:import_networks", *_NETWORKS)
+_WHOLE = (*_TORCH, "transformers.modeling_utils", *_NETWORKS)
 PRELOADS = {
     "classical": (*_DATA, *SKLEARN),
-    "torch": (
-        *_DATA, "sklearn.linear_model", *_TRANSFORMERS,
-        "transformers.models.bert.modeling_bert",  # transformers loads these late, each child would pay for it
-    ),
-    "language": (
-        *_DATA, *_TRANSFORMERS, "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer",
-    ),
-}  # fmt: skip
-"""Profile of a run -> what is imported before its first fork."""
-SUPERVISORS, SANDBOXED = "supervisors", "sandboxed"
+    "networks": (*_DATA, "sklearn.linear_model", *_LEAN),
+    "optimizer": (*_DATA, "sklearn.linear_model", *_LEAN, "torch._dynamo"),  # which torch's optimizers import
+    "torch": (*_DATA, "sklearn.linear_model", *_WHOLE),
+    "language": (*_DATA, *_WHOLE, "transformers.models.llama.modeling_llama", "peft", "trl.trainer.sft_trainer"),
+}
+"""Profile of a run -> what is imported before its first fork. Of our own networks: "networks", or "optimizer" where
+they learn; "torch" is for all."""
+SUPERVISORS = "supervisors"
+CONFINED = {"torch": "answers", "transformers": "networks-answers", "published": "published-answers"}
+"""Family of a process that answers, as of `Pool.ask` -> what is forked for it, and sandboxed after the fork."""
 PROCESSES: dict[str, tuple[str, ...]] = {
-    "plain": (SUPERVISORS, "data", "classical"), "torch": ("torch", "language", SANDBOXED),
-}  # fmt: skip
-"""Process -> what it forks, each with a socket of its own. A supervisor forks its plain worker itself."""
+    "plain": (SUPERVISORS, "data", "classical"),
+    "networks": ("networks", "optimizer", CONFINED["torch"], CONFINED["transformers"]),
+    "torch": ("torch", "language", CONFINED["published"]),
+}
+"""Process -> what it forks, each with a socket of its own. A supervisor forks its plain worker itself. Two have torch:
+where transformers was imported without its image processors (`lean_import`) they cannot be had later."""
+_WORKER = ("speciate.worker", "speciate.training.train_run")
+_ANSWERS = ("speciate.sandbox.serve", "speciate.serving.predict_worker")  # no scikit-learn: a network needs none
 _MODULES: dict[str, tuple[str, ...]] = {
     SUPERVISORS: ("speciate.jobs.supervisor", "speciate.worker", "speciate.jobs.kinds", "speciate.workspace.workspace"),
-    "data": (
-        *_DATA, "speciate.worker", "speciate.datasets.ingest.ingest", "speciate.datasets.curate",
-    ),
-    "classical": (*PRELOADS["classical"], "speciate.worker", "speciate.training.train_run"),
-    "torch": (*PRELOADS["torch"], "speciate.worker", "speciate.training.train_run"),
-    "language": (*PRELOADS["language"], "speciate.worker", "speciate.training.train_run"),
-    SANDBOXED: (  # no scikit-learn: a network answers without
-        *_DATA, *_TRANSFORMERS, "transformers.models.bert.modeling_bert",
-        "speciate.sandbox.serve", "speciate.serving.predict_worker",
-    ),
-}  # fmt: skip
+    "data": (*_DATA, "speciate.worker", "speciate.datasets.ingest.ingest", "speciate.datasets.curate"),
+    **{name: (*PRELOADS[name], *_WORKER) for name in PRELOADS},
+    CONFINED["torch"]: (*_DATA, *_TORCH, *_ANSWERS),
+    CONFINED["transformers"]: (*_DATA, *_LEAN, *_ANSWERS),
+    CONFINED["published"]: (*_DATA, *_WHOLE, *_ANSWERS),
+}
 """Names alone, for some lie above this room."""
 
 
@@ -159,7 +162,7 @@ def run(program: Callable[[], int]) -> int:
 
 
 _BECOMES: dict[str, Callable[[socket.socket, int], NoReturn]] = {
-    SUPERVISORS: become_supervisor, SANDBOXED: warm_child.become,
+    SUPERVISORS: become_supervisor, **dict.fromkeys(CONFINED.values(), warm_child.become),
 }  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def main(workspace: str, process: str, parent: str, *listening: str) -> int:
     def made(owner: int) -> Zygote:
         listeners = [
             Listener(
-                socket.socket(fileno=int(number)), _BECOMES.get(family, become_worker), family == SANDBOXED,
+                socket.socket(fileno=int(number)), _BECOMES.get(family, become_worker), family in CONFINED.values(),
                 list(_MODULES[family]),
             )
             for family, number in zip(PROCESSES[process], numbers, strict=True)

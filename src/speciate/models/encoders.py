@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,8 @@ OF_LAYERS = "-of-layers"
 """The ending of ids of encoders that read a network at two depths."""
 _CLIPS, _FRAMES = 16, 8
 """Clips that are embedded at once, and frames of each."""
+_IN_USE: WeakValueDictionary[str, Backbone] = WeakValueDictionary()
+"""Backbones of frozen encoders in this process, by the encoder's id."""
 _COMPUTES = 1
 """Raise it when our own code computes other vectors from the same files."""
 
@@ -117,11 +120,13 @@ class FrozenEncoder:
         )  # fmt: skip
 
     def _backbone(self) -> Backbone:
+        """One in a process, however many models are heads on it: nobody changes it, and its id tells its vectors."""
         if self._loaded is None:
             import torch
 
             torch.set_num_threads(self._threads)
-            self._loaded = self._load(self.precision)
+            self._loaded = _IN_USE.get(self.id) or self._load(self.precision)
+            _IN_USE[self.id] = self._loaded
         return self._loaded
 
     def _load(self, precision: Precision) -> Backbone:

@@ -13,6 +13,9 @@ EXPORT = "export"
 """Methods that are no training."""
 
 
+_PROCESSED = {"image", "video", "dicom", "episode", "multimodal", None}
+"""Modalities that a publisher's own processor may read."""
+
 Recipe = dict[str, Any]
 """How a version was made, as JSON; its keys depend on the method (`recipes/`, merge, fetch, export)."""
 
@@ -74,3 +77,11 @@ class ModelCard(BaseModel):
         if self.version:
             return f"{self.name}@v{self.version}"
         return f"api:{self.name}" if self.endpoint else f"pkg:{self.name}"
+
+
+def needs_whole_transformers(base_model: str | None, modality: str | None, task: str | None, method: str = "") -> bool:
+    """Whether a model may need of transformers what `lean_import` leaves out: publishers' image processors, and the
+    losses of detectors. What a probe or a network with fresh weights reads is prepared by our own code; a student's
+    teacher may be published."""
+    own = method == "probe" or ((base_model or "").startswith("new:") and method != "distill")
+    return not own and (modality in _PROCESSED or task == "text-to-image")

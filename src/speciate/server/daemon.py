@@ -85,9 +85,11 @@ def main() -> int:
         import_without_pandas("pyarrow")
         # opened before most is imported: what is refused here, a lost catalog or broken settings, is heard sooner
         workspace = importlib.import_module("speciate.workspace.workspace").Workspace(root)
+        executor = importlib.import_module("speciate.jobs.executors").executor_here(workspace)
+        importlib.import_module("speciate.serving.preloading").begin_imports(workspace, executor)
         serve = importlib.import_module("speciate.server.service").serve
         group = grp.getgrnam(arguments.group).gr_gid if arguments.group else None
-        serve(workspace, lock, ready, arguments.fixture, stay=arguments.stay, group=group)
+        serve(workspace, lock, ready, arguments.fixture, stay=arguments.stay, group=group, executor=executor)
     except LockHeldError:
         starter.tell({"won": False})
         return LOST

@@ -35,6 +35,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.governance import audit_heads, authorization
 from speciate.governance.roles import Level
 from speciate.jobs.engine import Engine
+from speciate.jobs.executors import Executor
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.process_identity import identity
@@ -79,9 +80,11 @@ def serve(
     *,
     stay: bool = False,
     group: int | None = None,
+    executor: Executor | None = None,
 ) -> None:
     """Serve an open workspace until it is time to leave, and close it; `stay`: not because nobody needs it. Calls
-    `ready` once clients can connect. `group`: whose members are served, too, at the system's socket."""
+    `ready` once clients can connect. `group`: whose members are served, too, at the system's socket. `executor`: what
+    may have been asked for imports already."""
     raise_descriptor_limit()
     root = workspace.folders.root
     authority = authorization.authority_of(workspace)
@@ -95,7 +98,7 @@ def serve(
         deployment.stop()  # before the engine notes that this copy was dealt with
     remove_abandoned(workspace.folders.cache)
     backups = AutomaticBackups(workspace)
-    engine, pool = Engine(workspace), Pool(workspace.folders, workspace.settings)
+    engine, pool = Engine(workspace, executor=executor), Pool(workspace.folders, workspace.settings)
     keeper, hooks = DeploymentKeeper(workspace, pool), list[notifications.Hook]()
     housekeeper, watcher = Housekeeper(workspace, engine, pool), Watcher(workspace, engine, refreshes=True)
     log_maintenance = LogMaintenance(root, lambda: all_logs(workspace.folders))

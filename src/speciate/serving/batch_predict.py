@@ -35,7 +35,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.modalities import find
 from speciate.models import registry
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, needs_whole_transformers
 from speciate.refs import check_name, dataset_ref
 from speciate.sandbox import SandboxPolicy
 from speciate.sandbox import check as check_sandbox
@@ -186,12 +186,18 @@ def _plan_dataset(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayloa
         usd=cost.usd,
         spends=cost.spends(manifest.name, spec.budget_usd),
         seconds=_START_SECONDS + _SECONDS_PER_ANSWER * count if local else None,
-        preload="torch" if model.base_model or task.family == "generation" else "classical",
+        preload=_preload(model, task),
         resolved={
             "dataset": str(ref._replace(version=manifest.version, tag=None)), "rows": count, "model": model.name,
             "task": task.name, **_place(spec), **cost.resolved,
         },
     )  # fmt: skip
+
+
+def _preload(model: EvaluatedModel, task: Task) -> str:
+    if not model.base_model and task.family != "generation":
+        return "classical"
+    return "torch" if needs_whole_transformers(model.base_model, model.modality, task.name) else "networks"
 
 
 def _plan_file(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayload]:

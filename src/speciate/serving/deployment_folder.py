@@ -367,6 +367,12 @@ def all_deployments(folders: Folders) -> list[DeploymentFolder]:
     return [DeploymentFolder(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
 
 
+def is_deployed(folders: Folders, use_case: str) -> bool:
+    """Whether a deployment of this use case is wanted."""
+    folder = deployment_folder(folders, use_case)
+    return folder.path.exists() and not folder.stopped
+
+
 def _read(path: Path, model: type[Model]) -> Model | None:
     """None where the file is not there, or is of another version of this package."""
     try:

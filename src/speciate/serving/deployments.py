@@ -46,6 +46,7 @@ from speciate.serving.deployment_folder import (
     Wanted,
     all_deployments,
     deployment_folder,
+    is_deployed,
 )
 from speciate.serving.items import Item
 from speciate.settings import Serving
@@ -133,8 +134,7 @@ class DeploymentKeeper:
 
     def keeps(self, use_case: str) -> bool:
         """Whether a deployment of this use case is wanted."""
-        folder = deployment_folder(self._workspace.folders, use_case)
-        return folder.path.exists() and not folder.stopped
+        return is_deployed(self._workspace.folders, use_case)
 
     def look(self) -> None:
         """One pass over all deployments."""

@@ -16,10 +16,12 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.executors import LocalExecutor
 from speciate.jobs.pool import Pool
 from speciate.models import registry
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, needs_whole_transformers
 from speciate.models.registry import ModelVersion
+from speciate.serving.deployment_folder import is_deployed
 from speciate.workspace.database import Event
 from speciate.workspace.workspace import Workspace
 
@@ -32,12 +34,18 @@ _SERVING = "SELECT use_case, model FROM aliases WHERE alias = 'production' ORDER
 _SUBJECT = "use_case:"
 _WITHOUT_TORCH = {"classical", "packaged", "served"}
 """Methods."""
+_PLAIN = {"tabular", "mesh", "point-cloud", "nifti"}
+"""Modalities whose networks are torch's alone."""
 _log = logging.getLogger(__name__)
 
 
 def family(card: ModelCard) -> str:
     """Family of the process that answers with this model, as of `Pool.ask`."""
-    return "classical" if card.base_model is None and card.method in _WITHOUT_TORCH else "torch"
+    if card.base_model is None and card.method in _WITHOUT_TORCH:
+        return "classical"
+    if needs_whole_transformers(card.base_model, card.modality, card.task, card.method):
+        return "published"
+    return "torch" if card.modality in _PLAIN and (card.base_model or "").startswith("new:") else "transformers"
 
 
 class ModelPreloader:
@@ -111,6 +119,19 @@ def preloader_of(pool: Pool) -> ModelPreloader:
 def served_nowhere_else(use_case: str) -> bool:
     """No use case is served by another process."""
     return False
+
+
+def begin_imports(workspace: Workspace, executor: LocalExecutor) -> None:
+    """Have the imports made that models in production need, while a daemon makes its own. Returns at once."""
+    if not workspace.settings.fork_sandboxes:
+        return
+    try:
+        for use_case, model in workspace.database.read(_SERVING, [_MOST]):
+            if not is_deployed(workspace.folders, use_case):
+                version = registry.resolve(workspace.database, workspace.folders, model)
+                executor.prepare_answers(family(version.card))
+    except Exception as error:  # noqa: BLE001 - ahead of any question: whoever asks gets the same error
+        _log.info("no imports were begun: %s", error)
 
 
 def keep_loaded(workspace: Workspace, pool: Pool, elsewhere: Callable[[str], bool] = served_nowhere_else) -> None:

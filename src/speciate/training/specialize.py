@@ -69,6 +69,8 @@ from speciate.training.train_spec import Candidate
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
+_MOST_IMPORTS_FIRST = ("language", "torch", "optimizer", "networks")
+"""Profiles of imports (`jobs/zygote.py`) of trainings that need more than scikit-learn."""
 _EVALUATION_SECONDS = 60.0
 """What an evaluation gets at least, also where trainings took the whole budget: without one nothing is decided."""
 
@@ -115,7 +117,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
         use_case=spec.use_case,
         preload=next(
-            (name for name in ("language", "torch") if any(each.preload == name for each in plans)), "classical"
+            (name for name in _MOST_IMPORTS_FIRST if any(each.preload == name for each in plans)), "classical"
         ),
         resolved={
             "dataset": manifest.ref,

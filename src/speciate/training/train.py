@@ -24,7 +24,7 @@ from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.schedule import never_fits
 from speciate.models import model_folder, registry, sealed
-from speciate.models.model_card import ModelCard
+from speciate.models.model_card import ModelCard, needs_whole_transformers
 from speciate.models.published.manifest import has_trained_head
 from speciate.refs import check_name, dataset_ref
 from speciate.sample_size import LEVEL
@@ -201,7 +201,7 @@ def _with_costs(payload: Payload, gpus: int, place: str | None, workspace: Works
         p95_latency_ms=cost.p95_latency_ms if cost else None,
         known_from=cost.known_from if cost else (),
         use_case=spec.use_case,
-        preload=_preload(method, find_task(payload.task), parameters),
+        preload=_preload(method, spec.base_model, payload.manifest.modality, find_task(payload.task), parameters),
     )
 
 
@@ -434,10 +434,12 @@ def _terms(parameters: Parameters, use_case: UseCase | None, task: Task) -> Task
     return TaskTerms(positive, parameters.horizon, parameters.order)
 
 
-def _preload(method: str, task: Task, parameters: Parameters) -> str:
+def _preload(method: str, base_model: str | None, modality: str, task: Task, parameters: Parameters) -> str:
     if isinstance(parameters, ClassicalParameters) and (parameters.tabm or parameters.thorough):
-        return "torch" if is_installed("torch") else "classical"
-    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, "torch")
+        return "optimizer" if is_installed("torch") else "classical"
+    own = "networks" if method == "probe" else "optimizer"
+    networks = "torch" if needs_whole_transformers(base_model, modality, task.name, method) else own
+    return "language" if task.name in TEXT_TASKS else _PRELOAD.get(method, networks)
 
 
 def _within(spec: TrainSpec, cores: int, price: float) -> TrainSpec:

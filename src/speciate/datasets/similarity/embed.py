@@ -127,7 +127,7 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=2048 if model else 1024, place=place),
         inputs=_inputs(payload, workspace.folders) if place else (),
-        preload="torch" if model else "data",
+        preload="networks" if model else "data",
         resolved={"dataset": manifest.ref, "extractor": name, **({"place": place} if place else {})},
     )
 

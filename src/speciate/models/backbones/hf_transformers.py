@@ -1,25 +1,19 @@
 """Models of the transformers library: with fresh weights, from a published folder, or empty to be filled.
 
 Folders that we saved ourselves are never read with `from_pretrained`: model_folder.py says why. Foreign code in a
-folder is never run. transformers is imported without libraries that none of our networks need, although they are
-installed: it imports torchvision (for its image processors) and scipy (for the losses of detectors) with every network,
-600 modules, which in a sandbox cost seconds before the first answer. Code that needs an image processor of transformers
-needs another process."""
+folder is never run. transformers is imported without libraries that none of our networks need (lean_import.py)."""
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Mapping
-from functools import cache
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speciate.errors import Code, SpeciateError
+from speciate.models.backbones import lean_import
 from speciate.models.backbones.contract import ModelConfig, seeded
-from speciate.models.declared_size import check_declared_counts, check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size, unfilled
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +23,6 @@ _OF_THE_PUBLISHER = (
     "_name_or_path", "transformers_version", "dtype", "architectures", "auto_map", "id2label", "label2id", "use_cache",
 )  # fmt: skip
 """Entries of a config that do not affect the states."""
-_NOT_NEEDED = ("torchvision", "scipy")
 
 
 def build_fresh(config: Any, seed: int) -> torch.nn.Module:
@@ -52,10 +45,11 @@ def load_published(folder: Path) -> torch.nn.Module:
 
     check_declared_size(folder, lambda: _make(config))
     try:
-        whole, report = _library().AutoModel.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            dtype=torch.float32, output_loading_info=True, **_without_pooler(config),
-        )  # fmt: skip
+        with unfilled():
+            whole, report = _networks().AutoModel.from_pretrained(
+                folder, config=config, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+                dtype=torch.float32, output_loading_info=True, **_without_pooler(config),
+            )  # fmt: skip
     except Exception as error:
         raise unreadable(folder, f"{type(error).__name__}", error) from error
     module: torch.nn.Module = _encoder(whole, config)
@@ -107,10 +101,16 @@ def unreadable(folder: Path, why: str, error: Exception | None = None) -> Specia
 
 
 def _library() -> Any:
-    hide_unneeded_libraries()
+    lean_import.hide_libraries()
     import transformers
 
     return transformers
+
+
+def _networks() -> Any:
+    """The library, for more than configs."""
+    lean_import.import_networks()
+    return _library()
 
 
 def _stateless(config: Any) -> Any:
@@ -120,7 +120,7 @@ def _stateless(config: Any) -> Any:
 
 
 def _make(config: Any) -> torch.nn.Module:
-    whole = _library().AutoModel.from_config(config, **_without_pooler(config))
+    whole = _networks().AutoModel.from_config(config, **_without_pooler(config))
     module: torch.nn.Module = _encoder(whole, config)
     return module
 
@@ -131,31 +131,6 @@ def _encoder(module: Any, config: Any) -> Any:
 
 def _without_pooler(config: Any) -> Mapping[str, bool]:
     """Leaves out a pooling layer if the class allows it: its weights are often missing and never used here."""
-    made: Any = _library().MODEL_MAPPING[type(config)]
+    made: Any = _networks().MODEL_MAPPING[type(config)]
     first = made[0] if isinstance(made, tuple) else made
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(first).parameters else {}
-
-
-@cache
-def hide_unneeded_libraries() -> None:
-    """Hides libraries before the first network is imported: transformers asks once for each, and remembers the
-    answer."""
-    if "transformers.modeling_utils" in sys.modules:  # the zygote's, say: its decision stays
-        return
-    from transformers.utils import import_utils
-
-    find = importlib.util.find_spec
-
-    def hidden(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name in _NOT_NEEDED else find(name, package)
-
-    importlib.util.find_spec = hidden
-    try:
-        for ask in (
-            import_utils.is_torchvision_available, import_utils.is_torchvision_v2_available,
-            import_utils.is_scipy_available,
-        ):  # fmt: skip
-            ask.cache_clear()
-            ask()
-    finally:
-        importlib.util.find_spec = find

@@ -16,7 +16,7 @@ from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
 from speciate.models import model_folder, packaged
 from speciate.models.backbones.contract import ModelConfig
-from speciate.models.declared_size import check_declared_counts, check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size, unfilled
 from speciate.models.language.chat_templates import CHATML
 from speciate.models.language.gguf import convert_gguf
 
@@ -150,10 +150,11 @@ def load_pretrained(auto_class: Any, folder: Path, why: str = "", **options: Any
         check_declared_counts(folder)
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         check_declared_size(folder, lambda: auto_class.from_config(config))
-        model, info = auto_class.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-            **options,
-        )  # fmt: skip
+        with unfilled():
+            model, info = auto_class.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+                **options,
+            )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise unreadable(folder, f"{why}{type(error).__name__}", error) from error
     return model, info

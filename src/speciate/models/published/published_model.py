@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speciate import foreign_files
 from speciate.errors import Code, SpeciateError
-from speciate.models.declared_size import check_declared_counts, check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size, unfilled
 from speciate.models.policies.acting import load_policy
 from speciate.models.policies.policy_folder import read_policy
 from speciate.models.published.architectures import SPEAKING, PublishedHead
@@ -94,10 +94,11 @@ def load_model(folder: Path, head: PublishedHead, threads: int = 1) -> Published
             check_declared_counts(folder)
             config = architecture.config_class.from_pretrained(folder, local_files_only=True)
             check_declared_size(folder, lambda: architecture(config))
-            module, info = architecture.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
-                output_loading_info=True, ignore_mismatched_sizes=True,
-            )  # fmt: skip
+            with unfilled():
+                module, info = architecture.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
+                    output_loading_info=True, ignore_mismatched_sizes=True,
+                )  # fmt: skip
         except (
             OSError, ValueError, KeyError, RuntimeError, TypeError, ImportError, AttributeError, SafetensorError,
             StrictDataclassError,

@@ -265,7 +265,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
             candidates=payloads,
             shares=[usual_steps_share(records, payload) for payload in payloads],
             budget_minutes=spec.budget_minutes,
-            preloads=[each.preload or "" for each in plans],
+            preloads=[_whole(each.preload) for each in plans],
         ),
         resources=Resources(
             cpu=max(each.resources.cpu for each in plans),
@@ -280,8 +280,13 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
             "task": payloads[0].task,
             **({"place": place} if place else {}),
         },
-        preload=plans[0].preload,
+        preload=_whole(plans[0].preload),
     )
+
+
+def _whole(preload: str | None) -> str:
+    """One process measures all candidates, so it has the imports of any."""
+    return "torch" if preload in ("networks", "optimizer") else preload or ""
 
 
 def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> tuple[str | None, list[Plan[Payload]]]:

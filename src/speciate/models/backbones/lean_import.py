@@ -1,0 +1,120 @@
+"""Import transformers' networks without libraries that an answer of ours never uses, although they are installed.
+
+With every network transformers imports torchvision (for its image processors), scipy (for the losses of detectors),
+boto3 (by accelerate, for another cloud's settings), the tensors of torch that are spread over machines, and torch's
+compiler (for decorators of kernels), which brings sympy: 1,700 modules, 1.2 CPU seconds and 115 MB before the first
+answer. All of them can still be imported later, and an optimizer imports the compiler. Code that needs an image
+processor of transformers, or the loss of a detector, needs a process that has imported transformers whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_COMPILER = "torch._dynamo"
+_NETWORKS = ("transformers.modeling_utils", "transformers.masking_utils")
+
+
+@cache
+def hide_libraries() -> None:
+    """Before anything of transformers that asks for them: it asks once for each, and remembers the answer. Where its
+    networks have been imported whole, as in the process that forks trainings, they stay so."""
+    if _NETWORKS[0] in sys.modules:
+        return
+    from transformers.utils import import_utils
+
+    with _hidden("torchvision", "scipy"):
+        for ask in (
+            import_utils.is_torchvision_available, import_utils.is_torchvision_v2_available,
+            import_utils.is_scipy_available,
+        ):  # fmt: skip
+            ask.cache_clear()
+            ask()
+
+
+@cache
+def import_networks() -> None:
+    """What all networks of transformers rest on, unless it has been imported."""
+    if _NETWORKS[0] in sys.modules:
+        return
+    hide_libraries()
+    _hide_distributed()
+    with _hidden("boto3"):
+        try:
+            with _decorators_alone():
+                _import(_NETWORKS)
+        except (ImportError, AttributeError):  # a version that takes more than decorators from the compiler
+            _import(_NETWORKS)
+
+
+def _hide_distributed() -> None:
+    """As of a torch that was built without it. torch itself has it."""
+    import torch
+    from transformers.utils import import_utils
+
+    available = torch.distributed.is_available
+    torch.distributed.is_available = lambda: False
+    try:
+        import_utils.is_torch_distributed_available.cache_clear()  # type: ignore[attr-defined]  # its types lack it
+        import_utils.is_torch_distributed_available()
+    finally:
+        torch.distributed.is_available = available
+
+
+def _import(modules: tuple[str, ...]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+
+
+@contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Who looks whether these packages are installed finds none. Who imports them does."""
+    find = importlib.util.find_spec
+
+    def found(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in names else find(name, package)
+
+    importlib.util.find_spec = found
+    try:
+        yield
+    finally:
+        importlib.util.find_spec = find
+
+
+@contextmanager
+def _decorators_alone() -> Iterator[None]:
+    """Who takes a decorator from torch's compiler gets one that changes nothing: it would only tell the compiler how to
+    treat the function, and nothing of ours is compiled. Modules of the compiler that are imported by name are its
+    own. Nothing is left of this afterwards."""
+    import torch
+
+    if _COMPILER in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(_COMPILER)
+    stand_in.__path__ = [str(Path(torch.__file__).with_name("_dynamo"))]
+    stand_in.allow_in_graph = stand_in.assume_constant_result = _unchanged  # type: ignore[attr-defined]
+    stand_in.disable = _not_disabled  # type: ignore[attr-defined]
+    sys.modules[_COMPILER] = torch._dynamo = stand_in  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_COMPILER], torch._dynamo
+
+
+def _unchanged(function: Any) -> Any:
+    return function
+
+
+def _not_disabled(fn: Any = None, *given: object, **options: object) -> Any | Callable[[Any], Any]:
+    """As `torch.compiler.disable`, which is called with a function or with options alone."""
+    return _unchanged if fn is None else fn

@@ -1,0 +1,59 @@
+"""transformers without what no answer needs: what is left out, and that nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from speciate.environment import clean_environment
+
+pytest.importorskip("transformers")
+NEEDLESS = ("boto3", "scipy", "sympy", "torch._dynamo", "torch.distributed.tensor", "torchvision")
+_ANSWER = """
+import hashlib, json, sys
+from speciate.models.backbones import lean_import
+lean = sys.argv[1] == "lean"
+if lean:
+    lean_import.import_networks()
+import torch
+from transformers import AutoModel, BertConfig, ViTConfig
+answers = []
+for config, inputs in (
+    (BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=50),
+     {"input_ids": torch.arange(8).reshape(2, 4), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])}),
+    (ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=8,
+               patch_size=4), {"pixel_values": torch.arange(192.0).reshape(1, 3, 8, 8) / 192}),
+):
+    torch.manual_seed(0)
+    network = AutoModel.from_config(config).eval()
+    with torch.inference_mode():
+        answers.append(hashlib.sha256(network(**inputs).last_hidden_state.numpy().tobytes()).hexdigest())
+there = [name for name in json.loads(sys.argv[2]) if name in sys.modules]
+optimizer = torch.optim.AdamW(network.parameters())
+network(**inputs).last_hidden_state.sum().backward()
+optimizer.step()
+answers.append(hashlib.sha256(next(network.parameters()).detach().numpy().tobytes()).hexdigest())
+import scipy.optimize
+from torch._dynamo import explain
+print(json.dumps({"there": there, "answers": answers, "distributed": torch.distributed.is_available()}))
+"""
+
+
+def answers(how: str) -> dict[str, Any]:
+    command = [sys.executable, "-c", _ANSWER, how, json.dumps(NEEDLESS)]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    given: dict[str, Any] = json.loads(done.stdout)
+    return given
+
+
+def test_networks_answer_and_learn_as_with_all_libraries_which_are_there_for_whoever_asks() -> None:
+    lean, whole = answers("lean"), answers("whole")
+    assert lean["there"] == []
+    assert "torch._dynamo" in whole["there"], "then leaving it out would save nothing"
+    assert lean["answers"] == whole["answers"]
+    assert lean["distributed"] == whole["distributed"]
