@@ -246,7 +246,8 @@ class PlaceExecutor:
         self._asked = self._clock()
 
     def _look_at(self, watched: _Watched) -> tuple[Observation, str]:
-        if (outcome := watched.here.outcome()) is not None:  # all of it is here already
+        lives = isinstance(watched.found, Alive)  # then nobody but this thread writes how it ended
+        if not lives and (outcome := watched.here.outcome()) is not None:  # all of it is here already
             self._clear(self._there(watched))
             return Ended(outcome), ""
         there = self._there(watched)
