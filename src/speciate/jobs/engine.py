@@ -64,7 +64,7 @@ class Engine:
         self._executor = executor or LocalExecutor(
             workspace.folders.root, warm_address if workspace.settings.fork_sandboxes else lambda: None
         )
-        self.places = Places(workspace)
+        self.places = Places(workspace, self.kinds)
         self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity, self.places)
         self._waiters = Waiters()
         self._wake = threading.Event()

@@ -569,6 +569,8 @@ class Reconciler:
         }
         if plan.inputs:
             spec["inputs"] = plan.inputs
+        if plan.sources:
+            spec["sources"] = plan.sources
         if plan.spends:
             ledger = allowances.ledger(self._workspace.database)
             spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)
