@@ -1,4 +1,5 @@
-"""Many live runs at a place: what a look of its thread and a pass over its snapshots cost, also while a cluster hangs.
+"""Many live runs at a place: what a look of its thread, a pass over its snapshots and a whole pass of the reconciler
+cost, also while a cluster hangs. Cores are counted, and the wall beside them: on a busy machine that tells of others.
 
 python evals/bench/places.py --runs 1000
 """
@@ -10,16 +11,23 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from speciate.jobs.executors import Alive, RunSpec, Unreachable
+from pydantic import BaseModel
+
+from speciate.jobs import reconcile
+from speciate.jobs.engine import Asked, Engine
+from speciate.jobs.executors import Alive, Observation, RunSpec, Unreachable
+from speciate.jobs.job import Resources, RunHandle, State
+from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.executor import LOOK_SECONDS, PlaceExecutor
 from speciate.jobs.places.folder_depot import FolderRoom
 from speciate.jobs.places.lease import Lease, claim, write_lease
 from speciate.jobs.places.verdict import Status
-from speciate.settings import Place
+from speciate.settings import Place, Settings
+from speciate.workspace.workspace import Workspace
 
 
 class Queue:
@@ -57,6 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), given.runs, given.looks)
+        measure_reconciler(Path(folder), given.runs)
 
 
 def measure(folder: Path, runs: int, looks: int) -> None:
@@ -104,16 +113,71 @@ def measure(folder: Path, runs: int, looks: int) -> None:
     hung.join()
 
 
+def measure_reconciler(folder: Path, runs: int) -> None:
+    place = Place(kind="slurm", depot=str(folder / "depot"), python="/bin/python", runs=runs)
+    settings = Settings(policy="auto", executors={"lab": place})
+    workspace = Workspace(folder / "reconciled", settings=settings)
+    reconcile.USUAL_BYTES = 1  # or a small disk has no room for all of them at once
+    engine, there = Engine(workspace, Kinds(extra=[Kind(name="rest", spec=Rest, plan=plan, run="x:y")])), Snapshots()
+    engine.places.executor = lambda name: there  # type: ignore[method-assign]
+    engine.submit_all([Asked("rest", {"number": number}) for number in range(runs)])
+    while any(job.state is not State.RUNNING for job in engine.list(limit=runs)):
+        engine.tick()
+    print(f"a pass of the reconciler while all live: {percentiles(engine.tick)}")
+    there.found = Unreachable("lab was not looked at")
+    print(f"a pass of the reconciler while the cluster hangs: {percentiles(engine.tick)}")
+    workspace.close()
+
+
+class Rest(BaseModel):
+    number: int
+
+
+def plan(spec: Rest, workspace: Workspace) -> Plan:
+    return Plan(resources=Resources(cpu=1, place="lab"))
+
+
+class Snapshots:
+    """An executor of a place that says the same of every run."""
+
+    found: Observation = Alive()
+
+    def handle(self, run_id: str) -> RunHandle:
+        return {"run": run_id}
+
+    def submit(self, run: RunSpec) -> None:
+        """It runs."""
+
+    def prepare(self, preload: str) -> None:
+        """There is nothing to prepare."""
+
+    def poll(self, handle: RunHandle) -> Observation:
+        return self.found
+
+    def cancel(self, handle: RunHandle, force: bool) -> None:
+        """Nobody asks."""
+
+    def logs(self, handle: RunHandle, offset: int) -> bytes:
+        return b""
+
+
 def passes(executor: PlaceExecutor, names: Sequence[str]) -> str:
     handles = [executor.handle(name) for name in names]
-    spent = sorted(timed(lambda: [executor.poll(handle) for handle in handles])[0] for _ in range(200))
-    return f"p50 {1000 * spent[100]:.2f} ms, p99 {1000 * spent[197]:.2f} ms"
+    return percentiles(lambda: [executor.poll(handle) for handle in handles])
 
 
-def timed(act: object) -> tuple[float, float]:
+def percentiles(act: Callable[[], object]) -> str:
+    spent = [timed(act) for _ in range(200)]
+    wall, cpu = (sorted(1000 * each for each in times) for times in zip(*spent, strict=True))
+    return (
+        f"p50 {cpu[100]:.2f}, p99 {cpu[197]:.2f} ms of a core; by the wall p50 {wall[100]:.2f}, p99 {wall[197]:.2f} ms"
+    )
+
+
+def timed(act: Callable[[], object]) -> tuple[float, float]:
     """Seconds by the wall, and of a core of this thread."""
     began, cpu = time.perf_counter(), time.thread_time()
-    act()  # type: ignore[operator]
+    act()
     return time.perf_counter() - began, time.thread_time() - cpu
 
 

@@ -102,9 +102,13 @@ class Place(BaseModel):
     """Whether `address` and `endpoint` may be plain HTTP beyond this machine, where others see token and data."""
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
-    kinds: tuple[Literal["train", "evaluate", "embed", "measure"], ...] = ()
+    kinds: tuple[Literal["train", "evaluate", "embed", "measure", "ingest"], ...] = ()
     """Kinds of jobs that go there without being asked, where all that they read can be moved: `train` (those of
-    `specialize`, too), `evaluate`, `embed` (vectors), `measure` (what trainings there would cost)."""
+    `specialize`, too), `evaluate`, `embed` (vectors), `measure` (what trainings there would cost), `ingest` (datasets
+    from files and folders)."""
+    shared: tuple[Path, ...] = ()
+    """Folders that this machine and the nodes see under one path, as in `/shared/data`. An ingest reads a source below
+    one in place; other sources are moved."""
     runs: int = Field(8, ge=1, le=1000)
     """Runs there at once. Further ones wait here."""
     capacity: Capacity = Field(default_factory=Capacity)
@@ -141,6 +145,14 @@ class Place(BaseModel):
         if path is not None and not path.is_absolute() and path.parts[:1] != ("~",):
             raise ValueError(f"{path} is no absolute path")
         return None if path is None else path.expanduser()
+
+    @field_validator("shared")
+    @classmethod
+    def _are_folders(cls, shared: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in shared:
+            if not path.is_absolute() or len(path.parts) < 2 or ".." in path.parts:
+                raise ValueError(f"{path} cannot be shared: write the absolute path of a folder")
+        return shared
 
     @field_validator("options")
     @classmethod

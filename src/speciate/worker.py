@@ -18,12 +18,23 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from speciate import settings
 from speciate.errors import SpeciateError
 from speciate.faults import fault
-from speciate.jobs.folder import FULL_BYTES, NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_checked, write_whole
+from speciate.jobs.folder import (
+    FULL_BYTES,
+    NO_ROOM,
+    RESUMABLE,
+    SECOND,
+    Outcome,
+    RunDocument,
+    RunFolder,
+    map_texts,
+    write_checked,
+    write_whole,
+)
 from speciate.jobs.process_identity import identity
 from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
 from speciate.sandbox import warm
@@ -63,20 +74,22 @@ def receive_keys(folder: RunFolder) -> dict[str, str]:
 
 def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -> Outcome:
     """Do the run, and turn every way in which it can end into an outcome."""
+    spec: RunDocument = {}
     try:
         spec = folder.spec()
         warm.use(spec.get("warm_parent"))
         settings.hold(Path(spec["workspace"]), spec.get("settings", {}))
         result = load(spec["entry"])(Run(folder, keys))
-        write_checked(folder.outputs / "result.json", result or {})
+        write_checked(folder.outputs / "result.json", _with_paths_here(result or {}, spec))
         return Outcome(0, "ok")
     except Stopped:
         return Outcome(RESUMABLE, "stopped", "stopped on request")
     except SpeciateError as error:
-        return Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
+        outcome = Outcome(1, "user", error.message, error.recovery, error.foreign, error.next_documents())
     except BaseException as error:  # noqa: BLE001 - a run may raise anything, and its owner must hear of it
         traceback.print_exc()
-        return _outcome_of_error(error, shutil.disk_usage(folder.path).free)
+        outcome = _outcome_of_error(error, shutil.disk_usage(folder.path).free)
+    return Outcome(**_with_paths_here(outcome._asdict(), spec))
 
 
 def _outcome_of_error(error: BaseException, free: int) -> Outcome:
@@ -154,6 +167,19 @@ def _run_folder(folder: RunFolder) -> int:
     folder.end(_redacted(outcome, redaction))
     fault("worker_after_exit")
     return outcome.code
+
+
+def _with_paths_here(document: Mapping[str, Any], spec: RunDocument) -> Mapping[str, Any]:
+    """JSON whose texts name files by their paths on the daemon's machine, where they were moved to this node."""
+    moved = spec.get("moved", {})
+    longest_first = sorted(moved, key=len, reverse=True)
+
+    def change(text: str) -> str:
+        for there in longest_first:
+            text = text.replace(there, moved[there])
+        return text
+
+    return {name: map_texts(value, change) for name, value in document.items()} if moved else document
 
 
 def _redacted(outcome: Outcome, redaction: Callable[[str], str]) -> Outcome:

@@ -43,9 +43,23 @@ def _found(text: str) -> dict[str, dict[str, object]]:
 def test_a_job_there_tells_what_the_place_is_able_to_do(
     root: Path, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with (root / "settings.toml").open("a") as settings:
+        settings.write(f'shared = ["/nowhere/data", "{root}"]\n')
     status = main(["places", "--workspace", str(root), "--probe", "--json"])
     found = _found(capsys.readouterr().out)
-    assert list(found) == ["cluster", "depot", "job", "shared", "speciate", "Python", "GPUs", "sandbox", "delay"]
+    assert list(found) == [
+        "cluster",
+        "depot",
+        "job",
+        "shared",
+        "data",
+        "speciate",
+        "Python",
+        "GPUs",
+        "sandbox",
+        "delay",
+    ]
+    assert found["data"]["what"] == "`shared` names folders that are not there: /nowhere/data"
     assert all(found[name]["ok"] for name in ("cluster", "job", "shared", "speciate", "delay"))
     assert status == (0 if all(each["ok"] for each in found.values()) else 1)
     assert list(double.depot.iterdir()) == [], "nothing is left"

@@ -61,7 +61,7 @@ class Engine:
         self.capacity = measure_capacity(workspace.settings.capacity)
         self._store = Store(self.kinds, workspace.settings)
         self._executor = executor or executor_here(workspace)
-        self.places = Places(workspace)
+        self.places = Places(workspace, self.kinds)
         self._reconciler = Reconciler(workspace, self.kinds, self._store, self._executor, self.capacity, self.places)
         self._waiters = Waiters()
         self._wake = threading.Event()

@@ -26,7 +26,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -126,6 +126,10 @@ class RunDocument(TypedDict, total=False):
     """Folders of earlier attempts, newest first."""
     inputs: Sequence[str]
     """`Plan.inputs`, of a run at a place."""
+    sources: Sequence[str]
+    """`Plan.sources`, of a run at a place."""
+    moved: Mapping[str, str]
+    """On a node: path of what was moved there -> its path on the daemon's machine."""
     node: int
     """Number of the node, where several have a run together. The first, 0, leads: what it writes is what counts."""
     interface: str
@@ -137,6 +141,17 @@ class RunDocument(TypedDict, total=False):
     zygote: str
     warm_parent: str
     """Where the launching process's warm parent listens (`sandbox.warm.use`)."""
+
+
+def map_texts(document: Any, change: Callable[[str], str]) -> Any:
+    """JSON with each text in it changed; names stay."""
+    if isinstance(document, str):
+        return change(document)
+    if isinstance(document, Mapping):
+        return {name: map_texts(value, change) for name, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [map_texts(each, change) for each in document]
+    return document
 
 
 def write_whole(path: Path, text: str, mode: int = 0o666) -> None:

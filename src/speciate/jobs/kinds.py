@@ -101,6 +101,9 @@ class Plan(BaseModel, Generic[Payload]):
     inputs: tuple[str, ...] = ()
     """Where the run goes to a place (`resources.place`): every file and folder that it reads, relative to the
     workspace's root, or absolute outside of it."""
+    sources: tuple[str, ...] = ()
+    """Files and folders of the caller, absolute, that such a run reads as well. No key and nothing beyond them is
+    moved, wherever a link leads; the depot keeps nothing of them once the run has ended."""
     resolved: Mapping[str, Any] = Field(default_factory=dict)
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 
@@ -160,6 +163,10 @@ def _result_file(folder: RunFolder) -> RunResult:
     return folder.result() or {}
 
 
+def _nothing_to_adopt(folder: RunFolder) -> None:
+    pass
+
+
 def _nothing_paid(folder: RunFolder) -> Mapping[tuple[str, str], float]:
     return {}
 
@@ -178,6 +185,9 @@ class Kind(Generic[Spec, Payload, Outcome]):
     """`module:function` or `/path/file.py:function` of `run(Run) -> Mapping | None`; only the worker imports it."""
     collect: Callable[[RunFolder], Outcome] = _result_file  # type: ignore[assignment]  # the default's outcome is JSON
     """Reads and checks outputs outside the writer's transaction."""
+    adopt: Callable[[RunFolder], None] = _nothing_to_adopt
+    """Checks what a run at a place left, and takes files of it into the workspace. In the thread of the place, before
+    `collect`; idempotent. Raises SpeciateError: INVALID ends the job, anything else is tried again."""
     commit: Callable[[Transaction, Job, Outcome], Mapping[str, object]] = _pass_on
     """Registers the outcome in the transaction that ends the job; returns the job's result. Idempotent."""
     paid: Callable[[RunFolder], Mapping[tuple[str, str], float]] = _nothing_paid

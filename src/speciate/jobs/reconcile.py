@@ -190,17 +190,18 @@ class Reconciler:
         return self._places.executor(job.resources.place) if job.resources.place else self._executor
 
     def _is_paused(self, job: Job) -> bool:
-        return self._now < self._troubles.get(job.id, Trouble()).until
+        trouble = self._troubles.get(job.id)
+        return trouble is not None and self._now < trouble.until
 
     def _guard(self, job: Job, act: Callable[[], object]) -> None:
         """One job's trouble must not stop the others'; it is looked at again after a pause that grows. `act` returns
         True where it is not known yet whether it went well."""
         if self._is_paused(job):
             return
-        trouble = self._troubles.get(job.id, Trouble())
         try:
             pending = act()
         except Exception as error:  # noqa: BLE001 - logged; a later pass may succeed
+            trouble = self._troubles.get(job.id, Trouble())
             _log.warning("%s could not be reconciled", job.id, exc_info=not isinstance(error, SpeciateError))
             pause = min(60.0, 0.1 * 2.0**trouble.times)
             self._troubles[job.id] = Trouble(trouble.times + 1, self._now + pause, str(error))
@@ -466,6 +467,8 @@ class Reconciler:
         chosen, leaving = list[Job](), list[Job]()
         for place, capacity in self._rooms():
             waits, there = _at(place, rooming.start), _at(place, live)
+            if not waits:  # what lives need not be counted
+                continue
             begin = choose(waits, there, capacity, now)
             if place:
                 begin = begin[: max(0, self._places.runs[place] - len(there))]
@@ -566,6 +569,8 @@ class Reconciler:
         }
         if plan.inputs:
             spec["inputs"] = plan.inputs
+        if plan.sources:
+            spec["sources"] = plan.sources
         if plan.spends:
             ledger = allowances.ledger(self._workspace.database)
             spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)

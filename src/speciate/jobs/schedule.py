@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 from speciate.jobs.job import Job, Resources
@@ -164,12 +165,13 @@ def start_within_space(
     """Who of `queued` may start. `needs`: job -> bytes that it will write; who is not in it is never held."""
     spare = room.spare - sum(needs.get(job.id, 0) for job in live)
     start, held = list[Job](), dict[str, str]()
+    said = cache(partial(_why_no_space, room=room, busy=bool(live)))  # mostly a usual amount, for a thousand jobs
     for job in sorted(queued, key=lambda job: (-job.priority, job.created, job.id)):
         need = needs.get(job.id)
         if need is None:
             start.append(job)
         elif not room.enough or need > spare:
-            held[job.id] = _why_no_space(need, room, busy=bool(live))
+            held[job.id] = said(need)
         else:
             start.append(job)
             spare -= need
@@ -184,7 +186,7 @@ def never_fits_disk(need: int, room: DiskSpace) -> str | None:
     return f"it may write {format_bytes(need)}, and the workspace can never have more than {format_bytes(max(0, most))}"
 
 
-def _why_no_space(need: int, room: DiskSpace, *, busy: bool) -> str:
+def _why_no_space(need: int, *, room: DiskSpace, busy: bool) -> str:
     more = ", less what runs may still write" if busy else ""
     return (
         f"It waits for room: it may write {format_bytes(need)}, but {room.short()}{more}. "

@@ -97,6 +97,22 @@ def test_a_stopped_run_is_taken_up_where_its_parts_end(workspace: Workspace, sou
     assert result(attempt(workspace, 4, source)) == resumed
 
 
+@pytest.mark.parametrize("what", ["the source", "a folder on the way"])
+def test_a_source_that_leads_elsewhere_than_at_the_call_is_not_read(
+    workspace: Workspace, source: Path, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "below").mkdir()
+    source = source.rename(tmp_path / "below" / "source")
+    run = attempt(workspace, 1, source)
+    changed = source if what == "the source" else source.parent
+    elsewhere = changed.rename(tmp_path / "elsewhere")
+    changed.symlink_to(elsewhere)
+    with pytest.raises(SpeciateError, match="leads elsewhere than when the call was made") as refused:
+        ingest.run(run)
+    assert refused.value.code is Code.REFUSED
+    assert result(attempt(workspace, 2, source))["rows"] == COUNT, "a call that names a link means where it leads then"
+
+
 def test_a_file_that_changed_meanwhile_is_read_again(workspace: Workspace, source: Path) -> None:
     ingest.run(attempt(workspace, 1, source))
     changed = source / "a" / "00000.png"

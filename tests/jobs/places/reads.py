@@ -13,7 +13,8 @@ def read_all(run: Run) -> dict[str, Any]:
     root = run.folders.root
     there = {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.txt")}
     outside = Path(run.payload["trace"]) if run.payload["trace"] else None
-    return {"there": there, "root": str(root), "outside": outside and outside.read_text()}
+    named = {"root": str(root), "names": list(root.parts)}
+    return {"there": there, "outside": outside and outside.read_text(), **named}
 
 
 def compute(run: Run) -> None:

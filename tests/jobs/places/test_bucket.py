@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,17 @@ import psutil
 import pytest
 from sklearn.datasets import load_digits
 
+from speciate.datasets import versions
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
 from speciate.jobs.places.bucket_depot import BucketDepot, open_bucket
 from speciate.jobs.places.probe import look_from_here, look_from_there
 from speciate.jobs.process_identity import identity
 from speciate.models import registry
-from speciate.settings import Place
+from speciate.settings import Place, Settings
+from speciate.workspace.workspace import Workspace
+from tests import data
+from tests.datasets.ingest.test_ingest_at_a_place import images, zipped
 from tests.jobs.places.cluster import until
 from tests.jobs.places.moto import Moto
 from tests.jobs.places.ray_double import RayDouble
@@ -82,7 +87,8 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: In
     assert done.state is State.SUCCEEDED, (done.reason, done.error)
     assert done.result is not None
     assert done.result["there"] == {"datasets/rows.txt": "rows"}
-    assert done.result["root"].startswith(str(double.scratch)), "on the node's own disk"
+    assert Path(*done.result["names"]).is_relative_to(double.scratch), "on the node's own disk"
+    assert done.result["root"] == str(engine.workspace.folders.root), "it is told by its path here"
     assert list(double.scratch.rglob("*.txt")) == [], "nothing stays on the node"
     double.owner = (done.handle or {})["folder"].partition("/")[0]
     until(lambda: double.there.runs() == [])
@@ -119,6 +125,28 @@ def test_a_training_makes_the_model_that_it_makes_here_and_the_second_moves_no_d
     assert made["here"].metrics == made["there"].metrics
     assert made["there"].id == made["again"].id, "to the last bit, on one machine"
     assert 0 == moved[0] < moved[1] == moved[2]
+
+
+@pytest.mark.slow
+def test_an_ingest_goes_on_from_the_packs_that_a_dead_node_left_in_the_bucket(
+    open_engine: Open, double: InBucket, tmp_path: Path
+) -> None:
+    source = zipped(images(tmp_path / "images", 2400), tmp_path / "images.zip")
+    engine = open_engine(kinds=["ingest"], lease_seconds=6)
+    job = engine.submit("ingest", {"name": "set", "source": str(source), "label": "folder"})
+    until(lambda: bool(engine.get(job.id).handle))
+    double.owner = (engine.get(job.id).handle or {})["folder"].partition("/")[0]
+    room = double.there.room(f"{job.id}.1")
+    until(lambda: any(name.startswith("checkpoints/part-") for name in room.left()), 400)
+    (pid,) = workers(double)
+    psutil.Process(pid).parent().send_signal(signal.SIGKILL)  # type: ignore[union-attr]
+    done = engine.wait(job.id, timeout=500)
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 2), (done.reason, done.error)
+    first = (engine.folder(done).path / "progress.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["done"] >= 768, "what the first attempt had finished is not read again"
+    here = Workspace(tmp_path / "here", settings=Settings(policy="auto"))
+    assert versions.resolve(engine.workspace.database, "set") == data.ingest(here, "set", source=source, label="folder")
+    here.close()
 
 
 def test_a_node_that_dies_leaves_its_checkpoints_in_the_bucket(open_engine: Open, double: InBucket) -> None:

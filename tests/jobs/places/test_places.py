@@ -65,7 +65,8 @@ def test_a_run_goes_there_and_all_of_it_comes_back(open_engine: Open, double: An
     assert done.result is not None
     assert done.result["there"] == {"datasets/rows.txt": "rows", "outside/1/published/weights.txt": "weights"}
     assert done.result["outside"] == "weights", "a path of the payload is the one that holds there"
-    assert done.result["root"].startswith(str(double.scratch))
+    assert Path(*done.result["names"]).is_relative_to(double.scratch), "on the node's own disk"
+    assert done.result["root"] == str(engine.workspace.folders.root), "it is told by its path here"
     assert not list(double.scratch.rglob("*.txt")), "nothing stays on the node"
     until(lambda: not list(double.depot.glob("speciate-*/runs/*")))
     assert oct(next(double.depot.iterdir()).stat().st_mode)[-3:] == "700"

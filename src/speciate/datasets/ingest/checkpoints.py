@@ -33,6 +33,8 @@ FORM = "2"
 """Raise it if the content of a part comes to mean something else."""
 PREFIX = "item."
 _PATTERN = "part-*.parquet"
+PACKS = "packs"
+"""Folder in the checkpoints of a run at a place, with copies of the packs that it has sealed."""
 
 
 class IngestedPart(NamedTuple):
@@ -52,7 +54,8 @@ class IngestedFile(NamedTuple):
 class PartWriter:
     """Collects validated files into one part. Not thread-safe.
 
-    `known`: bytes that lie in packs of an earlier version and need no second copy.
+    `known`: bytes that lie in packs of an earlier version and need no second copy. At a place the packs of `folders`
+    end with the attempt, so the run's checkpoints get copies.
     """
 
     def __init__(self, folders: Folders, known: StoredMedia) -> None:
@@ -72,6 +75,8 @@ class PartWriter:
         """The part is on disk when this returns. Nothing can be added afterwards."""
         with self._pack as writer:
             pack = writer.seal() if self._kept else None
+        if pack is not None and (checkpoints / PACKS).is_dir():
+            copy_pack(pack, checkpoints / PACKS)
         metadata = {"form": FORM, "modality": modality, "pack": pack.name if pack else ""}
         table = _part_table(self._items).replace_schema_metadata(metadata)
         sink = pa.BufferOutputStream()
@@ -107,6 +112,12 @@ def recover_parts(
                 for name in names:
                     del left[name]
     return found
+
+
+def copy_pack(pack: Path, target: Path) -> None:
+    """Durable; the index last, without which there is no pack."""
+    for path in (pack, index_path(pack)):
+        write_durably(target / path.name, path.read_bytes())
 
 
 def packs_with_any(packs: Iterable[Path], contents: pa.ChunkedArray) -> list[Path]:

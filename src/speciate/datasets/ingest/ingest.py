@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from speciate.datasets import next_version
 from speciate.datasets.columns import SHORTENED, alike_class_warnings, clean, is_shortened, rename
 from speciate.datasets.content_hash import HASHING, unpack_lanes
+from speciate.datasets.ingest import ingest_place
 from speciate.datasets.ingest.append import (
     AppendedVersion,
     Grouping,
@@ -55,7 +56,7 @@ from speciate.datasets.readers.time_series import SERIES, series_of_channels
 from speciate.datasets.roles import Roles, says_answers
 from speciate.datasets.sources import answer_log, own_export, sandbox_calls
 from speciate.datasets.sources.labels import LabelsFile, join_labels
-from speciate.datasets.sources.listing import Listing, check_source
+from speciate.datasets.sources.listing import Listing, check_source, is_path
 from speciate.datasets.sources.prepare import add_hint, check_source_name, prepare_source
 from speciate.datasets.splits import FRACTIONS, are_equal_fractions, checked_fractions
 from speciate.datasets.targets import NaturalTarget, natural_target
@@ -64,6 +65,7 @@ from speciate.datasets.version_rows import ancestors
 from speciate.datasets.versions import Manifest, Part, Version, names, packed_lanes, version
 from speciate.environment import cores, free_memory_mb
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
@@ -160,6 +162,13 @@ class Payload(BaseModel):
     """When it was planned, by the workspace's clock; None in plans of before."""
     requested: tuple[str, ...] = ()
     """Answers of a log about which episodes of a watch asked, drawn at random."""
+    place: str | None = None
+    """Where it runs; None: on this machine."""
+
+    @property
+    def stored(self) -> Manifest | None:
+        """The version whose media are stored already."""
+        return self.parent.manifest if self.parent else self.earlier.manifest if self.earlier else None
 
 
 def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
@@ -186,6 +195,7 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
     size = check_source_name(spec.source, spec.reader, workspace.folders) if spec.source is not None else 0
     if spec.labels is not None:
         check_source(spec.labels.path)
+    spec = _without_links(spec)
     check(workspace.settings.cage)
     payload = Payload(
         spec=spec,
@@ -198,9 +208,19 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
     resolved = {"name": spec.name, "source": str(spec.source or "rows"), "modality": spec.modality}
     if found is not None:
         resolved["dataset"] = found.manifest.ref
+    resources = Resources(cpu=1, memory_mb=1024 + (found.manifest.rows * _BYTES_PER_OLD_ROW >> 20 if found else 0))
+    before = payload.parent.before if payload.parent else ()
+    labels = spec.labels.path if spec.labels else None
+    where = ingest_place.find_place(spec.source, labels, payload.stored, before, resources, workspace)
+    if where.place is not None:
+        resolved["place"] = where.place
+    elif where.why_here:
+        resolved["runs_here"] = where.why_here
     return Plan(
-        payload=payload.model_dump(mode="json"),
-        resources=Resources(cpu=1, memory_mb=1024 + (found.manifest.rows * _BYTES_PER_OLD_ROW >> 20 if found else 0)),
+        payload=payload.model_copy(update={"place": where.place}).model_dump(mode="json"),
+        resources=where.resources,
+        inputs=where.inputs,
+        sources=where.sources,
         bytes=size or None,
         resolved=resolved,
     )
@@ -292,8 +312,52 @@ def _named_inputs(line: Sequence[Mapping[str, Any]], modality: str) -> tuple[str
 def run(run: Run) -> PackedVersion:
     """Reads, seals, and returns what `commit` registers."""
     payload = Payload.model_validate(run.payload)
-    spec, parent, earlier = payload.spec, payload.parent, payload.earlier
-    stored = parent.manifest if parent else earlier.manifest if earlier else None
+    _refuse_led_elsewhere(payload, run.folders)
+    if payload.place is None:
+        return _make_version(payload, run)
+    ingest_place.begin(run)
+    made = _make_version(payload, run)
+    ingest_place.hand_over(run, made["manifest"], payload.stored)
+    return made
+
+
+def adopt(folder: RunFolder) -> None:
+    """Takes the files of a version that a node made into the workspace, once they are checked."""
+    payload = Payload.model_validate(folder.spec()["payload"])
+    if payload.place is not None:
+        parent = payload.parent
+        known = None if parent is None else ingest_place.KnownParent(parent.manifest, parent.lanes, parent.onto)
+        name = payload.spec.name if parent is None else parent.manifest.name
+        ingest_place.adopt(folder, name, str(payload.spec.source), payload.stored, known, payload.cage)
+
+
+def _paths(spec: IngestSpec) -> list[Path]:
+    """Where its source and its labels lie, as far as they are files or folders."""
+    found = [spec.source] if spec.source is not None and is_path(spec.source) else []
+    return [Path(path) for path in (*found, *([spec.labels.path] if spec.labels else []))]
+
+
+def _without_links(spec: IngestSpec) -> IngestSpec:
+    real = {path: path.resolve() for path in _paths(spec)}
+    source = spec.source and real.get(Path(spec.source), spec.source)
+    labels = spec.labels and spec.labels.model_copy(update={"path": real[spec.labels.path]})
+    return spec.model_copy(update={"source": source, "labels": labels})
+
+
+def _refuse_led_elsewhere(payload: Payload, folders: Folders) -> None:
+    """Raises REFUSED where a path leads elsewhere than at the call, which was asked whether it may be read."""
+    for path in _paths(payload.spec):
+        moved = payload.place is not None and path.is_relative_to(folders.root)
+        if not moved and path.resolve() != path:
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{str(path)!r} leads elsewhere than when the call was made.",
+                "Make the same call again, with the path of the data themselves.",
+            )
+
+
+def _make_version(payload: Payload, run: Run) -> PackedVersion:
+    spec, parent, earlier, stored = payload.spec, payload.parent, payload.earlier, payload.stored
     read = _read_source(payload, run, stored)
     require_memory(read.draft.table.num_rows, parent.manifest.rows if parent else 0, free_memory_mb())
     packs = _packs(run, read, stored)
@@ -367,9 +431,10 @@ class SourceContent(NamedTuple):
 
 def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> SourceContent:
     """Every item, validated."""
-    work = run.folder.path / "work"
+    work = (run.folder.path if payload.place is None else run.folders.root) / "work"  # on the node's own disk
     work.mkdir(exist_ok=True)
-    pool = Pool(run.folders, Settings(cage=payload.cage), size=cores())
+    size = cores() if payload.place is None else ingest_place.cores_there(run)
+    pool = Pool(run.folders, Settings(cage=payload.cage), size=size)
     try:
         context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time(),
                                               frozenset(payload.requested))  # fmt: skip
@@ -674,5 +739,5 @@ def load_inline_rows(folders: Folders, sha256: str) -> list[Row]:
 
 KIND = Kind(
     name="ingest", spec=IngestSpec, plan=plan, run="speciate.datasets.ingest.ingest:run", collect=collect,
-    commit=commit, preload="data",
+    commit=commit, adopt=adopt, preload="data",
 )  # fmt: skip

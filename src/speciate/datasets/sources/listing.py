@@ -344,16 +344,19 @@ class FoundFiles(NamedTuple):
     """READMEs and licences, by their names below the folder: no examples, and no fault."""
 
 
-def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = True) -> FoundFiles:
+def walk_folder(
+    folder: Path, workspace: Path | None = None, *, links: bool = True, most: int | None = None
+) -> FoundFiles:
     """Hidden files and `__*` folders are ignored; every other file is in one of the lists.
 
     `links`: whether links to files inside are followed. `workspace`: its own files are excluded under any name, as keys
-    are; None for a folder that a sandboxed process filled. REFUSED beyond MOST_FILES.
+    are; None for a folder that a sandboxed process filled. REFUSED beyond `most` files; None: MOST_FILES.
     """
     root = folder.resolve()
     files: list[str] = []
     excluded: list[ExcludedFile] = []
     about: list[str] = []
+    most = MOST_FILES if most is None else most
     left = [str(folder)]
     own = secrets.inodes(workspace)
     numbers = {number for _, number in own}  # checked first, because they cost no stat
@@ -381,9 +384,9 @@ def walk_folder(folder: Path, workspace: Path | None = None, *, links: bool = Tr
                 about.append(_printable_path(entry.path, folder))
             else:
                 files.append(entry.path)
-        if len(files) > MOST_FILES:
+        if len(files) > most:
             raise SpeciateError(
-                Code.REFUSED, f"{str(folder)!r} holds more than {MOST_FILES:,} files.", "Choose a smaller folder."
+                Code.REFUSED, f"{str(folder)!r} holds more than {most:,} files.", "Choose a smaller folder."
             )
     files.sort(key=lambda path: path.split("/"))  # as paths compare, without making them do it
     return FoundFiles([Path(path) for path in files], sorted(excluded), sorted(about))

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from speciate import __version__
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
-from speciate.jobs.folder import Outcome, RunFolder
+from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Resources, RunHandle
 from speciate.jobs.places.cluster import Cluster, Launch
 from speciate.jobs.places.depot import (
@@ -103,12 +103,13 @@ class PlaceExecutor:
         owner: str,
         live: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.monotonic,
+        adopt: Callable[[RunFolder], None] = lambda folder: None,
     ) -> None:
         """`owner`: names this workspace's folder in the depot. `live`: the runs (JOB.ATTEMPT) that the catalog knows to
-        live. `clock`: seconds that only grow."""
+        live. `clock`: seconds that only grow. `adopt`: checks what a run left, and takes in files of it."""
         self.name, self.place = name, place
         self._cluster, self._workspace, self._owner, self._clock = cluster, workspace, owner, clock
-        self._live = live
+        self._live, self._adopt = live, adopt
         self._terms = Terms(place.lease_seconds)
         self._mover = Mover(workspace)
         self._lock = threading.Lock()
@@ -169,7 +170,12 @@ class PlaceExecutor:
         """Forget a run whose end is in the catalog."""
         with self._lock:
             watched = self._runs.pop(handle["run"], None)
-        if watched is not None and (self._kept or isinstance(watched.found, Gone) or self._is_abandoned(handle)):
+        if watched is not None and (
+            self._kept
+            or isinstance(watched.found, Gone)
+            or self._is_abandoned(handle)
+            or self._spec(handle).get("sources")
+        ):
             self.sweep()  # what it left was brought here, or nobody wants it
 
     def trouble(self, run_id: str) -> str | None:
@@ -246,7 +252,8 @@ class PlaceExecutor:
         self._asked = self._clock()
 
     def _look_at(self, watched: _Watched) -> tuple[Observation, str]:
-        if (outcome := watched.here.outcome()) is not None:  # all of it is here already
+        lives = isinstance(watched.found, Alive)  # then nobody but this thread writes how it ended
+        if not lives and (outcome := watched.here.outcome()) is not None:  # all of it is here already
             self._clear(self._there(watched))
             return Ended(outcome), ""
         there = self._there(watched)
@@ -401,11 +408,14 @@ class PlaceExecutor:
         good = outcome.kind == "ok"
         try:
             bring(there, here.path, manifest=read_manifest(there), outputs=good)
+            if good:
+                self._adopt(here)
         except SpeciateError as error:
             watched.tries += 1
-            if watched.tries < _BRING_TRIES:
+            refused = error.code is Code.INVALID
+            if watched.tries < _BRING_TRIES and not refused:
                 raise
-            outcome = Outcome(1, "transient", error.message, error.recovery)
+            outcome = Outcome(1, "user" if refused else "transient", error.message, error.recovery)
         fault("place_brought")
         here.end(outcome)
         fault("place_ended")
@@ -469,10 +479,15 @@ class PlaceExecutor:
         return RunFolder(self._workspace / "runs" / handle["run"])
 
     def _nodes(self, handle: RunHandle) -> int:
+        """1 where it cannot be read: the others end with the first."""
+        return int(self._spec(handle).get("resources", {}).get("nodes", 1))
+
+    def _spec(self, handle: RunHandle) -> RunDocument:
+        """Empty where it cannot be read."""
         try:
-            return int(self._here(handle).spec().get("resources", {}).get("nodes", 1))
+            return self._here(handle).spec()
         except (OSError, SpeciateError):
-            return 1  # the others end with the first
+            return {}
 
     def _named(self, watched: _Watched) -> str:
         """Name of the launch for the cluster: nobody else's."""

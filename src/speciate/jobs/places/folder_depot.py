@@ -10,7 +10,6 @@ import socket
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
 
 from speciate.errors import SpeciateError
 from speciate.jobs.folder import write_whole
@@ -41,23 +40,26 @@ class FolderRoom:
     look_seconds = 1.0
 
     def __init__(self, path: Path) -> None:
+        """A thousand rooms are looked at every other second: what that does joins texts, and no paths."""
         self.path, self.where, self.log = path, str(path), path / "cluster.log"
 
     def is_there(self) -> bool:
         return self.path.is_dir()
 
     def has(self, name: str) -> bool:
-        return (self.path / name).exists()
+        return os.path.exists(f"{self.where}/{name}")
 
     def read(self, name: str) -> bytes | None:
         try:
-            with _open_regular(self.path / name) as reader:
-                data = reader.read(MOST_READ + 1)
+            with _open_regular(f"{self.where}/{name}") as found:
+                if found.size > MOST_READ:
+                    raise OSError(errno.EFBIG, "it is too large to be what was written", f"{self.where}/{name}")
+                data = os.read(found.descriptor, found.size + 1)
+                while more := os.read(found.descriptor, _CHUNK) if len(data) < found.size else b"":
+                    data += more
+                return data
         except FileNotFoundError:
             return None
-        if len(data) > MOST_READ:
-            raise OSError(errno.EFBIG, "it is too large to be what was written", str(self.path / name))
-        return data
 
     def write(self, name: str, data: str) -> None:
         if name == SENT:
@@ -87,7 +89,11 @@ class FolderRoom:
         if not (self.path / name).parent.resolve().is_relative_to(self.path.resolve()):
             raise FileNotFoundError(f"{name} leads out of {self.path}")
         try:
-            with _open_regular(self.path / name) as reader, target.open("xb") as writer:
+            with (
+                _open_regular(f"{self.where}/{name}") as found,
+                os.fdopen(found.descriptor, "rb", closefd=False) as reader,
+                target.open("xb") as writer,
+            ):
                 return copy(reader, writer)[0]
         except OSError as error:
             if error.errno in _MISSING:
@@ -96,9 +102,9 @@ class FolderRoom:
 
     def mirror(self, target: Path, beat: int | None) -> None:
         with contextlib.suppress(FileNotFoundError):  # of the folder: it was cleared meanwhile
-            for name in os.listdir(self.path):
+            for name in os.listdir(self.where):
                 if name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl")):
-                    append_growth(self.path / name, target / name)
+                    append_growth(f"{self.where}/{name}", f"{target}/{name}")
 
     def look_anew(self) -> None:
         """What a mounted disk remembers of a folder, it asks anew once this machine has written there."""
@@ -194,14 +200,14 @@ class FolderDepot:
         return (path.name for path in self._objects.rglob("*") if len(path.name) == _HASH_CHARACTERS)
 
 
-def append_growth(source: Path, target: Path, most: int = 64 << 20) -> None:
+def append_growth(source: str, target: str, most: int = 64 << 20) -> None:
     """Append to `target` what a file that only grows has more; nothing beyond `most` bytes. Raises OSError."""
     try:
-        with _open_regular(source) as reader:
+        with _open_regular(source) as found:  # opened though little has mostly grown: a mounted disk then asks anew
             have = _size(target)
-            reader.seek(have)
-            while have < most and (chunk := reader.read(min(_CHUNK, most - have))):
-                with target.open("ab") as writer:
+            end = min(found.size, most)
+            while have < end and (chunk := os.pread(found.descriptor, min(_CHUNK, end - have), have)):
+                with open(target, "ab") as writer:
                     writer.write(chunk)
                 have += len(chunk)
     except OSError as error:
@@ -209,18 +215,32 @@ def append_growth(source: Path, target: Path, most: int = 64 << 20) -> None:
             raise
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except FileNotFoundError:
         return 0
 
 
-def _open_regular(path: Path) -> IO[bytes]:
-    """Opens a file that a node wrote. Raises OSError, with a number of `_MISSING` for a link or what is no file: a
-    link leads to files of this machine, and whoever opens a pipe waits for ever."""
+class _Opened:
+    """A file that a node wrote, open within `with`."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor, self.size = descriptor, size
+
+    def __enter__(self) -> _Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.descriptor)
+
+
+def _open_regular(path: str) -> _Opened:
+    """Raises OSError, with a number of `_MISSING` for a link or what is no file: a link leads to files of this machine,
+    and whoever opens a pipe waits for ever."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise OSError(errno.EISDIR, "it is no regular file", str(path))
-    return os.fdopen(descriptor, "rb")
+        raise OSError(errno.EISDIR, "it is no regular file", path)
+    return _Opened(descriptor, found.st_size)

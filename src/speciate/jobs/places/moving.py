@@ -6,18 +6,21 @@ nothing of it here and moves no byte. That memory is a cache: the node checks wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from speciate import secrets
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunDocument, write_whole
 from speciate.jobs.places.depot import Depot, Entry
 
 _KNOWN = "places/digests.json"
-_OUTSIDE = "outside"
+_OUTSIDE, _SOURCES = "outside", "sources"
 _Stamp = tuple[int, int, int]
 
 
@@ -33,7 +36,8 @@ class Mover:
     def move_out(self, depot: Depot, spec: RunDocument) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
         """The inputs of a run, all of which are in the depot now, and where absolute paths are found below its root.
 
-        Earlier attempts' checkpoints are among them. Raises NOT_FOUND for a file that is gone, and OSError.
+        Earlier attempts' checkpoints are among them. Raises NOT_FOUND for a file that is gone, REFUSED for one of
+        `sources` that is none of the caller's data any more, and OSError.
         """
         moved = {str(self._workspace): ""}
         entries: dict[str, Entry] = {}
@@ -49,6 +53,14 @@ class Mover:
                 inside = os.path.normpath(f"{name}/{os.path.relpath(file, self._workspace / given)}")
                 entries[inside] = Entry(inside, *self._put(depot, file))
         write_whole(_made(self._file), json.dumps(self._known))
+        own = secrets.inodes(self._workspace)
+        for given in spec.get("sources", ()):
+            moved[given] = f"{_SOURCES}{given}"  # paths relate as before: a table of labels names files by that
+            for file in _source_files(Path(given)):
+                with _opened(file, given, own) as opened:
+                    sha256, size = depot.put(opened)
+                    self.moved += size
+                    entries[f"{_SOURCES}{file}"] = Entry(f"{_SOURCES}{file}", sha256, opened.stat().st_size)
         return tuple(entries.values()), moved
 
     def _put(self, depot: Depot, file: Path) -> tuple[str, int]:
@@ -83,6 +95,35 @@ def _files(path: Path, *, optional: bool) -> Iterator[Path]:
         raise SpeciateError(
             Code.NOT_FOUND, f"{path} is not there any more, and the run reads it.", "Call control_job(action='retry')."
         )
+
+
+def _source_files(path: Path) -> Iterator[Path]:
+    """A file, or those below a folder that are not hidden."""
+    if not path.is_dir():
+        yield path
+    for here, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        yield from (Path(here) / name for name in sorted(names) if not name.startswith("."))
+
+
+@contextlib.contextmanager
+def _opened(file: Path, source: str, own: Collection[tuple[int, int]]) -> Iterator[Path]:
+    """A path by which the very file that was checked is read. `own`: device and inode of keys and of our own files."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found, linked = os.fstat(descriptor), Path(f"/proc/self/fd/{descriptor}")
+        opened = linked if linked.exists() else file
+        real = os.path.realpath(opened)
+        within = real == source or real.startswith(f"{source}/")
+        if not stat.S_ISREG(found.st_mode) or not within or (found.st_dev, found.st_ino) in own:
+            raise SpeciateError(
+                Code.REFUSED,
+                f"{file.name!r} of the source is no plain file of it any more, so it is not moved.",
+                "Call control_job(action='cancel'), then make the same call again: it is read on this machine.",
+            )
+        yield opened
+    finally:
+        os.close(descriptor)
 
 
 def _stamp(file: Path) -> _Stamp:

@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from speciate.jobs.executors import Abandoned, Executor, Observation, RunSpec, Unreachable
+from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, RunHandle
+from speciate.jobs.kinds import Kinds
 from speciate.jobs.places.clusters import open_cluster
 from speciate.jobs.places.executor import ABANDONED, LOOK_SECONDS, PlaceExecutor
 from speciate.settings import Capacity
@@ -27,11 +29,13 @@ _log = logging.getLogger(__name__)
 class Places:
     """The places of settings.toml. Without any, nothing is made and no thread begins."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, kinds: Kinds | None = None) -> None:
+        self._workspace, self._kinds = workspace, kinds or Kinds()
         owner = owner_of(workspace)
         self._executors: Mapping[str, PlaceExecutor] = {
-            name: PlaceExecutor(name, place, open_cluster(place), workspace.folders.root, owner, self._live)
+            name: PlaceExecutor(
+                name, place, open_cluster(place), workspace.folders.root, owner, self._live, adopt=self._adopt
+            )
             for name, place in workspace.settings.executors.items()
         }
         self.capacities: Mapping[str, Capacity] = {
@@ -88,6 +92,9 @@ class Places:
         place = job.resources.place
         found = self._executors.get(place) if place else None
         return found.trouble(job.run_id) if found else None
+
+    def _adopt(self, folder: RunFolder) -> None:
+        self._kinds[folder.spec()["kind"]].adopt(folder)
 
     def _live(self) -> set[str]:
         return {f"{name}.{attempt}" for name, attempt in self._workspace.database.read(_LIVE)}

@@ -27,7 +27,7 @@ from speciate.jobs.places.lease import DAEMON, claim
 from speciate.sandbox import layers
 from speciate.settings import Place
 
-_SAID, _ASKED, _ANSWERED = "said.json", "asked", "answered"
+_SAID, _ASKED, _ANSWERED, _SHARED = "said.json", "asked", "answered", "shared.json"
 _GPU_SECONDS = 20.0
 _LOOK_SECONDS, _DELAY_LOOK_SECONDS = 0.5, 0.05
 _MOST_DELAY_SECONDS = 120.0
@@ -84,6 +84,7 @@ def look_from_there(place: Place, seconds: float, wait: Callable[[float], None] 
     try:
         token = os.urandom(16).hex()
         room.write(SENT, token)
+        room.write(_SHARED, json.dumps([str(path) for path in place.shared]))
         argv = [place.python, "-m", "speciate.jobs.places.probe", room.where]
         began = time.monotonic()
         launch = Launch(name, argv, Resources(gpu=min(1, place.capacity.gpu)), room.log)
@@ -136,6 +137,9 @@ def _findings(said: dict[str, object], token: str, took: float, *, claimed: bool
     yield Finding("job", True, f"answered by {said['host']} after {took:.1f} s")
     shared = said["token"] == token
     yield Finding("shared", shared and claimed, "the same folder on both sides" if shared else "another folder there")
+    lacks = said.get("lacks")
+    if isinstance(lacks, list) and lacks:
+        yield Finding("data", False, f"`shared` names folders that are not there: {', '.join(map(str, lacks))}")
     same = said["version"] == __version__
     yield Finding("speciate", same, f"{said['version']} there, {__version__} here")
     yield Finding("Python", True, f"{said['python']}")
@@ -159,6 +163,7 @@ def main(where: str) -> int:
         "version": __version__,
         "python": f"{platform.python_version()}, {sys.executable}",
         "gpus": _gpus(),
+        "lacks": [path for path in json.loads(room.read(_SHARED) or b"[]") if not os.path.isdir(path)],
         "lacking": [layer.name for layer in layers() if layer.needed and not layer.there],
     }
     room.write(_SAID, json.dumps(said))

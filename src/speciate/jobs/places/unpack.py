@@ -16,10 +16,13 @@ from types import FrameType
 from typing import Any, cast
 
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import RESUMABLE, Outcome, RunDocument, RunFolder
+from speciate.jobs.folder import RESUMABLE, Outcome, RunDocument, RunFolder, map_texts
 from speciate.jobs.places.depot import read_sent
 from speciate.jobs.places.depots import depot_of, open_room
 from speciate.jobs.places.node import die_with_parent
+
+_AGE_DIGITS = 14
+"""Hexadecimal digits of nanoseconds: two years."""
 
 
 class _Stopped(BaseException):
@@ -41,9 +44,11 @@ def main(where: str, run_dir: str, scratch: str, parent: str, number: str) -> in
         root.mkdir(mode=0o700)
         for entry in sent.inputs:
             depot.take(entry, root / entry.name)
+            _set_age(root / entry.name, entry.sha256)
         moved = {old: str(root / new) if new else str(root) for old, new in sent.moved.items()}
         (root / "cache").mkdir(exist_ok=True)
         spec = cast(RunDocument, with_paths(sent.spec, moved))
+        spec["moved"] = {there: here for here, there in moved.items()}
         if sent.interface is not None:
             spec["interface"] = sent.interface
         folder.create({**spec, "node": int(number)} if number != "0" else spec)
@@ -58,18 +63,22 @@ def main(where: str, run_dir: str, scratch: str, parent: str, number: str) -> in
     return os.execve(sys.executable, [sys.executable, "-m", "speciate.worker", str(folder.path)], kept)
 
 
+def _set_age(path: Path, sha256: str) -> None:
+    """Give a file a time that follows from its content, so that the next attempt, which copies it anew, knows it for
+    the same file."""
+    age = int(sha256[:_AGE_DIGITS], 16)
+    os.utime(path, ns=(age, age))
+
+
 def with_paths(document: Any, moved: Mapping[str, str]) -> Any:
     """JSON with each absolute path that is a key of `moved`, or lies below one, as it is here; longest keys first."""
-    if isinstance(document, str):
-        for old in sorted(moved, key=len, reverse=True):
-            if document == old or document.startswith(f"{old}/"):
-                return moved[old] + document[len(old) :]
-        return document
-    if isinstance(document, Mapping):
-        return {name: with_paths(value, moved) for name, value in document.items()}
-    if isinstance(document, list | tuple):
-        return [with_paths(each, moved) for each in document]
-    return document
+    longest_first = sorted(moved, key=len, reverse=True)
+
+    def move(text: str) -> str:
+        old = next((old for old in longest_first if text == old or text.startswith(f"{old}/")), None)
+        return text if old is None else moved[old] + text[len(old) :]
+
+    return map_texts(document, move)
 
 
 if __name__ == "__main__":
