@@ -64,7 +64,7 @@ def _hide_distributed() -> None:
     available = torch.distributed.is_available
     torch.distributed.is_available = lambda: False
     try:
-        import_utils.is_torch_distributed_available.cache_clear()  # type: ignore[attr-defined]  # its types lack it
+        import_utils.is_torch_distributed_available.cache_clear()
         import_utils.is_torch_distributed_available()
     finally:
         torch.distributed.is_available = available
@@ -104,7 +104,7 @@ def _decorators_alone() -> Iterator[None]:
     stand_in.__path__ = [str(Path(torch.__file__).with_name("_dynamo"))]
     stand_in.allow_in_graph = stand_in.assume_constant_result = _unchanged  # type: ignore[attr-defined]
     stand_in.disable = _not_disabled  # type: ignore[attr-defined]
-    sys.modules[_COMPILER] = torch._dynamo = stand_in  # type: ignore[assignment]
+    sys.modules[_COMPILER] = torch._dynamo = stand_in
     try:
         yield
     finally:
