@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from speciate.datasets import version_rows, versions
+from speciate.datasets import next_version, version_rows, versions
 from speciate.datasets.ingest import ingest_place
 from speciate.datasets.ingest.ingest import KIND, IngestSpec
 from speciate.datasets.ingest.ingest import run as ingest_run
@@ -236,6 +236,7 @@ def test_a_worker_that_is_killed_costs_what_was_in_no_finished_part(
     check_same(there.workspace, here)
 
 
+@pytest.mark.slow
 def test_a_cancelled_ingest_leaves_nothing(open_engine: Open, double: Double, tmp_path: Path) -> None:
     source = images(tmp_path / "images", 1200)
     there = open_engine()
@@ -342,7 +343,10 @@ def take_in(workspace: Workspace, folder: RunFolder) -> None:
     workspace.database.transact(lambda tx: KIND.commit(tx, job, made))
 
 
-def test_further_versions_are_the_ones_of_here(here: Workspace, tmp_path: Path) -> None:
+def test_further_versions_are_the_ones_of_here(
+    here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(next_version, "MOST_PARTS", 2)
     settings = Settings(policy="auto", executors={"lab": lab(tmp_path)})
     there = Workspace(tmp_path / "there", settings=settings)
     for spec in (
@@ -352,7 +356,7 @@ def test_further_versions_are_the_ones_of_here(here: Workspace, tmp_path: Path) 
         {"name": "set@v3", "source": table(tmp_path / "halves.jsonl", range(90, 95), 0.5), "add": True},  # all anew
         {"name": "set@v4", "source": table(tmp_path / "known.jsonl", range(90, 95), 0.5), "add": True},
         *({"name": f"set@v{4 + n}", "source": table(tmp_path / f"{n}.jsonl", range(100 + n, 101 + n)), "add": True}
-          for n in range(9)),  # more parts than a version keeps
+          for n in range(3)),  # more parts than a version keeps
     ):  # fmt: skip
         take_in(there, run_at_node(there, **spec))
         data.ingest(here, **spec)
