@@ -383,6 +383,10 @@ def spoil(folder: RunFolder, what: str) -> None:
             manifest["name"] = "other"
         case "another id":
             manifest["id"] = "0" * 64
+        case "lanes of other rows":
+            document["lanes"] = "00" * (len(document["lanes"]) // 2)
+        case "lanes cut short":
+            document["lanes"] = document["lanes"][:-4]
         case "more rows than there are":
             manifest["rows"] += 1
         case "other labels":
@@ -412,7 +416,7 @@ def spoil(folder: RunFolder, what: str) -> None:
 @pytest.mark.parametrize(
     "what",
     [
-        "another name", "another id", "more rows than there are", "other labels", "a part elsewhere",
+        "another name", "another id", "lanes of other rows", "lanes cut short", "more rows than there are", "other labels", "a part elsewhere",
         "a part that is none", "a pack cut short", "no index", "a pack left out", "another source", "a parent",
         "another result", "no manifest",
     ],

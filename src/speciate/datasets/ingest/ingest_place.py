@@ -252,14 +252,18 @@ def _new_files(
     operation = ("ingest" if parent is None else "add_examples", source)
     if (made.operation["op"], made.operation.get("source")) != operation or made.result != {"report": made.report}:
         raise _not_as_made("its report")
+    parents = () if parent is None else (parent.manifest.ref,)
+    if (made.parents, made.onto) != (parents, parent and parent.onto):
+        raise _not_as_made("its origin")
+    if version_id(made.lanes) != manifest.id:  # the id is that of the rows: `_check`
+        raise _not_as_made("its hash")
     if parent is not None and manifest == parent.manifest:
         return None
     hashing = stored.hashing if stored else HASHING
-    parents = () if parent is None else (parent.manifest.ref,)
     if (manifest.name, manifest.version, manifest.hashing) != (name, 0, hashing):
         raise _not_as_made("its name")
-    if (made.parents, made.onto) != (parents, parent and parent.onto):
-        raise _not_as_made("its origin")
+    if parent is not None and manifest.modality != parent.manifest.modality:
+        raise _not_as_made("its modality")
     find(manifest.modality)
     known = {*_names(stored)} if stored else set()
     fresh = [each for each in _names(manifest) if each not in known]
