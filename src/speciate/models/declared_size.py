@@ -88,17 +88,29 @@ def unfilled() -> contextlib.AbstractContextManager[object]:
             named = kwargs or {}
             if func in drawing and (tensor := args[0] if args else named["tensor"]).is_meta:
                 return tensor
-            if func is torch.arange and named.get("device") == torch.device("meta") and _are_whole(args):
-                return torch.empty(len(range(*args)), dtype=named.get("dtype") or torch.int64, device="meta")
-            if func is torch.empty_like and args[0].is_meta and args[0].is_contiguous() and named.keys() <= {"device"}:
+            counts = func is torch.arange and named.keys() <= {"device", "dtype"}
+            if counts and named.get("device") == torch.device("meta") and (count := _count(args)):
+                return torch.empty(count, dtype=named.get("dtype") or torch.int64, device="meta")
+            alike = func is torch.empty_like and len(args) == 1 and named.keys() <= {"device"}
+            if alike and args[0].is_meta and args[0].is_contiguous():
                 return torch.empty(args[0].shape, dtype=args[0].dtype, device=named.get("device", "meta"))
             return func(*args, **named)
 
     return Unfilled()
 
 
-def _are_whole(numbers: Sequence[object]) -> bool:
-    return 0 < len(numbers) < 4 and all(type(each) is int for each in numbers)
+def _count(numbers: Sequence[Any]) -> int:
+    """Numbers in the range that these whole ones span; 0 where torch has to say what they are, or why they are none.
+
+    >>> _count([2, 9, 3]), _count([9, 2]), _count([0, 9, 0]), _count([10**19]), _count([0.5])
+    (3, 0, 0, 0, 0)
+    """
+    if not 0 < len(numbers) < 4 or any(type(each) is not int for each in numbers):
+        return 0
+    try:
+        return len(range(*numbers))
+    except (ValueError, OverflowError):  # a step of 0, or more than a machine counts
+        return 0
 
 
 @contextlib.contextmanager

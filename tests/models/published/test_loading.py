@@ -15,11 +15,12 @@ import pytest
 
 pytest.importorskip("transformers")
 
+import torch
 from safetensors.numpy import load_file, save_file
 
 from speciate.errors import Code, SpeciateError
 from speciate.models.backbones import hf_transformers
-from speciate.models.declared_size import check_declared_counts, check_declared_size
+from speciate.models.declared_size import check_declared_counts, check_declared_size, unfilled
 from speciate.models.published import checked_copy
 from speciate.models.published.architectures import check_head
 from speciate.models.published.published_model import load_model
@@ -146,7 +147,6 @@ def test_what_is_installed_by_links_is_measured_and_loaded(tmp_path: Path) -> No
 
 def test_measuring_a_network_draws_no_random_number(tmp_path: Path) -> None:
     """A head that is laid anew has the same weights, whatever was counted before."""
-    import torch
     import transformers
 
     folder = write("wav2vec2", tmp_path / "model")
@@ -180,3 +180,33 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpeciateError, match="its weights are pickles") as refused:
         checked_copy.folder_id(tmp_path)
     assert refused.value.code is Code.REFUSED
+
+
+_META = torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: torch.arange(2, 9, 3, device=_META), id="a range"),
+        pytest.param(lambda: torch.arange(0, 5, step=2, device=_META), id="a named step"),
+        pytest.param(lambda: torch.arange(9, 2, device=_META), id="an empty range"),
+        pytest.param(lambda: torch.arange(0, 5, 0, device=_META), id="no step"),
+        pytest.param(lambda: torch.arange(10**19, device=_META), id="more than can be counted"),
+        pytest.param(lambda: torch.empty_like(input=torch.empty(2, 3, device=_META)), id="alike, by name"),
+        pytest.param(lambda: torch.empty_like(torch.empty(2, 3, device=_META), dtype=torch.int8), id="another type"),
+    ],
+)
+def test_without_memory_tensors_are_as_torch_makes_them(make: Callable[[], torch.Tensor]) -> None:
+    """Or are refused as torch refuses them, which loaders know."""
+
+    def made() -> object:
+        try:
+            tensor = make()
+        except (RuntimeError, TypeError) as error:
+            return type(error)
+        return tensor.shape, tensor.dtype, tensor.device
+
+    with unfilled():
+        ours = made()
+    assert ours == made()
