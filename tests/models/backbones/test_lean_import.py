@@ -43,8 +43,50 @@ print(json.dumps({"there": there, "answers": answers, "distributed": torch.distr
 """
 
 
+_AT_ONCE = """
+import importlib.util, json, threading
+from transformers.utils import import_utils
+from speciate.models.backbones import lean_import
+find, both, inside, most = importlib.util.find_spec, threading.Barrier(2), [], []
+
+def ask():
+    inside.append(1)
+    most.append(len(inside))
+    try:
+        both.wait(1)
+    except threading.BrokenBarrierError:  # the other one has to wait until this one is done
+        pass
+    inside.pop()
+
+ask.cache_clear = lambda: None
+import_utils.is_scipy_available = ask
+threads = [threading.Thread(target=lean_import.hide_libraries) for _ in range(2)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(json.dumps({"at once": max(most), "finds": importlib.util.find_spec is find}))
+"""
+_ANOTHER_VERSION = """
+import json, sys
+from transformers.utils import import_utils
+del import_utils.is_torchvision_v2_available
+import_utils.is_torch_distributed_available = import_utils.is_torch_distributed_available.__wrapped__
+from speciate.models.backbones import lean_import
+lean_import._NETWORKS = ("transformers.modeling_utils", "transformers.no_such_module")
+lean_import.import_networks()
+from transformers import AutoModel, BertConfig
+network = AutoModel.from_config(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50))
+print(json.dumps({"made": len(list(network.parameters())) > 0}))
+"""
+
+
 def answers(how: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", _ANSWER, how, json.dumps(NEEDLESS)]
+    return printed(_ANSWER, how, json.dumps(NEEDLESS))
+
+
+def printed(program: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     given: dict[str, Any] = json.loads(done.stdout)
@@ -57,3 +99,11 @@ def test_networks_answer_and_learn_as_with_all_libraries_which_are_there_for_who
     assert "torch._dynamo" in whole["there"], "then leaving it out would save nothing"
     assert lean["answers"] == whole["answers"]
     assert lean["distributed"] == whole["distributed"]
+
+
+def test_of_two_threads_one_at_a_time_replaces_functions() -> None:
+    assert printed(_AT_ONCE) == {"at once": 1, "finds": True}
+
+
+def test_networks_are_made_by_a_transformers_that_asks_and_imports_otherwise() -> None:
+    assert printed(_ANOTHER_VERSION)["made"]

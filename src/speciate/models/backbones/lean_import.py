@@ -9,12 +9,13 @@ processor of transformers, or the loss of a detector, needs a process that has i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -24,55 +25,54 @@ _COMPILER = "torch._dynamo"
 _NETWORKS = ("transformers.modeling_utils", "transformers.masking_utils")
 
 
-@cache
+_replacing = threading.RLock()
+"""One thread at a time replaces functions of others: a second one would take replacements for what to put back."""
+
+
 def hide_libraries() -> None:
     """Before anything of transformers that asks for them: it asks once for each, and remembers the answer. Where its
     networks have been imported whole, as in the process that forks trainings, they stay so."""
-    if _NETWORKS[0] in sys.modules:
-        return
-    from transformers.utils import import_utils
-
-    with _hidden("torchvision", "scipy"):
-        for ask in (
-            import_utils.is_torchvision_available, import_utils.is_torchvision_v2_available,
-            import_utils.is_scipy_available,
-        ):  # fmt: skip
-            ask.cache_clear()
-            ask()
+    with _replacing:
+        if _NETWORKS[0] not in sys.modules:
+            with _hidden("torchvision", "scipy"):
+                _ask_anew("is_torchvision_available", "is_torchvision_v2_available", "is_scipy_available")
 
 
-@cache
 def import_networks() -> None:
-    """What all networks of transformers rest on, unless it has been imported."""
-    if _NETWORKS[0] in sys.modules:
-        return
-    hide_libraries()
-    _hide_distributed()
-    with _hidden("boto3"):
-        try:
-            with _decorators_alone():
-                _import(_NETWORKS)
-        except (ImportError, AttributeError):  # a version that takes more than decorators from the compiler
-            _import(_NETWORKS)
+    """What all networks of transformers rest on, unless it has been imported. Where a version of transformers takes
+    more than decorators from the compiler, it is left to the first network, which imports it whole."""
+    with _replacing:
+        if _NETWORKS[0] in sys.modules:
+            return
+        hide_libraries()
+        _hide_distributed()
+        with contextlib.suppress(Exception), _hidden("boto3"), _decorators_alone():
+            for module in _NETWORKS:
+                importlib.import_module(module)
 
 
 def _hide_distributed() -> None:
     """As of a torch that was built without it. torch itself has it."""
     import torch
-    from transformers.utils import import_utils
 
     available = torch.distributed.is_available
     torch.distributed.is_available = lambda: False
     try:
-        import_utils.is_torch_distributed_available.cache_clear()
-        import_utils.is_torch_distributed_available()
+        _ask_anew("is_torch_distributed_available")
     finally:
         torch.distributed.is_available = available
 
 
-def _import(modules: tuple[str, ...]) -> None:
-    for module in modules:
-        importlib.import_module(module)
+def _ask_anew(*names: str) -> None:
+    """Whether libraries are there, by functions of transformers that remember it. One that a version does not have, or
+    that remembers nothing, costs what it would have saved."""
+    from transformers.utils import import_utils
+
+    for name in names:
+        ask: Any = getattr(import_utils, name, None)
+        if hasattr(ask, "cache_clear"):
+            ask.cache_clear()
+            ask()
 
 
 @contextmanager
