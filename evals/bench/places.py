@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from speciate.jobs import reconcile
-from speciate.jobs.engine import Asked, Engine
+from speciate.jobs.engine import Engine, JobRequest
 from speciate.jobs.executors import Alive, Observation, RunSpec, Unreachable
 from speciate.jobs.job import Resources, RunHandle, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
@@ -120,7 +120,7 @@ def measure_reconciler(folder: Path, runs: int) -> None:
     reconcile.USUAL_BYTES = 1  # or a small disk has no room for all of them at once
     engine, there = Engine(workspace, Kinds(extra=[Kind(name="rest", spec=Rest, plan=plan, run="x:y")])), Snapshots()
     engine.places.executor = lambda name: there  # type: ignore[method-assign]
-    engine.submit_all([Asked("rest", {"number": number}) for number in range(runs)])
+    engine.submit_all([JobRequest("rest", {"number": number}) for number in range(runs)])
     while any(job.state is not State.RUNNING for job in engine.list(limit=runs)):
         engine.tick()
     print(f"a pass of the reconciler while all live: {percentiles(engine.tick)}")
