@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from transformers import BertConfig
 
 from speciate.errors import Code, SpeciateError
@@ -81,6 +82,22 @@ def test_models_on_one_encoder_hold_its_weights_once_and_the_last_frees_them(fol
     del first, second, each
     gc.collect()
     assert freed() is None
+
+
+def test_the_id_that_a_model_folder_keeps_gives_it_no_weights_of_another(folder: Path, tmp_path: Path) -> None:
+    made = load_encoder(f"path:{folder}", precision="float32")
+    kept = [tmp_path / name for name in ("first", "copy", "strangers")]
+    for each in kept:
+        each.mkdir()
+        made.keep(each)
+    weights = load_file(kept[-1] / model_folder.WEIGHTS)
+    save_file({name: array + np.float32(0.1) for name, array in weights.items()}, kept[-1] / model_folder.WEIGHTS)
+    first, copy, strangers = (kept_encoder(f"path:{folder}", made.id, "float32", each) for each in kept)
+    other = vectors(strangers, TEXTS[:1])
+    assert np.abs(vectors(first, TEXTS[:1]) - other).max() > 0.001
+    assert isinstance(first, FrozenEncoder)
+    assert isinstance(copy, FrozenEncoder)
+    assert copy._backbone() is first._backbone()
 
 
 def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:

@@ -6,6 +6,7 @@ Gurevych 2019). Imports torch when it first embeds.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import re
@@ -52,8 +53,8 @@ OF_LAYERS = "-of-layers"
 """The ending of ids of encoders that read a network at two depths."""
 _CLIPS, _FRAMES = 16, 8
 """Clips that are embedded at once, and frames of each."""
-_IN_USE: WeakValueDictionary[str, Backbone] = WeakValueDictionary()
-"""Backbones of frozen encoders in this process, by the encoder's id."""
+_IN_USE: WeakValueDictionary[tuple[str, str, Path], Backbone] = WeakValueDictionary()
+"""Backbones of frozen encoders in this process, by the encoder's id, precision and folder."""
 _COMPUTES = 1
 """Raise it when our own code computes other vectors from the same files."""
 
@@ -120,14 +121,22 @@ class FrozenEncoder:
         )  # fmt: skip
 
     def _backbone(self) -> Backbone:
-        """One in a process, however many models are heads on it: nobody changes it, and its id tells its vectors."""
+        """One in a process, however many models are heads on it: nobody changes it."""
         if self._loaded is None:
             import torch
 
             torch.set_num_threads(self._threads)
-            self._loaded = _IN_USE.get(self.id) or self._load(self.precision)
-            _IN_USE[self.id] = self._loaded
+            self._loaded = self._in_use() or self._load(self.precision)
+            _IN_USE[self.id, self.precision, self._folder] = self._loaded
         return self._loaded
+
+    def _in_use(self) -> Backbone | None:
+        """That of another model. The id that a model folder keeps is whatever its maker wrote, so files are compared:
+        else a stranger's weights would answer for every model that is loaded after his."""
+        for (identity, precision, folder), backbone in [*_IN_USE.items()]:
+            if (identity, precision) == (self.id, self.precision) and _are_same(folder, self._folder, backbone):
+                return backbone
+        return None
 
     def _load(self, precision: Precision) -> Backbone:
         import torch
@@ -140,6 +149,19 @@ class FrozenEncoder:
         for each in backbone.module.parameters():  # buffers stay: positions need their digits
             each.data = each.data.to(getattr(torch, precision))
         return LayeredBackbone(backbone) if self._layers and has_two_depths(backbone) else backbone
+
+
+def _are_same(folder: Path, other: Path, backbone: Backbone) -> bool:
+    """Whether both hold the same network, `backbone` being that of the first."""
+    if folder == other:
+        return True
+    if not model_folder.has_backbone(other) or model_folder.is_export(other):
+        return False
+    names = (model_folder.SETTINGS, model_folder.WEIGHTS, *plain(backbone).files())
+    try:
+        return all(filecmp.cmp(folder / name, other / name, shallow=False) for name in names)
+    except OSError:
+        return False
 
 
 def embed_batches(
