@@ -344,9 +344,8 @@ class _Zygotes:
     def _start(self, name: str, addresses: Sequence[str], numbers: Sequence[int]) -> subprocess.Popen[bytes]:
         listening = [f"{address}={number}" for address, number in zip(addresses, numbers, strict=True)]
         program = ["-m", "speciate.jobs.zygote", str(self._workspace), name, str(os.getpid()), *listening]
-        sandboxed = not {*CONFINED.values()}.isdisjoint(
-            PROCESSES[name]
-        )  # then it holds nothing that a sandboxed process may not know
+        # where it forks sandboxed processes, it holds nothing that one may not know
+        sandboxed = not {*CONFINED.values()}.isdisjoint(PROCESSES[name])
         return subprocess.Popen(
             [sys.executable, "-I" if sandboxed else "-P", *program, " " * _ARGUMENT_BYTES],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, pass_fds=numbers,

@@ -408,6 +408,8 @@ def spoil(folder: RunFolder, what: str) -> None:
             document["parents"] = ["other@v1"]
         case "another result":
             document["result"]["dataset"] = "other@v1"
+        case "another report":
+            document["report"] = document["result"]["report"] = ["no", "report"]
         case "no manifest":
             del document["manifest"]
     write_checked(outputs / "result.json", document)
@@ -416,9 +418,9 @@ def spoil(folder: RunFolder, what: str) -> None:
 @pytest.mark.parametrize(
     "what",
     [
-        "another name", "another id", "lanes of other rows", "lanes cut short", "more rows than there are", "other labels", "a part elsewhere",
-        "a part that is none", "a pack cut short", "no index", "a pack left out", "another source", "a parent",
-        "another result", "no manifest",
+        "another name", "another id", "lanes of other rows", "lanes cut short", "more rows than there are",
+        "other labels", "a part elsewhere", "a part that is none", "a pack cut short", "no index", "a pack left out",
+        "another source", "a parent", "another result", "another report", "no manifest",
     ],
 )  # fmt: skip
 def test_what_comes_back_and_is_no_version_is_refused(left: RunFolder, tmp_path: Path, what: str) -> None:

@@ -32,6 +32,7 @@ from speciate.datasets.ingest.checkpoints import PACKS
 from speciate.datasets.next_version import MOST_LABELS, NewVersion, unpack_version
 from speciate.datasets.sources.listing import is_path, walk_folder
 from speciate.datasets.version_files import as_inputs, version_files
+from speciate.datasets.version_report import VersionReport
 from speciate.datasets.versions import Manifest, Part
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
@@ -251,6 +252,8 @@ def _new_files(
     manifest = made.manifest
     operation = ("ingest" if parent is None else "add_examples", source)
     if (made.operation["op"], made.operation.get("source")) != operation or made.result != {"report": made.report}:
+        raise _not_as_made("its report")
+    if not made.report.keys() <= VersionReport.__annotations__.keys():
         raise _not_as_made("its report")
     parents = () if parent is None else (parent.manifest.ref,)
     if (made.parents, made.onto) != (parents, parent and parent.onto):
