@@ -19,7 +19,7 @@ from speciate.tasks import predictor
 from speciate.tasks.predictor import ESTIMATOR
 from speciate.training.recipes import configurations
 from speciate.training.selection import thorough_search
-from speciate.training.selection.thorough_search import Family
+from speciate.training.selection.thorough_search import LearnerFamily
 from speciate.workspace.workspace import Workspace
 from tests.exports.test_elsewhere import as_examples, exported, needs_onnx
 from tests.training.world import make_dataset, thirds, train_now
@@ -90,7 +90,7 @@ def test_a_mean_of_every_kind_of_learner_is_answered_elsewhere_as_here(
 ) -> None:
     every = configurations.families
 
-    def one_of_each(*given: Any, **named: Any) -> list[Family]:
+    def one_of_each(*given: Any, **named: Any) -> list[LearnerFamily]:
         kept = ("discriminants", "lines", "kernels", "boosting", "trees")
         return [each._replace(configurations=iter([next(each.configurations)])) for each in every(*given, **named)
                 if each.name in kept]  # fmt: skip
@@ -146,5 +146,7 @@ def test_a_row_without_a_column_is_no_row_of_missing_cells(
     """A misspelt name would be answered as if the cell were missing, with a label that looks valid."""
     trained(workspace, "two labels", {"candidates": ["logistic"]})
     exported(workspace, tmp_path / "out", format=form)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert '"count": 0, "colour": "text"}]' in card, "the row on the card has cells of the kinds that the model reads"
     with pytest.raises(CardError, match=said):
         run_card(tmp_path / "out", [{ODD: 0.25, "Size": 1.0, "count": 7, "colour": "red"}], images=False)
