@@ -557,8 +557,8 @@ def check_order(document: Document) -> list[str]:
         raise Refused(f"{candidate} was put forward, and {passing[0]} comes before it and passes, too.")
     shown = ", ".join(f"{each['model']} {_shown(each['value'])} ({each['how']}, {each['n']} rows)" for each in order)
     said = [
-        f"The best was to go forward, in an order by validation examples: {shown}. It is the order of these figures "
-        f"[{RECOMPUTED}], which are NOT CHECKED."
+        f"The best was to go forward, in an order by validation examples: {shown}.",
+        f"It is the order of these figures [{RECOMPUTED}], which are NOT CHECKED.",
     ]
     if passing:
         said.append(f"NOT THE FIRST: {', '.join(passing)} comes before {candidate} and passes, too. Somebody named it.")
@@ -756,7 +756,7 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         yield f"  Row {number} carries the signature of {name}, which holds."
     for number, why in sorted(trail.unchecked.items()):
         yield f"  NOT CHECKED: the signature under row {number}: {why}."
-    others = f", {trail.withheld} of which are of other matters and here as hashes alone" if trail.withheld else ""
+    others = f", {trail.withheld} of them about other matters and here as hashes alone" if trail.withheld else ""
     yield f"The audit has {document['audit']['rows']} rows{others}; its head is {document['audit']['head']}."
     for suite in document["judged"]:
         yield f"Suite {suite['role']}: {suite['rows']} rows of {suite['dataset']}, {suite['suite']}; {suite['state']}."
