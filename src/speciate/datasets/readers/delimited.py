@@ -78,7 +78,11 @@ def _may_name_rows(data: bytes, delimiter: str) -> bool:
     """Whether the second line has one cell more than the header, as R writes names of rows. They are no column: numbers
     that count the rows would give away the label of a sorted table. `1,5` under a single name is a decimal comma."""
     begin = data[: _second_line_ends(data)].decode(errors="replace")
-    widths = [len(cells) for cells in csv.reader(begin.splitlines(), delimiter=delimiter)]
+    csv.field_size_limit(len(begin) + 1)
+    try:
+        widths = [len(cells) for cells in csv.reader(begin.splitlines(), delimiter=delimiter)]
+    except csv.Error:
+        return False
     return len(widths) == 2 and widths[0] > 1 and widths[1] == widths[0] + 1 and _has_header(data, delimiter)
 
 
