@@ -337,10 +337,11 @@ def test_few_groups_are_told_with_what_to_do(workspace: Workspace) -> None:
     (said,) = [each for each in report["warnings"] if "group(s)" in each]
     assert report["split"]["units"] == 60
     assert f"only {report['split']['test_units']} group(s) of 60" in said
+    assert ", for rows of one group stay together: few" in said
     assert "fractions={'train': 0.5, 'validation': 0.1, 'test': 0.4}" in said
     audit = {"made_by": "speciate", "test_rows": 95, "test_units": 3, "units": 60, "test_groups": 23}
     (joined,) = few_units_warnings(audit)
-    assert "equal or nearly equal rows join their 23 named ones" in joined
+    assert "for groups and near-duplicates stay together, and equal or nearly equal rows join their 23 named" in joined
     assert "fractions=" not in joined, "a larger share would not part them"
     assert joined.endswith("Add rows of at least 17 more groups (20 in all) to it.")
     assert few_units_warnings({**audit, "test_units": 20}) == []

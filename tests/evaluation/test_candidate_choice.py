@@ -60,15 +60,15 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     order = fixed_order([said("words@v1", 0.8), said("deep@v2", 0.823), said("slow@v3", 0.9)], ACCURACY)
     why = candidate_choice.why_it("deep@v2", decisions, rows, order)
     assert why is not None
-    assert "slow@v3 0.9 (out-of-fold, 400 independent rows), deep@v2 0.823 (out-of-fold, 400 independent rows), " in why
+    assert "slow@v3 0.9 (out-of-fold, 400 rows), deep@v2 0.823 (out-of-fold, 400 rows), " in why
     assert "deep@v2 is the first that passes every gate; before it slow@v3 does not" in why
     assert "words@v1 ($0.1 per 1,000) would pass, too, and cost less than deep@v2 ($9 per 1,000)" in why
     assert "promote_model(model='words@v1')" in why
     doubted = order[0].model_copy(update={"optimistic": True, "doubt": "beside_thorough"})
     few = order[1].model_copy(update={"n": 40})
     why = candidate_choice.why_it("deep@v2", decisions, rows, (doubted, few, *order[2:])) or ""
-    assert "slow@v3 0.9 (out-of-fold, 400 independent rows; one standard error less: a thorough search has most" in why
-    assert "deep@v2 0.823 (out-of-fold, 40 independent rows; one standard error less: fewer rows than others), " in why
+    assert "slow@v3 0.9 (out-of-fold, 400 rows; one standard error less: a thorough search has most" in why
+    assert "deep@v2 0.823 (out-of-fold, 40 rows; one standard error less: fewer rows than others), " in why
     assert candidate_choice.why_it("deep@v2", decisions, rows, ()) is None
     assert candidate_choice.why_it("deep@v2", {"deep@v2": decision("deep@v2")}, rows, order[1:2]) is None
     alone = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3")}, rows, order)

@@ -146,5 +146,7 @@ def test_a_row_without_a_column_is_no_row_of_missing_cells(
     """A misspelt name would be answered as if the cell were missing, with a label that looks valid."""
     trained(workspace, "two labels", {"candidates": ["logistic"]})
     exported(workspace, tmp_path / "out", format=form)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert '"count": 0, "colour": "text"}]' in card, "the row on the card has cells of the kinds that the model reads"
     with pytest.raises(CardError, match=said):
         run_card(tmp_path / "out", [{ODD: 0.25, "Size": 1.0, "count": 7, "colour": "red"}], images=False)

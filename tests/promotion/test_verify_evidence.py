@@ -361,9 +361,20 @@ ORDER_LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_the_first_in_the_order_that_passes_is_told(tmp_path: Path) -> None:
     code, said = check(bundle(tmp_path, _ordered))
     assert code == 0, said
-    (line,) = [each for each in said.splitlines() if "by validation examples" in each]
-    assert "reader@v3 0.93 (out-of-fold, 400 rows), reader@v2 0.91" in line
-    assert "[recomputed]" in line
+    assert "reader@v3 0.93 (out-of-fold, 400 rows), reader@v2 0.91" in said
+    assert "It is the order of these figures [recomputed], which are NOT CHECKED." in said.splitlines()
+
+
+def test_a_version_that_served_in_between_is_told() -> None:
+    moves = [("promote", "m@v1"), ("promote", "m@v2"), ("promote", "other@v1"), ("rollback", "m@v1")]
+    rows = {
+        seq: {"seq": seq, "stamp": 0.0, "action": action, "use_case": "x" if after[0] == "m" else "y", "after": after}
+        for seq, (action, after) in enumerate(moves, 1)
+    }
+    trail = verify_evidence.Trail(rows, 0, {}, {})
+    told = verify_evidence.came_back("x", "m@v1", 1, trail)
+    assert told == ", with m@v2 in between; again since row 4, of 1970-01-01 00:00 UTC"
+    assert verify_evidence.came_back("x", "m@v1", 4, trail) == ""
 
 
 @pytest.mark.parametrize("lie", ORDER_LIES)

@@ -55,9 +55,8 @@ def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
         if share and ours and not joined
         else f"Add rows of at least {more_of(_FEW_UNITS - units, units, 'groups')} to it."
     )
-    return [
-        f"{told}, for near-duplicates stay together as groups do{joined}: few verdicts can be reached on them. {advice}"
-    ]
+    why = "rows of one group" if 0 < groups == units else "groups and near-duplicates"
+    return [f"{told}, for {why} stay together{joined}: few verdicts can be reached on them. {advice}"]
 
 
 def _with_test(share: float) -> dict[str, float]:

@@ -103,10 +103,10 @@ def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Compar
 
 
 def _evidence(one: ValidationEvidence, most: int) -> str:
-    """`0.82 (out-of-fold, 400 independent rows)`: rows of one group count once. With the doubt that it has, if any."""
+    """`0.82 (out-of-fold, 400 rows)`, with the doubt that it has, if any."""
     value, doubt = "not known" if one.value is None else figure(one.value), doubt_of(one, most)
     less = f"; one standard error less: {doubt}" if doubt and one.value is not None else ""
-    return f"{value} ({one.how}, {one.n:,} independent rows{less})"
+    return f"{value} ({one.how}, {one.n:,} rows{less})"
 
 
 def _cost(row: Row) -> float:

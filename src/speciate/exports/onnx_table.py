@@ -77,7 +77,7 @@ def write_table_graph(folder: Path, file: Path, described: Path, card: ModelCard
     if task_head.family == "multi-label":
         about["thresholds"] = list(vars(task_head)["thresholds"])
     described.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    return snippets.of_onnx_table(task_head.family, card), ("numpy", "onnxruntime")
+    return snippets.of_onnx_table(task_head.family, card, settings["categories"]), ("numpy", "onnxruntime")
 
 
 def _columns(representation: Representation) -> tuple[RepresentationSettings, Arrays]:

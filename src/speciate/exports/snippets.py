@@ -7,7 +7,7 @@ and instructions are read from the model's own files, and names of columns are w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from speciate.models.model_card import ModelCard
 
@@ -98,13 +98,13 @@ def _classify(pipeline: str, family: str, imports: Sequence[str], given: str, mo
     return lines
 
 
-def of_program(card: ModelCard, channels: int | None) -> str:
-    """For a model with `model.py`. `channels`: of series."""
+def of_program(card: ModelCard, channels: int | None, texts: Collection[str] = ()) -> str:
+    """For a model with `model.py`. `channels`: of series; `texts`: the columns of a table whose cells are texts."""
     modality = str(card.modality)
     imports = [_IMPORTS[modality]] if modality in _IMPORTS else []
     example, remark = _EXAMPLES.get(modality), ""
     if modality == "tabular":
-        example = _row(card)
+        example = _row(card, texts)
     elif modality == "time-series" and channels is not None:
         imports = ["import numpy as np"]
         example = f"[np.sin(np.arange({32 * channels}) / 5).astype(np.float32).reshape({channels}, 32)]"
@@ -125,7 +125,7 @@ def of_program(card: ModelCard, channels: int | None) -> str:
 def of_speciate(card: ModelCard) -> str:
     """For a model that speciate alone loads."""
     modality = str(card.modality)
-    example = _row(card) if modality == "tabular" else _EXAMPLES.get(modality) if modality not in _IMPORTS else None
+    example = _row(card, ()) if modality == "tabular" else _EXAMPLES.get(modality) if modality not in _IMPORTS else None
     return "\n".join(
         [
             "from pathlib import Path", "", "import speciate", "", _WHERE,
@@ -192,11 +192,11 @@ def of_onnx(modality: str, family: str) -> str:
     return "\n".join([*lines, "print(answers)"])
 
 
-def of_onnx_table(family: str, card: ModelCard) -> str:
-    """For one ONNX graph of rows with preprocessing.json."""
+def of_onnx_table(family: str, card: ModelCard, texts: Collection[str]) -> str:
+    """For one ONNX graph of rows with preprocessing.json. `texts`: the columns whose cells are texts."""
     lines = [
         "import json", "from pathlib import Path", "", "import numpy as np", "import onnxruntime", "", _WHERE,
-        f"inputs = {_row(card)}",
+        f"inputs = {_row(card, texts)}",
         'about = json.loads((Path(folder) / "preprocessing.json").read_text(encoding="utf-8"))', "",
         "def cell(row, name, missing, kind):", "    found = row[name]",
         "    return missing if found is None or found != found else kind(found)", "",
@@ -262,8 +262,9 @@ def of_diffusers(steps: int, guidance: float) -> str:
     )
 
 
-def _row(card: ModelCard) -> str:
-    row = _quoted(dict.fromkeys(card.inputs or ("column",), 0))
+def _row(card: ModelCard, texts: Collection[str]) -> str:
+    """`texts`: the columns whose cells are texts."""
+    row = _quoted({name: "text" if name in texts else 0 for name in card.inputs or ("column",)})
     return f"[{row}]  # each column by its name; None where it is missing"
 
 

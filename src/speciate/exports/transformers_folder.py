@@ -22,7 +22,7 @@ from speciate.models.backbones.layered import plain
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
 from speciate.models.published.manifest import read_manifest
-from speciate.tasks import network_predictor
+from speciate.tasks import input_ranges, network_predictor
 from speciate.tasks.image_generator import load_sampling
 from speciate.tasks.language_predictor import saved_language_settings
 from speciate.tasks.predictor import TrainedPredictor, load
@@ -208,10 +208,9 @@ def _sealed(folder: Path, target: Path, card: ModelCard) -> WrittenFolder:
         f"`{model_program.MODEL_PROGRAM}` answers as the model does, with labels, thresholds and all that makes an "
         f"answer of numbers. It needs {', '.join(made.requires)}; speciate is not needed."
     )
-    return WrittenFolder(
-        "sealed", _names(target), None, snippets.of_program(card, _channels(folder)), made.requires, None,
-        tuple(note for note in notes if note),
-    )  # fmt: skip
+    program = snippets.of_program(card, _channels(folder), _texts(folder))
+    kept = tuple(note for note in notes if note)
+    return WrittenFolder("sealed", _names(target), None, program, made.requires, None, kept)
 
 
 def _add_encoder(folder: Path, target: Path) -> str:
@@ -225,6 +224,11 @@ def _add_encoder(folder: Path, target: Path) -> str:
     model_folder.save(plain(found.representation.encoder.network()), target)
     sealed.add_files(target, {path.name for path in target.iterdir()} - before)
     return "The frozen network that it reads media with is among the files."
+
+
+def _texts(folder: Path) -> list[str]:
+    """The columns of a table in which training saw categories."""
+    return [name for name, seen in input_ranges.load(folder).items() if seen.values is not None]
 
 
 def _channels(folder: Path) -> int | None:

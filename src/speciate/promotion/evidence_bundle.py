@@ -597,6 +597,6 @@ def _notes(document: Mapping[str, Any], judged: Sequence[JudgedMember]) -> tuple
         )
     if document["audit"]["withheld"]:
         found.append(
-            f"{document['audit']['withheld']} rows of the audit are about other matters, and in it as hashes alone."
+            f"Rows of the audit about other matters are in it as hashes alone: {document['audit']['withheld']}."
         )
     return tuple(found)

@@ -557,8 +557,8 @@ def check_order(document: Document) -> list[str]:
         raise Refused(f"{candidate} was put forward, and {passing[0]} comes before it and passes, too.")
     shown = ", ".join(f"{each['model']} {_shown(each['value'])} ({each['how']}, {each['n']} rows)" for each in order)
     said = [
-        f"The best was to go forward, in an order by validation examples: {shown}. It is the order of these figures "
-        f"[{RECOMPUTED}], which are NOT CHECKED."
+        f"The best was to go forward, in an order by validation examples: {shown}.",
+        f"It is the order of these figures [{RECOMPUTED}], which are NOT CHECKED.",
     ]
     if passing:
         said.append(f"NOT THE FIRST: {', '.join(passing)} comes before {candidate} and passes, too. Somebody named it.")
@@ -747,7 +747,8 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         yield "This decision is not the one that production rests on."
     else:
         since = f"row {production['row']} of the audit, of {_time(production['stamp'])}"
-        yield f"{decision['candidate']} serves since {since}."
+        back = came_back(use_case["name"], decision["candidate"], production["row"], trail)
+        yield f"{decision['candidate']} serves since {since}{back}."
     policy = document["policy"]
     yield f"Policy: {policy['then']} ({policy['from']}); now: {policy['now']}."
     for party in document["parties"]:
@@ -756,7 +757,7 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         yield f"  Row {number} carries the signature of {name}, which holds."
     for number, why in sorted(trail.unchecked.items()):
         yield f"  NOT CHECKED: the signature under row {number}: {why}."
-    others = f", {trail.withheld} of which are of other matters and here as hashes alone" if trail.withheld else ""
+    others = f", {trail.withheld} of them about other matters and here as hashes alone" if trail.withheld else ""
     yield f"The audit has {document['audit']['rows']} rows{others}; its head is {document['audit']['head']}."
     for suite in document["judged"]:
         yield f"Suite {suite['role']}: {suite['rows']} rows of {suite['dataset']}, {suite['suite']}; {suite['state']}."
@@ -802,6 +803,16 @@ def figures(gate: Document, document: Document) -> str:
     known = [each["model"] for each in document["report"]["leaderboard"] if each["model"].startswith("nearest:")]
     gain = _gain(document["report"]["metric"], document, known[0]) if known else None
     return f"gain over the nearest neighbour {'unknown' if gain is None else _between(gain).strip(' ()')}"
+
+
+def came_back(use_case: str, candidate: str, since: int, trail: Trail) -> str:
+    """What is to be told where another version served after row `since`, and the candidate came back later."""
+    moves = [row for number, row in sorted(trail.rows.items()) if number > since and row["use_case"] == use_case
+             and row["action"] in ("promote", "rollback")]  # fmt: skip
+    if not any(row["after"] != candidate for row in moves) or moves[-1]["after"] != candidate:
+        return ""
+    others = ", ".join(dict.fromkeys(str(row["after"] or "nothing") for row in moves if row["after"] != candidate))
+    return f", with {others} in between; again since row {moves[-1]['seq']}, of {_time(moves[-1]['stamp'])}"
 
 
 def clean(value: object) -> str:

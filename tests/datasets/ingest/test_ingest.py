@@ -390,7 +390,7 @@ def test_a_fault_in_the_content_is_one_clear_error(workspace: Workspace, tmp_pat
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"words")
     assert (
-        "None of the 1 items can be used; untrusted has the most frequent reason"
+        "None of the 1 items can be used; the log of the job has the most frequent reasons."
         in refusal(workspace, source=tmp_path / "bad").message
     )
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from speciate.datasets.versions import Manifest
+from speciate.datasets.inspect import describe
+from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.server.tool_api import App
@@ -54,6 +55,14 @@ def test_numbers_that_floats_cannot_hold_are_drawn(shared: Workspace, app: App) 
     data.ingest(shared, "large", rows=tuple(rows), label="label", modality="tabular")
     _, chart = cast(Any, describe_dataset(app, "large"))
     assert chart.data.startswith(b"\x89PNG")
+
+
+def test_a_label_of_numbers_is_drawn_once(shared: Workspace) -> None:
+    rows = [{"weight": 20.5 + i, "feed": 1.5 * i} for i in range(30)]
+    data.ingest(shared, "weighed", rows=tuple(rows), label="weight", modality="tabular")
+    manifest = resolve(shared.database, "weighed")
+    assert manifest.numeric
+    assert describe._numbers(shared.folders, manifest) == ["feed"]
 
 
 def test_the_list_of_all_datasets_has_no_columns(three: App) -> None:

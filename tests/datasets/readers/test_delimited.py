@@ -76,6 +76,21 @@ def test_ragged_lines_are_bad_rows(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_names_of_rows_that_the_header_does_not_name_are_left_out(tmp_path: Path, quote: str) -> None:
+    """As R writes a table; the cells of each line are one more than the header's."""
+    lines = ["weight,feed", "1,26.5,NA", "2,27.6,5.2"]
+    table = "\n".join(",".join(f"{quote}{cell}{quote}" for cell in line.split(",")) for line in lines[:1]) + "\n"
+    found = rows(tmp_path / "a.csv", table + "\n".join(f"{quote}{line[0]}{quote}{line[1:]}" for line in lines[1:]))
+    assert found == [{"weight": 26.5, "feed": None}, {"weight": 27.6, "feed": 5.2}]
+    ragged = rows(tmp_path / "b.csv", "a,b\n1,2,3\n4,5\n6,7\n")
+    assert [row["a"] for row in ragged] == [4, 6, None], "one line too long is a bad row"
+
+
+def test_a_decimal_comma_under_a_single_name_is_no_name_of_a_row(tmp_path: Path) -> None:
+    assert all(row[REASON] for row in rows(tmp_path / "a.csv", "price\n1,5\n2,5\n"))
+
+
 def reviews(count: int = 200) -> list[str]:
     return ["text,label,x", *(f'"text, number {i}","{"ab"[i % 2]}",{i / 3}' for i in range(count))]
 

@@ -83,6 +83,16 @@ def test_no_answer_is_an_error_and_no_state(double: Double) -> None:
         Slurm(double.place()).statuses(["a"])
 
 
+def test_a_machine_without_slurms_programs_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    place = Place(kind="slurm", depot=str(tmp_path), python="python3")
+    with pytest.raises(ConnectionError, match="there is no squeue on the PATH of this machine: Slurm's programs"):
+        Slurm(place).statuses(["a"])
+    there = place.model_copy(update={"programs": tmp_path})
+    with pytest.raises(ConnectionError, match=r"there is no squeue in .*`programs`"):
+        Slurm(there).statuses(["a"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

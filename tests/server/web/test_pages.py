@@ -17,6 +17,7 @@ from speciate.evaluation.pages import formatting
 from speciate.evaluation.pages import inline_charts as charts
 from speciate.evaluation.pages.inline_charts import Bin, Line, Place, Whisker
 from speciate.evaluation.pages.page_data import shade_step
+from speciate.evaluation.reports.report import Decision, GateResult
 from speciate.evaluation.reports.shown_media import Cell
 from speciate.governance import approvals
 from speciate.jobs.folder import RunFolder
@@ -35,7 +36,7 @@ from speciate.server.web.pages.models import page_of
 from speciate.server.web.routes import READS
 from speciate.server.web.site import environment
 from speciate.training.curve_charts import draw_curves
-from speciate.use_cases import Definition, Objective
+from speciate.use_cases import Definition, Gate, Objective
 from speciate.workspace.database import Database, Event, Row, Transaction
 from tests.conftest import ManualClock
 from tests.evaluation import handmade
@@ -177,8 +178,8 @@ def test_a_run_is_stopped_only_as_it_was_shown(served: Served) -> None:
 def test_a_list_says_why_a_run_failed(served: Served) -> None:
     job = served.app.engine.submit("greet", {"name": "nobody"}).id
     served.app.engine.wait(job, timeout=20)
-    for page in ("/runs", "/runs?state=failed", "/"):
-        assert "Nobody can be greeted." in served.reader().get(page).text, page
+    for page in ("/runs", "/runs?state=failed", "/", f"/runs/{job}"):
+        assert served.reader().get(page).text.count("Nobody can be greeted.") == 1, page
 
 
 def test_a_run_with_a_verdict_shows_it_and_why_it_ended(served: Served) -> None:
@@ -197,7 +198,7 @@ def test_a_run_with_a_verdict_shows_it_and_why_it_ended(served: Served) -> None:
 
     served.app.workspace.database.write(store, json.dumps(result))
     shown = served.reader().get(f"/runs/{job}").text.split("All of it")[0]
-    assert "hold accuracy is 0.7 (0.6 to 0.8): misses 0.9" in " ".join(shown.split())
+    assert "hold Accuracy is 0.7 (0.6 to 0.8): misses 0.9. And more." in " ".join(shown.split())
     assert "Every method that suits was tried." in shown
     assert "It said nothing." in served.reader().get(f"/runs/{job}").text
 
@@ -445,6 +446,28 @@ def test_a_leaderboard_marks_what_serves_however_far_down_it_is(served: Served) 
         assert {line.row.model: line.serves for line in leaders if line.serves} == {"m@v1": tag}
         assert len(leaders) == 15
     assert re.search(r"m@v1 production", served.reader().get("/use-cases/digits").text)
+
+
+def test_a_verdict_tells_its_figures_and_no_free_method_gets_a_tick_as_a_gate_does(served: Served) -> None:
+    told = handmade.report([handmade.row("m@v1", 0.6), handmade.row("nearest:", 0.61)], use_case="digits")
+    gates = [
+        GateResult(gate=Gate(rule="unseen"), outcome="pass", reason="none of these examples was seen"),
+        GateResult(gate=Gate(rule="not_worse"), outcome="pass", reason="gain 0.3 (0.2 to 0.4): not worse"),
+        GateResult(gate=Gate(rule="free_method"), outcome="pass", reason="not shown to be better"),
+    ]
+    decision = Decision(
+        verdict="promote", reasons=tuple(gate.reason for gate in gates), gates=tuple(gates), candidate="m@v1",
+        baseline="constant:", dataset="gone@v1", n=9, level=0.95,
+    )  # fmt: skip
+    told = told.model_copy(update={"decision": decision})
+    _keep_evaluation(
+        served.workspace.database, ["beside", "digits", "gone@v1", "m@v1", told.model_dump_json(), None, 9.0]
+    )
+    shown = served.reader().get("/use-cases/digits").text
+    assert "promote Gain 0.3 (0.2 to 0.4): not worse. Not shown to be better." in " ".join(shown.split())
+    page = served.reader().get("/evaluations/beside")
+    assert re.findall(r'<li class="(\w+)">', page.html)[:3] == ["pass", "pass"]
+    assert "Not shown to be better." in page.text
 
 
 def test_the_page_of_a_model_says_how_it_was_made_and_of_which_learners(served: Served) -> None:

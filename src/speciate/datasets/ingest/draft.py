@@ -370,8 +370,7 @@ class _QualityColumns:
         why = clean_reason(next(iter(common))) if common else "the source has no rows"
         raise SpeciateError(
             Code.INVALID,
-            f"None of the {len(self.qualities)} items can be used; untrusted has the most frequent reason, the job's "
-            "log the others.",
+            f"None of the {len(self.qualities)} items can be used; the log of the job has the most frequent reasons.",
             "Mend the source or name another modality, label or inputs, then call again.",
             why,
         )

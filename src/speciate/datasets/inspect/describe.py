@@ -237,8 +237,9 @@ def _legend(manifest: Manifest) -> str:
 
 
 def _numbers(folders: Folders, manifest: Manifest) -> list[str]:
-    """The first columns of numbers that are no key and not the same everywhere."""
-    names = [name for name, kind in manifest.columns.items() if kind in ("DOUBLE", "BIGINT")][: 4 * _MOST_NUMBERS]
+    """The first columns of numbers that are no key, not the same everywhere, and not the label: it is drawn apart."""
+    numbers = [name for name, kind in manifest.columns.items() if kind in ("DOUBLE", "BIGINT")]
+    names = [name for name in numbers if name != manifest.label][: 4 * _MOST_NUMBERS]
     rows = version_rows.read(folders, manifest, names, usable=True) if names else pa.table({})
     varied = [name for name in names if pc.count_distinct(rows[name]).as_py() > 1]
     return [name for name in varied if name not in (*FIXED, *HIDDEN)][:_MOST_NUMBERS]

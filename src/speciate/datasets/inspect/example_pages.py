@@ -15,7 +15,7 @@ from speciate.workspace.workspace import Folders
 AS_TEXT = ("text", "tabular")
 """Modalities whose examples are read, not looked at."""
 QUALITIES = (*columns.QUALITIES, "any")
-_PREVIEWED, _SEARCHED = 3, 6
+_PREVIEWED, _SEARCHED = 6, 6
 """Columns of an input that a page shows, and that words are looked for in."""
 _NUMBERS = ("DOUBLE", "FLOAT", "BIGINT", "INTEGER", "int", "float", "double", "decimal", "bool")
 
@@ -68,24 +68,25 @@ class ExampleFilter(NamedTuple):
 
 class ExamplePage(NamedTuple):
     """`rows`: id, label, split, quality; why it is not ok, if others than those are wanted; the first cells of what is
-    read."""
+    read, which are of the columns `read`."""
 
     rows: Sequence[Sequence[Any]]
     more: bool
+    read: Sequence[str]
 
 
 def example_page(
     pool: Pool, folders: Folders, manifest: Manifest, wanted: ExampleFilter, count: int, after: str | None = None
 ) -> ExamplePage:
     """By id, from the one after `after` on."""
-    preview = ["reason", "source"] if wanted.quality != "ok" else []
-    if manifest.modality in AS_TEXT:
-        preview += [name for name in manifest.inputs if name not in columns.FIXED][:_PREVIEWED]
-    chosen = ", ".join(["id", "label", "split", "quality", *map(_quoted, preview)])
+    why = ["reason", "source"] if wanted.quality != "ok" else []
+    inputs = [name for name in manifest.inputs if name not in columns.FIXED]
+    read = inputs[:_PREVIEWED] if manifest.modality in AS_TEXT else []
+    chosen = ", ".join(["id", "label", "split", "quality", *map(_quoted, [*why, *read])])
     conditions = [*wanted.conditions(manifest), *([f"id > {_text(after)}"] if after else [])]
     sql = f"SELECT {chosen} FROM examples WHERE {' AND '.join(conditions) or 'true'} ORDER BY id"
     rows = query(pool, folders, manifest, sql=sql, limit=count + 1, whole=True).rows
-    return ExamplePage(rows[:count], len(rows) > count)
+    return ExamplePage(rows[:count], len(rows) > count, read)
 
 
 def one_example(pool: Pool, folders: Folders, manifest: Manifest, name: str) -> Mapping[str, Any]:

@@ -23,7 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.readers.rows import decode_line, read_text, unread_error, unreadable_error, with_bad_rows
+from speciate.datasets.readers.rows import (
+    REASON,
+    decode_line,
+    read_text,
+    unread_error,
+    unreadable_error,
+    with_bad_rows,
+)
 
 _MOST_BYTES = 2**31 - 1  # of one block of the parser
 _LONGEST_HEADER = 64 << 20  # bytes
@@ -40,7 +47,8 @@ _QUOTE = b'"'
 
 def read_csv(path: Path, text: Sequence[str]) -> pa.Table:
     """Lines with too many or too few cells, with a quote that is not closed, and those that are not UTF-8 are bad rows.
-    The second column of a name becomes NAME_2; without a header line they are f0, f1 and so on."""
+    The second column of a name becomes NAME_2; without a header line they are f0, f1 and so on. A first cell that every
+    line has and the header has not is a name of the row, as R writes it, and left out."""
     data = read_text(path)
     return _read(path, data, _delimiter(data), text)
 
@@ -59,6 +67,32 @@ def columns_at_least(path: Path, format_: str | None) -> int:
 
 
 def _read(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> pa.Table:
+    if _may_name_rows(data, delimiter):
+        named = _read_records(path, delimiter.encode() + data, delimiter, text)
+        if REASON not in named.column_names:
+            return named.remove_column(0)
+    return _read_records(path, data, delimiter, text)
+
+
+def _may_name_rows(data: bytes, delimiter: str) -> bool:
+    """Whether the second line has one cell more than the header, as R writes names of rows. They are no column: numbers
+    that count the rows would give away the label of a sorted table. `1,5` under a single name is a decimal comma."""
+    begin = data[: _second_line_ends(data)].decode(errors="replace")
+    csv.field_size_limit(len(begin) + 1)
+    try:
+        widths = [len(cells) for cells in csv.reader(begin.splitlines(), delimiter=delimiter)]
+    except csv.Error:
+        return False
+    return len(widths) == 2 and widths[0] > 1 and widths[1] == widths[0] + 1 and _has_header(data, delimiter)
+
+
+def _second_line_ends(data: bytes) -> int:
+    first = data.find(b"\n")
+    second = data.find(b"\n", first + 1)
+    return second if 0 <= first < second else len(data)
+
+
+def _read_records(path: Path, data: bytes, delimiter: str, text: Sequence[str]) -> pa.Table:
     valid, bad = data, list[str]()
     if decode_line(data) is None or has_open_quotes(data):
         valid, bad = _valid_records(path, data, delimiter)

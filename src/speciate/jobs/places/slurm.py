@@ -96,6 +96,9 @@ class Slurm:
                 [self._folder + program, *arguments], input=stdin, capture_output=True, text=True, timeout=_SECONDS,
                 check=False,
             )  # fmt: skip
+        except FileNotFoundError as error:
+            where = f"in {self._folder} (`programs`)" if self._folder else "on the PATH of this machine"
+            raise ConnectionError(f"there is no {program} {where}: Slurm's programs are needed here") from error
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"{program} did not answer within {_SECONDS:g} s") from error
         if done.returncode:

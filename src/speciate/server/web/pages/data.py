@@ -116,7 +116,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
     wanted = _filter(visit)
     after = visit.asked("after")
     page = example_page(visit.app.pool, visit.app.workspace.folders, manifest, wanted, TILES, after)
-    tiles = [_tile(row) for row in page.rows]
+    tiles = [tile_of(row, page.read if manifest.modality == "tabular" else ()) for row in page.rows]
     return {
         "title": f"Examples of {manifest.ref}", "manifest": manifest, "tiles": tiles,
         "cells": cells_of(visit, manifest, [tile.id for tile in tiles if tile.quality == "ok"]),
@@ -150,9 +150,12 @@ def _filter(visit: Visit) -> ExampleFilter:
     )  # fmt: skip
 
 
-def _tile(row: Sequence[Any]) -> Tile:
+def tile_of(row: Sequence[Any], named: Sequence[str] = ()) -> Tile:
+    """`named`: the columns of its last cells, where a cell says little without its column's name."""
     name, label, split, quality, *cells = row
-    text = "\n".join(str(cell) for cell in cells if cell is not None)[:400] or None
+    names = [*[""] * (len(cells) - len(named)), *(f"{each}: " for each in named)]
+    lines = [f"{each}{cell}" for each, cell in zip(names, cells, strict=True) if cell is not None]
+    text = "\n".join(lines)[:400] or None
     return Tile(name, None if label is None else str(label), split, quality, text)
 
 

@@ -11,6 +11,7 @@ from speciate.evaluation.pages.page_data import describe_gate, gather, shaded_ma
 from speciate.evaluation.pages.svg_charts import Scale
 from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
+from speciate.evaluation.reports.report import GateResult
 from speciate.loop.use_case_board import read_board
 from speciate.server.web.pages.data import TILES, Tile, cells_of
 from speciate.server.web.visit import Visit
@@ -43,10 +44,16 @@ def evaluation(visit: Visit) -> Mapping[str, object]:
         "candidate": found.candidate,
         "comparisons": comparisons,
         "difference_scale": Scale.of(end for one in comparisons for end in (0.0, one.delta, *(one.interval or ()))),
+        "beside": [each for each in (decision.gates if decision else ()) if _holds_nothing(each)],
         "gates": [(describe_gate(each.gate), each) for each in (decision.gates if decision else ())],
         "dataset": report.dataset.partition(":")[0],
         "manifest": found.manifest,
     }
+
+
+def _holds_nothing(result: GateResult) -> bool:
+    """Whether it is a comparison with a free method, which passes what is not shown to be better."""
+    return result.gate.rule == "free_method" and result.outcome == "pass"
 
 
 def errors(visit: Visit) -> Mapping[str, object]:

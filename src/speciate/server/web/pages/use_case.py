@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from speciate import use_cases
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.describe_evaluation import Inspection
+from speciate.evaluation.reports.report import Decision
 from speciate.governance import approval_keys, approvals, audit
 from speciate.loop.use_case_board import evaluations_of, read_board, wants
 from speciate.loop.watch import report as watches
@@ -27,6 +28,8 @@ _SERVED = """
 SELECT DISTINCT after FROM audit
 WHERE use_case = ? AND action IN ('promote', 'rollback') AND after IS NOT NULL ORDER BY after
 """
+_ABOUT_RULES = ("unseen", "license", "offline", "consent")
+"""Gates that say whether a model may serve, and nothing of how good it is."""
 _TRAIL, _JOBS, _TILES, _EVALUATIONS = 8, 6, 8, 12
 
 
@@ -39,19 +42,29 @@ def use_case(visit: Visit) -> Mapping[str, object]:
         each for each in approvals.list_approvals(visit.database, visit.now, approvals.PENDING)
         if each.arguments.get("use_case") == name or each.arguments.get("name") == name
     ]  # fmt: skip
+    board = read_board(visit.app.workspace, evaluations[0].id, case.objective.target) if evaluations else None
     return {
         "title": name,
         "case": case,
         "wants": wants(case),
         "status": status,
         "alias": aliases.read(visit.database, name),
-        "board": read_board(visit.app.workspace, evaluations[0].id, case.objective.target) if evaluations else None,
+        "board": board,
+        "reasons": _telling_reasons(board.report.decision) if board and board.report.decision else (),
         "evaluations": evaluations,
         "pending": pending,
         "trail_rows": trail_of(visit, name, _TRAIL),
         "jobs": list_jobs(visit.app, use_case=name, limit=_JOBS).jobs,
         "traffic": read_traffic(visit.app.workspace.folders, name, visit.now),
     }
+
+
+def _telling_reasons(decision: Decision) -> list[str]:
+    """The first reason that has figures of the candidate, and how it does beside a free method."""
+    quality = [gate.reason for gate in decision.gates if gate.gate.rule not in _ABOUT_RULES]
+    beside = [gate.reason for gate in decision.gates if gate.gate.rule == "free_method"]
+    failed = [gate.reason for gate in decision.gates if gate.outcome != "pass"]
+    return list(dict.fromkeys([*(failed or quality or decision.reasons)[:1], *beside]))
 
 
 def trail_of(visit: Visit, name: str, most: int) -> list[tuple[audit.Row, Mapping[str, object]]]:
