@@ -195,7 +195,7 @@ def test_a_changed_byte_of_the_network_under_a_probe_is_refused_and_the_export_i
     ],
 )
 def test_a_graph_of_rows_answers(workspace: Workspace, tmp_path: Path, kind: str, candidate: str) -> None:
-    test_onnx_table.trained(workspace, kind, candidate)
+    test_onnx_table.trained(workspace, kind, {"candidates": [candidate]})
     exported(workspace, tmp_path / "out", format="onnx")
     rows = test_onnx_table.rows(30, 2)
     model = speciate.load(tmp_path / "out")
