@@ -524,7 +524,7 @@ def test_an_export_that_would_answer_otherwise_is_not_written(
     make_dataset(workspace, "films", "text", {"text": texts}, labels=labels, splits=thirds(40), inputs=["text"])
     train_now(workspace, name="own", dataset="films", method="classical", hyperparameters={"candidates": ["logistic"]})
     wrong = snippets.of_program(ModelCard(name="x", method="full", modality="text"), None) + "\nanswers[0] = 'another'"
-    monkeypatch.setattr(snippets, "of_program", lambda card, channels: wrong)
+    monkeypatch.setattr(snippets, "of_program", lambda card, channels, texts: wrong)
     with pytest.raises(SpeciateError, match="would not answer as it does here"):
         exported(workspace, tmp_path / "out")
     assert not (tmp_path / "out").exists()

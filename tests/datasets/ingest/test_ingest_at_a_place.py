@@ -217,6 +217,7 @@ def workers(run: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow(reason="seven seconds; kills of trainings there, and of ingests here, are in the default run")
 def test_a_worker_that_is_killed_costs_what_was_in_no_finished_part(
     open_engine: Open, here: Workspace, tmp_path: Path
 ) -> None:
@@ -447,5 +448,5 @@ def test_a_job_whose_version_is_none_fails(open_engine: Open, tmp_path: Path, mo
     done = there.wait(there.submit("ingest", spec).id, timeout=120)
     assert (done.state, done.attempt) == (State.FAILED, 1)
     assert done.error is not None
-    assert "its id cannot be so" in done.error["message"]
+    assert "its hash cannot be so" in done.error["message"]
     assert versions.names(there.workspace.database) == []

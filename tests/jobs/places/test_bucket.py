@@ -173,6 +173,7 @@ def test_who_is_asked_to_stop_leaves_a_checkpoint(open_engine: Open, double: InB
     assert int((engine.folder(job).checkpoints / "step").read_text()) > 0
 
 
+@pytest.mark.slow(reason="six seconds; with a folder as the depot it is in the default run")
 def test_a_daemon_that_comes_back_adopts_what_runs(open_engine: Open, double: InBucket) -> None:
     engine = open_engine()
     job = running(engine, double, seconds=5)

@@ -105,5 +105,6 @@ def test_of_two_threads_one_at_a_time_replaces_functions() -> None:
     assert printed(_AT_ONCE) == {"at once": 1, "finds": True}
 
 
+@pytest.mark.slow(reason="for another version of transformers; two processes with torch")
 def test_networks_are_made_by_a_transformers_that_asks_and_imports_otherwise() -> None:
     assert printed(_ANOTHER_VERSION)["made"]

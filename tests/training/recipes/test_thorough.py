@@ -106,6 +106,7 @@ def test_one_fit_answers_as_each_of_its_learners_does(name: str, classes: int) -
                 np.testing.assert_allclose(one.scores(held), scores, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow(reason="where lightgbm is not installed")
 def test_without_lightgbm_rounds_are_varied_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from speciate.training.recipes import boosting
 
