@@ -190,10 +190,12 @@ class Client(threading.Thread):
                 except (OSError, http.client.HTTPException):
                     self.lost += 1
                     time.sleep(_PAUSE)
+                    self._connection.close()
                     self._connect()
                     self._ask()
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
+                self._connection.close()
                 self._connect()
             self.seconds.append(time.monotonic() - began)
         self._connection.close()
