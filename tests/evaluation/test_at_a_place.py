@@ -13,10 +13,9 @@ import pytest
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
-from speciate.jobs.places import executor
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double
+from tests.jobs.places.cluster import Double, look_often
 from tests.training.world import make_dataset, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
@@ -29,8 +28,7 @@ def double(tmp_path: Path) -> Double:
 
 @pytest.fixture
 def engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     place = double.place(lease_seconds=60, kinds=["evaluate"])
     engine = Engine(Workspace(tmp_path / "workspace", settings=Settings(policy="auto", executors={"lab": place})))
     engine.start()

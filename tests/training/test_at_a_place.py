@@ -18,7 +18,6 @@ from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.engine import Engine, JobRequest
 from speciate.jobs.job import ENDED, Job, State
-from speciate.jobs.places import executor
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.server.mcp.app import offered_tools
@@ -29,7 +28,7 @@ from speciate.training.planning import placing
 from speciate.training.planning.placing import find_place
 from speciate.training.train_spec import Method, TrainSpec
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double, until
+from tests.jobs.places.cluster import Double, look_often, until
 from tests.training.world import define, make_dataset, png, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
@@ -42,8 +41,7 @@ def double(tmp_path: Path) -> Double:
 
 @pytest.fixture
 def engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     settings = Settings(policy="auto", executors={"lab": double.place(lease_seconds=20, nodes=2, kinds=["measure"])})
     engine = Engine(Workspace(tmp_path / "workspace", settings=settings))
     engine.start()
@@ -236,8 +234,7 @@ def check_specialize_trains_at_once(engine: Engine, place: str) -> None:
 def test_specialize_trains_at_once_where_a_place_takes_trainings(
     tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     place = double.place(lease_seconds=20, runs=2, kinds=["train"])
     engine = Engine(Workspace(tmp_path / "rules", settings=Settings(policy="auto", executors={"lab": place})))
     engine.start()

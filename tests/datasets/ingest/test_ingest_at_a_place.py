@@ -34,7 +34,7 @@ from speciate.settings import Place, Settings
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
 from tests import data
-from tests.jobs.places.cluster import Double, until
+from tests.jobs.places.cluster import Double, look_often, until
 
 Open = Callable[..., Engine]
 
@@ -47,8 +47,7 @@ def double(tmp_path: Path) -> Double:
 @pytest.fixture
 def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """A workspace whose ingests run at `lab`."""
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     opened: list[Engine] = []
 
     def begin(**place: Any) -> Engine:

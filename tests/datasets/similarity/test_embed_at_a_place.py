@@ -20,12 +20,11 @@ from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
-from speciate.jobs.places import executor
 from speciate.jobs.run import Run
 from speciate.models.encoders import Vectors
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders, Workspace
-from tests.jobs.places.cluster import Double
+from tests.jobs.places.cluster import Double, look_often
 from tests.training.world import make_dataset, png, thirds
 
 Open = Callable[[str], Engine]
@@ -39,8 +38,7 @@ def double(tmp_path: Path) -> Double:
 @pytest.fixture
 def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """A workspace whose vectors are computed `there` or `here`, with the same data."""
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     opened: list[Engine] = []
 
     def begin(name: str) -> Engine:

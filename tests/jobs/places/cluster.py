@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from speciate.jobs.places import executor
 from speciate.settings import Place
 
 _SBATCH = """#!/bin/sh
@@ -96,6 +99,12 @@ class Double:
 
     def launches(self) -> list[str]:
         return sorted(path.name.rpartition(".")[0] for path in self.jobs.glob("*.words"))
+
+
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At places, and at what waits there: tests do not wait for the usual seconds."""
+    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
 
 
 def until(true: Callable[[], bool], seconds: float = 120.0) -> None:

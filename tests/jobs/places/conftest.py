@@ -13,7 +13,7 @@ from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.places import executor
 from speciate.settings import Capacity, Settings
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double
+from tests.jobs.places.cluster import Double, look_often
 from tests.jobs.places.ray_double import RayDouble
 from tests.jobs.work import ENTRY, Work
 
@@ -53,8 +53,7 @@ def double(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[AnyDouble
 def open_engine(tmp_path: Path, double: AnyDouble, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     """Opens the one workspace with its engine started, after the one before was stopped."""
     monkeypatch.setattr(executor, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("speciate.jobs.places.places.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(executor, "_ASK_SECONDS", 0.2)
+    look_often(monkeypatch)
     monkeypatch.setattr(executor, "_BURY_SECONDS", 0.5)
     opened: list[Engine] = []
 
