@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,6 +242,19 @@ def test_a_zygotes_child_holds_the_claim_and_outlives_the_zygote(engine: Engine)
     assert engine.folder(running).alive()
     done = engine.wait(job.id, timeout=LONG)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
+def test_the_imports_of_a_training_are_made_while_a_run_reads_its_data(engine: Engine) -> None:
+    job = engine.submit("work", {"seconds": LONG, "preload": "data"})
+    running = until_running(engine, job.id)
+    worker = int((engine.folder(running).path / "worker").read_text().split()[0])
+    maps = Path(f"/proc/{Path(f'/proc/{worker}/stat').read_text().split()[3]}/maps")
+    until = time.monotonic() + LONG
+    while "/sklearn/" not in maps.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    engine.control(job.id, "cancel")
 
 
 def test_an_unknown_job_is_answered_with_near_names(engine: Engine) -> None:
