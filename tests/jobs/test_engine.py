@@ -6,16 +6,17 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import executors
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, Resources, State
 from speciate.jobs.kinds import Kinds, Plan
+from speciate.jobs.zygote import SUPERVISORS
 from speciate.settings import Capacity, Settings
 from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Workspace
@@ -245,15 +246,17 @@ def test_a_zygotes_child_holds_the_claim_and_outlives_the_zygote(engine: Engine)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
-def test_the_imports_of_a_training_are_made_while_a_run_reads_its_data(engine: Engine) -> None:
+def test_the_imports_of_a_training_are_asked_for_while_a_run_reads_its_data(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, prepare = list[str](), executors._Zygotes.prepare
+    monkeypatch.setattr(executors._Zygotes, "prepare", lambda own, family: asked.append(family) or prepare(own, family))
     job = engine.submit("work", {"seconds": LONG, "preload": "data"})
     running = until_running(engine, job.id)
-    worker = int((engine.folder(running).path / "worker").read_text().split()[0])
-    maps = Path(f"/proc/{Path(f'/proc/{worker}/stat').read_text().split()[3]}/maps")
-    until = time.monotonic() + LONG
-    while "/sklearn/" not in maps.read_text():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    while "classical" not in asked:
+        assert engine.wait(job.id, until="change", timeout=0.05).state is State.RUNNING
+    assert asked[:2] == [SUPERVISORS, "data"], "its own first"
+    assert (engine.folder(running).path / "worker").exists()
     engine.control(job.id, "cancel")
 
 
