@@ -87,7 +87,7 @@ def _lightgbm(
         weight = None if weights is None else weights[places]
         return lightgbm.Dataset(inputs[places], targets[places], weight=weight, **more)
 
-    parameters = {**_usual(*inputs.shape, seed), **objective}
+    parameters = {**_usual(len(inputs), inputs.shape[1], seed), **objective}
     inputs = np.ascontiguousarray(inputs, np.float64)
     most = max(20, min(_MOST_ROUNDS, _NODES // (parameters["num_leaves"] * outputs)))
     rounds = known or min(_USUAL_ROUNDS, most)
@@ -166,7 +166,7 @@ def _trained(
 
     objective: dict[str, Any] = {"objective": "binary" if classes else loss}
     objective = {"objective": "multiclass", "num_class": classes} if classes > 2 else objective
-    parameters = {**_usual(*inputs.shape, seed), **objective, **settings}
+    parameters = {**_usual(len(inputs), inputs.shape[1], seed), **objective, **settings}
     return lightgbm.train(parameters, lightgbm.Dataset(inputs, targets), rounds)
 
 
