@@ -42,7 +42,8 @@ from speciate.tasks.families.segmentation import Segmentation
 from speciate.tasks.families.tokens import Tokens
 from speciate.tasks.families.transcription import Transcription
 from speciate.tasks.network_predictor import NetworkPredictor
-from speciate.tasks.representations import Documents, NGrams
+from speciate.tasks.representations import Documents
+from speciate.tasks.term_counts import NGrams
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, thirds, train_now
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import executors
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, Resources, State
 from speciate.jobs.kinds import Kinds, Plan
+from speciate.jobs.zygote import SUPERVISORS
 from speciate.settings import Capacity, Settings
 from speciate.workspace.disk_space import GB
 from speciate.workspace.workspace import Workspace
@@ -241,6 +243,21 @@ def test_a_zygotes_child_holds_the_claim_and_outlives_the_zygote(engine: Engine)
     assert engine.folder(running).alive()
     done = engine.wait(job.id, timeout=LONG)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
+def test_the_imports_of_a_training_are_asked_for_while_a_run_reads_its_data(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, prepare = list[str](), executors._Zygotes.prepare
+    monkeypatch.setattr(executors._Zygotes, "prepare", lambda own, family: asked.append(family) or prepare(own, family))
+    job = engine.submit("work", {"seconds": LONG, "preload": "data"})
+    running = until_running(engine, job.id)
+    while "classical" not in asked:
+        assert engine.wait(job.id, until="change", timeout=0.05).state is State.RUNNING
+    assert asked[:2] == [SUPERVISORS, "data"], "its own first"
+    assert (engine.folder(running).path / "worker").exists()
+    engine.control(job.id, "cancel")
 
 
 def test_an_unknown_job_is_answered_with_near_names(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from speciate.models import estimators
 from speciate.models.estimators import (
     Linear,
     StreamingLda,
+    _smallest,
     fit_distance,
     fit_gaussian,
     fit_neighbours,
@@ -84,6 +85,13 @@ def test_neighbours_vote_as_scikit_learns_do(sparse: bool, tmp_path: Path) -> No
     shares = model.predict_proba(inputs)
     assert (scores.argmax(1) == shares.argmax(1)).mean() > 0.99  # ties may fall differently
     np.testing.assert_allclose(np.exp(scores).sum(1), 1.0)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_of_equal_distances_the_earlier_ones_are_nearest(count: int, kinds: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).integers(0, kinds, (4, 6)).astype(float)
+    rows[0, seed % 6] = np.nan
+    np.testing.assert_array_equal(_smallest(rows, count), np.argsort(rows, axis=1, kind="stable")[:, :count])
 
 
 def test_neighbours_of_numbers_are_averaged(tmp_path: Path) -> None:

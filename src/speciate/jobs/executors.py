@@ -34,6 +34,9 @@ _ARGUMENT_BYTES = 1024
 """Length of the last argument of a zygote's command line, where its forks write their own."""
 _PREPARED_SECONDS = 240.0
 """Seconds that imports which were asked for stay made, at least."""
+_FOLLOWS = {"data": "classical"}
+"""Imports of a run -> those of what usually follows it. They are made while it works: behind its own ones, as a zygote
+makes them one after another."""
 _log = logging.getLogger(__name__)
 
 
@@ -117,6 +120,8 @@ class LocalExecutor:
         self._asked = _ForkedSupervisors()
         self._unseen: set[str] = set()
         """Runs whose supervisor was asked for and has not been seen."""
+        self._followed: dict[str, str] = {}
+        """Run whose worker has not been seen -> what follows it."""
 
     def listen(self, heard: Callable[[], None]) -> None:
         """Call `heard`, in a thread of its own, as soon as a run that was launched here has ended."""
@@ -131,6 +136,8 @@ class LocalExecutor:
         spec = {**run.spec, "zygote": address} if address else run.spec
         warm = self._warm()
         folder.create({**spec, "warm_parent": warm} if warm else spec)
+        if address and run.preload in _FOLLOWS:
+            self._followed[run.id] = _FOLLOWS[run.preload]
         if run.id in self._asked:
             return  # it is in line, behind the imports of a zygote that has just begun
         connection = self._zygotes.ask_for_supervisor(folder.path)
@@ -165,6 +172,8 @@ class LocalExecutor:
             self._unseen.discard(folder.run_id)
             return Gone()
         self._unseen.discard(folder.run_id)
+        if folder.run_id in self._followed and (folder.path / "worker").exists():
+            self._zygotes.prepare(self._followed.pop(folder.run_id))
         if folder.alive():
             return Alive()
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed

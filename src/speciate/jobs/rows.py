@@ -43,7 +43,6 @@ FROM (SELECT {_unnest(["id", *_CHANGING])}) new WHERE jobs.id = new.id
 """
 _SELECT = f"SELECT {_NAMES} FROM jobs"
 # Of one job DuckDB plans these in half the time.
-_INSERT_ONE = f"INSERT INTO jobs ({_NAMES}) VALUES ({_marks(list(_COLUMNS))})"
 _UPDATE_ONE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE id = ?"
 _BY_ONE_ID = f"{_SELECT} WHERE id = ?"
 _BY_ID = f"{_SELECT} WHERE id IN (SELECT unnest(?::VARCHAR[]))"
@@ -73,7 +72,8 @@ def _job(row: Row) -> Job:
 
 def insert(tx: Transaction, jobs: Sequence[Job]) -> None:
     if len(jobs) == 1:
-        tx.execute(_INSERT_ONE, [_cell(jobs[0], name) for name in _COLUMNS])
+        cells = {name: cell for name in _COLUMNS if (cell := _cell(jobs[0], name)) is not None}
+        tx.execute(f"INSERT INTO jobs ({', '.join(cells)}) VALUES ({_marks([*cells])})", [*cells.values()])
     else:
         tx.execute(_INSERT, [[_cell(job, name) for job in jobs] for name in _COLUMNS])
 

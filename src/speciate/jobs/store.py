@@ -247,7 +247,8 @@ class _Batch:
 
     def _follow_ends(self) -> None:
         ended, self._ended = self._ended, []
-        dependents = [job for (job,) in self._tx.execute(_DEPENDENTS, [ended])]
+        stored = [job for job in ended if job not in self._new]  # of what is new nothing that is stored can wait
+        dependents = [job for (job,) in self._tx.execute(_DEPENDENTS, [stored])] if stored else []
         dependents += [job for job, need in self._needs if need in ended]
         if dependents:
             self._release(list(dict.fromkeys(dependents)))

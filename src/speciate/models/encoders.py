@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakValueDictionary
@@ -94,8 +95,8 @@ class FrozenEncoder:
         self._batch, self._threads, self._layers = batch, threads, layers
         self._loaded: Backbone | None = None
 
-    @property
-    def width(self) -> int:
+    @cached_property
+    def width(self) -> int:  # asked for with each answer
         stated = _stated_width(self._folder, self._modality)
         doubled = self._layers and not model_folder.is_export(self._folder)  # an export states what it gives
         return stated * (2 if doubled else 1) if stated else self._backbone().width

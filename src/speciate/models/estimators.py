@@ -220,7 +220,7 @@ class Neighbours(NamedTuple):
         for start in range(0, max(inputs.shape[0], 1), _CHUNK):
             products = inputs[start : start + _CHUNK] @ points.T
             products = products.toarray() if hasattr(products, "toarray") else np.asarray(products)
-            places = np.argsort(norms[None, :] - 2.0 * products, axis=1, kind="stable")[:, : int(self.nearest)]
+            places = _smallest(norms[None, :] - 2.0 * products, int(self.nearest))
             parts.append(self.answers[places].mean(axis=1))
         means = np.concatenate(parts).astype(np.float64)
         if not self.votes:
@@ -244,6 +244,20 @@ class Neighbours(NamedTuple):
     @property
     def parameters(self) -> int:
         return int(self.points.size)
+
+
+def _smallest(rows: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+    """(N, count): the places of each row's smallest numbers in their order, the earlier one of equals first. As a
+    stable sort says, which would sort all of them."""
+    bounds = np.partition(rows, count - 1, axis=1)[:, count - 1]
+    within = rows <= bounds[:, None]
+    found = np.empty((len(rows), count), np.int64)
+    clear = within.sum(axis=1) == count
+    places = np.nonzero(within[clear])[1].reshape(-1, count)
+    order = np.argsort(np.take_along_axis(rows[clear], places, axis=1), axis=1, kind="stable")
+    found[clear] = np.take_along_axis(places, order, axis=1)
+    found[~clear] = np.argsort(rows[~clear], axis=1, kind="stable")[:, :count]  # equal ones at the end, or no numbers
+    return found
 
 
 def fit_neighbours(inputs: Any, answers: npt.NDArray[Any], count: int, *, votes: bool) -> Neighbours:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +23,8 @@ from speciate.modalities.tabular import number
 from speciate.models import model_folder
 from speciate.models.encoders import OF_FRAMES, OF_LAYERS, VIDEO, Encoder, kept_encoder, load_encoder
 from speciate.tasks.task import Arrays, RepresentationSettings, UnsuitableRepresentation
+from speciate.tasks.term_counts import NGrams, TermCounter
 from speciate.workspace.workspace import Folders
-
-NGramUnit = Literal["word", "char", "char_wb"]
-
-
-class NGrams(NamedTuple):
-    """What is counted in a document: runs of `low` to `high` units. `char_wb`: characters, not across words."""
-
-    unit: NGramUnit
-    low: int
-    high: int
 
 
 def describe(modality: str, examples: Sequence[Example]) -> list[Any]:
@@ -176,41 +167,50 @@ class Documents(_Learned):
     data and set again through its public interface.
     """
 
-    def __init__(self, modality: str, counting: NGrams, terms: tuple[str, ...], weights: npt.NDArray[Any]) -> None:
-        """`weights` (terms,): the inverse document frequencies."""
+    def __init__(
+        self, modality: str, counting: NGrams, terms: tuple[str, ...], weights: npt.NDArray[Any],
+        counter: TermCounter | None = None,
+    ) -> None:  # fmt: skip
+        """`weights` (terms,): the inverse document frequencies. `counter`: has counted documents that will be asked
+        for."""
         super().__init__()
         self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
+        self._counter = counter
         self._vectorizer = _vectorizer(counting, vocabulary={term: i for i, term in enumerate(terms)})
         self._vectorizer.idf_ = weights
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], modality: str, counting: NGrams) -> Documents:
+    def fit(
+        cls, examples: Sequence[Example], modality: str, counting: NGrams, counter: TermCounter | None = None
+    ) -> Documents:
         """Keeps the most frequent terms, at most 50,000; in larger sets only those of two documents or more.
 
         Raises UnsuitableRepresentation where no term is left: whole words of a script without spaces, or of texts of
         one letter.
         """
-        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
-
         documents = describe(modality, examples)
         rare = 2 if len(documents) >= 100 else 1
-        counter = CountVectorizer(**_analyzer(counting), max_features=_MOST_TERMS, min_df=rare, dtype=np.float64)
-        try:
-            counts = counter.fit_transform(documents)
-        except ValueError as error:
+        found = (counter or TermCounter(counting)).keep(documents, rare, _MOST_TERMS)
+        if found is None:
             raise UnsuitableRepresentation(
                 f"nothing that is counted occurs in {rare} or more of {len(documents)} texts"
-            ) from error
-        counts.sort_indices()  # as those of other documents are: sums are rounded in their order
-        weighting = TfidfTransformer(sublinear_tf=True).fit(counts)
-        made = cls(modality, counting, tuple(counter.get_feature_names_out().tolist()), weighting.idf_)
-        made._learned = examples, weighting.transform(counts, copy=False)
+            )
+        weighting = _weighting().fit(found.counts)
+        made = cls(modality, counting, found.terms, weighting.idf_, counter)
+        made._learned = examples, weighting.transform(found.counts, copy=False)
         return made
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, terms), sparse, rows of unit length."""
         learned = self._of_learned(examples)
-        return self._vectorizer.transform(describe(self._modality, examples)) if learned is None else learned
+        if learned is not None:
+            return learned
+        documents = describe(self._modality, examples)
+        if self._counter is None:
+            return self._vectorizer.transform(documents)
+        weighting = _weighting()
+        weighting.idf_ = self._weights
+        return weighting.transform(self._counter.count(documents, self._terms), copy=False)
 
     def settings(self) -> RepresentationSettings:
         return {
@@ -233,35 +233,66 @@ def _vectorizer(counting: NGrams, **more: Any) -> Any:
     """Logarithmic counts: the tenth mention of a word says less than the first."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(**_analyzer(counting), sublinear_tf=True, **more)
+    return TfidfVectorizer(**counting.analyzer(), sublinear_tf=True, **more)
 
 
-def _analyzer(counting: NGrams) -> Mapping[str, Any]:
-    return {"analyzer": counting.unit, "ngram_range": (counting.low, counting.high)}
+def _weighting() -> Any:
+    """What `_vectorizer` makes of counts."""
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    return TfidfTransformer(sublinear_tf=True)
+
+
+Measure = Callable[[Example], npt.NDArray[Any]]
+"""(D,) of an example, D the same for all."""
+_MOST_MEASURED = 20_000_000
+"""Numbers that are kept."""
+
+
+class MeasuredOnce:
+    """What is measured of an example, kept for a training that asks for it in each fold and for the model itself."""
+
+    def __init__(self, measure: Measure) -> None:
+        self._measure, self._kept, self._numbers = measure, dict[str, npt.NDArray[Any]](), 0
+
+    def __call__(self, example: Example) -> npt.NDArray[Any]:
+        found = self._kept.get(example.id)
+        if found is None:
+            found = self._measure(example)
+            self._numbers += found.size
+            if self._numbers <= _MOST_MEASURED:
+                self._kept[example.id] = found
+        return found
 
 
 class Vectors(_Learned):
     """Media as the short vector of their modality's `describe`: grey pixels, summary features."""
 
-    def __init__(self, modality: str, scaling: Scaling) -> None:
+    def __init__(self, modality: str, scaling: Scaling, measure: Measure | None = None) -> None:
+        """`measure`: has measured examples that will be asked for."""
         super().__init__()
         self._modality, self._scaling = modality, scaling
+        self._measure = measure or self.measure(modality)
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False) -> Self:
+    def fit(
+        cls, examples: Sequence[Example], modality: str, *, one_unit: bool = False, measure: Measure | None = None
+    ) -> Self:
         """`one_unit`: the numbers of the description are of one kind, as pixels are."""
-        made = cls(modality, Scaling.of(rows := cls._rows(modality, examples), one_unit=one_unit))
+        rows = np.stack([*map(measure or cls.measure(modality), examples)])
+        made = cls(modality, Scaling.of(rows, one_unit=one_unit), measure)
         made._learned = examples, rows
         return made
 
     @staticmethod
-    def _rows(modality: str, examples: Sequence[Example]) -> npt.NDArray[Any]:
-        return np.stack(describe(modality, examples))
+    def measure(modality: str) -> Measure:
+        kind = modalities.find(modality)
+        return lambda example: kind.describe(example.media)  # type: ignore[return-value]
 
     def encode(self, examples: Sequence[Example]) -> Any:
         """(N, D)"""
         rows = self._of_learned(examples)
-        return self._scaling.apply(self._rows(self._modality, examples) if rows is None else rows)
+        return self._scaling.apply(np.stack([*map(self._measure, examples)]) if rows is None else rows)
 
     def settings(self) -> RepresentationSettings:
         return {"kind": "vectors", "modality": self._modality}
@@ -278,9 +309,9 @@ class Properties(Vectors):
     """Media as the vector of their modality's `properties`: what experts measure of them."""
 
     @staticmethod
-    def _rows(modality: str, examples: Sequence[Example]) -> npt.NDArray[np.float32]:
+    def measure(modality: str) -> Measure:
         kind = modalities.find(modality)
-        return np.stack([kind.properties(example.media) for example in examples])
+        return lambda example: kind.properties(example.media)
 
     def settings(self) -> RepresentationSettings:
         return {"kind": "properties", "modality": self._modality}

@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 _INSERT_EVENTS = """
 INSERT INTO events SELECT unnest(?::BIGINT[]), ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])
 """
+_FEW_EVENTS = 4
+"""So many are planned sooner as values than as arrays."""
 
 
 EventData = Mapping[str, Any]
@@ -289,7 +291,11 @@ class Database:
                 for place, answer in zip(places, many(tx, [calls[i].item for i in places]), strict=True):
                     answers[place] = answer
             events = [Event(self._seq + i, tx.now, *event) for i, event in enumerate(tx.events, 1)]
-            if events:
+            if 0 < len(events) <= _FEW_EVENTS:
+                values = ", ".join(["(?, ?, ?, ?, ?)"] * len(events))
+                cells = [cell for each in events for cell in (*each[:-1], json.dumps(each.data))]
+                cursor.execute(f"INSERT INTO events VALUES {values}", cells)
+            elif events:
                 cursor.execute(
                     _INSERT_EVENTS,
                     [

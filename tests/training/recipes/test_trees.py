@@ -10,7 +10,12 @@ import pytest
 
 from speciate.models.estimators import Trees
 from speciate.training.recipes import boosting
-from speciate.training.recipes.boosting import boosted_classifier, boosted_regression, trees_from_lightgbm
+from speciate.training.recipes.boosting import (
+    boosted_classifier,
+    boosted_regression,
+    rounds_of,
+    trees_from_lightgbm,
+)
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 
 
@@ -61,6 +66,15 @@ def test_boosting_learns_what_no_line_can(library: str, classes: int) -> None:
     answers = (scores[:, 0] > 0).astype(int) if classes == 2 else scores.argmax(axis=1)
     assert scores.shape == (300, 1 if classes == 2 else 3)
     assert (answers == targets[900:]).mean() > 0.85
+
+
+def test_a_fit_on_more_examples_takes_the_rounds_that_another_has_found(library: str) -> None:
+    inputs, targets = _problem(2, 900)
+    found = rounds_of(boosted_classifier(inputs[:600], targets[:600], 0))
+    assert 20 < found["rounds"] < 400, "found on held-out examples"
+    assert rounds_of(boosted_classifier(inputs, targets, 0, **found)) == found
+    numbers = boosted_regression(absolute=False)(inputs, targets.astype(float), 0, rounds=7)
+    assert rounds_of(numbers) == {"rounds": 7}
 
 
 def test_the_loss_follows_the_metric(library: str) -> None:

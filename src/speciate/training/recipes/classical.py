@@ -31,17 +31,18 @@ from speciate.tasks.representations import (
     Columns,
     Documents,
     Features,
-    NGrams,
+    MeasuredOnce,
     Properties,
     Steps,
     Vectors,
     ngram_choices,
 )
 from speciate.tasks.task import Representation, TaskHead
+from speciate.tasks.term_counts import NGrams, TermCounter
 from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
 from speciate.training.recipes import configurations, structured_learners, tabm
-from speciate.training.recipes.boosting import boosted_classifier, boosted_regression
+from speciate.training.recipes.boosting import boosted_classifier, boosted_regression, rounds_of
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
 from speciate.training.recipes.structured_learners import (
     cumulative,
@@ -196,11 +197,16 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     if counted:
         properties = tuple(each for each in on_numbers if not wanted or each.name in wanted)
         groups = _counted_groups(context, modality, counted, learners) if learners else []
-        on_properties = LearnerGroup("properties", partial(Properties.fit, modality=modality), properties)
+        on_properties = LearnerGroup(
+            "properties",
+            partial(Properties.fit, modality=modality, measure=MeasuredOnce(Properties.measure(modality))),
+            properties,
+        )
         return [*groups, on_properties] if properties else groups
     if modality == "tabular":
         return _table_groups(context, learners, wanted)
-    represent = partial(Vectors.fit, modality=modality, one_unit=modality in ONE_UNIT)
+    measure = MeasuredOnce(Vectors.measure(modality))
+    represent = partial(Vectors.fit, modality=modality, one_unit=modality in ONE_UNIT, measure=measure)
     described = tuple(learner for learner in learners if learner not in on_steps)
     every = (
         LearnerGroup(f"{modality} description", represent, described),
@@ -225,7 +231,10 @@ def _counted_groups(
     context: TrainingContext, modality: str, counted: Sequence[NGrams], learners: Sequence[Learner]
 ) -> list[LearnerGroup]:
     """Each way of counting by itself, then all side by side. What was fitted for one is not fitted again."""
-    fits = [_fitted_once(partial(Documents.fit, modality=modality, counting=each)) for each in counted]
+    fits = [
+        _fitted_once(partial(Documents.fit, modality=modality, counting=each, counter=TermCounter(each)))
+        for each in counted
+    ]
     groups = [
         LearnerGroup(f"{each.unit} {each.low}-{each.high}", fit, tuple(learners))
         for each, fit in zip(counted, fits, strict=True)
@@ -591,18 +600,18 @@ _DENSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", logistic(1.0), _scores_too_many, weighs=True),
     Learner("svm", _kernel_svm, _kernel_too_large, weighs=True),
-    Learner("boosting", boosted_classifier, _trees_too_large, weighs=True),
+    Learner("boosting", boosted_classifier, _trees_too_large, weighs=True, found=rounds_of),
 )
 
 
 def _dense_regressors(metric: str) -> tuple[Learner, ...]:
     """Where absolute errors count trees learn by them, too: with heavy tails they are far better, else squared ones."""
-    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large, weighs=True),)
+    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large, weighs=True, found=rounds_of),)
     return (
         Learner("neighbours", _neighbour_mean, _neighbours_too_many),
         Learner("ridge", ridge(1.0), weighs=True),
         Learner("svm", _kernel_regression, _kernel_too_large, weighs=True),
-        Learner("boosting", boosted_regression(False), _trees_too_large, weighs=True),
+        Learner("boosting", boosted_regression(False), _trees_too_large, weighs=True, found=rounds_of),
         *(absolute if is_absolute(metric) else ()),
     )
 

@@ -44,6 +44,9 @@ class Learner(NamedTuple):
     `held=(inputs, targets, parts)`, by which it stops, and gives a `StoppedByHeld` then; its group is `shared`."""
     settings: str = ""
     """How it learns, in a few words; empty: what its name says behind its kind."""
+    found: Callable[[Any], Mapping[str, Any]] | None = None
+    """What an estimator that was fitted has found, as arguments of `learn`, so that a fit on some more examples does
+    not look for it again."""
 
 
 def in_words(settings: Mapping[str, object]) -> str:
@@ -172,10 +175,12 @@ def learn_from(
     represented: Mapping[str, Representation | None],
     *,
     from_folds: bool = False,
+    as_found: bool = False,
 ) -> TrainedPredictor:
     """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group.
 
-    `from_folds`: what can be joined of the folds that judged it is not learned once more.
+    `from_folds`: what can be joined of the folds that judged it is not learned once more. `as_found`: by what the fit
+    on the training examples has found.
     """
     targets, made = context.targets(examples), list[TrainedPredictor]()
     for each in singles(one):
@@ -185,8 +190,9 @@ def learn_from(
         inputs = representation.encode(examples)
         estimator = each.joined if from_folds and not more else None
         if estimator is None:
+            found = each.learner.found(each.estimator) if as_found and each.learner.found else {}
             with limit_threads(inputs):
-                estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more)
+                estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more, **found)
         if each.shift is not None and not one.members:
             estimator = decision_shift.shifted(estimator, each.shift)
         made.append(TrainedPredictor(context.payload.task, representation, estimator, one.task_head))

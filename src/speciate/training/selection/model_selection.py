@@ -222,7 +222,7 @@ def _refitted(context: TrainingContext, best: EvaluatedLearner, seconds: float) 
             fresh = {each.group.name: each.group.represent(everything) for each in singles(best)}
         except UnsuitableRepresentation:
             return None
-        made = learn_from(context, best, everything, fresh)
+        made = learn_from(context, best, everything, fresh, as_found=True)
     context.notes.append(_REFIT_NOTE)
     return made
 
