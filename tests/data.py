@@ -189,7 +189,8 @@ def run_job(workspace: Workspace, kind: str, **spec: Any) -> dict[str, Any]:
     if found.act is not None:
         act = found.act
         return workspace.database.transact(lambda tx: act(tx, wanted, job, workspace.settings))
-    folder.create({"payload": plan.payload_json(), "job": job_id, "workspace": str(workspace.folders.root)})
+    told = {"job": job_id, "workspace": str(workspace.folders.root), "resources": plan.resources.model_dump()}
+    folder.create({"payload": plan.payload_json(), **told})
     module, _, function = found.run.partition(":")
     result = getattr(importlib.import_module(module), function)(Run(folder))
     (folder.outputs / "result.json").write_text(json.dumps(result))

@@ -18,7 +18,8 @@ from speciate.workspace.workspace import Workspace
 class Lengths:
     """An encoder of texts to (length, number of words), in batches of two, that counts what it is asked."""
 
-    id, width, parameters, precision = "lengths-1", 2, 0, "float32"
+    id = cache = "lengths-1"
+    width, parameters, precision = 2, 0, "float32"
 
     def __init__(self) -> None:
         self.asked: list[str] = []

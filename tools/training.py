@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from speciate.refs import dataset_ref
 from speciate.server.jobs_after_fetch import start_job_after_fetch
 from speciate.server.roots import check_function, check_refs
 from speciate.server.tool_api import (
@@ -39,6 +40,8 @@ from speciate.training.specialize import KIND as SPECIALIZE
 from speciate.training.train import KIND as TRAIN
 from speciate.training.train_spec import Method, PriorModelMethod, RequestedResources, TrainSpec
 
+_LONGEST_NAME = 58
+"""Characters of a dataset's name before `-model`: a name has 64."""
 DatasetName = Annotated[str, Field(description="name or name@v3.")]
 AS_TRAINED = Field(description="As of train_model.")
 MethodOfTraining = Annotated[Method, Field(json_schema_extra={LISTED_ELSEWHERE: True})]
@@ -100,16 +103,25 @@ def plan_training(
         base_model=base,
         budget_minutes=budget_minutes,
     )
-    specialize_it = NextAction(
-        tool="specialize",
-        arguments={
+    next_actions: tuple[NextAction, ...] = ()
+    if use_case and plan.test_examples:  # specialize refuses what has no test split
+        arguments: dict[str, Any] = {
             "use_case": use_case,
             "dataset": plan.dataset,
             "budget_minutes": budget_minutes or 5,
             **({"base_models": [base]} if base else {}),  # what was asked for, not whatever suits
             **({"methods": [method]} if method else {}),
-        },
-    )
+        }
+        next_actions = (NextAction(tool="specialize", arguments=arguments),)
+    elif not use_case and plan.candidates:
+        arguments = {
+            "name": f"{dataset_ref(plan.dataset).name[:_LONGEST_NAME]}-model",
+            "dataset": plan.dataset,
+            **plan.candidates[0].model_dump(include={"method", "base_model"}, exclude_none=True),
+            **({"task": task} if task else {}),
+            **({"budget_minutes": budget_minutes} if budget_minutes else {}),
+        }
+        next_actions = (NextAction(tool="train_model", arguments=arguments),)
     return TrainingPlan(
         dataset=plan.dataset,
         candidates=plan.candidates,
@@ -117,7 +129,7 @@ def plan_training(
         needed_test_examples=plan.needed_test_examples,
         test_examples=plan.test_examples,
         warnings=plan.warnings,
-        next_actions=(specialize_it,) if use_case and plan.test_examples else (),  # it refuses what has no test split
+        next_actions=next_actions,
     )
 
 

@@ -1,9 +1,9 @@
 """Cached vectors: each item is embedded once per extractor, whoever asks.
 
-`features/EXTRACTOR/` holds immutable Parquet parts, sorted by key: `key`, `content` (the sha256 at the beginning of
-the key, by which a purge finds it) and `vector`, whose float32 numbers lie in one binary value, since that
-reads fifteen times as fast as a list. Two runs that compute the same item at once both write it: duplicates are
-harmless, as an extractor's id fixes the vector. `merge` makes few large parts of many small ones.
+`features/EXTRACTOR/` (the `cache` of an encoder) holds immutable Parquet parts, sorted by key: `key`, `content` (the
+sha256 at the beginning of the key, by which a purge finds it) and `vector`, whose float32 numbers lie in one binary
+value, since that reads fifteen times as fast as a list. Two runs that compute the same item at once both write it:
+duplicates are harmless, as an extractor's id fixes the vector. `merge` makes few large parts of many small ones.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def embed(
     until then is kept.
     """
     found = np.zeros((len(ids), encoder.width), np.float32)
-    cached = read(folders, encoder.id, ids)
+    cached = read(folders, encoder.cache, ids)
     if cached.known.any():
         found[cached.known] = cached.vectors
     missing = {ids[place]: place for place in np.flatnonzero(~cached.known).tolist()}
@@ -82,7 +82,7 @@ def embed(
             progress(len(computed), len(first))
     finally:
         if computed:
-            write(folders, encoder.id, [ids[place] for place in computed], found[computed])
+            write(folders, encoder.cache, [ids[place] for place in computed], found[computed])
     for place in np.flatnonzero(~cached.known).tolist():
         found[place] = found[missing[ids[place]]]  # an item that occurs twice
     return found

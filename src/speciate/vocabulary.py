@@ -77,6 +77,11 @@ class Metric(NamedTuple):
     """Which number has the least error where it is the answer to everything."""
 
     @property
+    def plain(self) -> str:
+        """Its name in a sentence: `macro F1`."""
+        return self.name if "@" in self.name else _PLAIN.get(self.name, self.name.replace("_", " "))
+
+    @property
     def sign(self) -> int:
         """+1 where more is better, else -1: `sign * difference` is an improvement where it is positive."""
         return 1 if self.better == "higher" else -1
@@ -429,6 +434,23 @@ MADE: dict[str, tuple[float | None, float | None, str]] = {
 whatever family; their names hold a digest or a version of what decides what they say."""
 LOWER = ":lower"
 """Ends the names of those of them that are better the lower they are."""
+_PLAIN = {
+    "f1_macro": "macro F1", "f1_macro_labels": "macro F1 of the labels", "f1_micro": "micro F1", "f1": "F1",
+    "f1_spans": "F1 of spans", "mcc": "Matthews correlation", "auroc": "area under the ROC curve",
+    "auprc": "average precision", "brier": "Brier score", "ece": "expected calibration error",
+    "top_5_accuracy": "top-5 accuracy", "cohen_kappa": "Cohen's kappa", "quadratic_kappa": "quadratic kappa",
+    "mae": "mean absolute error", "median_ae": "median absolute error", "rmse": "root mean squared error", "r2": "R2",
+    "mape": "mean absolute percentage error", "smape": "symmetric mean absolute percentage error",
+    "mase": "mean absolute scaled error", "pearson": "Pearson correlation", "spearman": "Spearman correlation",
+    "forecast_mae": "mean absolute error", "forecast_rmse": "root mean squared error",
+    "action_mae": "mean absolute error of the actions", "action_mse": "mean squared error of the actions",
+    "hamming_loss": "Hamming loss", "map": "mean average precision", "map_50": "mean average precision at IoU 0.5",
+    "map_at_10": "mean average precision at 10", "ndcg_at_10": "NDCG at 10", "dice": "Dice score",
+    "mean_iou": "mean IoU", "pq": "panoptic quality", "wer": "word error rate",
+    "wer_normalized": "normalized word error rate", "cer": "character error rate",
+    **{f"recall_at_precision_{percent}": f"recall at {percent} % precision" for percent in RECALL_AT_PRECISIONS},
+}  # fmt: skip
+"""Names of metrics that are no words, as sentences have them."""
 _MADE = re.compile(r"(code_passes|gym_score)|(judge_|preferred_over_|own:|package:|likeness:|spoken_wer:)[^\s@]+@\S+")
 
 

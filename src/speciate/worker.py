@@ -37,6 +37,7 @@ from speciate.jobs.folder import (
 )
 from speciate.jobs.process_identity import identity
 from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
+from speciate.jobs.zygote import WHOLE
 from speciate.sandbox import warm
 from speciate.workspace import filesystem
 
@@ -79,6 +80,8 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
         spec = folder.spec()
         warm.use(spec.get("warm_parent"))
         settings.hold(Path(spec["workspace"]), spec.get("settings", {}))
+        if spec.get("preload") in WHOLE:
+            _import_whole()
         result = load(spec["entry"])(Run(folder, keys))
         write_checked(folder.outputs / "result.json", _with_paths_here(result or {}, spec))
         return Outcome(0, "ok")
@@ -90,6 +93,12 @@ def perform(folder: RunFolder, keys: Mapping[str, str] = MappingProxyType({})) -
         traceback.print_exc()
         outcome = _outcome_of_error(error, shutil.disk_usage(folder.path).free)
     return Outcome(**_with_paths_here(outcome._asdict(), spec))
+
+
+def _import_whole() -> None:
+    """Where this process is no fork of one that has the imports, as on a node: a model that needs all of transformers
+    may come after one that leaves some out."""
+    importlib.import_module("speciate.models.backbones.lean_import").import_whole()  # it stands above this floor
 
 
 def _outcome_of_error(error: BaseException, free: int) -> Outcome:

@@ -17,7 +17,7 @@ from speciate.evaluation.metrics import Answers, label_answers
 from speciate.evaluation.reports.report import Comparison, Control, Decision, Interval, Row, Value
 from speciate.evaluation.slice_gains import LEAST_EXAMPLES, RARE_VALUES, SliceGain, slice_gains
 from speciate.use_cases import Gate, UseCaseLimits
-from speciate.vocabulary import find_metric
+from speciate.vocabulary import METRICS, find_metric
 from speciate.workspace.workspace import Workspace
 from tests.evaluation import world
 
@@ -126,6 +126,17 @@ def test_a_dearer_candidate_must_surely_be_better(usd: float | None, low: float,
     assert got.outcome == outcome
     if outcome == "inconclusive":
         assert "test rows show gains from 0.05" in got.reason
+
+
+def test_reasons_call_a_metric_by_its_plain_name() -> None:
+    compared = comparison(0.1, 0.05, 0.15, metric="f1_macro")
+    got = gates.judge(Gate(rule="better"), evidence(row(metric="f1_macro"), compared))
+    assert got.reason.startswith("gain in macro F1 0.1")
+    got = gates.judge(Gate(rule="reaches", value=0.5), evidence(row(metric="balanced_accuracy")))
+    assert got.reason.startswith("balanced accuracy is ")
+    assert not [metric.plain for metric in METRICS.values() if "_" in metric.plain]
+    judged = find_metric("judge_0123456789ab@0123456789ab")
+    assert judged.plain == judged.name, "what an evaluation brings along has no other"
 
 
 def test_the_improvement_of_an_error_is_its_fall() -> None:

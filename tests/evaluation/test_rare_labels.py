@@ -15,7 +15,7 @@ ROWS = {"red": 100, "green": 80, "blue": 90, "odd": 1}
 
 def test_a_label_with_one_test_row_is_told_with_its_weight() -> None:
     (warning,) = rare_label_warnings("f1_macro", ROWS)
-    assert warning.startswith("'odd' has 1 test row and counts for a quarter of f1_macro:")
+    assert warning.startswith("'odd' has 1 test row and counts for a quarter of macro F1:")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mcc"])
@@ -30,7 +30,7 @@ def test_labels_that_all_have_few_rows_weigh_as_their_rows_do() -> None:
 def test_of_many_rare_labels_three_are_named() -> None:
     (warning,) = rare_label_warnings("balanced_accuracy", {"usual": 500, **{f"odd {n}": n + 1 for n in range(5)}})
     assert warning.startswith("'odd 0' has 1 test row, 'odd 1' has 2 test rows, 'odd 2' has 3 test rows and 2 further")
-    assert "each counts for 1/6 of balanced_accuracy" in warning
+    assert "each counts for 1/6 of balanced accuracy" in warning
 
 
 REFERENCES = ["red"] * 100 + ["blue"] * 100 + ["odd"] * 4
@@ -56,7 +56,7 @@ def test_the_verdict_tells_which_label_was_never_found(metric: str, told: bool) 
     assert decision is not None
     remarks = [reason for reason in decision.reasons if reason.startswith("'odd': 0 of 4 found")]
     assert len(remarks) == told
-    assert all("the interval of f1_macro may be too narrow" in remark for remark in remarks)
+    assert all("the interval of macro F1 may be too narrow" in remark for remark in remarks)
 
 
 def test_a_label_that_one_repeat_finds_is_found() -> None:

@@ -17,6 +17,7 @@ from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Busy, Pool, PoolProcessEnded
+from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders
 
@@ -92,6 +93,17 @@ def test_a_process_that_nobody_asks_ends_unless_it_holds_a_model(pool: Pool, fol
     assert kept
     assert pool.ask(QUERY, sql("SELECT 4 AS n", folders))["rows"] == [[4]]
     assert {each.pid for each in kept} <= {each.pid for each in processes(folders)}
+
+
+def test_models_that_need_all_of_transformers_have_processes_apart(
+    pool: Pool, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no parent makes imports."""
+    monkeypatch.setattr(warm, "offered", lambda family: False)
+    for family in ("transformers", "published", "transformers", "published"):
+        pool.ask(QUERY, sql("SELECT 1", folders), family=family)
+    assert sorted(server.family for server in pool._idle) == ["", "published"]
+    assert {server.family: server.asked for server in pool._idle} == {"": 2, "published": 2}
 
 
 def test_an_error_comes_back_as_it_was_raised(pool: Pool, folders: Folders) -> None:

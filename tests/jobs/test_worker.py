@@ -17,6 +17,7 @@ from speciate.jobs import supervisor
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
 from speciate.jobs.folder import NO_ROOM, RESUMABLE, SECOND, Outcome, RunFolder, write_whole
 from speciate.jobs.run import Redaction, Stopped
+from speciate.models.backbones import lean_import
 from tests.jobs.work import ENTRY
 
 
@@ -49,6 +50,21 @@ def test_a_request_to_stop_ends_a_run_as_resumable(tmp_path: Path) -> None:
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.kind == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("preload", "whole"), [("torch", True), ("language", True), ("networks", False), (None, False)]
+)
+def test_a_run_that_needs_all_of_transformers_leaves_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: str | None, whole: bool
+) -> None:
+    """Where it is no fork of a process with the imports, as on a node."""
+    monkeypatch.setattr(lean_import, "_is_whole", False)
+    folder = a_folder(tmp_path, value=1)
+    spec = folder.spec() | ({"preload": preload} if preload else {})
+    monkeypatch.setattr(RunFolder, "spec", lambda self: spec)
+    assert worker.perform(folder).kind == "ok"
+    assert lean_import._is_whole == whole
 
 
 class _Card(BaseModel):

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from transformers import BertConfig
 
+from speciate import features
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import Volume, slice_images
 from speciate.models import model_folder, packaged, sealed
@@ -20,6 +21,7 @@ from speciate.models.backbones import architectures
 from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
 from speciate.models.encoders import Encoder, FrozenEncoder, Precision, kept_encoder, load_encoder
+from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
 
 MINILM = {"float32": "minilm-8751488fa6c1ee89", "bfloat16": "minilm-758a2c7df8758ad6"}
@@ -98,6 +100,48 @@ def test_the_id_that_a_model_folder_keeps_gives_it_no_weights_of_another(folder:
     assert isinstance(first, FrozenEncoder)
     assert isinstance(copy, FrozenEncoder)
     assert copy._backbone() is first._backbone()
+
+
+def test_vectors_are_cached_under_what_computes_them_whatever_id_a_folder_claims(
+    folder: Path, workspace: Workspace
+) -> None:
+    made = load_encoder(f"path:{folder}", precision="float32")
+    kept = [workspace.folders.root / name for name in ("first", "other head", "strangers")]
+    for each in kept:
+        each.mkdir()
+        made.keep(each)
+        (each / "estimator.safetensors").write_text(each.name)
+    weights = load_file(kept[-1] / model_folder.WEIGHTS)
+    save_file({name: array + np.float32(0.1) for name, array in weights.items()}, kept[-1] / model_folder.WEIGHTS)
+    for each in kept[1:]:
+        sealed.seal(each)
+    first, other_head, strangers = (kept_encoder(f"path:{folder}", made.id, "float32", each) for each in kept)
+    for media in (TEXTS[:1], TEXTS[1:2]):  # the stranger is the first to embed a text, and the second
+        order = (strangers, first) if media == TEXTS[:1] else (first, strangers)
+        found = {each.cache: features.embed(workspace.folders, each, ["a" + media[0]], media) for each in order}
+        np.testing.assert_allclose(found[first.cache], vectors(made, media), atol=1e-5)
+        assert np.abs(found[first.cache] - found[strangers.cache]).max() > 0.001
+    assert made.id not in (first.cache, strangers.cache)
+    assert other_head.cache == first.cache, "a head has no part in it"
+    assert kept_encoder("x", made.id + "-of-frames", "float32", kept[0]).cache == f"{first.cache}-of-frames"
+    assert kept_encoder("x", made.id, "bfloat16", kept[0]).cache != first.cache
+    assert kept_encoder("x", "../../elsewhere", "float32", kept[0]).cache == first.cache
+
+
+def test_a_process_reads_a_kept_encoder_once_for_the_name_of_its_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept := tmp_path / "kept").mkdir()
+    load_encoder(f"path:{folder}", precision="float32").keep(kept)
+    read: list[str] = []
+    monkeypatch.setattr(sealed, "file_hash", lambda path: read.append(path.name) or path.name)
+    names = {kept_encoder("x", "claimed", "float32", kept).cache for _ in range(3)}
+    assert len(names) == 1
+    assert sorted(read) == sorted(path.name for path in kept.iterdir())
+    changed = kept / model_folder.WEIGHTS
+    changed.write_bytes(changed.read_bytes() + b" ")
+    names.add(kept_encoder("x", "claimed", "float32", kept).cache)
+    assert read.count(changed.name) == 2
 
 
 def test_a_folder_of_text_is_an_encoder(folder: Path) -> None:

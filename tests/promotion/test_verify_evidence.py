@@ -365,6 +365,21 @@ def test_the_first_in_the_order_that_passes_is_told(tmp_path: Path) -> None:
     assert "It is the order of these figures [recomputed], which are NOT CHECKED." in said.splitlines()
 
 
+def test_a_gate_that_nobody_set_says_what_it_asks(tmp_path: Path) -> None:
+    def add(body: dict[str, Any]) -> None:
+        free = {"rule": "free_method", "metric": None, "value": None, "column": None}
+        body["decision"]["gates"].append({"gate": free, "outcome": "pass", "reason": "so"})
+
+    code, said = check(bundle(tmp_path, add))
+    assert code == 0
+    (line,) = [each for each in said.splitlines() if "free_method" in each]
+    assert " ".join(line.split()) == (
+        "pass free_method (the nearest neighbour, which costs nothing to train, is not surely better): gain over the "
+        "nearest neighbour unknown [recomputed]"
+    )
+    assert "Gates, as `gates` of define_use_case names them" in said
+
+
 def test_a_version_that_served_in_between_is_told() -> None:
     moves = [("promote", "m@v1"), ("promote", "m@v2"), ("promote", "other@v1"), ("rollback", "m@v1")]
     rows = {

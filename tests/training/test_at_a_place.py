@@ -14,14 +14,14 @@ import numpy as np
 import psutil
 import pytest
 
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
 from speciate.jobs.engine import Engine, JobRequest
 from speciate.jobs.job import ENDED, Job, State
 from speciate.models import registry
 from speciate.models.model_card import ModelCard
 from speciate.server.mcp.app import offered_tools
-from speciate.settings import Settings
+from speciate.settings import Capacity, Settings
 from speciate.training.cascade.candidates import SpecializeSpec, choose_candidates, search_terms
 from speciate.training.networks.training_log import read_metrics
 from speciate.training.planning import placing
@@ -341,12 +341,26 @@ def test_what_cannot_go_is_refused_with_what_can(engine: Engine) -> None:
     with pytest.raises(SpeciateError) as method:
         engine.plan("train", {**spec, "method": "slda", "resources": {"place": "lab"}})
     assert method.value.code in (Code.REFUSED, Code.INVALID)
-    with pytest.raises(SpeciateError) as room:
-        engine.plan(
-            "train",
-            {**spec, "method": "full", "base_model": "new:bert", "resources": {"gpu": 2, "place": "lab"}},
-        )
-    assert "lab" in room.value.message
+    much = {**spec, "method": "full", "base_model": "new:bert", "resources": {"gpu": 2, "place": "lab"}}
+    with pytest.raises(SpeciateError, match=r"resources\.gpu is 2; lab has 0") as room:
+        engine.plan("train", much)
+    (again,) = room.value.next
+    assert isinstance(again, CallAgain), "at the place without a GPU, and not here, where there are no two either"
+    assert again.changes["resources"]["place"] == "lab"
+    assert engine.plan("train", much | again.changes).resources.place == "lab"
+    for gpus, ways in ((1, [("lab", None)]), (2, [("lab", None), (None, 2)]), (4, [("lab", None), (None, 4)])):
+        here = engine.workspace.settings.model_copy(update={"capacity": Capacity(gpu=gpus)})
+        with pytest.raises(SpeciateError) as room:
+            find_place(TrainSpec.model_validate(much | {"resources": {"gpu": max(gpus, 2), "place": "lab"}}), here)
+        found = [each.changes["resources"] for each in room.value.next if isinstance(each, CallAgain)]
+        assert [(each["place"], each["gpu"]) for each in found] == ways
+    none = engine.workspace.settings
+    asked = TrainSpec.model_validate({**spec, "method": "slda", "resources": {"gpu": 1, "place": "lab"}})
+    with pytest.raises(SpeciateError, match="runs here only") as stays:
+        find_place(asked, none)
+    (alone,) = stays.value.next
+    assert isinstance(alone, CallAgain)
+    assert alone.changes["resources"]["gpu"] is None, "this machine has none"
     base = {"method": "full", "base_model": "path:/bases/bert", "resources": {"place": "lab"}}
     with pytest.raises(SpeciateError) as folder:
         find_place(TrainSpec.model_validate(spec | base), engine.workspace.settings)

@@ -210,8 +210,11 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     ended = _end(trained, _evaluated("inconclusive"), spec=slow).result["ended"]
     assert ended["reason"] == "budget"
     assert ended["skipped"] == [
-        {"method": "probe", "base_model": "pkg:minilm", "why": "needs about 300 s at least; 52 s were left"}
-    ]
+        {
+            "step": "train/probe-minilm", "method": "probe", "base_model": "pkg:minilm",
+            "why": "needs about 300 s at least; 52 s were left",
+        }
+    ]  # fmt: skip
     search = Candidate(method="classical", thorough=True)
     few = slow.model_copy(update={"ways": (search,), "least_seconds": {"train/classical-thorough": 300.0}})
     (skipped,) = skipped_candidates(few, few.ways, 52.0)
@@ -222,6 +225,25 @@ def test_a_method_that_cannot_end_in_what_is_left_is_skipped_and_told() -> None:
     assert _requests(trained, spec=named)[0].step == "train/probe-minilm", (
         "named ones are tried: estimates may be wrong"
     )
+
+
+def test_candidates_of_one_method_and_of_one_version_are_told_apart() -> None:
+    tabm = {"method": "classical", "hyperparameters": {"tabm": True}}
+    other = _child("train/classical-tabm", "train", spec=tabm, result=_trained(version=2).result)
+    same = other.model_copy(update={"result": _trained().result})
+    first, second = "train/classical", "train/classical-tabm"
+    for found, expected in (
+        (other, [("taste-model@v1", first, None), ("taste-model@v2", second, None)]),
+        (
+            same,
+            [
+                ("taste-model@v1", "train/classical", None),
+                ("taste-model@v1", "train/classical-tabm", "train/classical"),
+            ],
+        ),
+    ):
+        rows = _end(_trained(), found, _evaluated("hold")).result["candidates"]
+        assert [(row["model"], row["step"], row.get("same_as")) for row in rows] == expected
 
 
 def test_a_training_whose_limit_passed_says_so() -> None:
@@ -748,7 +770,9 @@ def test_a_network_in_production_is_gone_on_with_before_another_is_begun(served:
         ("full", "new:tab-resnet", None, None),
     ]  # fmt: skip
     planned = specialize.plan(SpecializeSpec(use_case="sort", dataset="rows", budget_minutes=1, ways=found), served)
-    assert planned.resolved["candidates"][2] == {"method": "full", "base_model": "net@v1", "continue_from": "net@v1"}
+    assert planned.resolved["candidates"][2] == {
+        "step": "train/continue-net-v1", "method": "full", "base_model": "net@v1", "continue_from": "net@v1",
+    }  # fmt: skip
 
 
 def test_methods_and_base_models_that_are_named_say_whether_the_network_in_production_is_tried(
@@ -950,7 +974,7 @@ def test_each_plan_tells_of_a_label_with_one_test_row_and_a_heavy_weight(workspa
     assert evaluate.plan(evaluation, workspace).resolved["warnings"] == [warning]
     assert plan_training(workspace, "reviews", use_case="taste").warnings == (warning,)
     assert plan_training(workspace, "reviews").warnings == ()
-    assert warning.startswith("'odd' has 1 test row and counts for a third of f1_macro")
+    assert warning.startswith("'odd' has 1 test row and counts for a third of macro F1")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.split_warnings import empty_split_warnings
 from speciate.datasets.version_report import Dealing, SplitReport, StepReport, VersionReport
 from speciate.datasets.versions import Manifest, packed_lanes, resolve, version
+from speciate.environment import cores
 from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
@@ -47,6 +48,7 @@ from speciate.workspace.workspace import Folders, Workspace
 _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_500
+_MANY_ROWS, _MOST_CORES = 10_000, 8
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 WrittenStep = Mapping[str, object]
 """`op`, and its parameters: other keys for each operation."""
@@ -134,13 +136,23 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     classical = any(step.operation.needs for step in steps)
     return Plan(
         payload=payload,
-        resources=Resources(cpu=1, memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20),
+        resources=Resources(
+            cpu=_cores(steps, rows, workspace.settings),
+            memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20,
+        ),
         resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "data",
     )
+
+
+def _cores(steps: Sequence[Step], rows: int, settings: Settings) -> int:
+    """One, unless a step would keep one busy for seconds and computes on several."""
+    if rows < _MANY_ROWS or not any(step.operation.takes_cores(step.parameters) for step in steps):
+        return 1
+    return max(1, min(_MOST_CORES, int(settings.capacity.cpu or cores())))
 
 
 def _outside(steps: Sequence[Step], manifest: Manifest, others: Others, workspace: Workspace) -> dict[int, Outside]:

@@ -16,10 +16,19 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import FIXED, HIDDEN, clean
 from speciate.datasets.splits import NOT_CHECKED
-from speciate.datasets.telling_inputs import MOST_ROWS, TellingInput, telling_inputs, warning_of
+from speciate.datasets.telling_inputs import (
+    MOST_ROWS,
+    CoarseCopy,
+    TellingInput,
+    coarse_copies,
+    copy_warning,
+    telling_inputs,
+    warning_of,
+)
 
 TEXTS_ACROSS: Final = "texts_across"
 TELLING_INPUTS: Final = "telling_inputs"
+COARSE_COPIES: Final = "coarse_copies"
 POSSIBLE_GROUPS: Final = "possible_groups"
 """Keys of a report's audit of the split."""
 _LONG = 20
@@ -42,7 +51,12 @@ def copy_reason(split: str | None) -> str:
 def leak_warnings(split: Mapping[str, Any]) -> list[str]:
     """Warnings of a report's audit of the split; none if nothing crosses. Older reports may lack a count."""
     telling = [TellingInput.model_validate(each) for each in split.get(TELLING_INPUTS) or ()]
-    return [*_crossing_warnings(split), *([warning_of(telling)] if telling else [])]
+    copies = [CoarseCopy.model_validate(each) for each in split.get(COARSE_COPIES) or ()]
+    return [
+        *_crossing_warnings(split),
+        *([warning_of(telling)] if telling else []),
+        *([copy_warning(copies)] if copies else []),
+    ]
 
 
 def _crossing_warnings(split: Mapping[str, Any]) -> list[str]:
@@ -129,19 +143,25 @@ def group_warnings(split: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> list[TellingInput]:
-    """Inputs in cells that alone give the label, by the rows of the training split; by all where none is. `rows`:
-    usable. A single input is looked at, too."""
+def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Inputs in cells that alone give the label, or a coarser form of it: `TELLING_INPUTS` and `COARSE_COPIES` of an
+    audit, without empty ones. By the rows of the training split; by all where none is. `rows`: usable. A single input
+    is looked at, too."""
     names = [name for name in inputs if name in rows.column_names and _is_scalar(rows.schema.field(name).type)]
     if not names:
-        return []
+        return {}
     known = rows.filter(pc.is_valid(rows["label"]))
     train = known.filter(pc.fill_null(pc.equal(known["split"], "train"), False))
     known = train if train.num_rows else known
     if known.num_rows > MOST_ROWS:
         known = known.take(pa.array(np.linspace(0, known.num_rows - 1, MOST_ROWS).astype(int)))
     columns = {name: known[name].to_pylist() for name in names}
-    return telling_inputs(columns, known["label"].to_pylist(), known["group_key"].to_pylist())
+    labels, groups = known["label"].to_pylist(), known["group_key"].to_pylist()
+    telling = telling_inputs(columns, labels, groups)
+    told = {each.column for each in telling}
+    copies = coarse_copies({name: columns[name] for name in names if name not in told}, labels, groups)
+    found: dict[str, Sequence[TellingInput | CoarseCopy]] = {TELLING_INPUTS: telling, COARSE_COPIES: copies}
+    return {name: [each.model_dump() for each in several] for name, several in found.items() if several}
 
 
 def _is_scalar(kind: pa.DataType) -> bool:

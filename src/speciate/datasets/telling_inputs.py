@@ -5,6 +5,10 @@ fifth. Categories say the most frequent (or mean) target of their value, numbers
 ranges, codes and curves count, too. Where cells are empty, a column is tried on its filled rows, too. Groups stay in
 one fifth: what identifies a person tells nothing of another. Not found: a label that is spread over several columns, or
 written in a text.
+
+Of three labels or more, a column may also give a part away: a coarser form of the label, such as `smokes` where the
+label is how much. Its sign is that each label has one value of the column. A good predictor has no such sign, however
+well it parts the labels: within each of them it varies.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ _CLASSES, _NUMBERS = 0.98, 0.999
 _LEAST_FILLED = 0.5
 """Share of filled cells, from which on these alone are tried, too."""
 _FOLDS = 5
+_FEWEST_LABELS = 3
 _ROWS_PER_VALUE = 3
 _MOST_WORDS, _DIGITS = 2, 15
 """Words of a text that may be a code, and digits of its number that count."""
@@ -52,20 +57,32 @@ class TellingInput(BaseModel):
         return f"{self.column!r} ({what} alone {self.accuracy:.3f}{beside}, {self.examples} examples)"
 
 
+class CoarseCopy(BaseModel):
+    """A column of fewer values than there are labels, each label having (nearly) always the same one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    column: str
+    labels: int
+    values: int
+    agreeing: int = Field(description="Examples that have the value of their label, as the other folds tell it.")
+    examples: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.column!r} ({self.labels} labels, {self.values} values: the label alone gives the value in "
+            f"{self.agreeing:,} of {self.examples:,} examples)"
+        )
+
+
 def telling_inputs(
     columns: Mapping[str, Sequence[Any]], targets: Sequence[Any], groups: Sequence[str | None] = ()
 ) -> list[TellingInput]:
     """The columns of which each alone gives (nearly) every target. Rows without a target are left out. Targets are
     labels or numbers; of others (lists, boxes) nothing is found."""
-    places = [at for at, each in enumerate(targets) if _is_target(each)]
-    if len(places) > MOST_ROWS:
-        places = [places[at] for at in np.linspace(0, len(places) - 1, MOST_ROWS).astype(int).tolist()]
+    places = _spaced([at for at, each in enumerate(targets) if _is_target(each)])
     if len(places) < FEWEST:
         return []
-    wanted = [targets[at] for at in places]
-    names = [(groups[at] if groups else None) or f"row {at}" for at in places]
-    _, group = np.unique(names, return_inverse=True)
-    fold = np.random.default_rng(0).permutation(int(group.max()) + 1)[group] % _FOLDS
+    wanted, fold = [targets[at] for at in places], _folds(places, groups)
     numeric = all(map(_is_number, wanted)) and len(set(wanted)) > 2
     if numeric:
         target, variants = np.array(wanted, float), 0
@@ -85,6 +102,52 @@ def telling_inputs(
             told = _tells(name, [values[at] for at in filled], target[filled], fold[filled], variants)
         found += [told] if told else []
     return found
+
+
+def coarse_copies(
+    columns: Mapping[str, Sequence[Any]], targets: Sequence[Any], groups: Sequence[str | None] = ()
+) -> list[CoarseCopy]:
+    """The columns that are a coarser form of the label. Targets that are no labels have none, nor have fewer than
+    three labels: a part of two is the whole, which `telling_inputs` finds."""
+    places = [at for at, each in enumerate(targets) if isinstance(each, str | bool | int)]
+    labels = [str(targets[at]) for at in places]
+    variants = len(set(labels))
+    if (
+        len(places) < FEWEST
+        or len(places) > MOST_ROWS
+        or not _FEWEST_LABELS <= variants <= len(places) / _FEWEST_ERRORS
+    ):
+        return []
+    fold, found = _folds(places, groups), []
+    for name, cells in columns.items():
+        values = [cells[at] for at in places]
+        if not 2 <= (several := len(set(values))) < variants:
+            continue
+        _, code = np.unique(list(map(str, values)), return_inverse=True)
+        rarer = len(places) - int(np.bincount(code).max())
+        if rarer < _FEWEST_ERRORS:
+            continue
+        agreeing = int((_told(labels, code.astype(float), fold, several) == code).sum())
+        if len(places) - agreeing <= (1 - _CLASSES) * rarer:
+            found.append(
+                CoarseCopy(column=name, labels=variants, values=several, agreeing=agreeing, examples=len(places))
+            )
+    return found
+
+
+def _spaced(places: Sequence[int]) -> Sequence[int]:
+    """At most so many that looking at them takes no time."""
+    if len(places) <= MOST_ROWS:
+        return places
+    return [places[at] for at in np.linspace(0, len(places) - 1, MOST_ROWS).astype(int).tolist()]
+
+
+def _folds(places: Sequence[int], groups: Sequence[str | None]) -> Codes:
+    """Which fifth each row is in; groups stay in one."""
+    names = [(groups[at] if groups else None) or f"row {at}" for at in places]
+    _, group = np.unique(names, return_inverse=True)
+    fold: Codes = np.random.default_rng(0).permutation(int(group.max()) + 1)[group] % _FOLDS
+    return fold
 
 
 def _tells(name: str, values: Sequence[Any], target: Numbers, fold: Codes, variants: int) -> TellingInput | None:
@@ -120,6 +183,15 @@ def warning_of(found: Sequence[TellingInput]) -> str:
         f"An input alone tells the label: {named}. Is it known before the answer is? If not, a model that reads it is "
         "of no use: create the dataset again with inputs=[...] without it. A person is asked before a model that reads "
         "it is promoted."
+    )
+
+
+def copy_warning(found: Sequence[CoarseCopy]) -> str:
+    """The same of coarser forms of the label."""
+    named = "; ".join(map(str, found))
+    return (
+        f"An input may be made from the label, as a coarser form of it: {named}. Is it known before the answer is? If "
+        "not, a model that reads it is of no use: create the dataset again with inputs=[...] without it."
     )
 
 

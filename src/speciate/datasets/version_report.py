@@ -59,6 +59,8 @@ class SplitReport(Dealing, total=False):
     missing_labels: list[MissingLabel]
     telling_inputs: list[dict[str, str | float | int]]
     """Inputs that alone tell the label of the training split, each as `telling_inputs.TellingInput` has it."""
+    coarse_copies: list[dict[str, str | int]]
+    """Inputs that are a coarser form of the label, each as `telling_inputs.CoarseCopy` has it."""
 
 
 class ForeignReport(TypedDict, total=False):

@@ -67,7 +67,7 @@ def why_it(
     figures = ", ".join(f"{one.model} {_evidence(one, most)}" for one in order)
     said = (
         f"aim 'best': validation examples fixed the order of the candidates before the test rows were looked at, by "
-        f"{metric}: {figures}"
+        f"{find_metric(metric).plain}: {figures}"
     )
     place = next((at for at, one in enumerate(listed) if one.model == chosen), len(listed))
     if decisions[chosen].verdict != "promote" and behind:

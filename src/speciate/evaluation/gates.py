@@ -168,7 +168,7 @@ def beside_free_method(
     if over is None or gain is None:
         reason = f"nothing tells whether it is better than the nearest neighbour{_no_interval(over)}"
         return _verdict([*decision.gates, GateResult(gate=gate, outcome="pass", reason=reason)], evidence)
-    stated = f"gain in {over.metric} over {free.model} {_span(*gain)}"
+    stated = f"gain in {find_metric(over.metric).plain} over {free.model} {_span(*gain)}"
     outcome: Outcome = "fail" if gain[1][1] < 0 and over.clusters >= FEWEST_UNITS else "pass"
     if outcome == "fail":
         found = "worse than the nearest neighbour, which costs nothing to train"
@@ -185,9 +185,9 @@ def _reaches(gate: Gate, evidence: Evidence) -> _GateAnswer:
     metric, target = _metric(gate, evidence), gate.value
     measured = evidence.candidate.metrics.get(metric.name)
     if measured is None or measured.value is None or measured.interval is None or target is None:
-        return _GateAnswer("inconclusive", f"{metric.name} has no interval{_why(measured.note if measured else '')}")
+        return _GateAnswer("inconclusive", f"{metric.plain} has no interval{_why(measured.note if measured else '')}")
     best_case, worst_case = measured.interval[::-1] if metric.sign > 0 else measured.interval
-    stated = f"{metric.name} is {_span(measured.value, measured.interval)}"
+    stated = f"{metric.plain} is {_span(measured.value, measured.interval)}"
     if metric.sign * (worst_case - target) >= 0:
         units = _units(measured.n, evidence)
         return _too_few(stated, units, measured.method, evidence) or _GateAnswer(
@@ -225,7 +225,7 @@ def _not_worse_without_luck(evidence: Evidence, metric: Metric, margin: float, c
         return _gain(evidence, metric, -margin, -margin, claim)
     gain, (low, high) = improvement
     error = comparison.standard_error or 0.0
-    stated = f"gain in {metric.name} {_span(gain, (low, high))}"
+    stated = f"gain in {metric.plain} {_span(gain, (low, high))}"
     doubt = gain - low
     if few := _too_few(stated, comparison.clusters, comparison.method, evidence):
         return few
@@ -244,7 +244,7 @@ def _surely_worse(evidence: Evidence, metric: Metric) -> _GateAnswer | None:
     candidate, baseline = evidence.candidate, evidence.baseline
     if improvement is None or improvement[1][1] >= 0 or is_cheaper(candidate, baseline):
         return None
-    lost = f"gain in {metric.name} {_span(*improvement)}: worse than {_rival(evidence)}"
+    lost = f"gain in {metric.plain} {_span(*improvement)}: worse than {_rival(evidence)}"
     return _GateAnswer("fail", f"{lost}, and not shown to be cheaper: {_prices(candidate, baseline)}")
 
 
@@ -284,9 +284,9 @@ def _gain(evidence: Evidence, metric: Metric, least: float, worth: float, claim:
     improvement = comparison.improvement() if comparison else None
     if comparison is None or improvement is None:
         why = _no_interval(comparison)
-        return _GateAnswer("inconclusive", f"{metric.name}: there is no paired interval to show '{claim}'{why}")
+        return _GateAnswer("inconclusive", f"{metric.plain}: there is no paired interval to show '{claim}'{why}")
     gain, (low, high) = improvement
-    stated = f"gain in {metric.name} {_span(gain, (low, high))}"
+    stated = f"gain in {metric.plain} {_span(gain, (low, high))}"
     if low > least:
         return _too_few(stated, comparison.clusters, comparison.method, evidence) or _GateAnswer(
             "pass", f"{stated}: {claim}"
@@ -309,7 +309,7 @@ def _detectable_gains(comparison: Comparison, metric: Metric, baseline: Row) -> 
     best = metric.high if metric.sign > 0 else metric.low
     if best is None:
         return ""
-    return f"; {comparison.n} test rows are too few to show any gain: the best {metric.name} is {best:g}"
+    return f"; {comparison.n} test rows are too few to show any gain: the best {metric.plain} is {best:g}"
 
 
 FEWEST_UNITS = 5
@@ -510,7 +510,7 @@ def _no_slice_worse(gate: Gate, evidence: Evidence) -> _GateAnswer:
     if not found:
         return _GateAnswer("inconclusive", f"there are no slices by {gate.column!r}")
     judged = [each for each in found if math.isfinite(each.low)]
-    claim = f"no value of {gate.column!r} worse in {metric.name} by {figure(margin)}"
+    claim = f"no value of {gate.column!r} worse in {metric.plain} by {figure(margin)}"
     worst = min(judged, key=lambda each: each.low, default=None)
     stated = f"worst bound: {worst.value[:64]!r} {_span(worst.gain, (worst.low, worst.high))}" if worst else ""
     if surely := [each for each in judged if each.highest < -margin]:

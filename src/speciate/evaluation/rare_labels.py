@@ -12,7 +12,7 @@ from speciate.datasets import version_rows
 from speciate.datasets.versions import Manifest
 from speciate.tasks.example_targets import is_label
 from speciate.use_cases import UseCase
-from speciate.vocabulary import Metric
+from speciate.vocabulary import Metric, find_metric
 from speciate.workspace.workspace import Folders
 
 if TYPE_CHECKING:  # with it comes scipy, which a plan needs not
@@ -36,10 +36,10 @@ def rare_label_warnings(metric: str, rows: Mapping[str, int]) -> list[str]:
         return []
     named = [f"{label[:64]!r} has {count} test row{'' if count == 1 else 's'}" for count, label in rare[:_SHOWN]]
     more = f" and {len(rare) - _SHOWN} further labels have few" if len(rare) > _SHOWN else ""
-    each = "counts" if len(rare) == 1 else "each counts"
+    each, what = "counts" if len(rare) == 1 else "each counts", find_metric(metric).plain
     share = _SHARES.get(len(labels), f"1/{len(labels)}")
     return [
-        f"{', '.join(named)}{more} and {each} for {share} of {metric}: a single answer may decide a verdict. Add test "
+        f"{', '.join(named)}{more} and {each} for {share} of {what}: a single answer may decide a verdict. Add test "
         "rows of that label, or choose a metric that counts rows."
     ]
 
@@ -67,6 +67,6 @@ def unfound_labels(metric: Metric, repeats: Sequence[Answers]) -> list[str]:
         if not found[asked].any():
             remarks.append(
                 f"{labels[code][:64]!r}: 0 of {int(asked.sum())} found; its {_ALIKE[metric.name]} of 0 does not vary "
-                f"when rows are drawn again, so the interval of {metric.name} may be too narrow"
+                f"when rows are drawn again, so the interval of {metric.plain} may be too narrow"
             )
     return remarks[:_SHOWN] + ([f"{len(remarks) - _SHOWN} further labels: none found"] if len(remarks) > _SHOWN else [])

@@ -121,6 +121,8 @@ class RunDocument(TypedDict, total=False):
     settings: Mapping[str, Any]
     """`settings.safety` at the launch."""
     resources: Mapping[str, Any]
+    preload: str
+    """Profile of imports that its process is forked with, where one is."""
     memory_retries: int
     resume_from: Sequence[str]
     """Folders of earlier attempts, newest first."""

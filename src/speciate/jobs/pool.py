@@ -35,6 +35,10 @@ FAMILIES = ("", "classical", "torch", "transformers", "published")
 """What a process has imported: the libraries of such models. Each can do what those before it can: the last has all
 that publishers' own processors need of transformers."""
 
+_APART = FAMILIES[-1]
+"""Such models have processes of their own also where none has imports from its start: what another network's process
+left out of transformers cannot be had there."""
+
 Readable = frozenset[Path]
 ServiceAnswer = dict[str, Any]
 """JSON that a sandboxed process answered. It met foreign bytes: the caller knows the keys and checks the values."""
@@ -277,9 +281,8 @@ class Pool:
     @contextlib.contextmanager
     def _server(self, readable: Readable, family: str, deadline: float, timeout: float) -> Iterator[_Server]:
         """A process for one question: taken back when that went well, replaced otherwise."""
-        server = self._take(
-            readable, family if self._settings.fork_sandboxes and warm.offered(family) else "", deadline, timeout
-        )
+        imported = self._settings.fork_sandboxes and warm.offered(family)
+        server = self._take(readable, family if imported or family == _APART else "", deadline, timeout)
         server.healthy = False
         try:
             yield server

@@ -551,6 +551,7 @@ class Reconciler:
 
     def _launch(self, job: Job, plan: Plan) -> None:
         kind = self._kinds[job.kind]
+        preload = kind.preload if plan.preload is None else plan.preload
         runs = self._workspace.folders.runs
         earlier = [runs / f"{job.id}.{attempt}" for attempt in range(job.attempt - 1, 0, -1)]
         spec: RunDocument = {
@@ -563,6 +564,7 @@ class Reconciler:
             "workspace": str(self._workspace.folders.root),
             "settings": safety(self._workspace.settings),
             "resources": plan.resources.model_dump(),
+            "preload": preload,
             "memory_retries": job.shrinks,
             "resume_from": [str(path) for path in earlier if path.is_dir()],
             "row": job.model_dump(mode="json", exclude={"result", "error"}),  # what `rebuild` needs
@@ -575,7 +577,6 @@ class Reconciler:
             ledger = allowances.ledger(self._workspace.database)
             spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)
         self._launched[job.run_id] = self._now
-        preload = kind.preload if plan.preload is None else plan.preload
         self._executor_of(job).submit(RunSpec(job.run_id, spec, "" if plan.resources.gpu else preload))
         fault("launched")
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from speciate import environment
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import BEST, RunFolder, write_checked
 from speciate.workspace.workspace import Folders
@@ -61,6 +62,8 @@ class Run:
         self.folders = Folders(Path(spec["workspace"]))
         self.memory_retries = spec.get("memory_retries", 0)
         """How often this job ran out of memory before: halve the micro-batch that often."""
+        self.cores = max(1, min(environment.cores(), int(spec.get("resources", {}).get("cpu", 1))))
+        """Cores that it was given, as far as this process may use so many."""
         self.resume_from = [RunFolder(Path(path)) for path in spec.get("resume_from", ())]
         """Earlier attempts, newest first; their `checkpoints/` and `outputs/` may be used again."""
         self.outputs, self.checkpoints = folder.outputs, folder.checkpoints

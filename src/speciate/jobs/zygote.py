@@ -45,6 +45,8 @@ PRELOADS = {
 }
 """Profile of a run -> what is imported before its first fork. Of our own networks: "networks", or "optimizer" where
 they learn; "torch" is for all."""
+WHOLE = ("torch", "language")
+"""Profiles of runs that need of transformers what `lean_import` leaves out, also where nothing was imported before."""
 SUPERVISORS = "supervisors"
 CONFINED = {"torch": "answers", "transformers": "networks-answers", "published": "published-answers"}
 """Family of a process that answers, as of `Pool.ask` -> what is forked for it, and sandboxed after the fork."""

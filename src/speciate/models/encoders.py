@@ -48,6 +48,9 @@ _COUNTING = (
     "vocab.txt", "vocab.json", "merges.txt", "1_Pooling/config.json",
 )  # fmt: skip
 """Files of a transformers folder that, beside the weights, determine the vectors."""
+_OF_THE_HEAD = frozenset(("predictor.json", "estimator.safetensors", "representation.safetensors"))
+"""Files of a model folder that no encoder reads. Any other file counts, so that a forgotten one costs a computation and
+no wrong vector."""
 VIDEO, OF_FRAMES = "video", "-of-frames"
 """The modality that image models can embed frame by frame, and the ending of such encoders' ids."""
 OF_LAYERS = "-of-layers"
@@ -65,6 +68,11 @@ class Encoder(Protocol):
     """Identity of the encoder: the same id means the same vector for the same item, on every machine."""
     parameters: int
     precision: Precision
+
+    @property
+    def cache(self) -> str:
+        """Name of its vectors in the cache. It never rests on an id that a model folder claims."""
+        ...
 
     @property
     def width(self) -> int: ...
@@ -87,16 +95,23 @@ class FrozenEncoder:
 
     def __init__(
         self, base_model: str, folder: Path, modality: str, identity: str, parameters: int, precision: Precision,
-        batch: int = _BATCH, threads: int = 1, layers: bool = False,
+        batch: int = _BATCH, threads: int = 1, layers: bool = False, kept: bool = False,
     ) -> None:  # fmt: skip
-        """`layers`: read at two depths (backbones/layered.py), where the network can be."""
+        """`layers`: read at two depths (backbones/layered.py), where the network can be. `kept`: in a model folder,
+        whose maker wrote the identity."""
         self.id, self.parameters, self.precision = identity, parameters, precision
         self._base_model, self._folder, self._modality = base_model, folder, modality
-        self._batch, self._threads, self._layers = batch, threads, layers
+        self._batch, self._threads, self._layers, self._kept = batch, threads, layers, kept
         self._loaded: Backbone | None = None
 
     @cached_property
-    def width(self) -> int:  # asked for with each answer
+    def cache(self) -> str:
+        if not self._kept:
+            return self.id
+        return _cache_of_files(self._folder, self.precision) + (OF_LAYERS if self._layers else "")
+
+    @property
+    def width(self) -> int:
         stated = _stated_width(self._folder, self._modality)
         doubled = self._layers and not model_folder.is_export(self._folder)  # an export states what it gives
         return stated * (2 if doubled else 1) if stated else self._backbone().width
@@ -118,7 +133,7 @@ class FrozenEncoder:
         cache."""
         return FrozenEncoder(
             self._base_model, self._folder, self._modality, f"{self.id}-in-float32", self.parameters, "float32",
-            self._batch, self._threads, self._layers,
+            self._batch, self._threads, self._layers, self._kept,
         )  # fmt: skip
 
     def _backbone(self) -> Backbone:
@@ -204,6 +219,10 @@ class FramesEncoder:
     def __init__(self, images: Encoder) -> None:
         self._images = images
         self.id, self.parameters, self.precision = images.id + OF_FRAMES, images.parameters, images.precision
+
+    @property
+    def cache(self) -> str:
+        return self._images.cache + OF_FRAMES
 
     @property
     def width(self) -> int:
@@ -298,8 +317,9 @@ def kept_encoder(base_model: str, identity: str, precision: Precision, folder: P
     )
     own = identity.removesuffix(OF_FRAMES)
     found = FrozenEncoder(
-        base_model, folder, modality, own, parameters, precision, threads=threads, layers=own.endswith(OF_LAYERS)
-    )
+        base_model, folder, modality, own, parameters, precision, threads=threads, layers=own.endswith(OF_LAYERS),
+        kept=True,
+    )  # fmt: skip
     return found if own == identity else FramesEncoder(found)
 
 
@@ -353,6 +373,12 @@ def _identity(ref: ModelRef, folder: Path, precision: Precision) -> str:
     counting = [*model_folder.weight_files(folder), *(path for name in _COUNTING if (path := folder / name).is_file())]
     counting += sentence_folder.counting_files(folder)
     return _named(folder.name, [{str(path.relative_to(folder)): file_hash(path) for path in counting}, settings])
+
+
+def _cache_of_files(folder: Path, precision: Precision) -> str:
+    """For the encoder in a model folder: named by what computes its vectors. Models on one base model share it."""
+    hashes = {name: each for name, each in sealed.hashes(folder).items() if name not in _OF_THE_HEAD}
+    return _named("kept", [hashes, {"computes": _COMPUTES, "precision": precision}])
 
 
 def _named(name: str, what: Any) -> str:

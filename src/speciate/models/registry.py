@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ _NEWEST = "SELECT card FROM model_versions WHERE name = ? ORDER BY version DESC 
 _VERSION = "SELECT card FROM model_versions WHERE name = ? AND version = ?"
 _VERSIONS = "SELECT card FROM model_versions WHERE name = ? ORDER BY version"
 _NEWEST_OF_EACH = "SELECT arg_max(card, version) FROM model_versions GROUP BY name ORDER BY name"
+_NEWEST_OF_THESE = """
+SELECT arg_max(card, version) FROM model_versions WHERE list_contains(?::VARCHAR[], name) GROUP BY name ORDER BY name
+"""
 _NEWEST_MADE_BY = """
 SELECT card FROM (SELECT name, arg_max(card, version) AS card FROM model_versions GROUP BY name)
 WHERE card ->> '$.method' = ? ORDER BY name
@@ -139,9 +142,10 @@ def versions(database: Database, name: str) -> list[ModelCard]:
     return [ModelCard.model_validate_json(card) for (card,) in database.read(_VERSIONS, [name])]
 
 
-def newest_of_each(database: Database) -> list[ModelCard]:
-    """The newest version of each name, by name."""
-    return [ModelCard.model_validate_json(card) for (card,) in database.read(_NEWEST_OF_EACH)]
+def newest_of_each(database: Database, names: Sequence[str] | None = None) -> list[ModelCard]:
+    """The newest version of each name, or of each of these, by name."""
+    found = database.read(_NEWEST_OF_EACH) if names is None else database.read(_NEWEST_OF_THESE, [list(names)])
+    return [ModelCard.model_validate_json(card) for (card,) in found]
 
 
 def newest_made_by(database: Database, method: str) -> list[ModelCard]:

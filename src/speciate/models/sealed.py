@@ -35,6 +35,8 @@ _EVALUATION_RECIPE = ("terms", "target")
 """Entries of the recipe that an evaluation of the model must know."""
 _PUBLIC_SOURCES = ("hf", "timm", "torchvision", "pkg", "new")
 _BACKBONE = "backbone.json"
+_known_hashes: dict[tuple[int, int, int, int], str] = {}
+"""By device, inode, size and time of the last change."""
 _ASK_AGAIN = "Ask whoever gave it for the folder anew: export_model writes one."
 
 
@@ -95,6 +97,24 @@ def add_files(folder: Path, names: Iterable[str]) -> None:
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every file in a folder that loading may read, sorted by name: the manifest's, which the caller has
+    checked, and that of any other file. A process reads a file for that once."""
+    manifest = folder / MANIFEST
+    listed = _listed(folder, manifest.read_bytes()) if manifest.is_file() else {}
+    beside = (MANIFEST, CARD, README)
+    names = sorted(path.name for path in folder.iterdir() if path.name not in beside and path.is_file())
+    return {name: listed.get(name) or _hash_once(folder / name) for name in names}
+
+
+def _hash_once(path: Path) -> str:
+    state = path.stat()
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _known_hashes:
+        _known_hashes[key] = file_hash(path)
+    return _known_hashes[key]
 
 
 def _flush(path: Path) -> None:

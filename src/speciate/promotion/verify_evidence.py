@@ -716,6 +716,14 @@ def _plain(value: Any) -> Any:
 # The account: sentences for the reader
 
 
+_ALWAYS = {
+    "unseen": "no test row was learned from",
+    "fresh_rows": "on rows that judged others, all holds by wider intervals, too",
+    "free_method": "the nearest neighbour, which costs nothing to train, is not surely better",
+}
+"""What gates ask that are in force without a word in `gates`."""
+
+
 def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Iterator[str]:
     """What was decided on what evidence, a sentence a line."""
     decision, use_case = document["decision"], document["use_case"]
@@ -727,8 +735,11 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         f"Decision {decision['id']} of {_time(decision['created'])}: {decision['verdict'].upper()} "
         f"{decision['candidate']} over {decision['baseline']}, on {decision['n']} rows of {decision['dataset']}."
     )
+    yield "Gates, as `gates` of define_use_case names them; those with words beside them are always asked:"
     for number, result in enumerate(decision["gates"]):
-        outcome, rule = f"  {result['outcome']:12}", result["gate"]["rule"]
+        rule = result["gate"]["rule"]
+        rule += f" ({_ALWAYS[rule]})" if rule in _ALWAYS else ""
+        outcome = f"  {result['outcome']:12}"
         if recomputed[number] == RECOMPUTED:
             yield f"{outcome} {rule}: {figures(result['gate'], document)} [{RECOMPUTED}]"
             yield f"{'':15}its own words, NOT CHECKED: {result['reason']}"

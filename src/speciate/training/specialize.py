@@ -43,6 +43,7 @@ from speciate.training.cascade.candidates import (
     looks_at_test,
     named_candidates,
     of_named_bases,
+    step_name,
     train_spec,
     trained_candidates,
     with_like,
@@ -122,7 +123,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",
-            "candidates": [candidate.model_dump(exclude_none=True) for candidate in ways],
+            "candidates": [{"step": step_name(way), **way.model_dump(exclude_none=True)} for way in ways],
             "metric": use_case.objective.metric,
             **({"published": list(spec.published)} if spec.published else {}),
             **({"place": place} if (place := next((p for each in plans if (p := each.resources.place)), None)) else {}),
@@ -157,7 +158,7 @@ def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -
     if not target or not metric.is_share or metric.sign < 0:
         return []
     if target >= 1:
-        return [f"No number of rows shows a target of {target:g} in {metric.name}."]
+        return [f"No number of rows shows a target of {target:g} in {metric.plain}."]
     labels = suite.labels if is_label(suite, use_case.target_column) else {}
     share = counted_share(metric, use_case.positive_label, labels) or 1.0
     most = shown_without_an_error(int(rows * share))
@@ -165,7 +166,7 @@ def _target_warnings(use_case: use_cases.UseCase, suite: Manifest, split: str) -
         return []
     least = in_rows(rows_without_an_error(target), share)
     return [
-        f"Even a model without an error shows at most {most:.2g} in {metric.name} on {rows:,} test rows, and the "
+        f"Even a model without an error shows at most {most:.2g} in {metric.plain} on {rows:,} test rows, and the "
         f"target is {target:g}. At least {more_of(least - rows, rows, 'test rows')} are needed."
     ]
 

@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from speciate import environment
+from speciate.datasets import curate as curate_kind
+from speciate.datasets.curate import CurateSpec
 from speciate.datasets.operations.deduplicate import DEDUPLICATE, comparable_vectors, least_cosine
+from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.versions import Manifest, resolve
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
+from speciate.settings import Capacity
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.conftest import ManualClock
@@ -133,6 +138,26 @@ def test_the_copy_that_belongs_to_a_group_stays(workspace: Workspace) -> None:
 def test_vectors_find_alike_ones_too(near: Workspace) -> None:
     made = curate(near, "set", {"op": "deduplicate", "by": "embedding", "threshold": 0.995})
     assert made.manifest.splits == {"train": 3, "test": 1}
+
+
+def test_vectors_are_compared_on_the_cores_of_the_job(near: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ({"op": "deduplicate", "by": "embedding", "threshold": 0.995},)
+    spec = CurateSpec(dataset="set", steps=steps)
+    assert curate_kind.plan(spec, near).resources.cpu == 1, "of few rows"
+    monkeypatch.setattr(curate_kind, "_MANY_ROWS", 1)
+    near.settings = near.settings.model_copy(update={"capacity": Capacity(cpu=3)})
+    assert curate_kind.plan(spec, near).resources.cpu == 3
+    assert curate_kind.plan(CurateSpec(dataset="set", steps=({"op": "deduplicate"},)), near).resources.cpu == 1
+    asked = list[int]()
+    monkeypatch.setattr(environment, "cores", lambda: 2)
+
+    def leaders(order: list[int], units: Any, threshold: float, threads: int) -> Any:
+        asked.append(threads)
+        return np.arange(len(order))
+
+    monkeypatch.setattr(near_duplicates, "leaders_by_cosine", leaders)
+    data.run_job(near, "curate", dataset="set", steps=steps)
+    assert asked == [2], "no more than the process may use"
 
 
 def test_different_crops_of_a_photograph_are_no_copies_by_their_vectors(workspace: Workspace, tmp_path: Path) -> None:

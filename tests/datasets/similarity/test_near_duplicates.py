@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -214,3 +217,35 @@ def test_by_cosine_the_size_of_blocks_changes_nothing(count: int, seed: int, thr
     near = (units @ units.T >= threshold).tolist()
     assert {i for i in range(count) if leader[i] == i} == slowly(order, near)
     assert all(units[i] @ units[leader[i]] >= threshold - 1e-6 for i in range(count))
+
+
+@given(st.integers(1, 60), st.integers(0, 10), st.floats(0.3, 0.99), st.integers(1, 7), st.integers(2, 5))
+def test_by_cosine_the_number_of_threads_changes_nothing(
+    count: int, seed: int, threshold: float, block: int, threads: int
+) -> None:
+    random = np.random.default_rng(seed)
+    units = random.normal(size=(count, 3)).astype(np.float32).round(0) + np.float32(0.5)  # with ties
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    order = random.permutation(count).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_duplicates, "_BLOCK", block)
+        alone = near_duplicates.leaders_by_cosine(order, units, threshold)
+        together = near_duplicates.leaders_by_cosine(order, units, threshold, threads)
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_by_cosine_the_threads_take_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    class Pool(ThreadPoolExecutor):
+        def map(self, fn: Any, *iterables: Any, **more: Any) -> Any:
+            taken.append((self._max_workers, len(iterables[0])))
+            return super().map(fn, *iterables, **more)
+
+    monkeypatch.setattr(near_duplicates, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 2)
+    units = np.eye(6, dtype=np.float32)
+    assert near_duplicates.leaders_by_cosine(range(6), units, 0.9).tolist() == list(range(6))
+    assert not taken
+    assert near_duplicates.leaders_by_cosine(range(6), units, 0.9, 3).tolist() == list(range(6))
+    assert taken == [(3, 0), (3, 1), (3, 2)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
-from speciate.jobs.folder import EXIT, to_checked
+from speciate.jobs.folder import EXIT, RunFolder, to_checked
 from speciate.jobs.places import bucket_depot
 from speciate.jobs.places.bucket_depot import Bucket, BucketDepot
 from speciate.jobs.places.cluster import Finding, Launch
@@ -132,11 +133,11 @@ class World:
         self.found: list[tuple[str, Observation]] = []
         self.begin()
 
-    def begin(self) -> None:
+    def begin(self, adopt: Callable[[RunFolder], None] = lambda folder: None) -> None:
         """A daemon, which knows nothing of what the one before it saw."""
         self.executor = PlaceExecutor(
             "lab", self.place, self.cluster, self.folder / "workspace", "speciate-a", lambda: {self.run, *self.others},
-            self.clock.monotonic,
+            self.clock.monotonic, adopt,
         )  # fmt: skip
         self.executor._depots["speciate-a"] = self.depot
         self.submit()
@@ -225,6 +226,65 @@ def test_ten_minutes_away_begin_nothing_twice_and_lose_nothing(
         assert world.attempt == 2
         assert isinstance(world.found[-1][1], Pending)
     assert len(world.cluster.launched) <= 2
+
+
+class SlowCheck:
+    """Of what a run left: it ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.end, self.calls = threading.Event(), threading.Event(), 0
+        self.error: Exception | None = None
+
+    def __call__(self, folder: RunFolder) -> None:
+        self.calls += 1
+        self.begun.set()
+        assert self.end.wait(30)
+        if self.error is not None:
+            raise self.error
+
+    def let_end(self, world: World) -> Observation:
+        world.executor.wake.clear()
+        self.end.set()
+        assert world.executor.wake.wait(30), "the next look comes at once"
+        world.executor.look()
+        return world.executor.poll(world.executor.handle(world.run))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(None, "ok"), (SpeciateError(Code.INVALID, "no version"), "user"), (KeyError("x"), None)]
+)
+def test_other_runs_are_looked_at_while_what_one_left_is_checked(
+    tmp_path: Path, error: Exception | None, kind: str | None
+) -> None:
+    world, check = World(tmp_path, "folder"), SlowCheck()
+    check.error = error
+    world.begin(check)
+    world.submit()
+    world.others.append("job-b.1")
+    other = world.executor.handle("job-b.1")
+    world.executor.submit(RunSpec("job-b.1", {"payload": {}, "resources": {}}))
+    world.look()
+    world.nodes.begin("job-a.1")
+    world.nodes.begin("job-b.1")
+    world.look()
+    world.nodes.finish("job-a.1")
+    for _ in range(3):
+        found = world.look()
+        assert isinstance(found, Unreachable)
+        assert "being checked here" in found.why
+        assert isinstance(world.executor.poll(other), Alive)
+    world.nodes.finish("job-b.1")
+    world.look()
+    assert isinstance(world.executor.poll(other), Unreachable), "its own check waits for the first"
+    assert check.calls == 1
+    found = check.let_end(world)
+    if kind is None:
+        assert isinstance(found, Unreachable)
+        assert "KeyError" in found.why
+        check.error = None
+        found = world.look()
+    assert isinstance(found, Ended)
+    assert found.outcome.kind == (kind or "ok")
 
 
 SAID = [None, *(each for each in Status if each is not Status.SILENT)]

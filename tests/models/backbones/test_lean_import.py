@@ -81,6 +81,18 @@ print(json.dumps({"made": len(list(network.parameters())) > 0}))
 """
 
 
+_MASKS = """
+import json
+from speciate.models.backbones import lean_import
+lean_import.import_whole()
+lean_import.import_networks()  # as for a network that needs less, which is asked first
+from transformers.models.mask2former import modeling_mask2former
+from transformers.utils import is_torchvision_available
+whole = [hasattr(modeling_mask2former, "linear_sum_assignment"), is_torchvision_available()]
+print(json.dumps({"whole": whole}))
+"""
+
+
 def answers(how: str) -> dict[str, Any]:
     return printed(_ANSWER, how, json.dumps(NEEDLESS))
 
@@ -103,6 +115,11 @@ def test_networks_answer_and_learn_as_with_all_libraries_which_are_there_for_who
 
 def test_of_two_threads_one_at_a_time_replaces_functions() -> None:
     assert printed(_AT_ONCE) == {"at once": 1, "finds": True}
+
+
+def test_a_process_that_is_to_have_all_leaves_nothing_out_for_its_first_network() -> None:
+    pytest.importorskip("torchvision")
+    assert printed(_MASKS)["whole"] == [True, True]
 
 
 @pytest.mark.slow(reason="for another version of transformers; two processes with torch")

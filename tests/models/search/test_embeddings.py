@@ -13,11 +13,11 @@ import pytest
 from speciate.jobs.pool import Pool
 from speciate.models.search import embeddings, index, known_models
 from speciate.models.search.embeddings import QueryVectors
-from speciate.models.search.ranking import ModelIndex
+from speciate.models.search.ranking import IndexPart, ModelIndex
 from speciate.models.search.search_query import Query
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests.models.search.test_search import TODAY, entry, refs, table
+from tests.models.search.test_search import TODAY, entry, indexed, refs, table
 
 RADIOGRAPHS = entry("hf:o/a", what="chest radiograph pneumonia", released="2020-01-01")
 BIRDS = entry("hf:o/b", what="songs of garden birds", released="2026-11-01")
@@ -43,7 +43,7 @@ def vector(text: str) -> Any:
 
 
 def test_a_query_that_shares_no_word_with_a_model_finds_it_and_the_part_is_shown(cache: Path) -> None:
-    known_ = ModelIndex(table(RADIOGRAPHS, BIRDS, BRIDGES), cache)
+    known_ = indexed(table(RADIOGRAPHS, BIRDS, BRIDGES), cache)
     found = known_.search(Query(text="lung x-ray"), today=TODAY, vector=vector("lung x-ray"))
     assert found.by_meaning
     assert found.hits[0].row["ref"] == "hf:o/a"
@@ -52,6 +52,14 @@ def test_a_query_that_shares_no_word_with_a_model_finds_it_and_the_part_is_shown
     alone = known_.search(Query(text="lung x-ray"), today=TODAY)
     assert "meaning" not in alone.hits[0].score_parts
     assert not alone.by_meaning
+
+
+def test_parts_are_searched_as_one(cache: Path) -> None:
+    parts = ModelIndex(IndexPart(table(RADIOGRAPHS), cache), IndexPart(table(BIRDS, BRIDGES), cache))
+    for query in (Query(text="lung x-ray"), Query(text="songs"), Query(released_after="2024")):
+        asked = {"today": TODAY, "vector": vector(query.text or "birds")}
+        whole = indexed(table(RADIOGRAPHS, BIRDS, BRIDGES), cache).search(query, **asked)
+        assert parts.search(query, **asked) == whole
 
 
 def test_each_text_is_embedded_once_and_a_new_one_has_none_until_then(cache: Path) -> None:
@@ -69,7 +77,7 @@ def test_each_text_is_embedded_once_and_a_new_one_has_none_until_then(cache: Pat
 
 
 def test_without_vectors_words_alone_count(tmp_path: Path) -> None:
-    known_ = ModelIndex(table(RADIOGRAPHS, BIRDS), tmp_path)
+    known_ = indexed(table(RADIOGRAPHS, BIRDS), tmp_path)
     assert known_.encoder is None
     found = known_.search(Query(text="pneumonia"), today=TODAY, vector=np.ones(384, np.float32))
     assert refs(found)[0] == "hf:o/a"

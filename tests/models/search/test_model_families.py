@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from speciate.errors import SpeciateError
 from speciate.models.search import index, model_families
-from speciate.models.search.ranking import ModelIndex, SearchResult
+from speciate.models.search.ranking import SearchResult
 from speciate.models.search.search_query import AtLeast, Query
 from speciate.models.search.sources import Figure
 from tests.drawn import drawn
-from tests.models.search.test_search import TODAY, entry, refs, shipped, table
+from tests.models.search.test_search import TODAY, entry, indexed, refs, shipped, table
 
 LLAMA = entry("hf:meta/llama-8b", hub="meta/llama-8b", tasks=("text-generation",), license="LicenseRef-llama3")
 
@@ -29,7 +29,7 @@ def rows(found: SearchResult) -> list[tuple[str, int]]:
 
 
 def test_what_is_made_from_one_base_is_one_row_and_is_seen_by_asking_for_it() -> None:
-    known = ModelIndex(
+    known = indexed(
         table(
             LLAMA,
             child("hf:a/x-quantized", "quantized", tasks=()),
@@ -57,13 +57,13 @@ def test_what_is_made_from_one_base_is_one_row_and_is_seen_by_asking_for_it() ->
 
 def test_a_child_that_alone_holds_a_constraint_stands_for_itself() -> None:
     free, small = child("hf:b/free", "finetune", license="MIT"), child("hf:c/small", "quantized", parameters=5)
-    known = ModelIndex(table(LLAMA, free, small))
+    known = indexed(table(LLAMA, free, small))
     assert rows(known.search(Query(licenses=("MIT",)), today=TODAY)) == [("hf:b/free", 0)]
     assert rows(known.search(Query(max_parameters=10), today=TODAY)) == [("hf:c/small", 0)]
 
 
 def test_words_that_only_a_child_has_show_the_child() -> None:
-    known = ModelIndex(table(LLAMA, child("hf:b/x", "finetune", what="finnish law"), entry("hf:o/y", what="birds")))
+    known = indexed(table(LLAMA, child("hf:b/x", "finetune", what="finnish law"), entry("hf:o/y", what="birds")))
     assert rows(known.search(Query(text="finnish law"), today=TODAY))[0] == ("hf:b/x", 1)
     assert rows(known.search(Query(text="llama"), today=TODAY))[0] == ("hf:meta/llama-8b", 1)
 
@@ -73,7 +73,7 @@ def test_a_published_value_that_was_asked_for_separates() -> None:
         figures = (Figure(benchmark="B", metric="m", value=value),)
         return entry(ref, published=figures, base_model="hf:o/x" if relation else None, relation=relation)
 
-    known = ModelIndex(
+    known = indexed(
         table(with_value("hf:o/x", 80), with_value("hf:o/y", 81, "quantized"), with_value("hf:o/z", 81, "quantized"))
     )
     asked = Query(published=(AtLeast(benchmark="b", metric="M", above=70),))
@@ -112,7 +112,7 @@ def test_a_name_says_in_which_numbers_weights_are_kept(name: str, stem: str) -> 
 
 
 def test_models_that_name_each_other_as_their_base_are_one_family() -> None:
-    known = ModelIndex(
+    known = indexed(
         table(
             entry("hf:o/a", base_model="hf:o/b", relation="quantized"),
             entry("hf:o/b", base_model="hf:o/a", relation="quantized"),
@@ -124,7 +124,7 @@ def test_models_that_name_each_other_as_their_base_are_one_family() -> None:
 
 def test_a_model_that_is_not_known_has_no_children() -> None:
     with pytest.raises(SpeciateError, match="did you mean 'hf:meta/llama-8b'"):
-        ModelIndex(table(LLAMA)).search(Query(children_of="hf:meta/llama-8"), today=TODAY)
+        indexed(table(LLAMA)).search(Query(children_of="hf:meta/llama-8"), today=TODAY)
 
 
 NAMES = [f"hf:o/{name}" for name in ("a", "b", "a-GGUF", "b-4bit", "a-AWQ-GGUF", "c")]
@@ -144,7 +144,7 @@ SAID = st.fixed_dictionaries(
 def test_rows_and_their_children_are_all_that_hold_the_constraints(
     said: list[dict[str, Any]], mit: bool, most: int | None
 ) -> None:
-    known = ModelIndex(table(*(entry(name, **each) for name, each in zip(NAMES, said, strict=False))))
+    known = indexed(table(*(entry(name, **each) for name, each in zip(NAMES, said, strict=False))))
     asked = Query(licenses=("MIT",) if mit else (), max_parameters=most)
     found = known.search(asked, today=TODAY)
     assert sum(hit.children + 1 for hit in found.hits) == found.total

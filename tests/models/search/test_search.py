@@ -17,7 +17,7 @@ from speciate.models import registry
 from speciate.models.endpoints import Endpoint
 from speciate.models.search import index, known_models
 from speciate.models.search.index import SourceListing
-from speciate.models.search.ranking import ModelIndex, Order
+from speciate.models.search.ranking import IndexPart, ModelIndex, Order
 from speciate.models.search.search_query import AtLeast, Query, not_published
 from speciate.models.search.sources import Entry, Figure
 from speciate.workspace.workspace import Workspace
@@ -30,7 +30,7 @@ ABOVE_80 = AtLeast(benchmark="imagenet 1k", metric="acc@1", above=80)
 @cache
 def shipped() -> ModelIndex:
     """The table that comes with the package."""
-    return ModelIndex(index.read())
+    return indexed(index.read())
 
 
 def entry(ref: str, **said: Any) -> Entry:
@@ -39,6 +39,10 @@ def entry(ref: str, **said: Any) -> Entry:
 
 def table(*entries: Entry, source: str = "some") -> pa.Table:
     return index.merge([SourceListing(source, f"{source} 1.0", TODAY, entries)])
+
+
+def indexed(rows: pa.Table, cache: Path | None = None) -> ModelIndex:
+    return ModelIndex(IndexPart(rows, cache))
 
 
 def refs(found: Any) -> list[str]:
@@ -98,7 +102,7 @@ def test_a_sort_by_published_values_takes_those_that_most_models_have_and_says_s
     def figures(metric: str, value: float) -> tuple[Figure, ...]:
         return (Figure(benchmark="some", metric=metric, value=value),)
 
-    searched = ModelIndex(
+    searched = indexed(
         table(
             entry("hf:o/a", published=figures("acc@1", 70)), entry("hf:o/b", published=figures("acc@1", 90)),
             entry("hf:o/c", published=figures("wer", 5)), entry("hf:o/d", published=figures("f1", 99)),
@@ -110,7 +114,7 @@ def test_a_sort_by_published_values_takes_those_that_most_models_have_and_says_s
     assert found.order == Order("some acc@1", 2)
     named = Query(published=(AtLeast(benchmark="some", metric="acc@1"),))
     assert refs(searched.search(named, sort="published", today=TODAY)) == ["hf:o/b", "hf:o/a"]
-    without = ModelIndex(table(entry("hf:o/a"))).search(Query(), sort="published", today=TODAY)
+    without = indexed(table(entry("hf:o/a"))).search(Query(), sort="published", today=TODAY)
     assert without.order == Order(None, 0)
     assert searched.search(Query(), today=TODAY).order is None
 
@@ -118,12 +122,12 @@ def test_a_sort_by_published_values_takes_those_that_most_models_have_and_says_s
 def test_what_is_priced_by_the_minute_or_the_image_is_sorted_by_that() -> None:
     heard = [entry(f"api:p/{usd}", access="api", usd_per_minute=usd) for usd in (0.02, 0.003)]
     by_tokens = entry("api:p/tokens", access="api", usd_per_1m_output=1.0)
-    found = ModelIndex(table(*heard, by_tokens)).search(Query(), sort="price", today=TODAY)
+    found = indexed(table(*heard, by_tokens)).search(Query(), sort="price", today=TODAY)
     assert refs(found) == ["api:p/0.003", "api:p/0.02", "api:p/tokens"]
     assert found.order == Order("usd_per_minute", 2)
     drawn = [entry(f"api:p/{usd}", access="api", usd_per_image=usd) for usd in (0.2, 0.03)]
-    assert refs(ModelIndex(table(*drawn)).search(Query(), sort="price", today=TODAY))[0] == "api:p/0.03"
-    assert ModelIndex(table(by_tokens)).search(Query(), sort="price", today=TODAY).order is None
+    assert refs(indexed(table(*drawn)).search(Query(), sort="price", today=TODAY))[0] == "api:p/0.03"
+    assert indexed(table(by_tokens)).search(Query(), sort="price", today=TODAY).order is None
 
 
 def test_chat_models_that_look_at_images_and_what_a_minute_costs_are_known_without_a_key() -> None:
@@ -168,7 +172,7 @@ def test_what_one_source_does_not_know_another_tells_and_the_first_word_stands()
 
 
 def test_words_come_before_dates_and_every_part_is_shown() -> None:
-    found = ModelIndex(
+    found = indexed(
         table(
             entry("hf:o/old", what="defects of turbine blades", released="2019-01-01"),
             entry("hf:o/new", what="songs of birds", released="2026-11-24"),
@@ -185,14 +189,14 @@ def test_two_bounds_of_one_metric_both_hold() -> None:
         for value in (70.0, 85.0, 95.0)
     ]
     below = AtLeast(benchmark="imagenet 1k", metric="acc@1", below=90)
-    found = ModelIndex(table(*models)).search(Query(published=(ABOVE_80, below)), today=TODAY)
+    found = indexed(table(*models)).search(Query(published=(ABOVE_80, below)), today=TODAY)
     assert refs(found) == ["hf:o/85.0"]
     assert [each.alone for each in found.dropped_by.values()] == [1, 1]
 
 
 def test_figures_of_another_benchmark_do_not_count() -> None:
     figure = Figure(benchmark="ImageNet-V2", metric="acc@1", value=99)
-    found = ModelIndex(table(entry("hf:o/a", published=(figure,)))).search(Query(published=(ABOVE_80,)), today=TODAY)
+    found = indexed(table(entry("hf:o/a", published=(figure,)))).search(Query(published=(ABOVE_80,)), today=TODAY)
     assert found.total == 0
     assert found.dropped_by["published imagenet 1k acc@1"].unknown == 1
 
@@ -203,7 +207,7 @@ SOME = st.tuples(st.none() | st.integers(1, 5), st.none() | st.sampled_from(["MI
 @settings(max_examples=drawn(40, 15), deadline=None)
 @given(st.lists(SOME, min_size=1, max_size=8), st.none() | st.integers(1, 5), st.booleans())
 def test_what_is_dropped_adds_up(there: list[tuple[int | None, str | None]], most: int | None, mit: bool) -> None:
-    found_in = ModelIndex(
+    found_in = indexed(
         table(*(entry(f"hf:o/{i}", parameters=size, license=name) for i, (size, name) in enumerate(there)))
     )
     query = Query(max_parameters=most, licenses=("MIT",) if mit else ())
@@ -247,9 +251,9 @@ def test_where_nothing_is_left_the_fewest_constraints_are_lifted() -> None:
         entry("timm:c", parameters=90, license="MIT", tasks=("text-generation",)),
     )
     asked = Query(task="image-classification", max_parameters=1, released_after="2026", licenses=("MIT",))
-    found = ModelIndex(rows).search(asked, today=TODAY)
+    found = indexed(rows).search(asked, today=TODAY)
     assert (found.total, set(found.lifted)) == (0, {"max_parameters", "released_after"})
-    found = ModelIndex(rows).search(asked.model_copy(update={"max_parameters": 10}), today=TODAY)
+    found = indexed(rows).search(asked.model_copy(update={"max_parameters": 10}), today=TODAY)
     assert found.lifted == ("released_after",)
 
 
@@ -268,6 +272,48 @@ def test_models_of_the_workspace_are_found_beside_the_worlds(workspace: Workspac
     here = known_models.AccessContext.now(workspace)
     assert all(known_models.access(hit.row, here).available for hit in found.hits)
     assert found.dropped_by["installed"].alone > 5_000
+
+
+def test_after_a_registration_only_its_row_is_new_and_the_index_is_as_if_made_afresh(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = Endpoint(base_url="http://127.0.0.1:1/v1", model="m")
+    read, entered = list[Path](), list[str]()
+    monkeypatch.setattr(index, "read", lambda path, read_=index.read: read.append(path) or read_(path))
+    monkeypatch.setattr(
+        known_models, "_entry", lambda card, of=known_models._entry: entered.append(card.ref) or of(card)
+    )
+
+    def register(name: str, model: str = "m") -> None:
+        card = registry.served_card(
+            workspace, name, where.model_copy(update={"model": model}), task="text-generation", license=None
+        )
+        workspace.database.transact(lambda tx: registry.register(tx, workspace.folders, card, None))
+
+    def delete(name: str) -> None:
+        workspace.database.transact(lambda tx: tx.execute("DELETE FROM model_versions WHERE name = ?", [name]))
+        workspace.database.transact(lambda tx: tx.event(f"model:{name}", "model.deleted", {}))
+
+    queries = [Query(text="endpoint b"), Query(task="text-generation"), Query(sources=(known_models.REGISTERED,))]
+    steps = [
+        lambda: None, lambda: register("b"), lambda: [register("b-c"), register("b.c"), register("a")],
+        lambda: register("b", "another"), lambda: delete("b-c"), lambda: [delete(name) for name in ("a", "b", "b.c")],
+        lambda: register("z"),
+    ]  # fmt: skip
+    for step in steps:
+        step()
+        grown = known_models.models(workspace)
+        again = [grown.search(query, today=TODAY) for query in queries]
+        wanted = list(entered)
+        with monkeypatch.context() as fresh:
+            fresh.setattr(known_models, "_loaded", {})
+            made = known_models.models(workspace)
+        assert grown._table.equals(made._table)
+        assert [made.search(query, today=TODAY) for query in queries] == again
+        entered[:] = wanted
+        assert known_models.models(workspace) is grown
+    assert entered == ["b@v1", "a@v1", "b-c@v1", "b.c@v1", "b@v2", "z@v1"]
+    assert len(read) == 1 + len(steps), "the fresh ones, and the first"
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,22 @@ def test_what_a_plan_calls_next_is_what_was_asked_for(workspace: Workspace) -> N
         assert isinstance(specialize(app, **call.arguments, dry_run=True), DryRun)
 
 
+def test_a_plan_without_a_use_case_calls_the_training_of_the_cheapest_candidate(workspace: Workspace) -> None:
+    _dataset(workspace)
+    app = make_app(workspace)
+    for asked, passed in (
+        ({}, {"method": "classical"}),
+        ({"task": "text-classification", "budget_minutes": 3}, {"method": "classical"}),
+        ({"base_model": "pkg:minilm", "method": "probe"}, {"method": "probe", "base_model": "pkg:minilm"}),
+    ):
+        plan = plan_tool(app, "notes", **asked)
+        assert isinstance(plan, TrainingPlan)
+        (call,) = plan.next_actions
+        usual = {"name": "notes-model", "dataset": "notes@v1"}
+        assert (call.tool, call.arguments) == ("train_model", asked | usual | passed)
+        assert isinstance(train_model(app, **call.arguments, dry_run=True), DryRun)
+
+
 def test_a_plan_does_not_offer_what_lacks_a_test_split(workspace: Workspace) -> None:
     splits = ["train", "validation"] * 50
     texts = {"text": [f"text {i}" for i in range(100)]}

@@ -36,6 +36,7 @@ from speciate.datasets.columns import (
 )
 from speciate.datasets.ingest.survey import Survey
 from speciate.datasets.leaks import (
+    COARSE_COPIES,
     POSSIBLE_GROUPS,
     TELLING_INPUTS,
     TEXTS_ACROSS,
@@ -323,8 +324,11 @@ def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence
         report[TEXTS_ACROSS] = texts
     if made and (possible := find_possible_groups(usable, inputs)):
         report[POSSIBLE_GROUPS] = possible
-    if telling := find_telling_inputs(usable, inputs):
-        report[TELLING_INPUTS] = [each.model_dump() for each in telling]
+    telling = find_telling_inputs(usable, inputs)
+    if TELLING_INPUTS in telling:
+        report[TELLING_INPUTS] = telling[TELLING_INPUTS]
+    if COARSE_COPIES in telling:
+        report[COARSE_COPIES] = telling[COARSE_COPIES]
     report["missing_labels"] = find_missing_labels(usable, members, made=made)
     return report
 

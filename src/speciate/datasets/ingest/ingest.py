@@ -433,7 +433,7 @@ def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> SourceC
     """Every item, validated."""
     work = (run.folder.path if payload.place is None else run.folders.root) / "work"  # on the node's own disk
     work.mkdir(exist_ok=True)
-    size = cores() if payload.place is None else ingest_place.cores_there(run)
+    size = cores() if payload.place is None else run.cores
     pool = Pool(run.folders, Settings(cage=payload.cage), size=size)
     try:
         context = sandbox_calls.SourceContext(pool, payload.cage, run.folders, work, payload.now or time.time(),

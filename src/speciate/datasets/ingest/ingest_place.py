@@ -34,7 +34,6 @@ from speciate.datasets.sources.listing import is_path, walk_folder
 from speciate.datasets.version_files import as_inputs, version_files
 from speciate.datasets.version_report import VersionReport
 from speciate.datasets.versions import Manifest, Part
-from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Resources
@@ -168,11 +167,6 @@ def _files_of_versions(stored: Manifest, before: Iterable[Part], folders: Folder
 
 
 # The run, on the node
-
-
-def cores_there(run: Run) -> int:
-    """As many as were asked for: a cluster need not keep a run from the others."""
-    return max(1, min(cores(), int(run.folder.spec().get("resources", {}).get("cpu", 1))))
 
 
 def begin(run: Run) -> None:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from speciate.datasets.columns import clean, type_name
 from speciate.datasets.ingest.draft import Draft, quality_report
 from speciate.datasets.ingest.ingest import IngestSpec, Payload, SourceContent, read_source, warnings_of_rows
-from speciate.datasets.leaks import TELLING_INPUTS, find_telling_inputs, leak_warnings
+from speciate.datasets.leaks import find_telling_inputs, leak_warnings
 from speciate.datasets.next_version import user_columns
 from speciate.datasets.readers.formats import format_of, parse_reader
 from speciate.datasets.readers.read_table import ROW_BY_ROW
@@ -190,8 +190,8 @@ def _shown(read: SourceContent, spec: IngestSpec, *, is_part: bool) -> dict[str,
         columns[str(draft.label)] = type_name(draft.table["label"].type)
     report = quality_report(draft.table)
     untrusted = {**report.pop("untrusted"), **read.untrusted}
-    telling = [] if is_part else [each.model_dump() for each in find_telling_inputs(usable, draft.inputs)]
-    warnings = [*warnings_of_rows(read), *leak_warnings({TELLING_INPUTS: telling})]
+    telling = {} if is_part else find_telling_inputs(usable, draft.inputs)
+    warnings = [*warnings_of_rows(read), *leak_warnings(telling)]
     shown = {
         "looked_at": _looked_at(read, is_part=is_part),
         "modality": draft.modality,

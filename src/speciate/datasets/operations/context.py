@@ -107,7 +107,7 @@ class Context:
     ) -> None:
         self.manifest = manifest
         self._run, self._pool, self._others, self._models = run, pool, others, models
-        self._scratch = run.folder.path / "scratch"
+        self._scratch, self.cores = run.folder.path / "scratch", run.cores
         self.outside: Mapping[str, Any] = {}
         """The plan's decisions for the current step, if it asks models."""
 

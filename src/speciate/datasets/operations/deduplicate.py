@@ -108,7 +108,7 @@ def _leaders(
         modality, extractor = part.modality if part else context.manifest.modality, parameters.extractor
         units = comparable_vectors(context.vectors(rows, extractor, part), modality, extractor)
         return near_duplicates.leaders_by_cosine(
-            order, units, parameters.threshold or least_cosine(modality, extractor)
+            order, units, parameters.threshold or least_cosine(modality, extractor), context.cores
         )
     if parameters.by == "content" and part is not None:
         cells = pa.chunked_array([pa.array(part_digests(rows, part), pa.binary())]).combine_chunks()
@@ -292,4 +292,5 @@ DEDUPLICATE = Operation(
     preflight=preflight,
     apply=apply,
     refers={"extractor": "extractor"},
+    takes_cores=lambda parameters: parameters.by == "embedding",
 )

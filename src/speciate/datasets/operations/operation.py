@@ -118,6 +118,8 @@ class Operation:
     """Which parameters name something of the workspace. They are resolved before the run: `more` becomes `more@v3`."""
     needs: tuple[str, ...] = ()
     """Libraries that it imports."""
+    takes_cores: Callable[[Any], bool] = lambda parameters: False
+    """Whether a step with these parameters computes on all cores of its job, for many rows."""
     outside: str = ""
     """For an operation that asks models: `module:function` of (parameters, manifest, others, workspace) -> Outside, or
     None if this step asks no model. It stands above this floor, so it is named by string."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -280,34 +281,48 @@ def leaders_by_pairs(order: Sequence[int], kind: Places, pairs: Places) -> Place
     return np.asarray(leader_of_kind[kind])
 
 
-def leaders_by_cosine(order: Sequence[int], units: npt.NDArray[np.float32], threshold: float) -> Places:
-    """(N,) the place of each item's leader. `units`: (N, D) of length 1; exact, in blocks of matrix products."""
+def leaders_by_cosine(
+    order: Sequence[int], units: npt.NDArray[np.float32], threshold: float, threads: int = 1
+) -> Places:
+    """(N,) the place of each item's leader. `units`: (N, D) of length 1; exact, in blocks of matrix products.
+
+    Each thread takes whole products, which are the same ones whatever their number, so the result is, too."""
     leader = np.full(len(units), -1)
     leaders = np.zeros(0, np.int64)
-    for start in range(0, len(order), _BLOCK):
-        block = np.asarray(order[start : start + _BLOCK])
-        _assign_to_leaders(block, leaders, leader, units, threshold)
-        rest = block[leader[block] < 0]
-        alike = units[rest] @ units[rest].T >= threshold
-        for row, item in enumerate(rest):
-            if leader[item] < 0:
-                free = rest[alike[row] & (leader[rest] < 0)]
-                leader[free] = leader[item] = item
-        leaders = np.concatenate([leaders, rest[leader[rest] == rest]])
+    with ThreadPoolExecutor(threads, thread_name_prefix="cosines") as pool:
+        for start in range(0, len(order), _BLOCK):
+            block = np.asarray(order[start : start + _BLOCK])
+            _assign_to_leaders(block, leaders, leader, units, threshold, pool if threads > 1 else None)
+            rest = block[leader[block] < 0]
+            alike = units[rest] @ units[rest].T >= threshold
+            for row, item in enumerate(rest):
+                if leader[item] < 0:
+                    free = rest[alike[row] & (leader[rest] < 0)]
+                    leader[free] = leader[item] = item
+            leaders = np.concatenate([leaders, rest[leader[rest] == rest]])
     return leader
 
 
 def _assign_to_leaders(
-    block: Places, leaders: Places, leader: Places, units: npt.NDArray[np.float32], threshold: float
+    block: Places,
+    leaders: Places,
+    leader: Places,
+    units: npt.NDArray[np.float32],
+    threshold: float,
+    pool: ThreadPoolExecutor | None,
 ) -> None:
-    """Each of the block to the most similar leader where one is near."""
+    """Each of the block to the most similar leader where one is near; of equals to the first."""
     best, similarity = np.full(len(block), -1), np.full(len(block), -np.inf, np.float32)
-    for start in range(0, len(leaders), _BLOCK):
-        chunk = leaders[start : start + _BLOCK]
-        found = units[block] @ units[chunk].T
+    chunks = [leaders[start : start + _BLOCK] for start in range(0, len(leaders), _BLOCK)]
+    own = units[block]
+
+    def nearest(chunk: Places) -> tuple[Places, npt.NDArray[np.float32]]:
+        found = own @ units[chunk].T
         place = found.argmax(axis=1)
-        value = found[np.arange(len(block)), place]
+        return chunk[place], found[np.arange(len(block)), place]
+
+    for place, value in (pool.map if pool else map)(nearest, chunks):
         closer = value > similarity
-        best[closer], similarity[closer] = chunk[place[closer]], value[closer]
+        best[closer], similarity[closer] = place[closer], value[closer]
     near = similarity >= threshold
     leader[block[near]] = best[near]

@@ -49,7 +49,7 @@ class Probe:
 class FrozenNetwork:
     """A backbone as an encoder, in float32 whatever it was learned from: the same numbers on every processor."""
 
-    id, parameters = "", 0
+    id, cache, parameters = "", "", 0
     precision: Precision = "float32"
 
     def __init__(self, backbone: Any) -> None:

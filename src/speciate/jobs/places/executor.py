@@ -5,6 +5,8 @@ the reconciler asks for snapshots and leaves requests, and never waits.
     poll              what the last look found; older than some looks, nothing may be concluded from it
     look              moves inputs out and launches, judges each run (verdict.py), brings back what it left
 
+Checking what a run left (`adopt`) may take minutes, so it has a thread of its own, and looks go on meanwhile.
+
 A run that is at a place has a folder here, too: log, progress and metrics are copied while it runs; outputs,
 checkpoints and, last, `exit` when it has ended. So the rest of the house finds a run as if it had been on this machine.
 """
@@ -15,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +53,8 @@ _ASK_SECONDS = 5.0
 _BURY_SECONDS = 10.0
 """Seconds for which the cluster must say that a launch which nobody claimed has ended: once may be a mistake."""
 _BRING_TRIES = 3
+_CHECK_PATIENCE_SECONDS = 0.2
+"""How long the look that begins a check waits for it."""
 _TAIL = 2000
 """Characters of the cluster's log that are shown."""
 _LAUNCHED = "launched"
@@ -83,6 +88,8 @@ class _Watched:
     """Since when the cluster says that its launch has ended, unclaimed."""
     trouble: str = ""
     tries: int = 0
+    check: Future[None] | None = None
+    """The check of what it left, once that is here."""
     room: Room | None = None
     who: str | None = None
     """Who claimed it, once somebody has: that never changes."""
@@ -119,6 +126,7 @@ class PlaceExecutor:
         self._depots: dict[str, Depot] = {}
         self._fenced: dict[str, float] = {}
         """Abandoned runs, and since when the depot, seen again, tells them to end."""
+        self._checking = threading.Lock()
         self._sweep, self._kept = True, False
         """`_kept`: a run that lived needed objects of files that are gone here."""
         self.wake = threading.Event()
@@ -295,7 +303,7 @@ class PlaceExecutor:
                 silent = silence > 2 * self._terms.beat
                 return Alive(), self._say_silent(silence) if silent else ""
             case Verdict.ENDED:
-                return self._bring_ended(watched, there), ""
+                return self._bring_ended(watched, there)
             case Verdict.GONE if seen.never:
                 return Gone() if watched.cancel else self._say_never_began(watched, there), ""
             case Verdict.GONE:
@@ -402,14 +410,21 @@ class PlaceExecutor:
             watched.mirrored = True
         there.mirror(here.path, None if lease is None else lease.beat)
 
-    def _bring_ended(self, watched: _Watched, there: Room) -> Observation:
+    def _bring_ended(self, watched: _Watched, there: Room) -> tuple[Observation, str]:
         here, outcome = watched.here, read_outcome(there)
         assert outcome is not None, "a verdict rests on it"
         good = outcome.kind == "ok"
         try:
-            bring(there, here.path, manifest=read_manifest(there), outputs=good)
-            if good:
-                self._adopt(here)
+            if watched.check is None:
+                bring(there, here.path, manifest=read_manifest(there), outputs=good)
+                if good:
+                    watched.check = self._begin_check(here)
+                    wait([watched.check], _CHECK_PATIENCE_SECONDS)
+            if watched.check is not None:
+                if not watched.check.done():
+                    checked = f"What its run at {self.name} left is being checked here."
+                    return Unreachable(checked), checked  # it is over, so no limit of a run that lives counts
+                self._end_check(watched)
         except SpeciateError as error:
             watched.tries += 1
             refused = error.code is Code.INVALID
@@ -420,7 +435,30 @@ class PlaceExecutor:
         here.end(outcome)
         fault("place_ended")
         self._clear(there)
-        return Ended(outcome)
+        return Ended(outcome), ""
+
+    def _begin_check(self, here: RunFolder) -> Future[None]:
+        """One at a time, in a thread that ends with the daemon: the next one begins the check again."""
+        found = Future[None]()
+
+        def check() -> None:
+            try:
+                with self._checking:
+                    self._adopt(here)
+            except BaseException as error:  # noqa: BLE001 - raised by the look that asks for it
+                found.set_exception(error)
+            else:
+                found.set_result(None)
+            self.wake.set()
+
+        threading.Thread(target=check, name=f"check at {self.name}", daemon=True).start()
+        return found
+
+    def _end_check(self, watched: _Watched) -> None:
+        """Raises what the check raised; then another look brings all of it again."""
+        check, watched.check = watched.check, None
+        if check is not None:
+            check.result()
 
     def _say_never_began(self, watched: _Watched, there: Room) -> Observation:
         """The cluster ended its launch before anything of ours ran: a wrong Python, say, or a node that failed."""

@@ -4,7 +4,8 @@ With every network transformers imports torchvision (for its image processors), 
 boto3 (by accelerate, for another cloud's settings), the tensors of torch that are spread over machines, and torch's
 compiler (for decorators of kernels), which brings sympy: 1,700 modules, 1.2 CPU seconds and 115 MB before the first
 answer. All of them can still be imported later, and an optimizer imports the compiler. Code that needs an image
-processor of transformers, or the loss of a detector, needs a process that has imported transformers whole.
+processor of transformers, or the loss of a detector, needs a process that has imported transformers whole: a fork of
+one that has (`jobs/zygote.py`), or one that `import_whole` was called in first.
 """
 
 from __future__ import annotations
@@ -25,15 +26,23 @@ _COMPILER = "torch._dynamo"
 _NETWORKS = ("transformers.modeling_utils", "transformers.masking_utils")
 
 
+_is_whole = False
 _replacing = threading.RLock()
 """One thread at a time replaces functions of others: a second one would take replacements for what to put back."""
+
+
+def import_whole() -> None:
+    """From now on this process leaves nothing out. Nothing is imported yet."""
+    global _is_whole  # noqa: PLW0603 - of the process, as what it has imported is
+    with _replacing:
+        _is_whole = True
 
 
 def hide_libraries() -> None:
     """Before anything of transformers that asks for them: it asks once for each, and remembers the answer. Where its
     networks have been imported whole, as in the process that forks trainings, they stay so."""
     with _replacing:
-        if _NETWORKS[0] not in sys.modules:
+        if _NETWORKS[0] not in sys.modules and not _is_whole:
             with _hidden("torchvision", "scipy"):
                 _ask_anew("is_torchvision_available", "is_torchvision_v2_available", "is_scipy_available")
 
@@ -42,7 +51,7 @@ def import_networks() -> None:
     """What all networks of transformers rest on, unless it has been imported. Where a version of transformers takes
     more than decorators from the compiler, it is left to the first network, which imports it whole."""
     with _replacing:
-        if _NETWORKS[0] in sys.modules:
+        if _NETWORKS[0] in sys.modules or _is_whole:
             return
         hide_libraries()
         _hide_distributed()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate import hf_hub, modalities, secrets
 from speciate.errors import unknown
@@ -20,7 +21,7 @@ from speciate.models.model_card import ModelCard
 from speciate.models.search import embeddings, index, sources
 from speciate.models.search.embeddings import QueryVectors
 from speciate.models.search.index import IndexRow
-from speciate.models.search.ranking import ModelIndex, SearchResult, Sort
+from speciate.models.search.ranking import IndexPart, ModelIndex, SearchResult, Sort
 from speciate.models.search.refresh import newest
 from speciate.models.search.search_query import Query
 from speciate.models.search.sources import Entry
@@ -37,7 +38,13 @@ _ALLOWED = "SELECT DISTINCT host FROM consents WHERE expires IS NULL OR expires 
 class _Loaded(NamedTuple):
     seq: int
     """The newest event at the last check: without another one nothing was registered since."""
-    state: tuple[Any, ...]
+    world: tuple[Any, ...]
+    """Which files the published models and the vectors come from."""
+    published: IndexPart
+    versions: Mapping[str, int]
+    """Each registered name's newest version."""
+    own: IndexPart | None
+    """The registered models, by name; None without any."""
     models: ModelIndex
 
 
@@ -77,20 +84,34 @@ class AccessContext(NamedTuple):
 
 def models(workspace: Workspace) -> ModelIndex:
     """The models that can be searched now: the newest table of published models, and the newest version of each
-    name."""
+    name. Published models are read once, and a registered version is."""
     path, seq = newest(workspace.folders), workspace.database.last_seq
     cache = workspace.folders.cache / "models"
     world = (path, path.stat().st_mtime_ns, _stamp(embeddings.vectors_file(cache)))
     known = _loaded.get(workspace)
-    if known is None or known.seq != seq or known.state[:3] != world:
-        state = (*world, registry.last_of_each(workspace.database))
-        if known is None or known.state != state:
-            own = [_entry(card) for card in registry.newest_of_each(workspace.database)]
-            listing = index.SourceListing(REGISTERED, "this workspace", "now", own)
-            table = pa.concat_tables([index.merge([listing]), index.read(path)])
-            known = _Loaded(seq, state, ModelIndex(table, cache))
+    if known is None or known.world != world:
+        published = IndexPart(index.read(path), cache)
+        known = _Loaded(-1, world, published, {}, None, ModelIndex(published))
+    if known.seq != seq:
+        versions = dict(registry.last_of_each(workspace.database))
+        if versions != known.versions:
+            own = _own_models(workspace, versions, known)
+            parts = (own, known.published) if own else (known.published,)
+            known = known._replace(versions=versions, own=own, models=ModelIndex(*parts))
         _loaded[workspace] = known = known._replace(seq=seq)
     return known.models
+
+
+def _own_models(workspace: Workspace, versions: Mapping[str, int], known: _Loaded) -> IndexPart | None:
+    """The newest version of each name; only cards that were not known are read."""
+    new = [name for name, version in versions.items() if known.versions.get(name) != version]
+    cards = registry.newest_of_each(workspace.database, new if known.own else None)
+    table = index.merge([index.SourceListing(REGISTERED, "this workspace", "now", map(_entry, cards))])
+    if known.own:
+        wanted = pa.array([f"{name}@v{version}" for name, version in versions.items()], pa.string())
+        earlier = known.own.table.filter(pc.is_in(known.own.table["ref"], value_set=wanted))
+        table = pa.concat_tables([earlier, table]).sort_by("ref")
+    return IndexPart(table, workspace.folders.cache / "models", known.own) if table.num_rows else None
 
 
 def complete_query(query: Query, use_case: UseCase | None) -> Query:

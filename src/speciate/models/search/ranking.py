@@ -2,19 +2,17 @@
 
 A constraint holds or it does not; an unknown fact does not hold, and is counted apart. The result always states how
 many models each constraint removes and how many more there would be without it, so that a caller without hits knows
-which constraint to relax. Words are ranked by BM25 (bm25s), whose counts are cached in a folder by the texts, so that a
-new process reads them in milliseconds."""
+which constraint to relax.
+
+An index is made of parts, each a table with what is computed from it once. A registration makes the part of the
+workspace's own models anew, from the earlier one, and none of the published ones."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +22,9 @@ import pyarrow.compute as pc
 from speciate.errors import unknown
 from speciate.models.search import embeddings
 from speciate.models.search.index import IndexRow
-from speciate.models.search.model_families import families
+from speciate.models.search.model_families import Families, families
 from speciate.models.search.search_query import AtLeast, Catalogue, Query, constraints, letters
-
-if TYPE_CHECKING:
-    from bm25s import BM25  # brings scipy, which only a search needs
-
+from speciate.models.search.word_counts import WordCounts, word_scores
 
 Sort = Literal["relevance", "published", "parameters", "released", "price"]
 _FUSION = 60
@@ -39,10 +34,6 @@ _WEIGHTS = {"words": 3.0, "meaning": 3.0}
 """The query counts more than the date or the use of a model; each other part counts once."""
 _NEAREST = 50
 """So many models match a query by meaning, without any of its words."""
-_FORM = 1
-"""Raise it when `words` or the library's arrays change: cached counts are then computed anew."""
-_KEPT = 4
-"""Cached counts in a folder; older ones are deleted."""
 _PRICES = ("usd_per_1m_output", "usd_per_minute", "usd_per_image")
 _LESS_IS_BETTER = ("epe", "perimageepe", "flall", "wer", "cer", "mae", "mse", "rmse", "loss", "perplexity")
 """Metrics, by their letters, that no sort chooses by itself."""
@@ -94,27 +85,44 @@ class SearchResult(NamedTuple):
     """Whether words were searched for and no model has any of them."""
 
 
-class ModelIndex:
-    """A table of models (index.SCHEMA), ready to be searched. Thread-safe."""
+class IndexPart:
+    """A table of models (index.SCHEMA) with what a search needs of it. No family of models crosses parts."""
 
-    def __init__(self, table: pa.Table, cache: Path | None = None) -> None:
-        """`cache`: a folder for results that take long to compute from a table."""
-        table = table.combine_chunks()  # rows are taken from one chunk ten times faster than from several
-        self._table, self._count = table, table.num_rows
-        self._catalogue = Catalogue(table)
-        refs, texts = table["ref"].to_pylist(), table["what"].to_pylist()
-        self._places = {ref: place for place, ref in enumerate(refs)}
-        self._words = Bm25Index([f"{ref} {what}" for ref, what in zip(refs, texts, strict=True)], cache)
-        self._meanings = embeddings.read_vectors(cache, embeddings.texts(table)) if cache else None
-        self._families = families(table)
-        self._released = np.array([date or "NaT" for date in table["released"].to_pylist()], "datetime64[D]")
-        self._use = np.log1p(np.asarray(table["downloads"].fill_null(0), np.float64))
-        self._access_kinds, self._access_kind = _access_kinds(table)
+    def __init__(self, table: pa.Table, cache: Path | None = None, before: IndexPart | None = None) -> None:
+        """`cache`: a folder with vectors of texts. `before`: an earlier part that shares rows with this one."""
+        self.table = table.combine_chunks()  # rows are taken from one chunk ten times faster than from several
+        self.catalogue = Catalogue(self.table)
+        refs, texts = self.table["ref"].to_pylist(), self.table["what"].to_pylist()
+        named = [f"{ref} {what}" for ref, what in zip(refs, texts, strict=True)]
+        self.words: WordCounts = WordCounts(named, before.words if before else None)
+        self.meanings = embeddings.read_vectors(cache, embeddings.texts(self.table)) if cache else None
+        self.families = families(self.table)
+        self.released = np.array([date or "NaT" for date in self.table["released"].to_pylist()], "datetime64[D]")
+        self.access_kinds, self.access_kind = _access_kinds(self.table)
+
+
+class ModelIndex:
+    """Models, ready to be searched; those of an earlier part go before equally good ones. Thread-safe."""
+
+    def __init__(self, *parts: IndexPart) -> None:
+        self._index_parts = parts
+        self._table = pa.concat_tables([part.table for part in parts]).combine_chunks()
+        self._count = self._table.num_rows
+        self._starts = np.cumsum([part.table.num_rows for part in parts])[:-1]
+        self._places = {ref: place for place, ref in enumerate(self._table["ref"].to_pylist())}
+        self._families = Families(
+            _numbered_on([part.families.of for part in parts]), np.concatenate([part.families.base for part in parts])
+        )
+        self._released = np.concatenate([part.released for part in parts])
+        self._use = np.log1p(np.asarray(self._table["downloads"].fill_null(0), np.float64))
+        self._access_kinds = pa.concat_tables([part.access_kinds for part in parts])
+        self._access_kind = _numbered_on([part.access_kind for part in parts])
 
     @property
     def encoder(self) -> str | None:
         """The encoder that the vectors of queries must come from; None: there are no vectors here."""
-        return self._meanings.encoder if self._meanings else None
+        names = {part.meanings.encoder if part.meanings else None for part in self._index_parts}
+        return names.pop() if len(names) == 1 else None
 
     def search(
         self,
@@ -134,7 +142,8 @@ class ModelIndex:
         `children_of` an unknown model.
         """
         wanted = constraints(query)
-        checks = dict(zip([each.name for each in wanted], self._catalogue.check(wanted), strict=True))
+        checked = [part.catalogue.check(wanted) for part in self._index_parts]
+        checks = {each.name: np.concatenate(columns) for each, *columns in zip(wanted, *checked, strict=True)}
         if query.installed and usable is not None:
             checks["installed"] = np.asarray(usable(self._access_kinds), np.int8)[self._access_kind]
         if query.children_of is not None:
@@ -202,13 +211,13 @@ class ModelIndex:
     ) -> Mapping[str, _SCORES]:
         """The score of each model from 0 to 1 for each criterion; only criteria that apply to this query."""
         parts: dict[str, _SCORES] = {}
-        if (scores := self._words.scores(query.text)) is not None:
+        if (scores := word_scores([part.words for part in self._index_parts], query.text)) is not None:
             scores = scores[inside]
             parts["words"] = scores / max(scores.max(initial=0.0), 1e-9)
-        if vector is not None and self._meanings is not None:
-            parts["meaning"] = np.maximum(self._meanings.vectors[inside] @ vector, 0.0).astype(np.float64)
+        if vector is not None and self.encoder is not None:
+            parts["meaning"] = np.maximum(self._nearness(inside, vector), 0.0).astype(np.float64)
         if figure is not None:
-            parts["published"] = _percentiles(self._catalogue.published(figure)[inside], figure)
+            parts["published"] = _percentiles(self._published(figure)[inside], figure)
         released = self._released[inside]
         if not np.isnat(released).all():
             days = (np.datetime64(today) - released).astype(np.float64)
@@ -216,6 +225,17 @@ class ModelIndex:
         if (most := self._use[inside].max(initial=0.0)) > 0:
             parts["use"] = self._use[inside] / most
         return parts
+
+    def _nearness(self, inside: _PLACES, vector: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        own = zip(
+            self._index_parts, np.split(inside, np.searchsorted(inside, self._starts)), (0, *self._starts), strict=True
+        )
+        return np.concatenate(
+            [part.meanings.vectors[places - start] @ vector for part, places, start in own if part.meanings]
+        )
+
+    def _published(self, figure: AtLeast) -> _SCORES:
+        return np.concatenate([part.catalogue.published(figure) for part in self._index_parts])
 
     def _figure_to_sort_by(self, inside: _PLACES, query: Query, sort: Sort) -> tuple[AtLeast | None, Order | None]:
         """What a query asks for first; for a sort by published values without one, what most of these models have."""
@@ -270,7 +290,7 @@ class ModelIndex:
         """
         family = self._families.of[inside]
         for wanted in figures:
-            values = np.nan_to_num(self._catalogue.published(wanted)[inside], nan=np.inf)
+            values = np.nan_to_num(self._published(wanted)[inside], nan=np.inf)
             _, family = np.unique(np.stack([family, values]), axis=1, return_inverse=True)
             family = family.reshape(-1)
         _, first, group, sizes = np.unique(family[order], return_index=True, return_inverse=True, return_counts=True)
@@ -370,68 +390,7 @@ def _numbers(column: pa.ChunkedArray, inside: _PLACES) -> _SCORES:
     return np.asarray(column.cast(pa.float64()).fill_null(np.inf))[inside]
 
 
-class Bm25Index:
-    """Texts (N,) by the words in them. Thread-safe."""
-
-    def __init__(self, texts: Sequence[str], folder: Path | None = None) -> None:
-        """`folder`: where counts are cached; None: nowhere."""
-        self._count = len(texts)
-        place = None if folder is None else folder / f"words-{_digest(texts)}"
-        self._bm25 = _read(place) or _counted(texts, place)
-
-    def scores(self, text: str) -> npt.NDArray[np.float64] | None:
-        """(N,) how well the words of `text` fit, 0 where none does; None if no text has any of them."""
-        known = [word for word in words(text) if word in self._bm25.vocab_dict]
-        if not known or not self._count:
-            return None
-        return np.asarray(self._bm25.get_scores(known), np.float64)
-
-
-def words(text: str) -> list[str]:
-    """Lower case; `vit_base_patch16` is one word and its parts."""
-    found = re.findall(r"[a-z0-9][a-z0-9_.\-]*", text.lower())
-    return [part for word in found for part in dict.fromkeys((word.strip("._-"), *re.split(r"[_.\-]+", word))) if part]
-
-
-def _counted(texts: Sequence[str], place: Path | None) -> BM25:
-    from bm25s import BM25
-
-    bm25 = BM25()
-    bm25.index([words(text) for text in texts], show_progress=False)
-    if place is not None and texts:
-        _keep(bm25, place)
-    return bm25
-
-
-def _keep(bm25: BM25, place: Path) -> None:
-    """Stores the index in one step, so that nobody reads half of it. If it cannot be stored, it is counted again
-    another time."""
-    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
-        bm25.save(str(temporary), show_progress=False)
-        temporary.rename(place)
-        kept = sorted(place.parent.glob("words-*"), key=lambda each: each.stat().st_mtime)
-        for old in kept[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-    except OSError:  # somebody else was first, or the disk is full
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _read(place: Path | None) -> BM25 | None:
-    if place is None or not place.is_dir():
-        return None
-    from bm25s import BM25
-
-    try:
-        found = BM25.load(str(place))
-    except (OSError, ValueError, KeyError):  # of a disk that was full, or another version of the library
-        return None
-    return found if isinstance(found, BM25) else None
-
-
-def _digest(texts: Sequence[str]) -> str:
-    found = hashlib.sha256(str(_FORM).encode())
-    for text in texts:
-        found.update(text.encode("utf-8", "surrogatepass") + b"\0")
-    return found.hexdigest()[:24]
+def _numbered_on(parts: Sequence[_PLACES]) -> _PLACES:
+    """Numbers of several parts as one array: those of a later part begin where an earlier one's end."""
+    ends = np.cumsum([0, *(int(each.max(initial=-1)) + 1 for each in parts)])
+    return np.concatenate([each + start for each, start in zip(parts, ends[:-1], strict=True)])

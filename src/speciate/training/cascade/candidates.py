@@ -101,6 +101,8 @@ class TrainedCandidate(NamedTuple):
     candidate: Candidate
     report: TrainReport
     seconds: float
+    step: str = ""
+    """Its step of the search: `train/classical-tabm`. Two candidates may have one method."""
 
     @property
     def value(self) -> float:
@@ -287,6 +289,7 @@ def trained_candidates(children: Sequence[Child]) -> list[TrainedCandidate]:
             _candidate_of(child),
             child.result["report"],
             child.run_seconds,
+            child.step,
         )
         for child in children
         if child.step.startswith(TRAIN_STEP) and child.result is not None and "model" in child.result

@@ -45,9 +45,7 @@ def outcome(
     result: dict[str, object] = {
         "decision": decision,
         "evaluation": evaluated["evaluation"],
-        "candidates": [
-            _candidate_row(candidate, rows.get(candidate.model)) for candidate in trained_candidates(children)
-        ],
+        "candidates": _candidate_rows(children, rows),
         "spent": _spent(children),
         "promotion": _promotion_state(promote, decision),
         "report": evaluated["report"],
@@ -121,7 +119,7 @@ def without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: 
             "reasons": [f"{reason}. {call}"],
             "settle": [call.document()],
         },
-        "candidates": [_candidate_row(candidate, None) for candidate in trained],
+        "candidates": _candidate_rows(children, {}),
         "spent": _spent(children),
         "promotion": {"state": "refused", "reasons": [f"{reason}."], "next": [call.document()]},
         "failed": [_failure(child) for child in children if child.result is None],
@@ -130,11 +128,22 @@ def without_verdict(spec: SpecializeSpec, children: Sequence[Child], evaluated: 
     }
 
 
-def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None) -> Mapping[str, object]:
+def _candidate_rows(children: Sequence[Child], rows: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, object]]:
+    """`rows`: of the leaderboard, by model. Two trainings that made the same files made one version."""
+    first: dict[str, str] = {}
+    return [
+        _candidate_row(one, rows.get(one.model), first.setdefault(one.model, one.step))
+        for one in trained_candidates(children)
+    ]
+
+
+def _candidate_row(candidate: TrainedCandidate, row: Mapping[str, Any] | None, first: str) -> Mapping[str, object]:
     """With its value on the test split, or, where it was not adequate, on validation examples."""
     validation = candidate.report["validation"]
     return {
         "model": candidate.model,
+        "step": candidate.step,
+        **({"same_as": first} if first != candidate.step else {}),
         **{"method": None, "base_model": None, **candidate.candidate.model_dump(exclude_none=True)},
         "value": row["value"] if row else validation["value"],
         "interval": row["interval"] if row else validation["interval"],

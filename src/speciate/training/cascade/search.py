@@ -152,6 +152,7 @@ def skipped_candidates(
 ) -> list[Mapping[str, object]]:
     return [
         {
+            "step": step_name(each),
             **each.model_dump(include={"method", "base_model"}),
             **each.model_dump(include={"tabm", "thorough"}, exclude_none=True),
             "why": f"needs about {spec.least_seconds[step_name(each)]:.0f} s at least; "

@@ -266,7 +266,7 @@ class _Measurement:
         folder = Path(self._payload.base_folder) if self._payload.base_folder else None
         modality = self._payload.manifest.modality
         encoder = load_encoder(base_model, self._payload.threads, folder=folder, media=modality, layers=True)
-        there = features.known(folders, encoder.id, example_keys(self._examples)).tolist()
+        there = features.known(folders, encoder.cache, example_keys(self._examples)).tolist()
         lacking = [example for example, known in zip(self._examples, there, strict=True) if not known]
         embeddings = Embeddings(base_model, encoder, folders)
         embeddings.encode(lacking[:8])

@@ -13,7 +13,8 @@ from speciate.settings import HERE, Capacity, Settings
 from speciate.training.train_spec import Payload, TrainSpec
 from speciate.workspace.workspace import Folders
 
-GOES = ("classical", "probe", "lora", "full")
+_ON_GPU = ("lora", "full")
+GOES = ("classical", "probe", *_ON_GPU)
 """Methods whose inputs are closed: a dataset version, base models, and the versions that those learned from."""
 
 
@@ -31,9 +32,9 @@ def find_place(spec: TrainSpec, settings: Settings) -> Where:
         return Where(None, settings.capacity)
     place = settings.place(name)
     if spec.method not in GOES:
-        raise _refused(f"The method {spec.method!r} reads more than a place is given", spec)
+        raise _refused(f"The method {spec.method!r} reads more than a place is given", spec, settings)
     if spec.teacher:
-        raise _refused("Teachers are not moved to a place", spec)
+        raise _refused("Teachers are not moved to a place", spec, settings)
     if spec.base_model is not None and model_ref(spec.base_model).source == "path":
         raise SpeciateError(
             Code.REFUSED,
@@ -41,15 +42,21 @@ def find_place(spec: TrainSpec, settings: Settings) -> Where:
             "register_model takes it into the workspace; then name that version as base_model.",
             next=[
                 Call("register_model", {"name": f"{spec.name}-base", "source": spec.base_model}),
-                CallAgain(
-                    "", {"resources": {**spec.resources.model_dump(exclude_none=True), "place": None, "nodes": None}}
-                ),
+                _here(spec, settings),
             ],
         )
     if settings.trust.require_signature:
-        raise _refused("Signatures of models are checked on this machine alone", spec)
-    if (spec.resources.gpu or 0) > 1 and place.capacity.gpu < (spec.resources.gpu or 0):
-        raise _refused(f"{spec.resources.place} has {place.capacity.gpu} GPUs by settings.toml", spec)
+        raise _refused("Signatures of models are checked on this machine alone", spec, settings)
+    if (gpus := spec.resources.gpu or 0) > max(1, place.capacity.gpu):
+        raise SpeciateError(
+            Code.REFUSED,
+            f"resources.gpu is {gpus}; {name} has {place.capacity.gpu} by settings.toml.",
+            f"A person sets `gpu` in [executors.{name}.capacity] of settings.toml, if it has more.",
+            next=[
+                _again(spec, gpu=(place.capacity.gpu or None) if spec.method in _ON_GPU else None, nodes=None),
+                *([_here(spec, settings)] if gpus <= settings.capacity.gpu else []),
+            ],
+        )
     if (spec.resources.nodes or 1) > place.nodes:
         most = place.nodes if place.nodes > 1 else None
         raise SpeciateError(
@@ -61,13 +68,19 @@ def find_place(spec: TrainSpec, settings: Settings) -> Where:
     return Where(spec.resources.place, place.capacity)
 
 
-def _refused(why: str, spec: TrainSpec) -> SpeciateError:
+def _refused(why: str, spec: TrainSpec, settings: Settings) -> SpeciateError:
     return SpeciateError(
         Code.REFUSED,
         f"{why}, so this training runs here only.",
         f"At a place these can be trained: {', '.join(GOES)}.",
-        next=[_again(spec, place=None, nodes=None)],
+        next=[_here(spec, settings)],
     )
+
+
+def _here(spec: TrainSpec, settings: Settings) -> CallAgain:
+    """On this machine, with no more GPUs than it has."""
+    gpus = spec.resources.gpu
+    return _again(spec, place=None, nodes=None, gpu=None if (gpus or 0) > settings.capacity.gpu else gpus)
 
 
 def _again(spec: TrainSpec, **resources: object) -> CallAgain:
