@@ -6,12 +6,14 @@ import contextlib
 import gc
 import hashlib
 import importlib
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 
@@ -128,29 +130,103 @@ def socket_path(workspace: Path) -> Path:
 
 @cache
 def cores() -> int:
-    """Processors that this process may use: fewer than the machine has where its affinity or a container says so.
+    """Processors that this process may use: fewer than the machine has where its affinity or its container's quota says
+    so.
 
     As it was when it was first asked: were more given to a daemon later, its plans would ask for more than its engine
     has measured, and be refused for good.
     """
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_quota(group) for group in _control_groups("cpu"))
+    return max(1, min([there, *(math.ceil(quota) for quota in quotas if quota)]))
 
 
-_CONTAINER = Path("/sys/fs/cgroup")
+def memory_mb() -> float:
+    """Memory of the machine, or of its container where that may have less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = (_memory(group) for group in _control_groups("memory"))
+    return min([physical, *(limit.most for limit in limits if limit)]) / 2**20
 
 
 def free_memory_mb() -> float:
-    """What the machine or its container has left; infinite where neither tells."""
-    left = []
+    """What the machine or its container has left; infinite where neither tells. Cached files give way, so they count as
+    free."""
+    limits = (_memory(group) for group in _control_groups("memory"))
+    left = [(limit.most - limit.used) / 2**20 for limit in limits if limit]
     with contextlib.suppress(OSError, StopIteration, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         left.append(next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) / 2**10)
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        most = int((_CONTAINER / "memory.max").read_text())  # "max" where there is no limit
-        words = (_CONTAINER / "memory.stat").read_text().split()
-        anonymous = int(words[words.index("anon") + 1])  # cached files give way
-        left.append((most - anonymous) / 2**20)
-    return min(left, default=float("inf"))
+    return max(0.0, min(left, default=math.inf))
+
+
+_CONTROL_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """The folders of the control groups whose limits hold for this process, its own first: of version 2, and of version
+    1 those of `controller`."""
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        mount = _CONTROL_GROUPS / controllers
+        own = PurePosixPath(path.lstrip("/"))  # in a container it may be the host's name, and is not there
+        yield from (folder for each in (own, *own.parents) if (folder := mount / each).is_dir())
+
+
+class _MemoryLimit(NamedTuple):
+    """Bytes."""
+
+    most: int
+    used: int
+    """All but cached files."""
+
+
+def _memory(group: Path) -> _MemoryLimit | None:
+    """None where it has no limit. One of version 1 without a limit has one beyond any machine's memory."""
+    for limit, prefix in (("memory.max", ""), ("memory.limit_in_bytes", "total_")):
+        with contextlib.suppress(OSError, ValueError):
+            most = int((group / limit).read_text())  # "max" where there is no limit
+            words = (group / "memory.stat").read_text().split()
+            found = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+            own = found["anon"] if not prefix else found["total_rss"]
+            return _MemoryLimit(most, own + found.get(f"{prefix}shmem", 0))
+    return None
+
+
+def _quota(group: Path) -> float | None:
+    """Cores that the group may use; None where it has no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()  # "max 100000" where there is no limit
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None  # -1 where there is no limit
+    return None
+
+
+def memory_kills() -> int:
+    """How often the system ended a process of this control group for want of memory; of the whole machine where groups
+    do not tell."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        group = next(_control_groups("memory"))
+        for counts in (group / "memory.events", group / "memory.oom_control", Path("/proc/vmstat")):
+            if counts.exists():
+                words = counts.read_text().split()
+                return int(words[words.index("oom_kill") + 1])
+    return 0
+
+
+def yield_memory_first(share: int) -> None:
+    """Let the system end this process and its later children before the daemon, where memory runs out. `share`:
+    thousandths of all memory that they count as holding beyond what they do. Linux alone knows it."""
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(max(share, int(score.read_text()))))
 
 
 @contextlib.contextmanager
@@ -235,6 +311,7 @@ LIBRARIES = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
     **({"OPENBLAS_NUM_THREADS": "1"} if _OWN_BLAS else {}),  # to wait for a second one in a loop costs up to 37 times
     "OPENBLAS_THREAD_TIMEOUT": "4",  # where a training takes more: they would spin for 30 ms after each product
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of an allocator that Arrow does not use: no thread
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",

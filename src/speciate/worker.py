@@ -21,6 +21,7 @@ from types import FrameType, MappingProxyType
 from typing import Any, TextIO, cast
 
 from speciate import settings
+from speciate.environment import yield_memory_first
 from speciate.errors import SpeciateError
 from speciate.faults import fault
 from speciate.jobs.folder import (
@@ -154,6 +155,7 @@ def _run_folder(folder: RunFolder) -> int:
     if not folder.begin():
         return SECOND
     write_whole(folder.path / "worker", identity(os.getpid()))
+    yield_memory_first(300)
     keys = receive_keys(folder)
     if redaction := Redaction(keys.values()):
         plain = sys.stdout, sys.stderr

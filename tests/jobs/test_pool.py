@@ -71,6 +71,16 @@ def sql(query: str, folders: Folders) -> dict[str, object]:
     return {"root": str(folders.root), "manifest": one.model_dump(mode="json"), "since": None, **asked}
 
 
+def test_a_process_that_was_killed_between_questions_costs_no_answer(pool: Pool, folders: Folders) -> None:
+    """By the system, where memory runs out: it takes the idle, too."""
+    for _ in range(2):
+        assert pool.ask(QUERY, sql("SELECT count(*) FROM examples", folders))["rows"] == [[1]]
+        (idle,) = processes(folders)
+        idle.kill()
+        psutil.wait_procs([idle], timeout=10)
+    assert pool.ask(QUERY, sql("SELECT count(*) FROM examples", folders))["rows"] == [[1]]
+
+
 def test_a_process_answers_many_questions_and_may_be_started_before_them(pool: Pool, folders: Folders) -> None:
     pool.warm()
     assert (len(processes(folders)), pool.busy) == (1, 0)

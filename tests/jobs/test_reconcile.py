@@ -12,7 +12,7 @@ from speciate.jobs import reconcile
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
-from speciate.jobs.job import Job, Limits, State
+from speciate.jobs.job import Job, Limits, Resources, State
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.run import Run
 from speciate.jobs.transitions import MAX_LOSSES
@@ -46,6 +46,13 @@ LIMITED = Kind(
     name="limited", spec=Work, plan=plan, run=ENTRY,
     limits=Limits(queue_seconds=100, run_seconds=50, silence_seconds=20, grace_seconds=10),
 )  # fmt: skip
+
+
+def plan_of_all_cores(spec: Work, workspace: Workspace) -> Plan:
+    return Plan(payload=spec.model_dump(), resources=Resources(cpu=workspace.settings.capacity.cpu))
+
+
+WHOLE = Kind(name="whole", spec=Work, plan=plan_of_all_cores, run=ENTRY)
 
 
 class Stage:
@@ -108,6 +115,22 @@ def test_a_start_is_on_disk_before_it_is_launched_and_seen_before_it_runs(engine
     stage.truth[f"{job.id}.1"] = Alive()
     engine.tick()
     assert engine.get(job.id).state is State.RUNNING
+
+
+def test_a_job_of_when_there_were_more_cores_runs_on_those_that_are_left(
+    tmp_path: Path, clock: ManualClock, stage: Stage
+) -> None:
+    """A virtual machine was made smaller, or a container got a quota, while it waited or was paused."""
+    root = fresh(tmp_path / "w", manual=True)
+    for cores in (8, 1):
+        workspace = Workspace(root, clock=clock, settings=Settings(capacity=Capacity(cpu=cores, memory_mb=1000)))
+        engine = Engine(workspace, Kinds(extra=[WHOLE]), executor=stage)
+        job = engine.submit("whole", {}, key="purge")
+        if cores == 1:
+            engine.tick()
+            job = engine.get(job.id)
+            assert (job.state, job.resources.cpu, stage.submitted) == (State.STARTING, 1, [f"{job.id}.1"])
+        workspace.close()
 
 
 def test_the_catalog_is_left_alone_while_nothing_is_written_to_it(

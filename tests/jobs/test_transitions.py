@@ -40,6 +40,18 @@ def a_running_job(**changes: object) -> Job:
     return a_job(State.RUNNING, **({"attempt": 1, "started": 0.0} | changes))
 
 
+def test_a_run_that_the_system_killed_for_want_of_memory_is_smaller_next_time_and_uses_no_retry() -> None:
+    again = decide(a_running_job(), exited("starved"), 10.0)
+    assert (again.shrinks, again.retries, again.losses) == (1, 0, 1)
+    assert "for want of memory" in (again.reason or "")
+    plain = decide(a_running_job(), exited("killed"), 10.0)
+    assert (plain.shrinks, "memory" in (plain.reason or "")) == (0, False)
+    last = decide(a_running_job(losses=MAX_LOSSES - 1), exited("starved"), 10.0)
+    assert (last.state, last.reason) == (
+        State.DEAD, f"lost: its run was killed {MAX_LOSSES} times without progress for want of memory",
+    )  # fmt: skip
+
+
 def test_a_run_that_was_given_up_counts_until_it_was_last_heard() -> None:
     job = a_running_job(request="cancel", started=100.0)
     assert decide(job, Abandoned(1, "unseen", 20.0), 9_000.0).run_seconds == 20.0
@@ -58,11 +70,13 @@ def exited(kind: str, attempt: int = 1) -> Exited:
         (None, exited("memory"), State.QUEUED),
         (None, exited("stopped"), State.QUEUED),
         (None, exited("killed"), State.QUEUED),
+        (None, exited("starved"), State.QUEUED),
         (None, Lost(1, progressed=False), State.QUEUED),
         ("cancel", exited("ok"), State.SUCCEEDED),
         ("cancel", exited("stopped"), State.CANCELLED),
         ("cancel", exited("user"), State.CANCELLED),
         ("cancel", exited("killed"), State.CANCELLED),
+        ("cancel", exited("starved"), State.CANCELLED),
         ("cancel", Lost(1, progressed=False), State.CANCELLED),
         ("cancel", Abandoned(1, "unseen"), State.CANCELLED),
         ("cancel", Abandoned(2, "unseen"), State.RUNNING),
@@ -186,7 +200,7 @@ class History(RuleBasedStateMachine):
         self.world.alive.add(self.job.attempt)
 
     @precondition(lambda self: bool(self.world.alive))
-    @rule(word=st.sampled_from(["ok", "user", "transient", "memory", "stopped", "killed", ""]))
+    @rule(word=st.sampled_from(["ok", "user", "transient", "memory", "stopped", "killed", "starved", ""]))
     def run_ends(self, word: str) -> None:
         attempt = self.world.alive.pop()
         if word:

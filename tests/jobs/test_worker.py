@@ -175,6 +175,12 @@ def test_a_worker_that_dies_before_it_can_speak_on_a_full_disk_is_not_to_blame()
     assert supervisor._outcome(supervisor.Ending(-9), free=1 << 20).kind == "killed"
 
 
+def test_a_worker_that_the_system_killed_while_memory_ran_out_says_so() -> None:
+    assert supervisor._outcome(supervisor.Ending(-9), free=1 << 30, starved=True).kind == "starved"
+    assert supervisor._outcome(supervisor.Ending(-9), free=1 << 30).kind == "killed"
+    assert supervisor._outcome(supervisor.Ending(-11), free=1 << 30, starved=True).kind == "transient"
+
+
 def test_the_calls_of_an_error_are_kept_without_a_key() -> None:
     key = "sk-0123456789abcdef"
     said = Outcome(1, "user", "no", "", "", (Call("search_models", {"query": f"with {key}"}).document(),))

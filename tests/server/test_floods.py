@@ -10,6 +10,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +21,7 @@ from speciate.server.dial import dial
 from speciate.server.protocol import HTTP, MCP
 from speciate.server.service import MOST_CLIENTS
 from tests.server.malformed import MALFORMED
-from tests.server.processes import LEGACY, Daemons
+from tests.server.processes import LEGACY, MODERN, Daemons
 from tests.server.test_frames import hello
 
 DESCRIPTORS = 1024
@@ -115,7 +116,7 @@ def test_a_crowd_on_the_http_port_hurts_nobody(served: Served, stack: contextlib
     assert len(flood) > DESCRIPTORS
     assert asks(before)
     assert post(served, INITIALIZE).status == 200  # in the middle of it
-    assert descriptors(served.pid) < 300
+    assert descriptors(served.pid) < 400
     for each in flood:
         each.close()
     began = time.monotonic()
@@ -158,6 +159,28 @@ def test_clients_beyond_the_most_are_told_so(served: Served, stack: contextlib.E
     while served.daemons.control("status")["clients"] == MOST_CLIENTS:
         assert time.monotonic() < deadline
     assert asks(stack.enter_context(hello(served.daemons)))
+
+
+def test_a_crowd_that_waits_for_a_job_keeps_nobody_from_an_answer(
+    served: Served, stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """Fifty clients with three waits each: more calls than threads for them."""
+    deadline = time.monotonic() + SOON
+    while served.daemons.control("status")["clients"] > 100:  # of another test
+        assert time.monotonic() < deadline
+    client = served.daemons.connect()
+    job = client.call("start_work", key="long", seconds=600.0, trace=str(tmp_path))["job"]
+    asked = {"name": "wait_for_job", "arguments": {"job": job, "timeout_seconds": 45}, "_meta": MODERN}
+    for _ in range(50):
+        waiting = stack.enter_context(hello(served.daemons))
+        for number in range(3):
+            call = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": asked}
+            waiting.sendall(json.dumps(call).encode() + b"\n")
+    began = time.monotonic()
+    assert client.call("list_jobs")["jobs"][0]["job"] == job
+    assert client.call("get_job", job=job)["state"] in {"queued", "starting", "running"}
+    client.call("control_job", job=job, action="cancel")
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize("token", [None, "wrong"], ids=["with a token", "without"])

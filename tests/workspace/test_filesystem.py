@@ -45,6 +45,13 @@ def test_a_local_folder_passes_and_keeps_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_slow_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 1.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(moments))
+    (found,) = [check.what for check in check_folder(tmp_path) if check.name == "fsync"]
+    assert found.startswith("fsync takes 1500.0 ms: a slow disk;")
+
+
 def test_a_nearly_full_disk_is_said_before_a_job_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_space(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1 << 20))

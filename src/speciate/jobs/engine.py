@@ -7,7 +7,6 @@ reconciler watches, inline jobs and steps of composites inside the writer's tran
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import defaultdict
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from speciate import secrets
-from speciate.environment import cores
+from speciate.environment import cores, memory_mb
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.faults import fault
 from speciate.jobs import rows
@@ -313,12 +312,8 @@ def _outcome(stored: Future[Job | SpeciateError]) -> Job | SpeciateError:
 def measure_capacity(capacity: Capacity) -> Capacity:
     """The capacity with what was left open filled in from this machine."""
     return capacity.model_copy(
-        update={"cpu": capacity.cpu or float(cores()), "memory_mb": capacity.memory_mb or _memory_mb()}
+        update={"cpu": capacity.cpu or float(cores()), "memory_mb": capacity.memory_mb or int(memory_mb())}
     )
-
-
-def _memory_mb() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
 
 
 def _plan(kind: Kind, spec: Any, workspace: Workspace) -> Plan:

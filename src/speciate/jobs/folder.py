@@ -60,8 +60,9 @@ CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.
 
 
 class Outcome(NamedTuple):
-    """`kind`: ok, user (never retried), transient, memory, full (the disk), stopped, killed. `message` and `recovery`
-    are our words; what a library or a plug-in said, which may quote anything, is in `detail` alone."""
+    """`kind`: ok, user (never retried), transient, memory, full (the disk), stopped, killed, starved (killed by the
+    system for want of memory). `message` and `recovery` are our words; what a library or a plug-in said, which may
+    quote anything, is in `detail` alone."""
 
     code: int
     kind: str

@@ -300,6 +300,7 @@ class Pool:
 
     def _take(self, readable: Readable, family: str, deadline: float, timeout: float) -> _Server:
         """An idle process with the same readable folders, or a new one, where need be in the place of an idle one."""
+        self._end_dead()
         with self._room:
             self._room.wait_for(self._can_take, max(0.0, deadline - time.monotonic()))
             if self._closed:
@@ -326,6 +327,15 @@ class Pool:
         with self._room:
             self._busy.add(server)
         return server
+
+    def _end_dead(self) -> None:
+        """Idle ones that died since, as where the machine's memory ran out: no question is to fail for that."""
+        with self._room:
+            dead = [each for each in self._idle if not each.rests]
+            self._idle = [each for each in self._idle if each not in dead]
+        for server in dead:
+            server.end()
+            self._free_slot()
 
     def _can_take(self) -> bool:
         return self._closed or bool(self._idle) or self._slots < self._size
@@ -362,6 +372,6 @@ def _died_error(service: str) -> SpeciateError:
     return PoolProcessEnded(
         Code.UNAVAILABLE,
         f"The process that ran {service.rpartition(':')[2]!r} was ended: it needed more than {_LIMITS.memory_mb} MB "
-        "of memory, or it crashed on this input.",
+        "of memory or more than the machine has left, or it crashed on this input.",
         "Ask for less (fewer rows, a narrower condition, a smaller file).",
     )

@@ -523,7 +523,7 @@ class Reconciler:
                 if job.id not in self._texts:
                     self._read_plans([job])
                 if (text := self._texts.pop(job.id)) is not None:
-                    self._plans[job.id] = Plan.model_validate_json(text)
+                    self._plans[job.id] = self._within_cores(Plan.model_validate_json(text))
                 else:
                     self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
             except SpeciateError as error:
@@ -535,6 +535,13 @@ class Reconciler:
                 self._tell(job, Failed({"class": "internal", "message": sentence, "detail": str(error)}))
                 return None
         return self._plans[job.id]
+
+    def _within_cores(self, plan: Plan) -> Plan:
+        """A plan of when this machine had more cores than it has now: with fewer the run takes longer."""
+        asked, there = plan.resources, self._capacity.cpu
+        if asked.place or asked.cpu <= there:
+            return plan
+        return plan.model_copy(update={"resources": asked.model_copy(update={"cpu": there})})
 
     def _claim(self, job: Job) -> _Step:
         handle, plan = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}"), self._plans[job.id]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speciate import secrets
+from speciate.environment import memory_kills
 from speciate.errors import Code, SpeciateError
 from speciate.faults import broken, fault
 from speciate.jobs import forks, zygote
@@ -55,6 +56,7 @@ def supervise(path: Path, forked: bool = False) -> int:
     write_whole(path / "supervisor", identity(os.getpid()))
     fault("supervisor_started")
     inherited = () if broken("claim_inherited") else (claim,)
+    kills = memory_kills()
     try:
         spec = folder.spec()
         keys = {name: secrets.get(name, host) for name, host in spec.get("secrets", ())}
@@ -66,7 +68,7 @@ def supervise(path: Path, forked: bool = False) -> int:
         return 0
     fault("supervisor_before_exit")
     if ending.status != SECOND and folder.outcome() is None:
-        folder.end(_outcome(ending, shutil.disk_usage(path).free))
+        folder.end(_outcome(ending, shutil.disk_usage(path).free, starved=memory_kills() > kills))
     return 0
 
 
@@ -140,10 +142,13 @@ def _fork_from(address: str, folder: RunFolder, claims: tuple[int, ...], keys: M
     return Ending(worker.wait()) if worker else None
 
 
-def _outcome(ending: Ending, free: int) -> Outcome:
-    """How a worker ended that left no word itself. `free`: bytes that its disk has now."""
+def _outcome(ending: Ending, free: int, *, starved: bool = False) -> Outcome:
+    """How a worker ended that left no word itself. `free`: bytes that its disk has now. `starved`: whether the system
+    ended a process for want of memory meanwhile."""
     if ending.status is None:
         return Outcome(-1, "killed", "its process was killed")
+    if ending.status == -signal.SIGKILL and starved:
+        return Outcome(ending.status, "starved", "the system ended its process for want of memory")
     if ending.status < 0:
         number = signal.Signals(-ending.status)
         kind = "transient" if number in CRASHES else "killed"

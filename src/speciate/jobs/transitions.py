@@ -228,8 +228,8 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
     if outcome.kind == "ok":
         # Done before it could be stopped; what earlier attempts died of is in the events.
         return _end(job, State.SUCCEEDED, now, result=event.result or {}, error=None, reason=None)
-    if outcome.kind == "killed":
-        return _lost(job, event.progressed, now)
+    if outcome.kind in {"killed", "starved"}:
+        return _lost(job, event.progressed, now, starved=outcome.kind == "starved")
     error: JobError = {"class": outcome.kind, "message": outcome.message, "recovery": outcome.recovery}
     if outcome.detail:
         error["detail"] = outcome.detail
@@ -262,21 +262,24 @@ def _full(job: Job, progressed: bool, now: float, error: JobError) -> Job:
     return _requeue(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
 
 
-def _lost(job: Job, progressed: bool, now: float) -> Job:
+def _lost(job: Job, progressed: bool, now: float, *, starved: bool = False) -> Job:
+    """`starved`: the system killed it for want of memory, maybe another program's; that passes, so no retry is used."""
     if job.request:
         return _stopped(job, now)
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
-        reason = f"lost: its run was killed {losses} times without progress (see the log; out of memory?)"
+        why = "for want of memory" if starved else "(see the log; out of memory?)"
+        reason = f"lost: its run was killed {losses} times without progress {why}"
         return _end(job, State.DEAD, now, losses=losses, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1) - 1)
+    killed = "the system ended its run for want of memory" if starved else "its run was killed"
     return _requeue(
         job,
         now,
         losses=losses,
-        shrinks=job.shrinks + (losses > 1),  # killed twice at one place: by the kernel, most likely, for want of memory
+        shrinks=job.shrinks + (starved or losses > 1),  # killed twice at one place: most likely for want of memory, too
         not_before=now + pause,
-        reason="its run was killed; it resumes from its last checkpoint, or starts again if there is none yet",
+        reason=f"{killed}; it resumes from its last checkpoint, or starts again if there is none yet",
     )
 
 

@@ -25,6 +25,7 @@ from speciate.refs import ModelRef, check_name, model_ref
 from speciate.settings import in_force
 from speciate.vocabulary import find_task
 from speciate.workspace import tombstones
+from speciate.workspace.blobs import sync_folder, write_durably
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -250,7 +251,7 @@ def _taken(card: ModelCard, staged: Path | None, target: Path) -> bool:
 
 
 def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
-    """Put the files in place in one step. Leftovers of a registration that was not committed are replaced."""
+    """Put the files in place in one step, for good. Leftovers of a registration that was not committed are replaced."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -258,8 +259,10 @@ def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
         temporary.mkdir(parents=True)
         for path in sorted(staged.iterdir()) if staged else ():
             os.link(path, temporary / path.name)
-        (temporary / sealed.CARD).write_text(json.dumps(card.model_dump(), indent=1))
+        write_durably(temporary / sealed.CARD, json.dumps(card.model_dump(), indent=1).encode())  # and all names
         temporary.rename(target)
+        for folder in (target.parent, target.parent.parent):
+            sync_folder(folder)
     except BaseException:  # a full disk, say
         shutil.rmtree(temporary, ignore_errors=True)
         raise

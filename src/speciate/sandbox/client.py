@@ -105,6 +105,11 @@ class SandboxClient:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def rests(self) -> bool:
+        """Between questions: whether it lives and says nothing. It may have been killed meanwhile."""
+        return not self._ready.poll(0)
+
     def open(self, loading: Any, seconds: float) -> None:
         """Hand over what the handler needs before any question. Raises as `ask`."""
         self._exchange("open", loading, seconds, None)

@@ -53,6 +53,8 @@ _START_SECONDS, _FAMILY_SECONDS, _END_SECONDS = 20.0, 60.0, 10.0
 _log = logging.getLogger(__name__)
 _QUICK_SECONDS = 5.0
 """A parent that ends by itself so soon cannot make its imports: no other one is started."""
+_LONGEST_PAUSE = 5.0
+"""Seconds before another one is started where those before it were killed soon, as where memory runs out."""
 
 
 class Message(TypedDict, total=False):
@@ -221,10 +223,10 @@ class Owner:
         poll = select.poll()
         for descriptor in (self._end, *(each.fileno() for each in self._listeners)):
             poll.register(descriptor, select.POLLIN)
-        well = True
+        well, pause = True, 0.0
         while well:
             poll.poll()
-            if self._ends.is_set():
+            if self._ends.wait(pause):
                 break
             began = time.monotonic()
             self._parents = [parent for parent in self._parents if parent.poll() is None]
@@ -232,7 +234,9 @@ class Owner:
                 well = self._run()
             except OSError:
                 well = False
-            well = well or time.monotonic() - began >= _QUICK_SECONDS
+            quick = time.monotonic() - began < _QUICK_SECONDS
+            well = well or not quick
+            pause = min(2 * pause + 0.1, _LONGEST_PAUSE) if quick else 0.0
         for listener in self._listeners:
             listener.close()  # who waits there is told, and starts its process in the ordinary way
         if not well:

@@ -26,6 +26,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
+from speciate.environment import yield_memory_first
 from speciate.sandbox import landlock, syscall_filter
 from speciate.sandbox.fork_filter import fork_program
 
@@ -134,6 +135,7 @@ def _confine(request: Request) -> None:
     _pin(proc)
     _forget(request["environment"])
     os.chdir(writable)
+    yield_memory_first(200)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, request["file_mb"] << 20)
     _limit(resource.RLIMIT_DATA, _private_bytes() + (request["memory_mb"] << 20))

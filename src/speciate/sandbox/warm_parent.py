@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from speciate.environment import preload
+from speciate.environment import preload, yield_memory_first
 from speciate.sandbox import warm_child
 
 _IDLE_SECONDS, MOST, _MOST_GROWTH = 300, 1000, 128 << 20
@@ -215,6 +215,7 @@ def serve(made: Callable[[int], WarmParent], parent: str) -> None:
     if os.getppid() != int(parent):
         return  # it died before we looked
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield_memory_first(100)
     warm = made(owner)
     gc.disable()  # a collection would copy the pages that forks share
     warm.serve()

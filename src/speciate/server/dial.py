@@ -87,7 +87,7 @@ def dial(
             raise SpeciateError(
                 Code.UNAVAILABLE,
                 f"The daemon of {workspace} did not answer within {_PATIENCE_SECONDS:.0f} s.",
-                f"See {workspace / 'daemon.log'}; `speciate doctor` checks the machine.",
+                f"See {workspace / 'daemon.log'}; `speciate doctor` checks the machine and how fast its disk is.",
             )
 
 

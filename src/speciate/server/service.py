@@ -67,7 +67,8 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 1.0
 _DRAIN_SECONDS = 10.0
 _RAW_SOCKET = anyio.abc.SocketAttribute.raw_socket
-_HTTP_CONNECTIONS, _HTTP_BACKLOG = 64, 256
+_HTTP_CONNECTIONS, _HTTP_BACKLOG = 256, 256
+"""A client of the older protocol keeps one open for what it is told unasked, and one for each call under way."""
 NO_LONGER_OWNER = 74
 _log = logging.getLogger(__name__)
 

@@ -38,6 +38,7 @@ _RISKS = {
 _FUSE = "{}, a program's filesystem: whether its locks hold across machines nobody here can tell; use it from one alone"
 _NEEDED_BYTES = 1 << 30
 _LEAST_BYTES = 16 << 20
+_SLOW_SECONDS = 0.25
 
 
 class FilesystemCheck(NamedTuple):
@@ -187,7 +188,9 @@ def _syncs(probe: Path) -> FilesystemCheck:
             os.fsync(file.fileno())
     except OSError as error:
         return FilesystemCheck("fsync", False, f"fsync fails: {error.strerror}")
-    return FilesystemCheck("fsync", True, f"fsync takes {1000 * (time.perf_counter() - started):.1f} ms")
+    took = time.perf_counter() - started
+    slow = ": a slow disk; each change waits for it, so calls and starts take seconds" if took > _SLOW_SECONDS else ""
+    return FilesystemCheck("fsync", True, f"fsync takes {1000 * took:.1f} ms{slow}")
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

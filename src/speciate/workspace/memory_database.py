@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import duckdb
 
+from speciate.environment import cores
+
 _lock = threading.Lock()
 _instances: dict[int, duckdb.DuckDBPyConnection] = {}
 """By process: what was forked has none of the threads of its parent's."""
@@ -19,7 +21,7 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
     """A cursor for one question. Whoever asks makes no tables in it: all of this process share what it holds."""
     with _lock:
         if (pid := os.getpid()) not in _instances:
-            _instances[pid] = duckdb.connect(":memory:")
+            _instances[pid] = duckdb.connect(":memory:", config={"threads": cores()})
         instance = _instances[pid]
         found = instance.cursor()
     try:

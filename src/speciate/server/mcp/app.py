@@ -61,13 +61,14 @@ from speciate.server.mcp.job_tasks import JobTasks, Tasks
 from speciate.server.mcp.render import compact, document, render, render_error, text
 from speciate.server.mcp.subscriptions import Updates
 from speciate.server.request_log import RequestLog
+from speciate.server.session import WAITING_TOOL
 from speciate.server.tool_api import IN_PROCESS, JSON, App, Caller, Declaration, Progress, ResourceDeclaration
 from speciate.server.untrusted import clean_text
 from speciate.workspace import filesystem
 from speciate.workspace.workspace import Workspace
 
 THREADS = 128
-"""Calls at once. Most of them wait for jobs, which costs a thread but no work."""
+"""Calls at once, and as many again that wait for jobs: a crowd that waits keeps nobody from an answer."""
 OVER_HTTP = Caller(None, "http", "http")
 
 INSTRUCTIONS = """\
@@ -190,7 +191,8 @@ class Server:
         notice = made_unnamed(app.workspace.folders.root) if app.workspace.made else None
         self._untold = [notice] if notice else []
         """What the first call says beside its answer."""
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._limiters: dict[bool, anyio.CapacityLimiter] = {}
+        """Whether calls wait for jobs -> the threads for them."""
         self._readers = {each.uri: each.function for each in declarations(speciate.resources, "__resource__")}
         """A resource's address -> its function, whose choices complete arguments."""
         self._updates = Updates()
@@ -312,11 +314,11 @@ class Server:
         return server
 
     async def _call_in_thread(self, tool: str, arguments: ToolArguments, context: Context[Any, Any]) -> CallToolResult:
-        if self._limiter is None:
-            self._limiter = anyio.CapacityLimiter(THREADS)
+        if (waits := tool == WAITING_TOOL) not in self._limiters:
+            self._limiters[waits] = anyio.CapacityLimiter(THREADS)
         call = partial(self.call, tool, arguments, library.caller_of(context), partial(_report, context))
         # A client that goes away does not hold up the daemon: the call ends by itself, its answer unread.
-        return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(call, limiter=self._limiters[waits], abandon_on_cancel=True)
 
     def _add_resource(self, server: MCPServer, declaration: ResourceDeclaration) -> None:
         server.resource(

@@ -71,7 +71,7 @@ def plan(spec: MergeSpec, workspace: Workspace) -> Plan[MergePayload]:
         manifest=manifest,
         learned_from=_learned(workspace, versions),
         counts_batches=shape.counts_batches,
-        threads=max(1, min(2, workspace.settings.capacity.cpu or cores())),
+        threads=max(1, int(min(2, workspace.settings.capacity.cpu or cores()))),
     )
     memory = _PROCESS_MB + (len(versions) + 1 + _COPIES_IN_MEMORY) * shape.largest * _BYTES // _MB
     return Plan(
