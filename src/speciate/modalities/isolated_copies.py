@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from speciate.modalities.connected_components import clusters
+
 Places = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
@@ -62,9 +64,9 @@ def neighbours_by_kind(points: Doubles, kinds: Places, bound: float) -> Iterator
     position, begin = np.zeros(len(points), np.int64), 0
     while begin < len(along):
         end = int(ends[min(np.searchsorted(ends, begin + _AT_ONCE), len(ends) - 1)])
-        places = np.sort(along[begin:end])
+        places, pairs = np.sort(along[begin:end]), _pairs_around(tree, along[begin:end], bound, NEIGHBOURS)
         position[places] = np.arange(len(places))
-        yield places, position[_pairs_around(tree, along[begin:end], bound, NEIGHBOURS)]
+        yield places, pairs if len(places) == len(points) else position[pairs]
         begin = end
 
 
@@ -80,8 +82,14 @@ def _pairs_around(tree: Any, places: Places, bound: float, neighbours: int) -> P
         there = (second < count) & (first != second)
         first, second = first[there], second[there]
         found.append(np.unique(np.minimum(first, second) * count + np.maximum(first, second)))
-    code = np.unique(np.concatenate(found))
-    return np.stack([code // count, code % count], axis=1)
+    code = np.concatenate(found)
+    del found
+    code.sort()  # in its place, and each step gives up the one before: of a million points there are ten million
+    code = code[np.append(True, code[1:] != code[:-1])[: len(code)]]
+    pairs = np.empty((len(code), 2), np.int64)
+    np.floor_divide(code, count, out=pairs[:, 0])
+    np.remainder(code, count, out=pairs[:, 1])
+    return pairs
 
 
 def unique_pairs(pairs: Places, count: int) -> Places:
@@ -134,37 +142,32 @@ def isolated_pairs(
         if not inside.any():
             break
         first, second = edges.first[inside], edges.second[inside]
-        joined = np.unique(np.concatenate([first, second]))
+        number[first] = number[second] = 0
+        joined = np.flatnonzero(number == 0)
         number[joined] = np.arange(len(joined))
-        cluster = _clusters(len(joined), number[first], number[second])
-        number[joined] = cluster
-        clusters = int(cluster.max()) + 1
-        within = np.bincount(number[first], minlength=clusters)
-        around = (edges.distance > radius) & (edges.distance <= ratio * radius)
-        shell = np.zeros(clusters, np.int64)
-        for ends in (edges.first[around], edges.second[around]):
-            reached = number[ends]
-            shell += np.bincount(reached[reached >= 0], minlength=clusters)
-        degree = np.bincount(np.searchsorted(joined, np.concatenate([first, second])), minlength=len(joined))
-        size = np.bincount(cluster, minlength=clusters)
+        first = number[first]
+        second = number[second]
+        cluster = clusters(len(joined), first, second)
+        within = np.bincount(cluster[first])
+        around = np.flatnonzero(~inside & (edges.distance <= ratio * radius))
+        shell = np.zeros(len(within), np.int64)
+        for start in range(0, len(around), _AT_ONCE):
+            some = around[start : start + _AT_ONCE]
+            for ends in (edges.first[some], edges.second[some]):
+                reached = number[ends]
+                shell += np.bincount(cluster[reached[reached >= 0]], minlength=len(shell))
+        degree = np.bincount(first, minlength=len(joined)) + np.bincount(second, minlength=len(joined))
+        size = np.bincount(cluster)
         fitting = (size <= _FEW) | ((size <= most) & (radius <= tolerance / _TIGHTER))
         for members in _members(cluster, (shell <= within) & fitting):
             places = joined[members]
             if degree[members].max() < NEIGHBOURS or is_compact(places, radius):
                 found.append(np.stack([np.full(len(places) - 1, places[0]), places[1:]], axis=1))
         number[joined] = -1
-        near = edges.distance <= ratio * radius  # smaller radii reach no farther
-        edges = Edges(edges.first[near], edges.second[near], edges.distance[near])
+        near = np.flatnonzero(edges.distance <= ratio * radius)  # smaller radii reach no farther
+        if len(near) < len(edges.distance):
+            edges = Edges(edges.first[near], edges.second[near], edges.distance[near])
     return unique_pairs(np.concatenate(found), count)
-
-
-def _clusters(count: int, first: Places, second: Places) -> Places:
-    """(count,) the number of each place's connected component."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
 def _members(cluster: Places, wanted: npt.NDArray[np.bool_]) -> Iterator[Places]:

@@ -129,7 +129,7 @@ class RowSimilarity:
         del table, apart
         found = [np.zeros((0, 2), np.int64)]
         for places, pairs in neighbours_by_kind(points, kinds, bound):
-            mine = scaled[places]
+            mine = scaled if len(places) == len(codes) else scaled[places]
             edges = Edges(pairs[:, 0], pairs[:, 1], _distances(mine, pairs))
 
             def is_compact(members: Places, radius: float, mine: Doubles = mine) -> bool:

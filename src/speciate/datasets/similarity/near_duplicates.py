@@ -25,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.modalities.connected_components import unite
+from speciate.modalities import connected_components
 from speciate.modalities.contract import PackedCodes, PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 
@@ -106,8 +106,7 @@ def near_any_of(
 
 def clusters(count: int, pairs: Places) -> Places:
     """(count,) the number of each item's connected component, from 0, in the order of their first items."""
-    parent = unite(np.arange(count), pairs[:, 0], pairs[:, 1])
-    return np.unique(parent, return_inverse=True)[1].astype(np.int64)
+    return connected_components.clusters(count, pairs[:, 0], pairs[:, 1])
 
 
 def _pairs_by_similarity(codes: pa.LargeBinaryArray, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
