@@ -126,7 +126,7 @@ def _validate_slice(rows: pa.Table, roles: Roles, context: RowValidationContext)
     finally:
         file.unlink(missing_ok=True)
     sink = pa.BufferOutputStream()
-    pq.write_table(verdicts, sink)
+    pq.write_table(verdicts, sink, compression="zstd")
     write_durably(run.checkpoints / name, sink.getvalue().to_pybytes())
     return verdicts
 
