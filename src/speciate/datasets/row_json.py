@@ -1,9 +1,9 @@
-"""The texts of rows that digests are taken of, made column by column: canonical JSON, JSON as `json.dumps` writes it,
-and the pairs of columns and cells as `repr` writes them.
+"""The texts of rows that digests are taken of, made column by column.
 
-The bytes of a row are those that Python gives for its cells in the order of their names. The ids of versions and rows
-hang on each of them, so they never change. What Arrow writes alike it writes for a whole column at once: texts, whole
-numbers, fractions, booleans. Python writes all other cells.
+They are canonical JSON, JSON as `json.dumps` writes it, and pairs of columns and cells as `repr` writes them. The bytes
+of a row are those that Python gives for its cells in the order of their names. The ids of versions and rows hang on
+each of them, so they never change. What Arrow writes alike it writes for a whole column at once: texts, whole numbers,
+fractions, booleans. Python writes all other cells.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _pairs_by_similarity(codes: pa.LargeBinaryArray, similarity: PairwiseSimilar
     places = np.flatnonzero(np.asarray(codes.is_valid()))
     if not len(places):
         return np.zeros((0, 2), np.int64)
-    codes = codes.drop_null()
+    codes = codes.drop_null() if codes.null_count else codes
     order = np.asarray(pc.sort_indices(codes), np.int64)  # equal ones in the order of their places
     codes = codes.take(pa.array(order))
     starts = np.append(True, np.asarray(pc.not_equal(codes[1:], codes[:-1]), bool))
