@@ -66,7 +66,7 @@ def _bits(chunk: pa.Array) -> npt.NDArray[np.uint64] | None:
     values = _VALUES[letters[:, : len(_SHIFTS)]]
     if (values == _NONE).any() or letters.max(initial=0) >= _ASCII:
         return None
-    return np.bitwise_or.reduce(values.astype(np.uint64) << _SHIFTS, axis=1)
+    return np.asarray(np.bitwise_or.reduce(values.astype(np.uint64) << _SHIFTS, axis=1))
 
 
 def repeated(column: pa.ChunkedArray | pa.Array) -> Places:

@@ -63,7 +63,7 @@ def neighbours_by_kind(points: Doubles, kinds: Places, bound: float) -> Iterator
     ends = np.flatnonzero(np.diff(kinds[along], append=-1)) + 1
     position, begin = np.zeros(len(points), np.int64), 0
     while begin < len(along):
-        end = int(ends[min(np.searchsorted(ends, begin + _AT_ONCE), len(ends) - 1)])
+        end = int(ends[np.searchsorted(ends, begin + _AT_ONCE).clip(max=len(ends) - 1)])
         places, pairs = np.sort(along[begin:end]), _pairs_around(tree, along[begin:end], bound, NEIGHBOURS)
         position[places] = np.arange(len(places))
         yield places, pairs if len(places) == len(points) else position[pairs]

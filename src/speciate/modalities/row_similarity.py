@@ -115,18 +115,19 @@ class RowSimilarity:
         tolerance = TOLERANCE if threshold is None else 1 - threshold
         if len(codes) < 2 or tolerance <= 0:
             return np.zeros((0, 2), np.int64)
-        table = _table(PackedCodes.of(codes))
-        spreads = _spreads(table.numbers)
+        scaled, kinds = _table(PackedCodes.of(codes))
+        spreads = _spreads(scaled)
         varying = spreads > 0
         if not varying.any():
             return np.zeros((0, 2), np.int64)
+        scaled = scaled if varying.all() else scaled[:, varying]
         with np.errstate(over="ignore"):  # by a spread that is next to nothing
-            scaled = np.nan_to_num(table.numbers[:, varying] / spreads[varying]).clip(-_FAR, _FAR)
+            scaled /= spreads[varying]
+        np.nan_to_num(scaled, copy=False).clip(-_FAR, _FAR, out=scaled)
         axes = _axes(scaled)
         bound = axes.ratio * tolerance
-        apart = table.kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
-        points, kinds = np.concatenate([axes.points, apart], axis=1), table.kinds
-        del table, apart
+        apart = kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
+        points = np.concatenate([axes.points, apart], axis=1)
         found = [np.zeros((0, 2), np.int64)]
         for places, pairs in neighbours_by_kind(points, kinds, bound):
             mine = scaled if len(places) == len(codes) else scaled[places]
@@ -166,7 +167,7 @@ def _table(codes: PackedCodes) -> _Table:
         for start in range(0, len(places), _CHUNK):
             some = places[start : start + _CHUNK]
             rows = _rows(codes, some)
-            numbers[np.ix_(some, at)] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
+            numbers[some[:, np.newaxis], at] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
             kinds[some] = np.ascontiguousarray(rows[:, 2:_HEADER]).view("<i8")[:, 0]
         layout_of[places] = number
     kinds = np.unique(kinds, return_inverse=True)[1].astype(np.int64)
@@ -202,7 +203,7 @@ def _equal_rows(rows: npt.NDArray[np.uint8]) -> list[tuple[bytes, Places]]:
 def _rows(codes: PackedCodes, places: Places) -> npt.NDArray[np.uint8]:
     """(N, W) codes of one length."""
     starts = codes.starts[places]
-    return codes.data[starts[:, np.newaxis] + np.arange(int(codes.starts[places[0] + 1] - starts[0]))]
+    return np.asarray(codes.data[starts[:, np.newaxis] + np.arange(int(codes.starts[places[0] + 1] - starts[0]))])
 
 
 def _spreads(numbers: Doubles) -> Doubles:
