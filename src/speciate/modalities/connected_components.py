@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Places = npt.NDArray[np.int64]
-_AT_ONCE = 1 << 21
+_AT_ONCE = 1 << 18
 """Edges."""
 
 

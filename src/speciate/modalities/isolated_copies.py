@@ -138,36 +138,42 @@ def isolated_pairs(
     found = [np.zeros((0, 2), np.int64)]
     number = np.full(count, -1)  # of a place's cluster
     for radius in (tolerance / 2 ** (step / 2) for step in range(_RADII)):
-        inside = edges.distance <= radius
-        if not inside.any():
+        if not (edges.distance <= radius).any():
             break
-        first, second = edges.first[inside], edges.second[inside]
-        number[first] = number[second] = 0
-        joined = np.flatnonzero(number == 0)
-        number[joined] = np.arange(len(joined))
-        first = number[first]
-        second = number[second]
-        cluster = clusters(len(joined), first, second)
-        within = np.bincount(cluster[first])
-        around = np.flatnonzero(~inside & (edges.distance <= ratio * radius))
-        shell = np.zeros(len(within), np.int64)
-        for start in range(0, len(around), _AT_ONCE):
-            some = around[start : start + _AT_ONCE]
-            for ends in (edges.first[some], edges.second[some]):
-                reached = number[ends]
-                shell += np.bincount(cluster[reached[reached >= 0]], minlength=len(shell))
-        degree = np.bincount(first, minlength=len(joined)) + np.bincount(second, minlength=len(joined))
-        size = np.bincount(cluster)
-        fitting = (size <= _FEW) | ((size <= most) & (radius <= tolerance / _TIGHTER))
-        for members in _members(cluster, (shell <= within) & fitting):
-            places = joined[members]
-            if degree[members].max() < NEIGHBOURS or is_compact(places, radius):
+        largest = most if radius <= tolerance / _TIGHTER else _FEW
+        for places, degree in _clusters_apart(edges, radius, ratio * radius, number, largest):
+            if degree < NEIGHBOURS or is_compact(places, radius):
                 found.append(np.stack([np.full(len(places) - 1, places[0]), places[1:]], axis=1))
-        number[joined] = -1
         near = np.flatnonzero(edges.distance <= ratio * radius)  # smaller radii reach no farther
         if len(near) < len(edges.distance):
             edges = Edges(edges.first[near], edges.second[near], edges.distance[near])
     return unique_pairs(np.concatenate(found), count)
+
+
+def _clusters_apart(edges: Edges, radius: float, far: float, number: Places, largest: int) -> list[tuple[Places, int]]:
+    """The places of each cluster at a radius that stands apart up to `far`, and the most edges that one of them has
+    within the radius. `number`: -1 for every place, then and afterwards."""
+    inside = edges.distance <= radius
+    first, second = edges.first[inside], edges.second[inside]
+    number[first] = number[second] = 0
+    joined = np.flatnonzero(number == 0)
+    number[joined] = np.arange(len(joined))
+    first = number[first]
+    second = number[second]
+    cluster = clusters(len(joined), first, second)
+    within, size = np.bincount(cluster[first]), np.bincount(cluster)
+    degree = np.bincount(first, minlength=len(joined)) + np.bincount(second, minlength=len(joined))
+    del first, second
+    around = np.flatnonzero(~inside & (edges.distance <= far))
+    shell = np.zeros(len(within), np.int64)
+    for start in range(0, len(around), _AT_ONCE):
+        some = around[start : start + _AT_ONCE]
+        for ends in (edges.first[some], edges.second[some]):
+            reached = number[ends]
+            shell += np.bincount(cluster[reached[reached >= 0]], minlength=len(shell))
+    number[joined] = -1
+    apart = _members(cluster, (shell <= within) & (size <= largest))
+    return [(joined[members], int(degree[members].max())) for members in apart]
 
 
 def _members(cluster: Places, wanted: npt.NDArray[np.bool_]) -> Iterator[Places]:
