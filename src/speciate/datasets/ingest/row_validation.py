@@ -55,7 +55,6 @@ VERDICTS = pa.schema(
 `fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode
 _LONG = pa.large_string()
-_NOTHING = pa.scalar("", _LONG)
 T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 
@@ -160,7 +159,7 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
 
 
 def _with_content_once(verdicts: pa.Table) -> pa.Table:
-    """Of most rows of numbers and texts the fingerprint is the content: then both are one column in memory."""
+    """The fingerprint of most rows of numbers and texts is the content: then both are one column in memory."""
     is_same = verdicts["fingerprint"].equals(verdicts["content"])
     return with_column(verdicts, "fingerprint", verdicts["content"]) if is_same else verdicts
 
@@ -236,10 +235,11 @@ def tabular_verdicts(table: pa.Table) -> dict[str, Any] | None:
 def _tabular_sketches(table: pa.Table) -> pa.Array | None:
     """What `row_similarity.sketch_row` gives of each row, of which no fraction is NaN."""
     named, numbers, others = list[str](), list[npt.NDArray[np.float64]](), list[pa.ChunkedArray]()
+    nothing = pa.scalar("", _LONG)
     for name in sorted(table.column_names):
         column = table[name]
         without = pa.scalar(f"\0{name}=None", _LONG)
-        absent = pc.if_else(pc.is_null(column), without, _NOTHING)
+        absent = pc.if_else(pc.is_null(column), without, nothing)
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
             named.append(name)
             numbers.append(np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), np.nan)))
@@ -248,11 +248,11 @@ def _tabular_sketches(table: pa.Table) -> pa.Array | None:
             others.append(absent)
         else:
             cells = repr_cells(column.combine_chunks())
-            written = pc.binary_join_element_wise(pa.scalar(f"\0{name}=", _LONG), cells, _NOTHING)
+            written = pc.binary_join_element_wise(pa.scalar(f"\0{name}=", _LONG), cells, nothing)
             others.append(pc.fill_null(written, without))
     if not numbers:
         return pa.nulls(table.num_rows, pa.binary())
-    texts = pc.binary_join_element_wise(*others, _NOTHING)
+    texts = pc.binary_join_element_wise(*others, nothing)
     encoded = (texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts).dictionary_encode()
     digests = b"".join([row_similarity.digest(each[1:]) for each in encoded.dictionary.to_pylist()])
     chosen = np.frombuffer(digests, np.uint8).reshape(-1, 8)[np.asarray(encoded.indices)]
