@@ -46,7 +46,7 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
-_BYTES_PER_ROW = 1_500
+_BYTES_PER_ROW = 1_000
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 WrittenStep = Mapping[str, object]
 """`op`, and its parameters: other keys for each operation."""
