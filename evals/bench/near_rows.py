@@ -25,7 +25,7 @@ from speciate.datasets.similarity.near_duplicates import clusters
 from speciate.datasets.splits import split_rows
 from speciate.modalities.row_similarity import ROWS, sketch_row
 from speciate.modalities.series_similarity import SERIES, sketch_series
-from speciate.modalities.tabular import TABULAR, Tabular
+from speciate.modalities.tabular import TABULAR
 
 Numbers = npt.NDArray[np.float64]
 _COPIES, _PAIRS = 200, 5
@@ -81,24 +81,18 @@ def report_series(name: str, series: Numbers) -> None:
 
 
 def seconds(table: pa.Table, *, sketched: bool) -> float:
-    """Of processor time, for validating and splitting."""
-    own = Tabular.sketch
-    if not sketched:
-        Tabular.sketch = lambda self, media: None  # type: ignore[method-assign]
+    """Of processor time, for validating and splitting. `sketched`: near-copies are looked for."""
     started = time.process_time()
-    try:
-        verdicts = row_verdicts(table, TABULAR.name, table.column_names)
-        count = table.num_rows
-        rows = pa.table({
-            "id": verdicts["key"], "split": pa.nulls(count, pa.string()), "label": pa.nulls(count, pa.string()),
-            "group_key": pa.nulls(count, pa.string()), "quality": verdicts["quality"], "source": verdicts["key"],
-            CONTENT: verdicts["content"], FINGERPRINT: verdicts["fingerprint"], KEY: verdicts["key"],
-            SKETCH: verdicts["sketch"],
-        })  # fmt: skip
-        split_rows(rows, TABULAR.name)
-        return time.process_time() - started
-    finally:
-        Tabular.sketch = own  # type: ignore[method-assign]
+    verdicts = row_verdicts(table, TABULAR.name, table.column_names)
+    count = table.num_rows
+    rows = pa.table({
+        "id": verdicts["key"], "split": pa.nulls(count, pa.string()), "label": pa.nulls(count, pa.string()),
+        "group_key": pa.nulls(count, pa.string()), "quality": verdicts["quality"], "source": verdicts["key"],
+        CONTENT: verdicts["content"], FINGERPRINT: verdicts["fingerprint"], KEY: verdicts["key"],
+        SKETCH: verdicts["sketch"] if sketched else pa.nulls(count, pa.binary()),
+    })  # fmt: skip
+    split_rows(rows, TABULAR.name)
+    return time.process_time() - started
 
 
 def main() -> None:

@@ -25,8 +25,9 @@ def test_each_kind_of_leak_is_counted() -> None:
     assert leak_warnings({"groups_across": 0, "near_duplicates_across": 0}) == leaks_of_report({}) == []
     (said,) = leak_warnings({"groups_across": 2, "near_duplicates_across": 3, "texts_across": {"text": 31}})
     assert "2 groups, 3 pairs of near-duplicates, 31 texts of the input 'text' lie in several splits" in said
-    assert copy_warnings([None, "The text is empty."]) == []
-    assert copy_warnings([copy_reason("test"), None, copy_reason("train")])[0].startswith("2 rows were refused")
+    assert copy_warnings(pa.chunked_array([[None, "The text is empty."]])) == []
+    copies = pa.chunked_array([[copy_reason("test"), None, copy_reason("train")]])
+    assert copy_warnings(copies)[0].startswith("2 rows were refused")
 
 
 def test_a_text_beside_other_inputs_counts_once_and_short_cells_do_not() -> None:

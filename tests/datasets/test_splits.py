@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from speciate.datasets.splits import (
     Members,
     append_rows,
     assign_appended,
-    assign_splits,
     components,
     count_leaks,
     readmit_refused,
@@ -50,6 +49,12 @@ def columns(members: Sequence[Member], pairs: Sequence[tuple[int, int]] = ()) ->
         strata([m.stratum for m in members]),
         np.array(pairs, np.int64).reshape(-1, 2),
     )
+
+
+def assign_splits(
+    members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: splits_module.Kept | None = None
+) -> list[str]:
+    return list(splits_module.assign_splits(members, fractions, seed, kept or {}).to_pylist())
 
 
 def alone(count: int, classes: int = 1) -> list[Member]:
@@ -291,10 +296,8 @@ def arrivals(draw: st.DrawFn) -> tuple[Members, list[str | None]]:
 @given(arrivals())
 def test_appended_rows_add_no_leak(case: tuple[Members, list[str | None]]) -> None:
     members, lies = case
-    joined = assign_appended(members, lies, FRACTIONS, seed=0)
-    after = [name if isinstance(name, str) else None for name in joined]
+    after = assign_appended(members, lies, FRACTIONS, seed=0).names.to_pylist()
     assert all(was is None or was == now for was, now in zip(lies, after, strict=True))
-    assert all(name for name in after if name is not None)
     assert count_leaks(members, after) == count_leaks(members, lies)
 
 
@@ -302,8 +305,9 @@ def test_appended_rows_add_no_leak(case: tuple[Members, list[str | None]]) -> No
 @given(arrivals())
 def test_only_rows_that_join_several_splits_are_refused(case: tuple[Members, list[str | None]]) -> None:
     members, lies = case
-    for name in assign_appended(members, lies, FRACTIONS, seed=0):
-        assert isinstance(name, str) or len(name) > 1
+    joined = assign_appended(members, lies, FRACTIONS, seed=0)
+    assert joined.several.keys() == {place for place, name in enumerate(joined.names.to_pylist()) if name is None}
+    assert all(len(splits) > 1 for splits in joined.several.values())
 
 
 def test_a_row_that_joins_two_splits_is_refused_and_names_both() -> None:

@@ -11,7 +11,6 @@ AES instead of BLAKE2X: `hashing` of a manifest says which.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
@@ -25,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 
 from speciate.datasets.columns import PROVENANCE
 from speciate.datasets.row_json import canonical_rows
-from speciate.workspace.blobs import write_durably
+from speciate.workspace.blobs import sync_folder
 
 _ROW_GROUPS = 64
 """Row groups of a file, where none gets fewer or more rows than below. Rows lie by id, so that a question for few ids,
@@ -49,17 +48,30 @@ Lanes = npt.NDArray[np.uint16]  # (1024,)
 
 def seal_rows(table: pa.Table, folder: Path) -> Path:
     """The path of the sealed file in `folder`, on disk and read-only on return. The same rows: the same file."""
-    buffer = io.BytesIO()
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        row_group_size=max(_LEAST_GROUP, min(table.num_rows // _ROW_GROUPS, _MOST_GROUP)),
-        data_page_size=_PAGE,
-        write_batch_size=_PAGE_ROWS,
-        use_dictionary=_repeating(table),
-    )
-    return seal_bytes(buffer.getvalue(), folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".rows.{os.getpid()}.{os.urandom(4).hex()}"
+    try:
+        pq.write_table(
+            table,
+            temporary,
+            compression="zstd",
+            row_group_size=max(_LEAST_GROUP, min(table.num_rows // _ROW_GROUPS, _MOST_GROUP)),
+            data_page_size=_PAGE,
+            write_batch_size=_PAGE_ROWS,
+            use_dictionary=_repeating(table),
+        )
+        with temporary.open("rb") as file:
+            target = folder / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.parquet"
+            if target.exists():
+                os.utime(target)  # it may have been garbage until now: it is as young as what names it
+                return target
+            os.fsync(file.fileno())
+        temporary.chmod(0o444)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+    return target
 
 
 def _repeating(table: pa.Table) -> bool | list[str]:
@@ -76,18 +88,6 @@ def _repeating(table: pa.Table) -> bool | list[str]:
     pq.write_table(table.slice(0, 0), empty)
     schema = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
     return [path for place in range(len(schema)) if (path := schema.column(place).path) not in other]
-
-
-def seal_bytes(data: bytes, folder: Path) -> Path:
-    """`seal_rows`, for the bytes of a Parquet file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{hashlib.sha256(data).hexdigest()[:32]}.parquet"
-    if not target.exists():
-        write_durably(target, data)
-        target.chmod(0o444)
-    else:
-        os.utime(target)  # it may have been garbage until now: it is as young as what names it
-    return target
 
 
 def row_digests(table: pa.Table) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from speciate.datasets import next_version, operations, split_warnings, version_rows
 from speciate.datasets.columns import QUALITIES, clean
 from speciate.datasets.content_hash import unpack_lanes
-from speciate.datasets.ingest.draft import quality_report, split_report
+from speciate.datasets.ingest.draft import quality_report, split_report, split_sizes
 from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.next_version import NewVersion, PackedVersion, pack_version
 from speciate.datasets.operations.context import Context
@@ -47,8 +47,7 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
-_BYTES_PER_ROW = 1_500
-_MANY_ROWS, _MOST_CORES = 10_000, 8
+_BYTES_PER_ROW = 1_000
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 WrittenStep = Mapping[str, object]
 """`op`, and its parameters: other keys for each operation."""
@@ -212,23 +211,24 @@ def run(run: Run) -> PackedVersion:
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = split_warnings.uneven_split_warnings(
-                    _splits_of_usable(rows), outcome.dealing.get("fractions", {})
-                )
+                shares = split_warnings.uneven_split_warnings(split_sizes(rows), outcome.dealing.get("fractions", {}))
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
     lanes = unpack_lanes(bytes.fromhex(payload.lanes))
     if only_removes:
         gone = whole.filter(pc.invert(pc.is_in(whole["id"], value_set=rows["id"].combine_chunks())))
-        sealed = next_version.seal_without(run.folders, parent, lanes, gone, context.manifest)
+        del whole
+        sealed = next_version.seal_without(run.folders, parent, lanes, gone, context.manifest, rows)
+        del gone
     else:
+        del whole
         sealed = next_version.seal_changed(run.folders, parent, lanes, rows, context.manifest)
     split: SplitReport = {
         **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs), **how,
     }  # fmt: skip
     warnings = [
-        *empty_split_warnings(_splits_of_usable(rows), how.get("fractions", {})),
+        *empty_split_warnings(split_sizes(rows), how.get("fractions", {})),
         *split_warnings.few_units_warnings(split),
         *split_warnings.missing_label_warnings(split["missing_labels"]),
         *leak_warnings(split),
@@ -243,11 +243,6 @@ def run(run: Run) -> PackedVersion:
         result={"steps": results, "report": shown},
         onto=payload.onto,
     )
-
-
-def _splits_of_usable(rows: pa.Table) -> list[str | None]:
-    """The split of each usable row."""
-    return list(rows.filter(pa.array(usable_rows(rows)))["split"].to_pylist())
 
 
 def _apply_step(step: Step, rows: pa.Table, context: Context) -> Outcome:

@@ -7,7 +7,6 @@ nearly the same.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,17 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY
+from speciate.datasets.digest_columns import hexadecimal, sha256_of
+from speciate.datasets.row_json import pair_rows
 from speciate.datasets.versions import Manifest
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 
 
-def row_keys(table: pa.Table) -> list[str]:
+def row_keys(table: pa.Table) -> pa.StringArray:
     """sha256 of all cells of each row. Roles, empty columns and the type of a column do not change it."""
-    names = sorted(table.column_names)
-    columns = [_cells(table[name]) for name in names]
-    rows = zip(*columns, strict=True) if columns else [()] * table.num_rows
-    return [sha256(repr([pair for pair in zip(names, cells, strict=True) if pair[1] is not None])) for cells in rows]
+    return hexadecimal(sha256_of(pair_rows(table)))
 
 
 def fingerprint(modality: str, value: Any) -> str:
@@ -63,28 +61,6 @@ def _input_fingerprints(version: Manifest, rows: pa.Table) -> pa.Array:
 
 def _in_both(name: str, rows: pa.Table, learned: pa.Table) -> bool:
     return name in rows.column_names and name in learned.column_names
-
-
-def _cells(column: pa.ChunkedArray) -> list[Any]:
-    """Cells as text, whatever the column's type; None where missing."""
-    if pa.types.is_integer(column.type):
-        return list(column.cast(pa.string()).to_pylist())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return [cell or None for cell in column.to_pylist()]
-    return [None if _missing(cell) else _normalise_cell(cell) for cell in column.to_pylist()]
-
-
-def _normalise_cell(cell: Any) -> Any:
-    """A column of whole numbers becomes one of fractions or of text when rows are added that need it."""
-    if isinstance(cell, list):
-        return [_normalise_cell(item) for item in cell]
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    return str(cell)
-
-
-def _missing(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
 
 
 def input_values(modality: str, inputs: Sequence[str], table: pa.Table) -> list[Any]:

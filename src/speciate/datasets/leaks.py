@@ -118,14 +118,16 @@ def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int
             continue
         if pc.all(pc.equal(pc.cast(rows[name], pa.string()), label)).as_py():
             continue  # where the label came from
-        placed = pa.table({"value": rows[name], "split": rows["split"]}).drop_null()
-        values = placed.group_by("value").aggregate([("split", "count"), ("split", "count_distinct")])
-        repeated = pc.sum(pc.greater(values["split_count"], 1)).as_py() or 0
-        if values.num_rows < _FEWEST_GROUPS or 2 * repeated < values.num_rows:
+        there = pc.and_(pc.is_valid(rows[name]), pc.is_valid(rows["split"]))
+        value, split = (rows[each].filter(there).combine_chunks() for each in (name, "split"))
+        if pa.types.is_string(kind) and (pc.mean(pc.utf8_length(value)).as_py() or 0) >= 2 * _LONG:
             continue
-        if pa.types.is_string(kind) and (pc.mean(pc.utf8_length(placed["value"])).as_py() or 0) >= 2 * _LONG:
+        code, lies = (np.asarray(each.dictionary_encode().indices, np.int64) for each in (value, split))
+        counts = np.bincount(code)
+        if len(counts) < _FEWEST_GROUPS or 2 * (counts > 1).sum() < len(counts):
             continue
-        if crossing := pc.sum(pc.greater(values["split_count_distinct"], 1)).as_py() or 0:
+        splits = np.bincount(np.unique(code * (lies.max(initial=0) + 1) + lies) // (lies.max(initial=0) + 1))
+        if crossing := int((splits > 1).sum()):
             found[name] = crossing
     return found
 
@@ -149,8 +151,9 @@ def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> dict[str, list
     is looked at, too."""
     names = [name for name in inputs if name in rows.column_names and _is_scalar(rows.schema.field(name).type)]
     if not names:
-        return {}
-    known = rows.filter(pc.is_valid(rows["label"]))
+        return []
+    known = rows.select(list(dict.fromkeys((*names, "label", "group_key", "split"))))
+    known = known.filter(pc.is_valid(known["label"]))
     train = known.filter(pc.fill_null(pc.equal(known["split"], "train"), False))
     known = train if train.num_rows else known
     if known.num_rows > MOST_ROWS:
@@ -180,9 +183,9 @@ def leaks_of_report(report: Mapping[str, Any]) -> list[str]:
     return leak_warnings(report.get("split") or {})
 
 
-def copy_warnings(reasons: Sequence[str | None]) -> list[str]:
+def copy_warnings(reasons: pa.ChunkedArray) -> list[str]:
     """A warning that counts the rows that were refused as copies across splits, from the reasons of all rows."""
-    count = sum(reason is not None and reason.startswith(_COPY) for reason in reasons)
+    count = pc.sum(pc.starts_with(reasons.cast(pa.string()), _COPY)).as_py()
     if not count:
         return []
     return [

@@ -106,6 +106,10 @@ def seal_changed(
             "Call again with a condition that keeps some rows; query_dataset(where=...) shows which.",
         )
     new = _by_id(new)
+    ids = version_rows.read_placed(folders, parent, ["id"])["id"]
+    gone_or_new = sum(pc.sum(_not_in(a, b)).as_py() or 0 for a, b in ((ids, new["id"]), (new["id"], ids)))
+    if gone_or_new > _WORTH_A_PART * new.num_rows:  # then the other cells need not be compared
+        return seal_first(folders, new, wanted, parent.hashing)
     old = version_rows.read_placed(folders, parent)
     if not _same_shape(old, new):
         return seal_first(folders, new, wanted, parent.hashing)
@@ -133,11 +137,16 @@ def seal_changed(
 
 
 def seal_without(
-    folders: Folders, parent: Manifest, total: Lanes, gone: pa.Table, manifest: Manifest | None = None
+    folders: Folders,
+    parent: Manifest,
+    total: Lanes,
+    gone: pa.Table,
+    manifest: Manifest | None = None,
+    left: pa.Table | None = None,
 ) -> SealedVersion:
     """`parent` without the rows `gone`, at the cost of those. `gone`: with all of their columns, but for provenance.
 
-    `manifest` and INVALID: as of `seal_changed`.
+    `manifest` and INVALID: as of `seal_changed`. `left`: all other rows, if the caller has them at hand.
     """
     wanted = manifest or parent
     if not gone.num_rows:
@@ -145,8 +154,10 @@ def seal_without(
         return SealedVersion(wanted.model_copy(update={"version": 0, **same}), total)
 
     def seal_rest() -> SealedVersion:
-        rows = version_rows.read(folders, parent)
-        return seal_changed(folders, parent, total, rows.filter(_not_in(rows["id"], gone["id"])), manifest)
+        if left is None:
+            rows = version_rows.read(folders, parent)
+            return seal_changed(folders, parent, total, rows.filter(_not_in(rows["id"], gone["id"])), manifest)
+        return seal_changed(folders, parent, total, left, manifest)
 
     if gone.num_rows > _WORTH_A_PART * (parent.rows - gone.num_rows) or len(parent.labels) >= MOST_LABELS:
         return seal_rest()

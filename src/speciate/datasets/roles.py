@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +22,7 @@ from speciate.errors import Code, SpeciateError, closest
 from speciate.modalities.biology.molecule import is_smiles
 from speciate.modalities.biology.protein import is_sequence
 
+_STRING = pa.string()
 _SAMPLE = 200
 _LONG_TEXT = 20  # characters on average
 _MOST_CLASSES = 50
@@ -88,9 +91,63 @@ def label_column(values: Sequence[Any]) -> LabelColumn:
     return LabelColumn([None if _missing(value) else class_name(value) or None for value in values], False)
 
 
+class LabelArray(NamedTuple):
+    """`label_column`, of a whole column."""
+
+    values: pa.Array
+    """(N,) texts for classes, float64 for numbers."""
+    numeric: bool
+    infinite: npt.NDArray[np.bool_]
+    """(N,) which cells were infinite."""
+
+
+def label_array(column: pa.ChunkedArray) -> LabelArray:
+    """`label_column`, and which cells were infinite: of each different cell once."""
+    kind, infinite = column.type, np.zeros(len(column), bool)
+    if pa.types.is_string(kind) or pa.types.is_boolean(kind):
+        return LabelArray(mapped(column, lambda value: label_column([value]).values[0]), False, infinite)
+    cells = column.combine_chunks()
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        infinite = np.asarray(pc.fill_null(pc.is_inf(cells), False), bool)
+        cells = pc.if_else(pc.or_(pc.is_nan(cells), pa.array(infinite)), None, cells)
+    elif not pa.types.is_integer(kind):
+        values = cells.to_pylist()
+        found = label_column(values)
+        infinite = np.array([is_infinite(value) for value in values], bool)
+        labels = pa.array(found.values, pa.float64() if found.numeric else _STRING)
+        return LabelArray(labels, found.numeric, infinite)
+    present = len(cells) - cells.null_count
+    whole = pa.types.is_integer(kind) or pc.all(pc.equal(cells, pc.trunc(cells)), min_count=0).as_py()
+    different = cells if pa.types.is_integer(kind) else pc.add(cells, 0.0)  # 0 and -0 are one
+    if present and (not whole or pc.count_distinct(different).as_py() > max(_MOST_CLASSES, present // 20)):
+        return LabelArray(cells.cast(pa.float64(), safe=False), True, infinite)
+    return LabelArray(mapped(cells, lambda value: str(int(value))), False, infinite)
+
+
+def mapped(
+    cells: pa.ChunkedArray | pa.Array, function: Callable[[Any], str | float | None], kind: pa.DataType = _STRING
+) -> pa.Array:
+    """`function` of each cell that is not null, asked for each different one of a chunk once."""
+    found = [pa.array([], kind)]
+    for chunk in cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]:
+        encoded = chunk.dictionary_encode()
+        values = [function(each) for each in encoded.dictionary.to_pylist()]
+        found.append(pa.array(values, kind).take(encoded.indices))
+    return pa.concat_arrays(found)
+
+
 def is_infinite(value: Any) -> bool:
     """Whether it is infinite, which is neither a class nor a number to predict."""
     return isinstance(value, float) and math.isinf(value)
+
+
+def group_array(group_by: str | None, table: pa.Table, sources: pa.ChunkedArray) -> pa.Array:
+    """(N,) `groups`, of a column without an object for each row."""
+    if group_by is None:
+        return pa.nulls(len(sources), pa.string())
+    if group_by in table.column_names and not pa.types.is_nested(table.schema.field(group_by).type):
+        return mapped(table[group_by], lambda value: None if _missing(value) else str(value))
+    return pa.array(groups(group_by, table, sources.to_pylist()), pa.string())
 
 
 def groups(group_by: str | None, table: pa.Table, sources: Sequence[str]) -> list[str | None]:

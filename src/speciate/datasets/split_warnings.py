@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +24,11 @@ def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None =
 
 
 def empty_split_warnings(
-    splits: Iterable[str | None], fractions: Mapping[str, float], *, kept: bool = False
+    sizes: Mapping[str, int], fractions: Mapping[str, float], *, kept: bool = False
 ) -> tuple[str, ...]:
-    """A warning if no example lies in a wanted split. `kept`: rows of an earlier version keep their splits."""
-    lacking = fractions.keys() - set(splits)
+    """A warning if no example lies in a wanted split. `sizes`: usable examples of each split. `kept`: rows of an
+    earlier version keep their splits."""
+    lacking = fractions.keys() - sizes.keys()
     if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
         return ()
     message = f"No usable example lies in {' or '.join(names)}"
@@ -87,20 +87,19 @@ def missing_label_warnings(found: Sequence[Mapping[str, Any]], splits: Iterable[
     return warnings
 
 
-def uneven_split_warnings(splits: Iterable[str | None], fractions: Mapping[str, float]) -> list[str]:
-    """A warning if the share of a split differs much from its fraction.
+def uneven_split_warnings(sizes: Mapping[str, int], fractions: Mapping[str, float]) -> list[str]:
+    """A warning if the share of a split differs much from its fraction. `sizes`: usable examples of each split.
 
     An empty split has a warning of its own (`empty_split_warnings`), which explains the others.
     """
-    sizes = Counter(name for name in splits if name is not None)
-    total, whole = sizes.total(), sum(fractions.values())
+    total, whole = sum(sizes.values()), sum(fractions.values())
     shares = []
-    if any(not sizes[name] for name, fraction in fractions.items() if fraction > 0):
+    if any(name not in sizes for name, fraction in fractions.items() if fraction > 0):
         return []
     for name, fraction in fractions.items():
-        wanted = total * fraction / whole
-        if abs(sizes[name] - wanted) > max(_LEAST, _MUCH * wanted):
-            shares.append(f"{name!r} has {sizes[name]} ({sizes[name] / total:.0%}) instead of {fraction / whole:.0%}")
+        wanted, size = total * fraction / whole, sizes.get(name, 0)
+        if abs(size - wanted) > max(_LEAST, _MUCH * wanted):
+            shares.append(f"{name!r} has {size} ({size / total:.0%}) instead of {fraction / whole:.0%}")
     if not shares:
         return []
     return [f"Of {total} usable examples {', '.join(shares)}: groups and near-duplicates stay together."]

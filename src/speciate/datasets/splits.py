@@ -20,7 +20,6 @@ the number of further test examples) tells anything about it: `find_missing_labe
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets import digest_columns
 from speciate.datasets.columns import CONTENT, FINGERPRINT, KEY, ORIGIN, SKETCH, with_column
 from speciate.datasets.roles import groups
 from speciate.datasets.similarity import near_duplicates
@@ -46,7 +46,6 @@ NOT_CHECKED = "not_checked"
 KEEP_FIRST = ("test", "validation", "train")
 """Which copy stays if several splits hold one: test examples are hardest to replace."""
 _BINS = 10
-_HEX_DIGITS = 64  # of a sha256
 _ONE_BY_ONE = 5000
 """The number of components, the largest, that are assigned one at a time; the rest at once."""
 _TRAIN = "train"
@@ -54,7 +53,9 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_PAIRS = np.zeros((0, 2), np.int64)
 
 Codes = npt.NDArray[np.int64]
-Column: TypeAlias = Sequence[str | float | None] | pa.ChunkedArray
+Column: TypeAlias = Sequence[str | float | None] | pa.ChunkedArray | pa.Array
+Kept: TypeAlias = Mapping[str, str] | pa.Table
+"""Keys of earlier rows and the splits that they keep. As a table it has the columns `key` and `split`."""
 _PAIRS_SHOWN = 5
 _JOINS = "Its group or near-duplicates lie in the splits"
 Mask = npt.NDArray[np.bool_]
@@ -94,7 +95,7 @@ def made_by(fractions: Mapping[str, float]) -> str:
 class Members(NamedTuple):
     """Examples as a split sees them, a column each, N long."""
 
-    keys: Sequence[str]
+    keys: Sequence[str] | pa.ChunkedArray
     """Order and seed: they must come from the content, not from the place."""
     groups: Column
     """Examples of a group stay together; None is alone."""
@@ -117,23 +118,56 @@ class Leaks(NamedTuple):
 
 
 def assign_splits(
-    members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Mapping[str, str] = _NOTHING
-) -> list[str]:
-    """The split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
+    members: Members, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0, kept: Kept = _NOTHING
+) -> pa.StringArray:
+    """(N,) the split of each member. Shares come as near to `fractions` as whole components and `kept` allow.
 
     No wanted split stays empty while there are as many components as splits, some of them not kept elsewhere.
     `fractions`: first the training split, last the test split. `kept`: key -> its split of an earlier time.
     """
+    return _assign(members, fractions, seed, _kept_codes(members.keys, _wanted(fractions), kept))
+
+
+def _wanted(fractions: Mapping[str, float]) -> list[str]:
+    return [name for name, fraction in fractions.items() if fraction > 0]
+
+
+def _assign(members: Members, fractions: Mapping[str, float], seed: int, earlier: Codes) -> pa.StringArray:
+    """`earlier`: (N,) the wanted split that a member had before; -1 without one."""
     if not len(members.keys):
-        return []
+        return pa.array([], pa.string())
+    names = _wanted(fractions)
     total = sum(fractions.values())
-    names = [name for name, fraction in fractions.items() if fraction > 0]
     shares = np.array([fractions[name] / total for name in names])
     component = components(members)
     dealt = _Assignment(component, members.strata, shares)
-    dealt.keep(_earlier_splits(component, members.keys, names, kept))
+    dealt.keep(_earlier_splits(component, len(names), earlier))
     dealt.assign(_places(component, members.keys, seed))
-    return [names[code] for code in dealt.splits[component].tolist()]
+    return _named(names, dealt.splits[component])
+
+
+def _named(names: Sequence[str], codes: Codes) -> pa.StringArray:
+    """(N,) the name of each code; null for -1."""
+    return pa.array(names, pa.string()).take(pa.array(codes, pa.int64(), mask=codes < 0))
+
+
+def _kept_codes(keys: Sequence[str] | pa.ChunkedArray, names: Sequence[str], kept: Kept) -> Codes:
+    """(N,) which of the `names` each key keeps; -1 where none."""
+    table = kept if isinstance(kept, pa.Table) else pa.table({"key": list(kept), "split": list(kept.values())})
+    if not table.num_rows:
+        return np.full(len(keys), -1)
+    backwards = table.take(pa.array(np.arange(table.num_rows)[::-1]))  # of a key that is there twice the last counts
+    place = pc.index_in(_texts(keys), value_set=backwards["key"].cast(pa.string()).combine_chunks())
+    code = pc.index_in(backwards["split"].cast(pa.string()), value_set=pa.array(names, pa.string()))
+    return np.asarray(pc.fill_null(code.combine_chunks().take(place.combine_chunks()).cast(pa.int64()), -1))
+
+
+def _texts(values: Column) -> pa.ChunkedArray:
+    if isinstance(values, pa.ChunkedArray):
+        return values.cast(pa.string())
+    if isinstance(values, pa.Array):
+        return pa.chunked_array([values.cast(pa.string())])
+    return pa.chunked_array([[None if each is None else str(each) for each in values]], pa.string())
 
 
 def components(members: Members) -> Codes:
@@ -257,50 +291,53 @@ class _Assignment:
         self.splits[chosen[open_]] = 0
 
 
-def _earlier_splits(component: Codes, keys: Sequence[str], names: list[str], kept: Mapping[str, str]) -> Codes:
-    """For each component the first split, in the order of `names`, in which one of its members was; -1 if there is
-    none."""
-    none = len(names)
+def _earlier_splits(component: Codes, none: int, earlier: Codes) -> Codes:
+    """For each component the first split in which one of its members was; -1 if there is none."""
     found = np.full(int(component.max()) + 1, none)
-    if kept:
-        number = {name: place for place, name in enumerate(names)}
-        was = np.array([number.get(kept.get(key, ""), none) for key in keys])
-        np.minimum.at(found, component, was)
+    had = np.flatnonzero(earlier >= 0)
+    np.minimum.at(found, component[had], earlier[had])
     return np.where(found == none, -1, found)
 
 
-def _places(component: Codes, keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+def _places(component: Codes, keys: Sequence[str] | pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
     """For each component the smallest hash of seed and key among its members: 64 bits."""
     smallest = np.full(int(component.max()) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, component, _hashes(keys, seed))
     return smallest
 
 
-def _hashes(keys: Sequence[str], seed: int) -> npt.NDArray[np.uint64]:
+def _hashes(keys: Sequence[str] | pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
     """(N,) 64 bits of each key and the seed. Of keys that are sha256 already, their first digits are mixed with it."""
-    with contextlib.suppress(ValueError):
-        if all(len(key) == _HEX_DIGITS for key in keys):
-            first = np.frombuffer(bytes.fromhex("".join([key[:16] for key in keys])), ">u8").astype(np.uint64)
-            return mix(first ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
+    keys = _texts(keys)
+    first = digest_columns.first_bits(keys)
+    if first is not None:
+        return mix(first ^ mix(np.array([seed + 1], np.int64).view(np.uint64)))
     salt = f"{seed}/".encode()
-    return np.frombuffer(b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys), "<u8")
+    hashed = [hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys.to_pylist()]
+    return np.frombuffer(b"".join(hashed), "<u8")
 
 
 def _links(values: Column) -> npt.NDArray[np.int64]:
     """(M, 2) each place with the first one of the same value."""
-    code = _codes(values)
-    places = np.flatnonzero(code >= 0)
-    _, first, inverse = np.unique(code[places], return_index=True, return_inverse=True)
+    places, code = _repeated(values)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     pairs = np.stack([places[first[inverse]], places], axis=1) if len(places) else _NO_PAIRS
     return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
+def _repeated(values: Column | Sequence[str]) -> tuple[Codes, Codes]:
+    """Ascending places, none of them of None, outside of which no value equals another one; and their codes."""
+    if not isinstance(values, pa.ChunkedArray):
+        code = _codes(values)
+        places = np.flatnonzero(code >= 0)
+        return places, code[places]
+    places = digest_columns.repeated(values)
+    return places, _codes(values if len(places) == len(values) else values.take(pa.array(places)))
+
+
 def _codes(values: Column, *, ordered: bool = False) -> Codes:
     """(N,) equal numbers for equal values, -1 for None; `ordered`: in the order of the values, wherever they stand."""
-    if isinstance(values, pa.ChunkedArray):
-        array = values.cast(pa.string()).combine_chunks()
-    else:
-        array = pa.array([None if value is None else str(value) for value in values], pa.string())
+    array = _texts(values).combine_chunks()
     encoded = array.dictionary_encode()
     if not len(encoded.dictionary):
         return np.full(len(array), -1)
@@ -314,16 +351,16 @@ def _codes(values: Column, *, ordered: bool = False) -> Codes:
 
 def _count_crossing(values: Column, splits: Codes) -> int:
     """How many values occur in more than one split."""
-    code = _codes(values)
-    there = (code >= 0) & (splits >= 0)
-    both = np.unique(np.stack([code[there], splits[there]], axis=1), axis=0)
+    places, code = _repeated(values)
+    there = splits[places] >= 0
+    both = np.unique(np.stack([code[there], splits[places[there]]], axis=1), axis=0)
     return int((np.unique(both[:, 0], return_counts=True)[1] > 1).sum())
 
 
 class SplitRows(NamedTuple):
-    """`splits`: one for each row, None if the row is not usable."""
+    """`splits`: (N,) null if the row is not usable."""
 
-    splits: list[str | None]
+    splits: pa.StringArray
     audit: SplitReport
 
 
@@ -344,15 +381,14 @@ def split_rows(
     usable = np.flatnonzero(np.asarray(pc.equal(rows["quality"], "ok")))
     chosen = rows.take(pa.array(usable))
     members = members_of(chosen, modality, group_by=group_by, stratify_by=stratify_by)
-    kept = dict(zip(members.keys, chosen["split"].to_pylist(), strict=True)) if keep else {}
-    names = assign_splits(members, fractions, seed, {key: name for key, name in kept.items() if name in fractions})
-    splits: list[str | None] = [None] * rows.num_rows
-    for place, name in zip(usable.tolist(), names, strict=True):
-        splits[place] = name
-    lacking = find_missing_labels(with_column(chosen, "split", pa.array(names, pa.string())), members, made=True)
-    audit = audit_split(members, names, chosen["id"].to_pylist(), numeric=pa.types.is_floating(rows["label"].type))
-    audit["missing_labels"] = lacking
-    return SplitRows(splits, audit)
+    kept = pa.table({"key": members.keys, "split": chosen["split"]}) if keep else _NOTHING
+    names = assign_splits(members, fractions, seed, kept)
+    splits = np.full(rows.num_rows, -1)
+    splits[usable] = np.arange(len(usable))
+    dealt = with_column(chosen, "split", names)
+    audit = audit_split(members, dealt["split"], dealt["id"], numeric=pa.types.is_floating(rows["label"].type))
+    audit["missing_labels"] = find_missing_labels(dealt, members, made=True)
+    return SplitRows(names.take(pa.array(splits, pa.int64(), mask=splits < 0)), audit)
 
 
 def members_of(
@@ -363,14 +399,12 @@ def members_of(
     pairs = near_pairs(rows, modality)
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
-        pairs = np.concatenate([pairs, _pairs_of_equal(further)])
+        pairs = np.concatenate([pairs, _links(further)])
     if ORIGIN in rows.column_names:  # windows belong together and with the whole, whatever their groups
-        pairs = np.concatenate([pairs, _pairs_of_equal(pc.coalesce(rows[ORIGIN], rows[KEY]).to_pylist())])
-    keys = rows[KEY if KEY in rows.column_names else CONTENT].to_pylist()
+        pairs = np.concatenate([pairs, _links(pc.coalesce(rows[ORIGIN], rows[KEY]))])
+    keys = pc.fill_null(rows[KEY if KEY in rows.column_names else CONTENT].cast(pa.string()), "None")
     uncompared = rows[SKETCH].null_count if SKETCH in rows.column_names else rows.num_rows
-    return Members(
-        [str(key) for key in keys], group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared
-    )
+    return Members(keys, group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared)
 
 
 def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
@@ -382,12 +416,13 @@ def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
 
 
 def audit_split(
-    members: Members, splits: Sequence[str | None], ids: Sequence[str] = (), *, numeric: bool = False
+    members: Members, splits: Column, ids: Sequence[str] | pa.ChunkedArray = (), *, numeric: bool = False
 ) -> SplitReport:
     """Leaks of a split, how its labels drift, and what its test part can show. `ids`: to name near-duplicates.
 
     Without any sketch, near-duplicates are NOT_CHECKED and no 0; if some examples lack one, they are counted.
     """
+    splits = _texts(splits)
     found = count_leaks(members, splits)
     compared = len(members.keys) - members.uncompared
     report: SplitReport = {
@@ -400,12 +435,13 @@ def audit_split(
     report["label_drift"] = _drift(members, splits)
     report |= _detectable_difference(members, splits, numeric=numeric)
     if found.near_duplicates and len(ids):
-        across = [(int(a), int(b)) for a, b in members.pairs if splits[a] and splits[b] and splits[a] != splits[b]]
-        report["near_duplicate_examples"] = [[ids[a], ids[b]] for a, b in across[:_PAIRS_SHOWN]]
+        code = _codes(splits)[members.pairs]
+        across = members.pairs[(code[:, 0] != code[:, 1]) & (code >= 0).all(1)][:_PAIRS_SHOWN]
+        report["near_duplicate_examples"] = [[str(ids[at]) for at in pair] for pair in across.tolist()]
     return report
 
 
-def _drift(members: Members, splits: Sequence[str | None]) -> float:
+def _drift(members: Members, splits: pa.ChunkedArray) -> float:
     """The largest difference between the share of a label in a split and in all: 0.1 is ten points."""
     code = _codes(splits)
     placed = code >= 0
@@ -418,20 +454,19 @@ def _drift(members: Members, splits: Sequence[str | None]) -> float:
     return round(float(np.abs(shares - both.sum(axis=0) / placed.sum()).max()), 4)
 
 
-def _detectable_difference(members: Members, splits: Sequence[str | None], *, numeric: bool) -> SplitReport:
+def _detectable_difference(members: Members, splits: pa.ChunkedArray, *, numeric: bool) -> SplitReport:
     """How many independent units a test split has, and what those can show by the planning formulas.
 
     These are about shares of right answers, so there are none where the label is a number. A verdict may show more, as
     far as answers within a group differ: `_at_best` counts rows.
     """
-    tested = np.array([name == "test" for name in splits], bool)
+    tested = np.asarray(pc.fill_null(pc.equal(splits, "test"), False), bool)
     if not tested.any():
         return {}
     unit = components(members)
     rows, units = int(tested.sum()), len(np.unique(unit[tested]))
     found: SplitReport = {"test_rows": rows, "test_units": units, "units": len(np.unique(unit))}
-    groups = members.groups.to_pylist() if isinstance(members.groups, pa.ChunkedArray) else members.groups
-    if named := len({groups[place] for place in np.flatnonzero(tested).tolist()} - {None}):
+    if named := len(_texts(members.groups).filter(pa.array(tested)).drop_null().unique()):
         found["test_groups"] = named
     if numeric:
         return found
@@ -439,13 +474,6 @@ def _detectable_difference(members: Members, splits: Sequence[str | None], *, nu
     if rows > units:
         found["highest_target_at_best"] = highest_target(rows)
     return found
-
-
-def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """Each place with the first one of the same value."""
-    first: dict[str, int] = {}
-    links = [(first.setdefault(value, place), place) for place, value in enumerate(values) if value is not None]
-    return np.array([link for link in links if link[0] != link[1]], np.int64).reshape(-1, 2)
 
 
 def append_rows(
@@ -459,73 +487,106 @@ def append_rows(
     may teach and never judge, as they were not drawn at random: they and the new rows that belong with them go to
     train, and where these belong to another split already they are refused.
     """
-    splits, qualities, reasons = (rows[name].to_pylist() for name in ("split", "quality", "reason"))
     usable = np.asarray(pc.equal(rows["quality"], "ok"), bool)
     places = np.flatnonzero(usable & (new | np.asarray(pc.is_valid(rows["split"]), bool)))
     if not new[places].any():
         return rows
-    members = members_of(rows.take(pa.array(places)), modality)
-    current = [None if new[place] else splits[place] for place in places]
-    earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
-    joined = assign_appended(members, current, fractions, seed, earlier)
-    if only_train is not None:
-        joined = _teach(components(members), joined, new[places], only_train[places])
-    for at in np.flatnonzero(new[places]).tolist():
-        place, found = int(places[at]), joined[at]
-        if isinstance(found, str):
-            splits[place] = found
-        else:
-            splits[place], qualities[place], reasons[place] = None, "refused", _why_refused(found)
-    for name, values in (("split", splits), ("quality", qualities), ("reason", reasons)):
-        rows = with_column(rows, name, pa.array(values, pa.string()))
+    chosen = rows if len(places) == rows.num_rows else rows.take(pa.array(places))
+    members, mine = members_of(chosen, modality), new[places]
+    current = pc.if_else(pa.array(mine), None, chosen["split"].cast(pa.string()))
+    joined = assign_appended(
+        members, current, fractions, seed, pa.table({"key": members.keys, "split": chosen["split"]}).drop_null()
+    )
+    if only_train is not None and only_train[places].any():
+        joined = _teach(components(members), joined, mine, only_train[places])
+    asked, names = np.zeros(rows.num_rows, bool), joined.names.filter(pa.array(mine))
+    asked[places[mine]] = True
+    refused = asked.copy()
+    refused[places[mine]] = np.asarray(names.is_null())
+    why = [_why_refused(joined.several[at]) for at in np.flatnonzero(mine).tolist() if at in joined.several]
+    for name, where, values in (
+        ("split", asked, names),
+        ("quality", refused, pa.array(["refused"] * len(why), pa.string())),
+        ("reason", refused, pa.array(why, pa.string())),
+    ):
+        column = rows[name].cast(pa.string()).combine_chunks()
+        rows = with_column(rows, name, pc.replace_with_mask(column, pa.array(where), values))
     return rows
 
 
+class JoinedSplits(NamedTuple):
+    names: pa.StringArray
+    """(N,) the split of each member; null for one that would join several."""
+    several: Mapping[int, frozenset[str]]
+    """Those, by its place."""
+
+
 def assign_appended(
-    members: Members,
-    current: Sequence[str | None],
-    fractions: Mapping[str, float],
-    seed: int,
-    earlier: Mapping[str, str] = _NOTHING,
-) -> list[str | frozenset[str]]:
+    members: Members, current: Column, fractions: Mapping[str, float], seed: int, earlier: Kept = _NOTHING
+) -> JoinedSplits:
     """For each member its `current` split or, if that is None, a new one; or the several splits that it would join.
 
     `earlier`: key -> its former split, for members whose component lies nowhere else.
     """
-    numbers = components(members).tolist()
-    undecided = {number for number, name in zip(numbers, current, strict=True) if not name}
-    reached: dict[int, set[str]] = defaultdict(set)
-    for number, name in zip(numbers, current, strict=True):
-        if name is not None and number in undecided:  # a set takes 200 bytes, and most rows need none
-            reached[number].add(name)
-    found: list[str | frozenset[str] | None] = []
-    for number, name in zip(numbers, current, strict=True):
-        names = () if name else reached.get(number, ())
-        found.append(name or (frozenset(names) if len(names) > 1 else next(iter(names), None)))
-    wanted = {name for name, fraction in fractions.items() if fraction > 0}
-    open_ = np.array([name is None or name in wanted for name in found], bool)
-    kept = {
-        key: lay
-        for key, at in zip(members.keys, found, strict=True)
-        if isinstance(lay := earlier.get(key) if at is None else at, str) and lay in wanted
-    }
-    drawn = iter(assign_splits(_select_members(members, open_), fractions, seed, kept))
-    among = [next(drawn) if chosen else "" for chosen in open_.tolist()]
-    return [new if name is None else name for name, new in zip(found, among, strict=True)]
+    encoded = _texts(current).combine_chunks().dictionary_encode()
+    names, wanted = encoded.dictionary.to_pylist(), _wanted(fractions)
+    code = np.asarray(pc.fill_null(encoded.indices.cast(pa.int64()), -1))
+    number, asks = components(members), code < 0
+    reached, times = _reached(number, asks, code, len(names))
+    many = asks & (times[number] > 1)
+    found = np.where(asks, np.where(many, -1, reached[number]), code)
+    wanted_code = np.array([*(wanted.index(name) if name in wanted else -1 for name in names), -1])  # the last: of none
+    kept, undecided = wanted_code[found], np.flatnonzero((found < 0) & ~many)
+    kept[undecided] = _kept_codes(_take_column(members.keys, undecided), wanted, earlier)
+    open_ = ~many & ((found < 0) | (kept >= 0))
+    dealt = _assign(_select_members(members, open_), fractions, seed, _by_key(members.keys, kept)[open_])
+    drawn = dealt.take(pa.array(np.cumsum(open_) - 1, mask=~open_))
+    joined = pc.if_else(pa.array(found >= 0), _named(names, found), drawn)
+    lies: dict[int, set[str]] = defaultdict(set)
+    inside = np.isin(number, number[many]) & ~asks
+    for each, at in zip(number[inside].tolist(), code[inside].tolist(), strict=True):
+        lies[each].add(names[at])
+    several = {place: frozenset(lies[int(number[place])]) for place in np.flatnonzero(many).tolist()}
+    return JoinedSplits(joined, several)
 
 
-def _teach(
-    component: Codes, joined: Sequence[str | frozenset[str]], new: Mask, only_train: Mask
-) -> list[str | frozenset[str]]:  # fmt: skip
+def _reached(number: Codes, asks: Mask, code: Codes, splits: int) -> tuple[Codes, Codes]:
+    """For each component in which a member `asks`: a split in which others lie, -1 without one, and how many splits."""
+    count = int(number.max(initial=-1)) + 1
+    open_ = np.zeros(count, bool)
+    open_[number[asks]] = True
+    inside = ~asks & open_[number]
+    component, split = np.divmod(np.unique(number[inside] * max(splits, 1) + code[inside]), max(splits, 1))
+    reached = np.full(count, -1)
+    reached[component] = split
+    return reached, np.bincount(component, minlength=count)
+
+
+def _by_key(keys: Sequence[str] | pa.ChunkedArray, codes: Codes) -> Codes:
+    """(N,) of members with one key all get the code of the last one that has any."""
+    places, key = _repeated(keys)
+    last = {at: code for at, code in zip(key.tolist(), codes[places].tolist(), strict=True) if code >= 0}
+    if not last:
+        return codes
+    codes = codes.copy()
+    codes[places] = [last.get(at, -1) for at in key.tolist()]
+    return codes
+
+
+def _teach(component: Codes, joined: JoinedSplits, new: Mask, only_train: Mask) -> JoinedSplits:
     """`joined` with the components of `only_train` in train, or, where older rows lie elsewhere, these rows refused."""
-    settled, found = set(component[~new].tolist()), list(joined)
-    taught = set(component[only_train & new].tolist()) - settled
-    for place in np.flatnonzero(new).tolist():
-        if component[place] in taught:
-            found[place] = _TRAIN
-        elif only_train[place] and found[place] != _TRAIN:
-            found[place] = frozenset({_TRAIN, str(found[place])}) if isinstance(found[place], str) else found[place]
-    return found
+    count = int(component.max()) + 1
+    settled, taught = np.zeros(count, bool), np.zeros(count, bool)
+    settled[component[~new]] = True
+    taught[component[only_train & new]] = True
+    taught &= ~settled
+    to_train = new & taught[component]
+    several = {place: splits for place, splits in joined.several.items() if not to_train[place]}
+    names = pc.if_else(pa.array(to_train), _TRAIN, joined.names)
+    elsewhere = only_train & new & np.asarray(pc.fill_null(pc.not_equal(names, _TRAIN), False), bool)
+    for place in np.flatnonzero(elsewhere).tolist():
+        several[place] = frozenset({_TRAIN, names[place].as_py()})
+    return JoinedSplits(pc.if_else(pa.array(elsewhere), None, names), several)
 
 
 def readmit_refused(rows: pa.Table) -> pa.Table:
@@ -546,11 +607,12 @@ def _why_refused(splits: frozenset[str]) -> str:
 
 def _select_members(members: Members, mask: Mask) -> Members:
     """The members that `mask` chooses, with the pairs among them."""
+    if mask.all():
+        return members
     places, number = np.flatnonzero(mask), np.cumsum(mask) - 1
     pairs = members.pairs[mask[members.pairs].all(axis=1)]
-    keys = [members.keys[place] for place in places.tolist()]
     return Members(
-        keys,
+        _take_column(members.keys, places),
         _take_column(members.groups, places),
         _take_column(members.contents, places),
         members.strata[places],
@@ -558,10 +620,10 @@ def _select_members(members: Members, mask: Mask) -> Members:
     )
 
 
-def _take_column(column: Column, places: Codes) -> Column:
-    return (
-        column.take(pa.array(places)) if isinstance(column, pa.ChunkedArray) else [column[p] for p in places.tolist()]
-    )
+def _take_column(column: Any, places: Codes) -> Any:
+    if isinstance(column, pa.ChunkedArray):
+        return column.take(pa.array(places))
+    return [column[place] for place in places.tolist()]
 
 
 def group_names(rows: pa.Table, modality: str, names: Sequence[str]) -> pa.Array:

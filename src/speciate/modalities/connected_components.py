@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 Places = npt.NDArray[np.int64]
+_AT_ONCE = 1 << 18
+"""Edges."""
 
 
 def unite(parent: Places, first: Places, second: Places) -> Places:
@@ -25,3 +27,11 @@ def unite(parent: Places, first: Places, second: Places) -> Places:
         apart = a != b
         a, b = a[apart], b[apart]
     return parent
+
+
+def clusters(count: int, first: Places, second: Places) -> Places:
+    """(count,) the number of each node's component, from 0, in the order of their first nodes."""
+    parent = np.arange(count)
+    for start in range(0, len(first), _AT_ONCE):
+        parent = unite(parent, first[start : start + _AT_ONCE], second[start : start + _AT_ONCE])
+    return (np.cumsum(parent == np.arange(count)) - 1)[parent]

@@ -7,7 +7,7 @@ gives the same answer in every process. Every modality passes tests/modalities/.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,36 @@ class PairwiseSimilarity(Protocol):
     def pairs(self, codes: Sequence[bytes], threshold: float | None = None) -> Places:
         """(M, 2) places of near-duplicates among different codes, the smaller first; `threshold` as above."""
         ...
+
+
+class PackedCodes(Sequence[bytes]):
+    """Codes of any length, one after another in one buffer: a million of them are no million objects."""
+
+    def __init__(self, data: npt.NDArray[np.uint8], starts: Places) -> None:
+        """`starts`: (N + 1,) where each begins, and where the last one ends."""
+        self.data, self.starts = data, starts
+
+    @classmethod
+    def of(cls, codes: Sequence[bytes]) -> PackedCodes:
+        if isinstance(codes, PackedCodes):
+            return codes
+        lengths = np.fromiter(map(len, codes), np.int64, len(codes))
+        return cls(np.frombuffer(b"".join(codes), np.uint8), np.concatenate([[0], np.cumsum(lengths)]))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        return self.data[self.starts[place] : self.starts[place + 1]].tobytes()
 
 
 class Modality(Protocol[Media]):

@@ -13,10 +13,12 @@ than a tenth of all media is never taken for copies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from speciate.modalities.connected_components import clusters
 
 Places = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -26,6 +28,8 @@ NEIGHBOURS = 12
 CHANCE = 200.0
 _FEW, _TIGHTER, _MOST = 4, 5, 0.1
 """A cluster of more members than that lies within a fifth of the tolerance, and holds at most that share of all."""
+_QUESTION, _AT_ONCE = 1 << 14, 1 << 17
+"""Points whose neighbours are looked for at once, and of whole kinds at once."""
 _RADII = 33
 """The tolerance, and each time 0.7 of it: the least is about a hundred-thousandth."""
 
@@ -42,14 +46,50 @@ def neighbour_pairs(points: Doubles, bound: float, neighbours: int = NEIGHBOURS)
     """(M, 2) each of the points (N, D) with its nearest ones, up to `bound` along any axis, the smaller place first."""
     from scipy.spatial import cKDTree
 
-    count = len(points)
-    if count < 2:
+    if len(points) < 2:
         return np.zeros((0, 2), np.int64)
+    tree = cKDTree(points)
+    return _pairs_around(tree, np.asarray(tree.indices, np.int64), bound, neighbours)
+
+
+def neighbours_by_kind(points: Doubles, kinds: Places, bound: float) -> Iterator[tuple[Places, Places]]:
+    """`neighbour_pairs` of points whose kinds (N,) lie out of each other's reach: whole kinds, about a hundred thousand
+    points at a time. Their places, ascending, and (M, 2) the pairs as positions among those."""
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(points)
+    along = np.asarray(tree.indices, np.int64)  # neighbours follow each other: half the time of any other order
+    along = along[np.argsort(kinds[along], kind="stable")]
+    ends = np.flatnonzero(np.diff(kinds[along], append=-1)) + 1
+    position, begin = np.zeros(len(points), np.int64), 0
+    while begin < len(along):
+        end = int(ends[np.searchsorted(ends, begin + _AT_ONCE).clip(max=len(ends) - 1)])
+        places, pairs = np.sort(along[begin:end]), _pairs_around(tree, along[begin:end], bound, NEIGHBOURS)
+        position[places] = np.arange(len(places))
+        yield places, pairs if len(places) == len(points) else position[pairs]
+        begin = end
+
+
+def _pairs_around(tree: Any, places: Places, bound: float, neighbours: int) -> Places:
+    """(M, 2) the points at `places` with their nearest ones."""
+    count = int(tree.n)
     wanted = min(neighbours + 1, count)
-    _, near = cKDTree(points).query(points, k=wanted, p=np.inf, distance_upper_bound=bound)
-    first, second = np.repeat(np.arange(count), wanted), np.asarray(near, np.int64).ravel()
-    found = (second < count) & (first != second)
-    return unique_pairs(np.stack([first[found], second[found]], axis=1), count)
+    found = [np.zeros(0, np.int64)]
+    for start in range(0, len(places), _QUESTION):
+        asked = places[start : start + _QUESTION]
+        _, near = tree.query(tree.data[asked], k=wanted, p=np.inf, distance_upper_bound=bound)
+        first, second = np.repeat(asked, wanted), np.asarray(near, np.int64).ravel()
+        there = (second < count) & (first != second)
+        first, second = first[there], second[there]
+        found.append(np.unique(np.minimum(first, second) * count + np.maximum(first, second)))
+    code = np.concatenate(found)
+    del found
+    code.sort()  # in its place, and each step gives up the one before: of a million points there are ten million
+    code = code[np.append(True, code[1:] != code[:-1])[: len(code)]]
+    pairs = np.empty((len(code), 2), np.int64)
+    np.floor_divide(code, count, out=pairs[:, 0])
+    np.remainder(code, count, out=pairs[:, 1])
+    return pairs
 
 
 def unique_pairs(pairs: Places, count: int) -> Places:
@@ -80,44 +120,60 @@ def local_dimensions(count: int, edges: Edges) -> float:
 
 
 def isolated_pairs(
-    count: int, edges: Edges, tolerance: float, ratio: float, is_compact: Callable[[Places, float], bool]
+    count: int,
+    edges: Edges,
+    tolerance: float,
+    ratio: float,
+    is_compact: Callable[[Places, float], bool],
+    total: int | None = None,
 ) -> Places:
     """(M, 2) the first member of each cluster that stands apart, with each other member.
 
     A cluster at a radius is what edges of that length or less join. It stands apart if not more edges of its members
     lie between the radius and `ratio` times it than within. Where a member has NEIGHBOURS edges within the radius, its
     farther ones are not known: then `is_compact(members, radius)` must hold, as it does for copies of one medium and
-    does not for a dense region.
+    does not for a dense region. `total`: of how many media these `count` are, if not all.
     """
-    most = max(_FEW, int(_MOST * count))
+    most = max(_FEW, int(_MOST * (total or count)))
     found = [np.zeros((0, 2), np.int64)]
+    number = np.full(count, -1)  # of a place's cluster
     for radius in (tolerance / 2 ** (step / 2) for step in range(_RADII)):
-        inside = edges.distance <= radius
-        if not inside.any():
+        if not (edges.distance <= radius).any():
             break
-        first, second = edges.first[inside], edges.second[inside]
-        cluster = _clusters(count, first, second)
-        clusters = int(cluster.max()) + 1
-        within = np.bincount(cluster[first], minlength=clusters)
-        around = (edges.distance > radius) & (edges.distance <= ratio * radius)
-        shell = np.bincount(cluster[edges.first[around]], minlength=clusters)
-        shell += np.bincount(cluster[edges.second[around]], minlength=clusters)
-        degree = np.bincount(np.concatenate([first, second]), minlength=count)
-        size = np.bincount(cluster, minlength=clusters)
-        fitting = (size <= _FEW) | ((size <= most) & (radius <= tolerance / _TIGHTER))
-        for members in _members(cluster, (within > 0) & (shell <= within) & fitting):
-            if degree[members].max() < NEIGHBOURS or is_compact(members, radius):
-                found.append(np.stack([np.full(len(members) - 1, members[0]), members[1:]], axis=1))
+        largest = most if radius <= tolerance / _TIGHTER else _FEW
+        for places, degree in _clusters_apart(edges, radius, ratio * radius, number, largest):
+            if degree < NEIGHBOURS or is_compact(places, radius):
+                found.append(np.stack([np.full(len(places) - 1, places[0]), places[1:]], axis=1))
+        near = np.flatnonzero(edges.distance <= ratio * radius)  # smaller radii reach no farther
+        if len(near) < len(edges.distance):
+            edges = Edges(edges.first[near], edges.second[near], edges.distance[near])
     return unique_pairs(np.concatenate(found), count)
 
 
-def _clusters(count: int, first: Places, second: Places) -> Places:
-    """(count,) the number of each place's connected component."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+def _clusters_apart(edges: Edges, radius: float, far: float, number: Places, largest: int) -> list[tuple[Places, int]]:
+    """The places of each cluster at a radius that stands apart up to `far`, and the most edges that one of them has
+    within the radius. `number`: -1 for every place, then and afterwards."""
+    inside = edges.distance <= radius
+    first, second = edges.first[inside], edges.second[inside]
+    number[first] = number[second] = 0
+    joined = np.flatnonzero(number == 0)
+    number[joined] = np.arange(len(joined))
+    first = number[first]
+    second = number[second]
+    cluster = clusters(len(joined), first, second)
+    within, size = np.bincount(cluster[first]), np.bincount(cluster)
+    degree = np.bincount(first, minlength=len(joined)) + np.bincount(second, minlength=len(joined))
+    del first, second
+    around = np.flatnonzero(~inside & (edges.distance <= far))
+    shell = np.zeros(len(within), np.int64)
+    for start in range(0, len(around), _AT_ONCE):
+        some = around[start : start + _AT_ONCE]
+        for ends in (edges.first[some], edges.second[some]):
+            reached = number[ends]
+            shell += np.bincount(cluster[reached[reached >= 0]], minlength=len(shell))
+    number[joined] = -1
+    apart = _members(cluster, (shell <= within) & (size <= largest))
+    return [(joined[members], int(degree[members].max())) for members in apart]
 
 
 def _members(cluster: Places, wanted: npt.NDArray[np.bool_]) -> Iterator[Places]:

@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.modalities.isolated_copies import Doubles, Edges, Places, isolated_pairs, least_ratio, neighbour_pairs
+from speciate.modalities.contract import PackedCodes
+from speciate.modalities.isolated_copies import (
+    Doubles,
+    Edges,
+    Places,
+    isolated_pairs,
+    least_ratio,
+    neighbours_by_kind,
+    unique_pairs,
+)
 
 TOLERANCE = 0.05
 """Most by which a number may differ, in spreads of its column."""
@@ -63,7 +72,36 @@ def sketch_row(row: Mapping[str, object]) -> bytes | None:
     if len(numbers) > _MOST_NUMBERS:
         numbers, named = _summed(numbers, named), [f"group {place}" for place in range(_MOST_NUMBERS)]
     values = struct.pack(f"<{len(numbers)}d", *numbers)
-    return len(numbers).to_bytes(2, "little") + _digest("\0".join(others)) + _hashes(tuple(named)) + values
+    return len(numbers).to_bytes(2, "little") + digest("\0".join(others)) + _hashes(tuple(named)) + values
+
+
+def sketch_rows(names: Sequence[str], numbers: Doubles, digests: npt.NDArray[np.uint8]) -> PackedCodes | None:
+    """`sketch_row` of many rows, an empty code for a row without a number; None where it cannot be had so.
+
+    `numbers`: (N, D) of the columns `names`, which ascend, NaN where a row has none. `digests`: (N, 8) of its other
+    cells, as sketch_row lists them.
+    """
+    if len(names) > _MOST_NUMBERS:
+        return None
+    there = ~np.isnan(numbers)
+    counts = there.sum(axis=1)
+    lengths = np.where(counts > 0, _HEADER + (_NAME + _NUMBER) * counts, 0)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    data = np.empty(int(starts[-1]), np.uint8)
+    hashed = np.frombuffer(_hashes(tuple(names)), np.uint8).reshape(-1, _NAME)
+    layouts, layout = np.unique(there, axis=0, return_inverse=True) if not there.all() else (there[:1], None)
+    for number, has in enumerate(layouts):
+        count = int(has.sum())
+        rows = np.arange(len(there)) if layout is None else np.flatnonzero(layout.reshape(-1) == number)
+        if not count or not len(rows):
+            continue
+        codes = np.empty((len(rows), int(lengths[rows[0]])), np.uint8)
+        codes[:, :2] = np.frombuffer(count.to_bytes(2, "little"), np.uint8)
+        codes[:, 2:_HEADER] = digests[rows]
+        codes[:, _HEADER : _HEADER + _NAME * count] = hashed[has].reshape(-1)
+        codes[:, _HEADER + _NAME * count :] = np.ascontiguousarray(numbers[rows][:, has], "<f8").view(np.uint8)
+        data[starts[rows][:, np.newaxis] + np.arange(codes.shape[1])] = codes
+    return PackedCodes(data, starts)
 
 
 class RowSimilarity:
@@ -77,23 +115,30 @@ class RowSimilarity:
         tolerance = TOLERANCE if threshold is None else 1 - threshold
         if len(codes) < 2 or tolerance <= 0:
             return np.zeros((0, 2), np.int64)
-        table = _table(codes)
-        spreads = _spreads(table.numbers)
+        scaled, kinds = _table(PackedCodes.of(codes))
+        spreads = _spreads(scaled)
         varying = spreads > 0
         if not varying.any():
             return np.zeros((0, 2), np.int64)
+        scaled = scaled if varying.all() else scaled[:, varying]
         with np.errstate(over="ignore"):  # by a spread that is next to nothing
-            scaled = np.nan_to_num(table.numbers[:, varying] / spreads[varying]).clip(-_FAR, _FAR)
+            scaled /= spreads[varying]
+        np.nan_to_num(scaled, copy=False).clip(-_FAR, _FAR, out=scaled)
         axes = _axes(scaled)
         bound = axes.ratio * tolerance
-        apart = table.kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
-        pairs = neighbour_pairs(np.concatenate([axes.points, apart], axis=1), bound)
-        edges = Edges(pairs[:, 0], pairs[:, 1], _distances(scaled, pairs))
+        apart = kinds[:, np.newaxis] * (4 * bound)  # rows of other categories are out of reach
+        points = np.concatenate([axes.points, apart], axis=1)
+        found = [np.zeros((0, 2), np.int64)]
+        for places, pairs in neighbours_by_kind(points, kinds, bound):
+            mine = scaled if len(places) == len(codes) else scaled[places]
+            edges = Edges(pairs[:, 0], pairs[:, 1], _distances(mine, pairs))
 
-        def is_compact(members: Places, radius: float) -> bool:
-            return bool(np.ptp(scaled[members], axis=0).max() <= 3 * radius)
+            def is_compact(members: Places, radius: float, mine: Doubles = mine) -> bool:
+                return bool(np.ptp(mine[members], axis=0).max() <= 3 * radius)
 
-        return isolated_pairs(len(codes), edges, tolerance, axes.ratio, is_compact)
+            near = isolated_pairs(len(places), edges, tolerance, axes.ratio, is_compact, total=len(codes))
+            found.append(places[near])
+        return unique_pairs(np.concatenate(found), len(codes))
 
 
 class _Table(NamedTuple):
@@ -109,25 +154,56 @@ class _Axes(NamedTuple):
     ratio: float
 
 
-def _table(codes: Sequence[bytes]) -> _Table:
+def _table(codes: PackedCodes) -> _Table:
     """Rows may have different columns of numbers: one that is missing in a row is no number there."""
-    layouts: dict[bytes, list[int]] = {}
-    for place, code in enumerate(codes):
-        count = int.from_bytes(code[:2], "little")
-        layouts.setdefault(code[_HEADER : _HEADER + _NAME * count], []).append(place)
-    names = sorted({layout[at : at + _NAME] for layout in layouts for at in range(0, len(layout), _NAME)})
+    layouts = _layouts(codes)
+    each = [layout[at : at + _NAME] for layout in layouts for at in range(0, len(layout), _NAME)]
+    names = sorted(set(each))
     column = {name: place for place, name in enumerate(names)}
     numbers = np.full((len(codes), len(names)), np.nan)
-    kinds = np.zeros((len(codes), 2), np.int64)
+    kinds, layout_of = np.zeros(len(codes), np.int64), np.zeros(len(codes), np.int64)
     for number, (layout, places) in enumerate(layouts.items()):
         at = [column[layout[begin : begin + _NAME]] for begin in range(0, len(layout), _NAME)]
-        rows = np.frombuffer(b"".join([codes[place] for place in places]), np.uint8).reshape(len(places), -1)
-        numbers[np.ix_(places, at)] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
-        kinds[places, 0] = number
-        kinds[places, 1] = np.ascontiguousarray(rows[:, 2:_HEADER]).view("<i8")[:, 0]
-    return _Table(
-        numbers.clip(-_FAR, _FAR), np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    )
+        for start in range(0, len(places), _CHUNK):
+            some = places[start : start + _CHUNK]
+            rows = _rows(codes, some)
+            numbers[some[:, np.newaxis], at] = np.ascontiguousarray(rows[:, _HEADER + len(layout) :]).view("<f8")
+            kinds[some] = np.ascontiguousarray(rows[:, 2:_HEADER]).view("<i8")[:, 0]
+        layout_of[places] = number
+    kinds = np.unique(kinds, return_inverse=True)[1].astype(np.int64)
+    if len(layouts) > 1:
+        kinds = np.unique(layout_of * (kinds.max() + 1) + kinds, return_inverse=True)[1].astype(np.int64)
+    return _Table(numbers.clip(-_FAR, _FAR, out=numbers), kinds)
+
+
+def _layouts(codes: PackedCodes) -> dict[bytes, Places]:
+    """The hashes of the names of a row's numbers -> the places of such rows, in the order of their first ones."""
+    found: dict[bytes, list[Places]] = {}
+    lengths = np.diff(codes.starts)
+    for length in np.unique(lengths).tolist():
+        places = np.flatnonzero(lengths == length)
+        width = length - _HEADER - (length - _HEADER) // (_NAME + _NUMBER) * _NUMBER
+        for start in range(0, len(places), _CHUNK):
+            some = places[start : start + _CHUNK]
+            named = _rows(codes, some)[:, _HEADER : _HEADER + width]
+            for layout, rows in _equal_rows(named):
+                found.setdefault(layout, []).append(some[rows])
+    together = {layout: np.concatenate(places) for layout, places in found.items()}
+    return dict(sorted(together.items(), key=lambda pair: int(pair[1][0])))
+
+
+def _equal_rows(rows: npt.NDArray[np.uint8]) -> list[tuple[bytes, Places]]:
+    """The different ones of (N, W), each with the places where it stands."""
+    if not rows.shape[1] or (rows == rows[0]).all():
+        return [(rows[0].tobytes(), np.arange(len(rows)))]
+    different, which = np.unique(rows, axis=0, return_inverse=True)
+    return [(row.tobytes(), np.flatnonzero(which.reshape(-1) == number)) for number, row in enumerate(different)]
+
+
+def _rows(codes: PackedCodes, places: Places) -> npt.NDArray[np.uint8]:
+    """(N, W) codes of one length."""
+    starts = codes.starts[places]
+    return np.asarray(codes.data[starts[:, np.newaxis] + np.arange(int(codes.starts[places[0] + 1] - starts[0]))])
 
 
 def _spreads(numbers: Doubles) -> Doubles:
@@ -208,7 +284,7 @@ def _summed(numbers: Sequence[float], names: Sequence[str]) -> list[float]:
 
 
 @lru_cache(4096)
-def _digest(others: str) -> bytes:
+def digest(others: str) -> bytes:
     return hashlib.blake2b(others.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 

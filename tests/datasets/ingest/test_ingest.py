@@ -71,7 +71,7 @@ def test_a_version_that_memory_cannot_hold_is_refused_before_it_is_split(
     ingest.require_memory(1_000_000, 0, free_mb=2_000)
     ingest.require_memory(10_000, 1_000_000, free_mb=2_000)
     with pytest.raises(
-        SpeciateError, match=r"10,000,000 rows takes at least 19,073 MB of memory, and 8,000 MB are free"
+        SpeciateError, match=r"10,000,000 rows takes at least 9,537 MB of memory, and 8,000 MB are free"
     ):
         ingest.require_memory(10_000_000, 0, free_mb=8_000)
     (tmp_path / "few.csv").write_text("text,label\nyes,a\nno,b\n")

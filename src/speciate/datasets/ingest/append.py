@@ -89,8 +89,8 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
     wanted = (*_NEEDED, *(texts if len(parent.manifest.inputs) > 1 else ()))
     old = version_rows.read(folders, parent.manifest, [name for name in wanted if name in schema.names])
     identities = _identities(draft.table)
-    there = pc.is_in(identities, _identities(old))
-    dropped = pc.and_not(pc.is_in(identities, _former_identities(folders, parent.before, identities)), there)
+    there = _known(identities, _identities(old))
+    dropped = pc.and_not(_known(identities, _former_identities(folders, parent.before, identities)), there)
     fresh = draft.table.filter(pc.invert(pc.or_(there, dropped)))
     conflicts = _label_conflicts(draft.table.filter(there), old)
     counts = AppendCounts(fresh.num_rows, there.true_count, dropped.true_count, conflicts)
@@ -102,7 +102,6 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
         draft._replace(table=fresh),
         split.get("seed", seed),
         existing=old,
-        taken_ids=frozenset(old["id"].to_pylist()),
         fractions=split.get("fractions", FRACTIONS),
     )
     if promoted:
@@ -129,14 +128,11 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
     return AppendedVersion(sealed, report, counts, refused, done.warnings)
 
 
-def splits_of(folders: Folders, manifest: Manifest) -> dict[str, str]:
-    """Key -> split of every usable row."""
-    return _kept_splits(version_rows.read(folders, manifest, [KEY, "split", "quality"]))
-
-
-def _kept_splits(rows: pa.Table) -> dict[str, str]:
+def splits_of(folders: Folders, manifest: Manifest) -> pa.Table:
+    """`key` and `split` of every usable row with a split."""
+    rows = version_rows.read(folders, manifest, [KEY, "split", "quality"])
     usable = rows.filter(pc.and_(pc.equal(rows["quality"], "ok"), pc.is_valid(rows["split"])))
-    return dict(zip(usable[KEY].to_pylist(), usable["split"].to_pylist(), strict=True))
+    return pa.table({"key": usable[KEY], "split": usable["split"]})
 
 
 def _identities(rows: pa.Table) -> pa.Array:
@@ -149,6 +145,11 @@ def _identities(rows: pa.Table) -> pa.Array:
     return pc.if_else(known, rows[KEY], place).combine_chunks()
 
 
+def _known(identities: pa.Array, others: pa.Array) -> pa.Array:
+    """(N,) which of them are among the others, of which there may be many more."""
+    return pc.is_in(identities, others.filter(pc.is_in(others, identities)))
+
+
 def _former_identities(folders: Folders, before: Sequence[Part], like: pa.Array) -> pa.Array:
     rows = read_former_rows(folders, before, [KEY, "quality", "source", "reason"])
     return like.slice(0, 0) if rows is None else _identities(rows)
@@ -157,6 +158,8 @@ def _former_identities(folders: Folders, before: Sequence[Part], like: pa.Array)
 def _label_conflicts(rows: pa.Table, old: pa.Table) -> int:
     """How many of `rows` have a label that no row of the dataset with the same identity has."""
     labelled = rows.filter(pc.is_valid(rows["label"]))
+    if not labelled.num_rows:
+        return 0
     same = old.filter(pc.is_in(_identities(old), _identities(labelled)))
     known = set(zip(_identities(same).to_pylist(), _texts(same), strict=True))
     return sum(pair not in known for pair in zip(_identities(labelled).to_pylist(), _texts(labelled), strict=True))

@@ -6,7 +6,6 @@ between them: `draft_rows` says what each item is, `finish_draft` gives it its i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections import Counter
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speciate.datasets import digest_columns
 from speciate.datasets.columns import (
     CONTENT,
     FINGERPRINT,
@@ -50,14 +50,15 @@ from speciate.datasets.leaks import (
 )
 from speciate.datasets.readers.coco import OBJECTS
 from speciate.datasets.roles import (
+    LabelArray,
     Roles,
     check_label,
     choose_roles,
     dates,
-    groups,
+    group_array,
     implied_label,
-    is_infinite,
-    label_column,
+    label_array,
+    mapped,
     missing_group_warnings,
 )
 from speciate.datasets.similarity import near_duplicates
@@ -70,6 +71,7 @@ from speciate.datasets.split_warnings import (
 from speciate.datasets.splits import (
     FRACTIONS,
     KEEP_FIRST,
+    Kept,
     append_rows,
     assign_splits,
     audit_split,
@@ -82,7 +84,7 @@ from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_report import ForeignReport, SplitReport, VersionReport
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
-from speciate.refs import ALPHABET, LENGTH, id_from_key
+from speciate.refs import ALPHABET, LENGTH
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +97,8 @@ DATES = (
 _DATES_SHOWN = 5
 _RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
 _REASONS_SHOWN = 5
+_AT_ONCE = 1 << 16
+"""Rows whose ids are computed together."""
 _LONGEST_REASON = 300
 OF_ONE_VERSION = (
     "steps", "warnings", "added", "already_there", "dropped_before", "label_conflicts", "set_aside_shown",
@@ -104,7 +108,7 @@ MADE = "speciate: 70/15/15, groups and near-duplicates together, stratified"
 BROUGHT = "the source"
 
 Mask = npt.NDArray[np.bool_]
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Kept = MappingProxyType({})
 _OF_LOGS = {"drawn", "label_source", "prediction", "predicted_by"}
 """Columns by which rows of a log are known (sources/answer_log.py)."""
 ValidateRows = Callable[[pa.Table, Roles], pa.Table]
@@ -158,7 +162,8 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
     table, items = survey.table, survey.items
     implied, choices = None, _without_box_label(choices, survey)
     if choices.label is None and choices.implied:
-        implied = implied_label(table.filter(_usable(items)), choices.inputs, media=survey.media)
+        named = table.select([name for name in table.column_names if name.lower() == "label"])
+        implied = implied_label(named.filter(_usable(items)), choices.inputs, media=survey.media)
     choices = choices._replace(label=choices.label or implied)
     quality = _QualityColumns(items["quality"], items["reason"])
     labels, numeric, infinite = _labels(survey, choices)
@@ -172,7 +177,7 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
         quality.record(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
         table = _with_fields(table, verdicts["fields"])
     group_by = choices.group_by or _default_group(roles.modality, table)
-    group = groups(group_by, table, items["source"].to_pylist()) if group_by else None
+    group = group_array(group_by, table, items["source"])
     if choices.label is not None:
         quality.record(infinite, "partial", INFINITE)
         quality.record(np.asarray(labels.is_null()), "partial", MISSING)
@@ -182,7 +187,7 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
     columns = {
         "split": items["split"],
         "label": labels,
-        "group_key": pa.array(group, pa.string()) if group else pa.nulls(len(labels), pa.string()),
+        "group_key": group,
         "quality": quality.qualities,
         "reason": quality.reasons,
         "source": items["source"],
@@ -261,38 +266,40 @@ def _nearly_numbers(table: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:
 def finish_draft(
     draft: Draft,
     seed: int,
-    kept_splits: Mapping[str, str] = _NOTHING,
+    kept_splits: Kept = _NOTHING,
     *,
     existing: pa.Table | None = None,
-    taken_ids: Collection[str] = frozenset(),
     fractions: Mapping[str, float] = FRACTIONS,
 ) -> FinishedDraft:
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
     `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
-    appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
-    `fractions`: of the dataset's split.
+    appended to, which keep their splits and ids; the two have no row in common. `fractions`: of the dataset's split.
+    If the caller holds no other reference to the draft, its rows are never in memory twice.
     """
-    table = draft.table
-    if draft.brings_split:
+    brings_split, table = draft.brings_split, draft.table
+    draft = draft._replace(table=table.schema.empty_table())
+    if brings_split:
         table = _without_copies(table, existing)
         if draft.keeps_apart and existing is not None:
             table = _without_near_copies(table, existing, draft.modality)
     elif existing is None:
         usable = _usable(table)
-        members = members_of(table.filter(usable), draft.modality)
-        names = assign_splits(
-            members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
-        )
+        members = members_of(_usable_rows(table.select(_split_columns(table))), draft.modality)
+        names = assign_splits(members, fractions, seed, kept_splits)
         table = with_column(table, "split", _scatter_names(names, usable))
+        del members, names, usable
     else:
         table = _append_to_splits(table, existing, draft.modality, fractions, seed)
-    table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
-    made = not draft.brings_split
+    ids = _ids(table, None if existing is None else existing["id"])
+    columns = {"id": ids, **dict(zip(table.column_names, table.columns, strict=True))}
+    del table
+    table = _sorted_by_id(columns)
+    made = not brings_split
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
-    lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"].to_pylist()))
+    lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"]))
     lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
     if not made:
         if existing is None and fractions != FRACTIONS:
@@ -300,20 +307,25 @@ def finish_draft(
         return FinishedDraft(table, report, lacking)
     if fractions != FRACTIONS:
         report["made_by"] = made_by(fractions)
-    assigned = whole.filter(_usable(whole))["split"].to_pylist()
-    warnings = empty_split_warnings(assigned, fractions, kept=bool(kept_splits)) + lacking
-    if existing is None and not kept_splits:
-        warnings += tuple(uneven_split_warnings(assigned, fractions))
+    sizes = split_sizes(whole)
+    warnings = empty_split_warnings(sizes, fractions, kept=len(kept_splits) > 0) + lacking
+    if existing is None and not len(kept_splits):
+        warnings += tuple(uneven_split_warnings(sizes, fractions))
     report |= {"fractions": dict(fractions), "seed": seed}
     return FinishedDraft(table, report, warnings)
 
 
+def split_sizes(table: pa.Table) -> dict[str, int]:
+    """How many usable rows lie in each split."""
+    return _counts(table["split"].filter(_usable(table)).drop_null())
+
+
 def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> SplitReport:
     """The report on the split of a whole version, from its usable rows."""
-    usable = table.filter(_usable(table))
-    members = members_of(usable, modality)
+    usable = _usable_rows(table)
+    members = members_of(usable.select(_split_columns(usable)), modality)
     numeric = pa.types.is_floating(table["label"].type)
-    found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist(), numeric=numeric)
+    found = audit_split(members, usable["split"], usable["id"], numeric=numeric)
     texts = texts_across(usable, inputs)
     report: SplitReport = {
         "made_by": MADE if made else BROUGHT,
@@ -398,29 +410,28 @@ def _labels(survey: Survey, choices: ColumnChoices) -> tuple[pa.Array, bool, Mas
         numeric = False
     else:
         check_label(label, survey.table)
-        cells = survey.table[label].to_pylist()
-        found, infinite = label_column(cells), np.array([is_infinite(cell) for cell in cells], bool)
-        numeric = found.numeric if choices.numeric is None else choices.numeric
-        values = _cast_labels(found.values, found.numeric, numeric)
+        found = label_array(survey.table[label])
+        infinite, numeric = found.infinite, found.numeric if choices.numeric is None else choices.numeric
+        values = _cast_labels(found, numeric=numeric)
     if numeric:  # also if the cells are texts
-        infinite |= np.isinf(np.asarray(values))
+        infinite = infinite | np.isinf(np.asarray(values))
         values = pc.if_else(pa.array(infinite), None, values)
     return values, numeric, infinite
 
 
-def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Array:
-    if is_number and not numeric:
-        return pa.array([None if value is None else class_name(value) or None for value in values], pa.string())
-    if numeric and not is_number:
+def _cast_labels(found: LabelArray, *, numeric: bool) -> pa.Array:
+    if found.numeric and not numeric:
+        return mapped(found.values, lambda value: class_name(value) or None)
+    if numeric and not found.numeric:
         try:
-            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+            return mapped(found.values, float, pa.float64())
         except ValueError:
             raise SpeciateError(
                 Code.INVALID,
                 "The labels are no numbers, and those of the dataset are.",
                 "Call add_examples with labels that are numbers.",
             ) from None
-    return pa.array(values, pa.float64() if numeric else pa.string())
+    return found.values
 
 
 def _append_to_splits(
@@ -458,19 +469,29 @@ def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
             pc.and_(_usable(existing), pc.is_in(existing[CONTENT], named["content"].combine_chunks()))
         )
         there = dict(zip(old[CONTENT].to_pylist(), old["split"].to_pylist(), strict=True))
-    several = named.group_by("content").aggregate([("split", "count_distinct")])
+    several = named.take(pa.array(digest_columns.repeated(named["content"])))
+    several = several.group_by("content").aggregate([("split", "count_distinct")])
     crossing = several.filter(pc.greater(several["split_count_distinct"], 1))["content"].to_pylist()
     copies = named.filter(pc.is_in(named["content"], pa.array([*crossing, *there], pa.string()))).to_pylist()
     splits: dict[str, set[str | None]] = {}
     for row in copies:
         splits.setdefault(row["content"], set()).add(row["split"])
     stays = {content: there.get(content) or _first(names) for content, names in splits.items()}
-    qualities, reasons = table["quality"].to_pylist(), table["reason"].to_pylist()
-    for row in copies:
-        if row["split"] != (kept := stays[row["content"]]):
-            qualities[row["place"]], reasons[row["place"]] = "refused", copy_reason(kept)
-    table = with_column(table, "quality", pa.array(qualities, pa.string()))
-    return with_column(table, "reason", pa.array(reasons, pa.string()))
+    refused = {row["place"]: kept for row in copies if row["split"] != (kept := stays[row["content"]])}
+    return _with_refused(table, {place: copy_reason(kept) for place, kept in refused.items()})
+
+
+def _with_refused(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
+    """The table with the rows at these places refused."""
+    if not reasons:
+        return table
+    places = sorted(reasons)
+    mask = np.zeros(table.num_rows, bool)
+    mask[places] = True
+    for name, values in (("quality", ["refused"] * len(places)), ("reason", [reasons[place] for place in places])):
+        column = table[name].cast(pa.string()).combine_chunks()
+        table = with_column(table, name, pc.replace_with_mask(column, pa.array(mask), pa.array(values, pa.string())))
+    return table
 
 
 def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> pa.Table:
@@ -478,7 +499,7 @@ def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> 
     alone those stay that judge. Pairs are no complete list of what is near (near_duplicate_pairs): clusters are."""
     rows = _stack_split_columns(existing, table)
     usable, old = np.asarray(_usable(rows)), existing.num_rows
-    splits, qualities, reasons = rows["split"].to_pylist(), table["quality"].to_pylist(), table["reason"].to_pylist()
+    splits, reasons = rows["split"].to_pylist(), dict[int, str]()
     there: dict[int, set[str | None]] = {}
     new: dict[int, list[int]] = {}
     counted = np.flatnonzero(usable)  # what was refused before lies in no split, and joins nobody
@@ -492,10 +513,8 @@ def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> 
         lies = there.get(cluster) or {min((splits[place] for place in places), key=_rank)}
         for place in places:
             if others := sorted(map(str, lies - {splits[place]})):
-                qualities[place - old] = "refused"
                 reasons[place - old] = f"It is a near-copy of an example in the split {others[0]!r}: it would leak."
-    table = with_column(table, "quality", pa.array(qualities, pa.string()))
-    return with_column(table, "reason", pa.array(reasons, pa.string()))
+    return _with_refused(table, reasons)
 
 
 def _rank(split: str | None) -> int:
@@ -506,47 +525,101 @@ def _first(splits: Collection[str | None]) -> str:
     return next((name for name in KEEP_FIRST if name in splits), None) or min(map(str, splits))
 
 
-def _ids(table: pa.Table, taken_ids: Collection[str]) -> pa.Array:
-    """Ids from the content, so that the same example has the same id in every version; copies are numbered."""
+def _ids(table: pa.Table, taken: pa.ChunkedArray | None) -> pa.Array:
+    """Ids from the content, so that the same example has the same id in every version; copies are numbered. `taken`:
+    ids that are not free."""
     bounds = [pc.coalesce(table[name].cast(pa.string()), "") for name in (START, STOP)]
     contents = pc.if_else(
         pc.is_valid(table[START]), pc.binary_join_element_wise(table[CONTENT], *bounds, ":"), table[CONTENT]
     )
     keys = pc.coalesce(contents, pc.binary_join_element_wise("source", table["source"], ":")).combine_chunks()
-    codes = np.asarray(keys.dictionary_encode().indices)
-    names = keys.to_pylist()
-    ids = example_ids([f"{name}:1" for name in names])
-    alone = np.bincount(codes)[codes] == 1
-    if taken_ids:
-        alone &= ~np.array([name in taken_ids for name in ids.to_pylist()], bool)
-    if alone.all():
+    del bounds, contents
+    ids = example_ids(pc.binary_join_element_wise(keys, "1", ":"))
+    again = np.zeros(len(keys), bool)
+    places = digest_columns.repeated(keys)
+    code = digest_columns.codes(keys.take(pa.array(places)))
+    again[places] = np.bincount(code)[code] > 1
+    if taken is not None:
+        again |= _is_taken(ids, taken)
+    if not again.any():
         return ids
-    chosen = ids.to_pylist()
-    labels, sources = table["label"].to_pylist(), table["source"].to_pylist()
-    numbers: Counter[str] = Counter()
-    for place in sorted(np.flatnonzero(~alone).tolist(), key=lambda i: (names[i], str(labels[i]), sources[i])):
-        numbers[names[place]] += 1
-        while (found := id_from_key(NOUN, f"{names[place]}:{numbers[names[place]]}")) in taken_ids:
-            numbers[names[place]] += 1
-        chosen[place] = found
-    return pa.array(chosen, pa.string())
+    copies = np.flatnonzero(again)
+    some = table.select(["label", "source"]).take(pa.array(copies))
+    names, labels, sources = (each.to_pylist() for each in (keys.take(pa.array(copies)), *some.columns))
+    order = sorted(range(len(copies)), key=lambda at: (names[at], str(labels[at]), sources[at]))
+    numbered = _free_ids([names[at] for at in order], taken)
+    places_of = np.empty(len(copies), np.int64)
+    places_of[order] = np.arange(len(copies))
+    return pc.replace_with_mask(ids, pa.array(again), numbered.take(pa.array(places_of)))
+
+
+def _is_taken(ids: pa.StringArray, taken: pa.ChunkedArray) -> Mask:
+    """(N,) which of few ids are among many."""
+    some = taken.filter(pc.is_in(taken, value_set=ids))
+    return np.asarray(pc.is_in(ids, value_set=some.combine_chunks()), bool)
+
+
+def _free_ids(names: Sequence[str], taken: pa.ChunkedArray | None) -> pa.StringArray:
+    """(N,) an id for each name: of the first, second, ... row of a name the first, second, ... that is free."""
+    found, last = [""] * len(names), Counter[str]()
+    open_ = list(range(len(names)))
+    while open_:
+        numbers = list[int]()
+        for place in open_:
+            last[names[place]] += 1
+            numbers.append(last[names[place]])
+        ids = example_ids(pa.array([f"{names[at]}:{number}" for at, number in zip(open_, numbers, strict=True)]))
+        busy = np.zeros(len(open_), bool) if taken is None else _is_taken(ids, taken)
+        free: dict[str, list[str]] = {}
+        for place, name, is_busy in zip(open_, ids.to_pylist(), busy.tolist(), strict=True):
+            free.setdefault(names[place], []).extend([] if is_busy else [name])
+        lacking = list[int]()
+        for place in open_:
+            if left := free[names[place]]:
+                found[place] = left.pop(0)
+            else:
+                lacking.append(place)
+        open_ = lacking
+    return pa.array(found, pa.string())
 
 
 def _usable(table: pa.Table) -> pa.ChunkedArray:
     return pc.equal(table["quality"], "ok")
 
 
-def _scatter_names(names: Sequence[str], where: pa.ChunkedArray) -> pa.Array:
+def _usable_rows(table: pa.Table) -> pa.Table:
+    """The table itself where all of it is usable."""
+    usable = _usable(table)
+    return table if pc.all(usable).as_py() else table.filter(usable)
+
+
+def _sorted_by_id(columns: dict[str, pa.ChunkedArray]) -> pa.Table:
+    """The columns as one table; each of them is given up for the sorted one. Contents that are their own fingerprints
+    are there once."""
+    order = pc.sort_indices(columns["id"])
+    is_same = columns[FINGERPRINT].equals(columns[CONTENT])
+    for name in [*columns]:
+        column = columns.pop(name)  # the sorted ones come behind those that are not
+        columns[name] = columns[CONTENT] if name == FINGERPRINT and is_same else column.take(order)
+    return pa.table(columns)
+
+
+def _split_columns(table: pa.Table, also: Sequence[str] = ()) -> list[str]:
+    """The columns that a split is made from, and `also`, as far as they are there."""
+    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING, *also)
+    return [name for name in dict.fromkeys(wanted) if name in table.column_names]
+
+
+def _scatter_names(names: pa.StringArray, where: pa.ChunkedArray) -> pa.Array:
     """Names of the rows that `where` chooses, in the place of each; null elsewhere."""
     mask = np.asarray(where)
     places = np.where(mask, np.cumsum(mask) - 1, -1)
-    return pa.array(names, pa.string()).take(pa.array(places, pa.int64(), mask=~mask))
+    return names.take(pa.array(places, pa.int64(), mask=~mask))
 
 
 def _stack_split_columns(first: pa.Table, second: pa.Table, also: Sequence[str] = ()) -> pa.Table:
     """The columns that a split is made from, and `also`, of both."""
-    wanted = ("id", "split", "label", "group_key", "quality", "reason", "source", *_RELATING, *also)
-    tables = [table.select([name for name in wanted if name in table.column_names]) for table in (first, second)]
+    tables = [table.select(_split_columns(table, also)) for table in (first, second)]
     return pa.concat_tables(tables, promote_options="permissive")
 
 
@@ -563,16 +636,17 @@ def _most_frequent(reasons: Any) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_REASONS_SHOWN])
 
 
-def example_ids(keys: Sequence[str]) -> pa.Array:
+def example_ids(keys: pa.StringArray) -> pa.StringArray:
     """(N,) ids of examples, computed together; the same ids that `refs.id_from_key` gives one by one."""
-    numbers = np.frombuffer(b"".join(hashlib.sha256(key.encode()).digest()[:8] for key in keys), ">u8").astype(
-        np.uint64
-    )
-    letters = np.empty((len(numbers), len(NOUN) + 1 + LENGTH), np.uint8)
-    letters[:, : len(NOUN) + 1] = np.frombuffer(f"{NOUN}-".encode(), np.uint8)
+    first = len(NOUN) + 1
+    letters = np.empty((len(keys), first + LENGTH), np.uint8)
+    letters[:, :first] = np.frombuffer(f"{NOUN}-".encode(), np.uint8)
     alphabet, base = np.frombuffer(ALPHABET.encode(), np.uint8), np.uint64(len(ALPHABET))
-    for place in range(LENGTH):
-        numbers, digits = np.divmod(numbers, base)
-        letters[:, len(NOUN) + 1 + place] = alphabet[digits.astype(np.intp)]
-    offsets = np.arange(len(letters) + 1, dtype=np.int32) * letters.shape[1]
+    for start in range(0, len(keys), _AT_ONCE):
+        digests = digest_columns.sha256_of(keys.slice(start, _AT_ONCE).cast(pa.large_string()))
+        numbers = np.ascontiguousarray(digests[:, :8]).view(">u8").ravel().astype(np.uint64)
+        for place in range(LENGTH):
+            numbers, digits = np.divmod(numbers, base)
+            letters[start : start + _AT_ONCE, first + place] = alphabet[digits.astype(np.intp)]
+    offsets = np.arange(len(letters) + 1, dtype=np.int32) * np.int32(letters.shape[1])
     return pa.StringArray.from_buffers(len(letters), pa.py_buffer(offsets), pa.py_buffer(letters))

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,10 +80,10 @@ from speciate.workspace.workspace import Folders, Workspace
 
 _SHOWN = 5
 _MOST_CLASSES = 20
-_BYTES_PER_ROW, _BYTES_PER_OLD_ROW = 2_000, 1_000
-"""Least memory that a row takes while a version is split, compared and sealed, and one that it had before: 2,200 and
-1,200 were measured with 10^6 rows of six short columns, some of which are there when it is asked."""
 """Most classes of a column that is offered as the label."""
+_BYTES_PER_ROW, _BYTES_PER_OLD_ROW = 1_000, 900
+"""Memory that a row takes while a version is split, compared and sealed, and one that it had before: 820 and 730 were
+measured with 10^6 and 10^7 rows of six short columns. Some 400 of a new row are in use when it is asked."""
 
 
 class Labels(BaseModel):
@@ -388,8 +389,9 @@ def _make_version(payload: Payload, run: Run) -> PackedVersion:
             result={"report": report},
             onto=parent.onto,
         )
-    kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
-    done = finish_draft(read.draft, spec.seed, kept, fractions=spec.fractions or FRACTIONS)
+    earlier_splits = {} if earlier is None or not earlier.keeps_splits else splits_of(run.folders, earlier.manifest)
+    warnings, drafts, read = warnings_of_source(read), [read.draft], read.without_rows()
+    done = finish_draft(drafts.pop(), spec.seed, earlier_splits, fractions=spec.fractions or FRACTIONS)
     hashing = earlier.manifest.hashing if earlier is not None else HASHING
     sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs), hashing)
     report = quality_report(done.table)
@@ -402,7 +404,7 @@ def _make_version(payload: Payload, run: Run) -> PackedVersion:
     report |= {
         "split": done.split,
         "set_aside": refused.num_rows,
-        "warnings": [*warnings_of_source(read), *done.warnings, *([read.hint] if read.hint else [])],
+        "warnings": [*warnings, *done.warnings, *([read.hint] if read.hint else [])],
     }
     return pack_version(sealed, operation=operation, report=report, result={"report": report})
 
@@ -427,6 +429,13 @@ class SourceContent(NamedTuple):
     """How many files were read: media, or tables."""
     of_files: int = 0
     """How many there are of them, read or not."""
+
+    def without_rows(self) -> SourceContent:
+        """All that is known of them but the rows."""
+        draft, survey = self.draft, self.survey
+        draft = draft._replace(table=draft.table.schema.empty_table())
+        survey = replace(survey, table=survey.table.schema.empty_table(), items=survey.items.schema.empty_table())
+        return self._replace(draft=draft, survey=survey)
 
 
 def _read_source(payload: Payload, run: Run, stored: Manifest | None) -> SourceContent:

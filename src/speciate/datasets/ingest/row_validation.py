@@ -15,20 +15,23 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speciate.datasets.columns import QUALITIES
+from speciate.datasets.columns import QUALITIES, with_column
+from speciate.datasets.digest_columns import hexadecimal, sha256_of
 from speciate.datasets.identity import input_values, row_keys, sha256
 from speciate.datasets.ingest.validation import LONGEST_REASON, RECOVERY
 from speciate.datasets.roles import Roles
+from speciate.datasets.row_json import is_plain, object_rows, repr_cells
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import Busy, FileAnswer, Pool, ServiceAnswer
 from speciate.jobs.run import Run, Stopped
-from speciate.modalities import find
+from speciate.modalities import find, row_similarity
 from speciate.modalities.contract import DecodeError
-from speciate.modalities.tabular import plain
+from speciate.modalities.tabular import TABULAR, plain
 from speciate.workspace.blobs import write_durably
 
 _SLICE = 32_768
@@ -51,7 +54,9 @@ VERDICTS = pa.schema(
 """`content`, `fingerprint` and `key`: sha256 of the model's input, of its fingerprint and of all cells of the row.
 `fields`: as JSON the columns that its modality makes, null if there are none. The others are as for files."""
 _encode = json.JSONEncoder(sort_keys=True, default=str).encode
+_LONG = pa.large_string()
 T = TypeVar("T")
+Mask = npt.NDArray[np.bool_]
 
 
 class RowsRequest(TypedDict):
@@ -76,16 +81,19 @@ def validate_table(table: pa.Table, wanted: pa.ChunkedArray, roles: Roles, conte
     Rows that are not `wanted` (bool) are not validated and get quality error. So does a single row that kills its
     process.
     """
-    chosen = table.filter(wanted)
+    mask = np.asarray(wanted, bool)
+    chosen = table if mask.all() else table.filter(wanted)
     slices = [chosen.slice(start, _SLICE) for start in range(0, max(chosen.num_rows, 1), _SLICE)]
     with ThreadPoolExecutor(context.pool.size, thread_name_prefix="ingest") as threads:
-        found = [_error_verdicts(1, "It was not validated.")]
+        found = list[pa.Table]()
         for verdicts in threads.map(lambda rows: _validate_slice(rows, roles, context), slices):
             found.append(verdicts)
             if context.run.stopping:
                 context.pool.close()
                 raise Stopped
-    mask = np.asarray(wanted, bool)
+    if mask.all():
+        return pa.concat_tables(found)
+    found = [_error_verdicts(1, "It was not validated."), *found]
     return pa.concat_tables(found).take(pa.array(np.where(mask, np.cumsum(mask), 0)))
 
 
@@ -117,7 +125,7 @@ def _validate_slice(rows: pa.Table, roles: Roles, context: RowValidationContext)
     finally:
         file.unlink(missing_ok=True)
     sink = pa.BufferOutputStream()
-    pq.write_table(verdicts, sink)
+    pq.write_table(verdicts, sink, compression="zstd")
     write_durably(run.checkpoints / name, sink.getvalue().to_pybytes())
     return verdicts
 
@@ -144,10 +152,16 @@ def _read_verdicts(path: Path, count: int) -> pa.Table:
             True,
             None,
         ):
-            return verdicts
+            return _with_content_once(verdicts)
     except (pa.ArrowException, OSError, ValueError):
         pass
     raise SpeciateError(Code.REFUSED, "A decoder's process gave an invalid answer.", RECOVERY)
+
+
+def _with_content_once(verdicts: pa.Table) -> pa.Table:
+    """The fingerprint of most rows of numbers and texts is the content: then both are one column in memory."""
+    is_same = verdicts["fingerprint"].equals(verdicts["content"])
+    return with_column(verdicts, "fingerprint", verdicts["content"]) if is_same else verdicts
 
 
 def validate_rows(payload: RowsRequest) -> FileAnswer:
@@ -159,6 +173,14 @@ def validate_rows(payload: RowsRequest) -> FileAnswer:
 
 def row_verdicts(table: pa.Table, name: str, inputs: list[str]) -> pa.Table:
     """VERDICTS on every row."""
+    found = tabular_verdicts(table.select(inputs)) if name == TABULAR.name else None
+    if found is None:
+        found = _verdicts_one_by_one(table, name, inputs)
+    return pa.table({**found, "key": row_keys(table)}).select(VERDICTS.names).cast(VERDICTS)
+
+
+def _verdicts_one_by_one(table: pa.Table, name: str, inputs: list[str]) -> dict[str, Any]:
+    """The columns of VERDICTS but the key."""
     modality = find(name)
     rows = []
     for value in input_values(name, inputs, table):
@@ -172,8 +194,75 @@ def row_verdicts(table: pa.Table, name: str, inputs: list[str]) -> pa.Table:
         content = sha256(_encode(_untyped_value(value)))
         rows.append((content, fingerprint, sketch, quality, reason, json.dumps(fields) if fields else None))
     names = ("content", "fingerprint", "sketch", "quality", "reason", "fields")
-    columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
-    return pa.table({**columns, "key": row_keys(table)}).select(VERDICTS.names).cast(VERDICTS)
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
+
+
+def tabular_verdicts(table: pa.Table) -> dict[str, Any] | None:
+    """The columns of VERDICTS but the key, on rows of these inputs: as `_verdicts_one_by_one`, column by column.
+
+    None where a cell may be neither a number nor a text.
+    """
+    if not table.num_columns or not all(is_plain(field.type) for field in table.schema):
+        return None
+    table = table.combine_chunks()
+    without_nan, missing, infinite = table, np.ones(table.num_rows, bool), dict[str, Mask]()
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_floating(column.type):
+            is_nan = pc.is_nan(column)
+            if pc.any(is_nan).as_py():
+                column = pc.if_else(is_nan, None, column)
+                without_nan = with_column(without_nan, name, column)
+            infinite[name] = np.asarray(pc.fill_null(pc.is_inf(column), False), bool)
+        missing &= np.asarray(pc.is_null(column), bool)
+    content = hexadecimal(sha256_of(object_rows(table)))
+    fingerprint = content if without_nan is table else hexadecimal(sha256_of(object_rows(without_nan)))
+    sketch = _tabular_sketches(without_nan)
+    if sketch is None:
+        return None
+    reason = pa.nulls(table.num_rows, pa.string())
+    for name in reversed(infinite):  # the first one counts
+        if infinite[name].any():
+            reason = pc.if_else(pa.array(infinite[name]), f"Column {name!r} is infinite."[:LONGEST_REASON], reason)
+    reason = pc.if_else(pa.array(missing), "Every input of the row is missing.", reason)
+    fit = reason.is_null()
+    return {
+        "content": content, "fingerprint": pc.if_else(fit, fingerprint, None), "sketch": pc.if_else(fit, sketch, None),
+        "quality": pc.if_else(fit, "ok", "error"), "reason": reason, "fields": pa.nulls(table.num_rows, pa.string()),
+    }  # fmt: skip
+
+
+def _tabular_sketches(table: pa.Table) -> pa.Array | None:
+    """What `row_similarity.sketch_row` gives of each row, of which no fraction is NaN."""
+    named, numbers, others = list[str](), list[npt.NDArray[np.float64]](), list[pa.ChunkedArray]()
+    nothing = pa.scalar("", _LONG)
+    for name in sorted(table.column_names):
+        column = table[name]
+        without = pa.scalar(f"\0{name}=None", _LONG)
+        absent = pc.if_else(pc.is_null(column), without, nothing)
+        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+            named.append(name)
+            numbers.append(np.asarray(pc.fill_null(column.cast(pa.float64(), safe=False), np.nan)))
+            others.append(absent)
+        elif pa.types.is_null(column.type):
+            others.append(absent)
+        else:
+            cells = repr_cells(column.combine_chunks())
+            written = pc.binary_join_element_wise(pa.scalar(f"\0{name}=", _LONG), cells, nothing)
+            others.append(pc.fill_null(written, without))
+    if not numbers:
+        return pa.nulls(table.num_rows, pa.binary())
+    texts = pc.binary_join_element_wise(*others, nothing)
+    encoded = (texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts).dictionary_encode()
+    digests = b"".join([row_similarity.digest(each[1:]) for each in encoded.dictionary.to_pylist()])
+    chosen = np.frombuffer(digests, np.uint8).reshape(-1, 8)[np.asarray(encoded.indices)]
+    codes = row_similarity.sketch_rows(named, np.stack(numbers, axis=1), chosen)
+    if codes is None:
+        return None
+    sketches = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(codes), [None, pa.py_buffer(codes.starts), pa.py_buffer(codes.data)]
+    )
+    return pc.if_else(pc.equal(pc.binary_length(sketches), 0), None, sketches).cast(pa.binary())
 
 
 def _untyped_value(value: Any) -> Any:

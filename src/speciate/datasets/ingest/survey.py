@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -477,12 +478,11 @@ def _normalise_splits(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _numbered(name: str, count: int) -> pa.Array:
-    return pc.binary_join_element_wise(name, pa.array(range(1, count + 1)).cast(pa.string()), "#")
+    return pc.binary_join_element_wise(name, pa.array(np.arange(1, count + 1)).cast(pa.string()), "#")
 
 
 def _repeated(values: Sequence[str | None], counts: Sequence[int]) -> pa.Array:
-    places = [place for place, count in enumerate(counts) for _ in range(count)]
-    return pa.array(values, pa.string()).take(pa.array(places, pa.int64()))
+    return pa.array(values, pa.string()).take(pa.array(np.repeat(np.arange(len(counts)), counts), pa.int64()))
 
 
 def _threads(count: int) -> ThreadPoolExecutor:

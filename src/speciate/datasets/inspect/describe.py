@@ -34,6 +34,8 @@ _MARGIN, _TOP, _BOTTOM = 12, 30, 34
 _MOST_BARS = 12
 _MOST_NUMBERS = 4
 _BINS = 24
+_HEAD = 1_000
+"""Cells that are looked at first."""
 _QUALITIES = {"ok": "#2ca02c", "partial": "#ff9f1c", "refused": "#d62728", "error": "#7f1d1d"}
 _SPLITS = {"train": "#1f77b4", "validation": "#9467bd", "test": "#ff7f0e"}
 _OTHER = "#8c8c8c"
@@ -241,8 +243,13 @@ def _numbers(folders: Folders, manifest: Manifest) -> list[str]:
     numbers = [name for name, kind in manifest.columns.items() if kind in ("DOUBLE", "BIGINT")]
     names = [name for name in numbers if name != manifest.label][: 4 * _MOST_NUMBERS]
     rows = version_rows.read(folders, manifest, names, usable=True) if names else pa.table({})
-    varied = [name for name in names if pc.count_distinct(rows[name]).as_py() > 1]
+    varied = [name for name in names if _varies(rows[name].drop_null())]
     return [name for name in varied if name not in (*FIXED, *HIDDEN)][:_MOST_NUMBERS]
+
+
+def _varies(column: pa.ChunkedArray) -> bool:
+    """The first cells tell it nearly always, for a hundredth of the time."""
+    return any(pc.count_distinct(some).as_py() > 1 for some in (column.slice(0, _HEAD), column))
 
 
 def _format_number(value: float) -> str:

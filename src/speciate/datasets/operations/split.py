@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from speciate.datasets import split_warnings, splits
+from speciate.datasets import next_version, split_warnings, splits
 from speciate.datasets.columns import FIXED, with_column
 from speciate.datasets.operations.context import Context
 from speciate.datasets.operations.operation import (
@@ -68,11 +68,11 @@ def apply(rows: pa.Table, parameters: SplitParameters, context: Context) -> Outc
         seed=parameters.seed,
         keep=False,
     )
+    rows = with_column(rows, "split", dealt.splits)
     warnings += (
         *split_warnings.missing_label_warnings(dealt.audit["missing_labels"]),
-        *split_warnings.uneven_split_warnings(dealt.splits, fractions),
+        *split_warnings.uneven_split_warnings(next_version.count_values(rows, "split"), fractions),
     )
-    rows = with_column(rows, "split", pa.array(dealt.splits, pa.string()))
     rows, variants = without_generated_evaluation_rows(rows)
     return Outcome(
         rows,

@@ -24,9 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from speciate.modalities.connected_components import unite
-from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching, SketchingByPart
+from speciate.modalities import connected_components
+from speciate.modalities.contract import PackedCodes, PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 
 _COMPARISONS = 20_000_000
@@ -57,7 +58,7 @@ def near_duplicate_pairs(
     others join the same clusters. A `PairwiseSimilarity` defines its own pairs.
     """
     if isinstance(sketching, PairwiseSimilarity):
-        return _pairs_by_similarity(_array(sketches), sketching, threshold)
+        return _pairs_by_similarity(_array(sketches, pa.large_binary()), sketching, threshold)
     if isinstance(sketching, SketchingByPart):
         whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
         columns = sketching.columns(whole, part).values()
@@ -106,31 +107,39 @@ def near_any_of(
 
 def clusters(count: int, pairs: Places) -> Places:
     """(count,) the number of each item's connected component, from 0, in the order of their first items."""
-    parent = unite(np.arange(count), pairs[:, 0], pairs[:, 1])
-    return np.unique(parent, return_inverse=True)[1].astype(np.int64)
+    return connected_components.clusters(count, pairs[:, 0], pairs[:, 1])
 
 
-def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
+def _pairs_by_similarity(codes: pa.LargeBinaryArray, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
     """(M, 2) places of near codes. Equal codes are compared once, in an order that does not depend on the input's."""
-    encoded = codes.dictionary_encode()
     places = np.flatnonzero(np.asarray(codes.is_valid()))
-    kinds = np.asarray(encoded.indices.drop_null(), np.int64)
-    _, first = np.unique(kinds, return_index=True)
-    firsts = places[first]  # of each kind
-    repeated = places != firsts[kinds]
-    same = np.stack([firsts[kinds], places], axis=1)[repeated]
-    values = encoded.dictionary.to_pylist()
-    order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    found = firsts[order][_similar([values[kind] for kind in order.tolist()], similarity, threshold)]
+    if not len(places):
+        return np.zeros((0, 2), np.int64)
+    codes = codes.drop_null() if codes.null_count else codes
+    order = np.asarray(pc.sort_indices(codes), np.int64)  # equal ones in the order of their places
+    codes = codes.take(pa.array(order))
+    starts = np.append(True, np.asarray(pc.not_equal(codes[1:], codes[:-1]), bool))
+    different = np.cumsum(starts) - 1
+    firsts, places = places[order[starts]], places[order]  # of each code
+    same = np.stack([firsts[different], places], axis=1)[~starts]
+    packed = _packed(codes if starts.all() else codes.filter(pa.array(starts)))
+    del codes, order, different, places
+    found = firsts[_similar(packed, similarity, threshold)]
     together = np.sort(np.concatenate([same, found]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 
 
-def _similar(codes: list[bytes], similarity: PairwiseSimilarity, threshold: float | None) -> Places:
+def _packed(codes: pa.LargeBinaryArray) -> PackedCodes:
+    _, offsets, data = codes.buffers()
+    starts = np.frombuffer(offsets, np.int64)[codes.offset : codes.offset + len(codes) + 1]
+    return PackedCodes(np.frombuffer(data or b"", np.uint8), starts)
+
+
+def _similar(codes: PackedCodes, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
     """`similarity.pairs`, of which the latest result is kept: a split and its audit ask for the same pairs."""
     digest = hashlib.sha256(f"{id(similarity)}/{threshold}/{len(codes)}/".encode())
-    digest.update(np.array([len(code) for code in codes], np.int64).tobytes())
-    digest.update(b"".join(codes))
+    digest.update(np.diff(codes.starts).tobytes())
+    digest.update(codes.data[codes.starts[0] : codes.starts[-1]].data)
     key = digest.digest()
     found = _latest.get(key)
     if found is None:
@@ -235,8 +244,13 @@ def _matrix(sketches: pa.ChunkedArray | Sequence[bytes | None], width: int) -> t
     return places, data.reshape(-1, width)
 
 
-def _array(sketches: pa.ChunkedArray | Sequence[bytes | None]) -> pa.Array:
-    return sketches.combine_chunks() if isinstance(sketches, pa.ChunkedArray) else pa.array(sketches, pa.binary())
+def _array(
+    sketches: pa.ChunkedArray | Sequence[bytes | None],
+    kind: pa.DataType = pa.binary(),  # noqa: B008 - never changed
+) -> pa.Array:
+    if not isinstance(sketches, pa.ChunkedArray):
+        return pa.array(sketches, kind)
+    return (sketches if sketches.type == kind else sketches.cast(kind)).combine_chunks()
 
 
 def _distinct(codes: Sketches) -> tuple[Places, Places]:
