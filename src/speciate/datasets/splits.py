@@ -40,6 +40,7 @@ from speciate.modalities import find
 from speciate.modalities.hashing import mix
 from speciate.refs import SPLITS
 from speciate.sample_size import highest_target, smallest_difference
+from speciate.workspace.workspace import Folders
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 NOT_CHECKED = "not_checked"
@@ -356,11 +357,16 @@ def split_rows(
 
 
 def members_of(
-    rows: pa.Table, modality: str, *, group_by: str | None = None, stratify_by: str | None = None
+    rows: pa.Table,
+    modality: str,
+    *,
+    group_by: str | None = None,
+    stratify_by: str | None = None,
+    folders: Folders | None = None,
 ) -> Members:
-    """Usable rows as a split sees them."""
+    """Usable rows as a split sees them. `folders`: of the workspace that remembers near-duplicates."""
     group: Any = rows["group_key"]
-    pairs = near_pairs(rows, modality)
+    pairs = near_pairs(rows, modality, folders)
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _pairs_of_equal(further)])
@@ -373,12 +379,12 @@ def members_of(
     )
 
 
-def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
+def near_pairs(rows: pa.Table, modality: str, folders: Folders | None = None) -> npt.NDArray[np.int64]:
     """(M, 2) positions of near-duplicates by their sketches; none if the modality has no sketches."""
     sketching = find(modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         return np.zeros((0, 2), np.int64)
-    return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching)
+    return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching, folders=folders)
 
 
 def audit_split(
@@ -450,7 +456,7 @@ def _pairs_of_equal(values: Sequence[str | None]) -> npt.NDArray[np.int64]:
 
 def append_rows(
     rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0,
-    only_train: Mask | None = None,
+    only_train: Mask | None = None, folders: Folders | None = None,
 ) -> pa.Table:  # fmt: skip
     """`rows` of which the `new` (N,), if usable, got a split; the others keep theirs, whatever its name.
 
@@ -464,7 +470,7 @@ def append_rows(
     places = np.flatnonzero(usable & (new | np.asarray(pc.is_valid(rows["split"]), bool)))
     if not new[places].any():
         return rows
-    members = members_of(rows.take(pa.array(places)), modality)
+    members = members_of(rows.take(pa.array(places)), modality, folders=folders)
     current = [None if new[place] else splits[place] for place in places]
     earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
     joined = assign_appended(members, current, fractions, seed, earlier)

@@ -104,6 +104,7 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
         existing=old,
         taken_ids=frozenset(old["id"].to_pylist()),
         fractions=split.get("fractions", FRACTIONS),
+        folders=folders,
     )
     if promoted:
         whole = pa.concat_tables(

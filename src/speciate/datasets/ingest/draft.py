@@ -82,6 +82,7 @@ from speciate.datasets.version_report import ForeignReport, SplitReport, Version
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
 from speciate.refs import ALPHABET, LENGTH, id_from_key
+from speciate.workspace.workspace import Folders
 
 _log = logging.getLogger(__name__)
 
@@ -265,31 +266,32 @@ def finish_draft(
     existing: pa.Table | None = None,
     taken_ids: Collection[str] = frozenset(),
     fractions: Mapping[str, float] = FRACTIONS,
+    folders: Folders | None = None,
 ) -> FinishedDraft:
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
     `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
     appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
-    `fractions`: of the dataset's split.
+    `fractions`: of the dataset's split. `folders`: of the workspace that remembers near-duplicates.
     """
     table = draft.table
     if draft.brings_split:
         table = _without_copies(table, existing)
         if draft.keeps_apart and existing is not None:
-            table = _without_near_copies(table, existing, draft.modality)
+            table = _without_near_copies(table, existing, draft.modality, folders)
     elif existing is None:
         usable = _usable(table)
-        members = members_of(table.filter(usable), draft.modality)
+        members = members_of(table.filter(usable), draft.modality, folders=folders)
         names = assign_splits(
             members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
         )
         table = with_column(table, "split", _scatter_names(names, usable))
     else:
-        table = _append_to_splits(table, existing, draft.modality, fractions, seed)
+        table = _append_to_splits(table, existing, draft.modality, fractions, seed, folders)
     table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
     made = not draft.brings_split
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
-    report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
+    report = split_report(whole, draft.modality, made=made, inputs=draft.inputs, folders=folders)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
     lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"].to_pylist()))
     lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
@@ -307,10 +309,12 @@ def finish_draft(
     return FinishedDraft(table, report, warnings)
 
 
-def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> SplitReport:
+def split_report(
+    table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = (), folders: Folders | None = None
+) -> SplitReport:
     """The report on the split of a whole version, from its usable rows."""
     usable = table.filter(_usable(table))
-    members = members_of(usable, modality)
+    members = members_of(usable, modality, folders=folders)
     numeric = pa.types.is_floating(table["label"].type)
     found = audit_split(members, usable["split"].to_pylist(), usable["id"].to_pylist(), numeric=numeric)
     texts = texts_across(usable, inputs)
@@ -420,13 +424,18 @@ def _cast_labels(values: Sequence[Any], is_number: bool, numeric: bool) -> pa.Ar
 
 
 def _append_to_splits(
-    table: pa.Table, existing: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
+    table: pa.Table,
+    existing: pa.Table,
+    modality: str,
+    fractions: Mapping[str, float],
+    seed: int,
+    folders: Folders | None,
 ) -> pa.Table:
     """The added rows with the splits that the dataset's rows require, or refused."""
     whole = _stack_split_columns(existing, table)
     new = np.arange(whole.num_rows) >= existing.num_rows
     taught = np.concatenate([np.zeros(existing.num_rows, bool), _not_drawn(table)])
-    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed, only_train=taught)
+    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed, only_train=taught, folders=folders)
     assigned = assigned.slice(existing.num_rows)
     for name in ("split", "quality", "reason"):
         table = with_column(table, name, assigned[name])
@@ -469,7 +478,7 @@ def _without_copies(table: pa.Table, existing: pa.Table | None) -> pa.Table:
     return with_column(table, "reason", pa.array(reasons, pa.string()))
 
 
-def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> pa.Table:
+def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str, folders: Folders | None) -> pa.Table:
     """Refuses rows that nearly are one of the dataset in another split, directly or by others between them; of new ones
     alone those stay that judge. Pairs are no complete list of what is near (near_duplicate_pairs): clusters are."""
     rows = _stack_split_columns(existing, table)
@@ -478,7 +487,7 @@ def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> 
     there: dict[int, set[str | None]] = {}
     new: dict[int, list[int]] = {}
     counted = np.flatnonzero(usable)  # what was refused before lies in no split, and joins nobody
-    pairs = near_pairs(rows.take(pa.array(counted)), modality)
+    pairs = near_pairs(rows.take(pa.array(counted)), modality, folders)
     for place, cluster in zip(counted.tolist(), near_duplicates.clusters(len(counted), pairs).tolist(), strict=True):
         if place < old:
             there.setdefault(cluster, set()).add(splits[place])

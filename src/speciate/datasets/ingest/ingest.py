@@ -389,7 +389,7 @@ def _make_version(payload: Payload, run: Run) -> PackedVersion:
             onto=parent.onto,
         )
     kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
-    done = finish_draft(read.draft, spec.seed, kept, fractions=spec.fractions or FRACTIONS)
+    done = finish_draft(read.draft, spec.seed, kept, fractions=spec.fractions or FRACTIONS, folders=run.folders)
     hashing = earlier.manifest.hashing if earlier is not None else HASHING
     sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs), hashing)
     report = quality_report(done.table)

@@ -17,16 +17,17 @@ alike. For splits a chain does join them (`clusters`, single link): two near exa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from speciate.datasets.similarity import known_pairs
 from speciate.modalities.connected_components import unite
 from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
+from speciate.workspace.workspace import Folders
 
 _COMPARISONS = 20_000_000
 """Limit of comparisons within crowds, all items and keys together; but see `_LEAST`."""
@@ -38,8 +39,6 @@ _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
 _BLOCK = 2048
-_latest: dict[bytes, Places] = {}
-"""One result of a `PairwiseSimilarity`, by the digest of what it was asked."""
 
 
 def near_duplicate_pairs(
@@ -47,29 +46,35 @@ def near_duplicate_pairs(
     sketching: Sketching | SketchingByPart | PairwiseSimilarity,
     threshold: float | None = None,
     part: str | None = None,
+    folders: Folders | None = None,
 ) -> Places:
     """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing. `part`: of
-    mixed rows the part that is compared, instead of all.
+    mixed rows the part that is compared, instead of all. `folders`: of the workspace that remembers the answer.
 
     Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
     20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
     others join the same clusters. A `PairwiseSimilarity` defines its own pairs.
     """
     if isinstance(sketching, PairwiseSimilarity):
-        return _pairs_by_similarity(_array(sketches), sketching, threshold)
+        return _pairs_by_similarity(_array(sketches), sketching, threshold, folders)
     if isinstance(sketching, SketchingByPart):
         whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
         columns = sketching.columns(whole, part).values()
-        each = [near_duplicate_pairs(column.sketches, column.sketching, threshold) for column in columns]
+        each = [
+            near_duplicate_pairs(column.sketches, column.sketching, threshold, folders=folders) for column in columns
+        ]
         return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *each]), axis=0)
     places, codes = _matrix(sketches, sketching.width)
     firsts, inverse = _distinct(codes)
     same = np.stack([places[firsts[inverse]], places], axis=1)
     repeated = np.flatnonzero(firsts[inverse] != np.arange(len(codes)))
     repeated = repeated[_compared(codes, repeated, repeated, sketching, threshold)]
-    order = _by_first_bytes(codes[firsts])
-    found = _near_pairs(codes[firsts[order]], sketching, threshold)
-    together = np.concatenate([same[repeated], places[firsts[order]][found]])
+    firsts = firsts[_by_first_bytes(codes[firsts])]
+    different = codes[firsts]
+    found = known_pairs.ask(
+        sketching, threshold, different, lambda: _near_pairs(different, sketching, threshold), folders
+    )
+    together = np.concatenate([same[repeated], places[firsts][found]])
     together.sort(axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 
@@ -78,6 +83,7 @@ def near_any_of(
     mine: pa.ChunkedArray | Sequence[bytes | None],
     theirs: pa.ChunkedArray | Sequence[bytes | None],
     sketching: Sketching | SketchingByPart | PairwiseSimilarity,
+    folders: Folders | None = None,
 ) -> npt.NDArray[np.bool_]:
     """(len(mine),) whether each is near one of `theirs`, however many of either are equal: the pairs of all of them
     would link equal sketches to their first alone. A null is near nothing. It is as complete as those pairs are: in a
@@ -86,7 +92,7 @@ def near_any_of(
     if isinstance(sketching, SketchingByPart):
         near = np.zeros(len(mine), bool)
         for column in sketching.columns([*mine.to_pylist(), *theirs.to_pylist()]).values():
-            near |= near_any_of(column.sketches[: len(mine)], column.sketches[len(mine) :], column.sketching)
+            near |= near_any_of(column.sketches[: len(mine)], column.sketches[len(mine) :], column.sketching, folders)
         return near
     encoded = pa.concat_arrays([mine, theirs]).dictionary_encode()
     if not len(encoded.dictionary):
@@ -95,7 +101,8 @@ def near_any_of(
     own, different = kinds[: len(mine)], encoded.dictionary
     there = np.isin(np.arange(len(different)), kinds[len(mine) :])
     both = np.unique(own[(own >= 0) & there[own]])  # twice in the list, for equal sketches need not be near
-    pairs = near_duplicate_pairs(pa.chunked_array([different, different.take(pa.array(both))]), sketching)
+    twice = pa.chunked_array([different, different.take(pa.array(both))])
+    pairs = near_duplicate_pairs(twice, sketching, folders=folders)
     a, b = np.concatenate([np.arange(len(different)), both])[pairs].T
     found = np.zeros(len(different), bool)
     found[a[there[b]]] = True
@@ -109,7 +116,9 @@ def clusters(count: int, pairs: Places) -> Places:
     return np.unique(parent, return_inverse=True)[1].astype(np.int64)
 
 
-def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
+def _pairs_by_similarity(
+    codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None, folders: Folders | None
+) -> Places:
     """(M, 2) places of near codes. Equal codes are compared once, in an order that does not depend on the input's."""
     encoded = codes.dictionary_encode()
     places = np.flatnonzero(np.asarray(codes.is_valid()))
@@ -120,23 +129,10 @@ def _pairs_by_similarity(codes: pa.Array, similarity: PairwiseSimilarity, thresh
     same = np.stack([firsts[kinds], places], axis=1)[repeated]
     values = encoded.dictionary.to_pylist()
     order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    found = firsts[order][_similar([values[kind] for kind in order.tolist()], similarity, threshold)]
-    together = np.sort(np.concatenate([same, found]), axis=1)
+    ordered = [values[kind] for kind in order.tolist()]
+    among = known_pairs.ask(similarity, threshold, ordered, lambda: similarity.pairs(ordered, threshold), folders)
+    together = np.sort(np.concatenate([same, firsts[order][among]]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
-
-
-def _similar(codes: list[bytes], similarity: PairwiseSimilarity, threshold: float | None) -> Places:
-    """`similarity.pairs`, of which the latest result is kept: a split and its audit ask for the same pairs."""
-    digest = hashlib.sha256(f"{id(similarity)}/{threshold}/{len(codes)}/".encode())
-    digest.update(np.array([len(code) for code in codes], np.int64).tobytes())
-    digest.update(b"".join(codes))
-    key = digest.digest()
-    found = _latest.get(key)
-    if found is None:
-        found = similarity.pairs(codes, threshold)
-        _latest.clear()
-        _latest[key] = found
-    return found
 
 
 def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:

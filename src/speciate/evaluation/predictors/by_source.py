@@ -73,9 +73,7 @@ def measure_costs(every: Sequence[ModelAnswers], task: EvaluationPayload) -> lis
     Turns of one model alone are compared with no other's: the machine was another one by then.
     """
     waiting = [one.timed for one in every if one.timed is not None]
-    costs = (
-        measure_by_turns(waiting, latency=task.latency, limited=task.limits_latency, seed=task.seed) if waiting else []
-    )
+    costs = measure_by_turns(waiting, latency=task.latency, limits=task.cost_limits, seed=task.seed) if waiting else []
     found = iter(costs if len(costs) > 1 else [cost._replace(usd_turns=()) for cost in costs])
     return [
         one if one.timed is None else one._replace(cost=next(found)._replace(memory_mb=one.cost.memory_mb), timed=None)

@@ -61,8 +61,9 @@ ASCII -> any residue."""
 _STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
 """Standard residues: none of them aligns with another as well as with itself."""
 
-_LETTERS, _COMPARED = 32, 1 << 15
-"""Letters by the last bits of their code, the same for both cases; and pairs whose letters are compared at once."""
+_LETTERS, _COMPARED, _WORD = 32, 1 << 15, 64
+"""Letters by the last bits of their code, the same for both cases; pairs that are compared at once; bits of a word."""
+_FEW_COLUMNS = 1000
 
 Places = npt.NDArray[np.int64]
 
@@ -80,9 +81,8 @@ class Homology:
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
         number = {sequence: place for place, sequence in enumerate(distinct)}
-        found = np.concatenate(
-            [_homologous(distinct, IDENTITY if threshold is None else threshold), _near_peptides(distinct, threshold)]
-        )
+        akin = _homologous(distinct, IDENTITY if threshold is None else threshold)
+        found = np.concatenate([akin, _near_peptides(distinct, threshold, akin)])
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
@@ -102,7 +102,10 @@ def least_identity(columns: int) -> float:
 
 def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     """(M, 2) among different sequences in ascending order."""
-    aligner = _Aligner(sequences, threshold)
+    aligner, common = _Aligner(sequences, threshold), _CommonResidues(sequences)
+    needed = _least_equal(threshold)[
+        np.minimum(np.ceil(COVERAGE * common.lengths - 1e-9).astype(np.int64), _FEW_COLUMNS)
+    ]
     found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))
     for candidates in _candidates(sequences):
         pairs = candidates
@@ -110,41 +113,77 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
             parent = unite(parent, *np.concatenate(found).T)
             found = [np.concatenate(found)]
             pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
+        pairs = pairs[common.most(pairs) >= needed[common.shorter(pairs)]]
         aligned += len(pairs)
         found.append(pairs[[aligner.akin(a, b) for a, b in pairs.tolist()]] if len(pairs) else pairs)
     return np.concatenate(found)
 
 
-def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Places:
-    """(M, 2) near copies of which the shorter is a peptide."""
-    least = _NEAR_COPY if threshold is None else threshold
-    candidates, library = _peptide_candidates(sequences, least), _parasail()
-    places = np.unique(candidates).tolist()
-    letters = {place: sequences[place].translate(_RARE_LETTERS) for place in places}
-    counts = np.zeros((len(sequences), _LETTERS), np.int16)
-    for place in places:
-        counts[place] = np.bincount(np.frombuffer(letters[place], np.uint8) % _LETTERS, minlength=_LETTERS)
-    lengths, texts = counts.sum(1, dtype=np.int64), {place: own.decode("ascii") for place, own in letters.items()}
+def _least_equal(threshold: float) -> npt.NDArray[np.float64]:
+    """By the fewest columns of an alignment: equal residues that make it one of homologous sequences."""
+    columns = np.arange(_FEW_COLUMNS + 1)
+    needed = np.array([max(threshold, least_identity(int(count))) * count for count in columns])
+    return np.minimum.accumulate(needed[::-1])[::-1]
 
-    def may_be(some: Places) -> Places:
-        """Those with enough letters in common: no alignment has more equal residues."""
-        a, b = some.T
-        kept: Places = some[np.minimum(counts[a], counts[b]).sum(1) >= least * np.minimum(lengths[a], lengths[b])]
-        return kept
+
+def _near_peptides(sequences: Sequence[bytes], threshold: float | None, known: Places) -> Places:
+    """(M, 2) near copies of which the shorter is a peptide, without the pairs that are `known`."""
+    least = _NEAR_COPY if threshold is None else threshold
+    candidates, library, common = _peptide_candidates(sequences, least), _parasail(), _CommonResidues(sequences)
+    count = len(sequences)
+    candidates = candidates[~np.isin(candidates @ [count, 1], np.sort(known, axis=1) @ [count, 1])]
+    candidates = candidates[common.most(candidates) >= least * common.lengths[common.shorter(candidates)]]
+    texts = {place: common.texts[place].decode("ascii") for place in np.unique(candidates).tolist()}
 
     def are_near_copies(first: str, second: str) -> bool:
         found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
         return bool(found.matches >= least * min(len(first), len(second)))
 
-    return np.array(
-        [
-            pair
-            for at in range(0, len(candidates), _COMPARED)
-            for pair in may_be(candidates[at : at + _COMPARED]).tolist()
-            if are_near_copies(texts[pair[0]], texts[pair[1]])
-        ],
-        np.int64,
-    ).reshape(-1, 2)
+    near = [are_near_copies(texts[a], texts[b]) for a, b in candidates.tolist()]
+    return candidates[np.array(near, bool)]
+
+
+class _CommonResidues:
+    """How many residues of two sequences can be equal at most, however they are aligned: the length of their longest
+    common subsequence, by bits of one machine word (Hyyrö 2004), of many pairs at once. No bound for a pair whose
+    shorter sequence is longer than a word or whose longer one is longer than two."""
+
+    def __init__(self, sequences: Sequence[bytes]) -> None:
+        self.texts = [sequence.translate(_RARE_LETTERS) for sequence in sequences]
+        self.lengths = np.array([len(text) for text in self.texts], np.int64)
+        short = np.flatnonzero(self.lengths <= 2 * _WORD)
+        self._row = np.full(len(sequences), -1)
+        self._row[short] = np.arange(len(short))
+        width = int(self.lengths[short].max(initial=0))
+        joined = b"".join(self.texts[place].ljust(width, b"\0") for place in short.tolist())
+        self._letters = np.frombuffer(joined, np.uint8).reshape(len(short), width) % _LETTERS
+
+    def shorter(self, pairs: Places) -> Places:
+        """(M,) the place of the shorter of each pair, the first of equally long ones."""
+        return np.asarray(np.where(self.lengths[pairs[:, 0]] <= self.lengths[pairs[:, 1]], pairs[:, 0], pairs[:, 1]))
+
+    def most(self, pairs: Places) -> Places:
+        """(M,)"""
+        short = self.shorter(pairs)
+        long = pairs.sum(axis=1) - short
+        most = self.lengths[short].copy()
+        bounded = np.flatnonzero((most <= _WORD) & (self._row[long] >= 0))
+        for start in range(0, len(bounded), _COMPARED):
+            places = bounded[start : start + _COMPARED]
+            most[places] = self._subsequences(self._row[short[places]], self._row[long[places]])
+        return most
+
+    def _subsequences(self, short: Places, long: Places) -> Places:
+        rows, row = np.unique(short, return_inverse=True)
+        places = np.zeros((len(rows), _LETTERS), np.uint64)  # bits: where the sequence has the letter
+        for bit, letters in enumerate(self._letters[rows, :_WORD].T):
+            places[np.arange(len(rows)), letters] |= np.uint64(1) << np.uint64(bit)
+        places[:, 0] = 0  # behind the end
+        free = np.full(len(short), ~np.uint64(0))
+        for letters in self._letters[long].T:
+            met = free & places[row, letters]
+            free = (free + met) | (free - met)
+        return np.bitwise_count(~free).astype(np.int64)
 
 
 def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
