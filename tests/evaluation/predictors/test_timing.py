@@ -69,8 +69,9 @@ NOISE = [1.0, 1.01, 0.99, 1.0, 1.0]
         ([NOISE[:3]], True),
         ([NOISE[:2]], False),  # no interval
         ([[1.0, 1.5, 0.7]], False),
-        ([[1.0, 1.2, 0.9, 1.0, 1.1]], False),
-        ([[1.0, 1.2, 0.9, 1.0, 1.1] * 3], True),  # more turns make up for it
+        ([[1.0, 1.5, 0.7] * 4], True),  # more turns make up for it
+        ([[1.0, 1.2, 0.9, 1.0], [1.0] * 4], False),  # each is known, whether one is dearer is not
+        ([[1.0, 1.2, 0.9, 1.0] * 3, [1.0] * 12], True),
         ([NOISE[:3], [100.0, 101.0, 99.0]], True),  # surely dearer
         ([NOISE[:3], [1.0, 1.0, 1.0]], True),  # surely not
         ([NOISE[:3], [1.25, 1.25, 1.25]], False),  # at the bound

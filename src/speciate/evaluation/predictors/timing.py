@@ -151,8 +151,9 @@ def _usd_by_turns(
 def are_known(costs: Sequence[Sequence[float]], most: float | None = None) -> bool:
     """Whether more turns would change no decision. `costs`: of each model by turn; `most`: what a use case allows.
 
-    Each cost is known to a quarter, and on which side of `most` it lies; of each two it is known whether either is
-    dearer (cost_difference.py). What stays in doubt at 5 % is near the bound, and is left so.
+    The interval of each cost that is reported is a quarter wide at most, and on which side of `most` it lies is known;
+    of each two it is known whether either is dearer (cost_difference.py). What stays in doubt at 5 % is near the bound,
+    and is left so.
     """
     if not any(map(any, costs)):
         return True  # this machine's time costs nothing
@@ -162,12 +163,11 @@ def are_known(costs: Sequence[Sequence[float]], most: float | None = None) -> bo
 
 
 def _is_known(turns: Sequence[float], most: float | None) -> bool:
-    known = interval_of_turns(turns, _KNOWN_LEVEL)
-    if known is None:
+    shown, surely = interval_of_turns(turns), interval_of_turns(turns, _KNOWN_LEVEL)
+    if shown is None or surely is None or shown[1] > DEARER**2 * shown[0]:
         return False
-    low, high = known
-    in_doubt = most is not None and low <= most < high
-    return high <= (_CLOSE if in_doubt else DEARER) ** 2 * low
+    in_doubt = most is not None and surely[0] <= most < surely[1]
+    return not in_doubt or surely[1] <= _CLOSE**2 * surely[0]
 
 
 def _is_dearer_known(turns: Sequence[float], others: Sequence[float]) -> bool:
