@@ -66,6 +66,7 @@ _LETTERS, _COMPARED, _WORD = 32, 1 << 15, 64
 _FEW_COLUMNS = 1000
 
 Places = npt.NDArray[np.int64]
+_NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
 class Homology:
@@ -106,7 +107,7 @@ def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     needed = _least_equal(threshold)[
         np.minimum(np.ceil(COVERAGE * common.lengths - 1e-9).astype(np.int64), _FEW_COLUMNS)
     ]
-    found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))
+    found, aligned, parent = [_NO_PAIRS], 0, np.arange(len(sequences))
     for candidates in _candidates(sequences):
         pairs = candidates
         if aligned > _MANY:
@@ -126,7 +127,7 @@ def _least_equal(threshold: float) -> npt.NDArray[np.float64]:
     return np.minimum.accumulate(needed[::-1])[::-1]
 
 
-def _near_peptides(sequences: Sequence[bytes], threshold: float | None, known: Places) -> Places:
+def _near_peptides(sequences: Sequence[bytes], threshold: float | None, known: Places = _NO_PAIRS) -> Places:
     """(M, 2) near copies of which the shorter is a peptide, without the pairs that are `known`."""
     least = _NEAR_COPY if threshold is None else threshold
     candidates, library, common = _peptide_candidates(sequences, least), _parasail(), _CommonResidues(sequences)
@@ -194,27 +195,40 @@ def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
     all_ = np.flatnonzero((lengths >= _SHORTEST) & (lengths <= 2 * _SHORT))
     short = np.flatnonzero(lengths[all_] <= _SHORT)
     if not len(short):
-        return np.zeros((0, 2), np.int64)
-    runs = [
-        sorted({sequences[place][at : at + _RUN] for at in range(lengths[place] - _RUN + 1)}) for place in all_.tolist()
-    ]
-    number = {run: place for place, run in enumerate(sorted(set(chain.from_iterable(runs))))}
-    columns = [number[run] for own in runs for run in own]
-    starts = np.concatenate([[0], np.cumsum([len(own) for own in runs])])
-    table = csr_array((np.ones(len(columns), np.int32), columns, starts), shape=(len(all_), len(number)))
+        return _NO_PAIRS
+    rows, columns = _distinct_runs([sequences[place] for place in all_.tolist()])
+    starts = np.searchsorted(rows, np.arange(len(all_) + 1))
+    shape = len(all_), int(columns.max()) + 1
+    table = csr_array((np.ones(len(columns), np.int32), columns, starts), shape=shape)
     counts = np.diff(starts)
     changes = np.floor((1 - least) * lengths[all_] + 1e-9).astype(np.int64)
     needed = np.maximum(counts - _RUN * changes - _RUN_SLACK, 1)
-    found = [np.zeros((0, 2), np.int64)]
+    is_short, length = lengths[all_] <= _SHORT, lengths[all_]
+    found = [_NO_PAIRS]
     for start in range(0, len(short), _ROWS):
         rows = short[start : start + _ROWS]
         common = (table[rows] @ table.T).tocoo()
         first, second = rows[common.coords[0]], common.coords[1].astype(np.int64)
-        shorter = np.where(lengths[all_][first] <= lengths[all_][second], first, second)
-        enough = (first != second) & (common.data >= needed[shorter])
-        pairs = np.stack([first[enough], second[enough]], axis=1)
-        found.append(all_[np.sort(pairs, axis=1)])
-    return np.unique(np.concatenate(found), axis=0)
+        once = (first < second) | ~is_short[second]  # two short ones are there from both sides
+        first, second, shared = first[once], second[once], common.data[once]
+        enough = shared >= needed[np.where(length[first] <= length[second], first, second)]
+        found.append(all_[np.sort(np.stack([first[enough], second[enough]], axis=1), axis=1)])
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _distinct_runs(sequences: Sequence[bytes]) -> tuple[Places, Places]:
+    """(M,), (M,): which sequence has which run of residues, each once, by ascending sequence; runs are numbered."""
+    letters = np.frombuffer(b"".join(sequences), np.uint8).astype(np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    owner = np.repeat(np.arange(len(sequences)), lengths)
+    begin = np.flatnonzero(owner[: 1 - _RUN] == owner[_RUN - 1 :])
+    runs = np.zeros(len(begin), np.int64)
+    for place in range(_RUN):
+        runs = (runs << 8) | letters[begin + place]
+    _, number = np.unique(runs, return_inverse=True)
+    distinct = np.unique((owner[begin] << (8 * _RUN)) | number)
+    return distinct >> (8 * _RUN), distinct & ((1 << (8 * _RUN)) - 1)
 
 
 def _parasail() -> Any:
@@ -360,7 +374,7 @@ def _sharing(crowds: Sequence[_Crowds], starts: Places, owner: Places, first: in
         keys.append((((pair << _DIAGONAL_BITS) | diagonal) << _WEIGHT_BITS) | each.weights[other[apart]])
     ordered = np.sort(np.concatenate(keys))
     if not len(ordered):
-        return np.zeros((0, 2), np.int64)
+        return _NO_PAIRS
     line = ordered >> _WEIGHT_BITS
     runs = np.flatnonzero(np.append(True, np.diff(line) > _DRIFT))
     rarity = np.add.reduceat(ordered & ((1 << _WEIGHT_BITS) - 1), runs)
