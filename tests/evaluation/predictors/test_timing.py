@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,24 @@ def test_models_take_turns_in_an_order_that_alternates() -> None:
     blocks = [name for place, name in enumerate(asked) if place == 0 or asked[place - 1] != name]
     assert len(blocks) > len(costs[0].usd_turns)
     assert all(cost.usd_interval is not None and cost.busy is None for cost in costs)
+
+
+@pytest.mark.parametrize(("seconds", "once"), [(0.03, True), (0.0, False)], ids=["slow", "fast"])
+def test_of_a_slow_model_the_first_batch_is_the_first_turn(seconds: float, once: bool) -> None:
+    asked: list[object] = []
+
+    def ask(few: object) -> list[Prediction]:
+        asked.append(few)
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        return [Prediction("a", None, None)] * 5
+
+    (cost,) = measure_by_turns([TimedModel(ask, EXAMPLES, 3600.0)], latency=False)
+    assert (len(asked) - 3 == len(cost.usd_turns)) is once  # warm-up
+    assert len(cost.usd_turns) >= 3
+    assert cost.usd_per_1k is not None
+    assert cost.usd_per_1k >= 1000 * seconds / 5  # at a dollar a second of one core
 
 
 @pytest.mark.usefixtures("measured_costs")

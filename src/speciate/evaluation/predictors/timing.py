@@ -120,7 +120,9 @@ class _Batch(NamedTuple):
     times: int
     """How often it is asked in a turn."""
     seconds: float
-    """Processor time of the batch in a turn."""
+    """Processor time of the batch in a turn, as far as the first time that it was asked tells."""
+    is_turn: bool
+    """Whether that first time was a turn: it is asked once in each, with all of its examples."""
 
 
 def _usd_by_turns(
@@ -138,10 +140,8 @@ def _usd_by_turns(
     for turn in range(turns):
         for place in sorted(batches, reverse=turn % 2 == 1):
             model, batch = models[place], batches[place]
-            begin = time.process_time()
-            for _ in range(batch.times):
-                model.ask(batch.examples)
-            each = (time.process_time() - begin) / (batch.times * len(batch.examples))
+            seconds = batch.seconds if batch.is_turn and not turn else _ask_batch(model, batch.examples, batch.times)
+            each = seconds / (batch.times * len(batch.examples))
             found[place].append(1000 * usd_for(each, model.usd_per_core_hour or 0.0))
         if turn + 1 >= LEAST_TURNS and are_known([found[place] for place in batches], most):
             break
@@ -181,14 +181,20 @@ def _is_dearer_known(turns: Sequence[float], others: Sequence[float]) -> bool:
 
 
 def _batch(model: TimedModel, examples: Sequence[Example]) -> _Batch:
-    begin = time.process_time()
-    model.ask(examples)
-    seconds = max(time.process_time() - begin, 1e-6)
+    seconds, is_whole = max(_ask_batch(model, examples, 1), 1e-6), True
     if seconds > _SLOW_BATCH:
         kept = max(1, int(len(examples) * _SLOW_BATCH / seconds))
-        examples, seconds = examples[:kept], seconds * kept / len(examples)
+        examples, seconds, is_whole = examples[:kept], seconds * kept / len(examples), kept == len(examples)
     times = max(1, min(1000, math.ceil(_TURN_SECONDS / seconds)))
-    return _Batch(examples, times, seconds * times)
+    return _Batch(examples, times, seconds * times, is_whole and times == 1)
+
+
+def _ask_batch(model: TimedModel, examples: Sequence[Example], times: int) -> float:
+    """Processor seconds."""
+    begin = time.process_time()
+    for _ in range(times):
+        model.ask(examples)
+    return time.process_time() - begin
 
 
 def _latencies(
