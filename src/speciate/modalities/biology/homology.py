@@ -84,6 +84,9 @@ class Homology:
         number = {sequence: place for place, sequence in enumerate(distinct)}
         akin = _homologous(distinct, IDENTITY if threshold is None else threshold)
         found = np.concatenate([akin, _near_peptides(distinct, threshold, akin)])
+        if len(distinct) == len(codes) == sum(map(len, chains)):  # each code is one sequence
+            places = np.argsort([number[own[0]] for own in chains])
+            return np.unique(np.sort(places[found], axis=1), axis=0)
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
