@@ -39,9 +39,9 @@ _FIRST_TIMINGS, _ALL_TIMINGS = 76, 132
 limit passes in 2.5 of 100 measurements at most, both looks together."""
 _MOST_TURNS, _TURN_SECONDS = 15, 0.02
 """Processor seconds of a turn, at least: what the clock can tell."""
-_CLOSE, _KNOWN_LEVEL = 1.05, 0.999
-"""A ratio of two costs is never measured closer than this factor. The level is stricter than that of the reported
-intervals: looking after each turn finds a narrow one by luck."""
+_CLOSE, _CLOSE_TURNS, _KNOWN_LEVEL = 1.05, 5, 0.999
+"""What lies at a bound is measured to this factor, in so many turns at least. The level is stricter than that of the
+reported intervals: looking after each turn finds a narrow one by luck."""
 _SLOW_BATCH, _SLOW_TURNS = 0.5, 4.0
 """Processor seconds beyond which a batch is cut, and of all turns of a model beyond which fewer are made."""
 _REFERENCE = 25_000
@@ -167,7 +167,7 @@ def _is_known(turns: Sequence[float], most: float | None) -> bool:
     if shown is None or surely is None or shown[1] > DEARER**2 * shown[0]:
         return False
     in_doubt = most is not None and surely[0] <= most < surely[1]
-    return not in_doubt or surely[1] <= _CLOSE**2 * surely[0]
+    return not in_doubt or (len(turns) >= _CLOSE_TURNS and surely[1] <= _CLOSE**2 * surely[0])
 
 
 def _is_dearer_known(turns: Sequence[float], others: Sequence[float]) -> bool:
@@ -175,9 +175,11 @@ def _is_dearer_known(turns: Sequence[float], others: Sequence[float]) -> bool:
     ratio = interval_of_turns([a / b for a, b in zip(turns, others, strict=True)], _KNOWN_LEVEL)
     if mine is None or theirs is None or ratio is None:
         return False
-    if ratio[1] <= max(DEARER, _CLOSE**2 * ratio[0]) or mine[1] - theirs[0] <= LEAST_USD:
-        return True
-    return ratio[0] > DEARER and mine[0] - theirs[1] > LEAST_USD
+    if ratio[1] <= DEARER or mine[1] - theirs[0] <= LEAST_USD:
+        return True  # it is not
+    if ratio[0] > DEARER and mine[0] - theirs[1] > LEAST_USD:
+        return True  # it is
+    return len(turns) >= _CLOSE_TURNS and ratio[1] <= _CLOSE**2 * ratio[0]
 
 
 def _batch(model: TimedModel, examples: Sequence[Example]) -> _Batch:
