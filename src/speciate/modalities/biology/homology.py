@@ -144,7 +144,8 @@ def _near_peptides(sequences: Sequence[bytes], threshold: float | None, known: P
         return bool(found.matches >= least * min(len(first), len(second)))
 
     near = [are_near_copies(texts[a], texts[b]) for a, b in candidates.tolist()]
-    return candidates[np.array(near, bool)]
+    found: Places = candidates[np.array(near, bool)]
+    return found
 
 
 class _CommonResidues:
