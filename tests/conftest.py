@@ -27,7 +27,7 @@ from speciate.sandbox import warm
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 from tests import attached, forks
-from tests.brief_costs import REFERENCE, latencies, measure_briefly
+from tests.brief_costs import COUNTS, REFERENCE, latencies, measure_briefly
 
 sys.dont_write_bytecode = False  # nor do this process's own imports leave it
 settings.register_profile("brief", max_examples=25, deadline=None)
@@ -104,10 +104,11 @@ def brief_costs() -> Iterator[None]:
 
 @pytest.fixture
 def measured_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latency is measured as for users, waiting included; 80 times, in the fewest turns."""
+    """Latency is measured as for users, waiting included; costs in the fewest turns."""
     monkeypatch.setattr(timing, "_latencies", latencies)
     monkeypatch.setattr(timing, "_REFERENCE", REFERENCE)
-    monkeypatch.setattr(timing, "_TIMINGS", 80)
+    for name, count in COUNTS.items():
+        monkeypatch.setattr(timing, name, count)
 
 
 @pytest.fixture

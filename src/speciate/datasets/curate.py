@@ -225,7 +225,7 @@ def run(run: Run) -> PackedVersion:
         del whole
         sealed = next_version.seal_changed(run.folders, parent, lanes, rows, context.manifest)
     split: SplitReport = {
-        **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs), **how,
+        **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs, folders=run.folders), **how,
     }  # fmt: skip
     warnings = [
         *empty_split_warnings(split_sizes(rows), how.get("fractions", {})),

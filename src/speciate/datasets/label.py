@@ -108,13 +108,17 @@ def run(run: Run) -> PackedVersion:
     split = payload.report.get("split", {})
     if payload.deals:
         shares, seed = split.get("fractions", FRACTIONS), split.get("seed", 0)
-        rows = append_rows(rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed)
+        rows = append_rows(
+            rows, parent.modality, _usable_now(old, rows), fractions=shares, seed=seed, folders=run.folders
+        )
     roles = parent.model_copy(update={"label": parent.label or "label_examples", "numeric": numeric})
     sealed = next_version.seal_changed(run.folders, parent, unpack_lanes(bytes.fromhex(payload.lanes)), rows, roles)
     how = cast(Dealing, {name: split[name] for name in ("made_by", "fractions", "seed") if name in split})
     before = carry_report(payload.report)
     found = quality_report(rows)
-    audit: SplitReport = {**split_report(rows, parent.modality, made=payload.deals, inputs=parent.inputs), **how}
+    audit: SplitReport = {
+        **split_report(rows, parent.modality, made=payload.deals, inputs=parent.inputs, folders=run.folders), **how,
+    }  # fmt: skip
     report: VersionReport = {
         **before,
         **found,

@@ -40,6 +40,7 @@ from speciate.modalities import find
 from speciate.modalities.hashing import mix
 from speciate.refs import SPLITS
 from speciate.sample_size import highest_target, smallest_difference
+from speciate.workspace.workspace import Folders
 
 FRACTIONS = {"train": 0.7, "validation": 0.15, "test": 0.15}
 NOT_CHECKED = "not_checked"
@@ -392,11 +393,16 @@ def split_rows(
 
 
 def members_of(
-    rows: pa.Table, modality: str, *, group_by: str | None = None, stratify_by: str | None = None
+    rows: pa.Table,
+    modality: str,
+    *,
+    group_by: str | None = None,
+    stratify_by: str | None = None,
+    folders: Folders | None = None,
 ) -> Members:
-    """Usable rows as a split sees them."""
+    """Usable rows as a split sees them. `folders`: of the workspace that remembers near-duplicates."""
     group: Any = rows["group_key"]
-    pairs = near_pairs(rows, modality)
+    pairs = near_pairs(rows, modality, folders)
     if group_by is not None:
         further = groups(group_by, rows, rows["source"].to_pylist())
         pairs = np.concatenate([pairs, _links(further)])
@@ -407,12 +413,12 @@ def members_of(
     return Members(keys, group, rows[FINGERPRINT], strata(rows[stratify_by or "label"]), pairs, uncompared)
 
 
-def near_pairs(rows: pa.Table, modality: str) -> npt.NDArray[np.int64]:
+def near_pairs(rows: pa.Table, modality: str, folders: Folders | None = None) -> npt.NDArray[np.int64]:
     """(M, 2) positions of near-duplicates by their sketches; none if the modality has no sketches."""
     sketching = find(modality).sketching
     if sketching is None or SKETCH not in rows.column_names:
         return np.zeros((0, 2), np.int64)
-    return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching)
+    return near_duplicates.near_duplicate_pairs(rows[SKETCH], sketching, folders=folders)
 
 
 def audit_split(
@@ -478,7 +484,7 @@ def _detectable_difference(members: Members, splits: pa.ChunkedArray, *, numeric
 
 def append_rows(
     rows: pa.Table, modality: str, new: Mask, *, fractions: Mapping[str, float] = FRACTIONS, seed: int = 0,
-    only_train: Mask | None = None,
+    only_train: Mask | None = None, folders: Folders | None = None,
 ) -> pa.Table:  # fmt: skip
     """`rows` of which the `new` (N,), if usable, got a split; the others keep theirs, whatever its name.
 
@@ -491,26 +497,20 @@ def append_rows(
     places = np.flatnonzero(usable & (new | np.asarray(pc.is_valid(rows["split"]), bool)))
     if not new[places].any():
         return rows
-    chosen = rows if len(places) == rows.num_rows else rows.take(pa.array(places))
-    members, mine = members_of(chosen, modality), new[places]
-    current = pc.if_else(pa.array(mine), None, chosen["split"].cast(pa.string()))
-    joined = assign_appended(
-        members, current, fractions, seed, pa.table({"key": members.keys, "split": chosen["split"]}).drop_null()
-    )
-    if only_train is not None and only_train[places].any():
-        joined = _teach(components(members), joined, mine, only_train[places])
-    asked, names = np.zeros(rows.num_rows, bool), joined.names.filter(pa.array(mine))
-    asked[places[mine]] = True
-    refused = asked.copy()
-    refused[places[mine]] = np.asarray(names.is_null())
-    why = [_why_refused(joined.several[at]) for at in np.flatnonzero(mine).tolist() if at in joined.several]
-    for name, where, values in (
-        ("split", asked, names),
-        ("quality", refused, pa.array(["refused"] * len(why), pa.string())),
-        ("reason", refused, pa.array(why, pa.string())),
-    ):
-        column = rows[name].cast(pa.string()).combine_chunks()
-        rows = with_column(rows, name, pc.replace_with_mask(column, pa.array(where), values))
+    members = members_of(rows.take(pa.array(places)), modality, folders=folders)
+    current = [None if new[place] else splits[place] for place in places]
+    earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
+    joined = assign_appended(members, current, fractions, seed, earlier)
+    if only_train is not None:
+        joined = _teach(components(members), joined, new[places], only_train[places])
+    for at in np.flatnonzero(new[places]).tolist():
+        place, found = int(places[at]), joined[at]
+        if isinstance(found, str):
+            splits[place] = found
+        else:
+            splits[place], qualities[place], reasons[place] = None, "refused", _why_refused(found)
+    for name, values in (("split", splits), ("quality", qualities), ("reason", reasons)):
+        rows = with_column(rows, name, pa.array(values, pa.string()))
     return rows
 
 

@@ -126,6 +126,6 @@ def find_nearly_seen(
         if version.modality != manifest.modality or SKETCH not in theirs.column_names:
             unchecked = True
             continue
-        near = near_duplicates.near_any_of(mine[SKETCH], theirs[SKETCH], sketching)
+        near = near_duplicates.near_any_of(mine[SKETCH], theirs[SKETCH], sketching, folders)
         found |= {names[place] for place in np.flatnonzero(near).tolist()}
     return None if unchecked and not found else found

@@ -23,7 +23,8 @@ LEAST_USD = 0.0001
 _LIKE_SIZE = 1.5
 """Ratio of parameters up to which two trainings of a recipe gave the same kind of model: a search may have chosen
 another one."""
-_LEAST_TURNS = 3
+LEAST_TURNS = 3
+"""The fewest that give an interval."""
 
 Interval = tuple[float, float]
 
@@ -60,7 +61,7 @@ def ratio(candidate: Costed, baseline: Costed, level: float = LEVEL) -> Interval
     Of models that were measured by turns within turns, else from the ends of both intervals.
     """
     mine, theirs = candidate.usd_turns, baseline.usd_turns
-    if len(mine) == len(theirs) >= _LEAST_TURNS and min(theirs) > 0:
+    if len(mine) == len(theirs) >= LEAST_TURNS and min(theirs) > 0:
         return interval_of_turns([a / b for a, b in zip(mine, theirs, strict=True)], level)
     if candidate.usd_interval and baseline.usd_interval and baseline.usd_interval[0] > 0:
         (low, high), (least, most) = candidate.usd_interval, baseline.usd_interval
@@ -95,7 +96,7 @@ def same_recipe(one: Costed, other: Costed) -> bool:
 
 def _logs(values: Sequence[float], level: float) -> _Logs | None:
     array = np.asarray(values, float)
-    if array.size < _LEAST_TURNS or not (array > 0).all():
+    if array.size < LEAST_TURNS or not (array > 0).all():
         return None
     found = clustered_mean(np.log(array), np.arange(array.size), level)
     return _Logs(found.low, found.high)

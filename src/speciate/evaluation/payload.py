@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from speciate.datasets.versions import Manifest
@@ -22,6 +24,16 @@ class Scoring(BaseModel):
     model_config = ConfigDict(frozen=True)
     ref: str
     metric: str
+
+
+class CostLimits(NamedTuple):
+    """What a use case allows; None: anything."""
+
+    p95_ms: float | None = None
+    usd_per_1k: float | None = None
+
+
+UNLIMITED = CostLimits()
 
 
 class EvaluationPayload(BaseModel):
@@ -98,3 +110,9 @@ class EvaluationPayload(BaseModel):
     @property
     def limits_latency(self) -> bool:
         return self.use_case is not None and any(gate.metric == "p95_latency_ms" for gate in self.use_case.in_force)
+
+    @property
+    def cost_limits(self) -> CostLimits:
+        gates = self.use_case.in_force if self.use_case else ()
+        most = {gate.metric: gate.value for gate in gates if gate.rule == "at_most"}
+        return CostLimits(most.get("p95_latency_ms"), most.get("usd_per_1k"))

@@ -450,7 +450,7 @@ def _near_pairs(run: Run, payload: EvaluationPayload, examples: Sequence[Example
     ids = [example.id for example in examples]
     table = version_rows.read(run.folders, payload.dataset, ["id", SKETCH], ids=ids)
     sketch_of = dict(zip(table["id"].to_pylist(), table[SKETCH].to_pylist(), strict=True))
-    pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching)
+    pairs = near_duplicates.near_duplicate_pairs([sketch_of[name] for name in ids], sketching, folders=run.folders)
     read = np.unique(_read_beside(payload, examples), return_inverse=True)[1]
     alike: Codes = pairs[read[pairs[:, 0]] == read[pairs[:, 1]]]
     return alike

@@ -210,7 +210,9 @@ def _seal(
         sealed = next_version.seal_changed(run.folders, parent, lanes, table, manifest)
     before = wanted.report.get("split", {})
     how = cast(Dealing, {name: before[name] for name in ("made_by", "fractions", "seed") if name in before})
-    audit: SplitReport = {**split_report(table, parent.modality, made=False, inputs=parent.inputs), **how}
+    audit: SplitReport = {
+        **split_report(table, parent.modality, made=False, inputs=parent.inputs, folders=run.folders), **how,
+    }  # fmt: skip
     made: VersionReport = {
         **carry_report(wanted.report),
         **quality_report(table),

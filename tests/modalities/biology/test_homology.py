@@ -219,6 +219,40 @@ def test_near_peptides_are_those_that_aligning_every_candidate_finds(alphabet: b
     assert near
 
 
+def longest_common_subsequence(first: bytes, second: bytes) -> int:
+    best = [0] * (len(second) + 1)
+    for letter in first:
+        before = best[:]
+        for place, other in enumerate(second):
+            best[place + 1] = before[place] + 1 if letter == other else max(before[place + 1], best[place])
+    return best[-1]
+
+
+def test_residues_that_can_be_equal_are_those_of_the_longest_common_subsequence() -> None:
+    chance = random.Random(5)
+    some = [protein(chance, chance.randint(1, 130)).encode() for _ in range(40)]
+    some += [b"A" * 64, b"A" * 128, b"a" * 65, b"C", b"CA" * 32]
+    pairs = np.array(list(combinations(range(len(some)), 2)), np.int64)
+    found = homology._CommonResidues(some).most(pairs).tolist()
+    for (a, b), most in zip(pairs.tolist(), found, strict=True):
+        shorter, longer = sorted((some[a].upper(), some[b].upper()), key=len)
+        bounded = len(shorter) <= 64 and len(longer) <= 128
+        assert most == (longest_common_subsequence(shorter, longer) if bounded else len(shorter))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 1.0])
+def test_no_homologue_is_left_out_for_too_few_common_residues(threshold: float) -> None:
+    chance = random.Random(3)
+    roots = [protein(chance, length) for length in (14, 30, 63, 64, 65, 90, 127, 128, 129)]
+    some = {relative(root, chance.uniform(0.3, 1), chance) for root in roots for _ in range(12)}
+    sequences = sorted(each.encode() for each in some | {each[: len(each) // 2] for each in some})
+    aligner = homology._Aligner(sequences, threshold)
+    every = [pair for few in homology._candidates(sequences) for pair in few.tolist()]
+    akin = [pair for pair in every if aligner.akin(*pair)]
+    assert homology._homologous(sequences, threshold).tolist() == akin
+    assert len(every) > len(akin) > 20
+
+
 def test_repeats_of_one_residue_are_akin_at_little_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = list[int]()
     measured = homology._crowds

@@ -103,6 +103,7 @@ def append_draft(folders: Folders, parent: ParentVersion, draft: Draft, seed: in
         split.get("seed", seed),
         existing=old,
         fractions=split.get("fractions", FRACTIONS),
+        folders=folders,
     )
     if promoted:
         whole = pa.concat_tables(

@@ -84,7 +84,8 @@ from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_report import ForeignReport, SplitReport, VersionReport
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
-from speciate.refs import ALPHABET, LENGTH
+from speciate.refs import ALPHABET, LENGTH, id_from_key
+from speciate.workspace.workspace import Folders
 
 _log = logging.getLogger(__name__)
 
@@ -270,34 +271,34 @@ def finish_draft(
     *,
     existing: pa.Table | None = None,
     fractions: Mapping[str, float] = FRACTIONS,
+    folders: Folders | None = None,
 ) -> FinishedDraft:
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
     `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
-    appended to, which keep their splits and ids; the two have no row in common. `fractions`: of the dataset's split.
-    If the caller holds no other reference to the draft, its rows are never in memory twice.
+    appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
+    `fractions`: of the dataset's split. `folders`: of the workspace that remembers near-duplicates.
     """
     brings_split, table = draft.brings_split, draft.table
     draft = draft._replace(table=table.schema.empty_table())
     if brings_split:
         table = _without_copies(table, existing)
         if draft.keeps_apart and existing is not None:
-            table = _without_near_copies(table, existing, draft.modality)
+            table = _without_near_copies(table, existing, draft.modality, folders)
     elif existing is None:
         usable = _usable(table)
-        members = members_of(_usable_rows(table.select(_split_columns(table))), draft.modality)
-        names = assign_splits(members, fractions, seed, kept_splits)
+        members = members_of(table.filter(usable), draft.modality, folders=folders)
+        names = assign_splits(
+            members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
+        )
         table = with_column(table, "split", _scatter_names(names, usable))
         del members, names, usable
     else:
-        table = _append_to_splits(table, existing, draft.modality, fractions, seed)
-    ids = _ids(table, None if existing is None else existing["id"])
-    columns = {"id": ids, **dict(zip(table.column_names, table.columns, strict=True))}
-    del table
-    table = _sorted_by_id(columns)
-    made = not brings_split
+        table = _append_to_splits(table, existing, draft.modality, fractions, seed, folders)
+    table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
+    made = not draft.brings_split
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
-    report = split_report(whole, draft.modality, made=made, inputs=draft.inputs)
+    report = split_report(whole, draft.modality, made=made, inputs=draft.inputs, folders=folders)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
     lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"]))
     lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
@@ -315,15 +316,12 @@ def finish_draft(
     return FinishedDraft(table, report, warnings)
 
 
-def split_sizes(table: pa.Table) -> dict[str, int]:
-    """How many usable rows lie in each split."""
-    return _counts(table["split"].filter(_usable(table)).drop_null())
-
-
-def split_report(table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = ()) -> SplitReport:
+def split_report(
+    table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = (), folders: Folders | None = None
+) -> SplitReport:
     """The report on the split of a whole version, from its usable rows."""
-    usable = _usable_rows(table)
-    members = members_of(usable.select(_split_columns(usable)), modality)
+    usable = table.filter(_usable(table))
+    members = members_of(usable, modality, folders=folders)
     numeric = pa.types.is_floating(table["label"].type)
     found = audit_split(members, usable["split"], usable["id"], numeric=numeric)
     texts = texts_across(usable, inputs)
@@ -435,13 +433,18 @@ def _cast_labels(found: LabelArray, *, numeric: bool) -> pa.Array:
 
 
 def _append_to_splits(
-    table: pa.Table, existing: pa.Table, modality: str, fractions: Mapping[str, float], seed: int
+    table: pa.Table,
+    existing: pa.Table,
+    modality: str,
+    fractions: Mapping[str, float],
+    seed: int,
+    folders: Folders | None,
 ) -> pa.Table:
     """The added rows with the splits that the dataset's rows require, or refused."""
     whole = _stack_split_columns(existing, table)
     new = np.arange(whole.num_rows) >= existing.num_rows
     taught = np.concatenate([np.zeros(existing.num_rows, bool), _not_drawn(table)])
-    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed, only_train=taught)
+    assigned = append_rows(whole, modality, new, fractions=fractions, seed=seed, only_train=taught, folders=folders)
     assigned = assigned.slice(existing.num_rows)
     for name in ("split", "quality", "reason"):
         table = with_column(table, name, assigned[name])
@@ -494,7 +497,7 @@ def _with_refused(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
     return table
 
 
-def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> pa.Table:
+def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str, folders: Folders | None) -> pa.Table:
     """Refuses rows that nearly are one of the dataset in another split, directly or by others between them; of new ones
     alone those stay that judge. Pairs are no complete list of what is near (near_duplicate_pairs): clusters are."""
     rows = _stack_split_columns(existing, table)
@@ -503,7 +506,7 @@ def _without_near_copies(table: pa.Table, existing: pa.Table, modality: str) -> 
     there: dict[int, set[str | None]] = {}
     new: dict[int, list[int]] = {}
     counted = np.flatnonzero(usable)  # what was refused before lies in no split, and joins nobody
-    pairs = near_pairs(rows.take(pa.array(counted)), modality)
+    pairs = near_pairs(rows.take(pa.array(counted)), modality, folders)
     for place, cluster in zip(counted.tolist(), near_duplicates.clusters(len(counted), pairs).tolist(), strict=True):
         if place < old:
             there.setdefault(cluster, set()).add(splits[place])

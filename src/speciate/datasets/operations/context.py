@@ -141,7 +141,7 @@ class Context:
 
     def near_pairs(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """(M, 2) positions of near-duplicates; none if the modality has no sketches."""
-        return near_pairs(rows, self.manifest.modality)
+        return near_pairs(rows, self.manifest.modality, self._run.folders)
 
     def other(self, ref: str) -> OtherDataset:
         """Another dataset version that the step's parameters name, rows of every quality."""

@@ -17,7 +17,6 @@ alike. For splits a chain does join them (`clusters`, single link): two near exa
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,9 +25,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.modalities import connected_components
-from speciate.modalities.contract import PackedCodes, PairwiseSimilarity, Sketches, Sketching, SketchingByPart
+from speciate.datasets.similarity import known_pairs
+from speciate.modalities.connected_components import unite
+from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
+from speciate.workspace.workspace import Folders
 
 _COMPARISONS = 20_000_000
 """Limit of comparisons within crowds, all items and keys together; but see `_LEAST`."""
@@ -40,8 +41,6 @@ _CHUNK = 1 << 16
 
 Places = npt.NDArray[np.int64]
 _BLOCK = 2048
-_latest: dict[bytes, Places] = {}
-"""One result of a `PairwiseSimilarity`, by the digest of what it was asked."""
 
 
 def near_duplicate_pairs(
@@ -49,29 +48,35 @@ def near_duplicate_pairs(
     sketching: Sketching | SketchingByPart | PairwiseSimilarity,
     threshold: float | None = None,
     part: str | None = None,
+    folders: Folders | None = None,
 ) -> Places:
     """(M, 2) places of near-duplicates, the smaller first, in ascending order; a null is near nothing. `part`: of
-    mixed rows the part that is compared, instead of all.
+    mixed rows the part that is compared, instead of all. `folders`: of the workspace that remembers the answer.
 
     Complete as far as `sketching.keys` is, where the same key is shared by at most 32 different sketches, or by at most
     20,000,000 / (sketches x keys) of them if that is more. From 2,000,000 pairs on further ones are left out where
     others join the same clusters. A `PairwiseSimilarity` defines its own pairs.
     """
     if isinstance(sketching, PairwiseSimilarity):
-        return _pairs_by_similarity(_array(sketches, pa.large_binary()), sketching, threshold)
+        return _pairs_by_similarity(_array(sketches), sketching, threshold, folders)
     if isinstance(sketching, SketchingByPart):
         whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
         columns = sketching.columns(whole, part).values()
-        each = [near_duplicate_pairs(column.sketches, column.sketching, threshold) for column in columns]
+        each = [
+            near_duplicate_pairs(column.sketches, column.sketching, threshold, folders=folders) for column in columns
+        ]
         return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *each]), axis=0)
     places, codes = _matrix(sketches, sketching.width)
     firsts, inverse = _distinct(codes)
     same = np.stack([places[firsts[inverse]], places], axis=1)
     repeated = np.flatnonzero(firsts[inverse] != np.arange(len(codes)))
     repeated = repeated[_compared(codes, repeated, repeated, sketching, threshold)]
-    order = _by_first_bytes(codes[firsts])
-    found = _near_pairs(codes[firsts[order]], sketching, threshold)
-    together = np.concatenate([same[repeated], places[firsts[order]][found]])
+    firsts = firsts[_by_first_bytes(codes[firsts])]
+    different = codes[firsts]
+    found = known_pairs.ask(
+        sketching, threshold, different, lambda: _near_pairs(different, sketching, threshold), folders
+    )
+    together = np.concatenate([same[repeated], places[firsts][found]])
     together.sort(axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
 
@@ -80,6 +85,7 @@ def near_any_of(
     mine: pa.ChunkedArray | Sequence[bytes | None],
     theirs: pa.ChunkedArray | Sequence[bytes | None],
     sketching: Sketching | SketchingByPart | PairwiseSimilarity,
+    folders: Folders | None = None,
 ) -> npt.NDArray[np.bool_]:
     """(len(mine),) whether each is near one of `theirs`, however many of either are equal: the pairs of all of them
     would link equal sketches to their first alone. A null is near nothing. It is as complete as those pairs are: in a
@@ -88,7 +94,7 @@ def near_any_of(
     if isinstance(sketching, SketchingByPart):
         near = np.zeros(len(mine), bool)
         for column in sketching.columns([*mine.to_pylist(), *theirs.to_pylist()]).values():
-            near |= near_any_of(column.sketches[: len(mine)], column.sketches[len(mine) :], column.sketching)
+            near |= near_any_of(column.sketches[: len(mine)], column.sketches[len(mine) :], column.sketching, folders)
         return near
     encoded = pa.concat_arrays([mine, theirs]).dictionary_encode()
     if not len(encoded.dictionary):
@@ -97,7 +103,8 @@ def near_any_of(
     own, different = kinds[: len(mine)], encoded.dictionary
     there = np.isin(np.arange(len(different)), kinds[len(mine) :])
     both = np.unique(own[(own >= 0) & there[own]])  # twice in the list, for equal sketches need not be near
-    pairs = near_duplicate_pairs(pa.chunked_array([different, different.take(pa.array(both))]), sketching)
+    twice = pa.chunked_array([different, different.take(pa.array(both))])
+    pairs = near_duplicate_pairs(twice, sketching, folders=folders)
     a, b = np.concatenate([np.arange(len(different)), both])[pairs].T
     found = np.zeros(len(different), bool)
     found[a[there[b]]] = True
@@ -110,43 +117,22 @@ def clusters(count: int, pairs: Places) -> Places:
     return connected_components.clusters(count, pairs[:, 0], pairs[:, 1])
 
 
-def _pairs_by_similarity(codes: pa.LargeBinaryArray, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
+def _pairs_by_similarity(
+    codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None, folders: Folders | None
+) -> Places:
     """(M, 2) places of near codes. Equal codes are compared once, in an order that does not depend on the input's."""
     places = np.flatnonzero(np.asarray(codes.is_valid()))
-    if not len(places):
-        return np.zeros((0, 2), np.int64)
-    codes = codes.drop_null() if codes.null_count else codes
-    order = np.asarray(pc.sort_indices(codes), np.int64)  # equal ones in the order of their places
-    codes = codes.take(pa.array(order))
-    starts = np.append(True, np.asarray(pc.not_equal(codes[1:], codes[:-1]), bool))
-    different = np.cumsum(starts) - 1
-    firsts, places = places[order[starts]], places[order]  # of each code
-    same = np.stack([firsts[different], places], axis=1)[~starts]
-    packed = _packed(codes if starts.all() else codes.filter(pa.array(starts)))
-    del codes, order, different, places
-    found = firsts[_similar(packed, similarity, threshold)]
-    together = np.sort(np.concatenate([same, found]), axis=1)
+    kinds = np.asarray(encoded.indices.drop_null(), np.int64)
+    _, first = np.unique(kinds, return_index=True)
+    firsts = places[first]  # of each kind
+    repeated = places != firsts[kinds]
+    same = np.stack([firsts[kinds], places], axis=1)[repeated]
+    values = encoded.dictionary.to_pylist()
+    order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
+    ordered = [values[kind] for kind in order.tolist()]
+    among = known_pairs.ask(similarity, threshold, ordered, lambda: similarity.pairs(ordered, threshold), folders)
+    together = np.sort(np.concatenate([same, firsts[order][among]]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
-
-
-def _packed(codes: pa.LargeBinaryArray) -> PackedCodes:
-    _, offsets, data = codes.buffers()
-    starts = np.frombuffer(offsets, np.int64)[codes.offset : codes.offset + len(codes) + 1]
-    return PackedCodes(np.frombuffer(data or b"", np.uint8), starts)
-
-
-def _similar(codes: PackedCodes, similarity: PairwiseSimilarity, threshold: float | None) -> Places:
-    """`similarity.pairs`, of which the latest result is kept: a split and its audit ask for the same pairs."""
-    digest = hashlib.sha256(f"{id(similarity)}/{threshold}/{len(codes)}/".encode())
-    digest.update(np.diff(codes.starts).tobytes())
-    digest.update(codes.data[codes.starts[0] : codes.starts[-1]].data)
-    key = digest.digest()
-    found = _latest.get(key)
-    if found is None:
-        found = similarity.pairs(codes, threshold)
-        _latest.clear()
-        _latest[key] = found
-    return found
 
 
 def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:

@@ -24,7 +24,7 @@ from speciate.evaluation.predictors.timing import TimedModel, measure_by_turns
 from speciate.models.language.causal_lm import transformers_folder
 from speciate.tasks.families.classification import as_label
 from speciate.tasks.language_predictor import LanguagePredictor
-from speciate.tasks.predictor import constant, load
+from speciate.tasks.predictor import TrainedPredictor, constant, load, load_checked
 from speciate.tasks.published_predictor import PublishedPredictor
 from speciate.tasks.task import TaskTerms
 from speciate.tasks.task_heads import TASK_HEADS
@@ -36,9 +36,9 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
     task, evaluated_model = request.task, request.evaluated_model
     path = transformers_folder(Path(evaluated_model.path or ""), request.run.folders.cache)
     predictor = load(path)
-    cached = load(path, request.run.folders).predict  # features are: the answers are the same, only sooner
-    ask = rollouts.with_rollouts(
-        cached, request.examples, task.metrics, request.run.folders.root, request.run.folder.path,
+    by_features = load_checked(path, request.run.folders) if isinstance(predictor, TrainedPredictor) else predictor
+    ask = rollouts.with_rollouts(  # cached features give the same answers sooner
+        by_features.predict, request.examples, task.metrics, request.run.folders.root, request.run.folder.path,
         predictor.first_shown if isinstance(predictor, PublishedPredictor) else None,
     )  # fmt: skip
     identity = rollouts.rollout_identity(evaluated_model.identity, task.metrics)
@@ -46,6 +46,8 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
     answered = [example for example, answer in zip(request.examples, answers, strict=True) if answer.error is None]
     if not answered:
         return ModelAnswers(evaluated_model, (answers,))
+    if by_features is not predictor:
+        predictor.predict(answered[:1])  # its network is the one that answered, and is not built again
     notes: tuple[str, ...] = ()
     if isinstance(predictor, LanguagePredictor | VisionLanguagePredictor):
         notes = (f"{evaluated_model.name} is {predictor.how}.",)
@@ -73,9 +75,7 @@ def measure_costs(every: Sequence[ModelAnswers], task: EvaluationPayload) -> lis
     Turns of one model alone are compared with no other's: the machine was another one by then.
     """
     waiting = [one.timed for one in every if one.timed is not None]
-    costs = (
-        measure_by_turns(waiting, latency=task.latency, limited=task.limits_latency, seed=task.seed) if waiting else []
-    )
+    costs = measure_by_turns(waiting, latency=task.latency, limits=task.cost_limits, seed=task.seed) if waiting else []
     found = iter(costs if len(costs) > 1 else [cost._replace(usd_turns=()) for cost in costs])
     return [
         one if one.timed is None else one._replace(cost=next(found)._replace(memory_mb=one.cost.memory_mb), timed=None)

@@ -43,7 +43,7 @@ def predict_code(asked: PredictorRequest) -> ModelAnswers:
         if not (answered and task.latency):
             return ModelAnswers(evaluated_model, tuple(times))
         (cost,) = measure_by_turns(
-            [TimedModel(ask, answered, None)], latency=True, limited=task.limits_latency, seed=task.seed
+            [TimedModel(ask, answered, None)], latency=True, limits=task.cost_limits, seed=task.seed
         )
         return ModelAnswers(evaluated_model, tuple(times), cost)
 

@@ -61,10 +61,12 @@ ASCII -> any residue."""
 _STANDARD = frozenset("ARNDCQEGHILKMFPSTWYV")
 """Standard residues: none of them aligns with another as well as with itself."""
 
-_LETTERS, _COMPARED = 32, 1 << 15
-"""Letters by the last bits of their code, the same for both cases; and pairs whose letters are compared at once."""
+_LETTERS, _COMPARED, _WORD = 32, 1 << 15, 64
+"""Letters by the last bits of their code, the same for both cases; pairs that are compared at once; bits of a word."""
+_FEW_COLUMNS = 1000
 
 Places = npt.NDArray[np.int64]
+_NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
 class Homology:
@@ -80,9 +82,11 @@ class Homology:
         chains = [code.split(SEPARATOR) for code in codes]
         distinct = sorted(set(chain.from_iterable(chains)))
         number = {sequence: place for place, sequence in enumerate(distinct)}
-        found = np.concatenate(
-            [_homologous(distinct, IDENTITY if threshold is None else threshold), _near_peptides(distinct, threshold)]
-        )
+        akin = _homologous(distinct, IDENTITY if threshold is None else threshold)
+        found = np.concatenate([akin, _near_peptides(distinct, threshold, akin)])
+        if len(distinct) == len(codes) == sum(map(len, chains)):  # each code is one sequence
+            places = np.argsort([number[own[0]] for own in chains])
+            return np.unique(np.sort(places[found], axis=1), axis=0)
         owners: list[list[int]] = [[] for _ in distinct]
         for place, own in enumerate(chains):
             for sequence in set(own):
@@ -102,49 +106,89 @@ def least_identity(columns: int) -> float:
 
 def _homologous(sequences: Sequence[bytes], threshold: float) -> Places:
     """(M, 2) among different sequences in ascending order."""
-    aligner = _Aligner(sequences, threshold)
-    found, aligned, parent = [np.zeros((0, 2), np.int64)], 0, np.arange(len(sequences))
+    aligner, common = _Aligner(sequences, threshold), _CommonResidues(sequences)
+    needed = _least_equal(threshold)[
+        np.minimum(np.ceil(COVERAGE * common.lengths - 1e-9).astype(np.int64), _FEW_COLUMNS)
+    ]
+    found, aligned, parent = [_NO_PAIRS], 0, np.arange(len(sequences))
     for candidates in _candidates(sequences):
         pairs = candidates
         if aligned > _MANY:
             parent = unite(parent, *np.concatenate(found).T)
             found = [np.concatenate(found)]
             pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
+        pairs = pairs[common.most(pairs) >= needed[common.shorter(pairs)]]
         aligned += len(pairs)
         found.append(pairs[[aligner.akin(a, b) for a, b in pairs.tolist()]] if len(pairs) else pairs)
     return np.concatenate(found)
 
 
-def _near_peptides(sequences: Sequence[bytes], threshold: float | None) -> Places:
-    """(M, 2) near copies of which the shorter is a peptide."""
-    least = _NEAR_COPY if threshold is None else threshold
-    candidates, library = _peptide_candidates(sequences, least), _parasail()
-    places = np.unique(candidates).tolist()
-    letters = {place: sequences[place].translate(_RARE_LETTERS) for place in places}
-    counts = np.zeros((len(sequences), _LETTERS), np.int16)
-    for place in places:
-        counts[place] = np.bincount(np.frombuffer(letters[place], np.uint8) % _LETTERS, minlength=_LETTERS)
-    lengths, texts = counts.sum(1, dtype=np.int64), {place: own.decode("ascii") for place, own in letters.items()}
+def _least_equal(threshold: float) -> npt.NDArray[np.float64]:
+    """By the fewest columns of an alignment: equal residues that make it one of homologous sequences."""
+    columns = np.arange(_FEW_COLUMNS + 1)
+    needed = np.array([max(threshold, least_identity(int(count))) * count for count in columns])
+    return np.minimum.accumulate(needed[::-1])[::-1]
 
-    def may_be(some: Places) -> Places:
-        """Those with enough letters in common: no alignment has more equal residues."""
-        a, b = some.T
-        kept: Places = some[np.minimum(counts[a], counts[b]).sum(1) >= least * np.minimum(lengths[a], lengths[b])]
-        return kept
+
+def _near_peptides(sequences: Sequence[bytes], threshold: float | None, known: Places = _NO_PAIRS) -> Places:
+    """(M, 2) near copies of which the shorter is a peptide, without the pairs that are `known`."""
+    least = _NEAR_COPY if threshold is None else threshold
+    candidates, library, common = _peptide_candidates(sequences, least), _parasail(), _CommonResidues(sequences)
+    count = len(sequences)
+    candidates = candidates[~np.isin(candidates @ [count, 1], np.sort(known, axis=1) @ [count, 1])]
+    candidates = candidates[common.most(candidates) >= least * common.lengths[common.shorter(candidates)]]
+    texts = {place: common.texts[place].decode("ascii") for place in np.unique(candidates).tolist()}
 
     def are_near_copies(first: str, second: str) -> bool:
         found = library.sg_stats_striped_32(first, second, _OPEN, _EXTEND, library.blosum62)
         return bool(found.matches >= least * min(len(first), len(second)))
 
-    return np.array(
-        [
-            pair
-            for at in range(0, len(candidates), _COMPARED)
-            for pair in may_be(candidates[at : at + _COMPARED]).tolist()
-            if are_near_copies(texts[pair[0]], texts[pair[1]])
-        ],
-        np.int64,
-    ).reshape(-1, 2)
+    near = [are_near_copies(texts[a], texts[b]) for a, b in candidates.tolist()]
+    found: Places = candidates[np.array(near, bool)]
+    return found
+
+
+class _CommonResidues:
+    """How many residues of two sequences can be equal at most, however they are aligned: the length of their longest
+    common subsequence, by bits of one machine word (Hyyrö 2004), of many pairs at once. No bound for a pair whose
+    shorter sequence is longer than a word or whose longer one is longer than two."""
+
+    def __init__(self, sequences: Sequence[bytes]) -> None:
+        self.texts = [sequence.translate(_RARE_LETTERS) for sequence in sequences]
+        self.lengths = np.array([len(text) for text in self.texts], np.int64)
+        short = np.flatnonzero(self.lengths <= 2 * _WORD)
+        self._row = np.full(len(sequences), -1)
+        self._row[short] = np.arange(len(short))
+        width = int(self.lengths[short].max(initial=0))
+        joined = b"".join(self.texts[place].ljust(width, b"\0") for place in short.tolist())
+        self._letters = np.frombuffer(joined, np.uint8).reshape(len(short), width) % _LETTERS
+
+    def shorter(self, pairs: Places) -> Places:
+        """(M,) the place of the shorter of each pair, the first of equally long ones."""
+        return np.asarray(np.where(self.lengths[pairs[:, 0]] <= self.lengths[pairs[:, 1]], pairs[:, 0], pairs[:, 1]))
+
+    def most(self, pairs: Places) -> Places:
+        """(M,)"""
+        short = self.shorter(pairs)
+        long = pairs.sum(axis=1) - short
+        most = self.lengths[short].copy()
+        bounded = np.flatnonzero((most <= _WORD) & (self._row[long] >= 0))
+        for start in range(0, len(bounded), _COMPARED):
+            places = bounded[start : start + _COMPARED]
+            most[places] = self._subsequences(self._row[short[places]], self._row[long[places]])
+        return most
+
+    def _subsequences(self, short: Places, long: Places) -> Places:
+        rows, row = np.unique(short, return_inverse=True)
+        places = np.zeros((len(rows), _LETTERS), np.uint64)  # bits: where the sequence has the letter
+        for bit, letters in enumerate(self._letters[rows, :_WORD].T):
+            places[np.arange(len(rows)), letters] |= np.uint64(1) << np.uint64(bit)
+        places[:, 0] = 0  # behind the end
+        free = np.full(len(short), ~np.uint64(0))
+        for letters in self._letters[long].T:
+            met = free & places[row, letters]
+            free = (free + met) | (free - met)
+        return np.bitwise_count(~free).astype(np.int64)
 
 
 def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
@@ -155,27 +199,40 @@ def _peptide_candidates(sequences: Sequence[bytes], least: float) -> Places:
     all_ = np.flatnonzero((lengths >= _SHORTEST) & (lengths <= 2 * _SHORT))
     short = np.flatnonzero(lengths[all_] <= _SHORT)
     if not len(short):
-        return np.zeros((0, 2), np.int64)
-    runs = [
-        sorted({sequences[place][at : at + _RUN] for at in range(lengths[place] - _RUN + 1)}) for place in all_.tolist()
-    ]
-    number = {run: place for place, run in enumerate(sorted(set(chain.from_iterable(runs))))}
-    columns = [number[run] for own in runs for run in own]
-    starts = np.concatenate([[0], np.cumsum([len(own) for own in runs])])
-    table = csr_array((np.ones(len(columns), np.int32), columns, starts), shape=(len(all_), len(number)))
+        return _NO_PAIRS
+    rows, columns = _distinct_runs([sequences[place] for place in all_.tolist()])
+    starts = np.searchsorted(rows, np.arange(len(all_) + 1))
+    shape = len(all_), int(columns.max()) + 1
+    table = csr_array((np.ones(len(columns), np.int32), columns, starts), shape=shape)
     counts = np.diff(starts)
     changes = np.floor((1 - least) * lengths[all_] + 1e-9).astype(np.int64)
     needed = np.maximum(counts - _RUN * changes - _RUN_SLACK, 1)
-    found = [np.zeros((0, 2), np.int64)]
+    is_short, length = lengths[all_] <= _SHORT, lengths[all_]
+    found = [_NO_PAIRS]
     for start in range(0, len(short), _ROWS):
         rows = short[start : start + _ROWS]
         common = (table[rows] @ table.T).tocoo()
         first, second = rows[common.coords[0]], common.coords[1].astype(np.int64)
-        shorter = np.where(lengths[all_][first] <= lengths[all_][second], first, second)
-        enough = (first != second) & (common.data >= needed[shorter])
-        pairs = np.stack([first[enough], second[enough]], axis=1)
-        found.append(all_[np.sort(pairs, axis=1)])
-    return np.unique(np.concatenate(found), axis=0)
+        once = (first < second) | ~is_short[second]  # two short ones are there from both sides
+        first, second, shared = first[once], second[once], common.data[once]
+        enough = shared >= needed[np.where(length[first] <= length[second], first, second)]
+        found.append(all_[np.sort(np.stack([first[enough], second[enough]], axis=1), axis=1)])
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _distinct_runs(sequences: Sequence[bytes]) -> tuple[Places, Places]:
+    """(M,), (M,): which sequence has which run of residues, each once, by ascending sequence; runs are numbered."""
+    letters = np.frombuffer(b"".join(sequences), np.uint8).astype(np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    owner = np.repeat(np.arange(len(sequences)), lengths)
+    begin = np.flatnonzero(owner[: 1 - _RUN] == owner[_RUN - 1 :])
+    runs = np.zeros(len(begin), np.int64)
+    for place in range(_RUN):
+        runs = (runs << 8) | letters[begin + place]
+    _, number = np.unique(runs, return_inverse=True)
+    distinct = np.unique((owner[begin] << (8 * _RUN)) | number)
+    return distinct >> (8 * _RUN), distinct & ((1 << (8 * _RUN)) - 1)
 
 
 def _parasail() -> Any:
@@ -321,7 +378,7 @@ def _sharing(crowds: Sequence[_Crowds], starts: Places, owner: Places, first: in
         keys.append((((pair << _DIAGONAL_BITS) | diagonal) << _WEIGHT_BITS) | each.weights[other[apart]])
     ordered = np.sort(np.concatenate(keys))
     if not len(ordered):
-        return np.zeros((0, 2), np.int64)
+        return _NO_PAIRS
     line = ordered >> _WEIGHT_BITS
     runs = np.flatnonzero(np.append(True, np.diff(line) > _DRIFT))
     rarity = np.add.reduceat(ordered & ((1 << _WEIGHT_BITS) - 1), runs)
