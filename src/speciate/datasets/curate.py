@@ -203,6 +203,7 @@ def run(run: Run) -> PackedVersion:
                 shares = split_warnings.uneven_split_warnings(
                     _splits_of_usable(rows), outcome.dealing.get("fractions", {})
                 )
+        context.progress(len(steps), len(steps), "steps", "writing the version")
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)
