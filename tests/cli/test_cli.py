@@ -257,6 +257,18 @@ def test_call_shows_the_arguments_of_a_tool(shared: Daemons) -> None:
     assert (wrong.returncode, "did you mean 'list_jobs'" in wrong.stderr) == (1, True)
 
 
+def test_help_of_a_tool_asks_a_daemon_that_runs(
+    shared: Daemons, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never() -> None:
+        raise AssertionError("two seconds of imports")
+
+    run(shared, "call", "get_status")
+    monkeypatch.setattr(call_command, "_own_tools", never)
+    assert cli.main(["call", "list_jobs", "--help", "--workspace", str(shared.workspace)]) == 0
+    assert "Page size" in capsys.readouterr().out
+
+
 def test_an_argument_is_read_from_a_file(shared: Daemons, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n')
     (tmp_path / "limit.json").write_text("1")

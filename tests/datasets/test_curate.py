@@ -88,6 +88,14 @@ def test_one_version_of_many_steps_and_the_same_from_any_order_of_the_source(
     assert again.manifest.ref == "one@v2"
 
 
+def test_all_steps_are_done_in_the_end(twenty: Workspace) -> None:
+    data.run_job(twenty, "curate", dataset="set", steps=CHAIN[:1])
+    [folder] = twenty.folders.runs.glob("job-curate-*")
+    progress = RunFolder(folder).progress()
+    assert progress is not None
+    assert (progress.done, progress.total) == (1, 1)
+
+
 def test_results_are_short_json(chained: dict[str, Any]) -> None:
     assert chained.keys() == {"dataset", "steps", "report"}
     assert len(json.dumps(chained)) < 4 * 4000

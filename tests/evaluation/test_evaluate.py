@@ -256,7 +256,7 @@ def test_models_that_were_judged_on_these_rows_before_widen_the_next_verdict(flo
     assert (kept.earlier_candidates, kept.looks) == (1, 1)
     assert kept.level > 0.99
     (gate,) = [each for each in kept.gates if each.gate.rule == "fresh_rows"]
-    assert "these test rows judged 1 other model(s) in 1 evaluation(s) before" in gate.reason
+    assert "these test rows judged 1 candidate(s) in 1 evaluation(s) before" in gate.reason
 
 
 @pytest.mark.parametrize(

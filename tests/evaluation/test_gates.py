@@ -276,7 +276,7 @@ def test_what_passes_on_fresh_rows_must_also_pass_for_all_earlier_looks() -> Non
     assert [one.outcome for one in luck.gates] == ["pass", "inconclusive"]
     assert luck.needed_examples == 254  # of 200 with standard error 0.02, 2.8 of them in a gain of 0.05, by t
     assert luck.reasons[0] == (
-        "these test rows judged 30 other model(s) in 10 evaluation(s) before, and 2 promotion(s) rest on them. "
+        "these test rows judged 30 candidate(s) in 10 evaluation(s) before, and 2 promotion(s) rest on them. "
         "At 99.968 % intervals, which allow for that, gain in accuracy 0.05 (-0.02 to 0.12): cannot tell 'better than "
         "incumbent'; at least 254 fresh test rows are needed: add_examples with 'test' in a column 'split' adds them"
     )

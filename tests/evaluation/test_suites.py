@@ -218,8 +218,8 @@ def test_every_candidate_on_these_rows_widens_the_level_whoever_asked(flowers: W
     assert (kept.looks, kept.earlier_candidates) == (4, 3)
     assert [each["candidate"] for each in result["decisions"]] == ["points@v1"]
     assert kept.level > 0.95
-    assert " ".join(kept.reasons).count("rows judged 3 other") == 1
-    assert any("judged 3 other model(s) in 4 evaluation(s) before" in each for each in kept.reasons)
+    assert " ".join(kept.reasons).count("rows judged 3 candidate") == 1
+    assert any("judged 3 candidate(s) in 4 evaluation(s) before" in each for each in kept.reasons)
     fresh = world.make_dataset(flowers, "fresh", splits={"test": 50})
     world.define(flowers, name="elsewhere")
     alone = judge(flowers, f"{fresh.ref}:test", use_case="elsewhere")

@@ -74,6 +74,7 @@ def test_an_answer_leads_back_to_everything_that_it_rests_on() -> None:
     assert {"model:c@v1", "move:u#3", "move:u#1"}.isdisjoint(found.nodes), "the move in force when it was given alone"
     told = lineage.graph_text(found, "answer:pred-1")
     assert "<- gave: model b@v1" in told
+    assert "answer pred-1, use_case u, at 1970-01-01 00:00:50Z" in told
     assert "torch 2" in told
 
 

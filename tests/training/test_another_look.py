@@ -60,7 +60,7 @@ def test_what_word_counts_only_seem_to_know_is_left_to_an_encoder(tmp_path: Path
     assert (first["model"], first["verdict"]) == ("spot-model@v1", "hold")
     assert (result["model"], result["decision"]["verdict"]) == ("spot-model@v2", "promote")
     assert result["promotion"]["state"] == "applied"
-    again = [reason for reason in result["decision"]["reasons"] if "judged 1 other" in reason]
+    again = [reason for reason in result["decision"]["reasons"] if "judged 1 candidate" in reason]
     assert again, "the second verdict says that these rows were looked at before"
     values = {row["model"]: (row["value"], row["measured_on"]) for row in result["candidates"]}
     assert values["spot-model@v1"][1] == values["spot-model@v2"][1] == "test"

@@ -17,6 +17,7 @@ from speciate.environment import check_there, made_unnamed, workspace_path
 from speciate.errors import Code, SpeciateError, unknown
 from speciate.server.client import Client, JobFailed, ToolDeclaration, ToolResult, connect
 from speciate.server.untrusted import clean_text
+from speciate.workspace.lock import is_held
 
 if TYPE_CHECKING:
     from speciate.server.job_view import JobView
@@ -32,7 +33,7 @@ def call(arguments: argparse.Namespace) -> int:
         say(arguments.usage())
         return 0
     if arguments.help:
-        return _describe_tool(arguments.tool)
+        return _describe_tool(arguments)
     check_exists(arguments)
     if arguments.tool is None:
         return _list_tools(arguments)
@@ -204,10 +205,11 @@ def _write_images(path: Path | None, images: Sequence[bytes]) -> None:
         sys.stderr.write(f"This call shows no image, so {path} was not written.\n")
 
 
-def _describe_tool(name: str) -> int:
-    """What it is for, and its arguments: name, kind, default and meaning. As this program declares it: no daemon is
-    started to be asked."""
-    tool = _tool_named(name, _own_tools())
+def _describe_tool(arguments: argparse.Namespace) -> int:
+    """What it is for, and its arguments: name, kind, default and meaning. As the daemon declares it where one runs, and
+    else as this program does: no daemon is started to be asked."""
+    declared = _tools(arguments) if is_held(workspace_path(arguments.workspace) / "daemon.lock") else _own_tools()
+    tool = _tool_named(arguments.tool, declared)
     schema = tool["inputSchema"]
     needed = schema.get("required", ())
     rows = [

@@ -211,7 +211,10 @@ def run(run: Run) -> PackedVersion:
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = split_warnings.uneven_split_warnings(split_sizes(rows), outcome.dealing.get("fractions", {}))
+                shares = split_warnings.uneven_split_warnings(
+                    _splits_of_usable(rows), outcome.dealing.get("fractions", {})
+                )
+        context.progress(len(steps), len(steps), "steps", "writing the version")
     finally:
         pool.close()
         shutil.rmtree(run.folder.path / "scratch", ignore_errors=True)

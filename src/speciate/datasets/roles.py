@@ -27,6 +27,7 @@ _SAMPLE = 200
 _LONG_TEXT = 20  # characters on average
 _MOST_CLASSES = 50
 _SMILES = re.compile(r"(?i)((canonical|isomeric)[ _]?)?smiles")
+_DAY = re.compile(r"\s*\d{1,2}([./-])\d{1,2}\1(19|20)\d\d(?!\d)")
 _ASKED = ("messages", "conversations", "conversation", "prompt")
 _ANSWERED = ("completion", "chosen", "response")
 """Column names of questions and answers in data for language models."""
@@ -207,9 +208,7 @@ def _inputs_of(table: pa.Table, modality: str, free: list[str]) -> list[str]:
     filled = _well_filled(table, free)
     lists = [name for name in filled if _is_list(table[name].type)]
     series = [name for name in lists if _is_series(table[name].type)]
-    texts = [
-        name for name in filled if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)
-    ]
+    texts = [name for name in filled if _is_text(table[name].type)]
     if modality in ("auto", "time-series") and series:
         return series[:1]
     if modality in ("auto", "molecule") and (molecules := [name for name in texts if _molecules(name, table[name])]):
@@ -239,7 +238,24 @@ def says_answers(inputs: Sequence[str], columns: Sequence[str]) -> bool:
 
 def dates(table: pa.Table) -> list[str]:
     """Columns of dates or times, which are neither numbers nor texts to a model: never inputs by themselves."""
-    return [field.name for field in table.schema if pa.types.is_temporal(field.type)]
+    return [field.name for field in table.schema if pa.types.is_temporal(field.type) or _says_days(table[field.name])]
+
+
+def _says_days(column: pa.ChunkedArray) -> bool:
+    """Whether a column of texts holds days with the year last, such as 31.12.2024, with a time or without."""
+    if not _is_text(column.type):
+        return False
+    sample = _sample(column)
+    return bool(sample) and sum(map(bool, map(_DAY.match, sample))) >= 0.95 * len(sample)
+
+
+def unread_columns(table: pa.Table, roles: Roles, never: Sequence[str]) -> list[str]:
+    """Numbers and categories beside the one text that roles chose by themselves, which a model of tables would read."""
+    if roles.modality != "text" or roles.inputs[0] == _question_column(table.column_names):
+        return []
+    free = [name for name in table.column_names if name not in never]
+    others = [name for name in _inputs_of(table, "tabular", free) if name not in roles.inputs]
+    return [name for name in others if not _is_text(table[name].type) or _few_values(table[name])]
 
 
 def _well_filled(table: pa.Table, names: list[str]) -> list[str]:
@@ -252,7 +268,7 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
     first = table[inputs[0]]
     if _is_list(first.type):
         return "time-series"
-    if len(inputs) == 1 and (pa.types.is_string(first.type) or pa.types.is_large_string(first.type)):
+    if len(inputs) == 1 and _is_text(first.type):
         if _molecules(inputs[0], first):
             return "molecule"
         if _sequences(first):
@@ -263,6 +279,10 @@ def _modality_of(table: pa.Table, inputs: list[str]) -> str:
     return "tabular"
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
@@ -271,7 +291,7 @@ def _is_series(kind: pa.DataType) -> bool:
     """Lists of numbers, or of such lists; also if all are empty."""
     if _is_list(kind):
         return _is_series(kind.value_type)
-    return not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return not _is_text(kind)
 
 
 def _sample(column: pa.ChunkedArray) -> list[str]:

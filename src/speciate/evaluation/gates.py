@@ -120,7 +120,7 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
     """Whether all that passes on rows as if they were fresh also passes at the level that earlier looks leave."""
     gate = Gate(rule="fresh_rows")
     before = (
-        f"these test rows judged {looks.candidates} other model(s) in {looks.evaluations} evaluation(s) before, and "
+        f"these test rows judged {looks.candidates} candidate(s) in {looks.evaluations} evaluation(s) before, and "
         f"{looks.promotions} promotion(s) rest on them"
     )
     strict = strict._replace(reused=True)

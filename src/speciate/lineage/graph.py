@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -287,7 +288,7 @@ def graph_text(graph: Graph, start: str, *, forward: bool = False, depth: int = 
 
     def tell(name: str, how: str, level: int) -> None:
         node = graph.nodes[name]
-        facts = "" if name in told else "".join(f", {key} {_short(value)}" for key, value in node.facts.items())
+        facts = "" if name in told else "".join(f", {key} {_short(key, value)}" for key, value in node.facts.items())
         arrow = "" if not how else f"<- {how}: " if not forward else f"-> {how}: "
         lines.append(f"{'  ' * level}{arrow}{node.kind} {_single_line(node.name)}{facts}")
         if name not in told and level < depth:
@@ -300,7 +301,9 @@ def graph_text(graph: Graph, start: str, *, forward: bool = False, depth: int = 
     return "\n".join(lines)
 
 
-def _short(value: Any) -> str:
+def _short(key: str, value: Any) -> str:
+    if key == "at":
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(value))
     return f"{value:.6g}" if isinstance(value, float) and abs(value) < 1e6 else _single_line(str(value))
 
 

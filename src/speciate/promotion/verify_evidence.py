@@ -746,7 +746,7 @@ def tell(document: Document, trail: Trail, recomputed: Mapping[int, str]) -> Ite
         else:
             yield f"{outcome} {rule}, in its own words: {result['reason']} [{recomputed[number]}]"
     yield (
-        f"These rows judged {decision['earlier_candidates']} other models before, in {decision['looks']} evaluations; "
+        f"These rows judged {decision['earlier_candidates']} candidates before, in {decision['looks']} evaluations; "
         f"the gate fresh_rows looks at {100 * decision['level']:.5g} % intervals, and those in the report are of 95 %."
     )
     for each in document["further"]:

@@ -267,10 +267,12 @@ def _task(spec: TrainSpec, use_case: UseCase | None, manifest: Manifest, workspa
     name = use_case.task if use_case else spec.task or writes or _usual_task(spec, manifest)
     task = find_task(name)
     if not task.suits(manifest.modality):
+        of_table = "tabular" in task.modalities and manifest.modality == "text"
+        read_again = "call create_dataset with modality='tabular' where a table is the source, " if of_table else ""
         raise SpeciateError(
             Code.INVALID,
             f"The task {name!r} is about {' or '.join(task.modalities)}, but {manifest.ref} holds {manifest.modality}.",
-            f"Use another dataset, or a task of {manifest.modality}: list_options(kind='task').",
+            f"Use another dataset, {read_again}or a task of {manifest.modality}: list_options(kind='task').",
         )
     return task
 

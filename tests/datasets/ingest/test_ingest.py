@@ -65,6 +65,18 @@ def test_a_column_that_a_word_for_missing_makes_text_is_told(workspace: Workspac
     ]
 
 
+def test_numbers_with_commas_are_told(workspace: Workspace, tmp_path: Path) -> None:
+    rows = [f"{i},{i % 7};{i % 3},000.5;{'ab'[i % 2]},c;{i % 2}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["heat;price;kind;seen", *rows]))
+    manifest = data.ingest(workspace, "seen", source=tmp_path / "t.csv", label="seen")
+    assert [manifest.columns[name] for name in ("heat", "price", "kind")] == ["VARCHAR"] * 3
+    assert [each for each in version(workspace.database, "seen").report["warnings"] if "comma" in each] == [
+        f"Column {name!r} is text, for 60 of its 60 cells are numbers with a comma. Write them like 51.8 and 1234, and "
+        "it is read as numbers."
+        for name in ("heat", "price")
+    ]
+
+
 def test_a_version_that_memory_cannot_hold_is_refused_before_it_is_split(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +169,46 @@ def test_a_column_of_dates_is_no_input_and_the_rest_is_learned_from(workspace: W
     (message,) = version(workspace.database, "dated").report["warnings"]
     assert "'day'" in message
     assert "reader='long:ID,TIME'" in message
+
+
+def test_days_that_are_texts_are_dates(workspace: Workspace, tmp_path: Path) -> None:
+    """Not so versions of programs, nor a text that begins with a day."""
+    lines = ["day,when,version,note,x,kind"] + [
+        f"{1 + i % 28}.{1 + i % 12}.2024,{1 + i % 12}/{1 + i % 28}/2024 10:{i % 60:02},1.{i % 5}.{i},3.4.20 {i},"
+        f"{i % 7},{'ab'[i % 2]}"
+        for i in range(90)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    manifest = data.ingest(workspace, "dated", source=tmp_path / "t.csv", label="kind")
+    assert manifest.inputs == ("version", "note", "x")
+    (message,) = version(workspace.database, "dated").report["warnings"]
+    assert "'day', 'when';" in message
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"label": "team"}, ["'channel', 'heat'"]),
+        ({"label": "team", "inputs": ("note",)}, []),
+        ({"label": "team", "modality": "text"}, []),
+        ({"label": "heat"}, ["'channel', 'team'"]),
+        ({}, []),
+    ],
+)
+def test_columns_beside_a_text_that_a_model_of_tables_would_read_are_told(
+    workspace: Workspace, choices: dict[str, Any], told: list[str]
+) -> None:
+    rows = [
+        {
+            "ticket": f"T{i}", "opened": f"{1 + i % 28}.03.2024", "channel": ("mail", "chat")[i % 2], "heat": i / 7,
+            "note": f"please look at number {i} in hall {i % 5}", "team": "ab"[i % 2],
+        }
+        for i in range(60)
+    ]  # fmt: skip
+    manifest = data.ingest(workspace, "notes", rows=rows, **choices)
+    assert (manifest.modality, manifest.inputs) == ("text", ("note",))
+    warnings = [each for each in version(workspace.database, "notes").report["warnings"] if "Models read" in each]
+    assert [each.partition("no inputs: ")[2].partition(". ")[0] for each in warnings] == told
 
 
 def test_peptides_from_fasta(workspace: Workspace, tmp_path: Path) -> None:

@@ -378,6 +378,8 @@ def test_numbers_and_times_are_read_easily() -> None:
     assert [formatting.format_bytes(n) for n in (5, 12_731_140, 271e9)] == ["5 B", "12.7 MB", "271 GB"]
     assert formatting.shorten("a" * 60, 20) == "a" * 9 + "…" + "a" * 10
     assert formatting.as_sentence("it was slow") == "It was slow."
+    reasons = [formatting.as_sentence(f"{metric} is 0.7") for metric in ("mae", "f1_macro", "accuracy")]
+    assert reasons == ["mae is 0.7.", "f1_macro is 0.7.", "Accuracy is 0.7."]
 
 
 def test_charts_have_words_for_those_who_do_not_see_them() -> None:

@@ -81,7 +81,9 @@ def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspa
     assert candidate.estimate.known_from == ("job-1",)
     tight = plan_training(workspace, "notes", method="classical", budget_minutes=1)
     assert tight.candidates == ()
-    assert "budget" in tight.refused[0].why
+    assert "budget of 1 minutes." in tight.refused[0].why
+    network = plan_training(workspace, "notes", method="full", base_model="new:bert", budget_minutes=0.01)
+    assert network.refused[0].why.endswith("specialize trains fewer where some fit.")
 
 
 def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -> None:
@@ -89,6 +91,16 @@ def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -
     with pytest.raises(SpeciateError) as refusal:
         plan_training(workspace, "notes", base_model="pkg:nothing", method="probe")
     assert refusal.value.code is Code.NOT_FOUND
+
+
+def test_a_task_of_tables_on_a_table_that_was_read_as_texts_names_the_call_that_reads_it(workspace: Workspace) -> None:
+    _dataset(workspace)
+    with pytest.raises(SpeciateError, match="holds text") as refused:
+        plan_training(workspace, "notes", task="tabular-classification")
+    assert "create_dataset with modality='tabular'" in refused.value.advice
+    with pytest.raises(SpeciateError, match="holds text") as refused:
+        plan_training(workspace, "notes", task="audio-classification")
+    assert "tabular" not in refused.value.advice
 
 
 def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(workspace: Workspace) -> None:

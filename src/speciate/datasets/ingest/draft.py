@@ -60,6 +60,7 @@ from speciate.datasets.roles import (
     label_array,
     mapped,
     missing_group_warnings,
+    unread_columns,
 )
 from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.split_warnings import (
@@ -95,7 +96,11 @@ DATES = (
     "No model sees dates and times, so these are no inputs: {names}; make numbers of them beforehand. Where the rows "
     "are steps of series, call create_dataset again with reader='long:ID,TIME'."
 )
-_DATES_SHOWN = 5
+UNREAD = (
+    "Models read {text!r} alone. These columns are no inputs: {names}. create_dataset with modality='tabular' reads "
+    "them, too, and the text as words."
+)
+_COLUMNS_SHOWN = 5
 _RELATING = (CONTENT, FINGERPRINT, KEY, SKETCH, ORIGIN)
 _REASONS_SHOWN = 5
 _AT_ONCE = 1 << 16
@@ -161,7 +166,7 @@ class FinishedDraft(NamedTuple):
 def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -> Draft:
     """INVALID if a named column does not exist or no item can be used at all."""
     table, items = survey.table, survey.items
-    implied, choices = None, _without_box_label(choices, survey)
+    implied, choices, unread = None, _without_box_label(choices, survey), list[str]()
     if choices.label is None and choices.implied:
         named = table.select([name for name in table.column_names if name.lower() == "label"])
         implied = implied_label(named.filter(_usable(items)), choices.inputs, media=survey.media)
@@ -174,6 +179,8 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
     else:
         never = [name for name in (choices.label, choices.group_by) if name in table.column_names]
         roles = choose_roles(table, survey.modality, choices.inputs, [str(name) for name in never])
+        if survey.modality == "auto" and choices.label is not None and not choices.inputs:
+            unread = unread_columns(table, roles, [str(name) for name in never])
         verdicts = validate(table, roles)
         quality.record(np.asarray(pc.not_equal(verdicts["quality"], "ok")), verdicts["quality"], verdicts["reason"])
         table = _with_fields(table, verdicts["fields"])
@@ -205,7 +212,11 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
     warnings = _warnings_of_groups(draft.table, choices.group_by, table.column_names)
     left_out = dates(table) if roles.modality == "tabular" and not choices.inputs else []
     if left_out := [clean(name) for name in left_out if name not in (choices.label, choices.group_by)]:
-        warnings += (DATES.format(names=", ".join(map(repr, left_out[:_DATES_SHOWN]))),)
+        warnings += (DATES.format(names=", ".join(map(repr, left_out[:_COLUMNS_SHOWN]))),)
+    if unread:
+        names = ", ".join(map(repr, map(clean, unread[:_COLUMNS_SHOWN])))
+        further = f" and {len(unread) - _COLUMNS_SHOWN} more" if len(unread) > _COLUMNS_SHOWN else ""
+        warnings += (UNREAD.format(text=clean(inputs[0]), names=names + further),)
     return draft._replace(implied=implied is not None, warnings=warnings)
 
 
@@ -244,18 +255,26 @@ def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence
 
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_COMMA_NUMBER = r"^\s*[-+]?\d[\d.]*,\d[\d,.]*\s*$"
 _NEARLY_ALL = 0.9
 
 
 def _nearly_numbers(table: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:
-    """Columns that some other word for "missing" than the known ones makes texts: a learner sees categories there."""
+    """Columns that are texts only for commas in their numbers, or for some other word for "missing" than the known
+    ones: a learner sees categories there."""
     found = list[str]()
     for name in inputs:
         if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
             continue
         filled = table[name].filter(pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
         numbers = pc.sum(pc.match_substring_regex(filled, _NUMBER)).as_py() or 0
-        if _NEARLY_ALL * len(filled) <= numbers < len(filled):
+        commas = pc.sum(pc.match_substring_regex(filled, _COMMA_NUMBER)).as_py() or 0
+        if commas and numbers + commas >= _NEARLY_ALL * len(filled):
+            found.append(
+                f"Column {clean(name)!r} is text, for {commas:,} of its {len(filled):,} cells are numbers with a "
+                "comma. Write them like 51.8 and 1234, and it is read as numbers."
+            )
+        elif _NEARLY_ALL * len(filled) <= numbers < len(filled):
             others = len(filled) - numbers
             found.append(
                 f"Column {clean(name)!r} is text, for {others:,} of its {len(filled):,} cells are no numbers. Leave "

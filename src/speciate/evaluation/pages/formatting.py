@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speciate.evaluation.reports.report import Interval, Value
+from speciate.vocabulary import METRICS
 
 NO_NUMBER = "–"
 """Stands for a number that was not measured or is not known."""
@@ -155,10 +156,16 @@ def format_cell(value: Any, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+_LONGEST_ABBREVIATION = 5  # characters: auroc, smape
+
+
 def as_sentence(text: str) -> str:
-    """The text with a capital and a full stop: reasons are stored without."""
+    """The text with a capital and a full stop: reasons are stored without. Metrics that are no word begin as they are
+    written: mae, f1_macro."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", "…")) else ".")
+    first = text.partition(" ")[0]
+    is_name = first in METRICS and (len(first) <= _LONGEST_ABBREVIATION or "_" in first)
+    return (text if is_name else text[:1].upper() + text[1:]) + ("" if text.endswith((".", "!", "?", "…")) else ".")
 
 
 def format_json(value: Any) -> str:

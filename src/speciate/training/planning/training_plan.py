@@ -114,7 +114,8 @@ def plan_training(
         UnavailableCandidate(
             method=each.method,
             base_model=each.base_model,
-            why=f"Takes about {each.estimate.seconds:.0f} s, more than the budget of {budget_minutes:g} minutes.",
+            why=f"Takes about {each.estimate.seconds:.0f} s, more than the budget of {budget_minutes:g} minutes"
+            f"{_SHORTENED if each.method in _OF_EPOCHS else ''}.",
         )
         for each in late
     ]
@@ -139,6 +140,8 @@ def plan_training(
     )
 
 
+_OF_EPOCHS = ("lora", "full")
+_SHORTENED = " if all its epochs are trained; specialize trains fewer where some fit"
 _FEWEST_TO_SEARCH = 60
 """Examples: by fewer a choice among a hundred configurations is luck."""
 
