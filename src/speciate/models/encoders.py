@@ -211,6 +211,7 @@ class FramesEncoder:
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """`media`: clips of modalities/video/video.py."""
+        yield from self._images.embed(())  # where there is no clip, too, the network is loaded
         for start in range(0, len(media), _CLIPS):
             clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
             frames = [frame for clip in clips for frame in clip]
