@@ -321,8 +321,12 @@ class Pool:
             self._free_slot()
             raise
         with self._room:
-            self._busy.add(server)
-        return server
+            if not self._closed:
+                self._busy.add(server)
+                return server
+        server.end()
+        self._free_slot()
+        raise _closed_error()
 
     def _can_take(self) -> bool:
         return self._closed or bool(self._idle) or self._slots < self._size
