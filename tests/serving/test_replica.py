@@ -313,10 +313,8 @@ def test_an_example_that_cannot_be_answered_is_said(monkeypatch: pytest.MonkeyPa
     assert caught.value.detail == "No 'x1'."
 
 
-# Real versions in real cages: what is tried, what is refused, and what a damaged one does.
+# Real versions in real sandboxes: what is tried, what is refused, and what a damaged one does.
 
-
-pytestmark = pytest.mark.slow
 
 Run = Callable[[str], Runner]
 
