@@ -176,7 +176,7 @@ class Documents(_Learned):
         super().__init__()
         self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
         self._counter = counter
-        self._vectorizer = _vectorizer(counting, terms, weights) if counter is None else None
+        self._vectorizer: Any = _vectorizer(counting, terms, weights) if counter is None else None
 
     @classmethod
     def fit(
