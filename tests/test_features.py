@@ -60,6 +60,16 @@ def test_each_run_writes_one_part_and_none_where_all_is_known(workspace: Workspa
     assert len(list((workspace.folders.features / "lengths-1").iterdir())) == 1
 
 
+def test_an_encoder_of_which_everything_is_known_is_not_asked(workspace: Workspace) -> None:
+    class Unloadable(Lengths):
+        def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+            raise AssertionError("its network would be loaded")
+
+    known = features.embed(workspace.folders, Lengths(), ["a", "b"], TEXTS[:2])
+    again = features.embed(workspace.folders, Unloadable(), ["b", "a"], TEXTS[1::-1])
+    np.testing.assert_array_equal(again, known[::-1])
+
+
 def test_an_item_that_occurs_twice_is_computed_once(workspace: Workspace) -> None:
     encoder = Lengths()
     vectors = features.embed(workspace.folders, encoder, ["a", "a"], [TEXTS[0]] * 2)

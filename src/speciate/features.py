@@ -69,7 +69,8 @@ def embed(
     computed: list[int] = []
     first = list(missing.values())
     try:
-        for places, vectors in encoder.embed([media[place] for place in first]):
+        asked = encoder.embed([media[place] for place in first]) if first else ()  # asked for none it would be loaded
+        for places, vectors in asked:
             chosen = [first[place] for place in places]
             if vectors.shape != (len(chosen), encoder.width) or not np.isfinite(vectors).all():
                 raise SpeciateError(

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -16,6 +17,7 @@ from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.read_table import TableRequest
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import pool as pool_module
 from speciate.jobs.pool import Busy, Pool, PoolProcessEnded
 from speciate.sandbox import warm
 from speciate.settings import Settings
@@ -208,6 +210,22 @@ def test_a_closed_pool_leaves_nothing_behind(folders: Folders) -> None:
     assert list((folders.cache / "pool").iterdir()) == []
     with pytest.raises(SpeciateError, match="closing"):
         pool.ask(QUERY, sql("SELECT 1", folders))
+
+
+def test_a_process_that_starts_while_the_pool_is_closed_answers_nothing(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, begin = Pool(folders, Settings()), pool_module._Server
+
+    def begun(*given: Any) -> Any:
+        server = begin(*given)
+        pool.close()
+        return server
+
+    monkeypatch.setattr(pool_module, "_Server", begun)
+    with pytest.raises(SpeciateError, match="closing"):
+        pool.ask(QUERY, sql("SELECT 1", folders))
+    assert processes(folders) == []
 
 
 def test_closing_ends_a_question_in_flight(folders: Folders) -> None:

@@ -334,12 +334,22 @@ def test_outputs_that_cannot_be_read_fail_the_job_and_nothing_is_registered(engi
     assert "outputs cannot be used" in (failed.reason or "")
 
 
-def test_one_job_in_trouble_does_not_stop_the_others(engine: Engine, stage: Stage) -> None:
+def test_one_job_in_trouble_does_not_stop_the_others(
+    engine: Engine, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad, good = running(engine, stage), running(engine, stage)
-    stage.truth[bad.run_id] = Ended(Outcome(0, "ok"))  # and left no folder at all
+    poll = stage.poll
+
+    def troubled(handle: dict[str, Any]) -> Observation:
+        if handle["run"] == bad.run_id:
+            raise OSError("its folder cannot be read")
+        return poll(handle)
+
+    monkeypatch.setattr(stage, "poll", troubled)
     stage.truth[good.run_id] = Ended(Outcome(1, "user", "the label has one value"))
     engine.tick()
-    assert engine.get(bad.id).state is State.SUCCEEDED
+    assert engine.get(bad.id).state is State.RUNNING
+    assert engine.trouble(bad.id) == "its folder cannot be read"
     assert engine.get(good.id).state is State.FAILED
 
 

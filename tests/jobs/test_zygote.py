@@ -167,6 +167,15 @@ def _fails(*_: object) -> None:
     raise OSError("no process is left")
 
 
+def test_nothing_is_kept_of_a_run_that_was_called_off_before_it_began(tmp_path: Path) -> None:
+    executor, run = executors.LocalExecutor(tmp_path), executors.RunSpec("job-a.1", {}, "data")
+    executor.cancel(executor.handle(run.id), force=False)
+    executor.submit(run)
+    assert executor.poll(executor.handle(run.id)) == executors.Gone()
+    assert (executor._followed, executor._unseen) == ({}, set())
+    executor.close()
+
+
 def test_one_whose_daemon_died_before_it_looked_does_not_begin(tmp_path: Path) -> None:
     address = str(tmp_path / "z")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:

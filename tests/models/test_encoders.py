@@ -160,6 +160,8 @@ def test_a_model_of_images_embeds_videos_frame_by_frame(tmp_path: Path) -> None:
     encoder, still = load_encoder(f"path:{tmp_path}", media="video"), load_encoder(f"path:{tmp_path}", media="image")
     assert encoder.id == f"{still.id}-of-frames"
     assert encoder.width == 3 * still.width
+    assert vectors(encoder, []).shape == (0, encoder.width)
+    assert encoder._images._loaded is not None, "asked for nothing it is loaded, as any encoder"  # type: ignore[attr-defined]
     clips = [{"frames": np.stack(pictures)}, {"frames": np.stack(pictures[::-1])}, {"frames": np.stack(pictures[:1])}]
     forth, back, one = np.split(vectors(encoder, clips), 3, axis=1)
     np.testing.assert_allclose(forth[0], vectors(still, pictures).mean(axis=0), atol=1e-5)

@@ -208,6 +208,19 @@ def test_a_retired_version_answers_what_it_took_and_takes_nothing_more(make: Mad
     assert process.ended
 
 
+def test_a_batch_whose_process_died_as_the_version_was_retired_is_told_so(make: Made) -> None:
+    def retired_meanwhile() -> FakeProcess:
+        threading.Thread(target=deployment.retire, args=(30,)).start()
+        while not deployment._retired:
+            time.sleep(0.001)
+        raise OSError("no process is left")
+
+    deployment = make(FakeProcess(target(1)), restart=retired_meanwhile)
+    for each in ask(deployment, "a", POISON):
+        with pytest.raises(SpeciateError, match="process ended"):
+            each.result(30)
+
+
 def test_a_version_that_does_not_end_is_ended(make: Made) -> None:
     process = FakeProcess(target(1), gate=threading.Event())
     deployment = make(process)
@@ -300,10 +313,8 @@ def test_an_example_that_cannot_be_answered_is_said(monkeypatch: pytest.MonkeyPa
     assert caught.value.detail == "No 'x1'."
 
 
-# Real versions in real cages: what is tried, what is refused, and what a damaged one does.
+# Real versions in real sandboxes: what is tried, what is refused, and what a damaged one does.
 
-
-pytestmark = pytest.mark.slow
 
 Run = Callable[[str], Runner]
 

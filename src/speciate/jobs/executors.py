@@ -169,13 +169,14 @@ class LocalExecutor:
             # Its claim is probed only after it was called off: a probe could be in the way of a supervisor that starts.
             if not folder.stop_asked() or folder.alive():
                 return Pending()
-            self._unseen.discard(folder.run_id)
+            self._forget(folder.run_id)
             return Gone()
         self._unseen.discard(folder.run_id)
         if folder.run_id in self._followed and (folder.path / "worker").exists():
             self._zygotes.prepare(self._followed.pop(folder.run_id))
         if folder.alive():
             return Alive()
+        self._forget(folder.run_id)
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
         return Ended(outcome) if outcome else Gone()
 
@@ -209,6 +210,10 @@ class LocalExecutor:
         self._asked.close()
         for child in self._children:
             child.returncode = child.poll() or 0  # it outlives us on purpose; Popen would warn
+
+    def _forget(self, run: str) -> None:
+        self._unseen.discard(run)
+        self._followed.pop(run, None)
 
     def _look_after(self, folder: RunFolder) -> None:
         """A supervisor that was asked for, and whose zygote died over it, is started plainly."""

@@ -325,8 +325,12 @@ class Pool:
             self._free_slot()
             raise
         with self._room:
-            self._busy.add(server)
-        return server
+            if not self._closed:
+                self._busy.add(server)
+                return server
+        server.end()
+        self._free_slot()
+        raise _closed_error()
 
     def _end_dead(self) -> None:
         """Idle ones that died since, as where the machine's memory ran out: no question is to fail for that."""

@@ -156,7 +156,7 @@ class Reconciler:
             self._guard(step.job, lambda step=step, answer=answer: step.then(answer))  # type: ignore[misc]
 
     def _active(self) -> list[Job]:
-        """Asked of the catalog only once something was committed: a pass comes dozens of times a second, on the cores
+        """Asked of the catalog only once something was committed: a pass comes ten times a second, on the cores
         that the runs compute on."""
         commits = self._workspace.database.commits
         if commits != self._read_at:
@@ -171,7 +171,7 @@ class Reconciler:
         return next((self._places.trouble(each) for each in self._jobs if each.id == job), None)
 
     def waits(self, job: str) -> str | None:
-        """Written when it is asked for, by whatever thread: a pass comes dozens of times a second."""
+        """Written when it is asked for, by whatever thread: a pass comes ten times a second."""
         found: dict[str, str] = {}
         for place, capacity in self._rooms():
             queued, chosen, live = (_at(place, jobs) for jobs in self._asked)

@@ -230,6 +230,7 @@ class FramesEncoder:
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """`media`: clips of modalities/video/video.py."""
+        yield from self._images.embed(())  # where there is no clip, too, the network is loaded
         for start in range(0, len(media), _CLIPS):
             clips = [_few(clip["frames"]) for clip in media[start : start + _CLIPS]]
             frames = [frame for clip in clips for frame in clip]
@@ -276,7 +277,8 @@ def load_encoder(
 
     `precision` None: the fastest on this machine. A trained model keeps the one that it was trained with. `folder`: of
     a registered version, or a copy of `path:` or `pkg:`, which are found without. `media`: the modality of the media,
-    if it may differ from the model's. `layers`: a network of texts is read at two depths."""
+    if it may differ from the model's. `layers`: a network of texts is read at two depths, unless its pooling is more
+    than the states of one layer."""
     ref = model_ref(base_model)
     folder = _frozen_folder(ref, folder)
     if model_folder.is_export(folder):
@@ -299,7 +301,7 @@ def load_encoder(
             _identity(ref, folder, precision),
             sum(map(model_folder.count_parameters, model_folder.weight_files(folder))),
         )
-    layers = layers and modality == "text"
+    layers = layers and modality == "text" and _is_plainly_pooled(folder)
     found = FrozenEncoder(
         base_model, folder, modality, identity + (OF_LAYERS if layers else ""), parameters, precision, threads=threads,
         layers=layers,
@@ -394,6 +396,15 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     config: ModelConfig = foreign_files.read_json(folder / "config.json")
     width = config.get("hidden_size") if modality in _OF_TOKENS else None
     return sentence_folder.read_modules(folder).width(width) if width and modality == "text" else width
+
+
+def _is_plainly_pooled(folder: Path) -> bool:
+    """Whether the vectors of a network of texts are one pooling of its states, with no layer after it."""
+    if model_folder.has_backbone(folder):
+        settings = model_folder.read_settings(folder)
+        return not settings.get("dense") and "+" not in settings.get("pooling", "")
+    modules = sentence_folder.read_modules(folder)
+    return not modules.dense and "+" not in modules.pooling
 
 
 def fastest_precision() -> Precision:

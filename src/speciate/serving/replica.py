@@ -250,18 +250,18 @@ class Replica:
         _log.warning("the process of %s ended under %d inputs: %r", self.target.model, len(batch), error)
         if len(batch) == 1:
             _settle(batch[0], TimeoutError() if isinstance(error, AnswerTimeout) else _process_ended_error())
-        self._start_again()
+        restarted = self._start_again()
         if len(batch) > 1:
             for one in batch:
-                if one.listener is not None and one.listener.begun:
-                    _settle(one, _process_ended_error())  # its client has the beginning of another answer
+                if not restarted or (one.listener is not None and one.listener.begun):
+                    _settle(one, _process_ended_error())  # nobody can be asked, or half of another answer was heard
                 elif one.deadline > time.monotonic() and not self._abandoned:
                     self._answer([one])
                 else:
                     _settle(one, TimeoutError())
 
-    def _start_again(self) -> None:
-        """Starts the process until it succeeds, or this version is retired and nobody waits any more."""
+    def _start_again(self) -> bool:
+        """Starts the process until it succeeds; False where this version is retired before and nobody waits."""
         began, (gap, longest) = time.monotonic(), _RESTART_SECONDS
         self._process.end()
         while True:
@@ -270,11 +270,11 @@ class Replica:
             except Exception:  # noqa: BLE001 - the next attempt may succeed
                 _log.exception("%s could not be started again", self.target.model)
                 if not self._rest(gap):
-                    return
+                    return False
                 gap = min(2 * gap, longest)
             else:
                 self._heard(0, time.monotonic() - began)
-                return
+                return True
 
     def _rest(self, seconds: float) -> bool:
         """Whether the next attempt is due, after so long: what is submitted meanwhile wakes nobody sooner. False: it is

@@ -163,8 +163,8 @@ class _Learned:
 class Documents(_Learned):
     """Texts and sequences as weighted counts of their words or characters (TF-IDF).
 
-    A modality's `describe` turns a medium into text. scikit-learn counts; vocabulary and weights are stored as plain
-    data and set again through its public interface.
+    A modality's `describe` turns a medium into text. A training counts by a `TermCounter`, a model that serves by
+    scikit-learn, whose vocabulary and weights are stored as plain data and set again through its public interface.
     """
 
     def __init__(
@@ -176,8 +176,7 @@ class Documents(_Learned):
         super().__init__()
         self._modality, self._counting, self._terms, self._weights = modality, counting, terms, weights
         self._counter = counter
-        self._vectorizer = _vectorizer(counting, vocabulary={term: i for i, term in enumerate(terms)})
-        self._vectorizer.idf_ = weights
+        self._vectorizer: Any = _vectorizer(counting, terms, weights) if counter is None else None
 
     @classmethod
     def fit(
@@ -229,11 +228,14 @@ class Documents(_Learned):
         return cls(settings["modality"], counting, tuple(settings["terms"]), arrays["weights"])
 
 
-def _vectorizer(counting: NGrams, **more: Any) -> Any:
+def _vectorizer(counting: NGrams, terms: Sequence[str], weights: npt.NDArray[Any]) -> Any:
     """Logarithmic counts: the tenth mention of a word says less than the first."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(**counting.analyzer(), sublinear_tf=True, **more)
+    vocabulary = {term: place for place, term in enumerate(terms)}
+    made = TfidfVectorizer(**counting.analyzer(), sublinear_tf=True, vocabulary=vocabulary)
+    made.idf_ = weights
+    return made
 
 
 def _weighting() -> Any:

@@ -93,6 +93,19 @@ def test_vectors_are_those_of_its_pooling(tmp_path: Path, mode: str) -> None:
     assert np.allclose(found, expected(tmp_path / "model", network, layer, mode), atol=1e-5)
 
 
+@pytest.mark.parametrize(("mode", "dense"), [("cls+mean", False), ("cls", True)])
+def test_of_more_than_one_pooling_of_a_layer_no_second_depth_is_read(tmp_path: Path, mode: str, dense: bool) -> None:
+    network, layer = build(tmp_path / "model", MODES[mode], dense=dense)
+    encoder = load_encoder(f"path:{tmp_path / 'model'}", precision="float32", layers=True)
+    assert not encoder.id.endswith("-of-layers")
+    assert np.allclose(vectors(encoder, TEXTS), expected(tmp_path / "model", network, layer, mode), atol=1e-5)
+    (kept := tmp_path / "kept").mkdir()
+    encoder.keep(kept)
+    sealed.seal(kept)
+    again = load_encoder("x@v1", precision="float32", folder=kept, layers=True)
+    assert np.allclose(vectors(again, TEXTS), vectors(encoder, TEXTS), atol=1e-6)
+
+
 def test_newer_versions_name_the_mode_in_words(tmp_path: Path) -> None:
     network, layer = build(tmp_path / "model", {"pooling_mode": "cls"})
     found = vectors(load_encoder(f"path:{tmp_path / 'model'}", precision="float32"), TEXTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from speciate.datasets import versions
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.errors import SpeciateError
+from speciate.models.estimators import Linear
 from speciate.tasks import predictor
 from speciate.tasks.families.classification import Classification
 from speciate.tasks.families.regression import Regression
@@ -18,6 +20,7 @@ from speciate.training.recipes import boosting
 from speciate.training.recipes.classical import learners_for, logistic
 from speciate.training.recipes.probe import on_spread_vectors
 from speciate.training.selection.arrived_rows import Weighed, choose, has_arrived, report, weights
+from speciate.training.selection.learners import Learner, learn_from
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
 from tests.training.world import make_dataset, model_path, train_now
@@ -115,6 +118,27 @@ def test_a_head_on_spread_vectors_passes_weights_on() -> None:
         plain, pulled = (learn(scale * inputs, (meant > 0).astype(np.int64), 0, *more) for more in ((), (heavy,)))
         assert np.sign(plain.weight[0, 0]) == 1
         assert np.sign(pulled.weight[0, 0]) == -1
+
+
+@pytest.mark.parametrize(("weight", "taken"), [(1.0, {"rounds": 7}), (16.0, {})])
+def test_what_was_found_without_weights_is_found_anew_with_them(weight: float, taken: dict[str, int]) -> None:
+    asked, line = list[dict[str, int]](), Linear(np.zeros((1, 1)), np.zeros(1))
+
+    def learn(inputs: Any, targets: Any, seed: int, weights: Any = None, **found: int) -> Linear:
+        asked.append(found)
+        return line
+
+    one: Any = SimpleNamespace(
+        name="trees", group=SimpleNamespace(name="columns"), weight=weight, members=(), shift=None, joined=None,
+        learner=Learner("trees", learn, weighs=True, found=lambda _: {"rounds": 7}), estimator=line, task_head=None,
+    )  # fmt: skip
+    context: Any = SimpleNamespace(
+        targets=lambda each: np.zeros(len(each)),
+        payload=SimpleNamespace(spec=SimpleNamespace(seed=0), task="regression"),
+    )
+    represented: Any = SimpleNamespace(encode=lambda each: np.zeros((len(each), 1)))
+    learn_from(context, one, [_example("episode-1"), _example(None)], {"columns": represented}, as_found=True)
+    assert asked == [taken]
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def learn_from(
     """The candidate, or each member of a mean, learned from these examples. `represented`: by the name of a group.
 
     `from_folds`: what can be joined of the folds that judged it is not learned once more. `as_found`: by what the fit
-    on the training examples has found.
+    on the training examples has found, where it had the same weights.
     """
     targets, made = context.targets(examples), list[TrainedPredictor]()
     for each in singles(one):
@@ -190,7 +190,7 @@ def learn_from(
         inputs = representation.encode(examples)
         estimator = each.joined if from_folds and not more else None
         if estimator is None:
-            found = each.learner.found(each.estimator) if as_found and each.learner.found else {}
+            found = each.learner.found(each.estimator) if as_found and each.learner.found and not more else {}
             with limit_threads(inputs):
                 estimator = each.learner.learn(inputs, targets, context.payload.spec.seed, *more, **found)
         if each.shift is not None and not one.members:
