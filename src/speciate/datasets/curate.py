@@ -48,6 +48,7 @@ from speciate.workspace.workspace import Folders, Workspace
 _PAID = ("speciate.evaluation.answer_cache", "paid")
 """This module stands above this floor, so it is named by string."""
 _BYTES_PER_ROW = 1_000
+_MANY_ROWS, _MOST_CORES = 10_000, 8
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 WrittenStep = Mapping[str, object]
 """`op`, and its parameters: other keys for each operation."""
@@ -211,9 +212,7 @@ def run(run: Run) -> PackedVersion:
             context.manifest = _manifest_so_far(outcome.manifest or context.manifest, rows)
             if outcome.split_made_by is not None:
                 how = {"made_by": outcome.split_made_by, **outcome.dealing}
-                shares = split_warnings.uneven_split_warnings(
-                    _splits_of_usable(rows), outcome.dealing.get("fractions", {})
-                )
+                shares = split_warnings.uneven_split_warnings(split_sizes(rows), outcome.dealing.get("fractions", {}))
         context.progress(len(steps), len(steps), "steps", "writing the version")
     finally:
         pool.close()

@@ -151,7 +151,7 @@ def find_telling_inputs(rows: pa.Table, inputs: Sequence[str]) -> dict[str, list
     is looked at, too."""
     names = [name for name in inputs if name in rows.column_names and _is_scalar(rows.schema.field(name).type)]
     if not names:
-        return []
+        return {}
     known = rows.select(list(dict.fromkeys((*names, "label", "group_key", "split"))))
     known = known.filter(pc.is_valid(known["label"]))
     train = known.filter(pc.fill_null(pc.equal(known["split"], "train"), False))

@@ -497,20 +497,26 @@ def append_rows(
     places = np.flatnonzero(usable & (new | np.asarray(pc.is_valid(rows["split"]), bool)))
     if not new[places].any():
         return rows
-    members = members_of(rows.take(pa.array(places)), modality, folders=folders)
-    current = [None if new[place] else splits[place] for place in places]
-    earlier = {key: splits[place] for key, place in zip(members.keys, places, strict=True) if splits[place]}
-    joined = assign_appended(members, current, fractions, seed, earlier)
-    if only_train is not None:
-        joined = _teach(components(members), joined, new[places], only_train[places])
-    for at in np.flatnonzero(new[places]).tolist():
-        place, found = int(places[at]), joined[at]
-        if isinstance(found, str):
-            splits[place] = found
-        else:
-            splits[place], qualities[place], reasons[place] = None, "refused", _why_refused(found)
-    for name, values in (("split", splits), ("quality", qualities), ("reason", reasons)):
-        rows = with_column(rows, name, pa.array(values, pa.string()))
+    chosen = rows if len(places) == rows.num_rows else rows.take(pa.array(places))
+    members, mine = members_of(chosen, modality, folders=folders), new[places]
+    current = pc.if_else(pa.array(mine), None, chosen["split"].cast(pa.string()))
+    joined = assign_appended(
+        members, current, fractions, seed, pa.table({"key": members.keys, "split": chosen["split"]}).drop_null()
+    )
+    if only_train is not None and only_train[places].any():
+        joined = _teach(components(members), joined, mine, only_train[places])
+    asked, names = np.zeros(rows.num_rows, bool), joined.names.filter(pa.array(mine))
+    asked[places[mine]] = True
+    refused = asked.copy()
+    refused[places[mine]] = np.asarray(names.is_null())
+    why = [_why_refused(joined.several[at]) for at in np.flatnonzero(mine).tolist() if at in joined.several]
+    for name, where, values in (
+        ("split", asked, names),
+        ("quality", refused, pa.array(["refused"] * len(why), pa.string())),
+        ("reason", refused, pa.array(why, pa.string())),
+    ):
+        column = rows[name].cast(pa.string()).combine_chunks()
+        rows = with_column(rows, name, pc.replace_with_mask(column, pa.array(where), values))
     return rows
 
 

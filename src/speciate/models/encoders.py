@@ -110,8 +110,8 @@ class FrozenEncoder:
             return self.id
         return _cache_of_files(self._folder, self.precision) + (OF_LAYERS if self._layers else "")
 
-    @property
-    def width(self) -> int:
+    @cached_property
+    def width(self) -> int:  # asked for with each answer
         stated = _stated_width(self._folder, self._modality)
         doubled = self._layers and not model_folder.is_export(self._folder)  # an export states what it gives
         return stated * (2 if doubled else 1) if stated else self._backbone().width

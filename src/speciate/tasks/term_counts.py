@@ -75,6 +75,7 @@ class TermCounter:
     def _forget(self) -> None:
         self._places = dict[str, int]()
         self._indices, self._counts, self._starts = array("i"), array("i"), [0]
+        self._every: Any = None
 
     def _rows(self, documents: Sequence[str]) -> Any:
         """(N, terms so far) CSR, each term of a document once."""
@@ -89,10 +90,12 @@ class TermCounter:
                 self._indices.extend(counted.keys())
                 self._counts.extend(counted.values())
                 self._starts.append(len(self._indices))
-        # copies: an array that is looked at cannot grow
-        indices, counts = np.array(self._indices, np.int32), np.array(self._counts, np.float64)
-        every = csr_array((counts, indices, self._starts), shape=(len(self._places), len(self._numbers)))
-        return every[[self._places[document] for document in documents]]
+                self._every = None
+        if self._every is None:  # copies: an array that is looked at cannot grow
+            indices, counts = np.array(self._indices, np.int32), np.array(self._counts, np.float64)
+            shape = len(self._places), len(self._numbers)
+            self._every = csr_array((counts, indices, self._starts), shape=shape)
+        return self._every[[self._places[document] for document in documents]]
 
     def _numbered(self, document: str) -> Iterable[int]:
         if not self._by_words:

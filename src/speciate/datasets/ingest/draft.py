@@ -85,7 +85,7 @@ from speciate.datasets.targets import holds_boxes
 from speciate.datasets.version_report import ForeignReport, SplitReport, VersionReport
 from speciate.errors import Code, SpeciateError
 from speciate.modalities import find
-from speciate.refs import ALPHABET, LENGTH, id_from_key
+from speciate.refs import ALPHABET, LENGTH
 from speciate.workspace.workspace import Folders
 
 _log = logging.getLogger(__name__)
@@ -295,8 +295,9 @@ def finish_draft(
     """Rows with ids and splits. A split that the source brings is kept; else one is made, without leaks.
 
     `kept_splits`: keys of earlier rows -> the split that they keep. `existing`: rows of the dataset that these are
-    appended to, which keep their splits; the two have no row in common. `taken_ids`: ids that are not free.
-    `fractions`: of the dataset's split. `folders`: of the workspace that remembers near-duplicates.
+    appended to, which keep their splits and ids; the two have no row in common. `fractions`: of the dataset's split.
+    `folders`: of the workspace that remembers near-duplicates.
+    If the caller holds no other reference to the draft, its rows are never in memory twice.
     """
     brings_split, table = draft.brings_split, draft.table
     draft = draft._replace(table=table.schema.empty_table())
@@ -306,16 +307,17 @@ def finish_draft(
             table = _without_near_copies(table, existing, draft.modality, folders)
     elif existing is None:
         usable = _usable(table)
-        members = members_of(table.filter(usable), draft.modality, folders=folders)
-        names = assign_splits(
-            members, fractions, seed, {key: name for key, name in kept_splits.items() if name in fractions}
-        )
+        members = members_of(_usable_rows(table.select(_split_columns(table))), draft.modality, folders=folders)
+        names = assign_splits(members, fractions, seed, kept_splits)
         table = with_column(table, "split", _scatter_names(names, usable))
         del members, names, usable
     else:
         table = _append_to_splits(table, existing, draft.modality, fractions, seed, folders)
-    table = table.add_column(0, "id", _ids(table, taken_ids)).sort_by("id")
-    made = not draft.brings_split
+    ids = _ids(table, None if existing is None else existing["id"])
+    columns = {"id": ids, **dict(zip(table.column_names, table.columns, strict=True))}
+    del table
+    table = _sorted_by_id(columns)
+    made = not brings_split
     whole = table if existing is None else _stack_split_columns(existing, table, draft.inputs)
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs, folders=folders)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
@@ -335,12 +337,17 @@ def finish_draft(
     return FinishedDraft(table, report, warnings)
 
 
+def split_sizes(table: pa.Table) -> dict[str, int]:
+    """How many usable rows lie in each split."""
+    return _counts(table["split"].filter(_usable(table)).drop_null())
+
+
 def split_report(
     table: pa.Table, modality: str, *, made: bool, inputs: Sequence[str] = (), folders: Folders | None = None
 ) -> SplitReport:
     """The report on the split of a whole version, from its usable rows."""
-    usable = table.filter(_usable(table))
-    members = members_of(usable, modality, folders=folders)
+    usable = _usable_rows(table)
+    members = members_of(usable.select(_split_columns(usable)), modality, folders=folders)
     numeric = pa.types.is_floating(table["label"].type)
     found = audit_split(members, usable["split"], usable["id"], numeric=numeric)
     texts = texts_across(usable, inputs)

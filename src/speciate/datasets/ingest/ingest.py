@@ -389,8 +389,11 @@ def _make_version(payload: Payload, run: Run) -> PackedVersion:
             result={"report": report},
             onto=parent.onto,
         )
-    kept = splits_of(run.folders, earlier.manifest) if earlier is not None and earlier.keeps_splits else {}
-    done = finish_draft(read.draft, spec.seed, kept, fractions=spec.fractions or FRACTIONS, folders=run.folders)
+    earlier_splits = {} if earlier is None or not earlier.keeps_splits else splits_of(run.folders, earlier.manifest)
+    warnings, drafts, read = warnings_of_source(read), [read.draft], read.without_rows()
+    done = finish_draft(
+        drafts.pop(), spec.seed, earlier_splits, fractions=spec.fractions or FRACTIONS, folders=run.folders
+    )
     hashing = earlier.manifest.hashing if earlier is not None else HASHING
     sealed = next_version.seal_first(run.folders, done.table, _manifest(spec, read.draft, packs), hashing)
     report = quality_report(done.table)

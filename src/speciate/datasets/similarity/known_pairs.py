@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from speciate import __version__
 from speciate.errors import SpeciateError
-from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching
+from speciate.modalities.contract import PackedCodes, PairwiseSimilarity, Sketches, Sketching
 from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
@@ -77,8 +77,9 @@ def _key(rule: Rule, threshold: float | None, codes: Sequence[bytes] | Sketches)
     if isinstance(codes, np.ndarray):
         digest.update(np.ascontiguousarray(codes).data)
     else:
-        digest.update(np.array([len(code) for code in codes], np.int64).tobytes())
-        digest.update(b"".join(codes))
+        packed = PackedCodes.of(codes)
+        digest.update(np.diff(packed.starts).tobytes())
+        digest.update(packed.data[packed.starts[0] : packed.starts[-1]].data)
     return digest.hexdigest()
 
 

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speciate.datasets.similarity import known_pairs
-from speciate.modalities.connected_components import unite
-from speciate.modalities.contract import PairwiseSimilarity, Sketches, Sketching, SketchingByPart
+from speciate.modalities import connected_components
+from speciate.modalities.contract import PackedCodes, PairwiseSimilarity, Sketches, Sketching, SketchingByPart
 from speciate.modalities.hashing import mix
 from speciate.workspace.workspace import Folders
 
@@ -58,7 +58,7 @@ def near_duplicate_pairs(
     others join the same clusters. A `PairwiseSimilarity` defines its own pairs.
     """
     if isinstance(sketching, PairwiseSimilarity):
-        return _pairs_by_similarity(_array(sketches), sketching, threshold, folders)
+        return _pairs_by_similarity(_array(sketches, pa.large_binary()), sketching, threshold, folders)
     if isinstance(sketching, SketchingByPart):
         whole = sketches.to_pylist() if isinstance(sketches, pa.ChunkedArray) else sketches
         columns = sketching.columns(whole, part).values()
@@ -118,21 +118,31 @@ def clusters(count: int, pairs: Places) -> Places:
 
 
 def _pairs_by_similarity(
-    codes: pa.Array, similarity: PairwiseSimilarity, threshold: float | None, folders: Folders | None
+    codes: pa.LargeBinaryArray, similarity: PairwiseSimilarity, threshold: float | None, folders: Folders | None
 ) -> Places:
     """(M, 2) places of near codes. Equal codes are compared once, in an order that does not depend on the input's."""
     places = np.flatnonzero(np.asarray(codes.is_valid()))
-    kinds = np.asarray(encoded.indices.drop_null(), np.int64)
-    _, first = np.unique(kinds, return_index=True)
-    firsts = places[first]  # of each kind
-    repeated = places != firsts[kinds]
-    same = np.stack([firsts[kinds], places], axis=1)[repeated]
-    values = encoded.dictionary.to_pylist()
-    order = np.array(sorted(range(len(values)), key=values.__getitem__), np.int64)
-    ordered = [values[kind] for kind in order.tolist()]
-    among = known_pairs.ask(similarity, threshold, ordered, lambda: similarity.pairs(ordered, threshold), folders)
-    together = np.sort(np.concatenate([same, firsts[order][among]]), axis=1)
+    if not len(places):
+        return np.zeros((0, 2), np.int64)
+    codes = codes.drop_null() if codes.null_count else codes
+    order = np.asarray(pc.sort_indices(codes), np.int64)  # equal ones in the order of their places
+    codes = codes.take(pa.array(order))
+    starts = np.append(True, np.asarray(pc.not_equal(codes[1:], codes[:-1]), bool))
+    different = np.cumsum(starts) - 1
+    firsts, places = places[order[starts]], places[order]  # of each code
+    same = np.stack([firsts[different], places], axis=1)[~starts]
+    packed = _packed(codes if starts.all() else codes.filter(pa.array(starts)))
+    del codes, order, different, places
+    among = known_pairs.ask(similarity, threshold, packed, lambda: similarity.pairs(packed, threshold), folders)
+    found = firsts[among]
+    together = np.sort(np.concatenate([same, found]), axis=1)
     return together[np.lexsort((together[:, 1], together[:, 0]))]
+
+
+def _packed(codes: pa.LargeBinaryArray) -> PackedCodes:
+    _, offsets, data = codes.buffers()
+    starts = np.frombuffer(offsets, np.int64)[codes.offset : codes.offset + len(codes) + 1]
+    return PackedCodes(np.frombuffer(data or b"", np.uint8), starts)
 
 
 def _near_pairs(codes: Sketches, sketching: Sketching, threshold: float | None) -> Places:
