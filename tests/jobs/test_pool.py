@@ -107,6 +107,7 @@ def test_a_process_that_nobody_asks_ends_unless_it_holds_a_model(pool: Pool, fol
     assert {each.pid for each in kept} <= {each.pid for each in processes(folders)}
 
 
+@pytest.mark.slow(reason="two imports of torch")
 def test_models_that_need_all_of_transformers_have_processes_apart(
     pool: Pool, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:

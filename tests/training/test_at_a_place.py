@@ -114,6 +114,7 @@ TWO_NODES: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(reason="two trainings with torch, one of them in two processes")
 def test_two_nodes_take_the_steps_that_this_machine_takes(engine: Engine, double: Double) -> None:
     squares(engine.workspace)
     train(engine, "there", "lab", **TWO_NODES, resources={"cpu": 1, "place": "lab", "nodes": 2})

@@ -117,6 +117,7 @@ def test_of_two_threads_one_at_a_time_replaces_functions() -> None:
     assert printed(_AT_ONCE) == {"at once": 1, "finds": True}
 
 
+@pytest.mark.slow(reason="a whole import of transformers")
 def test_a_process_that_is_to_have_all_leaves_nothing_out_for_its_first_network() -> None:
     pytest.importorskip("torchvision")
     assert printed(_MASKS)["whole"] == [True, True]
