@@ -15,6 +15,7 @@ from speciate.datasets.versions import resolve
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions
 from speciate.evaluation.evaluate import EvaluateSpec, plan
+from speciate.evaluation.holdout_reuse import LooksOnRows, level_for
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, answer_all
 from speciate.evaluation.predictors.by_source import from_column
@@ -22,6 +23,7 @@ from speciate.evaluation.predictors.memory_use import measure_memory
 from speciate.evaluation.reports import error_analysis, report, slice_metrics
 from speciate.evaluation.reports.describe_evaluation import against_baseline
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
+from speciate.evaluation.statistics import units_needed
 from speciate.governance import approvals
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
@@ -245,6 +247,21 @@ def test_a_repeated_look_at_a_suite_is_counted_and_told(flowers: Workspace) -> N
         result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
     assert "1 earlier evaluation(s)" in result["decision"]["reasons"][-1]
     assert decisions.get(flowers.database, result["decision"]["id"]).decision.looks == 1
+
+
+def test_the_rows_that_a_verdict_asks_for_are_counted_as_the_next_look_will_judge_them(flowers: Workspace) -> None:
+    first = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    target = round(first["report"]["leaderboard"][0]["value"] - 0.005, 3)
+    world.define(flowers, objective={"metric": "accuracy", "target": target})
+    result = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)
+    kept = decisions.get(flowers.database, result["decision"]["id"]).decision
+    found = report.find_report(flowers.database, result["evaluation"])
+    measured = found.row("points@v1").metrics["accuracy"]
+    later = level_for(1, LooksOnRows(candidates=kept.earlier_candidates + 1))
+    total = units_needed(measured.n, measured.standard_error or 0.0, measured.value - target, later)
+    assert total is not None
+    assert later > kept.level
+    assert kept.needed_examples == pytest.approx(total - measured.n, rel=0.002)  # the report is rounded
 
 
 @pytest.mark.slow(reason="test_suites.py: every candidate widens the level")

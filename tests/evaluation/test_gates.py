@@ -349,6 +349,9 @@ def test_a_stricter_level_needs_more_examples() -> None:
     assert usual is not None
     assert strict is not None
     assert strict > usual
+    later = gates.judge(REACHES, one._replace(next_level=0.995))
+    assert later.needed_examples == strict, "they are looked at with what was judged before"
+    assert later.outcome == gates.judge(REACHES, one).outcome
 
 
 def test_what_is_needed_counts_all_rows_and_says_which_of_them_the_metric_counts() -> None:

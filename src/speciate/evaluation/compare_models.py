@@ -464,12 +464,13 @@ def _remarks(judged: int, level: float, looks: LooksOnRows) -> list[str]:
 def _decisions(
     strict: _Judged, fresh: _Judged, question: Question, use_case: UseCase, models: Sequence[str]
 ) -> dict[str, Decision]:
-    evidence = {name: _evidence(strict, use_case, name, fresh.level, question.shown) for name in models}
+    later = _next_level(question, len(models))
+    evidence = {name: _evidence(strict, use_case, name, fresh.level, later, question.shown) for name in models}
     alone = {
         name: gates.decide(
             question.gates,
             evidence[name],
-            _evidence(fresh, use_case, name, fresh.level, question.shown),
+            _evidence(fresh, use_case, name, fresh.level, later, question.shown),
             question.looks if question.suite == "core" else None,
         )
         for name in models
@@ -503,8 +504,15 @@ def _decisions(
     return final
 
 
+def _next_level(question: Question, judged: int) -> float | None:
+    """Of one candidate alone, when rows are added to these, which have judged so many by then."""
+    if question.suite != "core":
+        return None
+    return level_for(1, LooksOnRows(candidates=question.looks.spent + judged))
+
+
 def _evidence(
-    judged: _Judged, use_case: UseCase, candidate: str, fresh_level: float, shown: frozenset[str]
+    judged: _Judged, use_case: UseCase, candidate: str, fresh_level: float, later: float | None, shown: frozenset[str]
 ) -> gates.Evidence:  # fmt: skip
     report = judged.report
     found = {
@@ -522,6 +530,7 @@ def _evidence(
         examples=report.n,
         clusters=report.clusters,
         fresh_level=fresh_level,
+        next_level=later,
         shown=candidate in shown,
         positive_label=use_case.positive_label,
         slices={

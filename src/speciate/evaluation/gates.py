@@ -53,6 +53,9 @@ class Evidence(NamedTuple):
     """Independent units among them: groups where there are groups."""
     fresh_level: float | None = None
     """Confidence level of intervals on rows that no model was judged on before; None: `level`."""
+    next_level: float | None = None
+    """Confidence level of the candidate's intervals at the next look at these rows, with others beside them; None:
+    `level`."""
     reused: bool = False
     """Whether the rows judged other models before, or chose the one in production."""
     shown: bool = False
@@ -370,7 +373,7 @@ def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) 
     rows = max(spread.n, evidence.examples)
     total, fresh = (
         units_needed(spread.units, spread.standard_error, spread.beyond, level)
-        for level in (evidence.level, evidence.fresh_level or evidence.level)
+        for level in (evidence.next_level or evidence.level, evidence.fresh_level or evidence.level)
     )
     if total is None:
         return _GateAnswer("inconclusive", doubt)
