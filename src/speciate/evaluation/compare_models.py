@@ -505,7 +505,7 @@ def _decisions(
 
 
 def _next_level(question: Question, judged: int) -> float | None:
-    """Of one candidate alone, when rows are added to these, which have judged so many by then."""
+    """The level for one candidate alone when rows are added to these, which have judged so many by then."""
     if question.suite != "core":
         return None
     return level_for(1, LooksOnRows(candidates=question.looks.spent + judged))
