@@ -17,6 +17,8 @@ from tests import forks
 ALIKE = Counter(map(start_key, load_tasks()))
 TASKS = sorted(load_tasks(), key=lambda task: (ALIKE[start_key(task)] > 1, start_key(task)))
 """Those that begin alike are neighbours, which one process plays."""
+LONG = {"why-is-it-worse", "model-for-elsewhere", "all-of-a-file", "is-the-new-base-worth-it"}
+"""Played by `make agents` and in the slow suite: each takes more than six seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,15 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> Starts:
     return Starts(tmp_path_factory.mktemp("starts"))
 
 
-@pytest.mark.parametrize("task", [pytest.param(task, id=task.name) for task in TASKS])
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(
+            task, id=task.name, marks=[pytest.mark.slow(reason="trains or answers much")] if task.name in LONG else []
+        )
+        for task in TASKS
+    ],
+)
 def test_a_reference_reaches_the_end_of_its_task(task: Task, starts: Starts) -> None:
     done = anyio.run(partial(attempt, task, starts, keep=ALIKE[start_key(task)] > 1))
     assert (done.missed, done.forbidden) == ((), ())

@@ -394,6 +394,7 @@ def test_who_asks_never_waits_for_a_place(tmp_path: Path) -> None:
     assert isinstance(world.executor.poll(world.executor.handle("job-a.1")), Pending)
 
 
+@pytest.mark.slow(reason="a thousand runs")
 def test_of_a_thousand_runs_the_cluster_is_asked_once(tmp_path: Path) -> None:
     world, asked = World(tmp_path, "bucket"), list[int]()
     statuses = world.cluster.statuses

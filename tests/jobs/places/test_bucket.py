@@ -149,6 +149,7 @@ def test_an_ingest_goes_on_from_the_packs_that_a_dead_node_left_in_the_bucket(
     here.close()
 
 
+@pytest.mark.slow(reason="a node that dies, over a bucket")
 def test_a_node_that_dies_leaves_its_checkpoints_in_the_bucket(open_engine: Open, double: InBucket) -> None:
     engine = open_engine(lease_seconds=3)
     job = running(engine, double)

@@ -105,6 +105,7 @@ def printed(program: str, *arguments: str) -> dict[str, Any]:
     return given
 
 
+@pytest.mark.slow(reason="all families of published models are asked so in the slow suite")
 def test_networks_answer_and_learn_as_with_all_libraries_which_are_there_for_whoever_asks() -> None:
     lean, whole = answers("lean"), answers("whole")
     assert lean["there"] == []

@@ -199,6 +199,7 @@ def test_a_number_is_found_by_it_too(workspace: Workspace) -> None:
     assert report["validation"]["value"] < 25, "the spread is 65"
 
 
+@pytest.mark.slow(reason="two whole searches among thirty learners")
 def test_its_value_is_of_choices_that_did_not_see_the_examples(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
