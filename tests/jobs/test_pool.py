@@ -168,8 +168,16 @@ def test_a_patient_question_outlasts_a_pool_that_is_busy(folders: Folders) -> No
 
 def test_a_process_that_dies_over_a_question_is_replaced(pool: Pool, folders: Folders) -> None:
     pool.ask(QUERY, sql("SELECT 1", folders))
-    threading.Timer(0.2, processes(folders)[0].kill).start()
-    with pytest.raises(SpeciateError) as raised:
+    (process,) = processes(folders)
+    before = process.cpu_times().user
+
+    def kill_at_work() -> None:
+        while process.cpu_times().user < before + 0.05:
+            time.sleep(0.005)
+        process.kill()
+
+    threading.Thread(target=kill_at_work, daemon=True).start()
+    with pytest.raises(SpeciateError, match="that ran 'query' was ended") as raised:
         pool.ask(QUERY, sql("SELECT sum(a.i * b.i) FROM range(10000000) a(i), range(10000000) b(i)", folders))
     assert raised.value.code is Code.UNAVAILABLE
     assert pool.ask(QUERY, sql("SELECT 2", folders))["rows"] == [[2]]
