@@ -20,6 +20,7 @@ from speciate.datasets import row_json
 from speciate.datasets.columns import PROVENANCE
 from speciate.datasets.content_hash import lanes, row_digests, version_id
 from speciate.datasets.row_json import canonical_rows
+from tests.datasets.drawn_tables import tables
 from tests.drawn import drawn
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -69,20 +70,8 @@ kinds: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 ]
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> pa.Table:
-    count = draw(st.integers(1, 12))
-    columns = {}
-    for name in draw(st.lists(texts, min_size=1, max_size=5, unique=True)):
-        kind, cells = draw(st.sampled_from(kinds))
-        columns[name] = pa.array(draw(st.lists(st.none() | cells, min_size=count, max_size=count)), kind)
-    table = pa.table(columns)
-    start = draw(st.integers(0, count - 1))
-    return pa.concat_tables([table.slice(start), table]) if draw(st.booleans()) else table.slice(start)
-
-
 @settings(deadline=None, max_examples=drawn(400, 60))
-@given(tables())
+@given(tables(kinds=kinds, names=texts, most=12))
 def test_the_bytes_are_those_of_one_row_after_another(table: pa.Table) -> None:
     assert canonical_rows(table).to_pylist() == by_row(table)
     expected = [hashlib.sha256(row.encode()).digest() for row in by_row(table)]

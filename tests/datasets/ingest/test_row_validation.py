@@ -22,6 +22,7 @@ from speciate.datasets.ingest.row_validation import VERDICTS, row_verdicts, tabu
 from speciate.datasets.roles import LabelColumn, label_array, label_column, mapped
 from speciate.workspace.workspace import Workspace
 from tests import data
+from tests.datasets.drawn_tables import tables
 from tests.drawn import drawn
 
 texts = st.text(
@@ -56,18 +57,6 @@ others: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
 ]
 
 
-@st.composite
-def tables(draw: st.DrawFn, *, kinds: list[tuple[pa.DataType, st.SearchStrategy[Any]]]) -> pa.Table:
-    count = draw(st.integers(1, 10))
-    columns = {}
-    for name in draw(st.lists(texts, min_size=1, max_size=5, unique=True)):
-        kind, cells = draw(st.sampled_from(kinds))
-        columns[name] = pa.array(draw(st.lists(st.none() | cells, min_size=count, max_size=count)), kind)
-    table = pa.table(columns)
-    start = draw(st.integers(0, count - 1))
-    return pa.concat_tables([table.slice(start), table]) if draw(st.booleans()) else table.slice(start)
-
-
 def key_of(row: dict[str, Any], kinds: pa.Schema) -> str:
     """The definition: sha256 of the filled cells as texts, sorted by name."""
 
@@ -82,7 +71,7 @@ def key_of(row: dict[str, Any], kinds: pa.Schema) -> str:
 
 
 @settings(deadline=None, max_examples=drawn(400, 80))
-@given(tables(kinds=plain), st.data())
+@given(tables(kinds=plain, names=texts, most=10), st.data())
 def test_rows_of_numbers_and_texts_get_the_verdicts_of_one_after_another(table: pa.Table, data: st.DataObject) -> None:
     inputs = data.draw(st.permutations(table.column_names))[: data.draw(st.integers(1, table.num_columns))]
     assert tabular_verdicts(table.select(inputs)) is not None
@@ -95,7 +84,7 @@ def test_rows_of_numbers_and_texts_get_the_verdicts_of_one_after_another(table: 
 
 
 @settings(deadline=None, max_examples=drawn(200, 50))
-@given(tables(kinds=[*plain, *others]))
+@given(tables(kinds=[*plain, *others], names=texts, most=10))
 def test_keys_of_rows_of_any_cells_are_those_of_one_after_another(table: pa.Table) -> None:
     assert row_verdicts(table, "tabular", table.column_names)["key"].to_pylist() == [
         key_of(row, table.schema) for row in table.to_pylist()
@@ -122,7 +111,7 @@ labels = [*plain, *[kind for kind in others if not pa.types.is_dictionary(kind[0
 
 
 @settings(deadline=None, max_examples=drawn(300, 60))
-@given(tables(kinds=labels))
+@given(tables(kinds=labels, names=texts, most=10))
 @example(pa.table({"a": [float(n % 51) for n in range(60)]}))
 @example(pa.table({"a": [n % 50 for n in range(60)]}))
 @example(pa.table({"a": [-0.0, 0.0, *map(float, range(50))]}))
