@@ -260,6 +260,20 @@ def test_the_imports_of_a_training_are_asked_for_while_a_run_reads_its_data(
     engine.control(job.id, "cancel")
 
 
+def test_the_imports_that_a_plan_expects_are_asked_for_behind_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expecting(spec: Work, workspace: Workspace) -> Plan:
+        return Plan(payload=spec.model_dump(), preload="data", expected=("networks",))
+
+    asked = list[str]()
+    monkeypatch.setattr(executors.LocalExecutor, "prepare", lambda own, preload: asked.append(preload))
+    workspace = Workspace(tmp_path / "w", settings=Settings())
+    Engine(workspace, Kinds(extra=[replace(WORK, name="expecting", plan=expecting)])).submit("expecting", {})
+    assert asked == ["data", "networks"]
+    workspace.close()
+
+
 def test_an_unknown_job_is_answered_with_near_names(engine: Engine) -> None:
     job = engine.submit("inline", {})
     with pytest.raises(SpeciateError, match=f"did you mean '{job.id}'"):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BertConfig
 
@@ -20,7 +25,7 @@ from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures
 from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
-from speciate.models.encoders import Encoder, FrozenEncoder, Precision, kept_encoder, load_encoder
+from speciate.models.encoders import Encoder, FrozenEncoder, Precision, embed_batches, kept_encoder, load_encoder
 from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import PROTEINS, SMALL, TEXTS, protein_folder, text_folder
 
@@ -196,6 +201,72 @@ def test_a_folder_of_proteins_is_an_encoder(precision: Precision, tmp_path: Path
     found, exact = vectors(encoder, PROTEINS), vectors(load_encoder(ref, precision="float32"), PROTEINS)
     assert ((found * exact).sum(1) > 0.999).all()
     assert np.array_equal(found, exact) == (precision == "float32")
+
+
+@pytest.mark.parametrize("kind", ["texts", "proteins"])
+def test_vectors_are_the_same_bit_for_bit_however_many_threads_compute_them(
+    kind: str, folder: Path, tmp_path: Path
+) -> None:
+    chance = np.random.default_rng(0)
+    drawn = ["".join(chance.choice(list("ACDEFGHIKL "), size)) for size in chance.integers(1, 40, 300)]
+    media = drawn if kind == "texts" else [each.replace(" ", "M") for each in drawn]
+    ref = f"path:{folder if kind == 'texts' else protein_folder(tmp_path / 'esm')}"
+    alone, *others = (vectors(load_encoder(ref, threads), media) for threads in (1, 2, 3))
+    assert np.isfinite(alone).all()
+    assert len(np.unique(alone, axis=0)) > 250
+    for found in others:
+        np.testing.assert_array_equal(found, alone)
+
+
+class _Remembering(torch.nn.Module):
+    """As networks that keep a table for the length of what they read: it is another batch's where two share it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.length = 0
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        self.length = ids.shape[1]
+        time.sleep(0.001)
+        assert ids.shape[1] == self.length
+        return self.weight * ids.sum(1, keepdim=True).expand(-1, 4)
+
+
+class _OfTokens:
+    modality = "text"
+
+    def __init__(self) -> None:
+        self.module = _Remembering()
+
+    def prepare(self, media: Any) -> Any:
+        return list(media)
+
+    def length(self, item: Any) -> int:
+        return len(item)
+
+    def collate(self, items: Any) -> Any:
+        return torch.ones(len(items), max(map(len, items)))
+
+    def states(self, batch: Any) -> Any:
+        return SimpleNamespace(pooled=self.module(batch))
+
+
+def test_no_two_threads_compute_with_one_network_at_a_time() -> None:
+    backbone: Any = _OfTokens()
+    media = ["x" * (1 + place) for place in range(64)]
+    found = [place for places, _ in embed_batches(backbone, media, 2, threads=3) for place in places]
+    assert sorted(found) == list(range(64))
+
+
+def test_who_stops_amid_batches_leaves_no_thread_and_as_many_for_torch_as_before(folder: Path) -> None:
+    encoder = load_encoder(f"path:{folder}", 2)
+    begun = iter(encoder.embed(["some words"] * 500))
+    next(begun)
+    begun.close()  # type: ignore[attr-defined]  # a generator
+    assert not [each for each in threading.enumerate() if each.name.startswith("embed")]
+    with ThreadPoolExecutor(1) as other:
+        assert (torch.get_num_threads(), other.submit(torch.get_num_threads).result()) == (2, 2)
 
 
 def test_a_trained_networks_backbone_is_an_encoder(trained: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from speciate.datasets import split_warnings
 from speciate.datasets.versions import Manifest, Version, version
+from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import (
     answer_cache,
@@ -179,6 +180,8 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     manifest, models, cost, examples = resolved.dataset.manifest, resolved.models, resolved.cost, resolved.examples
     candidate, earlier = resolved.compared.candidate, payload.earlier
     where = evaluation_place.find_place(payload, workspace.settings, workspace.folders)
+    if where.place is not None:
+        payload = payload.model_copy(update={"threads": 1})  # what a node has is its own
     if where.place is not None and payload.latency:
         measured = f"Latency and memory were measured on a node of {where.place}, not on this machine"
         payload = payload.model_copy(update={"remarks": (*payload.remarks, measured)})
@@ -188,7 +191,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         usd=cost.usd,
         spends=cost.spends(manifest.name, spec.budget_usd),
         resources=Resources(
-            cpu=1,
+            cpu=payload.threads,
             memory_mb=_memory_mb(examples, len(models), len(manifest.labels)) + label_plans.weights_mb(models),
             place=where.place,
         ),
@@ -352,6 +355,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
         gain_shown=shown_gains.of(database, spec.shown, use_case) if spec.shown and use_case else (),
         remarks=(*resolved.chosen.remarks, *about_suite),
         latency=spec.latency,
+        threads=_threads(resolved.models, workspace),
         seed=spec.seed,
         prompt=spec.prompt,
         scoring=scored.scoring,
@@ -383,6 +387,12 @@ def _timed_calls(spec: EvaluateSpec, use_case: UseCase | None) -> int:
         return 0
     limited = use_case is not None and use_case.limits.p95_latency_ms is not None
     return cost_check.WARM_UP + (cost_check.TIMED_FOR_A_LIMIT if limited else cost_check.TIMED)
+
+
+def _threads(models: Iterable[EvaluatedModel], workspace: Workspace) -> int:
+    """Two where there are two and a frozen network reads texts: half of an evaluation is its work."""
+    reads = any(one.base_model and one.modality == "text" for each in models for one in (each, *each.members))
+    return max(1, min(2, int(workspace.settings.capacity.cpu or cores()))) if reads else 1
 
 
 def _preload(models: Iterable[EvaluatedModel]) -> str:

@@ -79,6 +79,8 @@ class EvaluationPayload(BaseModel):
     remarks: tuple[str, ...] = ()
     """About the suite, for the report's notes."""
     latency: bool = True
+    threads: int = 1
+    """For the answers of frozen networks; costs are measured with one."""
     seed: int = 0
     prompt: Prompt = Prompt()
     """For models that take prompts."""

@@ -94,6 +94,9 @@ class Plan(BaseModel, Generic[Payload]):
     use_case: str | None = None
     preload: str | None = None
     """For this very run, where it is not the kind's; of a composite, the most that its children need."""
+    expected: tuple[str, ...] = ()
+    """Imports of runs that are likely to follow this one. They are made while it works, by another process than its
+    own imports: only where there is a core for it."""
     secrets: tuple[SecretRequest, ...] = ()
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()

@@ -6,13 +6,16 @@ Gurevych 2019). Imports torch when it first embeds.
 
 from __future__ import annotations
 
+import copy
 import filecmp
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakValueDictionary
 
@@ -24,7 +27,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
 from speciate.models.backbones import architectures, exported, sentence_folder
-from speciate.models.backbones.contract import Backbone, ModelConfig
+from speciate.models.backbones.contract import Backbone, Item, ModelConfig
 from speciate.models.backbones.layered import LayeredBackbone, has_two_depths, plain
 from speciate.models.sealed import file_hash
 from speciate.refs import ModelRef, model_ref
@@ -43,6 +46,8 @@ _MAX_TOKENS = 256
 _MIXED = "multimodal"
 _SLICES = 16  # of a volume, evenly apart, that a network of images sees
 _BATCH = 32
+_WINDOW = 4096
+"""Texts that are split into tokens at a time, and ordered by their number."""
 _COUNTING = (
     "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
     "vocab.txt", "vocab.json", "merges.txt", "1_Pooling/config.json",
@@ -117,7 +122,7 @@ class FrozenEncoder:
         return stated * (2 if doubled else 1) if stated else self._backbone().width
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        return embed_batches(self._backbone(), media, self._batch)
+        return embed_batches(self._backbone(), media, self._batch, self._threads)
 
     def keep(self, folder: Path) -> None:
         """Write the files that `kept_encoder` needs into a model folder; none if a package has the weights."""
@@ -181,24 +186,88 @@ def _are_same(folder: Path, other: Path, backbone: Backbone) -> bool:
 
 
 def embed_batches(
-    backbone: Backbone, media: Sequence[Any], size: int = _BATCH
-) -> Iterator[tuple[list[int], Vectors]]:  # fmt: skip
-    """Longest media first and together: little padding, and a batch that is too big fails at once."""
-    import torch
-
+    backbone: Backbone, media: Sequence[Any], size: int = _BATCH, threads: int = 1
+) -> Iterator[tuple[list[int], Vectors]]:
+    """Longest media first and together: little padding, and a batch that is too big fails at once. `threads`: how many
+    batches of tokens are computed at a time."""
     order = sorted(range(len(media)), key=lambda place: -len(media[place]))
+    if backbone.modality in _OF_TOKENS:
+        yield from _embed_tokens(backbone, media, order, size, threads)
+        return
     for start in range(0, len(order), size):
         places = order[start : start + size]
         batch = [media[place] for place in places]
         whole = _pooled_slices if backbone.modality == "image" and is_volume(batch[0]) else _pooled
-        with torch.inference_mode():
-            unit = torch.nn.functional.normalize(whole(backbone, batch), dim=1)
-        yield places, unit.numpy().astype(np.float32, copy=False)
+        yield places, _unit(partial(whole, backbone, batch))
+
+
+def _embed_tokens(
+    backbone: Backbone, media: Sequence[Any], order: Sequence[int], size: int, threads: int
+) -> Iterator[tuple[list[int], Vectors]]:
+    """By number of tokens, of which characters say little: a fifth less padding for sentences of reviews.
+
+    Each batch is computed by one thread. Two threads that share its small matrices take .65 of the time of one, two
+    with a batch each .52; and the vectors are the same bit for bit, however many there are."""
+    for start in range(0, len(order), _WINDOW):
+        places = order[start : start + _WINDOW]
+        items = backbone.prepare([media[place] for place in places])
+        by_length = sorted(range(len(items)), key=lambda each: -backbone.length(items[each]))
+        batches = [by_length[first : first + size] for first in range(0, len(by_length), size)]
+        found = _states_of(backbone, [[items[each] for each in batch] for batch in batches], threads)
+        for batch, vectors in zip(batches, found, strict=True):
+            yield [places[each] for each in batch], vectors
+
+
+def _states_of(backbone: Backbone, batches: Sequence[Sequence[Item]], threads: int) -> Iterator[Vectors]:
+    """Each batch's pooled states of unit length, in order."""
+    if threads == 1 or len(batches) == 1:
+        for items in batches:
+            yield _unit(partial(_pooled_items, backbone, items))
+        return
+    import torch
+
+    idle = SimpleQueue[Backbone]()  # a network each: some keep tables of positions while they compute
+    for backbone_of_one in (backbone, *(_twin(backbone) for _ in range(threads - 1))):
+        idle.put(backbone_of_one)
+
+    def compute(items: Sequence[Item]) -> Vectors:
+        own = idle.get()
+        try:
+            return _unit(partial(_pooled_items, own, items))
+        finally:
+            idle.put(own)
+
+    shared = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "embed", initializer=partial(torch.set_num_threads, 1))
+    try:
+        yield from pool.map(compute, batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(shared)  # the number that a new thread begins with is one for the whole process
+
+
+def _twin(backbone: Backbone) -> Backbone:
+    """The same weights in another network."""
+    tensors = (*backbone.module.parameters(), *backbone.module.buffers())
+    return copy.deepcopy(backbone, {id(each): each for each in tensors})
+
+
+def _unit(pooled: Callable[[], torch.Tensor]) -> Vectors:
+    """(N, width), each of unit length."""
+    import torch
+
+    with torch.inference_mode():
+        return torch.nn.functional.normalize(pooled(), dim=1).numpy().astype(np.float32, copy=False)
 
 
 def _pooled(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:
     """(N, width)"""
-    return backbone.states(backbone.collate(backbone.prepare(media))).pooled.float()
+    return _pooled_items(backbone, backbone.prepare(media))
+
+
+def _pooled_items(backbone: Backbone, items: Sequence[Item]) -> torch.Tensor:
+    """(N, width)"""
+    return backbone.states(backbone.collate(items)).pooled.float()
 
 
 def _pooled_slices(backbone: Backbone, media: Sequence[Any]) -> torch.Tensor:

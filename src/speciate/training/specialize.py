@@ -70,8 +70,10 @@ from speciate.training.train_spec import Candidate
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
-_MOST_IMPORTS_FIRST = ("language", "torch", "optimizer", "networks")
-"""Profiles of imports (`jobs/zygote.py`) of trainings that need more than scikit-learn."""
+_IMPORTS_FIRST = ("language", "torch", "networks", "optimizer")
+"""Profiles of imports (`jobs/zygote.py`) of trainings that need more than scikit-learn; the first that a training has
+is prepared. What an optimizer needs beyond a frozen network is imported when the first one is trained: before, it would
+take a core from those that run."""
 _EVALUATION_SECONDS = 60.0
 """What an evaluation gets at least, also where trainings took the whole budget: without one nothing is decided."""
 
@@ -117,9 +119,7 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
         resources=Resources(cpu=0),
         seconds=min(sum(known), 60 * spec.budget_minutes) if len(known) == len(plans) else None,
         use_case=spec.use_case,
-        preload=next(
-            (name for name in _MOST_IMPORTS_FIRST if any(each.preload == name for each in plans)), "classical"
-        ),
+        preload=next((name for name in _IMPORTS_FIRST if any(each.preload == name for each in plans)), "classical"),
         resolved={
             "dataset": manifest.ref,
             "use_case": f"{use_case.name} version {use_case.version}",

@@ -567,3 +567,17 @@ def test_a_split_that_the_source_brings_is_kept_and_the_shares_are_told_to_be_un
     manifest = data.ingest(workspace, "set", rows=rows, label="label", inputs=("text",), fractions=asked)
     assert dict(manifest.splits) == {"train": 30, "test": 10}
     assert "'fractions' was not used" in str(version(workspace.database, "set").report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("modality", "cores", "installed", "expected"),
+    [("text", 2, True, ("networks",)), ("text", 1, True, ()), ("text", 2, False, ()), ("tabular", 2, True, ())],
+)
+def test_texts_that_a_package_reads_are_likely_to_meet_a_network(
+    modality: str, cores: int, installed: bool, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
+    workspace: Workspace,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ingest, "cores", lambda: cores)
+    monkeypatch.setattr(ingest.packaged, "installed", lambda name: installed)
+    rows = store_inline_rows(workspace, [{"text": "a word", "kind": "a"}, {"text": "another", "kind": "b"}])
+    assert ingest.plan(IngestSpec(name="set", rows=rows, modality=modality), workspace).expected == expected

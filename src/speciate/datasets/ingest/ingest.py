@@ -72,6 +72,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run, Stopped
 from speciate.modalities import find
+from speciate.models import packaged
 from speciate.refs import check_name, dataset_ref
 from speciate.sandbox import SandboxPolicy, check
 from speciate.settings import Settings
@@ -224,7 +225,17 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         sources=where.sources,
         bytes=size or None,
         resolved=resolved,
+        expected=_expected_imports(spec.modality),
     )
+
+
+def _expected_imports(modality: str) -> tuple[str, ...]:
+    """Those of a frozen network, where a package has one that reads such media: a probe is an early training."""
+    has_one = any(
+        (entry.modality, entry.task) == (modality, "feature-extraction") and packaged.installed(name)
+        for name, entry in packaged.PACKAGED.items()
+    )
+    return ("networks",) if has_one and cores() > 1 else ()
 
 
 def require_memory(rows: int, old_rows: int, free_mb: float) -> None:

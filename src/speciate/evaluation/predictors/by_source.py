@@ -36,7 +36,9 @@ def predict_registered(request: PredictorRequest) -> ModelAnswers:
     task, evaluated_model = request.task, request.evaluated_model
     path = transformers_folder(Path(evaluated_model.path or ""), request.run.folders.cache)
     predictor = load(path)
-    by_features = load_checked(path, request.run.folders) if isinstance(predictor, TrainedPredictor) else predictor
+    by_features = (
+        load_checked(path, request.run.folders, task.threads) if isinstance(predictor, TrainedPredictor) else predictor
+    )
     ask = rollouts.with_rollouts(  # cached features give the same answers sooner
         by_features.predict, request.examples, task.metrics, request.run.folders.root, request.run.folder.path,
         predictor.first_shown if isinstance(predictor, PublishedPredictor) else None,

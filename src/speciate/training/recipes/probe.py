@@ -163,8 +163,11 @@ def _unlabelled_learners(
     )
 
 
-_CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 64, 0.3
+_CHUNK, _MOST_IN_CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 4096, 64, 0.3
 """Examples; and the share of the time that is kept for the heads."""
+_CHUNK_SHARE = 0.02
+"""Share of the time left that a chunk may take for the next one to be twice as large: the more texts are ordered by
+length together, the less they are padded."""
 
 
 def _embed_in_time(context: TrainingContext, embeddings: _Embeds) -> None:
@@ -176,9 +179,13 @@ def _embed_in_time(context: TrainingContext, embeddings: _Embeds) -> None:
         return
     kept_for_heads, done = _HEADS_SHARE * context.seconds_left, 0
     order = _stratified([context.label(example) for example in everything], context.payload.spec.seed)
+    chunk = _CHUNK
     while done < len(order) and (done < _FEWEST_EMBEDDED or context.seconds_left > kept_for_heads):
-        embeddings.encode([everything[place] for place in order[done : done + _CHUNK]])
-        done += _CHUNK
+        left = context.seconds_left
+        embeddings.encode([everything[place] for place in order[done : done + chunk]])
+        done += chunk
+        if left - context.seconds_left < _CHUNK_SHARE * left:
+            chunk = min(2 * chunk, _MOST_IN_CHUNK)
     if done < len(order):
         context.keep_only({everything[place].id for place in order[:done]})
         context.notes.append(
