@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from speciate import environment
 from speciate.environment import clean_environment, cores, go_online, preload
@@ -177,3 +178,36 @@ def test_no_process_of_ours_imports_pandas_for_an_array_and_it_is_there_for_whoe
         [sys.executable, "-c", _WITHOUT_PANDAS], env=clean_environment(), capture_output=True, text=True, check=False
     )
     assert ran.stdout == "done\n", ran.stderr
+
+
+def told(precision: str) -> str:
+    """Sets it, and gives what it was."""
+    before: str = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    return before
+
+
+@pytest.mark.parametrize(
+    ("processor", "gpu", "most_error", "precision"),
+    [
+        ("vendor_id: AuthenticAMD\nflags: avx512f", False, 1.0, "medium"),
+        ("vendor_id: AuthenticAMD\nflags: avx512f", False, 0.0, "highest"),
+        ("vendor_id: AuthenticAMD\nflags: avx512f", True, 1.0, "highest"),
+        ("vendor_id: AuthenticAMD\nflags: avx2", False, 1.0, "highest"),
+        ("vendor_id: GenuineIntel\nflags: avx512f amx_bf16", False, 1.0, "highest"),
+        ("", False, 1.0, "highest"),
+    ],
+)
+def test_products_come_from_another_library_only_where_that_is_quicker_and_loses_no_digit(
+    processor: str, gpu: bool, most_error: float, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "processor", lambda: processor)
+    monkeypatch.setattr(environment, "_GPUS", ("/dev/null",) if gpu else ())
+    monkeypatch.setattr(environment, "_ALL_DIGITS", most_error)
+    before, drawn = told("highest"), torch.random.get_rng_state()
+    try:
+        environment.multiply_quickly.__wrapped__()
+        assert told("highest") == precision
+        assert torch.equal(torch.random.get_rng_state(), drawn), "no training draws other numbers for it"
+    finally:
+        told(before)

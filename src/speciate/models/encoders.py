@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate import foreign_files
+from speciate.environment import processor
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
@@ -478,8 +479,4 @@ def _is_plainly_pooled(folder: Path) -> bool:
 
 def fastest_precision() -> Precision:
     """The precision of encoders of tokens on this machine."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "float32"  # not Linux: nothing is known
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+    return "bfloat16" if "avx512_bf16" in processor() or "amx_bf16" in processor() else "float32"

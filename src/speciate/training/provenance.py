@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import speciate
-from speciate.environment import cores
+from speciate.environment import cores, processor
 
 _LIBRARIES = (
     "numpy",
@@ -79,11 +79,7 @@ def _version(library: str) -> str | None:
 
 @cache
 def processor_flags() -> frozenset[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return frozenset()  # not Linux: nothing is known
-    return frozenset(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
+    return frozenset(next((line for line in processor().splitlines() if line.startswith("flags")), "").split())
 
 
 def _accelerator() -> Mapping[str, str]:

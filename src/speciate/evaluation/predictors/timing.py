@@ -17,13 +17,12 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from speciate.datasets.loading.loader import Example
-from speciate.environment import cores
+from speciate.environment import cores, processor
 from speciate.evaluation.compare_models import Cost
 from speciate.evaluation.cost_difference import DEARER, LEAST_TURNS, LEAST_USD, interval_of_turns
 from speciate.evaluation.endpoints.pricing import usd_for
@@ -237,9 +236,6 @@ def _reference_work() -> ReferenceTime:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = processor().splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
