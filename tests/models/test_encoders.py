@@ -21,7 +21,7 @@ from transformers import BertConfig
 from speciate import features
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import Volume, slice_images
-from speciate.models import model_folder, packaged, sealed
+from speciate.models import encoders, model_folder, packaged, sealed
 from speciate.models.backbones import architectures
 from speciate.models.backbones.architectures import suits
 from speciate.models.backbones.text import learn_tokenizer
@@ -257,6 +257,16 @@ def test_no_two_threads_compute_with_one_network_at_a_time() -> None:
     media = ["x" * (1 + place) for place in range(64)]
     found = [place for places, _ in embed_batches(backbone, media, 2, threads=3) for place in places]
     assert sorted(found) == list(range(64))
+
+
+@pytest.mark.parametrize(("threads", "precision", "asked"), [(1, "float32", 0), (2, "bfloat16", 0), (2, "float32", 1)])
+def test_many_media_in_float32_are_multiplied_by_the_quicker_library(
+    threads: int, precision: Precision, asked: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = list[None]()
+    monkeypatch.setattr(encoders, "multiply_quickly", lambda: calls.append(None))
+    vectors(load_encoder(f"path:{folder}", threads, precision), TEXTS)
+    assert len(calls) == asked
 
 
 def test_who_stops_amid_batches_leaves_no_thread_and_as_many_for_torch_as_before(folder: Path) -> None:
