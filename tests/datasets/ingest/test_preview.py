@@ -64,6 +64,17 @@ def test_a_wrong_guess_is_seen_before_a_job(app: App, tmp_path: Path) -> None:
     assert any("No model sees dates" in warning for warning in shown["warnings"])
 
 
+def test_numbers_that_are_read_as_text_are_told_before_a_job(app: App, tmp_path: Path) -> None:
+    rows = [f"{i},5;{'-' if i < 3 else i};{'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["heat;age;seen", *rows]))
+    shown = resolved(app, source=str(tmp_path / "a.csv"), label="seen")
+    told = [warning.partition(". ")[0] for warning in shown["warnings"] if "is text" in warning]
+    assert told == [
+        "Column 'heat' is text, for 60 of its 60 cells are numbers with a comma",
+        "Column 'age' is text, for 3 of its 60 cells are no numbers",
+    ]
+
+
 def test_some_media_of_a_folder_are_decoded(app: App, tmp_path: Path) -> None:
     folder = digit_folder(tmp_path / "digits", 60, classes=3)
     for path in (folder / "0").iterdir():

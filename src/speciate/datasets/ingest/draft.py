@@ -217,6 +217,8 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
         names = ", ".join(map(repr, map(clean, unread[:_COLUMNS_SHOWN])))
         further = f" and {len(unread) - _COLUMNS_SHOWN} more" if len(unread) > _COLUMNS_SHOWN else ""
         warnings += (UNREAD.format(text=clean(inputs[0]), names=names + further),)
+    if roles.modality == "tabular":
+        warnings += _nearly_numbers(draft.table, inputs)
     return draft._replace(implied=implied is not None, warnings=warnings)
 
 
@@ -322,7 +324,6 @@ def finish_draft(
     report = split_report(whole, draft.modality, made=made, inputs=draft.inputs, folders=folders)
     lacking = (*few_units_warnings(report), *missing_label_warnings(report["missing_labels"]))
     lacking += (*leak_warnings(report), *group_warnings(report), *copy_warnings(table["reason"]))
-    lacking += _nearly_numbers(table, draft.inputs) if draft.modality == "tabular" else ()
     if not made:
         if existing is None and fractions != FRACTIONS:
             lacking += ("The source brings its split, so 'fractions' was not used; a step 'split' deals anew.",)
