@@ -402,7 +402,7 @@ class Tools:
 
     def started(self) -> str:
         """The job that the last approval began."""
-        found = re.findall(r'"job": "(job-[\w-]+)"', self.told)
+        found = re.findall(r"job=(job-[\w-]+)", self.told)
         return str(found[-1])
 
     def call(self, tool: str, **arguments: Any) -> dict[str, Any]:

@@ -94,6 +94,9 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
+_WHOLE_ANSWER = "tell what was done as JSON, all of it"
+
+
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
@@ -133,10 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     pinned.add_argument("--dataset", help="whose consent pays; default: the one with most left for the host")
     pinned.add_argument("--usd", type=float, metavar="CAP", help="what it may cost at most, each (default: 0.25)")
     command("rebuild", "make the catalog again, from the newest automatic backup and the run folders")
-    approve = command("approve", "let a waiting action happen (asks on the terminal)")
-    approve.add_argument("id", metavar="APPROVAL")
-    deny = command("deny", "refuse a waiting action (asks on the terminal)")
-    deny.add_argument("id", metavar="APPROVAL")
+    for name, what in (("approve", "let a waiting action happen"), ("deny", "refuse a waiting action")):
+        decision = command(name, f"{what} (asks on the terminal)")
+        decision.add_argument("id", metavar="APPROVAL")
+        decision.add_argument("--json", action="store_true", help=_WHOLE_ANSWER)
     _add_person_commands(command)
     _add_key(commands, shared)
     _add_token(commands, shared)
@@ -330,6 +333,7 @@ def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser])
     promote.add_argument("model", metavar="MODEL")
     promote.add_argument("--override", metavar="REASON", required=True, help="why; it goes into the audit")
     promote.add_argument("--canary-percent", type=float, metavar="N", help="for so many percent of the requests")
+    promote.add_argument("--json", action="store_true", help=_WHOLE_ANSWER)
     hosts = command("hosts", "show or change which hosts at private addresses may be asked (asks on the terminal)")
     hosts.add_argument("action", choices=("list", "add", "remove"))
     hosts.add_argument("host", metavar="HOST", nargs="?", help="as in 127.0.0.1:8000, or without a port for all")

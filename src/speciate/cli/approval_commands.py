@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from speciate.cli import confirmation
 from speciate.cli.confirmation import (
@@ -119,7 +119,8 @@ def promote(arguments: argparse.Namespace) -> int:
     made = confirm_and_run(arguments, ActionRequest("override", request, "Let it serve all the same?"), show)
     if made is None:
         return 1
-    say_clean(json.dumps(made, indent=2))
+    told = f"Overridden by {account_name()}: {_promoted(arguments.use_case, made)}"
+    say_clean(json.dumps(made, indent=2) if arguments.json else told)
     return 0
 
 
@@ -233,8 +234,51 @@ def _decide(arguments: argparse.Namespace, action: str) -> int:
     )
     if made is None:
         return 1
-    say_clean(json.dumps(made, indent=2))
+    told = format_answer(approval["action"], approval["arguments"], made, account_name())
+    say_clean(json.dumps(made, indent=2) if arguments.json else told)
     return 0 if made["state"] == ("approved" if action == "approve" else "denied") else 1
+
+
+_NEXT_STATUS = "\nNext: speciate call get_status use_case={}"
+
+
+def format_answer(action: str, asked: Mapping[str, Any], made: Mapping[str, Any], by: str) -> str:
+    """What came of a person's answer to `action` with the arguments `asked`, and the next step.
+
+    `made`: the daemon's `state`, `result` and `reason`.
+    """
+    if made["state"] == "denied":
+        return f"Denied by {by}: nothing was changed."
+    if made["result"] is None:
+        return f"Nothing was done, and the question is closed: {made['reason']}"
+    result, job = made["result"], made["result"].get("job")
+    match action:
+        case "promote":
+            effect = _promoted(asked["use_case"], result)
+        case "define_use_case":
+            name = result["use_case"]
+            effect = (
+                f"version {result['version']} of {name} is in force.\nNext: speciate call get_status use_case={name}"
+            )
+        case "delete":
+            effect = f"{', '.join(result['deleted'])} deleted; {job} removes the files."
+        case "purge":
+            effect = f"{job} purges {asked['dataset']}."
+        case _:
+            effect = f"{job} converts the weights of {result['model']}."
+    after = f"\nNext: speciate call wait_for_job job={job} --wait" if job else ""
+    return f"Approved by {by}: {effect}{after}"
+
+
+def _promoted(use_case: str, result: Mapping[str, Any]) -> str:
+    model, before = result["to"], result["from"] or "nothing"
+    if share := result.get("canary_percent"):
+        effect = f"{model} answers {share:g} % of the requests to {use_case}."
+    elif model == before:
+        effect = str(result["reasons"][0])  # it was there already
+    else:
+        effect = f"{model} serves {use_case}, where {before} served before."
+    return effect + _NEXT_STATUS.format(use_case)
 
 
 def audit(arguments: argparse.Namespace) -> int:
