@@ -87,6 +87,18 @@ def test_a_json_block_is_a_result_and_never_a_call(path: Path) -> None:
     assert [block for block in blocks if '"arguments"' in block or '"op"' in block] == []
 
 
+def test_guides_name_the_version_that_specialize_put_forward() -> None:
+    """The name alone is the candidate that was trained last."""
+    texts = {path.name: path.read_text() for path in GUIDES}
+    bare = [
+        f"{page}: {found}"
+        for page, text in texts.items()
+        for use_case in set(re.findall(r'specialize\(\s*use_case="([\w-]+)"', text))
+        for found in re.findall(rf'\bmodel="{use_case}-model"', text)
+    ]
+    assert bare == []
+
+
 def test_the_index_lists_every_guide() -> None:
     listed = set(_LINK.findall((DOCS / "index.md").read_text()))
     assert {path.name for path in GUIDES} - {"index.md"} <= {link.partition("#")[0] for link in listed}

@@ -318,7 +318,7 @@ class ModelDescription(Result):
 def describe_model(
     app: App,
     model: Annotated[
-        str, Field(description="name, name@v3, USE_CASE@production, pkg:NAME, a ref of search_models; a prediction.")
+        str, Field(description="name (newest), name@v3, USE_CASE@production, pkg:NAME, of search_models, prediction.")
     ],
 ) -> ModelDescription:
     """Show a model of this workspace: versions, lineage, evaluations, licence, and whether its files are intact.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -640,6 +642,14 @@ def test_a_budget_that_ends_in_the_evaluation_ends_in_the_best_so_far() -> None:
     lost = late.model_copy(update={"run_seconds": 3.0})
     assert isinstance(next_step(LONGER, [_trained(), lost], 0.0), Finished)
     assert _end(_trained(), lost, spec=LONGER).error
+
+
+def test_a_result_names_the_version_of_each_model_as_the_name_alone_is_the_one_trained_last() -> None:
+    both = _trained(value=0.85), _trained("probe", 2, value=0.85)
+    for verdict in ("hold", "inconclusive"):
+        result = _end(*both, _evaluated(verdict, "taste-model@v1"), spec=SPEC).result
+        assert result["model"] == "taste-model@v1"
+        assert re.findall(r"taste-model(?!@v\d)", json.dumps(result)) == []
 
 
 def test_base_models_that_are_named_are_the_only_ones(workspace: Workspace) -> None:

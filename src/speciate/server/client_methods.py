@@ -221,7 +221,7 @@ class ToolMethods:
         For a published model (hf:, timm:), the facts that search_models has. For its figures, call
             describe_evaluation.
 
-        model: name, name@v3, USE_CASE@production, pkg:NAME, a ref of search_models; a prediction.
+        model: name (newest), name@v3, USE_CASE@production, pkg:NAME, of search_models, prediction.
         """
         return self._call_typed("speciate.tools.models", "describe_model", locals())
 
