@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import random
+import re
 from typing import Any
 
 import pytest
@@ -107,3 +110,77 @@ def test_fractions_that_are_missed_are_a_warning(sizes: dict[str, int], message:
     found = uneven_split_warnings(sizes, {"train": 0.7, "validation": 0.15, "test": 0.15})
     assert len(found) == (message is not None)
     assert message is None or message in found[0]
+
+
+def notes(groups: int, *, short: float = 0.3, rows: int = 1200) -> list[dict[str, str]]:
+    """Long notes of several authors, and short ones that many of them wrote."""
+    drawn = random.Random(1)
+    words = [f"word{number}" for number in range(900)]
+    return [
+        {
+            "who": f"author {place % groups}",
+            "note": drawn.choice(["ok", "n/a"])
+            if drawn.random() < short
+            else " ".join(drawn.choices(words, k=drawn.randint(9, 20))),
+            "y": drawn.choice("ab"),
+        }
+        for place in range(rows)
+    ]
+
+
+def follow(workspace: Workspace, name: str, said: str) -> dict[str, Any]:
+    """The report of the version that the steps named in a warning make."""
+    return curated(workspace, name, *(ast.literal_eval(step) for step in re.findall(r"\{'op'[^}]*\}", said)))
+
+
+def curated(workspace: Workspace, name: str, *steps: dict[str, Any]) -> dict[str, Any]:
+    data.run_job(workspace, "curate", dataset=name, steps=list(steps))
+    return report(workspace, name)
+
+
+def test_where_equal_notes_tie_all_groups_the_warning_names_the_steps_that_part_them(workspace: Workspace) -> None:
+    data.ingest(workspace, "notes", rows=notes(150, rows=3000), label="y", group_by="who", inputs=("note",))
+    first = report(workspace, "notes")
+    (said,) = [each for each in first["warnings"] if "No usable example lies in 'validation' or 'test'" in each]
+    assert (first["split"]["units"], first["split"]["tied_groups"]) == (1, {"group_key": 150})
+    found = follow(workspace, "notes", said)
+    assert found["warnings"] == []
+    assert (found["split"]["units"], found["split"]["test_units"] >= 20) == (150, True)
+    assert first["ok"] - found["ok"] == first["split"]["copies"]
+
+
+def test_where_a_column_that_may_be_the_group_is_tied_by_equal_notes_the_advice_parts_them(
+    workspace: Workspace,
+) -> None:
+    data.ingest(workspace, "notes", rows=notes(200), label="y", inputs=("note",))
+    (said,) = report(workspace, "notes")["warnings"]
+    assert " values of 'who' lie in several splits" in said
+    found = follow(workspace, "notes", said)
+    assert found["warnings"] == []
+    assert (found["split"]["groups_across"], found["split"]["test_units"] >= 20) == (0, True)
+
+
+def test_a_split_anew_is_advised_only_where_it_parts_something(workspace: Workspace) -> None:
+    """Made again with groups, rows keep their splits, and what lay in several goes to one."""
+    for name, short in (("tied", 0.3), ("free", 0.0)):
+        rows = notes(200, short=short)
+        data.ingest(workspace, name, rows=rows, label="y", inputs=("note",))
+        data.ingest(workspace, name, rows=rows, label="y", inputs=("note",), group_by="who")
+        (said,) = [each for each in report(workspace, name)["warnings"] if "No usable example" in each]
+        assert ("'deduplicate'" in said) == (name == "tied")
+        found = follow(workspace, name, said)
+        assert (found["split"]["test_units"] >= 20, found["warnings"]) == (True, [])
+
+
+def test_where_equal_notes_tie_some_groups_the_few_that_are_left_to_test_on_are_told_so(workspace: Workspace) -> None:
+    rows = [row for row in notes(60) if row["note"] not in ("ok", "n/a") or int(row["who"].split()[1]) < 50]
+    data.ingest(workspace, "notes", rows=rows, label="y", group_by="who", inputs=("note",))
+    first = report(workspace, "notes")
+    (said,) = [each for each in first["warnings"] if "few verdicts" in each]
+    assert "fractions" not in said
+    found = follow(workspace, "notes", said)
+    assert (first["split"]["units"], found["split"]["units"]) == (11, 60)
+    (then,) = found["warnings"]
+    fractions = ast.literal_eval(re.findall(r"fractions=(\{[^}]*\})", then)[0])
+    last = curated(workspace, "notes", {"op": "split", "fractions": fractions})
+    assert last["split"]["test_units"] >= 20

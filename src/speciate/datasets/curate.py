@@ -230,7 +230,7 @@ def run(run: Run) -> PackedVersion:
         **split_report(rows, parent.modality, made=True, inputs=context.manifest.inputs, folders=run.folders), **how,
     }  # fmt: skip
     warnings = [
-        *empty_split_warnings(split_sizes(rows), how.get("fractions", {})),
+        *empty_split_warnings(split_sizes(rows), how.get("fractions", {}), split),
         *split_warnings.few_units_warnings(split),
         *split_warnings.missing_label_warnings(split["missing_labels"]),
         *leak_warnings(split),

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speciate.datasets.columns import FIXED, HIDDEN, clean
-from speciate.datasets.splits import NOT_CHECKED
+from speciate.datasets.columns import CONTENT, FIXED, HIDDEN, KEY, ORIGIN, clean
+from speciate.datasets.split_warnings import FEW_UNITS
+from speciate.datasets.splits import FRACTIONS, NOT_CHECKED, Members, components, units_without_copies
 from speciate.datasets.telling_inputs import (
     MOST_ROWS,
     CoarseCopy,
@@ -25,6 +26,7 @@ from speciate.datasets.telling_inputs import (
     telling_inputs,
     warning_of,
 )
+from speciate.datasets.version_report import SplitReport
 
 TEXTS_ACROSS: Final = "texts_across"
 TELLING_INPUTS: Final = "telling_inputs"
@@ -39,6 +41,8 @@ _NUMBERED = re.compile(
 """Columns of whole numbers, and inputs, that say who or what; others, such as a year or a width, are measurements."""
 _FEWEST_GROUPS, _MOST_NAMED = 10, 3
 """Different values, from which on a column may say which rows belong together, and columns that a warning names."""
+_TIED = 1.5
+"""How many times as many units there are without copies, from which on copies tie groups together."""
 _COPY = "Identical content lies in the split "
 """Begins the reason of a refused row; the split follows."""
 
@@ -132,16 +136,41 @@ def find_possible_groups(rows: pa.Table, inputs: Sequence[str]) -> dict[str, int
     return found
 
 
+def groups_tied_by_copies(rows: pa.Table, members: Members, report: SplitReport) -> SplitReport:
+    """`copies` and `tied_groups`, where equal rows tie so many groups together that few units are left to test on:
+    named groups, or else the first column that may name them. Empty where rows are windows or variants of others.
+    `rows`: usable, as `members` has them."""
+    named = rows["group_key"].null_count < rows.num_rows
+    column = "group_key" if named else next(iter(report.get(POSSIBLE_GROUPS) or ()), None)
+    tests_enough = named and report.get("test_units", 0) >= FEW_UNITS
+    if column is None or tests_enough or (ORIGIN in rows.column_names and rows[ORIGIN].null_count < rows.num_rows):
+        return {}
+    contents = pc.coalesce(rows[CONTENT], rows[KEY])
+    if not (copies := rows.num_rows - int(pc.count_distinct(contents, mode="all").as_py())):
+        return {}
+    grouped = members._replace(groups=rows[column].cast(pa.string()))
+    units = int(components(grouped).max()) + 1
+    if units >= FEW_UNITS / FRACTIONS["test"] or (without := units_without_copies(grouped, contents)) < _TIED * units:
+        return {}
+    return {"copies": copies, "tied_groups": {column: without}}
+
+
 def group_warnings(split: Mapping[str, Any]) -> list[str]:
     """Which columns may say that rows belong together, and what to do if they do."""
     columns = dict(list((split.get(POSSIBLE_GROUPS) or {}).items())[:_MOST_NAMED])
     if not columns:
         return []
     told = ", ".join(f"{count:,} values of {clean(name)!r}" for name, count in columns.items())
+    first = next(iter(columns))
+    tied = first in (split.get("tied_groups") or {})
+    before = "a step {'op': 'deduplicate', 'by': 'content'}, then " if tied else ""
+    after = (
+        f" ({split['copies']:,} rows repeat the content of another one, and would tie values together)" if tied else ""
+    )
     return [
         f"{told} lie in several splits, and no groups were named. If rows with the same value belong together (of one "
-        "person, place or machine), a model is tested on what it knows: a step {'op': 'split', 'group_by': "
-        f"{clean(next(iter(columns)))!r}}} of curate_dataset keeps them together."
+        f"person, place or machine), a model is tested on what it knows: {before}a step {{'op': 'split', 'group_by': "
+        f"{clean(first)!r}}} of curate_dataset keeps them together{after}."
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from speciate.sample_size import more_of
 
-_FEW_UNITS = 20
+FEW_UNITS = 20
 """Independent units of a test split below which hardly any comparison is settled."""
 _LEAST, _MUCH = 1.5, 0.25
 """A split is uneven if it differs from its share by at least so many examples, and by this part of the share."""
@@ -24,7 +24,7 @@ def warnings_of_report(report: Mapping[str, Any], splits: Iterable[str] | None =
 
 
 def empty_split_warnings(
-    sizes: Mapping[str, int], fractions: Mapping[str, float], *, kept: bool = False
+    sizes: Mapping[str, int], fractions: Mapping[str, float], audit: Mapping[str, Any], *, kept: bool = False
 ) -> tuple[str, ...]:
     """A warning if no example lies in a wanted split. `sizes`: usable examples of each split. `kept`: rows of an
     earlier version keep their splits."""
@@ -32,7 +32,9 @@ def empty_split_warnings(
     if not (names := [repr(name) for name, fraction in fractions.items() if fraction > 0 and name in lacking]):
         return ()
     message = f"No usable example lies in {' or '.join(names)}"
-    if kept:
+    if advice := _without_copies(audit):
+        return (f"{message}: groups and near-duplicates stay together. {advice}",)
+    if kept and int(audit.get("units") or 0) >= sum(fraction > 0 for fraction in fractions.values()):
         return (
             f"{message}: rows keep the split of the version before, and groups that lay in several of its splits went "
             "into one. A step {'op': 'split'} of curate_dataset deals all rows anew.",
@@ -43,20 +45,33 @@ def empty_split_warnings(
 def few_units_warnings(audit: Mapping[str, Any]) -> list[str]:
     """A warning where the test split has many rows, but few groups to tell models apart by."""
     rows, units = audit.get("test_rows", 0), audit.get("test_units", 0)
-    if not 0 < units < _FEW_UNITS or rows < 2 * units:
+    if not 0 < units < FEW_UNITS or rows < 2 * units:
         return []
     every, groups = int(audit.get("units") or 0), int(audit.get("test_groups") or 0)
     joined = f", and equal or nearly equal rows join their {groups} named ones" if groups > units else ""
     told = f"The {rows} rows of 'test' lie in only {units} group(s)" + (f" of {every}" if every else "")
     ours = str(audit.get("made_by", "")).startswith("speciate")
-    share = next((each for each in _LARGER_TESTS if each * every >= _FEW_UNITS and each * every > 1.2 * units), None)
-    advice = (
+    copies = _without_copies(audit)
+    share = next((each for each in _LARGER_TESTS if each * every >= FEW_UNITS and each * every > 1.2 * units), None)
+    advice = copies or (
         f"Test a larger share of them: fractions={_with_test(share)} in create_dataset, or in a step 'split'."
         if share and ours and not joined
-        else f"Add rows of at least {more_of(_FEW_UNITS - units, units, 'groups')} to it."
+        else f"Add rows of at least {more_of(FEW_UNITS - units, units, 'groups')} to it."
     )
     why = "rows of one group" if 0 < groups == units else "groups and near-duplicates"
     return [f"{told}, for {why} stay together{joined}: few verdicts can be reached on them. {advice}"]
+
+
+def _without_copies(audit: Mapping[str, Any]) -> str:
+    """The steps that part the named groups, where equal rows tie them together; else empty."""
+    units = (audit.get("tied_groups") or {}).get("group_key")
+    if not units:
+        return ""
+    return (
+        f"{audit['copies']:,} rows repeat the content of another one and tie groups together: the steps {{'op': "
+        "'deduplicate', 'by': 'content'} and {'op': 'split'} of curate_dataset keep one of each, which gives "
+        f"{units:,} groups to split."
+    )
 
 
 def _with_test(share: float) -> dict[str, float]:

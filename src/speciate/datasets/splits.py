@@ -177,6 +177,16 @@ def components(members: Members) -> Codes:
     return near_duplicates.clusters(len(members.keys), np.concatenate(links))
 
 
+def units_without_copies(members: Members, contents: Column) -> int:
+    """How many components there would be with one row of each of the `contents`."""
+    places, code = _repeated(contents)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    leader = np.arange(len(members.keys))
+    leader[places] = places[first[inverse]] if len(places) else places
+    one_each = _select_members(members._replace(pairs=leader[members.pairs]), leader == np.arange(len(leader)))
+    return int(components(one_each).max(initial=-1)) + 1
+
+
 def count_leaks(members: Members, splits: Column) -> Leaks:
     """What crosses the given splits; a member without a split crosses nothing."""
     code = _codes(splits)
@@ -467,9 +477,11 @@ def _detectable_difference(members: Members, splits: pa.ChunkedArray, *, numeric
     far as answers within a group differ: `_at_best` counts rows.
     """
     tested = np.asarray(pc.fill_null(pc.equal(splits, "test"), False), bool)
-    if not tested.any():
+    if splits.null_count == len(splits):
         return {}
     unit = components(members)
+    if not tested.any():
+        return {"units": len(np.unique(unit))}
     rows, units = int(tested.sum()), len(np.unique(unit[tested]))
     found: SplitReport = {"test_rows": rows, "test_units": units, "units": len(np.unique(unit))}
     if named := len(_texts(members.groups).filter(pa.array(tested)).drop_null().unique()):

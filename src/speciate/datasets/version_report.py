@@ -51,6 +51,10 @@ class SplitReport(Dealing, total=False):
     """Independent ones of all splits."""
     test_groups: int
     """Groups that somebody named; more than units where equal rows join them."""
+    copies: int
+    """Rows whose content is another row's, where they tie groups together."""
+    tied_groups: dict[str, int]
+    """Column, or `group_key`, whose groups copies tie together -> how many units there would be without them."""
     highest_target: float | None
     smallest_difference: float | None
     highest_target_at_best: float | None

@@ -45,6 +45,7 @@ from speciate.datasets.leaks import (
     find_possible_groups,
     find_telling_inputs,
     group_warnings,
+    groups_tied_by_copies,
     leak_warnings,
     texts_across,
 )
@@ -331,7 +332,7 @@ def finish_draft(
     if fractions != FRACTIONS:
         report["made_by"] = made_by(fractions)
     sizes = split_sizes(whole)
-    warnings = empty_split_warnings(sizes, fractions, kept=len(kept_splits) > 0) + lacking
+    warnings = empty_split_warnings(sizes, fractions, report, kept=len(kept_splits) > 0) + lacking
     if existing is None and not len(kept_splits):
         warnings += tuple(uneven_split_warnings(sizes, fractions))
     report |= {"fractions": dict(fractions), "seed": seed}
@@ -361,6 +362,8 @@ def split_report(
         report[TEXTS_ACROSS] = texts
     if made and (possible := find_possible_groups(usable, inputs)):
         report[POSSIBLE_GROUPS] = possible
+    if made:
+        report |= groups_tied_by_copies(usable, members, report)
     telling = find_telling_inputs(usable, inputs)
     if TELLING_INPUTS in telling:
         report[TELLING_INPUTS] = telling[TELLING_INPUTS]
