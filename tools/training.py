@@ -59,7 +59,11 @@ class TrainingPlan(Result):
     dataset: str
     candidates: tuple[PlannedCandidate, ...]
     refused: tuple[UnavailableCandidate, ...]
-    needed_test_examples: int | None = Field(None, description="Test rows in all; test_examples are there.")
+    needed_test_examples: int | None = Field(
+        None,
+        description="Test rows in all by which a model half-way from the target to perfect shows it at a first look in "
+        "four of five cases; a model nearer to the target needs more. test_examples are there.",
+    )
     test_examples: int
     warnings: tuple[str, ...] = ()
     next_actions: tuple[NextAction, ...] = ()

@@ -22,8 +22,9 @@ class UseCaseDefined(Result):
     gates: tuple[Gate, ...]
     needed_test_examples: int | None = Field(
         None,
-        description="Test rows in all to show the target: for recall and the like of that label alone, as its share is "
-        "not known here (plan_training counts all rows). None: no target, or an error in the label's own unit.",
+        description="Test rows in all to show the target. plan_training knows the labels' shares, this does not: here "
+        "for recall and the like rows of that label alone, for macro F1 a lower bound, as if labels were equally many. "
+        "None: no target, or an error in the label's own unit.",
     )
     approval: str | None = None
     next_actions: tuple[NextAction, ...]

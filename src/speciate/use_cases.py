@@ -149,7 +149,7 @@ class DefineResult(NamedTuple):
 
     @property
     def needed_test_examples(self) -> int | None:
-        """Test rows that the metric counts: no dataset says yet which share of all rows has the positive label."""
+        """Test rows that the metric counts: no dataset says yet which share of all rows each label has."""
         return to_show_target(self.use_case.metric, self.use_case.objective.target)
 
 

@@ -44,16 +44,25 @@ def rare_label_warnings(metric: str, rows: Mapping[str, int]) -> list[str]:
     ]
 
 
+def count_test_rows(
+    folders: Folders, manifest: Manifest, use_case: UseCase | None, split: str | None = "test"
+) -> Mapping[str, int]:
+    """Of a metric that counts every label alike; empty for others, and where the target is another column, or a
+    number."""
+    if use_case is None or use_case.metric.name not in _ALIKE or not manifest.labels:
+        return {}
+    if not is_label(manifest, use_case.target_column):
+        return {}
+    judged = version_rows.read(folders, manifest, ["label"], splits={split} if split else None, usable=True)
+    return Counter(map(str, judged["label"].drop_null().to_pylist()))
+
+
 def warnings_of_test_rows(
     folders: Folders, manifest: Manifest, use_case: UseCase | None, split: str | None = "test"
 ) -> list[str]:
-    """`rare_label_warnings` of a version's rows; none where the target is another column, or a number."""
-    if use_case is None or use_case.metric.name not in _ALIKE or not manifest.labels:
-        return []
-    if not is_label(manifest, use_case.target_column):
-        return []
-    judged = version_rows.read(folders, manifest, ["label"], splits={split} if split else None, usable=True)
-    return rare_label_warnings(use_case.metric.name, Counter(map(str, judged["label"].drop_null().to_pylist())))
+    """`rare_label_warnings` of a version's rows."""
+    tested = count_test_rows(folders, manifest, use_case, split)
+    return rare_label_warnings(use_case.metric.name, tested) if use_case else []
 
 
 def unfound_labels(metric: Metric, repeats: Sequence[Answers]) -> list[str]:

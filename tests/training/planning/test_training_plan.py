@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from speciate.jobs import rows
 from speciate.jobs.job import Job, State
 from speciate.models.backbones import architectures
 from speciate.refs import JobId
+from speciate.sample_size import to_show_target
 from speciate.server.tool_api import DryRun, JobStarted
 from speciate.tools.training import TrainingPlan, specialize, train_model
 from speciate.tools.training import plan_training as plan_tool
@@ -19,7 +22,9 @@ from speciate.training.hyperparameters import ClassicalParameters, LoraParameter
 from speciate.training.planning.training_plan import plan_training
 from speciate.training.recipes import lora_full
 from speciate.training.train_spec import RequestedResources
+from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Workspace
+from tests.data import ingest
 from tests.server.apps import make_app
 from tests.training.world import define, make_dataset, png, thirds
 
@@ -109,6 +114,38 @@ def test_what_a_target_for_one_label_needs_is_counted_in_rows_of_all_labels(work
     both = [plan_training(workspace, "notes", use_case=name).needed_test_examples for name in ("sorting", "finding")]
     assert both[0] is not None
     assert both[1] == 2 * both[0]
+
+
+def test_what_a_target_needs_is_by_the_metric_and_the_labels_of_the_test_split(workspace: Workspace) -> None:
+    """Rare labels in the test split alone, which macro F1 counts like the others."""
+    splits = thirds(800)
+    labels = ["rare" if split == "test" and i % 40 == 3 else "ab"[i // 4 % 2] for i, split in enumerate(splits)]
+    texts = {"text": [f"text {i}" for i in range(800)]}
+    make_dataset(workspace, "notes", "text", texts, labels=labels, splits=splits, inputs=["text"])
+    plans = {}
+    for metric in ("accuracy", "f1_macro", "auprc", "mcc"):
+        define(workspace, metric, "text-classification", 0.75, metric)
+        plans[metric] = plan_training(workspace, "notes", use_case=metric)
+    assert (plans["accuracy"].needed_test_examples, plans["mcc"].needed_test_examples) == (82, None)
+    tested = Counter(label for label, split in zip(labels, splits, strict=True) if split == "test")
+    assert tested["rare"] == 20
+    needed = plans["f1_macro"].needed_test_examples
+    assert needed == to_show_target(find_metric("f1_macro"), 0.75, tested)
+    assert needed is not None
+    assert needed > 100
+    told = {name: [each for each in plan.warnings if "needed_test_examples" in each] for name, plan in plans.items()}
+    rough = "needed_test_examples takes average precision as a share of right answers. It is none, so that is rough."
+    assert told == {"accuracy": [], "f1_macro": [], "auprc": [rough], "mcc": []}
+
+
+def test_where_test_rows_lie_in_groups_what_a_target_needs_is_a_lower_bound(workspace: Workspace) -> None:
+    rows = [{"text": f"the note {i} of a visit", "y": "ab"[i % 2], "who": f"who {i % 150}"} for i in range(600)]
+    ingest(workspace, "visits", rows=rows, label="y", group_by="who", inputs=("text",))
+    define(workspace, "sorting", "text-classification", 0.9)
+    (told,) = [
+        each for each in plan_training(workspace, "visits", use_case="sorting").warnings if "lower bound" in each
+    ]
+    assert re.search(r"the \d+ test rows lie in \d+ groups: it is a lower bound\.", told)
 
 
 def test_measuring_is_a_job(workspace: Workspace) -> None:

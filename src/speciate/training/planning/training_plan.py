@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,10 +14,10 @@ from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.rare_labels import warnings_of_test_rows
+from speciate.evaluation.rare_labels import count_test_rows, rare_label_warnings
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan, rounded
-from speciate.sample_size import counted_share, in_rows, to_show_target
+from speciate.sample_size import counted_share, in_rows, is_rough, to_show_target
 from speciate.settings import HERE
 from speciate.tasks.example_targets import is_label, usual_task
 from speciate.tasks.families import preference
@@ -38,7 +38,7 @@ from speciate.training.planning.estimates import (
 )
 from speciate.training.planning.part_encoders import that_read_a_part
 from speciate.training.train_spec import METHOD_DESCRIPTIONS, Candidate, Method, Payload, RequestedResources, TrainSpec
-from speciate.use_cases import Aim
+from speciate.use_cases import Aim, UseCase
 from speciate.vocabulary import Family, find_task
 from speciate.workspace.workspace import Workspace
 
@@ -79,8 +79,8 @@ class TrainingPlan(_Frozen):
     """Candidates from cheap to dear."""
     refused: tuple[UnavailableCandidate, ...]
     needed_test_examples: int | None
-    """Test rows of all labels to show the use case's target; None where it has none. For recall and the like scaled by
-    the positive label's present share; where `target_column` hides that, rows of that label alone."""
+    """Test rows of all labels to show the use case's target; None where it has none. By the variance of its metric at
+    the labels' present shares; where `target_column` hides them, of recall and the like rows of that label alone."""
     test_examples: int
     warnings: tuple[str, ...] = ()
     """Labels that a split lacks, which neither of the numbers above knows of, leaks of the split, and inputs that hold
@@ -102,6 +102,8 @@ def plan_training(
     manifest = found.manifest
     family = _family(workspace, manifest, use_case, task)
     named = use_cases.get(workspace.database, use_case) if use_case else None
+    tested = count_test_rows(workspace.folders, manifest, named)
+    needed = _needed_test_examples(named, manifest, tested)
     specs = candidate_specs(workspace, dataset, use_case=use_case, task=task, method=method, base_model=base_model)
     if named and not (method or base_model):
         specs += [
@@ -127,7 +129,7 @@ def plan_training(
         dataset=manifest.ref,
         candidates=tuple(each for each in planned if each not in late),
         refused=tuple(no),
-        needed_test_examples=_needed_test_examples(workspace, use_case, manifest),
+        needed_test_examples=None if needed is None else needed.rows,
         test_examples=manifest.splits.get("test", 0),
         warnings=(
             *split_warnings.warnings_of_report(found.report),
@@ -135,7 +137,8 @@ def plan_training(
             *group_warnings(found.report.get("split") or {}),
             *alike_class_warnings({} if manifest.numeric else manifest.labels),
             *train.answers_among_inputs(workspace.database, manifest, named),
-            *warnings_of_test_rows(workspace.folders, manifest, named),
+            *(rare_label_warnings(named.metric.name, tested) if named else ()),
+            *(_doubts_of(needed, found.report.get("split") or {}) if needed else ()),
         ),
     )
 
@@ -224,14 +227,45 @@ def _why(parameters: object) -> str | None:
     return _TABM if getattr(parameters, "tabm", None) else None
 
 
-def _needed_test_examples(workspace: Workspace, name: str | None, manifest: Manifest) -> int | None:
-    if name is None:
+class _NeededRows(NamedTuple):
+    rows: int
+    rough: str | None
+    """The metric, where the figure takes it as a share of right answers though it is none."""
+
+
+def _needed_test_examples(
+    use_case: UseCase | None, manifest: Manifest, tested: Mapping[str, int]
+) -> _NeededRows | None:
+    """`tested`: test rows by label, where they were counted."""
+    if use_case is None:
         return None
-    use_case = use_cases.get(workspace.database, name)
-    counted = to_show_target(use_case.metric, use_case.objective.target)
+    metric, positive = use_case.metric, use_case.positive_label
     labels = manifest.labels if is_label(manifest, use_case.target_column) else {}
-    share = counted_share(use_case.metric, use_case.positive_label, labels)
-    return in_rows(counted, share) if counted is not None else None
+    counted = to_show_target(metric, use_case.objective.target, tested or labels, positive)
+    if counted is None:
+        return None
+    rough = metric.plain if is_rough(metric, tested or labels, positive) else None
+    return _NeededRows(in_rows(counted, counted_share(metric, positive, labels)), rough)
+
+
+_GROUPED = 1.2
+"""Test rows to an independent unit, from which on groups count."""
+
+
+def _doubts_of(needed: _NeededRows, split: Mapping[str, Any]) -> list[str]:
+    """What the figure leaves out."""
+    rows, units = split.get("test_rows", 0), split.get("test_units", 0)
+    doubts = []
+    if needed.rough:
+        doubts.append(
+            f"needed_test_examples takes {needed.rough} as a share of right answers. It is none, so that is rough."
+        )
+    if units and rows >= _GROUPED * units:
+        doubts.append(
+            f"needed_test_examples counts independent rows, and the {rows:,} test rows lie in {units:,} groups: it is "
+            "a lower bound."
+        )
+    return doubts
 
 
 class MeasureSpec(BaseModel):
