@@ -20,7 +20,7 @@ _Z_LEVEL = NormalDist().inv_cdf((1 + LEVEL) / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
 _UNKNOWN: Mapping[str, int] = MappingProxyType({})
 _Variance: TypeAlias = Callable[[float], float]
-"""Of a value: the variance of an estimate of it, times the number of examples."""
+"""The metric's value -> the variance of an estimate of it, times the number of examples."""
 
 
 def to_show_target(
@@ -63,9 +63,9 @@ def _variance_of(metric: Metric, labels: Mapping[str, int], positive: str | None
             return lambda mean: _of_recalls(_label_values(mean, shares), shares)
         case "f1_macro" if len(shares) > 1:
             return lambda mean: _of_f1_macro(_label_values(mean, shares), shares)
-        case "auroc" if positive in labels or len(shares) == 2:
-            share = labels[positive] / total if positive in labels else min(shares)
-            return (lambda area: _of_auroc(area, share)) if 0 < share < 1 else None
+        case "auroc" if labels.get(positive or "") or len(shares) == 2:
+            share = labels.get(positive or "", 0) / total or min(shares)
+            return (lambda area: _of_auroc(area, share)) if share < 1 else None
     return None
 
 

@@ -47,8 +47,8 @@ def rare_label_warnings(metric: str, rows: Mapping[str, int]) -> list[str]:
 def count_test_rows(
     folders: Folders, manifest: Manifest, use_case: UseCase | None, split: str | None = "test"
 ) -> Mapping[str, int]:
-    """Of a metric that counts every label alike; empty for others, and where the target is another column, or a
-    number."""
+    """Test rows by label, for a metric that counts every label alike; empty for others, and where the target is
+    another column, or a number."""
     if use_case is None or use_case.metric.name not in _ALIKE or not manifest.labels:
         return {}
     if not is_label(manifest, use_case.target_column):
