@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import Job, Limits, Resources, State
-from speciate.jobs.kinds import Kind, Kinds, Plan
+from speciate.jobs.kinds import Child, ChildRequest, Kind, Kinds, NextStep, Plan
 from speciate.jobs.run import Run
 from speciate.jobs.transitions import MAX_LOSSES
 from speciate.settings import Capacity, Settings
@@ -53,6 +53,14 @@ def plan_of_all_cores(spec: Work, workspace: Workspace) -> Plan:
 
 
 WHOLE = Kind(name="whole", spec=Work, plan=plan_of_all_cores, run=ENTRY)
+
+
+def one_child(spec: Work, children: Sequence[Child], now: float) -> NextStep:
+    return [ChildRequest(step="limited", kind="limited", spec=spec.model_dump())]
+
+
+PARENT = Kind(name="parent", spec=Work, next=one_child)
+"""Of a plug-in that is removed in some tests: nothing can be told any more that its jobs must follow up."""
 
 
 class Stage:
@@ -95,7 +103,7 @@ def engine(tmp_path: Path, clock: ManualClock, stage: Stage) -> Iterator[Engine]
     workspace = Workspace(
         fresh(tmp_path / "w", manual=True), clock=clock, settings=Settings(capacity=Capacity(cpu=2, memory_mb=1000))
     )
-    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED, COUNTING]), executor=stage)
+    yield Engine(workspace, Kinds(extra=[*KINDS, LIMITED, STUBBORN, DATED, COUNTING, PARENT]), executor=stage)
     workspace.close()
 
 
@@ -351,6 +359,52 @@ def test_one_job_in_trouble_does_not_stop_the_others(
     assert engine.get(bad.id).state is State.RUNNING
     assert engine.trouble(bad.id) == "its folder cannot be read"
     assert engine.get(good.id).state is State.FAILED
+
+
+def without_plug_in(engine: Engine, stage: Stage, *, of: Kind) -> Engine:
+    """The same workspace after a restart without the plug-in that brought a kind of job."""
+    return Engine(engine.workspace, Kinds(extra=[kind for kind in [*KINDS, LIMITED] if kind != of]), executor=stage)
+
+
+def test_a_queue_limit_that_cannot_be_told_does_not_stop_the_others(
+    engine: Engine, stage: Stage, clock: ManualClock
+) -> None:
+    ends, _, parent = running(engine, stage), running(engine, stage), engine.submit("parent", {})
+    (child,) = engine.list(parent=parent.id)
+    engine = without_plug_in(engine, stage, of=PARENT)
+    clock.advance(101)
+    waits = engine.submit("work", {}, priority=1)
+    stage.truth[ends.run_id] = Ended(Outcome(1, "user", "enough"))
+    engine.tick()
+    assert (engine.get(ends.id).state, engine.get(waits.id).state) == (State.FAILED, State.STARTING)
+    assert "'parent'" in (engine.trouble(child.id) or "")
+    engine.control(parent.id, "cancel")
+    engine.tick()
+    assert engine.get(child.id).state is State.CANCELLED
+    assert engine.trouble(child.id) is None, "nothing is kept of a job that is over"
+
+
+def test_a_refused_plan_that_cannot_be_told_does_not_stop_the_others(engine: Engine, stage: Stage) -> None:
+    parent = engine.submit("parent", {"refuse": True})
+    (child,) = engine.list(parent=parent.id)
+    engine = without_plug_in(engine, stage, of=PARENT)
+    waits = engine.submit("work", {})
+    engine.tick()
+    assert (engine.get(child.id).state, engine.get(waits.id).state) == (State.QUEUED, State.STARTING)
+    assert "'parent'" in (engine.trouble(child.id) or "")
+
+
+def test_a_run_whose_plug_in_is_gone_does_not_stop_the_others_on_a_full_disk(engine: Engine, stage: Stage) -> None:
+    unknown, stops = running(engine, stage, "limited"), running(engine, stage)
+    engine = without_plug_in(engine, stage, of=LIMITED)
+    engine.workspace.room.usage = lambda root: (1 << 40, 0)
+    engine.tick()
+    assert stage.cancelled == [(stops.run_id, False)]
+    stage.truth[stops.run_id] = Ended(Outcome(85, "stopped"))
+    engine.control(unknown.id, "cancel")
+    engine.tick()
+    assert engine.get(stops.id).state is State.QUEUED, "it resumes when there is room"
+    assert stage.cancelled[-1] == (unknown.run_id, False), "who asks for it can still end it"
 
 
 def test_what_ends_and_what_starts_in_one_pass_is_one_commit(engine: Engine, stage: Stage) -> None:

@@ -59,7 +59,7 @@ class _Step(NamedTuple):
 
     job: Job
     event: JobEvent
-    then: Callable[[_Answer], None]
+    then: Callable[[_Answer], object]
     """What follows once it is committed, or refused."""
     ends: bool = False
     """Whether nothing of the run lives any more."""
@@ -122,6 +122,7 @@ class Reconciler:
         self._plans = {name: plan for name, plan in self._plans.items() if name in known}
         self._bytes = {name: count for name, count in self._bytes.items() if name in known}
         self._texts = {name: text for name, text in self._texts.items() if name in known}
+        self._troubles = {name: trouble for name, trouble in self._troubles.items() if name in known}
         self._stored &= known
         live = [job for job in jobs if job.state in {State.STARTING, State.RUNNING}]
         room = self._workspace.room.look()
@@ -135,11 +136,13 @@ class Reconciler:
             ended = {step.job.id for step in steps if step.ends}
             live = [job for job in live if job.id not in ended]  # their room is free
             queued = [job for job in jobs if job.state is State.QUEUED]
-            for job in jobs:
-                if job.state in {State.QUEUED, State.WAITING}:
-                    self._check_queue_limit(job)
+            steps += [
+                _Step(job, JobEvent(job.id, overdue), _told)
+                for job in jobs
+                if (overdue := self._queue_limit_passed(job)) and not self._is_paused(job)
+            ]
             if not self.draining:
-                due = [job for job in queued if is_due(job, now)]
+                due = [job for job in queued if is_due(job, now) and not self._is_paused(job)]
                 self._read_plans(due)
                 if any(job.id not in self._plans and self._texts[job.id] is None for job in due):
                     self._submit(steps)  # a plan may take long
@@ -377,23 +380,32 @@ class Reconciler:
         launched = self._launched.get(job.run_id)
         if launched is None or self._now - launched > _RELAUNCH_SECONDS:
             plan = self._plan(job)
-            if plan is not None:
+            if isinstance(plan, Failed):
+                self._tell(job, plan)
+            else:
                 self._launch(job, plan)
 
     # The disk
 
     def _hold(self, job: Job, room: DiskSpace) -> Job:
         """Whoever writes stops at a checkpoint, and is queued again; it starts when there is room."""
-        if job.request or self._kinds[job.kind].gives_room:
+        if job.request or self._gives_room(job):
             return job
         try:
             return self._tell(
                 job,
                 NoRoom(f"Stopped at a checkpoint for want of room ({room.short()}); with room it resumes by itself."),
             )
-        except SpeciateError:  # no room even for that: the next pass may find some
+        except Exception:  # noqa: BLE001 - no room even for that, say: the next pass may find some
             _log.exception("%s could not be told to stop", job.id)
             return job
+
+    def _gives_room(self, job: Job) -> bool:
+        """Whether a full disk does not hold it up; nor does it hold up a kind that has gone with its plug-in."""
+        try:
+            return self._kinds[job.kind].gives_room
+        except SpeciateError:
+            return True
 
     def _tell_of_disk(self, room: DiskSpace) -> None:
         """An event whenever that changes, once, also over the death of a daemon."""
@@ -413,7 +425,7 @@ class Reconciler:
 
     def _needed(self, job: Job, plan: Plan) -> int | None:
         """Bytes that it may write; None where the disk's state does not matter."""
-        if self._kinds[job.kind].gives_room:
+        if self._gives_room(job):
             return None
         if job.id not in self._bytes:
             self._bytes[job.id] = max(plan.bytes or 0, self._left_by(job.kind)) or USUAL_BYTES
@@ -430,16 +442,19 @@ class Reconciler:
 
     # Jobs that wait for room
 
-    def _check_queue_limit(self, job: Job) -> None:
+    def _queue_limit_passed(self, job: Job) -> Overdue | None:
         limit = job.limits.queue_seconds
-        if limit is not None and self._workspace.elapsed.least(job.changed) > limit:
-            self._tell(job, Overdue("queue", limit))
+        if limit is None or job.state not in {State.QUEUED, State.WAITING}:
+            return None
+        return Overdue("queue", limit) if self._workspace.elapsed.least(job.changed) > limit else None
 
     def _start(self, due: list[Job], live: list[Job], room: DiskSpace, now: float) -> list[_Step]:
         """`due`: queued jobs whose pause is over, whose stored plans were read."""
-        planned, held = list[Job](), dict[str, str]()
+        planned, refused, held = list[Job](), list[tuple[Job, Failed]](), dict[str, str]()
         for job in due:
-            if (plan := self._plan(job)) is not None:
+            if isinstance(plan := self._plan(job), Failed):
+                refused.append((job, plan))
+            else:
                 if job.resources != plan.resources:  # what it asks is known now
                     job = job.model_copy(update={"resources": plan.resources})  # noqa: PLW2901
                 place = plan.resources.place
@@ -447,17 +462,17 @@ class Reconciler:
                     held[job.id] = f"It waits for the place {place!r}, which settings.toml names no more."
                     continue
                 never = never_fits(plan.resources, self._places.capacities[place] if place else self._capacity)
-                if never is None and plan.bytes and not self._kinds[job.kind].gives_room:
+                if never is None and plan.bytes and not self._gives_room(job):
                     never = never_fits_disk(plan.bytes, room)
                 if never:
                     error: JobError = {
                         "class": "user", "message": f"{place or 'this machine'} can never run it: {never}",
                         "recovery": "Ask for less, or change [capacity] or [disk] in settings.toml.",
                     }  # fmt: skip
-                    self._tell(job, Failed(error))
+                    refused.append((job, Failed(error)))
                 else:
                     planned.append(job)
-        planned, unpaid = self._with_money(planned)
+        planned, unpaid = self._with_money(planned, refused)
         needs: dict[str, int] = {
             job.id: need for job in planned if (need := self._needed(job, self._plans[job.id])) is not None
         }
@@ -477,15 +492,18 @@ class Reconciler:
         self._asked = (rooming.start, chosen, live)
         for job in leaving:
             self._guard(job, lambda job=job: self._yield(job))  # type: ignore[misc]
-        return [self._claim(job) for job in chosen if not self._is_paused(job)]
+        failing = [_Step(job, JobEvent(job.id, why), _told) for job, why in refused]
+        return [*failing, *(self._claim(job) for job in chosen)]
 
     def _yield(self, job: Job) -> None:
         """What nobody waits for stops at a checkpoint; it resumes when there is room."""
         self._tell(job, NoRoom("Stopped at a checkpoint for a job that somebody waits for; it resumes by itself."))
 
-    def _with_money(self, planned: list[Job]) -> tuple[list[Job], dict[str, str]]:
-        """Jobs whose share of what people allowed is free, and why others wait. In the order in which they start: who
-        waits holds its share against those behind it, so that it cannot starve."""
+    def _with_money(
+        self, planned: list[Job], refused: list[tuple[Job, Failed]]
+    ) -> tuple[list[Job], dict[str, str]]:  # fmt: skip
+        """Jobs whose share of what people allowed is free, and why others wait; what can never be paid is `refused`. In
+        the order in which they start: who waits holds its share against those behind it, so that it cannot starve."""
         if not any(self._plans[job.id].spends for job in planned):
             return planned, {}
         database = self._workspace.database
@@ -498,7 +516,7 @@ class Reconciler:
                 try:
                     why = ledger.why_it_waits(job.id, spends)
                 except SpeciateError as error:
-                    self._tell(job, Failed(_refusal(error)))
+                    refused.append((job, Failed(_refusal(error))))
                     continue
                 ledger = ledger.with_holder(job.id, spends)
                 if why is not None:
@@ -515,8 +533,8 @@ class Reconciler:
             self._texts |= {name: found.get(name) for name in missing}
             self._stored |= found.keys()
 
-    def _plan(self, job: Job) -> Plan | None:
-        """The plan of a job; where it is refused, the job has failed and there is none."""
+    def _plan(self, job: Job) -> Plan | Failed:
+        """The plan of a job, or why it has none."""
         if job.id not in self._plans:
             try:
                 kind = self._kinds[job.kind]
@@ -527,13 +545,11 @@ class Reconciler:
                 else:
                     self._plans[job.id] = kind.plan(kind.spec.model_validate(job.spec), self._workspace)
             except SpeciateError as error:
-                self._tell(job, Failed(_refusal(error)))
-                return None
+                return Failed(_refusal(error))
             except Exception as error:  # noqa: BLE001 - a plug-in's plan may raise anything
                 _log.exception("%s: its plan failed", job.id)
                 sentence = f"{type(error).__name__} in its plan"
-                self._tell(job, Failed({"class": "internal", "message": sentence, "detail": str(error)}))
-                return None
+                return Failed({"class": "internal", "message": sentence, "detail": str(error)})
         return self._plans[job.id]
 
     def _within_cores(self, plan: Plan) -> Plan:
