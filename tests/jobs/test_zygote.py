@@ -167,6 +167,20 @@ def _fails(*_: object) -> None:
     raise OSError("no process is left")
 
 
+@pytest.mark.usefixtures("executed")
+def test_a_supervisor_that_was_started_plainly_is_no_zombie_once_its_end_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, before = LocalExecutor(tmp_path), {*psutil.Process().children()}
+    monkeypatch.setattr(executors._Zygotes, "ask_for_supervisor", lambda *_: None)
+    executor.submit(executors.RunSpec("job-a.1", {"job": "job-a", "workspace": str(tmp_path)}))
+    (supervisor,) = {*psutil.Process().children()} - before
+    os.waitid(os.P_PID, supervisor.pid, os.WEXITED | os.WNOWAIT)
+    assert isinstance(executor.poll(executor.handle("job-a.1")), executors.Ended)
+    assert not psutil.pid_exists(supervisor.pid)
+    executor.close()
+
+
 def test_nothing_is_kept_of_a_run_that_was_called_off_before_it_began(tmp_path: Path) -> None:
     executor, run = executors.LocalExecutor(tmp_path), executors.RunSpec("job-a.1", {}, "data")
     executor.cancel(executor.handle(run.id), force=False)

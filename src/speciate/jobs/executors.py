@@ -176,6 +176,7 @@ class LocalExecutor:
             self._zygotes.prepare(self._followed.pop(folder.run_id))
         if folder.alive():
             return Alive()
+        self.reap()
         self._forget(folder.run_id)
         outcome = folder.outcome()  # looked for after the lock: it is written before the lock is freed
         return Ended(outcome) if outcome else Gone()
