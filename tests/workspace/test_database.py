@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pytest
 
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
+from speciate.workspace import schema
 from speciate.workspace.database import Database, Event, Row, Transaction
 from speciate.workspace.workspace import Workspace
+from tests.conftest import ManualClock
 
 _INSERT = "INSERT INTO meta SELECT unnest(?::VARCHAR[]), 'x'"
 _KEYS = "SELECT key FROM meta WHERE value = 'x' ORDER BY key"
@@ -115,6 +118,27 @@ def test_what_waits_at_the_end_is_still_written(workspace: Workspace) -> None:
     again = Workspace(root)
     assert len(again.database.read(_KEYS)) == 20
     again.close()
+
+
+def test_nobody_waits_for_a_writer_that_has_ended(tmp_path: Path, clock: ManualClock) -> None:
+    """Where the process lives on after a fatal error."""
+    path, fatal, behind = tmp_path / "catalog.duckdb", list[BaseException](), list[Future[str]]()
+    schema.migrate(path)
+    database = Database(path, clock, fatal.append)
+
+    def fail(tx: Transaction, keys: list[str]) -> Sequence[str]:
+        behind.append(database.submit(add, "behind"))
+        raise duckdb.FatalException("the database has been invalidated")
+
+    with pytest.raises(SpeciateError, match="invalidated") as told:
+        database.submit(fail, "at fault").result(10)
+    assert told.value.code is Code.UNAVAILABLE
+    with pytest.raises(SpeciateError, match="invalidated"):
+        behind[0].result(10)
+    with pytest.raises(SpeciateError, match="invalidated"):
+        database.submit(add, "later").result(10)
+    assert len(fatal) == 1
+    database.close()
 
 
 def test_a_listener_that_fails_harms_nobody(workspace: Workspace) -> None:

@@ -110,6 +110,8 @@ class Database:
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._gate = threading.Lock()
         self._closed = False
+        self._fatal: BaseException | None = None
+        """What ended the writer."""
         self._thread = threading.Thread(target=self._write_loop, name="catalog-writer", daemon=True)
         self._thread.start()
 
@@ -200,6 +202,8 @@ class Database:
         """`submit` of each, in one transaction."""
         calls: list[_Call] = [_Call(many, item, Future()) for item in items]
         with self._gate:  # nothing may queue up behind the end
+            if self._fatal:
+                raise _translate_error(self._fatal)
             if self._closed:
                 raise SpeciateError(Code.UNAVAILABLE, "The workspace is closing.", "Repeat the call in a moment.")
             if calls:
@@ -244,6 +248,10 @@ class Database:
             except BaseException as error:  # noqa: BLE001 - without its writer the process is of no use to anybody
                 # After a FatalException the instance is invalid for every thread; only a new process may go on.
                 _log.exception("the catalog's writer cannot go on")
+                with self._gate:
+                    self._closed, self._fatal = True, error
+                    while not self._queue.empty():
+                        batch += self._queue.get() or []
                 for call in batch:
                     if not call.future.done():
                         call.future.set_exception(_translate_error(error))
