@@ -226,3 +226,28 @@ def test_an_answer_comes_in_parts_and_words_go_back(tmp_path: Path) -> None:
         assert with_parts.ask([0], 30, on_part=hear) == [True, []]
     finally:
         with_parts.end()
+
+
+def test_a_question_whose_part_could_not_be_heard_is_over_and_its_process_with_it(tmp_path: Path) -> None:
+    """Nobody reads the rest of the answer, so nothing may come of the next question, and nothing be computed on."""
+    loading = {"source": PARTS, "function": "run", "name": "code.py"}
+    with_parts = SandboxClient(PROCESS, tmp_path, "required", Access(code=False))
+    try:
+        with_parts.open(loading, 30)
+
+        def fail(part: int) -> None:
+            raise RuntimeError("the loop is closed")
+
+        with pytest.raises(RuntimeError, match="the loop is closed"):
+            with_parts.ask([1_000_000], 30, on_part=fail)
+        assert with_parts._process.ending().how == "SIGKILL ended it"
+        with pytest.raises(ProcessDied):
+            with_parts.ask([0], 30)
+    finally:
+        with_parts.end()
+
+
+def test_a_question_that_is_no_json_costs_no_process(opened: SandboxClient) -> None:
+    with pytest.raises(TypeError):
+        opened.ask([{1}], 20)
+    assert opened.ask(["'alive'"], 20) == "alive"

@@ -189,6 +189,36 @@ def test_an_input_that_takes_too_long_is_a_timeout_and_the_next_one_is_answered(
     assert ask(deployment, "a")[0].result(30)
 
 
+class Heard:
+    """A listener; `fails`: its client's connection is gone, and it did not notice."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self._fails, self.texts, self.gone = fails, list[str](), False
+
+    def hear(self, text: str) -> None:
+        if self._fails:
+            raise RuntimeError("Event loop is closed")
+        self.texts.append(text)
+
+
+def test_a_listener_that_fails_ends_its_own_answer_alone(make: Made) -> None:
+    gate, beside, lost = threading.Event(), Heard(), Heard(fails=True)
+    process = FakeProcess(target(1), gate=gate)
+    process.words = ("Yes", ".")
+    deployment = make(process)
+    ask(deployment, "a")
+    assert process.busy.wait(30)
+    until = time.monotonic() + 30
+    one, other = (
+        deployment.submit([{"text": text}], until, listener)[0] for text, listener in [("b", lost), ("c", beside)]
+    )
+    gate.set()
+    assert other.result(30)["output"] == "Yes."
+    assert beside.texts == ["Yes", "."]
+    assert one.result(30)["usage"]["finished"] is False
+    assert not process.ended
+
+
 def test_a_retired_version_answers_what_it_took_and_takes_nothing_more(make: Made) -> None:
     gate = threading.Event()
     process = FakeProcess(target(1), gate=gate)

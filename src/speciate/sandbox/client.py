@@ -71,7 +71,8 @@ class Access(NamedTuple):
 
 
 class SandboxClient:
-    """A live process. After AnswerTimeout or ProcessDied it is of no more use. Call `end` in the end.
+    """A live process. After AnswerTimeout, ProcessDied or what `on_part` raised it is of no more use. Call `end` in the
+    end.
 
     Not thread-safe, but for `interrupt`: one question at a time.
     """
@@ -151,8 +152,9 @@ class SandboxClient:
         """As `ask`. Its ProcessDied says how the process ended, found out before it is killed for it."""
         deadline, mark = time.monotonic() + seconds, secrets.token_hex(8)
         frame = {verb: content, "mark": mark} | ({"parts": True} if on_part else {})
+        question = json.dumps(frame).encode() + b"\n"
         try:
-            self._write(json.dumps(frame).encode() + b"\n", deadline)
+            self._write(question, deadline)
             lines = _Lines(self._read, self._access.longest_answer, deadline)
             while "part" in (reply := _parse_reply(lines.next(), mark, parse_constant)):
                 if on_part is None:
@@ -161,7 +163,7 @@ class SandboxClient:
                     self._write(json.dumps({"word": word, "mark": mark}).encode() + b"\n", deadline)
             if lines.rest:
                 raise ProcessDied  # more than an answer
-        except (AnswerTimeout, ProcessDied):
+        except BaseException:  # whatever `on_part` raises, too: nobody reads the rest of the answer
             self.interrupt()
             raise
         if "error" in reply:

@@ -312,7 +312,11 @@ def _pass_on(batch: Sequence[_Waiting], texts: Mapping[int, str]) -> set[int]:
         if listener is not None and listener.gone:
             gone.add(place)
         elif listener is not None and text:
-            listener.hear(text)
+            try:
+                listener.hear(text)
+            except Exception:  # noqa: BLE001 - who asks beside it, and the process, must not suffer
+                _log.exception("an answer cannot be passed on")
+                gone.add(place)
     return gone
 
 
