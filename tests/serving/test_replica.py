@@ -40,8 +40,8 @@ def make() -> Iterator[Made]:
 
     def deployment(process: FakeProcess, **more: Any) -> Replica:
         settings: dict[str, Any] = {
-            "restart": lambda: FakeProcess(process.target), "batching": Batching(4, 0.0), "queue": 100,
-            "heard": lambda inputs, seconds: None,
+            "launch": lambda: FakeProcess(process.target), "load_seconds": 60, "batching": Batching(4, 0.0),
+            "queue": 100, "heard": lambda inputs, seconds: None,
         }  # fmt: skip
         made.append(Replica(process, **(settings | more)))
         return made[-1]
@@ -245,10 +245,97 @@ def test_a_batch_whose_process_died_as_the_version_was_retired_is_told_so(make: 
             time.sleep(0.001)
         raise OSError("no process is left")
 
-    deployment = make(FakeProcess(target(1)), restart=retired_meanwhile)
+    deployment = make(FakeProcess(target(1)), launch=retired_meanwhile)
     for each in ask(deployment, "a", POISON):
         with pytest.raises(SpeciateError, match="process ended"):
             each.result(30)
+
+
+class Loading(FakeProcess):
+    """Loads until it is interrupted."""
+
+    def load(self, seconds: float) -> None:
+        assert self._gate
+        self.busy.set()
+        self.given.append(seconds)
+        assert self._gate.wait(60)
+        raise ProcessDied
+
+
+def test_a_process_that_cannot_be_loaded_again_is_ended_before_the_next_attempt(
+    make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "_RESTART_SECONDS", (0.0, 0.0))
+    launched, alive = list[FakeProcess](), list[bool]()
+
+    def launch() -> FakeProcess:
+        alive.extend(not each.ended for each in launched[-1:])
+        launched.append(FakeProcess(target(1), failure="Its files are gone." if len(launched) < 3 else None))
+        return launched[-1]
+
+    deployment = make(FakeProcess(target(1)), launch=launch)
+    assert ask(deployment, POISON)[0].exception(30)
+    assert ask(deployment, "a")[0].result(30)["output"] == "words@v1"
+    assert alive == [False] * 3
+
+
+def test_a_version_that_is_retired_while_its_process_is_loaded_again_ends(make: Made) -> None:
+    again = Loading(target(1), gate=threading.Event())
+    deployment = make(FakeProcess(target(1)), launch=lambda: again, load_seconds=77)
+    ask(deployment, POISON)
+    assert again.busy.wait(30)
+    [waits] = ask(deployment, "a")
+    retiring = threading.Thread(target=deployment.retire, args=(0,), daemon=True)
+    retiring.start()
+    retiring.join(20)
+    assert not retiring.is_alive()
+    assert (again.interrupted, again.ended, again.given) == (True, True, [77])
+    with pytest.raises(Overloaded):
+        waits.result(1)
+
+
+def test_a_version_that_is_retired_as_its_process_is_started_again_leaves_none(make: Made) -> None:
+    """Whether the one that died or the new one is interrupted."""
+    launched, begun = list[FakeProcess](), threading.Event()
+    retiring = threading.Thread(target=lambda: deployment.retire(0), daemon=True)
+
+    def launch() -> FakeProcess:
+        retiring.start()
+        begun.set()
+        while not deployment._abandoned:
+            time.sleep(0.001)
+        launched.append(Loading(target(1), gate=threading.Event()))
+        return launched[-1]
+
+    deployment = make(FakeProcess(target(1)), launch=launch)
+    [failed] = ask(deployment, POISON)
+    assert failed.exception(30)
+    assert begun.wait(30)
+    retiring.join(20)
+    assert not retiring.is_alive()
+    assert [each.ended for each in launched] == [True]
+
+
+def test_a_version_that_is_retired_between_two_attempts_to_start_ends(
+    make: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "_RESTART_SECONDS", (60.0, 60.0))
+    tried = threading.Event()
+
+    def fails() -> FakeProcess:
+        tried.set()
+        raise OSError("no process is left")
+
+    deployment = make(FakeProcess(target(1)), launch=fails)
+    ask(deployment, POISON)
+    assert tried.wait(30)
+    [waits] = ask(deployment, "a")
+    retiring = threading.Thread(target=deployment.retire, args=(0.1,), daemon=True)
+    retiring.start()
+    retiring.join(20)
+    assert not retiring.is_alive()
+    with pytest.raises(Overloaded):
+        waits.result(1)
 
 
 def test_a_version_that_does_not_end_is_ended(make: Made) -> None:
@@ -432,7 +519,7 @@ def test_requests_do_not_hurry_the_next_attempt_to_start(make: Made, monkeypatch
         tried.release()
         raise ProcessDied
 
-    deployment = make(FakeProcess(target(1)), restart=fails)
+    deployment = make(FakeProcess(target(1)), launch=fails)
     (first,) = ask(deployment, POISON)
     assert tried.acquire(timeout=30)
     for _ in range(20):

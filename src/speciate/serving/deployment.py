@@ -289,7 +289,8 @@ class Deployment:
         options = self.wanted.options
         replica = Replica(
             process,
-            lambda: self._restart(target),
+            lambda: self._launch(target),
+            options.load_seconds,
             Batching(options.max_batch, options.max_wait_ms / 1000),
             options.queue,
             lambda inputs, took: self._heard(target, inputs, took),
@@ -342,16 +343,6 @@ class Deployment:
         finally:
             with self._change:
                 self._loading = None
-
-    def _restart(self, target: Target) -> Process:
-        """A process for a version that serves already and lost its own: it was tried before."""
-        process = self._launch(target)
-        try:
-            process.load(self.wanted.options.load_seconds)
-        except BaseException:
-            process.end()
-            raise
-        return process
 
     def _refuse(self, target: Target, why: str, *, canary: bool) -> None:
         with self._change:

@@ -113,7 +113,7 @@ class _Waiting(NamedTuple):
 
 
 class Replica:
-    """Thread-safe. `process`: loaded. `restart`: another one of the same version, loaded; raises what loading raises.
+    """Thread-safe. `process`: loaded. `launch`: another one of the same version, which is loaded here.
     `heard`: is told of each batch (inputs, seconds) and of each restart of the process (0, seconds that it took).
     `heard_beside`: is told instead of batches in which a request names its own sampling, such as a longer answer: their
     time says nothing of the version.
@@ -122,13 +122,14 @@ class Replica:
     def __init__(
         self,
         process: Process,
-        restart: Callable[[], Process],
+        launch: Callable[[], Process],
+        load_seconds: float,
         batching: Batching,
         queue: int,
         heard: Callable[[int, float], None],
         heard_beside: Callable[[int, float], None] | None = None,
     ) -> None:
-        self._process, self._restart, self._heard = process, restart, heard
+        self._process, self._launch, self._load_seconds, self._heard = process, launch, load_seconds, heard
         self._heard_beside = heard_beside or heard
         self._batching, self._most = batching, queue
         self._change = threading.Condition()
@@ -178,8 +179,10 @@ class Replica:
         self._thread.join(seconds)
         drained = not self._thread.is_alive()
         if not drained:
-            self._abandoned = True
-            self._process.interrupt()
+            with self._change:
+                self._abandoned = True
+                self._process.interrupt()
+                self._change.notify_all()
             self._thread.join()
         self._process.end()
         return drained
@@ -266,9 +269,15 @@ class Replica:
         self._process.end()
         while True:
             try:
-                self._process = self._restart()
+                process = self._launch()
+                with self._change:
+                    self._process = process  # `retire` interrupts it from here on
+                    if self._abandoned:
+                        return False
+                process.load(self._load_seconds)
             except Exception:  # noqa: BLE001 - the next attempt may succeed
                 _log.exception("%s could not be started again", self.target.model)
+                self._process.end()
                 if not self._rest(gap):
                     return False
                 gap = min(2 * gap, longest)
