@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from speciate.jobs.pool import Pool
+from speciate.models import encoders
 from speciate.models.search import embeddings, index, known_models
 from speciate.models.search.embeddings import QueryVectors
 from speciate.models.search.ranking import IndexPart, ModelIndex
@@ -74,6 +75,13 @@ def test_each_text_is_embedded_once_and_a_new_one_has_none_until_then(cache: Pat
     assert after is not None
     assert after.vectors.any(axis=1).all()
     assert embeddings.embed_texts(cache, texts, silent) == 0
+
+
+def test_where_every_text_has_its_vector_no_network_is_loaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(encoders.FrozenEncoder, "_backbone", lambda own: loaded.append(own.id))
+    assert embeddings.embed_texts(cache, embeddings.texts(table(RADIOGRAPHS, BIRDS, BRIDGES)), silent) == 0
+    assert loaded == []
 
 
 def test_without_vectors_words_alone_count(tmp_path: Path) -> None:

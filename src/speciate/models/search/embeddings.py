@@ -92,7 +92,8 @@ def embed_texts(folder: Path, wanted: Sequence[str], progress: Callable[[int, in
         vectors, missing = np.zeros((len(wanted), encoder.width), np.float32), np.arange(len(wanted))
     done = 0
     try:
-        for places, made in encoder.embed([wanted[place] for place in missing.tolist()]):
+        asked = [wanted[place] for place in missing.tolist()]
+        for places, made in encoder.embed(asked) if asked else ():  # asked for none it would be loaded
             vectors[missing[places]] = made
             done += len(places)
             progress(done, len(missing))
