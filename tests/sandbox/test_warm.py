@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -308,6 +309,40 @@ def test_after_a_crash_the_next_fork_has_another_layout_of_addresses(tmp_path: P
     lives.stdin.write(b"here\n")
     assert lives.stdout.read() == b"here\n"
     lives.kill()
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_parent_that_may_open_no_more_files_is_replaced_and_its_forks_live(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for a connection, or for it alone."""
+    monkeypatch.setattr(warm, "_owned", {})
+    lives = fork(ECHOES, tmp_path)
+    parent = parent_of(lives)
+    numbers = {int(name) for name in os.listdir(f"/proc/{parent.pid}/fd")}
+    free = [number for number in range(len(numbers) + 2) if number not in numbers]
+    resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (free[room], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    asked = [start([sys.executable, "-I", "-c", ECHOES], Sandbox((), tmp_path, fork=True)) for _ in range(2)]
+    assert parent_of(asked[1]) != parent
+    for each in (*asked, lives):
+        each.stdin.write(b"here\n")
+        assert each.stdout.read() == b"here\n"
+        each.kill()
+    assert ends(parent.pid)
+
+
+def test_a_module_that_fails_as_it_is_imported_does_not_end_forks_that_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "_owned", {})
+    monkeypatch.setattr(warm, "FAMILIES", {"broken": ("sys:intern",)})  # TypeError: it wants an argument
+    lives = fork(ECHOES, tmp_path)
+    made = start([sys.executable, "-I", "-c", ECHOES], Sandbox((), tmp_path, fork=True, family="broken"))
+    assert parent_of(made) == parent_of(lives)
+    for each in (made, lives):
+        each.stdin.write(b"here\n")
+        assert each.stdout.read() == b"here\n"
+        each.kill()
 
 
 def test_a_stopped_one_is_killed_from_another_thread(tmp_path: Path) -> None:

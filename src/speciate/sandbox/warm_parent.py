@@ -13,9 +13,9 @@ Who asks is told the number of the fork, with a pidfd; then, by the fork, that i
 A fork is killed when who asked closes its end, dies, or dies with this process.
 
 It retires, which its owner sees at the end of its standard output, once its owner is dead, when nobody has asked for
-five minutes, after MOST forks, when it grew or the code on the disk is another, at SIGTERM, and after one of them
-crashed: what somebody learned of the layout of addresses that all forks share, or by trying, is then of no more use. It
-ends with the last fork. `speciate.jobs.zygote` is one for runs.
+five minutes, after MOST forks, when it grew or the code on the disk is another, when it may open no more files, at
+SIGTERM, and after one of them crashed: what somebody learned of the layout of addresses that all forks share, or by
+trying, is then of no more use. It ends with the last fork. `speciate.jobs.zygote` is one for runs.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class WarmParent:
         if not self._is_current():
             self._retire()
         elif listener.modules:
-            with contextlib.suppress(ImportError):  # a fork that needs it says so in its own words
+            with contextlib.suppress(Exception):  # a fork that needs it says so in its own words
                 preload([listener.modules.pop(0)])
             gc.disable()
             self._began = _resident_bytes()
@@ -126,7 +126,11 @@ class WarmParent:
             self._listens = False
 
     def _fork(self, listener: Listener) -> None:
-        connection, _ = listener.bound.accept()
+        try:
+            connection, _ = listener.bound.accept()
+        except OSError:  # no room for one more descriptor: the next parent hears who is in line
+            self._retire()
+            return
         if _user(connection) != os.getuid():
             connection.close()
             return
@@ -142,7 +146,15 @@ class WarmParent:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             listener.become(connection, parent)
         self.forked(listener)
-        fork = _Fork(pid, os.pidfd_open(pid), connection, listener.tied)
+        try:
+            watch = os.pidfd_open(pid)
+        except OSError:  # as above; who asked starts a program
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            connection.close()
+            self._retire()
+            return
+        fork = _Fork(pid, watch, connection, listener.tied)
         with contextlib.suppress(OSError):  # who asked is gone: seen below
             socket.send_fds(connection, [json.dumps({"pid": pid}).encode()], [fork.watch], socket.MSG_NOSIGNAL)
         self._ended[fork.watch] = fork
