@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -19,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+from speciate.errors import SpeciateError
 from speciate.sandbox import Limits, Sandbox, SandboxedProcess, is_complete, process, start, warm
 
 pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
@@ -329,6 +331,22 @@ def test_a_parent_that_may_open_no_more_files_is_replaced_and_its_forks_live(
         assert each.stdout.read() == b"here\n"
         each.kill()
     assert ends(parent.pid)
+
+
+@pytest.mark.parametrize("room", range(8))
+def test_who_may_open_no_more_files_loses_none_over_the_question(room: int, tmp_path: Path) -> None:
+    """Or a process that was once at its limit would never come below it again."""
+    fork(ECHOES, tmp_path).kill()
+    before, limits = psutil.Process().num_fds(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = [number for number in range(len(numbers) + 8) if number not in numbers]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[room], limits[1]))
+    try:
+        with contextlib.suppress(OSError, SpeciateError):
+            start([sys.executable, "-I", "-c", ECHOES], Sandbox((), tmp_path, fork=True)).kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_module_that_fails_as_it_is_imported_does_not_end_forks_that_live(

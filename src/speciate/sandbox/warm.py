@@ -118,10 +118,10 @@ def start_fork(request: Request, environment: Mapping[str, str], family: str = "
         address = _given[os.getpid()] if os.getpid() in _given else own_address(environment, family)
     if address is None:
         return None
-    ours, theirs = _pipes()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    watch = -1
+    ours, theirs, watch = list[int](), list[int](), -1
     try:
+        ours, theirs = _pipes()
         connection.connect(address)
         ask(connection, request, theirs)
         told: Message = {}
@@ -158,7 +158,15 @@ def ask(connection: socket.socket, request: Mapping[str, object], descriptors: S
 
 def _pipes() -> tuple[list[int], list[int]]:
     """Pipes for standard input, output and error: our ends and theirs."""
-    (theirs_in, ours_in), (ours_out, theirs_out), (ours_error, theirs_error) = (os.pipe() for _ in range(3))
+    made: list[int] = []
+    try:
+        for _ in range(3):
+            made += os.pipe()
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    theirs_in, ours_in, ours_out, theirs_out, ours_error, theirs_error = made
     return [ours_in, ours_out, ours_error], [theirs_in, theirs_out, theirs_error]
 
 
