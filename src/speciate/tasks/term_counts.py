@@ -10,9 +10,9 @@ apart. Parts of words do not depend on what is beside the word, so each word is 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -42,8 +42,28 @@ class KeptTerms(NamedTuple):
 
 _MOST_KEPT = 20_000_000
 """Counts, 8 bytes each, beyond which those of earlier documents go."""
-_MOST_WORDS = 200_000
-"""Words whose parts are kept."""
+
+
+class _Ragged:
+    """Rows of numbers, each of a length of its own."""
+
+    def __init__(self) -> None:
+        self._numbers, self._starts = array("i"), [0]
+
+    def append(self, row: Iterable[int]) -> None:
+        self._numbers.extend(row)
+        self._starts.append(len(self._numbers))
+
+    @property
+    def rows(self) -> int:
+        return len(self._starts) - 1
+
+    def counts(self, columns: int) -> Any:
+        """(rows, columns) CSR: how often each number is in each row; a number may have several entries."""
+        from scipy.sparse import csr_array
+
+        numbers = np.array(self._numbers, np.int32)  # a copy: an array that is looked at cannot grow
+        return csr_array((np.ones(len(numbers)), numbers, self._starts), shape=(self.rows, columns))
 
 
 class TermCounter:
@@ -51,10 +71,10 @@ class TermCounter:
         from sklearn.feature_extraction.text import CountVectorizer
 
         vectorizer = CountVectorizer(**counting.analyzer())
+        self._counting = counting
         self._take_apart: Callable[[str], Iterable[str]] = vectorizer.build_analyzer()
         self._prepare: Callable[[str], str] = vectorizer.build_preprocessor()
-        self._by_words, self._words = counting.unit == "char_wb", dict[str, list[int]]()
-        self._numbers = dict[str, int]()
+        self._numbers = _numbering()
         self._forget()
 
     def keep(self, documents: Sequence[str], fewest: int, most: int) -> KeptTerms | None:
@@ -74,44 +94,48 @@ class TermCounter:
 
     def _forget(self) -> None:
         self._places = dict[str, int]()
-        self._indices, self._counts, self._starts = array("i"), array("i"), [0]
+        self._documents, self._words, self._parts = _Ragged(), _numbering(), _Ragged()
         self._every: Any = None
 
     def _rows(self, documents: Sequence[str]) -> Any:
         """(N, terms so far) CSR, each term of a document once."""
-        from scipy.sparse import csr_array
-
-        if len(self._indices) > _MOST_KEPT:
+        if self._every is not None and self._every.nnz > _MOST_KEPT:
             self._forget()
+        by_words = self._counting.unit == "char_wb"
+        number = (self._words if by_words else self._numbers).__getitem__
         for document in documents:
             if document not in self._places:
                 self._places[document] = len(self._places)
-                counted = Counter(self._numbered(document))
-                self._indices.extend(counted.keys())
-                self._counts.extend(counted.values())
-                self._starts.append(len(self._indices))
+                pieces = self._prepare(document).split() if by_words else self._take_apart(document)
+                self._documents.append(map(number, pieces))
                 self._every = None
-        if self._every is None:  # copies: an array that is looked at cannot grow
-            indices, counts = np.array(self._indices, np.int32), np.array(self._counts, np.float64)
-            shape = len(self._places), len(self._numbers)
-            self._every = csr_array((counts, indices, self._starts), shape=shape)
-        return self._every[[self._places[document] for document in documents]]
+        if self._every is None:
+            self._every = self._counted_parts() if by_words else self._documents.counts(len(self._numbers))
+            if not by_words:
+                self._every.sum_duplicates()
+        places = [self._places[document] for document in documents]
+        return self._every if places == list(range(len(self._places))) else self._every[places]
 
-    def _numbered(self, document: str) -> Iterable[int]:
-        if not self._by_words:
-            return map(self._number, self._take_apart(document))
-        return chain.from_iterable(map(self._parts_of, self._prepare(document).split()))
+    def _counted_parts(self) -> Any:
+        """Of each document: how often it has each word, times how often the word has each part."""
+        for word in islice(self._words, self._parts.rows, None):
+            self._parts.append(map(self._numbers.__getitem__, _parts_of(word, self._counting)))
+        return self._documents.counts(len(self._words)) @ self._parts.counts(len(self._numbers))
 
-    def _parts_of(self, word: str) -> list[int]:
-        found = self._words.get(word)
-        if found is None:
-            found = [self._number(part) for part in self._take_apart(word)]
-            if len(self._words) < _MOST_WORDS:
-                self._words[word] = found
-        return found
 
-    def _number(self, term: str) -> int:
-        return self._numbers.setdefault(term, len(self._numbers))
+def _numbering() -> defaultdict[str, int]:
+    """Terms as they come -> 0, 1, 2, ..."""
+    numbers = defaultdict[str, int]()
+    numbers.default_factory = numbers.__len__
+    return numbers
+
+
+def _parts_of(word: str, counting: NGrams) -> list[str]:
+    """As scikit-learn takes it apart: of a word shorter than a part there is the whole word, once."""
+    padded = f" {word} "
+    sizes = range(counting.low, min(counting.high, len(padded) - 1) + 1)
+    found = [padded[start : start + size] for size in sizes for start in range(len(padded) - size + 1)]
+    return found if len(padded) > counting.high else [*found, padded]
 
 
 def _columns(counts: Any, kept: npt.NDArray[np.int64]) -> Any:
@@ -123,7 +147,7 @@ def _columns(counts: Any, kept: npt.NDArray[np.int64]) -> Any:
     place[-1] = -1  # where `kept` says -1
     moved = place[counts.indices]
     there = moved >= 0
-    starts = np.concatenate([[0], np.cumsum(there)])[counts.indptr].astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(there, dtype=np.int32)])[counts.indptr].astype(np.int32)
     found = csr_array((counts.data[there], moved[there], starts), shape=(counts.shape[0], len(kept)))
     found.sort_indices()
     return found
