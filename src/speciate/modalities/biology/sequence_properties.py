@@ -40,7 +40,8 @@ _SCALES: Floats = np.array([
 ])  # fmt: skip
 _HYDROPHOBIC, _CHARGED = 0, 3
 _GROUPS = ("AGV", "ILFP", "YMTS", "HNQW", "RK", "DE", "C")
-_GROUP_OF = np.array([*(next(g for g, kinds in enumerate(_GROUPS) if each in kinds) for each in RESIDUES), -1])
+_GROUP_OF = np.array([*(next(g for g, kinds in enumerate(_GROUPS) if each in kinds) for each in RESIDUES), len(_GROUPS)])
+_NO_GROUP = len(_GROUPS)
 _CODE = np.array([RESIDUES.index(chr(byte)) if chr(byte) in RESIDUES else _OTHER for byte in range(256)])
 _LAGS = (1, 2, 3, 4, 7)
 _GAPS = (1, 2, 3, 4)
@@ -48,7 +49,7 @@ _HELIX, _STRAND = np.deg2rad(100.0), np.deg2rad(165.0)
 """How far the next residue is turned around the axis."""
 _MOMENT_WINDOW, _WINDOW = 11, 5
 """Residues."""
-_QUARTERS = (0.0, 0.25, 0.5, 0.75)
+_QUARTERS = np.array([0.0, 0.25, 0.5, 0.75])
 
 
 def sequence_properties(sequence: str) -> Vector:
@@ -73,7 +74,8 @@ def _along(values: Floats) -> Floats:
     middle = values[:, third : count - third] if count > 2 * third else values
     means = _means(values)
     centred = values - means[:, None]
-    windows = np.array([np.convolve(each, np.full(width, 1 / width), "valid") for each in values])
+    window = np.full(width, 1 / width)
+    windows = np.array([np.convolve(each, window, "valid") for each in values])
     found = [
         means, np.sqrt(_means(centred**2)), _means(values[:, :third]), _means(middle), _means(values[:, -third:]),
         *(_means(centred[:, :-lag] * centred[:, lag:]) if count > lag else np.zeros(len(values)) for lag in _LAGS),
@@ -102,23 +104,20 @@ def _counts(sequence: str, charges: Floats) -> list[float]:
     return [float((charges > 0.5).sum()), float((charges < -0.5).sum()), charges.sum(), bridges, bridges % 2]
 
 
-def _distribution(groups: npt.NDArray[np.int64]) -> list[float]:
+def _distribution(groups: npt.NDArray[np.int64]) -> Floats:
     """For each group its share, and where its first, quarter, middle, three-quarter and last residue lies, 0 to 1."""
-    found: list[float] = []
-    for group in range(len(_GROUPS)):
-        places = np.flatnonzero(groups == group)
-        if len(places):
-            marked = [places[int(share * len(places))] for share in _QUARTERS]
-            found += [len(places) / len(groups), *(float(place) / len(groups) for place in (*marked, places[-1]))]
-        else:
-            found += [0.0] * (2 + len(_QUARTERS))
-    return found
+    order, sizes = np.argsort(groups, kind="stable"), np.bincount(groups, minlength=_NO_GROUP)[:_NO_GROUP, None]
+    ends = np.cumsum(sizes)[:, None]
+    marked = np.concatenate([ends - sizes + (sizes * _QUARTERS).astype(np.int64), ends - 1], axis=1)
+    places = order[np.minimum(marked, len(groups) - 1)]
+    found: Floats = np.where(sizes > 0, np.concatenate([sizes, places], axis=1) / len(groups), 0.0)
+    return found.ravel()
 
 
 def _transitions(groups: npt.NDArray[np.int64], gap: int) -> Floats:
     """(49,) shares of the pairs of groups that are so far apart."""
-    first, second = groups[:-gap], groups[gap:]
-    known = (first >= 0) & (second >= 0)
-    counts = np.bincount(first[known] * len(_GROUPS) + second[known], minlength=len(_GROUPS) ** 2)
-    shares: Floats = counts / max(1, len(first))
+    kinds = _NO_GROUP + 1
+    pairs = groups[:-gap] * kinds + groups[gap:]
+    counts = np.bincount(pairs, minlength=kinds**2).reshape(kinds, kinds)[:_NO_GROUP, :_NO_GROUP]
+    shares: Floats = counts.ravel() / max(1, len(pairs))
     return shares
