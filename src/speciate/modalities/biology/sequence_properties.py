@@ -40,8 +40,8 @@ _SCALES: Floats = np.array([
 ])  # fmt: skip
 _HYDROPHOBIC, _CHARGED = 0, 3
 _GROUPS = ("AGV", "ILFP", "YMTS", "HNQW", "RK", "DE", "C")
-_GROUP_OF = np.array([*(next(g for g, kinds in enumerate(_GROUPS) if each in kinds) for each in RESIDUES), len(_GROUPS)])
 _NO_GROUP = len(_GROUPS)
+_GROUP_OF = np.array([*(next(g for g, kinds in enumerate(_GROUPS) if each in kinds) for each in RESIDUES), _NO_GROUP])
 _CODE = np.array([RESIDUES.index(chr(byte)) if chr(byte) in RESIDUES else _OTHER for byte in range(256)])
 _LAGS = (1, 2, 3, 4, 7)
 _GAPS = (1, 2, 3, 4)

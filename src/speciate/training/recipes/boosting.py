@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from speciate.environment import openmp_threads
 from speciate.models.estimators import Trees, trees_from_boosting
+from speciate.training.selection.lanes import NO_LANES, Lanes
 from speciate.training.selection.learners import Learner, in_words
 from speciate.training.selection.thorough_search import Configuration
 
@@ -33,24 +35,28 @@ _NODES = 400_000
 
 
 def boosted_classifier(
-    inputs: Any, targets: Targets, seed: int, weights: Weights = None, rounds: int | None = None
-) -> Trees:
-    """`rounds`: as many as that; None: found on held-out examples."""
+    inputs: Any, targets: Targets, seed: int, weights: Weights = None, rounds: int | None = None,
+    lanes: Lanes = NO_LANES,
+) -> Trees:  # fmt: skip
+    """`rounds`: as many as that; None: found on held-out examples, beside the fit on all where there are `lanes`."""
     classes = int(targets.max()) + 1
     if not _has_lightgbm():
         return _histograms(inputs, targets, seed, "classifier", weights, rounds)
     objective = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
-    return _lightgbm(inputs, targets, seed, objective, classes if classes > 2 else 1, weights, rounds)
+    return _lightgbm(inputs, targets, seed, objective, classes if classes > 2 else 1, weights, rounds, lanes)
 
 
 def boosted_regression(absolute: bool) -> Callable[..., Trees]:
     """`absolute`: by absolute errors, not squared ones."""
 
-    def learn(inputs: Any, targets: Targets, seed: int, weights: Weights = None, rounds: int | None = None) -> Trees:
+    def learn(
+        inputs: Any, targets: Targets, seed: int, weights: Weights = None, rounds: int | None = None,
+        lanes: Lanes = NO_LANES,
+    ) -> Trees:  # fmt: skip
         if not _has_lightgbm():
             loss = "absolute_error" if absolute else "squared_error"
             return _histograms(inputs, targets, seed, loss, weights, rounds)
-        return _lightgbm(inputs, targets, seed, {"objective": "l1" if absolute else "l2"}, 1, weights, rounds)
+        return _lightgbm(inputs, targets, seed, {"objective": "l1" if absolute else "l2"}, 1, weights, rounds, lanes)
 
     return learn
 
@@ -79,8 +85,11 @@ def _held_out(targets: Targets, seed: int, *, labelled: bool) -> npt.NDArray[np.
 
 def _lightgbm(
     inputs: Any, targets: Targets, seed: int, objective: dict[str, Any], outputs: int, weights: Weights,
-    known: int | None,
+    known: int | None, lanes: Lanes,
 ) -> Trees:  # fmt: skip
+    """Two fits where the rounds are not known: one on most examples, judged on the others, and one on all. The same
+    round of a fit is the same tree, however many follow, so the second one runs beside the first as far as it surely
+    will go."""
     import lightgbm
 
     def dataset(places: Any, **more: Any) -> Any:
@@ -88,18 +97,67 @@ def _lightgbm(
         return lightgbm.Dataset(inputs[places], targets[places], weight=weight, **more)
 
     parameters = {**_usual(len(inputs), inputs.shape[1], seed), **objective}
+    train = partial(lightgbm.train, keep_training_booster=True)  # else it is written as text and read again
     inputs = np.ascontiguousarray(inputs, np.float64)
     most = max(20, min(_MOST_ROUNDS, _NODES // (parameters["num_leaves"] * outputs)))
-    rounds = known or min(_USUAL_ROUNDS, most)
     held = _held_out(targets, seed, labelled=objective["objective"] in ("binary", "multiclass"))
-    if held is not None and known is None:
+    if held is None or known is not None:
+        booster = train(parameters, dataset(slice(None)), known or min(_USUAL_ROUNDS, most))
+        return trees_from_lightgbm(booster.dump_model(), outputs)
+    rounds = _Rounds(most)
+    final = lanes.turn(lambda: train(parameters, dataset(slice(None)), most, callbacks=[rounds.end_there]))
+    if parameters["num_threads"] == 1:
+        final.begin()
+    try:
         learned = dataset(~held)
         judged = dataset(held, reference=learned)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
-        tried = lightgbm.train(parameters, learned, most, valid_sets=[judged], callbacks=[stop])
-        rounds = max(1, min(most, round(1.1 * tried.best_iteration)))
-    booster = lightgbm.train(parameters, dataset(slice(None)), rounds)
-    return trees_from_lightgbm(booster.dump_model(), outputs)
+        tried = train(parameters, learned, most, valid_sets=[judged], callbacks=[stop, rounds.see_best])
+        rounds.settle(_enough(tried.best_iteration, most))
+    finally:
+        rounds.settle(1)  # nobody waits for a fit that failed
+    return trees_from_lightgbm(final.result().dump_model(), outputs)
+
+
+def _enough(best: int, most: int) -> int:
+    """Rounds on all examples, where `best` were the best on most of them."""
+    return max(1, min(most, round(1.1 * best)))
+
+
+class _Rounds:
+    """How many rounds a fit takes, which another fit finds meanwhile. They are never fewer than that one's best round
+    so far asks for, so it goes so far and waits."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._best = most, math.inf
+        self._surely, self._settled = 0, False
+        self._changed = threading.Condition()
+
+    def see_best(self, seen: Any) -> None:
+        """Callback of the fit that finds them, beside the one that stops early: the least loss is the best."""
+        loss = seen.evaluation_result_list[0][2]
+        if loss < self._best:
+            self._best = loss
+            with self._changed:
+                self._surely = _enough(seen.iteration + 1, self._most)
+                self._changed.notify()
+
+    def settle(self, rounds: int) -> None:
+        """The first time counts."""
+        with self._changed:
+            if not self._settled:
+                self._surely, self._settled = rounds, True
+                self._changed.notify()
+
+    def end_there(self, seen: Any) -> None:
+        """Callback of the fit that takes them."""
+        from lightgbm.callback import EarlyStopException
+
+        done = seen.iteration + 1
+        with self._changed:
+            self._changed.wait_for(lambda: self._settled or done < self._surely)
+        if self._settled and done >= self._surely:
+            raise EarlyStopException(seen.iteration, [])
 
 
 _MOST_COLUMNS, _LEAST_COLUMNS, _COLUMNS_A_TREE = 0.8, 0.3, 24

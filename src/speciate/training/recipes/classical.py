@@ -6,6 +6,7 @@ plain arrays (`models/estimators.py`). Learners of more than a label or a number
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -53,6 +54,7 @@ from speciate.training.recipes.structured_learners import (
     thresholds_on_a_line,
 )
 from speciate.training.selection.decision_shift import measure_for
+from speciate.training.selection.lanes import Lanes
 from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.selection.model_selection import select_best
 from speciate.training.selection.selected_model import SelectedModel
@@ -80,7 +82,8 @@ def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> 
         groups = [*groups, _tabm_group(context, parameters.folds)]
     if not parameters.candidates and _rare_labels_count(context):
         groups = [group._replace(learners=(*group.learners, *_with_labels_alike(group.learners))) for group in groups]
-    return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates)
+    with Lanes(context.payload.threads) as lanes:
+        return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates, lanes=lanes)
 
 
 def _spaces(context: TrainingContext) -> list[Space]:
@@ -416,16 +419,21 @@ def _solver(columns: int, classes: int) -> str:
     return "newton-cholesky" if columns * (classes if classes > 2 else 1) <= 1500 and classes <= 50 else "lbfgs"
 
 
+_LIBLINEAR = threading.Lock()
+"""Its random numbers are the process's: two fits at once would draw from one sequence, in an order of chance."""
+
+
 def _counted_logistic(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     """One label against the rest, by coordinates: on tens of thousands of counts 20 times faster than all together."""
     from sklearn.linear_model import LogisticRegression
 
     classes = np.unique(targets)
     positives = classes[1:] if len(classes) == 2 else classes
-    models = [
-        LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive, weights)
-        for positive in positives
-    ]
+    with _LIBLINEAR:
+        models = [
+            LogisticRegression(C=10.0, solver="liblinear", random_state=seed).fit(inputs, targets == positive, weights)
+            for positive in positives
+        ]
     return Linear(
         np.concatenate([model.coef_ for model in models]), np.concatenate([model.intercept_ for model in models])
     )
@@ -443,7 +451,8 @@ def _ridge_classifier(inputs: Any, targets: Targets, seed: int, weights: Weights
 def _linear_svm(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
     from sklearn.svm import LinearSVC
 
-    model = LinearSVC(random_state=seed).fit(inputs, targets, weights)
+    with _LIBLINEAR:
+        model = LinearSVC(random_state=seed).fit(inputs, targets, weights)
     return Linear(model.coef_, model.intercept_)
 
 
@@ -600,19 +609,22 @@ _DENSE_CLASSIFIERS = (
     Learner("neighbours", _neighbour_vote, _neighbours_too_many),
     Learner("logistic", logistic(1.0), _scores_too_many, weighs=True),
     Learner("svm", _kernel_svm, _kernel_too_large, weighs=True),
-    Learner("boosting", boosted_classifier, _trees_too_large, weighs=True, found=rounds_of),
+    Learner("boosting", boosted_classifier, _trees_too_large, weighs=True, found=rounds_of, splits=True),
 )
 
 
 def _dense_regressors(metric: str) -> tuple[Learner, ...]:
     """Where absolute errors count trees learn by them, too: with heavy tails they are far better, else squared ones."""
-    absolute = (Learner("boosting-absolute", boosted_regression(True), _trees_too_large, weighs=True, found=rounds_of),)
+    boosting = Learner(
+        "boosting", boosted_regression(False), _trees_too_large, weighs=True, found=rounds_of, splits=True
+    )
+    absolute = boosting._replace(name="boosting-absolute", learn=boosted_regression(True))
     return (
         Learner("neighbours", _neighbour_mean, _neighbours_too_many),
         Learner("ridge", ridge(1.0), weighs=True),
         Learner("svm", _kernel_regression, _kernel_too_large, weighs=True),
-        Learner("boosting", boosted_regression(False), _trees_too_large, weighs=True, found=rounds_of),
-        *(absolute if is_absolute(metric) else ()),
+        boosting,
+        *((absolute,) if is_absolute(metric) else ()),
     )
 
 

@@ -23,8 +23,8 @@ from speciate.training.selection import arrived_rows, decision_shift
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MemberRow
 
-_ONE_THREAD_CELLS, _BLAS_CELLS = 1_000_000, 20_000_000
-"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
+_ONE_THREAD_CELLS, BLAS_CELLS = 1_000_000, 20_000_000
+"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows. Below which linear algebra has one."""
 FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
 FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
@@ -47,6 +47,8 @@ class Learner(NamedTuple):
     found: Callable[[Any], Mapping[str, Any]] | None = None
     """What an estimator that was fitted has found, as arguments of `learn`, so that a fit on some more examples does
     not look for it again."""
+    splits: bool = False
+    """Whether it takes `lanes=`, to do parts of its work side by side."""
 
 
 def in_words(settings: Mapping[str, object]) -> str:
@@ -245,5 +247,5 @@ def limit_threads(inputs: Any) -> Iterator[None]:
     algebra takes more for very many numbers alone, where a product lasts longer than the wait."""
     cells = getattr(inputs, "size", _ONE_THREAD_CELLS)
     openmp = 1 if cells < _ONE_THREAD_CELLS else openmp_threads()
-    with compute_threads(openmp, openmp if cells >= _BLAS_CELLS else None):
+    with compute_threads(openmp, openmp if cells >= BLAS_CELLS else None):
         yield

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
 from speciate.training.selection import decision_shift
 from speciate.training.selection.arrived_weight import weigh_arrived_rows
 from speciate.training.selection.ensembling import mean_of_several, usual_mean
+from speciate.training.selection.lanes import NO_LANES, Lanes
 from speciate.training.selection.learners import (
+    BLAS_CELLS,
     FAMILIES_WITH_FOLDS,
     FEW_EXAMPLES,
     EvaluatedLearner,
@@ -57,11 +60,13 @@ def select_best(
     *,
     ensemble: bool = False,
     refit: bool = True,
+    lanes: Lanes = NO_LANES,
 ) -> SelectedModel:
     """Try every learner on every representation until the budget ends, and keep the best.
 
     `ensemble`: or a weighted mean of several, where that is better on the same held-out examples. `refit`: the winner
-    learns once more, from the held-out examples, too; not where they judge what a further training forgets.
+    learns once more, from the held-out examples, too; not where they judge what a further training forgets. `lanes`:
+    candidates learn there before their turn, and the next group's examples are prepared; what comes of it is the same.
 
     Groups and learners are listed from cheap to expensive, and among equals the earlier one wins, if `decide_between`
     does not tell them apart: few validation examples do not decide alone between equals, nor between groups that see
@@ -69,7 +74,7 @@ def select_best(
     """
     sign = find_metric(context.payload.objective.metric).sign
     total = sum(len(group.learners) for group in groups)
-    best, near, tried, every = _try_each(context, groups, folds, sign, total, ensemble=ensemble)
+    best, near, tried, every = _try_each(context, groups, folds, sign, total, lanes, ensemble=ensemble)
     taken = seconds_of((each.name for each in near), tried)
     decided = decide_between(context, near, folds, sign, taken) if len(near) > 1 else None
     best = decided or best
@@ -107,44 +112,59 @@ class _Tried(NamedTuple):
 
 
 def _try_each(
-    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, sign: int, total: int, *, ensemble: bool
-) -> _Tried:
+    context: TrainingContext, groups: Sequence[LearnerGroup], folds: int, sign: int, total: int, lanes: Lanes,
+    *, ensemble: bool,
+) -> _Tried:  # fmt: skip
     """Until the budget ends. INVALID where none can be tried."""
     best: EvaluatedLearner | None = None
     near, of_parts = list[EvaluatedLearner](), any(group.sees > 1 for group in groups)
     tried: list[CandidateResult] = []
     every: list[EvaluatedLearner] = []
+
+    def late() -> bool:
+        return best is not None and context.over_budget
+
+    preparing = deque(lanes.turn(partial(_prepare, context, group, folds, late)) for group in groups)
     for group in groups:
+        prepared = preparing.popleft()
         if best and context.over_budget:  # not even prepared for
             tried += [CandidateResult(f"{group.name}: {each.name}", 0.0, None, _OVER_BUDGET) for each in group.learners]
             continue
         context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
         try:
             with context.meter.stage("preparing"):
-                parts, whole = _prepare(context, group, folds, begun=best is not None)
+                parts, whole = prepared.result()
         except (UnsuitableRepresentation, _NotTried) as error:
             tried += [
                 CandidateResult(f"{group.name}: {learner.name}", 0.0, None, str(error)) for learner in group.learners
             ]
             _log.info("%s: not tried: %s", group.name, error)
             continue
-        for learner in group.learners:
+        learning = [
+            lanes.turn(partial(_learn_parts, context, learner, parts, lanes, late)) for learner in group.learners
+        ]
+        for learner, learned in zip(group.learners, learning, strict=True):
+            if learner.join is None and parts[0].inputs.size < BLAS_CELLS and not _refusal(learner, parts, context):
+                learned.begin()
+        if preparing:
+            preparing[0].begin()
+        for learner, learned in zip(group.learners, learning, strict=True):
             context.checkpoint()
             name = f"{group.name}: {learner.name}"
             context.progress(len(tried), total, "candidates", name)  # which may write the best so far
             started = time.monotonic()
             try:
-                if reason := _OVER_BUDGET if best and context.over_budget else _refusal(learner, parts, context):
+                if reason := _OVER_BUDGET if late() and not learned.begun else _refusal(learner, parts, context):
                     raise _NotTried(reason)
                 with context.meter.stage("training"):
-                    evaluated = _evaluate_learner(
-                        context, name, group, whole, learner, parts, sign, begun=best is not None
-                    )
+                    fits = learned.result()
+                    judged = time.monotonic()
+                    evaluated = _evaluate_learner(context, name, group, whole, learner, parts, fits, sign)
             except _NotTried as error:
                 tried.append(CandidateResult(name, time.monotonic() - started, None, str(error)))
                 _log.info("%s: not tried: %s", name, error)
                 continue
-            seconds, value = time.monotonic() - started, evaluated.estimate.value
+            seconds, value = fits.seconds + time.monotonic() - judged, evaluated.estimate.value
             tried.append(CandidateResult(name, seconds, value))
             _log.info("%s: %s %.4g, %.2f s", name, context.payload.objective.metric, value, seconds)
             if best is None or _is_better(evaluated, best, context):
@@ -278,12 +298,12 @@ class _NotTried(Exception):
 
 
 def _prepare(
-    context: TrainingContext, group: LearnerGroup, folds: int, *, begun: bool
+    context: TrainingContext, group: LearnerGroup, folds: int, late: Callable[[], bool]
 ) -> tuple[list[Division], Representation | None]:
     """The parts to be judged by and, where those are folds, what the winner would learn the whole from.
 
-    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole; and _NotTried, where
-    something was tried before (`begun`).
+    Raises UnsuitableRepresentation of either: what fits each fold need not fit the whole; and _NotTried where it is
+    `late`.
     """
     whole = None if context.validation else group.represent(context.train)
     if whole is not None and group.shared:
@@ -291,9 +311,42 @@ def _prepare(
     parts = list[Division]()
     for part in context.parts((lambda learn: whole) if whole is not None and group.shared else group.represent, folds):
         parts.append(part)
-        if begun and context.over_budget:
+        if late():
             raise _NotTried(_OVER_BUDGET)
     return parts, whole
+
+
+class _Fits(NamedTuple):
+    """What a learner made of each part, and what that says of the held-out examples."""
+
+    estimators: list[Estimator]
+    scores: Any
+    """(N, K) of all held-out examples."""
+    seconds: float
+
+
+def _learn_parts(
+    context: TrainingContext, learner: Learner, parts: Sequence[Division], lanes: Lanes, late: Callable[[], bool]
+) -> _Fits:
+    """Learn on each part's one side, answer the other. Raises _NotTried where the budget ends."""
+    started, fitted, given = time.monotonic(), list[Estimator](), list[Any]()
+    with limit_threads(parts[0].inputs):
+        for part in parts:
+            if fitted and late():
+                raise _NotTried(_OVER_BUDGET)
+            seed, more = context.payload.spec.seed, dict[str, Any]()
+            if learner.join is not None:
+                more["held"] = part.held_inputs, context.targets(part.held), parts_to_stop(part.held, seed)
+            if learner.splits:
+                more["lanes"] = lanes
+            made: Any = learner.learn(part.inputs, part.targets, seed, **more)
+            if isinstance(made, StoppedByHeld):
+                made, own = made.estimator, made.scores
+            else:
+                own = made.scores(part.held_inputs)
+            fitted.append(made)
+            given.append(own)
+    return _Fits(fitted, np.concatenate(given), time.monotonic() - started)
 
 
 def _evaluate_learner(
@@ -303,27 +356,11 @@ def _evaluate_learner(
     whole: Representation | None,
     learner: Learner,
     parts: Sequence[Division],
+    fits: _Fits,
     sign: int,
-    *,
-    begun: bool,
 ) -> EvaluatedLearner:
-    """Learn on each part's one side, be judged on the other. Raises _NotTried where the budget ends."""
-    fitted, given = list[Estimator](), list[Any]()
-    with limit_threads(parts[0].inputs):
-        for part in parts:
-            if fitted and begun and context.over_budget:
-                raise _NotTried(_OVER_BUDGET)
-            seed, stops = context.payload.spec.seed, dict[str, Any]()
-            if learner.join is not None:
-                stops["held"] = part.held_inputs, context.targets(part.held), parts_to_stop(part.held, seed)
-            made: Any = learner.learn(part.inputs, part.targets, seed, **stops)
-            if isinstance(made, StoppedByHeld):
-                made, own = made.estimator, made.scores
-            else:
-                own = made.scores(part.held_inputs)
-            fitted.append(made)
-            given.append(own)
-    scores = np.concatenate(given)
+    """What it is worth on the held-out examples."""
+    fitted, scores = fits.estimators, fits.scores
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
     shift = find_shift_for_metric(context, scores, held) if decision_shift.can_shift(fitted[0]) else None

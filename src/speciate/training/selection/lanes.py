@@ -1,0 +1,68 @@
+"""Pieces of work that are done ahead of their turn, by as many threads as a training was granted.
+
+    turns = [lanes.turn(work) for work in ...]      nothing is done yet
+    turns[0].begin(), turns[1].begin()              done by whichever lane is free, in this order
+    turns[0].result()                               waited for, or done here and now where no lane has begun it
+
+With one thread there is no lane: each piece is done when its result is asked for, as if this file did not exist. So
+results are asked for in one order, whatever the number of threads. Threads gain only where the work leaves Python:
+LightGBM, LIBSVM, LIBLINEAR and sparse products do. A lane cannot be interrupted; who stops leaves it behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from speciate.environment import limit_new_thread
+
+T = TypeVar("T")
+
+
+class Turn(Generic[T]):
+    """One piece of work, which is done once."""
+
+    def __init__(self, work: Callable[[], T], pool: ThreadPoolExecutor | None) -> None:
+        self._work, self._pool = work, pool
+        self._future: Future[T] | None = None
+
+    def begin(self) -> None:
+        """To be done by a lane as soon as one is free."""
+        if self._pool is not None and self._future is None:
+            self._future = self._pool.submit(self._work)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a lane does it or has done it."""
+        return self._future is not None and (self._future.running() or self._future.done())
+
+    def result(self) -> T:
+        """Raises what the work raises. To be asked for once."""
+        future, self._future = self._future, None
+        return self._work() if future is None or future.cancel() else future.result()
+
+
+class Lanes:
+    """`threads` 1: none."""
+
+    def __init__(self, threads: int) -> None:
+        several = threads > 1
+        self._pool = ThreadPoolExecutor(threads, "lane", limit_new_thread, (threads,)) if several else None
+
+    def turn(self, work: Callable[[], T]) -> Turn[T]:
+        return Turn(work, self._pool)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """What no lane has begun is dropped."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+NO_LANES = Lanes(1)
