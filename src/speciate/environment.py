@@ -304,12 +304,12 @@ _PASSED_ON = (
     "WNHOME", "WNSEARCHDIR",
 )  # fmt: skip
 
-_OWN_BLAS = os.uname().machine == "x86_64"
+OWN_BLAS = os.uname().machine == "x86_64"
 """Whether torch brings linear algebra of its own. On ARM it takes OpenBLAS, as numpy and scipy do."""
 
 LIBRARIES = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads cost small models up to 15 times
-    **({"OPENBLAS_NUM_THREADS": "1"} if _OWN_BLAS else {}),  # to wait for a second one in a loop costs up to 37 times
+    **({"OPENBLAS_NUM_THREADS": "1"} if OWN_BLAS else {}),  # to wait for a second one in a loop costs up to 37 times
     "OPENBLAS_THREAD_TIMEOUT": "4",  # where a training takes more: they would spin for 30 ms after each product
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # of an allocator that Arrow does not use: no thread
     "TOKENIZERS_PARALLELISM": "false",
@@ -329,7 +329,7 @@ def compute_threads(openmp: int, blas: int | None = None) -> Iterator[None]:
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no types
 
-    with threadpool_limits(limits={"openmp": openmp, "blas": blas or (1 if _OWN_BLAS else openmp)}):
+    with threadpool_limits(limits={"openmp": openmp, "blas": blas or (1 if OWN_BLAS else openmp)}):
         yield
 
 

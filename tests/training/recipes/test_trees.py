@@ -17,6 +17,7 @@ from speciate.training.recipes.boosting import (
     trees_from_lightgbm,
 )
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
+from speciate.training.selection.lanes import Lanes
 
 
 def _problem(classes: int, count: int = 400) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
@@ -118,3 +119,28 @@ def test_a_forest_of_numbers_gives_their_means() -> None:
     targets = inputs[:, 0] * 2 + chance.normal(0, 0.1, 300)
     found = extra_trees_regression(0.5)(inputs[:200], targets[:200], 0).scores(inputs[200:])[:, 0]
     assert np.corrcoef(found, targets[200:])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("classes", "count"), [(2, 900), (3, 2400), (0, 900)])
+def test_the_fit_on_all_examples_is_the_same_beside_the_one_that_finds_its_rounds(classes: int, count: int) -> None:
+    pytest.importorskip("lightgbm")
+    inputs, labels = _problem(classes or 2, count)
+    learn: Any = boosted_classifier if classes else boosted_regression(absolute=True)
+    targets = labels if classes else labels + inputs[:, 0]
+    with Lanes(2) as lanes:
+        beside = learn(inputs, targets, 0, lanes=lanes)
+    for mine, expected in zip(beside, learn(inputs, targets, 0), strict=True):
+        np.testing.assert_array_equal(mine, expected)
+
+
+def test_no_lane_waits_for_rounds_that_nobody_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    lightgbm = pytest.importorskip("lightgbm")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(lightgbm, "early_stopping", fail)
+    with Lanes(2) as lanes, pytest.raises(MemoryError):
+        boosted_classifier(*_problem(2, 900), 0, lanes=lanes)
+    assert lanes._pool is not None
+    lanes._pool.shutdown(wait=True)  # for ever, if it waited

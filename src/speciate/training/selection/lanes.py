@@ -6,7 +6,7 @@
 
 With one thread there is no lane: each piece is done when its result is asked for, as if this file did not exist. So
 results are asked for in one order, whatever the number of threads. Threads gain only where the work leaves Python:
-LightGBM, LIBSVM, LIBLINEAR and sparse products do. A lane cannot be interrupted; who stops leaves it behind.
+LightGBM, LIBSVM, LIBLINEAR and sparse products do. A lane cannot be interrupted: who stops leaves it behind.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ class Turn(Generic[T]):
         if self._pool is not None and self._future is None:
             self._future = self._pool.submit(self._work)
 
-    @property
-    def begun(self) -> bool:
-        """Whether a lane does it or has done it."""
-        return self._future is not None and (self._future.running() or self._future.done())
+    def drop(self) -> bool:
+        """Whether no lane has begun it; none will then."""
+        return self._future is None or self._future.cancel()
 
     def result(self) -> T:
         """Raises what the work raises. To be asked for once."""
-        future, self._future = self._future, None
-        return self._work() if future is None or future.cancel() else future.result()
+        return self._work() if self._future is None or self._future.cancel() else self._future.result()
 
 
 class Lanes:

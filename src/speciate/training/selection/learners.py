@@ -23,8 +23,8 @@ from speciate.training.selection import arrived_rows, decision_shift
 from speciate.training.training_context import TrainingContext
 from speciate.training.training_report import MemberRow
 
-_ONE_THREAD_CELLS, BLAS_CELLS = 1_000_000, 20_000_000
-"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows. Below which linear algebra has one."""
+_ONE_THREAD_CELLS, _BLAS_CELLS = 1_000_000, 20_000_000
+"""Numbers of a matrix below which one thread fits it: with 384 columns, 2,600 rows."""
 FEW_EXAMPLES = 300
 """Validation examples: the standard error of a share of so many is 0.03 at most."""
 FAMILIES_WITH_FOLDS = ("classification", "ordinal", "regression", "multi-label")
@@ -245,7 +245,15 @@ def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[
 def limit_threads(inputs: Any) -> Iterator[None]:
     """Few numbers by one thread: several wait for each other in each step, on a busy machine ten times as long. Linear
     algebra takes more for very many numbers alone, where a product lasts longer than the wait."""
-    cells = getattr(inputs, "size", _ONE_THREAD_CELLS)
-    openmp = 1 if cells < _ONE_THREAD_CELLS else openmp_threads()
-    with compute_threads(openmp, openmp if cells >= BLAS_CELLS else None):
+    openmp = 1 if _cells(inputs) < _ONE_THREAD_CELLS else openmp_threads()
+    with compute_threads(openmp, openmp if has_many_numbers(inputs) else None):
         yield
+
+
+def has_many_numbers(inputs: Any) -> bool:
+    """So many that linear algebra takes several threads."""
+    return _cells(inputs) >= _BLAS_CELLS
+
+
+def _cells(inputs: Any) -> int:
+    return int(getattr(inputs, "size", _ONE_THREAD_CELLS))

@@ -24,9 +24,8 @@ from speciate.training.held_out import TIGHTNESS_NOTE, measure, tightness
 from speciate.training.selection import decision_shift
 from speciate.training.selection.arrived_weight import weigh_arrived_rows
 from speciate.training.selection.ensembling import mean_of_several, usual_mean
-from speciate.training.selection.lanes import NO_LANES, Lanes
+from speciate.training.selection.lanes import NO_LANES, Lanes, Turn
 from speciate.training.selection.learners import (
-    BLAS_CELLS,
     FAMILIES_WITH_FOLDS,
     FEW_EXAMPLES,
     EvaluatedLearner,
@@ -34,6 +33,7 @@ from speciate.training.selection.learners import (
     LearnerGroup,
     StoppedByHeld,
     find_shift_for_metric,
+    has_many_numbers,
     learn_from,
     limit_threads,
     mean_log_loss,
@@ -127,7 +127,7 @@ def _try_each(
     preparing = deque(lanes.turn(partial(_prepare, context, group, folds, late)) for group in groups)
     for group in groups:
         prepared = preparing.popleft()
-        if best and context.over_budget:  # not even prepared for
+        if late() and prepared.drop():  # not even prepared for
             tried += [CandidateResult(f"{group.name}: {each.name}", 0.0, None, _OVER_BUDGET) for each in group.learners]
             continue
         context.progress(len(tried), total, "candidates", f"{group.name}: preparing examples")
@@ -140,13 +140,8 @@ def _try_each(
             ]
             _log.info("%s: not tried: %s", group.name, error)
             continue
-        learning = [
-            lanes.turn(partial(_learn_parts, context, learner, parts, lanes, late)) for learner in group.learners
-        ]
-        for learner, learned in zip(group.learners, learning, strict=True):
-            if learner.join is None and parts[0].inputs.size < BLAS_CELLS and not _refusal(learner, parts, context):
-                learned.begin()
-        if preparing:
+        learning = _learn_ahead(context, group, parts, lanes, late)
+        if preparing and not context.over_budget:
             preparing[0].begin()
         for learner, learned in zip(group.learners, learning, strict=True):
             context.checkpoint()
@@ -154,7 +149,8 @@ def _try_each(
             context.progress(len(tried), total, "candidates", name)  # which may write the best so far
             started = time.monotonic()
             try:
-                if reason := _OVER_BUDGET if late() and not learned.begun else _refusal(learner, parts, context):
+                if reason := _OVER_BUDGET if late() else _refusal(learner, parts, context):
+                    learned.drop()
                     raise _NotTried(reason)
                 with context.meter.stage("training"):
                     fits = learned.result()
@@ -323,6 +319,19 @@ class _Fits(NamedTuple):
     scores: Any
     """(N, K) of all held-out examples."""
     seconds: float
+
+
+def _learn_ahead(
+    context: TrainingContext, group: LearnerGroup, parts: Sequence[Division], lanes: Lanes, late: Callable[[], bool]
+) -> list[Turn[_Fits]]:
+    """A turn for each learner. It is begun at once, but for networks and for what takes several threads of linear
+    algebra, whose number counts for the whole process."""
+    turns = [lanes.turn(partial(_learn_parts, context, each, parts, lanes, late)) for each in group.learners]
+    for learner, turn in zip(group.learners, turns, strict=True):
+        alone = learner.join is not None or has_many_numbers(parts[0].inputs)
+        if not alone and not context.over_budget and not _refusal(learner, parts, context):
+            turn.begin()
+    return turns
 
 
 def _learn_parts(
