@@ -365,6 +365,8 @@ def processor() -> str:
         return Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
     except OSError:
         return ""
+
+
 def limit_new_thread(openmp: int) -> None:
     """For a thread that was started within `compute_threads`: OpenMP counts for each thread by itself."""
     from threadpoolctl import threadpool_limits

@@ -117,7 +117,7 @@ class TermCounter:
         return self._every if places == list(range(len(self._places))) else self._every[places]
 
     def _counted_parts(self) -> Any:
-        """Of each document: how often it has each word, times how often the word has each part."""
+        """Parts of each document: how often it has each word, times how often the word has each part."""
         for word in islice(self._words, self._parts.rows, None):
             self._parts.append(map(self._numbers.__getitem__, _parts_of(word, self._counting)))
         return self._documents.counts(len(self._words)) @ self._parts.counts(len(self._numbers))

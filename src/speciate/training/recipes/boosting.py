@@ -105,7 +105,11 @@ def _lightgbm(
         booster = train(parameters, dataset(slice(None)), known or min(_USUAL_ROUNDS, most))
         return trees_from_lightgbm(booster.dump_model(), outputs)
     rounds = _Rounds(most)
-    final = lanes.turn(lambda: train(parameters, dataset(slice(None)), most, callbacks=[rounds.end_there]))
+
+    def fit_all() -> Any:
+        return train(parameters, dataset(slice(None)), most, callbacks=[rounds.end_there])
+
+    final = lanes.turn(fit_all)
     if parameters["num_threads"] == 1:
         final.begin()
     try:
@@ -116,7 +120,8 @@ def _lightgbm(
         rounds.settle(_enough(tried.best_iteration, most))
     finally:
         rounds.settle(1)  # nobody waits for a fit that failed
-    return trees_from_lightgbm(final.result().dump_model(), outputs)
+    booster = fit_all() if final.drop() else final.result()
+    return trees_from_lightgbm(booster.dump_model(), outputs)
 
 
 def _enough(best: int, most: int) -> int:

@@ -2,11 +2,13 @@
 
     turns = [lanes.turn(work) for work in ...]      nothing is done yet
     turns[0].begin(), turns[1].begin()              done by whichever lane is free, in this order
-    turns[0].result()                               waited for, or done here and now where no lane has begun it
+    turns[0].result()                               waited for, or done here and now where there is no lane
 
-With one thread there is no lane: each piece is done when its result is asked for, as if this file did not exist. So
+With one thread there is none: each piece is done when its result is asked for, as if this file did not exist. So
 results are asked for in one order, whatever the number of threads. Threads gain only where the work leaves Python:
-LightGBM, LIBSVM, LIBLINEAR and sparse products do. A lane cannot be interrupted: who stops leaves it behind.
+LightGBM, LIBSVM, LIBLINEAR and sparse products do. Work in a lane that needs a piece of its own drops it where no
+other lane has begun it, and does it itself: waiting, all lanes could wait for each other. A lane cannot be
+interrupted: who stops leaves it behind.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Turn(Generic[T]):
         self._future: Future[T] | None = None
 
     def begin(self) -> None:
-        """To be done by a lane as soon as one is free."""
+        """To be done by a lane as soon as one is free, if there are any."""
         if self._pool is not None and self._future is None:
             self._future = self._pool.submit(self._work)
 
@@ -38,8 +40,8 @@ class Turn(Generic[T]):
         return self._future is None or self._future.cancel()
 
     def result(self) -> T:
-        """Raises what the work raises. To be asked for once."""
-        return self._work() if self._future is None or self._future.cancel() else self._future.result()
+        """Raises what the work raises. To be asked for once, and not after it was dropped."""
+        return self._work() if self._future is None else self._future.result()
 
 
 class Lanes:
