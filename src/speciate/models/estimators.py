@@ -216,9 +216,9 @@ class Neighbours(NamedTuple):
         """(N, D) dense or sparse -> (N, K): log of the smoothed share of votes, or the neighbours' mean."""
         points = self._matrix()
         norms = np.asarray(points.multiply(points).sum(axis=1)).ravel() if self._sparse else (points**2).sum(axis=1)
-        parts = []
+        across, parts = points.T.tocsr() if self._sparse else points.T, []
         for start in range(0, max(inputs.shape[0], 1), _CHUNK):
-            products = inputs[start : start + _CHUNK] @ points.T
+            products = inputs[start : start + _CHUNK] @ across
             products = products.toarray() if hasattr(products, "toarray") else np.asarray(products)
             places = _smallest(norms[None, :] - 2.0 * products, int(self.nearest))
             parts.append(self.answers[places].mean(axis=1))
