@@ -116,8 +116,8 @@ def _lightgbm(
         learned = dataset(~held)
         judged = dataset(held, reference=learned)
         stop = lightgbm.early_stopping(_PATIENCE, verbose=False)
-        tried = train(parameters, learned, most, valid_sets=[judged], callbacks=[stop, rounds.see_best])
-        rounds.settle(_enough(tried.best_iteration, most))
+        best = train(parameters, learned, most, valid_sets=[judged], callbacks=[stop, rounds.see_best]).best_iteration
+        rounds.settle(_enough(best, most))
     finally:
         rounds.settle(1)  # nobody waits for a fit that failed
     booster = fit_all() if final.drop() else final.result()
