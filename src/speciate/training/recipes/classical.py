@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from speciate import modalities
 from speciate.datasets.loading.loader import Example
-from speciate.environment import OWN_BLAS
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
@@ -83,7 +82,7 @@ def fit_classical(context: TrainingContext, parameters: ClassicalParameters) -> 
         groups = [*groups, _tabm_group(context, parameters.folds)]
     if not parameters.candidates and _rare_labels_count(context):
         groups = [group._replace(learners=(*group.learners, *_with_labels_alike(group.learners))) for group in groups]
-    with Lanes(context.payload.threads if OWN_BLAS else 1) as lanes:  # else each fit sets the process's BLAS threads
+    with Lanes(context.payload.threads) as lanes:
         return select_best(context, groups, parameters.folds, ensemble=not parameters.candidates, lanes=lanes)
 
 

@@ -29,6 +29,7 @@ from speciate.training.planning.part_encoders import reads
 from speciate.training.recipes import structured_learners, unlabelled
 from speciate.training.recipes.classical import ONE_UNIT, RETRIEVERS, Weights, learners_for, logistic, ridge
 from speciate.training.recipes.structured_learners import Learn, cumulative, one_versus_rest
+from speciate.training.selection.lanes import Lanes
 from speciate.training.selection.learners import Learner, LearnerGroup
 from speciate.training.selection.model_selection import select_best
 from speciate.training.selection.selected_model import SelectedModel
@@ -56,9 +57,11 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
     with context.meter.stage("preparing"):
         _embed_in_time(context, embeddings)
-    learners = _head_learners(context.task_head, sorted(parameters.C))
-    learners += _unlabelled_learners(context, embeddings, parameters)
-    return select_best(context, [LearnerGroup(base_model, lambda examples: embeddings, learners)], parameters.folds)
+    heads = _head_learners(context.task_head, sorted(parameters.C))
+    taught = _unlabelled_learners(context, embeddings, parameters)  # which embed while they learn, in torch's threads
+    groups = [LearnerGroup(base_model, lambda examples: embeddings, heads + taught)]
+    with Lanes(1 if taught else context.payload.threads) as lanes:
+        return select_best(context, groups, parameters.folds, lanes=lanes)
 
 
 def _fit_parts(context: TrainingContext, parameters: ProbeParameters) -> SelectedModel:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from speciate.environment import limit_new_thread
+from speciate.environment import OWN_BLAS, limit_new_thread
 
 T = TypeVar("T")
 
@@ -45,10 +45,10 @@ class Turn(Generic[T]):
 
 
 class Lanes:
-    """`threads` 1: none."""
+    """`threads` 1: none. Nor where torch shares its BLAS with numpy: there each fit sets the threads of the process."""
 
     def __init__(self, threads: int) -> None:
-        several = threads > 1
+        several = threads > 1 and OWN_BLAS
         self._pool = ThreadPoolExecutor(threads, "lane", limit_new_thread, (threads,)) if several else None
 
     def turn(self, work: Callable[[], T]) -> Turn[T]:
