@@ -208,8 +208,7 @@ class Engine:
         plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
         if declared.executor != "inline" and not plan.resources.gpu and not plan.resources.place:
-            for each in (declared.preload if plan.preload is None else plan.preload, *plan.expected):
-                self._executor.prepare(each)
+            self.expect(declared.preload if plan.preload is None else plan.preload, *plan.expected)
         now = self.workspace.clock.now()
         job = Job.model_construct(
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),
@@ -220,6 +219,11 @@ class Engine:
         )  # fmt: skip
         kept = plan.model_dump_json(by_alias=True) if declared.executor == "local" and not after else None
         return Enqueue(job, after, kept)
+
+    def expect(self, *preloads: str) -> None:
+        """Runs with these imports are likely to be asked for soon. Returns at once."""
+        for each in preloads:
+            self._executor.prepare(each)
 
     def control(self, job: str, action: str, expected_attempt: int | None = None) -> Job:
         """Cancel, pause, resume or retry. Of a live run it is a request: it is done when the job's state says so."""
