@@ -131,6 +131,32 @@ def test_a_probe_over_an_exported_encoder_answers_like_its_parent_and_has_its_ow
     assert [each.output for each in mine.predict(EXAMPLES)] == [each.output for each in probe.predict(EXAMPLES)]
 
 
+def test_an_export_computes_one_batch_at_a_time_whatever_the_threads(tmp_path: Path) -> None:
+    """OpenVINO refuses a batch while it computes another one."""
+    texts = [" ".join(f"word{place * each % 50}" for each in range(1 + place % 40)) for place in range(100)]
+    examples = [Example(str(place), each, None, "", "test", {}) for place, each in enumerate(texts[:20])]
+    backbone, head = architectures.build("new:bert", texts, 0), Classification(labels=("a", "b"))
+    NetworkPredictor("text-classification", head, backbone, head.head(backbone.width)).save(tmp_path / "parent")
+    source = exportable.exportable_network(predictor.load(tmp_path / "parent"))
+    items, files = source.items(examples), [tmp_path / name for name in exported.FILES["openvino"]]
+    traced = to_onnx(source.backbone, items, tmp_path / "network.onnx")
+    feeds = [{name: source.backbone.collate([item])[name].numpy() for name in traced.inputs} for item in items[:2]]
+    quantization.to_openvino(tmp_path / "network.onnx", files[0], feeds, int8=False)
+    settings = ExportSettings(
+        format="openvino", inputs=traced.inputs, grid=traced.grid, parameters=source.parameters
+    )  # fmt: skip
+    exportable.write_export(source, tmp_path / "parent", settings, files, tmp_path / "model")
+
+    def embedded(threads: int) -> Any:
+        encoder = encoders.kept_encoder("own@v1", "own-export", "float32", tmp_path / "model", threads)
+        vectors = np.zeros((len(texts), encoder.width), np.float32)
+        for places, batch in encoder.embed(texts):
+            vectors[places] = batch
+        return vectors
+
+    np.testing.assert_array_equal(embedded(2), embedded(1))
+
+
 def test_an_export_is_not_trained_on_and_is_exported_again_as_it_was_sealed(
     parent: Path, whole: tuple[Path, TracedNetwork], tmp_path: Path
 ) -> None:

@@ -382,7 +382,10 @@ def load_encoder(
 
 
 def kept_encoder(base_model: str, identity: str, precision: Precision, folder: Path, threads: int = 1) -> Encoder:
-    """The encoder that a model folder keeps, whose hashes the caller has checked."""
+    """The encoder that a model folder keeps, whose hashes the caller has checked.
+
+    An export takes one thread, however many are asked for: OpenVINO refuses a second batch while it computes one, and
+    the engine's threads are those of whoever opens it first in this process."""
     settings = model_folder.read_settings(folder)
     export = exported.export_settings(settings)
     modality, parameters = (
@@ -391,8 +394,8 @@ def kept_encoder(base_model: str, identity: str, precision: Precision, folder: P
     )
     own = identity.removesuffix(OF_FRAMES)
     found = FrozenEncoder(
-        base_model, folder, modality, own, parameters, precision, threads=threads, layers=own.endswith(OF_LAYERS),
-        kept=True,
+        base_model, folder, modality, own, parameters, precision, threads=1 if export else threads,
+        layers=own.endswith(OF_LAYERS), kept=True,
     )  # fmt: skip
     return found if own == identity else FramesEncoder(found)
 
