@@ -430,6 +430,12 @@ class Embeddings:
             vectors[places] = batch
         return vectors
 
+    def has_cached(self, examples: Sequence[Example]) -> bool:
+        """Whether the cache has a vector of any of them."""
+        if self._folders is None:
+            return False
+        return bool(features.known(self._folders, self.encoder.cache, example_keys(examples)).any())
+
     def settings(self) -> RepresentationSettings:
         return {
             "kind": "embeddings",

@@ -93,14 +93,17 @@ def test_vectors_that_are_all_the_same_do_no_harm() -> None:
 
 
 class _SlowEmbeddings:
-    """A second for each 100 examples."""
+    """A second for each 100 examples that are not cached."""
 
-    def __init__(self, context: Any) -> None:
-        self.context, self.embedded = context, list[str]()
+    def __init__(self, context: Any, cached: frozenset[str] = frozenset()) -> None:
+        self.context, self.cached, self.embedded = context, cached, list[str]()
 
     def encode(self, examples: Any) -> None:
         self.embedded += [example.id for example in examples]
-        self.context.seconds_left -= len(examples) / 100
+        self.context.seconds_left -= sum(example.id not in self.cached for example in examples) / 100
+
+    def has_cached(self, examples: Any) -> bool:
+        return any(example.id in self.cached for example in examples)
 
 
 class _Context:
@@ -130,6 +133,17 @@ def test_where_the_budget_ends_while_embedding_a_sample_with_each_label_is_learn
     assert bool(context.notes) == (embedded < 2000)
     rare = sum(int(each) % 100 == 0 for each in slow.embedded)
     assert rare == pytest.approx(embedded / 100, abs=2)
+
+
+def test_a_budget_is_kept_where_the_first_examples_were_cached_by_a_training_before() -> None:
+    """Read from the cache they are quick, and say nothing of the seconds that the next ones take."""
+    context: Any = _Context(20_000, 10.0)
+    everything = [*context.train, *context.validation]
+    order = probe._stratified([context.label(each) for each in everything], 0)
+    slow: Any = _SlowEmbeddings(context, frozenset(everything[place].id for place in order[:8_000]))
+    probe._embed_in_time(context, slow)
+    assert 8_000 < len(slow.embedded) < 20_000
+    assert 0 < context.seconds_left <= probe._HEADS_SHARE * 10
 
 
 def test_a_sample_of_numbers_is_drawn_from_all_of_them() -> None:

@@ -76,6 +76,11 @@ def _fit_parts(context: TrainingContext, parameters: ProbeParameters) -> Selecte
                 for each in found:
                     each.encode(with_part(examples, name))
 
+        def has_cached(self, examples: Sequence[Example]) -> bool:
+            return any(
+                each.has_cached(with_part(examples, name)) for name, found in reading.items() for each in found
+            )  # fmt: skip
+
     with context.meter.stage("preparing"):
         _embed_in_time(context, EveryPart())
     groups = [_part_group(chosen, reading, described=False, context=context) for chosen in part_combinations(parts)]
@@ -122,6 +127,8 @@ def _part_group(
 
 class _Embeds(Protocol):
     def encode(self, examples: Sequence[Example]) -> Any: ...
+
+    def has_cached(self, examples: Sequence[Example]) -> bool: ...
 
 
 _UNLABELLED_SHARE = 0.5
@@ -170,7 +177,7 @@ _CHUNK, _MOST_IN_CHUNK, _FEWEST_EMBEDDED, _HEADS_SHARE = 256, 4096, 64, 0.3
 """Examples; and the share of the time that is kept for the heads."""
 _CHUNK_SHARE = 0.02
 """Share of the time left that a chunk may take for the next one to be twice as large: the more texts are ordered by
-length together, the less they are padded."""
+length together, the less they are padded. A chunk of which some was cached says nothing of the network's pace."""
 
 
 def _embed_in_time(context: TrainingContext, embeddings: _Embeds) -> None:
@@ -184,10 +191,11 @@ def _embed_in_time(context: TrainingContext, embeddings: _Embeds) -> None:
     order = _stratified([context.label(example) for example in everything], context.payload.spec.seed)
     chunk = _CHUNK
     while done < len(order) and (done < _FEWEST_EMBEDDED or context.seconds_left > kept_for_heads):
-        left = context.seconds_left
-        embeddings.encode([everything[place] for place in order[done : done + chunk]])
+        left, examples = context.seconds_left, [everything[place] for place in order[done : done + chunk]]
+        cached = embeddings.has_cached(examples)
+        embeddings.encode(examples)
         done += chunk
-        if left - context.seconds_left < _CHUNK_SHARE * left:
+        if not cached and left - context.seconds_left < _CHUNK_SHARE * left:
             chunk = min(2 * chunk, _MOST_IN_CHUNK)
     if done < len(order):
         context.keep_only({everything[place].id for place in order[:done]})
