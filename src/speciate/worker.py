@@ -39,6 +39,7 @@ from speciate.jobs.folder import (
 from speciate.jobs.process_identity import identity
 from speciate.jobs.run import OutOfMemory, RedactedStream, Redaction, Run, Stopped, Transient, redirect_logging
 from speciate.jobs.zygote import WHOLE
+from speciate.jobs.zygote import run as run_program
 from speciate.sandbox import warm
 from speciate.workspace import filesystem
 
@@ -205,4 +206,4 @@ def _redacted(outcome: Outcome, redaction: Callable[[str], str]) -> Outcome:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    os._exit(run_program(lambda: main(sys.argv[1])))  # a lane that a training left behind is not waited for

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, field_serializer
 
 from speciate import worker
+from speciate.environment import OWN_BLAS
 from speciate.errors import Call
 from speciate.jobs import supervisor
 from speciate.jobs.executors import Gone, LocalExecutor, Pending
@@ -122,6 +124,29 @@ def fill(run):
 def an_entry(root: Path) -> str:
     (root / "filling.py").write_text(_FULL)
     return f"{root / 'filling.py'}:fill"
+
+
+_LEAVING = """
+import threading, time
+from speciate.training.selection.lanes import Lanes
+began = threading.Event()
+def leave(run):
+    with Lanes(2) as lanes:
+        lanes.turn(lambda: (began.set(), time.sleep(60))).begin()
+        assert began.wait(10)
+    print("left")
+"""
+
+
+@pytest.mark.skipif(not OWN_BLAS, reason="no lanes on this machine")
+def test_a_worker_ends_with_its_run_though_a_lane_works_on(tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text(_LEAVING)
+    folder = a_folder(tmp_path)
+    write_whole(folder.path / "spec.json", json.dumps(folder.spec() | {"entry": f"{tmp_path / 'leaving.py'}:leave"}))
+    began, command = time.monotonic(), [sys.executable, "-m", "speciate.worker", str(folder.path)]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    assert time.monotonic() - began < 30
+    assert (done.returncode, done.stdout, folder.outcome()) == (0, "left\n", Outcome(0, "ok"))
 
 
 def test_a_disk_that_is_full_inside_a_run_has_its_own_class_and_says_where(tmp_path: Path) -> None:
