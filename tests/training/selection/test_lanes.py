@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.linalg import LinAlgWarning
 
 from speciate.jobs.run import Run, Stopped
 from speciate.training import train, train_run
@@ -96,6 +98,16 @@ def test_fits_that_share_random_numbers_take_turns() -> None:
         for turn in turns:
             for found in turn.result():
                 np.testing.assert_array_equal(found, alone)
+
+
+def test_a_line_on_ill_conditioned_columns_is_found_where_another_lane_left_its_filter_of_warnings() -> None:
+    """Two fits by Newton steps at once leave it, where a step takes longer than a thread's turn."""
+    few = np.random.default_rng(0).normal(size=(400, 6))
+    inputs, targets = np.concatenate([few, few[:, :2]], axis=1) * 1e9, (few[:, 0] > 0).astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LinAlgWarning)
+        found = classical.logistic(1.0)(inputs, targets, 0).scores(inputs)
+    assert np.mean((found[:, 0] > 0) == targets) > 0.95
 
 
 # Whole trainings

@@ -402,12 +402,16 @@ def logistic(strength: float) -> Any:
     """`strength`: inverse of the L2 penalty."""
 
     def learn(inputs: Any, targets: Targets, seed: int, weights: Weights = None) -> Estimator:
+        from scipy.linalg import LinAlgWarning
         from sklearn.linear_model import LogisticRegression
 
         classes = len(np.unique(targets))
         solver = _solver(inputs.shape[1], classes)
         model = LogisticRegression(C=strength, solver=solver, max_iter=300, random_state=seed)
-        model.fit(inputs, targets, weights)
+        try:
+            model.fit(inputs, targets, weights)
+        except LinAlgWarning:  # filters are the process's: that of a fit in another lane made an error of it
+            model.set_params(solver="lbfgs").fit(inputs, targets, weights)  # what the solver itself resorts to
         return Linear(model.coef_, model.intercept_)
 
     return learn

@@ -8,7 +8,8 @@ With one thread there is none: each piece is done when its result is asked for, 
 results are asked for in one order, whatever the number of threads. Threads gain only where the work leaves Python:
 LightGBM, LIBSVM, LIBLINEAR and sparse products do. Work in a lane that needs a piece of its own drops it where no
 other lane has begun it, and does it itself: waiting, all lanes could wait for each other. A lane cannot be
-interrupted: who stops leaves it behind.
+interrupted: who stops leaves it behind. Filters of warnings are the process's: where two fits set them at once, one may
+leave its own in force.
 """
 
 from __future__ import annotations
