@@ -88,6 +88,25 @@ def test_a_run_that_is_stopped_keeps_what_it_computed(workspace: Workspace) -> N
     assert encoder.asked == TEXTS[2:]
 
 
+def test_a_run_that_is_stopped_lets_go_of_its_batches_at_once(workspace: Workspace) -> None:
+    """Threads that compute them would work on while the stop is handled."""
+    over = list[bool]()
+
+    class Closing(Lengths):
+        def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+            try:
+                yield from super().embed(media)
+            finally:
+                over.append(True)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as handled:
+        features.embed(workspace.folders, Closing(), ["a", "b", "c"], TEXTS, stop)
+    assert (over, handled.tb is not None) == ([True], True)
+
+
 def test_duplicate_parts_are_harmless(workspace: Workspace) -> None:
     vectors = features.embed(workspace.folders, Lengths(), ["a"], TEXTS[:1])
     (part,) = (workspace.folders.features / "lengths-1").iterdir()

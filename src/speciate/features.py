@@ -68,9 +68,9 @@ def embed(
     missing = {ids[place]: place for place in np.flatnonzero(~cached.known).tolist()}
     computed: list[int] = []
     first = list(missing.values())
-    try:
-        asked = encoder.embed([media[place] for place in first]) if first else ()  # asked for none it would be loaded
-        for places, vectors in asked:
+    wanted = [media[place] for place in first]
+    try:  # no name for the batches: an error that is handled would hold them, and the threads that compute them
+        for places, vectors in encoder.embed(wanted) if wanted else ():  # asked for none it would be loaded
             chosen = [first[place] for place in places]
             if vectors.shape != (len(chosen), encoder.width) or not np.isfinite(vectors).all():
                 raise SpeciateError(
