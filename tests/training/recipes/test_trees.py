@@ -122,8 +122,11 @@ def test_a_forest_of_numbers_gives_their_means() -> None:
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 900), (3, 2400), (0, 900)])
-def test_the_fit_on_all_examples_is_the_same_beside_the_one_that_finds_its_rounds(classes: int, count: int) -> None:
+def test_the_fit_on_all_examples_is_the_same_beside_the_one_that_finds_its_rounds(
+    classes: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("lightgbm")
+    monkeypatch.setattr("speciate.training.selection.lanes.OWN_BLAS", True)
     inputs, labels = _problem(classes or 2, count)
     learn: Any = boosted_classifier if classes else boosted_regression(absolute=True)
     targets = labels if classes else labels + inputs[:, 0]
@@ -140,6 +143,7 @@ def test_no_lane_waits_for_rounds_that_nobody_finds(monkeypatch: pytest.MonkeyPa
         raise MemoryError
 
     monkeypatch.setattr(lightgbm, "early_stopping", fail)
+    monkeypatch.setattr("speciate.training.selection.lanes.OWN_BLAS", True)
     with Lanes(2) as lanes, pytest.raises(MemoryError):
         boosted_classifier(*_problem(2, 900), 0, lanes=lanes)
     assert lanes._pool is not None

@@ -29,6 +29,11 @@ SECONDS = 60
 """After which a test that waits has failed."""
 
 
+@pytest.fixture(autouse=True)
+def lanes_on_any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("speciate.training.selection.lanes.OWN_BLAS", True)
+
+
 def test_with_one_thread_nothing_is_done_before_its_turn() -> None:
     done = list[int]()
     turns = [Lanes(1).turn(partial(done.append, number)) for number in range(3)]
