@@ -206,7 +206,7 @@ def test_products_come_from_another_library_only_where_that_is_quicker_and_loses
     monkeypatch.setattr(environment, "_ALL_DIGITS", most_error)
     before, drawn = told("highest"), torch.random.get_rng_state()
     try:
-        environment.multiply_quickly.__wrapped__()
+        environment.prefer_onednn.__wrapped__()
         assert told("highest") == precision
         assert torch.equal(torch.random.get_rng_state(), drawn), "no training draws other numbers for it"
     finally:

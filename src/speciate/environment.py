@@ -334,7 +334,7 @@ def compute_threads(openmp: int, blas: int | None = None) -> Iterator[None]:
 
 
 @cache
-def multiply_quickly() -> None:
+def prefer_onednn() -> None:
     """Let torch have products of large matrices of float32 from the quicker of its two libraries, from here on.
 
     MKL, which it takes by default, leaves half of the registers of other processors than Intel's unused. oneDNN,

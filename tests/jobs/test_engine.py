@@ -264,7 +264,7 @@ def test_the_imports_that_a_plan_expects_are_asked_for_behind_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def expecting(spec: Work, workspace: Workspace) -> Plan:
-        return Plan(payload=spec.model_dump(), preload="data", expected=("networks",))
+        return Plan(payload=spec.model_dump(), preload="data", preload_next=("networks",))
 
     asked = list[str]()
     monkeypatch.setattr(executors.LocalExecutor, "prepare", lambda own, preload: asked.append(preload))

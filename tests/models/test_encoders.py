@@ -264,7 +264,7 @@ def test_many_media_in_float32_are_multiplied_by_the_quicker_library(
     threads: int, precision: Precision, asked: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = list[None]()
-    monkeypatch.setattr(encoders, "multiply_quickly", lambda: calls.append(None))
+    monkeypatch.setattr(encoders, "prefer_onednn", lambda: calls.append(None))
     vectors(load_encoder(f"path:{folder}", threads, precision), TEXTS)
     assert len(calls) == asked
 

@@ -208,7 +208,7 @@ class Engine:
         plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
         if declared.executor != "inline" and not plan.resources.gpu and not plan.resources.place:
-            self.expect(declared.preload if plan.preload is None else plan.preload, *plan.expected)
+            self.expect(declared.preload if plan.preload is None else plan.preload, *plan.preload_next)
         now = self.workspace.clock.now()
         job = Job.model_construct(
             id=JobId(id_from_key("job", key) if key is not None else new_id("job")),

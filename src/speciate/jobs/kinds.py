@@ -94,7 +94,7 @@ class Plan(BaseModel, Generic[Payload]):
     use_case: str | None = None
     preload: str | None = None
     """For this very run, where it is not the kind's; of a composite, the most that its children need."""
-    expected: tuple[str, ...] = ()
+    preload_next: tuple[str, ...] = ()
     """Imports of runs that are likely to follow this one. They are made while it works, by another process than its
     own imports: only where there is a core for it."""
     secrets: tuple[SecretRequest, ...] = ()

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate import foreign_files
-from speciate.environment import multiply_quickly, processor
+from speciate.environment import prefer_onednn, processor
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
@@ -149,7 +149,7 @@ class FrozenEncoder:
 
             torch.set_num_threads(self._threads)
             if self._threads > 1 and self.precision == "float32":  # many at once
-                multiply_quickly()
+                prefer_onednn()
             self._loaded = self._in_use() or self._load(self.precision)
             _IN_USE[self.id, self.precision, self._folder] = self._loaded
         return self._loaded

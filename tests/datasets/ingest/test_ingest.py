@@ -580,4 +580,4 @@ def test_texts_that_a_package_reads_are_likely_to_meet_a_network(
     monkeypatch.setattr(ingest, "cores", lambda: cores)
     monkeypatch.setattr(ingest.packaged, "installed", lambda name: installed)
     rows = store_inline_rows(workspace, [{"text": "a word", "kind": "a"}, {"text": "another", "kind": "b"}])
-    assert ingest.plan(IngestSpec(name="set", rows=rows, modality=modality), workspace).expected == expected
+    assert ingest.plan(IngestSpec(name="set", rows=rows, modality=modality), workspace).preload_next == expected

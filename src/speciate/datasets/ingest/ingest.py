@@ -225,11 +225,11 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         sources=where.sources,
         bytes=size or None,
         resolved=resolved,
-        expected=_expected_imports(spec.modality),
+        preload_next=_next_imports(spec.modality),
     )
 
 
-def _expected_imports(modality: str) -> tuple[str, ...]:
+def _next_imports(modality: str) -> tuple[str, ...]:
     """Those of a frozen network, where a package has one that reads such media: a probe is an early training."""
     has_one = any(
         (entry.modality, entry.task) == (modality, "feature-extraction") and packaged.installed(name)

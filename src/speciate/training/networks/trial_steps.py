@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speciate.environment import multiply_quickly
+from speciate.environment import prefer_onednn
 from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.jobs.folder import write_whole
 from speciate.jobs.run import Run
@@ -226,7 +226,7 @@ def take_threads(context: TrainingContext, threads: int) -> None:
     context.payload = context.payload.model_copy(update={"threads": threads})
     torch.set_num_threads(threads)
     if threads > 1:  # its products are large
-        multiply_quickly()
+        prefer_onednn()
 
 
 _JUDGED_EXAMPLES = 64

@@ -1,4 +1,4 @@
-"""Pieces of work that are done ahead of their turn, by as many threads as a training was granted.
+"""A pool of threads for pieces of work that are done ahead of their turn, within what a training was granted.
 
     turns = [lanes.turn(work) for work in ...]      nothing is done yet
     turns[0].begin(), turns[1].begin()              done by whichever lane is free, in this order
@@ -45,12 +45,17 @@ class Turn(Generic[T]):
         return self._work() if self._future is None else self._future.result()
 
 
+_LANES = 2
+"""A training's memory has room for a second fit (boosting on 300,000 x 40: 891 MB, 600 by one), not for one a core; and
+a fit of millions of numbers takes the other cores itself."""
+
+
 class Lanes:
     """`threads` 1: none. Nor where torch shares its BLAS with numpy: there each fit sets the threads of the process."""
 
     def __init__(self, threads: int) -> None:
         several = threads > 1 and OWN_BLAS
-        self._pool = ThreadPoolExecutor(threads, "lane", limit_new_thread, (threads,)) if several else None
+        self._pool = ThreadPoolExecutor(_LANES, "lane", limit_new_thread, (threads,)) if several else None
 
     def turn(self, work: Callable[[], T]) -> Turn[T]:
         return Turn(work, self._pool)
