@@ -148,6 +148,30 @@ def test_where_no_method_can_reach_the_target_the_search_ends_early_and_shows_wh
     assert (ended["reason"], ended["learning_curve"]) == ("out_of_reach", curve)
 
 
+def test_the_learning_curve_is_the_chosen_models_own() -> None:
+    """The first training's said 630,485 examples where the better model's own curve said 16,734."""
+    curves = [{"points": [[100, 0.4]], "examples_for_target": count} for count in (630_485, 16_734)]
+    seen = [_trained(value=0.5), _trained("probe", 2, value=0.6)]
+    for child, curve in zip(seen, curves, strict=True):
+        child.result["report"]["learning_curve"] = curve  # type: ignore[index]
+    assert _end(*seen, _evaluated("hold")).result["ended"]["learning_curve"] == curves[1]
+    ended = _end(*seen, _evaluated("hold", "taste-model@v1")).result["ended"]
+    assert ended["learning_curve"] == curves[0]
+    assert _end(*seen, _evaluated("hold", "hf:org/other")).result["ended"]["learning_curve"] == curves[1]
+
+
+def test_where_methods_were_named_the_end_does_not_say_that_nothing_else_suits() -> None:
+    seen = (_trained(value=0.5), _evaluated("hold", "taste-model@v1"))
+    named = SPEC.model_copy(update={"methods": ("classical",)})
+    whys = [_end(*seen, spec=named).result["ended"]["why"]]
+    seen = (_trained(value=0.5, dearer=()), _evaluated("hold", "taste-model@v1"))
+    whys.append(_end(*seen).result["ended"]["why"])
+    assert whys == [
+        "Each candidate that the call named was tried; plan_training lists what else suits.",
+        "Every method that suits was tried.",
+    ]
+
+
 _WAYS = (
     Candidate(method="classical"), Candidate(method="probe", base_model="pkg:minilm"),
     Candidate(method="lora", base_model="pkg:minilm"), Candidate(method="full", base_model="new:bert"),

@@ -57,8 +57,8 @@ def outcome(
         result["shortlist"] = report
     if (published := published_report(children)) is not None:
         result["published"] = published
-    result["ended"] = _ended(spec, children)
     chosen, ours = evaluated["report"]["candidate"], {one.model for one in trained_candidates(children)}
+    result["ended"] = _ended(spec, children, chosen)
     return result | ({"model": chosen} if chosen in ours | set(race_survivors(children)) else {})
 
 
@@ -68,20 +68,25 @@ _WHY: dict[when_to_stop.EndReason, str] = {
     "budget": "The budget ended, or what was left of it was too short for the methods left.",
     "out_of_reach": "No method that is left could reach the target.",
 }
+_NAMED_TRIED = "Each candidate that the call named was tried; plan_training lists what else suits."
 
 
-def _ended(spec: SpecializeSpec, children: Sequence[Child]) -> Mapping[str, object]:
-    """Why the search for a model ended, what was not tried for that, and what more labels would do."""
+def _ended(spec: SpecializeSpec, children: Sequence[Child], chosen: str) -> Mapping[str, object]:
+    """Why the search ended, what was not tried for that, and what more labels would do for the chosen model; where that
+    is not one of ours, for our best by validation examples."""
     before = _before_evaluation(children)
     reason = search_ended(spec, before) or "all_tried"
     left = seconds_for_training(spec, before)
     skipped = skipped_candidates(spec, untried(spec, children), left) if reason == "budget" else []
-    curves = [one.report["learning_curve"] for one in trained_candidates(children) if one.report.get("learning_curve")]
+    trained = trained_candidates(children)
+    leading = [one for one in trained if one.model == chosen] or sorted(trained, key=validation_rank)
+    curve = leading[0].report.get("learning_curve") if leading else None
+    named = bool(spec.methods or spec.base_models)
     return {
         "reason": reason,
-        "why": _WHY[reason],
+        "why": _NAMED_TRIED if reason == "all_tried" and named else _WHY[reason],
         **({"skipped": skipped} if skipped else {}),
-        **({"learning_curve": curves[0]} if curves else {}),
+        **({"learning_curve": curve} if curve else {}),
     }
 
 
