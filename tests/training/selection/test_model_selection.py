@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,6 +76,12 @@ def test_a_label_of_two_examples_is_in_each_part_of_a_learning_curve(workspace: 
         )  # fmt: skip
         points = made["report"]["learning_curve"]["points"]
         assert [count for count, _ in points] == [TRAIN // 4, TRAIN // 2, TRAIN]
+        written = (workspace.folders.runs / f"job-{name}.1" / "progress.jsonl").read_text().splitlines()
+        told = [json.loads(line)["message"].partition(" is the best: ")[2] for line in written]
+        assert [each for each in told if each] == [
+            f"learning curve, {TRAIN // 4} of {TRAIN} examples", f"learning curve, {TRAIN // 2} of {TRAIN} examples",
+            f"learns from all {TRAIN + HELD} examples",
+        ]  # fmt: skip
 
 
 def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(workspace: Workspace) -> None:

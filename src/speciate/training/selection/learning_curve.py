@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +21,9 @@ _MOST_GROWTH = 1000
 """Times the labels that there are, beyond which a curve says nothing."""
 
 
-def note_learning_curve(context: TrainingContext, best: EvaluatedLearner, sign: int) -> None:
+def note_learning_curve(
+    context: TrainingContext, best: EvaluatedLearner, sign: int, tell: Callable[[str], None]
+) -> None:
     """Where the winner misses the target on a validation split: its value when it learns from parts of the training
     examples, and how many would do. What was drawn for a part is in the larger ones."""
     metric, target = find_metric(context.payload.objective.metric), context.payload.objective.target
@@ -38,6 +40,7 @@ def note_learning_curve(context: TrainingContext, best: EvaluatedLearner, sign: 
         part = [context.train[place] for place in sorted(order[: round(share * count)])]
         if not context.has_each_label(part):
             return
+        tell(f"learning curve, {len(part):,} of {count:,} examples")
         with context.meter.stage("training"):
             try:
                 fresh = {each.group.name: each.group.represent(part) for each in singles(best)}

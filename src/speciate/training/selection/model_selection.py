@@ -202,15 +202,19 @@ def _finish(
     refit: bool,
 ) -> SelectedModel:
     """What the winner is worth and what it becomes. `compared`: out of fold already."""
+
+    def tell(step: str) -> None:
+        context.progress(len(tried), len(tried), "candidates", f"{best.name} is the best: {step}")
+
     with context.meter.stage("training"):
         final = best.fitted or _fit_whole(context, best)
     marked = tuple(one._replace(chosen=one.name == best.name) for one in tried)
     members = member_rows(best)
     context.offer_best(partial(SelectedModel, final, best.estimate, context.how, marked, members=members))
     surer = None if compared else confirm_target(context, best, folds, sign)
-    note_learning_curve(context, best, sign)
+    note_learning_curve(context, best, sign, tell)
     taken = seconds_of((each.name for each in singles(best)), tried)
-    final = (_refitted(context, best, taken) if refit else None) or final
+    final = (_refitted(context, best, taken, tell) if refit else None) or final
     how = ON_ALL_FOLDS if surer else context.how
     return SelectedModel(final, surer or best.estimate, how, marked, members=members)
 
@@ -220,7 +224,9 @@ _REFIT_TIMES = 3
 """Times what the winner took that must be left, for it to learn once more from all examples."""
 
 
-def _refitted(context: TrainingContext, best: EvaluatedLearner, seconds: float) -> TrainedPredictor | None:
+def _refitted(
+    context: TrainingContext, best: EvaluatedLearner, seconds: float, tell: Callable[[str], None]
+) -> TrainedPredictor | None:
     """The winner, learned from training and validation examples together; temperature and thresholds stay as they were
     found on examples that it had not learned from. None where that cannot be done, or there is no time."""
     if (
@@ -233,6 +239,7 @@ def _refitted(context: TrainingContext, best: EvaluatedLearner, seconds: float) 
     everything = [*context.train, *context.validation]
     if (context.targets(everything) < 0).any() and context.task_head.family != "regression":
         return None  # a label that training has not seen
+    tell(f"learns from all {len(everything):,} examples")
     with context.meter.stage("training"):
         try:
             fresh = {each.group.name: each.group.represent(everything) for each in singles(best)}
