@@ -155,6 +155,16 @@ def test_an_ended_job_cannot_be_paused(state: State) -> None:
         decide(a_job(state), ActionRequested("pause"), 1.0)
 
 
+@pytest.mark.parametrize("state", sorted(ENDED))
+def test_resuming_an_ended_job_is_answered_with_a_retry_where_one_may_help(state: State) -> None:
+    with pytest.raises(SpeciateError, match="nothing to resume") as refused:
+        decide(a_job(state), ActionRequested("resume"), 1.0)
+    retried = [each.arguments for each in refused.value.next if each.tool == "control_job"]
+    assert bool(retried) == (state is not State.SUCCEEDED)
+    for arguments in retried:
+        assert decide(a_job(state), ActionRequested(arguments["action"]), 1.0).state is State.QUEUED
+
+
 @dataclass
 class World:
     """What is really there: which attempts live, which left a word."""

@@ -334,10 +334,12 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
                 error=None, ended=None,
             )  # fmt: skip
         case "resume" | "retry":
+            look = Call("get_job", {"job": f"{job.id}"}, "for what it did")
+            retry = Call("control_job", {"job": f"{job.id}", "action": "retry"}, "to run it again from its checkpoint")
             raise SpeciateError(
                 Code.CONFLICT,
                 f"{job.id} is {job.state}, so there is nothing to {event.action}.",
-                next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
+                next=[look] if job.state is State.SUCCEEDED else [retry, look],
             )
         case _:
             raise SpeciateError(
