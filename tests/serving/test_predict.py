@@ -123,6 +123,10 @@ def test_a_version_answers_in_this_process_as_it_does_in_the_pool(
         model({"words": GOOD})
     with pytest.raises(SpeciateError, match=r'An example is a row: \{"text": "..."\}'):
         model({"words": GOOD})
+    for unusable, why in (("  ", "The text is empty."), (b"\xff", "Not UTF-8"), ({"text": 42}, "This is no text.")):
+        with pytest.raises(SpeciateError, match=why) as refused:
+            model(unusable)  # type: ignore[arg-type]  # 42 is what is tested
+        assert "untrusted" not in refused.value.message, "there is no such field here"
     forms = [{"row": {"text": GOOD}}, {"path": str(film)}]
     assert [each.output for each in model.predict(forms)] == [model(each) for each in forms] == ["good", "bad"]
     for misplaced in (GOOD, {"text": GOOD}, film):
@@ -170,14 +174,16 @@ def test_an_answer_that_a_call_cannot_wait_for_is_there_for_the_next_one(
 
 def test_an_input_that_cannot_be_read_does_not_spoil_the_others(shared: Workspace, warm: Pool) -> None:
     answer = _ask(
-        shared, warm, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x")
-    )
-    assert [item.output for item in answer.predictions] == [None, "good", None, None]
+        shared, warm, Input(text="  "), Input(text=GOOD), Input(row={"body": GOOD}), Input(data="/w==", mime="x"),
+        Input(row={"text": 42}),
+    )  # fmt: skip
+    assert [item.output for item in answer.predictions] == [None, "good", None, None, None]
     errors = [item.error or "" for item in answer.predictions]
     assert answer.predictions[0].error_text == "The text is empty."
     assert "no 'text'" in errors[2]
     assert "Not UTF-8" in (answer.predictions[3].error_text or "")
     assert "untrusted" in errors[3]
+    assert answer.predictions[4].error_text == "This is no text."
 
 
 @pytest.mark.parametrize("how", [{"method": "classical"}, {"method": "full", "base_model": "new:tab-resnet"}])

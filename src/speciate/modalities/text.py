@@ -45,7 +45,9 @@ class Text(Modality[str]):
             raise DecodeError("error", f"Not UTF-8: {error.reason} at byte {error.start}.") from error
 
     def admit(self, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
+        if value is not None and not isinstance(value, str):
+            raise DecodeError("error", "This is no text.")
+        if value is None or not value.strip():
             raise DecodeError("error", "The text is empty.")
         if len(value) > _LONGEST:
             raise DecodeError("refused", f"The text has {len(value):,} characters, more than {_LONGEST:,}.")

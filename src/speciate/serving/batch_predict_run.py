@@ -56,7 +56,7 @@ from speciate.serving.batch_predict import (
     RowsOfFile,
     steps_as_series,
 )
-from speciate.serving.items import UNUSABLE, AnswerPayload, Item, ItemPrediction
+from speciate.serving.items import AnswerPayload, Item, ItemPrediction, error_in_full
 from speciate.settings import Settings
 from speciate.tasks import input_ranges
 from speciate.tasks.example_targets import texts_as_media
@@ -419,10 +419,8 @@ def _ask(pool: Pool, rows: RowsOfFile, items: list[Item]) -> list[_Row]:
 
 
 def _answer(found: ItemPrediction) -> Answer:
-    if found["error"] is None:
-        return Answer(found["output"], found["confidence"])
-    ours, theirs = found["error"], found.get("error_text", "")
-    return Answer(None, error=(theirs if theirs and ours == UNUSABLE else f"{ours} {theirs}".strip())[:300])
+    error = error_in_full(found)
+    return Answer(found["output"], found["confidence"]) if error is None else Answer(None, error=error[:300])
 
 
 def _as_json(value: Any) -> Any:

@@ -107,3 +107,11 @@ class DeploymentAnswer(TypedDict):
 
     predictions: list[ItemPrediction]
     model: str
+
+
+def error_in_full(found: ItemPrediction) -> str | None:
+    """Why there is no answer, with the decoder's own words, where no agent reads it. None if there is one."""
+    ours, theirs = found["error"], found.get("error_text", "")
+    if ours is None:
+        return None
+    return theirs if theirs and ours == UNUSABLE else f"{ours} {theirs}".strip()

@@ -17,7 +17,7 @@ from speciate.errors import Code, SpeciateError
 from speciate.models import sealed
 from speciate.models.model_card import ModelCard
 from speciate.serving import predict_worker
-from speciate.serving.items import AnswerPayload, Item
+from speciate.serving.items import AnswerPayload, Item, error_in_full
 from speciate.tasks.task import Predictor
 
 LocalInput = str | bytes | Path | Mapping[str, Any]
@@ -68,7 +68,7 @@ class LocalModel:
             found = predict_worker.answer(payload)["predictions"]
         else:
             found = predict_worker.answer_with(self._predictor, payload)["predictions"]
-        return [LocalAnswer(each["output"], each["confidence"], each["error"]) for each in found]
+        return [LocalAnswer(each["output"], each["confidence"], error_in_full(each)) for each in found]
 
     def __call__(self, example: LocalInput) -> Any:
         """The output for one example. Raises INVALID where it cannot be answered, TypeError for a list of examples."""
