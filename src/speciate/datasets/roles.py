@@ -255,7 +255,43 @@ def unread_columns(table: pa.Table, roles: Roles, never: Sequence[str]) -> list[
         return []
     free = [name for name in table.column_names if name not in never]
     others = [name for name in _inputs_of(table, "tabular", free) if name not in roles.inputs]
-    return [name for name in others if not _is_text(table[name].type) or _few_values(table[name])]
+    return [
+        name
+        for name in others
+        if not _is_text(table[name].type) or _few_values(table[name]) or number_cells(table[name]).with_commas
+    ]
+
+
+_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
+_COMMA_NUMBER = r"^\s*[-+]?(\d[\d.]*,\d+|\d{1,3}(,\d{3})+(\.\d*)?)\s*$"
+_NEARLY_ALL = 0.9
+
+
+class NumberCells(NamedTuple):
+    """Counts of the cells of a column of texts: filled ones, plain numbers, and numbers with a comma."""
+
+    filled: int
+    plain: int
+    commas: int
+
+    @property
+    def with_commas(self) -> bool:
+        """Whether only commas make it text."""
+        return self.commas > 0 and self.plain + self.commas >= _NEARLY_ALL * self.filled
+
+    @property
+    def nearly_all(self) -> bool:
+        """Whether a few other cells make it text."""
+        return _NEARLY_ALL * self.filled <= self.plain < self.filled
+
+
+def number_cells(column: pa.ChunkedArray) -> NumberCells:
+    """None are counted where the column holds no texts."""
+    if not _is_text(column.type):
+        return NumberCells(0, 0, 0)
+    filled = column.filter(pc.not_equal(pc.utf8_trim_whitespace(column), ""))
+    plain, commas = (pc.sum(pc.match_substring_regex(filled, each)).as_py() or 0 for each in (_NUMBER, _COMMA_NUMBER))
+    return NumberCells(len(filled), plain, commas)
 
 
 def _well_filled(table: pa.Table, names: list[str]) -> list[str]:

@@ -77,6 +77,33 @@ def test_numbers_with_commas_are_told(workspace: Workspace, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("column", ["heat", "label"])
+def test_a_label_with_commas_in_its_numbers_is_told(workspace: Workspace, tmp_path: Path, column: str) -> None:
+    rows = [f"{i};{i},{i % 7}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join([f"size;{column}", *rows]))
+    manifest = data.ingest(workspace, "seen", source=tmp_path / "t.csv", label=column)
+    assert len(manifest.labels) > 20, "a class for each number"
+    told = [each for each in version(workspace.database, "seen").report["warnings"] if "with a comma" in each]
+    assert told == [
+        f"Column {column!r} is text, for 60 of its 60 cells are numbers with a comma. Write them like 51.8 and 1234, "
+        "and it is read as numbers."
+    ]
+
+
+def test_a_label_of_several_numbers_in_one_cell_is_none_with_a_comma(workspace: Workspace) -> None:
+    data.ingest(workspace, "tags", rows=[{"size": i, "tags": f"{i % 2},1,{i % 3}"} for i in range(60)], label="tags")
+    assert not [each for each in version(workspace.database, "tags").report["warnings"] if "with a comma" in each]
+
+
+def test_numbers_with_commas_beside_a_text_are_told(workspace: Workspace) -> None:
+    rows = [
+        {"note": f"please look at number {i} in hall {i % 5}", "heat": f"{i},5", "team": "ab"[i % 2]} for i in range(60)
+    ]
+    assert data.ingest(workspace, "notes", rows=rows, label="team").inputs == ("note",)
+    [told] = [each for each in version(workspace.database, "notes").report["warnings"] if "Models read" in each]
+    assert "These columns are no inputs: 'heat'." in told
+
+
 def test_a_version_that_memory_cannot_hold_is_refused_before_it_is_split(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

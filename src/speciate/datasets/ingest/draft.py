@@ -61,6 +61,7 @@ from speciate.datasets.roles import (
     label_array,
     mapped,
     missing_group_warnings,
+    number_cells,
     unread_columns,
 )
 from speciate.datasets.similarity import near_duplicates
@@ -218,8 +219,8 @@ def draft_rows(survey: Survey, choices: ColumnChoices, validate: ValidateRows) -
         names = ", ".join(map(repr, map(clean, unread[:_COLUMNS_SHOWN])))
         further = f" and {len(unread) - _COLUMNS_SHOWN} more" if len(unread) > _COLUMNS_SHOWN else ""
         warnings += (UNREAD.format(text=clean(inputs[0]), names=names + further),)
-    if roles.modality == "tabular":
-        warnings += _nearly_numbers(draft.table, inputs)
+    label = next((renamed.get(name, "label") for name in table.column_names if name == choices.label), None)
+    warnings += _nearly_numbers(draft.table, inputs if roles.modality == "tabular" else (), label)
     return draft._replace(implied=implied is not None, warnings=warnings)
 
 
@@ -257,30 +258,21 @@ def _warnings_of_groups(table: pa.Table, group_by: str | None, columns: Sequence
     return missing_group_warnings(group_by, usable["group_key"].to_pylist(), usable["source"].to_pylist())
 
 
-_NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
-_COMMA_NUMBER = r"^\s*[-+]?\d[\d.]*,\d[\d,.]*\s*$"
-_NEARLY_ALL = 0.9
-
-
-def _nearly_numbers(table: pa.Table, inputs: Sequence[str]) -> tuple[str, ...]:
+def _nearly_numbers(table: pa.Table, inputs: Sequence[str], label: str | None) -> tuple[str, ...]:
     """Columns that are texts only for commas in their numbers, or for some other word for "missing" than the known
     ones: a learner sees categories there."""
     found = list[str]()
-    for name in inputs:
-        if not (pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type)):
-            continue
-        filled = table[name].filter(pc.not_equal(pc.utf8_trim_whitespace(table[name]), ""))
-        numbers = pc.sum(pc.match_substring_regex(filled, _NUMBER)).as_py() or 0
-        commas = pc.sum(pc.match_substring_regex(filled, _COMMA_NUMBER)).as_py() or 0
-        if commas and numbers + commas >= _NEARLY_ALL * len(filled):
+    for name in [*inputs, *([label] if label is not None and label not in inputs else [])]:
+        cells = number_cells(table[name])
+        if cells.with_commas:
             found.append(
-                f"Column {clean(name)!r} is text, for {commas:,} of its {len(filled):,} cells are numbers with a "
-                "comma. Write them like 51.8 and 1234, and it is read as numbers."
+                f"Column {clean(name)!r} is text, for {cells.commas:,} of its {cells.filled:,} cells are numbers with "
+                "a comma. Write them like 51.8 and 1234, and it is read as numbers."
             )
-        elif _NEARLY_ALL * len(filled) <= numbers < len(filled):
-            others = len(filled) - numbers
+        elif cells.nearly_all and name != label:
+            others = cells.filled - cells.plain
             found.append(
-                f"Column {clean(name)!r} is text, for {others:,} of its {len(filled):,} cells are no numbers. Leave "
+                f"Column {clean(name)!r} is text, for {others:,} of its {cells.filled:,} cells are no numbers. Leave "
                 "such cells empty, and it is read as numbers."
             )
     return tuple(found)
