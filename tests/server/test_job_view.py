@@ -278,6 +278,25 @@ def test_waiting_reports_progress_that_only_grows(app: App) -> None:
     assert told == [3]
 
 
+def test_waiting_for_a_composite_tells_the_running_step_and_how_far_that_is(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, float | None, str]] = []
+    job = app.engine.submit("wait", {"name": "for ever"})
+    ended = job.model_copy(update={"state": State.SUCCEEDED, "step": "train/one", "id": "job-one", "parent": job.id})
+    running = job.model_copy(update={"step": "train/two", "id": "job-two", "parent": job.id})
+    monkeypatch.setattr(app.engine, "children", lambda *parents: [ended, running] if job.id in parents else [])
+    asking = replace(app, progress=lambda *heard: told.append(heard))
+    folder = app.engine.folder(running)
+    folder.create({})
+    for done in (0, 3, 10, 0, 10):  # of its last count, and of the first one after it
+        line = {"at": 1, "done": done, "total": 10, "unit": "candidates", "message": "foreign"}
+        (folder.path / "progress.jsonl").write_text(json.dumps(line) + "\n")
+        wait_until(asking, job.id, "end", 0.01)
+    assert sorted({done for done, _, _ in told}) == [1.0, 1.3, 1.99]
+    assert {(total, message) for _, total, message in told} == {(2.0, "running steps: train/two")}
+
+
 def test_a_log_is_read_on_from_where_it_was_left(app: App) -> None:
     job = app.engine.submit("wait", {"name": "for ever"})
     folder = app.engine.folder(job)

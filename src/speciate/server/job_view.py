@@ -319,16 +319,26 @@ def _checkpoints(folder: RunFolder) -> int:
 
 
 def _report_progress(engine: Engine, tell: Progress, job: Job, reported: float) -> float:
-    """Report how far a job is, if that is more than was `reported`: the protocol's progress only grows."""
+    """Report how far a job is, if that is more than was `reported`: the protocol's progress only grows. A composite is
+    as far as its steps are, and names the one that runs."""
     if progress := engine.folder(job).progress():
         done, total, unit = progress.done, progress.total, progress.unit
     elif children := engine.children(job.id):
-        done, total, unit = float(sum(child.state in ENDED for child in children)), float(len(children)), "steps"
+        running = [child for child in children if child.state in LIVE]
+        done = sum(child.state in ENDED for child in children) + sum(_share_done(engine, child) for child in running)
+        total, unit = float(len(children)), "steps" + "".join(f": {child.step}" for child in running[:1])
     else:
         return reported
     if done > reported:
         tell(done, total, f"{job.state} {unit}".strip())
     return max(done, reported)
+
+
+def _share_done(engine: Engine, job: Job) -> float:
+    """How far a run is, in hundredths below 1: what is left after its last count takes time, too."""
+    progress = engine.folder(job).progress()
+    share = progress.done / progress.total if progress and progress.total else 0.0
+    return math.floor(100 * min(max(share, 0.0), 0.99)) / 100
 
 
 def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
