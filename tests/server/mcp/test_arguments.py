@@ -35,6 +35,7 @@ def make_thing(
     epochs: Annotated[int, Field(ge=1, le=9, description="Rounds.")] = 3,
     tags: list[str] | None = None,
     source: str | list[dict[str, Any]] | None = None,
+    sizes: Annotated[list[int], Field(min_length=1, max_length=3)] | None = None,
 ) -> Made:
     """Make a thing."""
     return Made(name=name)
@@ -57,7 +58,7 @@ def refusal(**given: Any) -> SpeciateError:
 
 
 def test_the_app_is_no_argument_of_a_tool() -> None:
-    assert list(SCHEMA["properties"]) == ["name", "limits", "mode", "epochs", "tags", "source"]
+    assert list(SCHEMA["properties"]) == ["name", "limits", "mode", "epochs", "tags", "source", "sizes"]
     assert SCHEMA["required"] == ["name"]
 
 
@@ -101,6 +102,8 @@ def test_an_object_that_was_sent_as_text_is_taken_for_what_it_is() -> None:
         ({"name": "a", "limits": "quick"}, ["'limits' is 'quick', and must be an object."]),
         ({"name": "a", "limits": {"p95_latency_ms": -1}}, ["'limits.p95_latency_ms' is -1", "greater than 0"]),
         ({"name": "a", "source": 5}, ["'source"]),
+        ({"name": "a", "sizes": []}, ["'sizes' has 0 items, and must have at least 1."]),
+        ({"name": "a", "sizes": [1, 2, 3, 4]}, ["'sizes' has 4 items, and must have at most 3."]),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_valid(given: dict[str, Any], said: list[str]) -> None:

@@ -245,6 +245,9 @@ def _error_sentence(tool: str, schema: Schema, detail: ErrorDetails) -> str:
         return f"there is no argument {_quote_value(name)}{where}, {closest(name, names).rstrip('.?')}{owner}"
     if kind == "missing":
         return f"{_name(path)} is missing"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"{_name(path)} has {context['actual_length']} items, and must have {bound}"
     found = _schema_at(schema, path)
     value = _quote_value(detail["input"])
     if kind in ("literal_error", "enum", "const"):
