@@ -222,6 +222,24 @@ def test_no_number_of_examples_is_named_where_the_estimate_points_the_other_way(
     assert "the estimate points the other way" in got.reason
 
 
+@pytest.mark.parametrize(
+    ("value", "examples", "named"),
+    [(0.9002, 400, False), (0.9002, 20, False), (0.91, 400, True), (0.92, 20, True), (0.9006, 1_000_000, True)],
+)
+def test_no_number_of_examples_is_named_where_the_estimate_lies_on_the_bound(
+    value: float, examples: int, named: bool
+) -> None:
+    """Who has few is told of a hundred times as many; nobody of millions for his hundreds."""
+    error = (0.09 / examples) ** 0.5
+    within = (value - 2 * error, value + 2 * error)
+    told = Value(value=value, interval=within, standard_error=error, n=examples, method="wilson")
+    measured = row(value=value, interval=within).model_copy(update={"metrics": {"accuracy": told}})
+    got = gates.judge(REACHES, evidence(measured)._replace(examples=examples, clusters=examples))
+    assert got.outcome == "inconclusive"
+    assert (got.needed_examples is not None) == named
+    assert ("as good as on the bound" in got.reason) != named
+
+
 def test_two_groups_are_never_said_to_lack_one_example() -> None:
     compared = comparison(0.2, -0.609, 1.0).model_copy(update={"n": 40, "clusters": 2, "standard_error": 0.06})
     few = row().model_copy(update={"metrics": {"accuracy": Value(value=0.9, n=40, method="wilson")}})

@@ -363,10 +363,16 @@ def _units(n: int, evidence: Evidence) -> int:
     return max(1, min(n, round(n * evidence.clusters / evidence.examples)))
 
 
+_MOST_GROWTH, _MOST_FURTHER = 100, 100_000
+"""Further rows, for each that there is and in all, beyond which no number is named: the estimate is then within a third
+of its standard error of the bound, and may as well lie on the other side."""
+
+
 def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) -> _GateAnswer:
     """The doubt with what would settle it, in rows of all labels and, where rows hang together, in groups.
 
     Where the estimate points the other way no number is given: more rows are expected to show that it does not hold.
+    Nor where it lies as good as on the bound: the number would say nothing but that.
     """
     if spread.beyond <= 0:
         return _GateAnswer("inconclusive", f"{doubt}; the estimate points the other way, so more rows need not help")
@@ -375,9 +381,9 @@ def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) 
         units_needed(spread.units, spread.standard_error, spread.beyond, level)
         for level in (evidence.next_level or evidence.level, evidence.fresh_level or evidence.level)
     )
-    if total is None:
-        return _GateAnswer("inconclusive", doubt)
-    growth = max(1, total - spread.units) / spread.units
+    growth = math.inf if total is None else max(1, total - spread.units) / spread.units
+    if growth > _MOST_GROWTH and rows * growth > _MOST_FURTHER:
+        return _GateAnswer("inconclusive", f"{doubt}; the estimate lies as good as on the bound, so no number is named")
     further = math.ceil(rows * growth)
     groups = math.ceil(evidence.clusters * growth) if 0 < evidence.clusters < evidence.examples else None
     anew = None if fresh is None else math.ceil(rows * fresh / spread.units)
