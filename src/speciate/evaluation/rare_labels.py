@@ -44,6 +44,22 @@ def rare_label_warnings(metric: str, rows: Mapping[str, int]) -> list[str]:
     ]
 
 
+def frequent_label_warnings(use_case: UseCase | None, manifest: Manifest) -> list[str]:
+    """Where one label is so frequent that to say it always has the accuracy that is wanted."""
+    if use_case is None or use_case.metric.name != "accuracy" or not (target := use_case.objective.target):
+        return []
+    if not manifest.labels or not is_label(manifest, use_case.target_column):
+        return []
+    label, count = max(manifest.labels.items(), key=lambda each: each[1])
+    share = count / sum(manifest.labels.values())
+    if share < target:
+        return []
+    return [
+        f"{share:.0%} of the rows have the label {label[:64]!r}: to say it always reaches the target {target:g} in "
+        "accuracy. Ask for more, or choose a metric that counts every label alike, such as balanced_accuracy."
+    ]
+
+
 def count_test_rows(
     folders: Folders, manifest: Manifest, use_case: UseCase | None, split: str | None = "test"
 ) -> Mapping[str, int]:

@@ -138,6 +138,20 @@ def test_what_a_target_needs_is_by_the_metric_and_the_labels_of_the_test_split(w
     assert told == {"accuracy": [], "f1_macro": [], "auprc": [rough], "mcc": []}
 
 
+def test_a_target_that_one_label_reaches_alone_is_told(workspace: Workspace) -> None:
+    texts = {"text": [f"text {i}" for i in range(400)]}
+    labels = ["rare" if i % 25 == 0 else "usual" for i in range(400)]
+    make_dataset(workspace, "notes", "text", texts, labels=labels, splits=thirds(400), inputs=["text"])
+    told = {}
+    for name, target, metric in (("low", 0.9, "accuracy"), ("high", 0.97, "accuracy"), ("alike", 0.9, "f1_macro")):
+        define(workspace, name, "text-classification", target, metric)
+        warnings = plan_training(workspace, "notes", use_case=name).warnings
+        told[name] = [each for each in warnings if "to say it always" in each]
+    assert told["high"] == told["alike"] == []
+    (warning,) = told["low"]
+    assert warning.startswith("96% of the rows have the label 'usual': to say it always reaches the target 0.9")
+
+
 def test_where_test_rows_lie_in_groups_what_a_target_needs_is_a_lower_bound(workspace: Workspace) -> None:
     rows = [{"text": f"the note {i} of a visit", "y": "ab"[i % 2], "who": f"who {i % 150}"} for i in range(600)]
     ingest(workspace, "visits", rows=rows, label="y", group_by="who", inputs=("text",))

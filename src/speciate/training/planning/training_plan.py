@@ -14,7 +14,7 @@ from speciate.datasets.columns import alike_class_warnings
 from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
-from speciate.evaluation.rare_labels import count_test_rows, rare_label_warnings
+from speciate.evaluation.rare_labels import count_test_rows, frequent_label_warnings, rare_label_warnings
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan, rounded
 from speciate.sample_size import counted_share, in_rows, is_rough, to_show_target
@@ -138,6 +138,7 @@ def plan_training(
             *alike_class_warnings({} if manifest.numeric else manifest.labels),
             *train.answers_among_inputs(workspace.database, manifest, named),
             *(rare_label_warnings(named.metric.name, tested) if named else ()),
+            *frequent_label_warnings(named, manifest),
             *(_doubts_of(needed, found.report.get("split") or {}) if needed else ()),
         ),
     )
