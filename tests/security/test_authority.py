@@ -122,6 +122,9 @@ class _NoPool:
 
     ask_for_file = ask
 
+    def warm(self) -> None:
+        pass
+
 
 class Ground(NamedTuple):
     server: Server

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace import schema
+from speciate.workspace import database, schema
 from speciate.workspace.database import Database, Event, Row, Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
@@ -54,6 +54,42 @@ def test_what_waits_together_is_one_statement_with_an_answer_each(workspace: Wor
     assert [future.result(10) for future in futures] == [f"K{number:03}" for number in range(100)]
     assert calls == [100]
     assert len(workspace.database.read(_KEYS)) == 100
+
+
+def test_threads_that_write_again_and_again_share_each_commit(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two halves that take turns would need 40."""
+    monkeypatch.setattr(database, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(database, "_AGAIN_SECONDS", 10.0)
+    shared = list[int]()
+
+    def counted(tx: Transaction, keys: list[str]) -> Sequence[str]:
+        shared.append(len(keys))
+        return keys
+
+    def write(name: str) -> None:
+        for number in range(20):
+            workspace.database.write(counted, f"{name}{number}")
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcdefgh"]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(30)
+    assert sum(shared) == 160
+    assert len(shared) <= 30
+
+
+def test_two_that_write_in_turn_never_wait_for_each_other(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(database, "_AGAIN_SECONDS", 60.0)
+    with ThreadPoolExecutor(1) as other:
+        for number in range(3):
+            workspace.database.write(add, f"mine {number}")
+            assert other.submit(workspace.database.write, add, f"other {number}").result(30)
 
 
 def test_one_that_fails_does_not_harm_the_others(workspace: Workspace) -> None:

@@ -16,7 +16,8 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -33,6 +34,9 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 _BATCH = 512
+_SEVERAL, _LINGER_SECONDS, _AGAIN_SECONDS = 3, 0.0005, 0.003
+"""Threads that write, from which on a commit waits for those who had the last one, and how long at most; how long after
+that one they are thought to come again."""
 _MOST_REMEMBERED, _MOST_CHARACTERS_REMEMBERED = 256, 4_000_000
 _log = logging.getLogger(__name__)
 _INSERT_EVENTS = """
@@ -78,6 +82,8 @@ class _Call(NamedTuple):
     many: Callable[[Transaction, list[Any]], Sequence[Any]]
     item: Any
     future: Future[Any]
+    caller: int
+    """Its thread."""
 
 
 class _Remembered(NamedTuple):
@@ -200,7 +206,8 @@ class Database:
         self, many: Callable[[Transaction, list[Item]], Sequence[Answer]], items: Sequence[Item]
     ) -> list[Future[Answer]]:
         """`submit` of each, in one transaction."""
-        calls: list[_Call] = [_Call(many, item, Future()) for item in items]
+        caller = threading.get_ident()
+        calls: list[_Call] = [_Call(many, item, Future(), caller) for item in items]
         with self._gate:  # nothing may queue up behind the end
             if self._fatal:
                 raise _translate_error(self._fatal)
@@ -235,16 +242,12 @@ class Database:
 
     def _write_loop(self) -> None:
         cursor = self._connection.cursor()
+        answered, ended = frozenset[int](), 0.0
         while (first := self._queue.get()) is not None:
-            batch = list(first)
-            while len(batch) < _BATCH and not self._queue.empty():
-                calls = self._queue.get()
-                if calls is None:
-                    self._queue.put(None)
-                    break
-                batch += calls
+            batch = self._gather(first, answered if time.perf_counter() - ended < _AGAIN_SECONDS else frozenset())
             try:
                 self._apply(cursor, batch)
+                answered, ended = frozenset(call.caller for call in batch), time.perf_counter()
             except BaseException as error:  # noqa: BLE001 - without its writer the process is of no use to anybody
                 # After a FatalException the instance is invalid for every thread; only a new process may go on.
                 _log.exception("the catalog's writer cannot go on")
@@ -257,6 +260,25 @@ class Database:
                         call.future.set_exception(_translate_error(error))
                 self._on_fatal(error)
                 return
+
+    def _gather(self, first: Sequence[_Call], answered: Set[int]) -> list[_Call]:
+        """What waits. Where several threads write, those that have just been `answered` are waited for, too: they often
+        write again, and else two halves of them take turns, each with a commit of its own."""
+        batch, until = list(first), time.perf_counter() + _LINGER_SECONDS
+        callers = {call.caller for call in batch}
+        while len(batch) < _BATCH:
+            lacking = not answered <= callers and len(answered | callers) >= _SEVERAL
+            left = until - time.perf_counter() if lacking else 0.0
+            try:
+                calls = self._queue.get(left > 0, max(0.0, left))
+            except queue.Empty:
+                break
+            if calls is None:
+                self._queue.put(None)
+                break
+            batch += calls
+            callers |= {call.caller for call in calls}
+        return batch
 
     def _apply(self, cursor: duckdb.DuckDBPyConnection, batch: list[_Call]) -> None:
         calls = [call for call in batch if call.many is not _checkpoint]
