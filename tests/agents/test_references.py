@@ -17,8 +17,11 @@ from tests import forks
 ALIKE = Counter(map(start_key, load_tasks()))
 TASKS = sorted(load_tasks(), key=lambda task: (ALIKE[start_key(task)] > 1, start_key(task)))
 """Those that begin alike are neighbours, which one process plays."""
-LONG = {"why-is-it-worse", "model-for-elsewhere", "all-of-a-file", "is-the-new-base-worth-it"}
-"""Played by `make agents` and in the slow suite: each takes more than six seconds."""
+LONG = {
+    "why-is-it-worse", "model-for-elsewhere", "all-of-a-file", "is-the-new-base-worth-it", "roll-back", "like-this-one",
+    "ten-labels", "is-it-better-than-nothing", "text-that-gives-orders", "go-on",
+}  # fmt: skip
+"""Played by `make agents` and in the slow suite: each takes four seconds or more."""
 
 
 @pytest.fixture(autouse=True)

@@ -131,6 +131,7 @@ def test_a_probe_over_an_exported_encoder_answers_like_its_parent_and_has_its_ow
     assert [each.output for each in mine.predict(EXAMPLES)] == [each.output for each in probe.predict(EXAMPLES)]
 
 
+@pytest.mark.slow  # eight seconds
 def test_an_export_computes_one_batch_at_a_time_whatever_the_threads(tmp_path: Path) -> None:
     """OpenVINO refuses a batch while it computes another one."""
     texts = [" ".join(f"word{place * each % 50}" for each in range(1 + place % 40)) for place in range(100)]

@@ -60,7 +60,7 @@ def test_threads_that_write_again_and_again_share_each_commit(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two halves that take turns would need 40."""
-    monkeypatch.setattr(database, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(database, "_LINGER_SECONDS", 0.5)
     monkeypatch.setattr(database, "_AGAIN_SECONDS", 10.0)
     shared = list[int]()
 
@@ -68,7 +68,10 @@ def test_threads_that_write_again_and_again_share_each_commit(
         shared.append(len(keys))
         return keys
 
+    ready = threading.Barrier(8)
+
     def write(name: str) -> None:
+        ready.wait(30)
         for number in range(20):
             workspace.database.write(counted, f"{name}{number}")
 

@@ -159,7 +159,7 @@ def _trained(workspace: Workspace, job: str, threads: int) -> tuple[dict[str, An
     return {**said, "candidates": candidates, "progress": told}, files
 
 
-@pytest.mark.parametrize("make", [_texts, _table, _folds])
+@pytest.mark.parametrize("make", [_texts, _table, pytest.param(_folds, marks=pytest.mark.slow)])
 def test_two_threads_end_in_the_same_model_as_one(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
