@@ -19,9 +19,10 @@ TASKS = sorted(load_tasks(), key=lambda task: (ALIKE[start_key(task)] > 1, start
 """Those that begin alike are neighbours, which one process plays."""
 LONG = {
     "why-is-it-worse", "model-for-elsewhere", "all-of-a-file", "is-the-new-base-worth-it", "roll-back", "like-this-one",
-    "ten-labels", "is-it-better-than-nothing", "text-that-gives-orders", "go-on",
+    "ten-labels", "is-it-better-than-nothing", "text-that-gives-orders", "go-on", "compare-two", "wrong-labels",
+    "count-in-many", "evidence-for-an-auditor",
 }  # fmt: skip
-"""Played by `make agents` and in the slow suite: each takes four seconds or more."""
+"""Played by `make agents` and in the slow suite: each takes three seconds or more."""
 
 
 @pytest.fixture(autouse=True)

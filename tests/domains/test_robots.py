@@ -212,6 +212,7 @@ def test_the_export_is_what_lerobots_own_loaders_expect(workspace: Workspace, tm
     assert [len(part) for part in (stats[key]["mean"], stats[key]["mean"][0])] == [3, 1]
 
 
+@pytest.mark.slow
 def test_what_a_policy_answered_leaves_as_actions_beside_the_recorded_ones(
     workspace: Workspace, tmp_path: Path
 ) -> None:

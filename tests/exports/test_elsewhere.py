@@ -359,6 +359,7 @@ def test_a_mean_of_several_candidates_is_kept_where_it_is_best_and_answers_elsew
     agree(workspace, tmp_path / "out", proteins[:30], images=False, model="model")
 
 
+@pytest.mark.slow
 def test_a_table_that_perceptrons_answer_is_answered_elsewhere_without_torch(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -408,6 +408,7 @@ def test_columns_that_were_joined_as_channels_are_joined_in_the_same_order(
         perform(workspace, KIND, {**asked, "path": tmp_path / "others.jsonl"})
 
 
+@pytest.mark.slow
 def test_a_file_with_one_step_a_row_is_made_series_as_those_were_that_the_model_learned_from(
     workspace: Workspace, tmp_path: Path
 ) -> None:

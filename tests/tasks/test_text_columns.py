@@ -88,6 +88,7 @@ def test_a_table_is_learned_from_by_its_texts_and_its_numbers(workspace: Workspa
     assert len(predictor.load(model_path(workspace, "sorter@v1")).predict(without)) == 3
 
 
+@pytest.mark.slow
 def test_a_table_of_texts_alone_is_learned_from(workspace: Workspace) -> None:
     texts, _, _ = _notes(200)
     make_dataset(

@@ -305,6 +305,7 @@ def test_nodes_that_cannot_be_are_refused_with_what_can(engine: Engine) -> None:
     assert (planned.payload.processes, planned.resources.cpu, planned.resources.nodes) == (2, 2.0, 1)
 
 
+@pytest.mark.slow
 def test_costs_of_a_place_are_measured_there_and_known_for_it_alone(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

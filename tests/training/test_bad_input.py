@@ -53,6 +53,7 @@ def test_a_column_that_says_nothing_does_no_harm(workspace: Workspace, useless: 
     assert _learn(workspace)["validation"]["value"] > 0.85
 
 
+@pytest.mark.slow
 def test_columns_that_say_nothing_do_no_harm_together(workspace: Workspace) -> None:
     numbers, labels = _signal()
     _table(workspace, {"number": numbers, **USELESS}, labels)

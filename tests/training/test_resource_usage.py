@@ -122,6 +122,7 @@ def test_runs_get_gpus_that_no_other_has(tmp_path: Path, monkeypatch: pytest.Mon
     assert train_run.take_gpus(tmp_path, 1) == [0]
 
 
+@pytest.mark.slow
 def test_an_estimate_is_measured_and_then_known(workspace: Workspace) -> None:
     rows = review_rows(200)
     texts = {"text": [row["text"] for row in rows]}

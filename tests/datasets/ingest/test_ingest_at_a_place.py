@@ -193,6 +193,7 @@ def test_each_source_is_the_same_version_there_and_here(
     assert versions.resolve(here.database, "set").labels
 
 
+@pytest.mark.slow
 def test_what_the_source_is_refused_for_names_it_as_the_caller_did(
     open_engine: Open, here: Workspace, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def _low(right: list[bool]) -> float:
     return wilson(sum(right), len(right), 1.96)[0]
 
 
+@pytest.mark.slow
 def test_what_a_model_learned_of_pictures_it_says_and_its_card_tells_how(workspace: Workspace, base: str) -> None:
     manifest = make_colours(workspace)
     report = _train(workspace, base)

@@ -119,6 +119,7 @@ def test_its_scores_may_be_moved_for_a_metric(learned: Perceptrons) -> None:
     np.testing.assert_allclose(moved.scores(inputs), learned.scores(inputs) + 0.5)
 
 
+@pytest.mark.slow
 def test_a_number_is_learned_in_its_own_unit() -> None:
     inputs, _ = _checkerboard(400)
     wanted = 1000 + 50 * np.abs(inputs[:, 0])

@@ -84,6 +84,7 @@ def test_a_label_of_two_examples_is_in_each_part_of_a_learning_curve(workspace: 
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_of_few_series_the_usual_mean_is_kept_where_nothing_is_surely_better(workspace: Workspace) -> None:
     random, n = np.random.default_rng(3), 40
     odd = np.arange(n + 20) % 2
