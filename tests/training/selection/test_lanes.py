@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 from scipy import sparse
 from scipy.linalg import LinAlgWarning
 
+from speciate.environment import OWN_BLAS, clean_environment
 from speciate.jobs.run import Run, Stopped
 from speciate.training import train, train_run
 from speciate.training.recipes import classical
@@ -241,3 +244,26 @@ def test_a_candidate_in_a_lane_whose_turn_comes_after_the_budget_is_not_waited_f
     assert [(row["name"], row.get("reason")) for row in report["candidates"][:2]] == [
         ("columns: means", None), ("columns: slow", "the budget had ended"),
     ]  # fmt: skip
+
+
+_IMPORTS = """
+import sys
+import numpy as np
+from speciate.training.selection.lanes import Lanes
+from speciate.training.recipes import boosting
+with Lanes(2) as lanes:
+    inputs = np.random.default_rng(0).normal(size=(400, 3))
+    boosting.boosted_classifier(inputs, (inputs[:, 0] > 0).astype(int), 0, lanes=lanes)
+import sklearn.svm, sklearn.linear_model, sklearn.neighbors
+assert "lightgbm" in sys.modules
+print("pandas" in sys.modules)
+"""
+
+
+def test_no_lane_imports_pandas_which_scikit_learn_in_another_would_meet_half_imported() -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("lightgbm")
+    ran = subprocess.run(
+        [sys.executable, "-c", _IMPORTS], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == f"{not OWN_BLAS}\n", ran.stderr

@@ -6,8 +6,10 @@ are plain arrays: serving and exports need neither. The loss follows the metric:
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from speciate.environment import openmp_threads
+from speciate.environment import import_without_pandas, openmp_threads
 from speciate.models.estimators import Trees, trees_from_boosting
 from speciate.training.selection.lanes import NO_LANES, Lanes
 from speciate.training.selection.learners import Learner, in_words
@@ -83,6 +85,14 @@ def _held_out(targets: Targets, seed: int, *, labelled: bool) -> npt.NDArray[np.
     return held if held.any() else None
 
 
+def _library() -> Any:
+    """LightGBM, without pandas, which it imports where that is installed: in another lane scikit-learn would meet one
+    half imported."""
+    if "lightgbm" not in sys.modules:
+        import_without_pandas("lightgbm")
+    return importlib.import_module("lightgbm")
+
+
 def _lightgbm(
     inputs: Any, targets: Targets, seed: int, objective: dict[str, Any], outputs: int, weights: Weights,
     known: int | None, lanes: Lanes,
@@ -90,7 +100,7 @@ def _lightgbm(
     """Two fits where the rounds are not known: one on most examples, judged on the others, and one on all. The same
     round of a fit is the same tree, however many follow, so the second one runs beside the first as far as it surely
     will go."""
-    import lightgbm
+    lightgbm = _library()
 
     def dataset(places: Any, **more: Any) -> Any:
         weight = None if weights is None else weights[places]
@@ -225,8 +235,7 @@ def _trained(
             return HistGradientBoostingClassifier(**known).fit(inputs, targets)
         errors = {"l1": "absolute_error", "l2": "squared_error"}[loss]
         return HistGradientBoostingRegressor(loss=errors, **known).fit(inputs, targets)
-    import lightgbm
-
+    lightgbm = _library()
     objective: dict[str, Any] = {"objective": "binary" if classes else loss}
     objective = {"objective": "multiclass", "num_class": classes} if classes > 2 else objective
     parameters = {**_usual(len(inputs), inputs.shape[1], seed), **objective, **settings}

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from speciate.environment import OWN_BLAS, limit_new_thread
+from speciate.environment import OWN_BLAS, import_without_pandas, limit_new_thread
 
 T = TypeVar("T")
 
@@ -55,6 +55,8 @@ class Lanes:
 
     def __init__(self, threads: int) -> None:
         several = threads > 1 and OWN_BLAS
+        if several:  # imported in a lane, it would import pandas, which another lane would meet half imported
+            import_without_pandas("sklearn.base")
         self._pool = ThreadPoolExecutor(_LANES, "lane", limit_new_thread, (threads,)) if several else None
 
     def turn(self, work: Callable[[], T]) -> Turn[T]:
