@@ -461,3 +461,26 @@ def test_another_process_uses_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         [sys.executable, "-c", textwrap.dedent(asks), address], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == f"{os.getpid()}\n", done.stderr
+
+
+_EAGER = """
+import os, signal, socket, sys
+from speciate.sandbox import warm_parent
+settle = signal.signal
+def settle_and_ask(number, handler):
+    settle(number, handler)
+    if number == signal.SIGTERM:
+        signal.raise_signal(number)
+signal.signal = settle_and_ask
+bound = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+bound.bind(sys.argv[1])
+bound.listen()
+listener = warm_parent.Listener(bound, lambda connection, parent: os._exit(1))
+warm_parent.WarmParent([listener], os.pidfd_open(os.getppid()), [sys.argv[1]]).serve()
+"""
+
+
+def test_a_parent_that_is_asked_to_end_while_it_starts_ends(tmp_path: Path) -> None:
+    """Whoever stops waits for it: for five minutes, were the request lost."""
+    command = [sys.executable, "-c", _EAGER, str(tmp_path / "s")]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0

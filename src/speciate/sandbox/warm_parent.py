@@ -79,8 +79,9 @@ class WarmParent:
         self._is_current()
         self._told, _wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._told, select.POLLIN)
+        # a request to end is seen in turn, never over a fork; before the handler, which loses one that nobody wakes
+        signal.set_wakeup_fd(_wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.set_wakeup_fd(_wake, warn_on_full_buffer=False)  # a request to end is seen in turn, never over a fork
 
     def serve(self) -> None:
         while self._listens or self._ended:
