@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from speciate.promotion.requirements import RequirementChange, change_requirements, check_possible
+from speciate.server.ahead import expect_data
 from speciate.server.roots import check_refs
 from speciate.server.tool_api import App, IdempotencyKey, NextAction, Result, once, tool
 from speciate.use_cases import Definition, Gate, Objective, Suites, UseCaseLimits
@@ -92,6 +93,7 @@ def define_use_case(
     )
 
     check_possible(app.workspace, definition)
+    expect_data(app)
 
     def step(tx: Transaction) -> UseCaseDefined:
         return UseCaseDefined.of(change_requirements(tx, definition, app.workspace.settings))
