@@ -143,8 +143,8 @@ class WarmParent:
             connection.close()
             return
         if pid == 0:
-            signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
             listener.become(connection, parent)
         self.forked(listener)
         try:
