@@ -153,7 +153,7 @@ def test_a_copy_runs_nothing_until_a_person_says_so(
     assert {engine.get(job.id).state for job in unfinished} == {State.PAUSED}
     assert engine.idle()
     assert catalog_identity.original_of(engine.workspace.database) == str(tmp_path / "w")
-    assert f"copy of {tmp_path / 'w'}: {len(unfinished)} jobs are paused" in status(engine.workspace).alerts[0]
+    assert f"copy of {tmp_path / 'w'}: {len(unfinished)} jobs are paused" in "\n".join(status(engine.workspace).alerts)
     first = next(job for job in unfinished if job.spec.get("value") == 2)
     assert engine.control(first.id, "resume").state is State.QUEUED
     engine.tick()

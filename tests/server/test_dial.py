@@ -21,10 +21,13 @@ from mcp import Client, StdioServerParameters
 
 from speciate.environment import runtime_folder, socket_path
 from speciate.errors import SpeciateError
+from speciate.server.control.action import PersonAction
+from speciate.server.control.dispatch import ACTIONS
 from speciate.server.dial import dial
-from speciate.server.protocol import CONTROL
+from speciate.server.protocol import ASKED_ONCE, CONTROL
 from tests import forks
 from tests.server.processes import Daemons, Stdio, gone
+from tests.server.test_daemon import until
 
 AT_ONCE = 15.0
 """Seconds; a client that finds no daemon gives up after 60."""
@@ -177,6 +180,84 @@ def test_what_a_daemon_refuses_with_is_raised_at_once(daemons: Daemons, tmp_path
             with pytest.raises(SpeciateError, match="Too many"):
                 dial(daemons.workspace, CONTROL, action="status")
     path.unlink()
+
+
+SLOW_ACTION = """
+import time
+from pathlib import Path
+from speciate.server.control.action import OpenAction
+from speciate.server.control.dispatch import ACTIONS
+from speciate.server.control.messages import Request
+
+def slow(context, request):
+    (here := Path(__file__).parent / "begun").write_text("begun")
+    for _ in range(500):
+        if here.exists():
+            time.sleep(0.01)
+    return {"done": True}
+
+def register(server):
+    ACTIONS["slow"] = OpenAction(Request, slow, "a test's")
+"""
+
+
+def test_what_a_leaving_daemon_has_begun_is_answered(daemons: Daemons, tmp_path: Path) -> None:
+    daemons.workspace.mkdir()
+    begun = tmp_path / "begun"
+    (fixture := tmp_path / "slow_action.py").write_text(SLOW_ACTION)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(dial, daemons.workspace, CONTROL, fixtures=[fixture], action="slow")
+        until(begun.exists)
+        [pid] = daemons.pids()
+        daemons.control("stop")
+        until(lambda: not socket_path(daemons.workspace).exists())
+        begun.unlink()
+        dialled = asked.result(AT_ONCE)
+    dialled.line.close()
+    assert dialled.answer["result"] == {"done": True}
+    gone(pid)
+    assert not begun.exists(), "asked again of another daemon"
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
+@pytest.mark.parametrize("action", ["status", "approve"])
+def test_what_a_person_decides_is_asked_once_of_a_daemon_that_ends(
+    daemons: Daemons, monkeypatch: pytest.MonkeyPatch, action: str, *, reads: bool
+) -> None:
+    """A daemon that has not read it did not do it: then it may be asked again."""
+    daemons.workspace.mkdir()
+    monkeypatch.setattr("speciate.server.dial._start", lambda *_: False)  # the next daemon is this test's, too
+    monkeypatch.setattr("speciate.server.dial._PATIENCE_SECONDS", 2.0)
+    once = reads and action == "approve"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
+        listener.bind(str(path := socket_path(daemons.workspace)))
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as first:
+                first.recv(65536 if reads else 1)
+                if once:
+                    listener.close()
+            if not once:
+                with listener.accept()[0] as second:
+                    second.recv(65536)
+                    second.sendall(b'{"ok": true, "result": {"asked": "twice"}}\n')
+
+        served = threads.submit(serve)
+        if once:
+            with pytest.raises(SpeciateError, match="ended before it answered: `approve` is done, or it is not"):
+                dial(daemons.workspace, CONTROL, action=action)
+        else:
+            dialled = dial(daemons.workspace, CONTROL, action=action)
+            dialled.line.close()
+            assert dialled.answer["result"] == {"asked": "twice"}
+        served.result(AT_ONCE)
+    path.unlink()
+
+
+def test_every_action_that_a_person_decides_is_asked_once() -> None:
+    decided = {name for name, action in ACTIONS.items() if isinstance(action, PersonAction)}
+    assert decided | {"fingerprint"} == ASKED_ONCE
 
 
 def test_a_runtime_folder_that_is_anothers_is_passed_over(

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from speciate import __version__, unix_sockets
 from speciate.environment import clean_environment, socket_path, system_unit
 from speciate.errors import Code, SpeciateError
-from speciate.server.protocol import DRAINING, DaemonAnswer, Hello, Line, as_error, encode
+from speciate.server.protocol import ASKED_ONCE, DRAINING, DaemonAnswer, Hello, Line, as_error, encode
 from speciate.unix_sockets import ForeignSocket
 
 _PATIENCE_SECONDS = 60.0
@@ -152,15 +152,19 @@ def _foreign_daemon_error(workspace: Path, foreign: ForeignSocket) -> SpeciateEr
 
 
 def _say_hello(connection: socket.socket, hello: Hello) -> DaemonConnection | None:
-    """Say hello; None where who listens ends, or is leaving."""
+    """Say hello; None where who listens ends, or is leaving. Raises UNAVAILABLE where it has read what may be asked
+    only once, and ends without an answer: nobody knows then whether it was done."""
     line = Line(connection)
     try:
         line.send(encode(hello))
         answer = line.receive()
+        taken = not line.was_reset
     except OSError:
-        answer = b""
+        answer, taken = b"", False
     if not answer:
         line.close()
+        if taken and hello.get("action") in ASKED_ONCE:
+            raise _unanswered_error(hello)
         return None
     message = json.loads(answer)
     if message.get("ok"):
@@ -169,6 +173,14 @@ def _say_hello(connection: socket.socket, hello: Hello) -> DaemonConnection | No
     if message.get("code") != DRAINING:
         raise as_error(message)
     return None
+
+
+def _unanswered_error(hello: Hello) -> SpeciateError:
+    return SpeciateError(
+        Code.UNAVAILABLE,
+        f"The daemon ended before it answered: `{hello['action']}` is done, or it is not.",
+        "Repeat the command: it shows what holds now before it asks you again.",
+    )
 
 
 def _start(workspace: Path, fixtures: Sequence[str], deadline: float) -> bool:

@@ -6,7 +6,8 @@ depends on the protocol:
 
     mcp/1       frames of the stdio transport in both directions; the answer brings `read_only`, the names of tools
                 that may be repeated when the connection breaks
-    control/1   nothing: the line holds `action` and its arguments, the answer its result
+    control/1   nothing: the line holds `action` and its arguments, the answer its result. A line that ends without an
+                answer leaves open whether the action was done; only some actions may be repeated (`ASKED_ONCE`)
     http/1      the daemon serves streamable HTTP on loopback while the connection lasts; the answer brings `url`
                 and `token`
 
@@ -24,6 +25,11 @@ from typing import Any, TypedDict
 from speciate.errors import Code, SpeciateError
 
 MCP, CONTROL, HTTP = "mcp/1", "control/1", "http/1"
+ASKED_ONCE = frozenset((
+    "accept", "allow", "approve", "deny", "disallow", "fingerprint", "host", "key enroll", "key revoke", "override",
+    "policy", "settings", "signed", "token create",
+))  # fmt: skip
+"""Actions that are never repeated unasked: what a person decides, and what costs money."""
 HELLO_BYTES = 1 << 20
 """The longest first line."""
 DRAINING = "draining"
@@ -73,6 +79,8 @@ class Line:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = b""
+        self.was_reset = False
+        """Whether the other side went without reading all that was sent."""
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -84,7 +92,7 @@ class Line:
             try:
                 chunk = self._socket.recv(1 << 18)
             except ConnectionError:
-                chunk = b""
+                chunk, self.was_reset = b"", True
             if not chunk:
                 self._buffer = b""
                 return b""

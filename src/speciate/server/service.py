@@ -7,6 +7,7 @@ owner.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
@@ -48,7 +49,17 @@ from speciate.predictions.maintenance import LogMaintenance
 from speciate.server.control.action import ControlContext
 from speciate.server.control.dispatch import ENDING, perform
 from speciate.server.mcp import app
-from speciate.server.protocol import CONTROL, DRAINING, HELLO_BYTES, HTTP, MCP, Hello, encode, refusal
+from speciate.server.protocol import (
+    CONTROL,
+    DRAINING,
+    HELLO_BYTES,
+    HTTP,
+    MCP,
+    DaemonAnswer,
+    Hello,
+    encode,
+    refusal,
+)
 from speciate.server.tool_api import App, Caller
 from speciate.serving.deployment_folder import all_deployments
 from speciate.serving.deployments import DeploymentKeeper
@@ -316,15 +327,23 @@ class Service:
             self._last_busy = self.workspace.clock.monotonic()
 
     async def _serve_control(self, client: _Client, hello: Hello) -> None:
+        """One action. What is begun is answered, also by a daemon that leaves: its client must know what was done."""
+        with anyio.CancelScope(shield=True):
+            answer = await self._perform(client, hello)
+            with anyio.move_on_after(_DRAIN_SECONDS), contextlib.suppress(anyio.BrokenResourceError):
+                await client.send(encode(answer))
+        if answer["ok"] and hello["action"] in ENDING:
+            self.leave()
+
+    async def _perform(self, client: _Client, hello: Hello) -> DaemonAnswer:
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-            answer = await anyio.to_thread.run_sync(perform, self._context, hello, caller)
+            return {"ok": True, "result": await anyio.to_thread.run_sync(perform, self._context, hello, caller)}
         except SpeciateError as error:
-            await client.send(encode(refusal(error)))
-        else:
-            await client.send(encode({"ok": True, "result": answer}))
-            if hello["action"] in ENDING:
-                self.leave()
+            return refusal(error)
+        except Exception as error:  # noqa: BLE001 - logged; the client is told
+            _log.exception("an action failed")
+            return refusal(app.defect_error(error))
 
     async def _serve_http(self, client: _Client, hello: Hello) -> None:
         """Streamable HTTP on loopback while this connection lasts."""

@@ -254,7 +254,7 @@ class Server:
         except Exception as error:  # noqa: BLE001 - the log has it whole, the client its kind
             _log.exception("%s failed", tool)
             return render_error(
-                tool, filesystem.explain(error, self._app.workspace.folders.root) or _defect_error(error)
+                tool, filesystem.explain(error, self._app.workspace.folders.root) or defect_error(error)
             )
 
     def _check_scope(self, token: Token, values: Mapping[str, Any]) -> None:
@@ -396,7 +396,7 @@ def _not_of_role(tool: str, caller: Caller) -> SpeciateError:
     )  # fmt: skip
 
 
-def _defect_error(error: Exception) -> SpeciateError:
+def defect_error(error: Exception) -> SpeciateError:
     return SpeciateError(
         Code.INTERNAL,
         f"The call failed inside speciate ({type(error).__name__}); this is a defect.",
