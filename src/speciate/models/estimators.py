@@ -249,14 +249,16 @@ class Neighbours(NamedTuple):
 def _smallest(rows: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
     """(N, count): the places of each row's smallest numbers in their order, the earlier one of equals first. As a
     stable sort says, which would sort all of them."""
-    bounds = np.partition(rows, count - 1, axis=1)[:, count - 1]
-    within = rows <= bounds[:, None]
+    bounds = np.partition(rows, count - 1, axis=1)[:, count - 1, None]
+    less, equal = rows < bounds, rows == bounds
+    lacking = count - less.sum(axis=1, keepdims=True)
+    taken = less | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= lacking))
     found = np.empty((len(rows), count), np.int64)
-    clear = within.sum(axis=1) == count
-    places = np.nonzero(within[clear])[1].reshape(-1, count)
+    clear = taken.sum(axis=1) == count
+    places = np.nonzero(taken[clear])[1].reshape(-1, count)
     order = np.argsort(np.take_along_axis(rows[clear], places, axis=1), axis=1, kind="stable")
     found[clear] = np.take_along_axis(places, order, axis=1)
-    found[~clear] = np.argsort(rows[~clear], axis=1, kind="stable")[:, :count]  # equal ones at the end, or no numbers
+    found[~clear] = np.argsort(rows[~clear], axis=1, kind="stable")[:, :count]  # too few are numbers
     return found
 
 
