@@ -38,13 +38,15 @@ def call(daemons: Daemons, tool: str, **arguments: Any) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def answer(daemons: Daemons, *command: str) -> Screen:
+def answer(daemons: Daemons, *command: str, output: int | None = None) -> Screen:
     """What is shown after the typed yes."""
-    shown = type_at([*command, "--workspace", str(daemons.workspace)], [("Type yes: ", "yes")])
+    shown = type_at([*command, "--workspace", str(daemons.workspace)], [("Type yes: ", "yes")], output=output)
     return shown._replace(text=shown.text.rpartition("Type yes: yes")[2].strip().replace("\r\n", "\n"))
 
 
-def test_a_deletion_that_a_person_approved_is_told_in_two_lines_and_in_full_as_json(daemons: Daemons) -> None:
+def test_a_deletion_that_a_person_approved_is_told_in_two_lines_and_in_full_as_json(
+    daemons: Daemons, tmp_path: Path
+) -> None:
     for name in ("first", "second"):
         call(daemons, "create_dataset", name=name, rows=[{"text": f"{name} {i}"} for i in range(9)])
     asked = [
@@ -61,8 +63,11 @@ def test_a_deletion_that_a_person_approved_is_told_in_two_lines_and_in_full_as_j
     assert lines, told.text
     done = forks.run([*CLI, *lines[2].split()[1:], "--workspace", str(daemons.workspace)])
     assert json.loads(done.stdout)["state"] == "succeeded", done.stderr
-    whole = answer(daemons, "approve", asked[1], "--json")
-    assert (whole.status, json.loads(whole.text)["result"]["deleted"]) == (0, ["second@v1"])
+    with (tmp_path / "answer.json").open("w+") as file:  # the question stays on the terminal
+        whole = answer(daemons, "approve", asked[1], "--json", output=file.fileno())
+        assert (whole.status, whole.text) == (0, "")
+        file.seek(0)
+        assert json.load(file)["result"]["deleted"] == ["second@v1"]
 
 
 def decided(workspace: Workspace, asked: dict[str, Any], *, approve: bool = True) -> str:

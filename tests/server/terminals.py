@@ -21,19 +21,22 @@ class Screen(NamedTuple):
     status: int
 
 
-def at_terminal(command: Sequence[str]) -> tuple[forks.Fork, int]:
-    """A program at a terminal of its own, and our end of that."""
+def at_terminal(command: Sequence[str], output: int | None = None) -> tuple[forks.Fork, int]:
+    """A program at a terminal of its own, and our end of that. `output`: where its standard output goes instead."""
     ours, theirs = pty.openpty()
     try:
-        return forks.Fork(command, stdin=theirs, stdout=theirs, stderr=theirs, terminal=True), ours
+        stdout = theirs if output is None else output
+        return forks.Fork(command, stdin=theirs, stdout=stdout, stderr=theirs, terminal=True), ours
     finally:
         os.close(theirs)
 
 
-def type_at(arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahead: str = "") -> Screen:
+def type_at(
+    arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahead: str = "", output: int | None = None
+) -> Screen:
     """Run a command at a terminal of its own. Each answer is typed once its question was shown since the last one;
-    `ahead` is typed before there is any question."""
-    process, terminal = at_terminal([*CLI, *arguments])
+    `ahead` is typed before there is any question. `output`: where its standard output goes instead."""
+    process, terminal = at_terminal([*CLI, *arguments], output)
     if ahead:
         os.write(terminal, ahead.encode())
     shown, seen, left = b"", 0, list(answers)

@@ -96,20 +96,28 @@ def confirm_and_run(
     """
     require_terminal()
     daemon_question = ask_question(arguments, wanted.action, wanted.request)
-    more = show(daemon_question) or {}
-    if daemon_question.keys:
-        answer = _sign_answer(daemon_question, wanted.question, unsealed)
-        if answer is None:
-            return None
-        more = {**more, "signed": answer}
-    elif wanted.ask_yes:
-        say(UNSIGNED.format(account_name()))
-        if not ask_yes(wanted.question):
-            return None
+    with _shown_to_the_person():
+        more = show(daemon_question) or {}
+        if daemon_question.keys:
+            answer = _sign_answer(daemon_question, wanted.question, unsealed)
+            if answer is None:
+                return None
+            more = {**more, "signed": answer}
+        elif wanted.ask_yes:
+            say(UNSIGNED.format(account_name()))
+            if not ask_yes(wanted.question):
+                return None
     made = ask_daemon(arguments, wanted.action, start=True, by=account_name(), **{**wanted.request, **more})
     if daemon_question.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
         keep_head(arguments, accepted=wanted.action == "accept")  # else the daemon keeps it in the same folder
     return made
+
+
+@contextlib.contextmanager
+def _shown_to_the_person() -> Iterator[None]:
+    """On standard error where standard output goes to a file or a program: a question must be seen, and no result."""
+    with contextlib.nullcontext() if sys.stdout.isatty() else contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 UNSIGNED = "No key is enrolled here: anybody who runs programs as {} could give this answer (speciate key enroll)."
@@ -159,8 +167,8 @@ def _sign_answer(
     if not sys.stdout.isatty():
         raise SpeciateError(
             Code.REFUSED,
-            "What is signed must have been shown, and standard output is no terminal.",
-            "Do not redirect it.",
+            "What is signed must have been shown, and neither standard output nor standard error is a terminal.",
+            "Redirect one of them at most.",
         )
     sys.stdout.flush()
     keys = {key.fingerprint: key for key in daemon_question.keys}
