@@ -27,7 +27,7 @@ from speciate.environment import prefer_onednn, processor
 from speciate.errors import Code, SpeciateError
 from speciate.modalities.medical.volumes import is_volume, slice_images
 from speciate.models import model_folder, packaged, sealed
-from speciate.models.backbones import architectures, exported, sentence_folder
+from speciate.models.backbones import architectures, exported, protein, sentence_folder, text
 from speciate.models.backbones.contract import Backbone, Item, ModelConfig
 from speciate.models.backbones.layered import LayeredBackbone, has_two_depths, plain
 from speciate.models.sealed import file_hash
@@ -83,6 +83,11 @@ class Encoder(Protocol):
     @property
     def width(self) -> int: ...
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens of a text or sequence that it reads, the two special ones included; None of other media."""
+        ...
+
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """Batches of (positions in `media`, vectors (B, width)), in an order that suits the encoder."""
         ...
@@ -121,6 +126,10 @@ class FrozenEncoder:
         stated = _stated_width(self._folder, self._modality)
         doubled = self._layers and not model_folder.is_export(self._folder)  # an export states what it gives
         return stated * (2 if doubled else 1) if stated else self._backbone().width
+
+    @property
+    def most_tokens(self) -> int | None:
+        return _stated_tokens(self._folder, self._modality)
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         return embed_batches(self._backbone(), media, self._batch, self._threads)
@@ -300,6 +309,10 @@ class FramesEncoder:
     def width(self) -> int:
         return 3 * self._images.width
 
+    @property
+    def most_tokens(self) -> int | None:
+        return None
+
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """`media`: clips of modalities/video/video.py."""
         yield from self._images.embed(())  # where there is no clip, too, the network is loaded
@@ -471,6 +484,15 @@ def _stated_width(folder: Path, modality: str) -> int | None:
     config: ModelConfig = foreign_files.read_json(folder / "config.json")
     width = config.get("hidden_size") if modality in _OF_TOKENS else None
     return sentence_folder.read_modules(folder).width(width) if width and modality == "text" else width
+
+
+def _stated_tokens(folder: Path, modality: str) -> int | None:
+    if modality not in _OF_TOKENS:
+        return None
+    if model_folder.has_backbone(folder):
+        most: int | None = model_folder.read_settings(folder).get("max_tokens")
+        return most
+    return (protein if modality == "protein" else text).tokens_read(folder)
 
 
 def _is_plainly_pooled(folder: Path) -> bool:

@@ -47,6 +47,11 @@ class Division(NamedTuple):
 _MOST_FINISH_SECONDS, _FINISH_SHARE = 15.0, 0.1
 """Seconds before a run's limit when a training ends by itself, and their share of it: to save and report what it
 has."""
+_TOKENS_READ: Mapping[str, tuple[str, Callable[[str], int]]] = {
+    "text": ("texts", lambda text: len(text.split())), "protein": ("sequences", len),
+}  # fmt: skip
+"""Modality -> what one medium is, and how many tokens it has at least."""
+_SHARE_CUT = 0.01
 _KEEP_SHARE = 20
 """Keeping the best so far costs at most so small a part of the time."""
 
@@ -297,6 +302,21 @@ class TrainingContext:
         posed = pose(examples, payload.manifest, payload.target, payload.task, payload.terms)
         self._labels |= {one.example.id: one.target for one in posed}
         return [one.example for one in posed]
+
+    def note_cut_texts(self, most: int | None) -> None:
+        """Notes how many texts are surely longer than the `most` tokens that a network reads, two special ones
+        included: a word is one token or more. None: it reads other media."""
+        modality = self.payload.manifest.modality
+        texts = [example.media for example in self.train if isinstance(example.media, str)]
+        if most is None or modality not in _TOKENS_READ or not texts:
+            return
+        what, count_tokens = _TOKENS_READ[modality]
+        cut = sum(count_tokens(text) > most - 2 for text in texts)
+        if cut >= _SHARE_CUT * len(texts):
+            self.notes.append(
+                f"At least {cut:,} of {len(texts):,} training {what} are longer than the {most:,} tokens that the "
+                "network reads: it does not see the rest of them. method='classical' does."
+            )
 
     def _note_unlabelled(self, learned: Sequence[Example], held: Sequence[Example]) -> None:
         """Notes why some examples are excluded. Anomalies have a label, and yet are not learned from."""

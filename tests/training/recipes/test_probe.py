@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import BertConfig
 
 from speciate.datasets.loading.loader import Example, load_examples
 from speciate.tasks import predictor
@@ -17,6 +19,7 @@ from speciate.training.recipes.classical import logistic, ridge
 from speciate.training.recipes.probe import on_spread_vectors, spread_factor
 from speciate.training.recipes.structured_learners import one_versus_rest
 from speciate.workspace.workspace import Workspace
+from tests.models.backbones.folders import SMALL, text_folder
 from tests.training.world import make_dataset, model_path, thirds, train_now
 
 ANIMALS = ("cat", "horse", "whale", "sparrow", "salmon", "beetle", "tiger", "goat", "lizard", "owl")
@@ -150,3 +153,24 @@ def test_a_sample_of_numbers_is_drawn_from_all_of_them() -> None:
     order = probe._stratified([float(i) for i in range(1000)], 0)
     assert sorted(order) == list(range(1000))
     assert 400 < np.mean(order[:200]) < 600
+
+
+@pytest.mark.parametrize("method", ["probe", "full"])
+def test_texts_that_a_network_does_not_read_to_their_end_are_told(
+    workspace: Workspace, tmp_path: Path, method: str
+) -> None:
+    base_model = f"path:{text_folder(tmp_path / 'base', BertConfig(vocab_size=400, **SMALL))}"
+    long, count = 300, 24
+    texts = [f"the pump {('leaks', 'runs')[i % 2]}" + " oil" * (long if i % 3 == 0 else 0) for i in range(count)]
+    labels = [("bad", "good")[i % 2] for i in range(count)]
+    make_dataset(
+        workspace, "reports", "text", {"text": texts}, labels=labels, splits=["train"] * 18 + ["validation"] * 6,
+        inputs=["text"],
+    )  # fmt: skip
+    more: dict[str, Any] = {"hyperparameters": {"num_train_epochs": 1}} if method == "full" else {}
+    made = train_now(workspace, name="told", dataset="reports", method=method, base_model=base_model, **more)
+    told = [note for note in made["report"]["notes"] if "does not see the rest" in note]
+    assert told == [
+        "At least 6 of 18 training texts are longer than the 64 tokens that the network reads: it does not see the "
+        "rest of them. method='classical' does."
+    ]

@@ -93,6 +93,11 @@ def build(
     return ProteinBackbone(base_model, config, hf_transformers.build_fresh(config, seed), FRESH, max_tokens)
 
 
+def tokens_read(folder: Path) -> int:
+    """Tokens of a sequence that the published network in this folder reads here."""
+    return min(_MAX_TOKENS, text.longest_input(hf_transformers.published_config(folder)) or _MAX_TOKENS)
+
+
 def rebuild(settings: Mapping[str, Any], folder: Path) -> Backbone:
     config = hf_transformers.config_of(settings["config"])
     vocabulary = Vocabulary(**settings["vocabulary"])

@@ -165,13 +165,22 @@ def _published(base_model: str, folder: Path, max_tokens: int) -> Backbone:
     config = hf_transformers.published_config(folder)
     tokenizer = _published_tokenizer(folder)
     told = sentence_folder.read_modules(folder)
-    limit = min(max_tokens, longest_input(config) or max_tokens, told.longest or max_tokens)
+    limit = _tokens_read(config, told, max_tokens)
     if told.lower:
         _fold(tokenizer)
     module = _with_dense(hf_transformers.load_published(folder), told.dense)
     for place, each in enumerate(told.dense):
         _load_dense(folder, each, module.get_submodule(f"dense.{2 * place}"))
     return TextBackbone(base_model, config, module, tokenizer, limit, told.pooling, told.dense)
+
+
+def tokens_read(folder: Path) -> int:
+    """Tokens of a text that the published network in this folder reads here."""
+    return _tokens_read(hf_transformers.published_config(folder), sentence_folder.read_modules(folder), _MAX_TOKENS)
+
+
+def _tokens_read(config: Any, told: SentenceModules, most: int) -> int:
+    return min(most, longest_input(config) or most, told.longest or most)
 
 
 def _with_dense(module: torch.nn.Module, dense: Sequence[DenseSettings]) -> torch.nn.Module:

@@ -181,6 +181,7 @@ class _NetworkSearch:
             self._context.report["silent_layers"] = list(silent)
             shown = f"{', '.join(silent[:3])}{' and others' if len(silent) > 3 else ''}"
             self._context.notes.append(f"{len(silent)} adapted layers have learned nothing: {shown}.")
+        self._context.note_cut_texts(getattr(whole.backbone, "max_tokens", None))
         predictor = self._predictor(whole.backbone, whole.head, whole.task_head, task_head, held)
         return SelectedModel(predictor, best, self._context.how, tuple(self._tried(found)))
 

@@ -57,6 +57,7 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
     with context.meter.stage("preparing"):
         _embed_in_time(context, embeddings)
+    context.note_cut_texts(encoder.most_tokens)
     heads = _head_learners(context.task_head, sorted(parameters.C))
     taught = _unlabelled_learners(context, embeddings, parameters)  # which embed while they learn, in torch's threads
     groups = [LearnerGroup(base_model, lambda examples: embeddings, heads + taught)]
