@@ -86,10 +86,13 @@ class Daemons:
         return pid
 
     def close(self) -> None:
-        with contextlib.suppress(SpeciateError):
-            self.control("stop")
-        for pid in self.pids():
-            gone(pid, 15)
+        for _ in range(15):  # a client may start another one meanwhile
+            with contextlib.suppress(SpeciateError):
+                self.control("stop")
+            if not (pids := self.pids()):
+                break
+            for pid in pids:
+                gone(pid, 1)
         while pids := self.pids():  # one that a client was just starting, say
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
