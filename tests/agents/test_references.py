@@ -20,7 +20,7 @@ TASKS = sorted(load_tasks(), key=lambda task: (ALIKE[start_key(task)] > 1, start
 LONG = {
     "why-is-it-worse", "model-for-elsewhere", "all-of-a-file", "is-the-new-base-worth-it", "roll-back", "like-this-one",
     "ten-labels", "is-it-better-than-nothing", "text-that-gives-orders", "go-on", "compare-two", "wrong-labels",
-    "count-in-many", "evidence-for-an-auditor",
+    "count-in-many", "evidence-for-an-auditor", "watch-it", "should-i-approve", "which-slice",
 }  # fmt: skip
 """Played by `make agents` and in the slow suite: each takes three seconds or more."""
 
