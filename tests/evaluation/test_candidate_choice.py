@@ -20,6 +20,19 @@ def test_the_choice_is_the_cheapest_unless_a_dearer_one_surely_beats_it(low: flo
     assert candidate_choice.choose(decisions, rows, lambda baseline, candidate: comparison(0.02, low, 0.06)) == pick
 
 
+def test_of_several_that_pass_it_is_told_why_this_one() -> None:
+    rows = {"words": row("words", usd=0.1), "deep": row("deep", value=0.94, usd=9.0), "bad": row("bad", usd=0.01)}
+    decisions = {"words": decision("words"), "deep": decision("deep"), "bad": decision("bad", "hold")}
+    assert candidate_choice.why_it("words", decisions, rows, ()) == (
+        "deep ($9 per 1,000) would pass, too; it is not surely better, and words ($0.1 per 1,000) costs no more"
+    )
+    assert candidate_choice.why_it("deep", decisions, rows, ()) == (
+        "words ($0.1 per 1,000) would pass, too, and cost less: deep ($9 per 1,000) is surely better than it"
+    )
+    assert candidate_choice.why_it("bad", decisions, rows, ()) is None
+    assert candidate_choice.why_it("words", {**decisions, "deep": decision("deep", "hold")}, rows, ()) is None
+
+
 def test_without_a_passing_model_the_best_value_is_put_forward() -> None:
     rows = {"a": row("a", value=0.7), "b": row("b", value=0.8)}
     decisions = {"a": decision("a", "hold"), "b": decision("b", "inconclusive")}
@@ -69,7 +82,6 @@ def test_it_is_told_in_words_why_this_one_and_not_the_cheaper_one() -> None:
     why = candidate_choice.why_it("deep@v2", decisions, rows, (doubted, few, *order[2:])) or ""
     assert "slow@v3 0.9 (out-of-fold, 400 rows; one standard error less: a thorough search has most" in why
     assert "deep@v2 0.823 (out-of-fold, 40 rows; one standard error less: fewer rows than others), " in why
-    assert candidate_choice.why_it("deep@v2", decisions, rows, ()) is None
     assert candidate_choice.why_it("deep@v2", {"deep@v2": decision("deep@v2")}, rows, order[1:2]) is None
     alone = candidate_choice.why_it("slow@v3", {"slow@v3": decision("slow@v3")}, rows, order)
     assert "by itself, and passes every gate. So deep@v2 and words@v1 stayed unjudged" in (alone or "")

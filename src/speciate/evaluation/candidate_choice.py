@@ -56,9 +56,10 @@ def choose(
 def why_it(
     chosen: str, decisions: Mapping[str, Decision], rows: Mapping[str, Row], order: Sequence[ValidationEvidence]
 ) -> str | None:
-    """Why this one goes forward and no other, with the figures that the order is by; None without an order."""
+    """Why this one goes forward and no other, with the figures that the order is by; None where it is the only one that
+    might."""
     if len(order) < 2:
-        return None
+        return _why_of_several(chosen, decisions, rows)
     listed = [one for one in order if one.model in decisions]
     unjudged = [one.model for one in order if one.model not in decisions]
     behind, comes = " and ".join(unjudged), "comes" if len(unjudged) == 1 else "come"
@@ -95,6 +96,20 @@ def why_it(
             f"promote_model(model={cheaper[0]!r}), takes the cheaper one"
         )
     return went
+
+
+def _why_of_several(chosen: str, decisions: Mapping[str, Decision], rows: Mapping[str, Row]) -> str | None:
+    """Why this one of several that pass."""
+    others = [name for name, decision in decisions.items() if decision.verdict == "promote" and name != chosen]
+    if not others or decisions[chosen].verdict != "promote":
+        return None
+    cheaper = [name for name in others if is_dearer(rows[chosen], rows[name])]
+    shown = " and ".join(f"{name} ({usd(rows[name])})" for name in cheaper or others)
+    if cheaper:
+        than = "it" if len(cheaper) == 1 else "one of them"
+        return f"{shown} would pass, too, and cost less: {chosen} ({usd(rows[chosen])}) is surely better than {than}"
+    better = "it is not" if len(others) == 1 else "none of them is"
+    return f"{shown} would pass, too; {better} surely better, and {chosen} ({usd(rows[chosen])}) costs no more"
 
 
 def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Comparison | None]) -> bool:
