@@ -484,3 +484,35 @@ def test_a_parent_that_is_asked_to_end_while_it_starts_ends(tmp_path: Path) -> N
     """Whoever stops waits for it: for five minutes, were the request lost."""
     command = [sys.executable, "-c", _EAGER, str(tmp_path / "s")]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+_LATE = """
+import json, os, signal, socket, sys, threading, time
+from speciate.sandbox import warm_parent
+asked = threading.Event()
+os.register_at_fork(after_in_child=lambda: time.sleep(0.3))  # as where the processor is another's
+
+def become(connection, parent):
+    time.sleep(10)
+
+def ask():
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.connect(sys.argv[1])
+    told = json.loads(socket.recv_fds(connection, 4096, 1)[0])
+    os.kill(told["pid"], signal.SIGTERM)
+    print(json.loads(connection.recv(4096))["status"], parent._listens, flush=True)
+    os._exit(0)
+
+bound = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+bound.bind(sys.argv[1])
+bound.listen()
+parent = warm_parent.WarmParent([warm_parent.Listener(bound, become)], os.pidfd_open(os.getppid()), [sys.argv[1]])
+threading.Thread(target=ask).start()
+parent.serve()
+"""
+
+
+def test_a_fork_that_is_asked_to_end_before_it_runs_ends_and_its_parent_does_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LATE, str(tmp_path / "s")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == f"{-signal.SIGTERM} True\n", done.stderr

@@ -137,14 +137,18 @@ class WarmParent:
             return
         parent = os.getpid()
         gc.freeze()  # no collection in a fork looks at what they share: that would copy it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a fork's own waits until it ends that fork
         try:
             pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.set_wakeup_fd(-1)
         except OSError:  # no room for one more: who asked starts a program, or fails as with that
             connection.close()
             return
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if pid == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.set_wakeup_fd(-1)
             listener.become(connection, parent)
         self.forked(listener)
         try:
