@@ -81,7 +81,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         first, second = Daemons(folder / "first"), Daemons(folder / "second")
         for daemons in (first, second):
             daemons.workspace.mkdir()
-        waiting = _questions(first.workspace, 24)
+        waiting = _questions(first.workspace, 25)
         enrolled = enroll(first.workspace, "--name", "jane")
         assert enrolled.status == 0, enrolled.text
         again = sign(second.workspace, "key", "enroll", "--name", "jane")
@@ -344,6 +344,41 @@ def test_what_was_typed_before_the_question_is_thrown_away(here: World) -> None:
     )
     assert (shown.status, "Nothing was changed" in shown.text) == (1, True), shown.text
     assert here.state(it["id"]) == "pending"
+
+
+def test_what_is_signed_is_seen_where_one_output_goes_to_a_file_and_nothing_is_signed_where_both_do(
+    here: World, tmp_path: Path
+) -> None:
+    it, typed = here.take(), [("(nothing: no): ", PHRASE)]
+    command = ["deny", it["id"], "--workspace", str(here.daemons.workspace)]
+    with (tmp_path / "both").open("w+") as both:
+        unseen = type_at(command, typed, output=both.fileno(), errors=both.fileno())
+        both.seek(0)
+        refused = "neither standard output nor standard error is a terminal" in both.read()
+        assert (unseen.status, unseen.text, refused, here.state(it["id"])) == (1, "", True, "pending")
+    with (tmp_path / "one").open("w+") as one:
+        seen = type_at(command, typed, output=one.fileno())
+        one.seek(0)
+        written = one.read()
+    assert (seen.status, '"n": 1' in seen.text, '"n": 1' in written) == (0, True, False), seen.text
+    assert here.state(it["id"]) == "denied"
+
+
+@pytest.mark.parametrize("command", ["open --decide --no-browser", "doctor --fix", "key enroll --ssh"])
+def test_a_question_is_seen_where_standard_output_goes_to_a_file(here: World, command: str, tmp_path: Path) -> None:
+    arguments = [*command.split(), "--workspace", str(here.daemons.workspace)]
+    if command == "doctor --fix":
+        (here.daemons.workspace / "exports").rmdir()
+    elif command == "key enroll --ssh":
+        if shutil.which("ssh-keygen") is None:
+            pytest.skip("ssh-keygen is not installed")
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        arguments[3:3] = [f"{key}.pub"]
+    with (tmp_path / "output").open("w+") as file:
+        seen = type_at(arguments, [("Type yes: ", "no")], output=file.fileno())
+        file.seek(0)
+        assert (seen.status, "Nothing was changed" in seen.text, file.read()) == (1, True, ""), seen.text
 
 
 def test_a_process_without_a_terminal_has_no_passphrase() -> None:

@@ -21,22 +21,27 @@ class Screen(NamedTuple):
     status: int
 
 
-def at_terminal(command: Sequence[str], output: int | None = None) -> tuple[forks.Fork, int]:
-    """A program at a terminal of its own, and our end of that. `output`: where its standard output goes instead."""
+def at_terminal(command: Sequence[str], output: int | None = None, errors: int | None = None) -> tuple[forks.Fork, int]:
+    """A program at a terminal of its own, and our end of that. `output`, `errors`: where these go instead."""
     ours, theirs = pty.openpty()
     try:
-        stdout = theirs if output is None else output
-        return forks.Fork(command, stdin=theirs, stdout=stdout, stderr=theirs, terminal=True), ours
+        stdout, stderr = (theirs if each is None else each for each in (output, errors))
+        return forks.Fork(command, stdin=theirs, stdout=stdout, stderr=stderr, terminal=True), ours
     finally:
         os.close(theirs)
 
 
 def type_at(
-    arguments: Sequence[str], answers: Sequence[tuple[str, str]], *, ahead: str = "", output: int | None = None
+    arguments: Sequence[str],
+    answers: Sequence[tuple[str, str]],
+    *,
+    ahead: str = "",
+    output: int | None = None,
+    errors: int | None = None,
 ) -> Screen:
     """Run a command at a terminal of its own. Each answer is typed once its question was shown since the last one;
-    `ahead` is typed before there is any question. `output`: where its standard output goes instead."""
-    process, terminal = at_terminal([*CLI, *arguments], output)
+    `ahead` is typed before there is any question. `output`, `errors`: where these go instead."""
+    process, terminal = at_terminal([*CLI, *arguments], output, errors)
     if ahead:
         os.write(terminal, ahead.encode())
     shown, seen, left = b"", 0, list(answers)

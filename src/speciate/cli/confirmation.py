@@ -103,10 +103,8 @@ def confirm_and_run(
             if answer is None:
                 return None
             more = {**more, "signed": answer}
-        elif wanted.ask_yes:
-            say(UNSIGNED.format(account_name()))
-            if not ask_yes(wanted.question):
-                return None
+        elif wanted.ask_yes and not ask_yes(wanted.question, UNSIGNED.format(account_name())):
+            return None
     made = ask_daemon(arguments, wanted.action, start=True, by=account_name(), **{**wanted.request, **more})
     if daemon_question.keys and workspace_path(arguments.workspace).stat().st_uid != os.getuid():
         keep_head(arguments, accepted=wanted.action == "accept")  # else the daemon keeps it in the same folder
@@ -151,12 +149,15 @@ def read_kept_head(arguments: argparse.Namespace) -> Head | None:
 # Answers
 
 
-def ask_yes(question: str) -> bool:
-    answer = input(f"{question} Type yes: ")
-    if answer.strip() != "yes":
+def ask_yes(question: str, shown: str = "") -> bool:
+    """Whether a person types yes. `shown`: what the question is about."""
+    with _shown_to_the_person():
+        if shown:
+            say(shown)
+        if input(f"{question} Type yes: ").strip() == "yes":
+            return True
         say("Nothing was changed.")
         return False
-    return True
 
 
 def _sign_answer(

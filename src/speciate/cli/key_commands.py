@@ -41,10 +41,9 @@ def _enroll(arguments: argparse.Namespace) -> int:
     elif mine:
         ssh_keygen()
         public = _read_ssh_key(mine, arguments.name or confirmation.account_name().replace(" ", "-"))
-        if public.bare:
-            say(_BARE.format(public.public.split()[0]))
-            if not confirmation.ask_yes("Enroll it all the same?"):
-                return 1
+        bare = _BARE.format(public.public.split()[0])
+        if public.bare and not confirmation.ask_yes("Enroll it all the same?", bare):
+            return 1
         sealed_keys.remember(public, mine)
     else:
         unsealed, public = _open_or_make_key(arguments.name or confirmation.account_name().replace(" ", "-"))

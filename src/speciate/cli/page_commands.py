@@ -21,11 +21,11 @@ def open_pages(arguments: argparse.Namespace) -> int:
     level = "look"
     if arguments.decide:
         require_terminal()
-        say(
+        shown = (
             f"For half an hour the browser may then decide in your name ({account_name()}): answer approvals, roll "
             "back, stop runs, label. Whoever drives that browser can do so, a program too."
         )
-        if not ask_yes("Open it for deciding?"):
+        if not ask_yes("Open it for deciding?", shown):
             return 1
         level = "decide"
     keys = _own_keys() if arguments.decide else []

@@ -51,11 +51,13 @@ def fix(workspace: Path, *, sure: bool, terminal: bool) -> int:
     if not found:
         say("There is nothing that this command could mend.")
         return 0
-    say("\n".join(("This would be done:", *(f"  {each.what}" for each in found))))
-    if not sure and not terminal:
-        say("Nothing was changed. To do it without a terminal: speciate doctor --fix --yes")
+    planned = "\n".join(("This would be done:", *(f"  {each.what}" for each in found)))
+    if sure:
+        say(planned)
+    elif not terminal:
+        say(f"{planned}\nNothing was changed. To do it without a terminal: speciate doctor --fix --yes")
         return 1
-    if not sure and not ask_yes("Do it?"):
+    elif not ask_yes("Do it?", planned):
         return 1
     failed = 0
     for each in found:

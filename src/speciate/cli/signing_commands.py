@@ -29,8 +29,8 @@ def sign(arguments: argparse.Namespace) -> int:
     folder, ref = Path(found["folder"]), str(found["model"])
     if sealed.check(folder) != found["id"]:
         raise SpeciateError(Code.REFUSED, f"The files of {ref} are not what was registered.", "Restore them first.")
-    say(f"{ref}, {found['bytes']:,} bytes, id {found['id']}\nmade by {found['method']} from {found['base']}")
-    if not confirmation.ask_yes(f"Sign exactly this with {arguments.key}?"):
+    shown = f"{ref}, {found['bytes']:,} bytes, id {found['id']}\nmade by {found['method']} from {found['base']}"
+    if not confirmation.ask_yes(f"Sign exactly this with {arguments.key}?", shown):
         return 1
     write_signature(folder, Path(arguments.key))
     answer = confirmation.confirm_and_run(
