@@ -220,7 +220,7 @@ def test_what_a_leaving_daemon_has_begun_is_answered(daemons: Daemons, tmp_path:
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
-@pytest.mark.parametrize("action", ["status", "approve"])
+@pytest.mark.parametrize("action", ["status", "approve", "fingerprint"])
 def test_what_a_person_decides_is_asked_once_of_a_daemon_that_ends(
     daemons: Daemons, monkeypatch: pytest.MonkeyPatch, action: str, *, reads: bool
 ) -> None:
@@ -228,7 +228,7 @@ def test_what_a_person_decides_is_asked_once_of_a_daemon_that_ends(
     daemons.workspace.mkdir()
     monkeypatch.setattr("speciate.server.dial._start", lambda *_: False)  # the next daemon is this test's, too
     monkeypatch.setattr("speciate.server.dial._PATIENCE_SECONDS", 2.0)
-    once = reads and action == "approve"
+    once = reads and action != "status"
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as threads:
         listener.bind(str(path := socket_path(daemons.workspace)))
         listener.listen()
@@ -245,8 +245,9 @@ def test_what_a_person_decides_is_asked_once_of_a_daemon_that_ends(
 
         served = threads.submit(serve)
         if once:
-            with pytest.raises(SpeciateError, match="ended before it answered: `approve` is done, or it is not"):
+            with pytest.raises(SpeciateError, match=f"ended before it answered: `{action}` is done, or it is") as told:
                 dial(daemons.workspace, CONTROL, action=action)
+            assert ("asks you again" in told.value.recovery) == (action == "approve"), "the other one asks nobody"
         else:
             dialled = dial(daemons.workspace, CONTROL, action=action)
             dialled.line.close()

@@ -179,7 +179,9 @@ def _unanswered_error(hello: Hello) -> SpeciateError:
     return SpeciateError(
         Code.UNAVAILABLE,
         f"The daemon ended before it answered: `{hello['action']}` is done, or it is not.",
-        "Repeat the command: it shows what holds now before it asks you again.",
+        "It costs money. See whether its job is there before you repeat it: speciate call list_jobs"
+        if hello["action"] == "fingerprint"
+        else "Repeat the command: it shows what holds now before it asks you again.",
     )
 
 
