@@ -250,11 +250,14 @@ def _smallest(rows: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64
     """(N, count): the places of each row's smallest numbers in their order, the earlier one of equals first. As a
     stable sort says, which would sort all of them."""
     bounds = np.partition(rows, count - 1, axis=1)[:, count - 1, None]
-    less, equal = rows < bounds, rows == bounds
-    lacking = count - less.sum(axis=1, keepdims=True)
-    taken = less | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= lacking))
+    taken = rows <= bounds
+    within = taken.sum(axis=1)
+    if (tied := within > count).any():  # of those at the bound the first ones
+        equal = rows[tied] == bounds[tied]
+        lacking = count - within[tied, None] + equal.sum(axis=1, keepdims=True)
+        taken[tied] &= ~equal | (np.cumsum(equal, axis=1, dtype=np.int32) <= lacking)
     found = np.empty((len(rows), count), np.int64)
-    clear = taken.sum(axis=1) == count
+    clear = within >= count
     places = np.nonzero(taken[clear])[1].reshape(-1, count)
     order = np.argsort(np.take_along_axis(rows[clear], places, axis=1), axis=1, kind="stable")
     found[clear] = np.take_along_axis(places, order, axis=1)
