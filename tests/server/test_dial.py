@@ -20,11 +20,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from speciate.environment import runtime_folder, socket_path
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.server.control.action import PersonAction
 from speciate.server.control.dispatch import ACTIONS
 from speciate.server.dial import dial
-from speciate.server.protocol import ASKED_ONCE, CONTROL
+from speciate.server.protocol import ASKED_ONCE, CONTROL, encode
 from tests import forks
 from tests.server.processes import Daemons, Stdio, gone
 from tests.server.test_daemon import until
@@ -217,6 +217,46 @@ def test_what_a_leaving_daemon_has_begun_is_answered(daemons: Daemons, tmp_path:
     assert dialled.answer["result"] == {"done": True}
     gone(pid)
     assert not begun.exists(), "asked again of another daemon"
+
+
+@pytest.mark.parametrize("action", ["stop", "policy"])
+def test_a_daemon_that_is_to_end_does_so_where_nobody_hears_its_answer(daemons: Daemons, action: str) -> None:
+    daemons.workspace.mkdir()
+    daemons.start()
+    [pid] = daemons.pids()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(os.fspath(socket_path(daemons.workspace)))
+        client.sendall(encode({"protocol": CONTROL, "action": action, "policy": "person"}))
+    gone(pid, AT_ONCE)
+    assert daemons.pids() == []
+
+
+DEFECT = """
+from pathlib import Path
+from speciate.server.control.action import OpenAction
+from speciate.server.control.dispatch import ACTIONS
+from speciate.server.control.messages import Request
+
+def fail(context, request):
+    with Path(__file__).with_name("asked").open("a") as file:
+        file.write("once ")
+    raise RuntimeError("a secret")
+
+def register(server):
+    ACTIONS["fail"] = OpenAction(Request, fail, "a test's")
+"""
+
+
+def test_an_action_that_fails_by_a_defect_is_refused_once_without_what_the_error_quotes(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    daemons.workspace.mkdir()
+    (fixture := tmp_path / "defect.py").write_text(DEFECT)
+    with pytest.raises(SpeciateError, match="RuntimeError") as told:
+        dial(daemons.workspace, CONTROL, fixtures=[os.fspath(fixture)], action="fail")
+    assert (told.value.code, (tmp_path / "asked").read_text()) == (Code.INTERNAL, "once ")
+    assert "secret" not in f"{told.value.message} {told.value.recovery}"
+    assert "RuntimeError: a secret" in (daemons.workspace / "daemon.log").read_text()
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "unread"])
