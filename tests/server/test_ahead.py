@@ -26,3 +26,15 @@ def test_data_are_expected_where_there_is_a_core_for_it(
         if each.name == "get ready":
             each.join()
     assert done == asked
+
+
+def test_what_needs_it_is_done_where_there_are_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asked = list[str]()
+    monkeypatch.setattr(ahead, "cores", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    app: Any = SimpleNamespace(engine=SimpleNamespace(expect=asked.append))
+    ahead.expect_data(app)
+    assert asked == ["data"]

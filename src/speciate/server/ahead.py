@@ -6,6 +6,7 @@ that reads data; the first plan a sixth of one for the pace of this processor.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from speciate.environment import cores
@@ -17,7 +18,8 @@ def expect_data(app: App) -> None:
     """A dataset and then a training are likely to be asked for. Returns at once; does nothing without a second core."""
     if cores() > 1:
         app.engine.expect("data")
-        threading.Thread(target=_get_ready, args=(app,), name="get ready", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no more threads: it is made ready when it is asked for
+            threading.Thread(target=_get_ready, args=(app,), name="get ready", daemon=True).start()
 
 
 def _get_ready(app: App) -> None:
