@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from speciate.governance import approval_keys, approvals, audit
 from speciate.promotion import aliases
 from speciate.server.control.dispatch import perform
+from speciate.server.web import listener
 from speciate.unix_sockets import Account
 from tests.governance import people
 from tests.governance.people import Signer
@@ -110,6 +114,31 @@ def test_where_nobody_enrolled_a_typed_yes_is_asked_for(served: Served) -> None:
     denied = json.loads(reader.post(path, _fields(served, reader, "deny", typed="yes")).body)
     assert denied["state"] == "denied"
     assert _serves(served) == "m@v1"
+
+
+def test_what_is_being_decided_when_the_pages_end_is_answered_and_an_open_page_holds_nothing_up(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, begun, decide = served.reader("decide"), threading.Event(), approvals.decide
+    fields = _fields(served, reader, typed="yes")
+
+    def slowly(*given: Any) -> Any:
+        made = decide(*given)
+        begun.set()
+        time.sleep(2.0)
+        return made
+
+    monkeypatch.setattr(approvals, "decide", slowly)
+    with ThreadPoolExecutor(2) as browsers:
+        looks = browsers.submit(reader.get, "/events")
+        answered = browsers.submit(reader.post, f"/approvals/{served.approval}/answer", fields)
+        begun.wait(30)
+        began = time.monotonic()
+        served.pages.close()
+        took = time.monotonic() - began
+    assert (looks.result().status, took < listener._ANSWER_SECONDS) == (200, True)
+    answer = answered.result()
+    assert (answer.status, json.loads(answer.body)["state"]) == (200, "approved")
 
 
 def test_a_session_that_looks_gets_no_sealed_key(served: Served, jane: Signer) -> None:

@@ -25,6 +25,11 @@ class Streams:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._streams: Counter[str] = Counter()
+        self._closed = False
+
+    def close(self) -> None:
+        """End every stream within a moment."""
+        self._closed = True
 
     def stream(self, request: Request, lasts: Callable[[], bool]) -> Response:
         """`?job=ID`: that run's files, too. Until the session ends."""
@@ -41,7 +46,7 @@ class Streams:
         try:
             before, silent = await anyio.to_thread.run_sync(self._changes.stamps, job), 0.0
             yield "retry: 2000\n\n"
-            while lasts() and not await request.is_disconnected():
+            while lasts() and not self._closed and not await request.is_disconnected():
                 await anyio.sleep(LOOK_SECONDS)
                 silent += LOOK_SECONDS
                 now = await anyio.to_thread.run_sync(self._changes.stamps, job)

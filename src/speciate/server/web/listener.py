@@ -36,7 +36,8 @@ from speciate.settings import Team
 from speciate.unix_sockets import Account
 
 _CONNECTIONS, _BACKLOG = 256, 64
-_END_SECONDS, _START_SECONDS = 5.0, 10.0
+_ANSWER_SECONDS, _END_SECONDS = 10, 15.0
+"""For what is being answered when the daemon leaves: whoever decided something must learn what came of it."""
 _PORT_FILE = "pages.port"
 _log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Pages:
     def close(self) -> None:
         """Store what was labelled and not stored yet, and end."""
         self._parts.labels.close()
+        self._streams.close()
         for each in self._running:
             each.server.should_exit = True
         for each in self._running:
@@ -99,8 +101,9 @@ class Pages:
         """Serve the pages, in a thread with a loop of its own."""
         site = Site(self._app, self._control, self._parts, self._streams, sessions, front)
         config = uvicorn.Config(
-            site.application(self._note), log_level="warning", lifespan="off", timeout_graceful_shutdown=1,
-            http=bounded_protocol(_CONNECTIONS), backlog=_BACKLOG, access_log=False, ws="none", server_header=False,
+            site.application(self._note), log_level="warning", lifespan="off",
+            timeout_graceful_shutdown=_ANSWER_SECONDS, http=bounded_protocol(_CONNECTIONS), backlog=_BACKLOG,
+            access_log=False, ws="none", server_header=False,
             proxy_headers=False,  # the guard reads them, from the proxy alone
         )  # fmt: skip
         server = _Server(config)
