@@ -96,7 +96,7 @@ def confirm_and_run(
     """
     require_terminal()
     daemon_question = ask_question(arguments, wanted.action, wanted.request)
-    with _shown_to_the_person():
+    with shown_to_the_person():
         more = show(daemon_question) or {}
         if daemon_question.keys:
             answer = _sign_answer(daemon_question, wanted.question, unsealed)
@@ -112,7 +112,7 @@ def confirm_and_run(
 
 
 @contextlib.contextmanager
-def _shown_to_the_person() -> Iterator[None]:
+def shown_to_the_person() -> Iterator[None]:
     """On standard error where standard output goes to a file or a program: a question must be seen, and no result."""
     with contextlib.nullcontext() if sys.stdout.isatty() else contextlib.redirect_stdout(sys.stderr):
         yield
@@ -151,7 +151,7 @@ def read_kept_head(arguments: argparse.Namespace) -> Head | None:
 
 def ask_yes(question: str, shown: str = "") -> bool:
     """Whether a person types yes. `shown`: what the question is about."""
-    with _shown_to_the_person():
+    with shown_to_the_person():
         if shown:
             say(shown)
         if input(f"{question} Type yes: ").strip() == "yes":

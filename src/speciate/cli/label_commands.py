@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from speciate.cli.confirmation import account_name, require_terminal
+from speciate.cli.confirmation import account_name, require_terminal, shown_to_the_person
 from speciate.cli.daemon_commands import ask_daemon
 from speciate.cli.output import check_image_path, say, write_image
 
@@ -22,8 +22,14 @@ _IMAGES = (".svg", ".png")
 
 def labels(arguments: argparse.Namespace) -> int:
     """The queue with how far labellers agree; `--ask` asks for each label on the terminal."""
-    if arguments.ask:
-        require_terminal()
+    if not arguments.ask:
+        return _labels(arguments)
+    require_terminal()
+    with shown_to_the_person():
+        return _labels(arguments)
+
+
+def _labels(arguments: argparse.Namespace) -> int:
     request = {"use_case": arguments.use_case, "strategy": arguments.strategy, "count": arguments.count}
     shown = cast("LabelsDocument", ask_daemon(arguments, "labels", start=True, **request))
     for line in _summary(shown):

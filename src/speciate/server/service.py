@@ -55,7 +55,6 @@ from speciate.server.protocol import (
     HELLO_BYTES,
     HTTP,
     MCP,
-    DaemonAnswer,
     Hello,
     encode,
     refusal,
@@ -329,21 +328,23 @@ class Service:
     async def _serve_control(self, client: _Client, hello: Hello) -> None:
         """One action. What is begun is answered, also by a daemon that leaves: its client must know what was done."""
         with anyio.CancelScope(shield=True):
-            answer = await self._perform(client, hello)
+            done, answer = await self._perform(client, hello)
             with anyio.move_on_after(_DRAIN_SECONDS), contextlib.suppress(anyio.BrokenResourceError):
-                await client.send(encode(answer))
-        if answer["ok"] and hello["action"] in ENDING:
+                await client.send(answer)
+        if done and hello["action"] in ENDING:
             self.leave()
 
-    async def _perform(self, client: _Client, hello: Hello) -> DaemonAnswer:
+    async def _perform(self, client: _Client, hello: Hello) -> tuple[bool, bytes]:
+        """Whether it was done, and the answer."""
         try:
             caller = unix_sockets.peer_account(client.extra(_RAW_SOCKET))
-            return {"ok": True, "result": await anyio.to_thread.run_sync(perform, self._context, hello, caller)}
+            result = await anyio.to_thread.run_sync(perform, self._context, hello, caller)
+            return True, encode({"ok": True, "result": result})
         except SpeciateError as error:
-            return refusal(error)
+            return False, encode(refusal(error))
         except Exception as error:  # noqa: BLE001 - logged; the client is told
             _log.exception("an action failed")
-            return refusal(app.defect_error(error))
+            return False, encode(refusal(app.defect_error(error)))
 
     async def _serve_http(self, client: _Client, hello: Hello) -> None:
         """Streamable HTTP on loopback while this connection lasts."""
