@@ -83,11 +83,6 @@ class Encoder(Protocol):
     @property
     def width(self) -> int: ...
 
-    @property
-    def most_tokens(self) -> int | None:
-        """Tokens of a text or sequence that it reads, the two special ones included; None of other media."""
-        ...
-
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """Batches of (positions in `media`, vectors (B, width)), in an order that suits the encoder."""
         ...
@@ -129,6 +124,7 @@ class FrozenEncoder:
 
     @property
     def most_tokens(self) -> int | None:
+        """Tokens of a text or sequence that it reads, two special ones included; None of other media."""
         return _stated_tokens(self._folder, self._modality)
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
@@ -309,10 +305,6 @@ class FramesEncoder:
     def width(self) -> int:
         return 3 * self._images.width
 
-    @property
-    def most_tokens(self) -> int | None:
-        return None
-
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
         """`media`: clips of modalities/video/video.py."""
         yield from self._images.embed(())  # where there is no clip, too, the network is loaded
@@ -492,7 +484,7 @@ def _stated_tokens(folder: Path, modality: str) -> int | None:
     if model_folder.has_backbone(folder):
         most: int | None = model_folder.read_settings(folder).get("max_tokens")
         return most
-    return (protein if modality == "protein" else text).tokens_read(folder)
+    return protein.tokens_read(folder) if modality == "protein" else text.tokens_read(folder)
 
 
 def _is_plainly_pooled(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from speciate.datasets.ingest.draft import WITHOUT_LABEL
 from speciate.datasets.loading.loader import Example, load_unlabelled
 from speciate.modalities.multimodal import PartName
 from speciate.models.backbones import architectures
-from speciate.models.encoders import load_encoder
+from speciate.models.encoders import FrozenEncoder, load_encoder
 from speciate.models.estimators import Linear
 from speciate.tasks.example_targets import is_label
 from speciate.tasks.multimodal_representation import Parts, names_of, part_combinations, with_part
@@ -57,7 +57,8 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
     with context.meter.stage("preparing"):
         _embed_in_time(context, embeddings)
-    context.note_cut_texts(encoder.most_tokens)
+    if isinstance(encoder, FrozenEncoder):
+        context.note_cut_texts(encoder.most_tokens)
     heads = _head_learners(context.task_head, sorted(parameters.C))
     taught = _unlabelled_learners(context, embeddings, parameters)  # which embed while they learn, in torch's threads
     groups = [LearnerGroup(base_model, lambda examples: embeddings, heads + taught)]
