@@ -92,7 +92,7 @@ def test_a_process_answers_many_questions_and_may_be_started_before_them(pool: P
     assert len(processes(folders)) == 1
 
 
-def test_a_process_that_nobody_asks_ends_unless_it_holds_a_model(pool: Pool, folders: Folders) -> None:
+def test_a_process_that_nobody_asks_ends_and_later_if_it_holds_a_model(pool: Pool, folders: Folders) -> None:
     pool.ask(QUERY, sql("SELECT 1", folders))
     pool.end_idle()
     assert len(processes(folders)) == 1, "it was asked just now"
@@ -105,6 +105,9 @@ def test_a_process_that_nobody_asks_ends_unless_it_holds_a_model(pool: Pool, fol
     assert kept
     assert pool.ask(QUERY, sql("SELECT 4 AS n", folders))["rows"] == [[4]]
     assert {each.pid for each in kept} <= {each.pid for each in processes(folders)}
+    pool.end_idle(0.0, 0.0)
+    assert processes(folders) == []
+    assert pool.ask(QUERY, sql("SELECT 5", folders), family="classical")["rows"] == [[5]]
 
 
 @pytest.mark.slow(reason="two imports of torch")

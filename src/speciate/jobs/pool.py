@@ -26,7 +26,8 @@ _LIMITS = Limits(memory_mb=4096, file_mb=768)  # the largest volume and a part o
 _log = logging.getLogger(__name__)
 _QUESTIONS_PER_LIFE = 1000
 """Questions after which a process is replaced: libraries leak, and a captured process should not live for ever."""
-_IDLE_SECONDS = 900.0
+_IDLE_SECONDS, _HOLDING_SECONDS = 900.0, 3600.0
+"""Until a process that nobody asks ends; of one that holds a model, which whoever asks next waits for."""
 _LONGEST_ANSWER = 64 << 20  # bytes
 SERVICE_MODULE = "speciate.jobs.pool_process"
 """The module of a process that answers `ask_service`; its argument is the workspace's folder."""
@@ -232,12 +233,12 @@ class Pool:
         except (SpeciateError, OSError) as error:  # the first question says so to whoever asks it
             _log.info("no process was started ahead: %s", error)
 
-    def end_idle(self, seconds: float = _IDLE_SECONDS) -> None:
-        """End the processes that nobody has asked for so long, but for those that hold a model: to load one again would
-        be waited for. With the last of them their warm parent ends."""
-        latest = time.monotonic() - seconds
+    def end_idle(self, seconds: float = _IDLE_SECONDS, holding: float = _HOLDING_SECONDS) -> None:
+        """End the processes that nobody has asked for so long, those that hold a model after `holding`: half a gigabyte
+        is much for a machine on which somebody works. With the last of them their warm parent ends."""
+        now = time.monotonic()
         with self._room:
-            ended = [each for each in self._idle if not each.holds_model and each.idle_since <= latest]
+            ended = [each for each in self._idle if now - each.idle_since >= (holding if each.holds_model else seconds)]
             self._idle = [each for each in self._idle if each not in ended]
         for server in ended:
             server.end()
