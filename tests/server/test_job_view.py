@@ -259,6 +259,8 @@ def test_progress_gives_the_time_that_is_left(app: App, clock: ManualClock) -> N
     assert shown.progress is not None
     assert (shown.progress.done, shown.progress.total) == (20, 80)
     assert shown.untrusted.message == "<b>"
+    job = job.model_copy(update={"spec": {**job.spec, "budget_minutes": 0.5}})
+    assert job_view(app.engine, job, log_lines=0).eta_seconds == 20, "it ends with its budget"
 
 
 def test_waiting_ends_with_the_time_that_was_given(app: App) -> None:

@@ -342,13 +342,20 @@ def _share_done(engine: Engine, job: Job) -> float:
 
 
 def _eta(job: Job, progress: RunProgress | None, age: _Age) -> float | None:
-    """Seconds left if it goes on as it did since the attempt began; before its first step what its plan expected."""
+    """Seconds left if it goes on as it did since the attempt began, or as its plan expected before the first step; at
+    most what is left of its budget."""
     if job.state in ENDED:
         return None
-    if job.state not in LIVE or job.started is None or progress is None or not progress.total or progress.done <= 0:
-        ran = age(job.started) if job.state in LIVE and job.started is not None else 0.0
-        return None if job.estimate is None else round(max(0.0, job.estimate - ran), 1)
-    return round(max(0.0, age(job.started) * (progress.total - progress.done) / progress.done), 1)
+    ran = age(job.started) if job.state in LIVE and job.started is not None else 0.0
+    budget = job.spec.get("budget_minutes")
+    most = 60 * budget - ran if isinstance(budget, int | float) else math.inf
+    if ran and progress is not None and progress.total and progress.done > 0:
+        left = ran * (progress.total - progress.done) / progress.done
+    elif job.estimate is not None:
+        left = job.estimate - ran
+    else:
+        return None
+    return round(max(0.0, min(left, most)), 1)
 
 
 def _run_seconds(job: Job, children: Sequence[Job], age: _Age) -> float:
