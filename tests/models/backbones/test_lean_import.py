@@ -92,6 +92,20 @@ whole = [hasattr(modeling_mask2former, "linear_sum_assignment"), is_torchvision_
 print(json.dumps({"whole": whole}))
 """
 
+_ADAPTED = """
+import json
+from types import SimpleNamespace
+from speciate.models.backbones import lean_import
+lean_import.import_networks()
+from transformers import AutoModel, BertConfig
+network = AutoModel.from_config(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=50))
+from speciate.training.hyperparameters import LoraParameters
+from speciate.training.recipes import lora_full
+lora_full._add_adapters(SimpleNamespace(module=network, base_model="x"), LoraParameters())
+learn = [name for name, weight in network.named_parameters() if weight.requires_grad]
+print(json.dumps({"all": bool(learn) and all("lora" in name for name in learn)}))
+"""
+
 
 def answers(how: str) -> dict[str, Any]:
     return printed(_ANSWER, how, json.dumps(NEEDLESS))
@@ -112,6 +126,10 @@ def test_networks_answer_and_learn_as_with_all_libraries_which_are_there_for_who
     assert "torch._dynamo" in whole["there"], "then leaving it out would save nothing"
     assert lean["answers"] == whole["answers"]
     assert lean["distributed"] == whole["distributed"]
+
+
+def test_a_network_that_was_imported_lean_takes_adapters_in_a_process_that_nothing_was_imported_in_before() -> None:
+    assert printed(_ADAPTED)["all"]
 
 
 def test_of_two_threads_one_at_a_time_replaces_functions() -> None:

@@ -35,8 +35,11 @@ def lora_method(parameters: LoraParameters) -> NetworkMethod:
 
 def _add_adapters(backbone: Network, parameters: LoraParameters) -> None:
     """The base model's weights are frozen from here on, but for those of a published head that depend on the labels."""
+    import torch.distributed
     from peft import IA3Config, LoraConfig, inject_adapter_in_model
 
+    if torch.distributed.is_available():
+        import torch.distributed.tensor  # peft looks into it, and what imported transformers lean left it out
     of_labels = tuple(getattr(backbone, "label_tensors", ()))
     linear = adaptable_layers(backbone.module, of_labels)
     if not linear:
