@@ -74,3 +74,10 @@ def test_the_length_of_media_is_their_measured_mean(workspace: Workspace) -> Non
         workspace, "waves", "time-series", columns, labels=["a", "b"], splits=["train"] * 2, inputs=["level"]
     )
     assert version_rows.mean_length(workspace.folders, manifest) == 4.0
+
+
+def test_the_length_of_texts_in_files_is_their_characters(workspace: Workspace) -> None:
+    """Their rows hold no text, so a training on long documents looked as short as one on single letters."""
+    columns = {"bytes": [900, 2200], "characters": [800, 2000], "words": [150, 350]}
+    manifest = make_dataset(workspace, "documents", "text", columns, labels=["a", "b"], splits=["train"] * 2, inputs=[])
+    assert version_rows.mean_length(workspace.folders, manifest) == 1400.0

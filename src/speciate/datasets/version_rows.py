@@ -33,7 +33,7 @@ _RECOVERY = (
     "`speciate verify --all` names everything that is damaged. Other versions and models stay usable."
 )
 Places = npt.NDArray[np.int64]
-_MEASURED = ("seconds", "steps", "residues")
+_MEASURED = ("seconds", "steps", "residues", "characters")
 """Columns of media of their own length. An image is brought to one size."""
 _WRITTEN = ("text", "protein")
 _FIRST_ROWS = 1_000

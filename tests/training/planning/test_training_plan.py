@@ -91,6 +91,22 @@ def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspa
     assert network.refused[0].why.endswith("specialize trains fewer where some fit.")
 
 
+def test_a_recorded_run_on_texts_of_unknown_length_tells_nothing(workspace: Workspace) -> None:
+    """Texts in files once counted as one character each, which made the next training look 4,500 times as long."""
+    _dataset(workspace)
+    report: dict[str, object] = {
+        "method": "classical", "base_model": None, "modality": "text", "examples": 300,
+        "cost": {
+            "family": "classification", "length": 1.0, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
+            "stages": {"preparing": [10, 8], "training": [70, 60], "judging": [0, 0]}, "steps": 0, "planned_steps": 0,
+            "start_memory_mb": 100, "loaded_memory_mb": 120, "peak_memory_mb": 200,
+        },
+    }  # fmt: skip
+    _record(workspace, report)
+    (candidate,) = plan_training(workspace, "notes", method="classical").candidates
+    assert candidate.estimate.known_from == ("shipped",)
+
+
 def test_what_no_method_can_do_is_an_error_with_what_can(workspace: Workspace) -> None:
     _dataset(workspace)
     with pytest.raises(SpeciateError) as refusal:
