@@ -72,6 +72,20 @@ def test_a_network_costs_what_its_steps_read_and_their_memory_stays() -> None:
     assert found.peak_memory_mb == 100 + 4 * 50 + 100
 
 
+def test_what_a_network_does_not_read_of_a_long_text_costs_nothing() -> None:
+    """A probe on documents was said to take 1,351 s at least, so a search left it out; it took 51 s in all."""
+
+    def spent(method: str, base_model: str | None, length: float) -> float:
+        request = _asked(1000, method, length=50)._replace(base_model=base_model)
+        found = estimate(KnownCosts([_run("a", request, 10, rest=0)], []), request._replace(length=length))
+        assert found is not None
+        return found.seconds
+
+    assert spent("probe", "pkg:minilm", 100) == 20
+    assert spent("probe", "pkg:minilm", 5_000) == spent("probe", "pkg:minilm", 50_000) == pytest.approx(204.8)
+    assert spent("classical", None, 5_000) == spent("sft", "path:writer", 5_000) == 1_000
+
+
 def test_what_one_process_took_says_nothing_about_several() -> None:
     one, two = _asked(1000, "full", visits=10_000), _asked(1000, "full", visits=10_000)._replace(processes=2)
     runs = [_run("a", one, 10)]

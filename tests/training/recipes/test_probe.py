@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +15,14 @@ import pytest
 from transformers import BertConfig
 
 from speciate.datasets.loading.loader import Example, load_examples
+from speciate.models.backbones.contract import Backbone
+from speciate.models.encoders import FrozenEncoder, Precision
 from speciate.tasks import predictor
 from speciate.training.recipes import probe
 from speciate.training.recipes.classical import logistic, ridge
 from speciate.training.recipes.probe import on_spread_vectors, spread_factor
 from speciate.training.recipes.structured_learners import one_versus_rest
+from speciate.training.resource_usage import CostMeter
 from speciate.workspace.workspace import Workspace
 from tests.models.backbones.folders import SMALL, text_folder
 from tests.training.world import make_dataset, model_path, thirds, train_now
@@ -174,3 +179,33 @@ def test_texts_that_a_network_does_not_read_to_their_end_are_told(
         "At least 6 of 18 training texts are longer than the 64 tokens that the network reads: it does not see the "
         "rest of them. method='classical' does."
     ]
+
+
+def test_loading_the_network_does_not_count_to_what_grows_with_the_examples(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Estimates scale the stage with the examples: the start of 72 short texts made 1,020 documents look slow."""
+    base_model = f"path:{text_folder(tmp_path / 'base', BertConfig(vocab_size=400, **SMALL))}"
+    texts, labels = [f"pump {i} leaks" for i in range(24)], ["bad", "good"] * 12
+    make_dataset(
+        workspace, "reports", "text", {"text": texts}, labels=labels, splits=["train"] * 18 + ["validation"] * 6,
+        inputs=["text"],
+    )  # fmt: skip
+    open_stages, loads = list[str](), list[tuple[str, ...]]()
+    stage, load = CostMeter.stage, FrozenEncoder._load
+
+    @contextlib.contextmanager
+    def noted_stage(meter: CostMeter, name: str) -> Iterator[None]:
+        open_stages.append(name)
+        with stage(meter, name):
+            yield
+        open_stages.remove(name)
+
+    def noted_load(encoder: FrozenEncoder, precision: Precision) -> Backbone:
+        loads.append(tuple(open_stages))
+        return load(encoder, precision)
+
+    monkeypatch.setattr(CostMeter, "stage", noted_stage)
+    monkeypatch.setattr(FrozenEncoder, "_load", noted_load)
+    train_now(workspace, name="told", dataset="reports", method="probe", base_model=base_model)
+    assert loads == [()]

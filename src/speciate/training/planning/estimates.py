@@ -23,6 +23,7 @@ import numpy as np
 from speciate.datasets.versions import Manifest
 from speciate.training.hyperparameters import FullParameters, Parameters
 from speciate.training.language_hyperparameters import (
+    LANGUAGE_PARAMETERS,
     TEXT_TASKS,
     VISION_TASK,
     LanguageParameters,
@@ -41,6 +42,8 @@ AND json_extract_string(resources, '$.place') IS NOT DISTINCT FROM ? ORDER BY en
 _FEWEST_EXAMPLES = 100
 """Below this a run's time is mostly start-up: it is not scaled down further."""
 _NEAREST = 5
+_READ_AT_MOST = {"text": 256 * 4.0, "protein": 1024.0}
+"""Characters of an example that a network reads, about: its tokens are limited (backbones). The rest costs nothing."""
 _SIZES_APART = 1.5
 """Runs whose sizes differ by less say nothing about growth."""
 USUAL_STEPS_SHARE = 0.5
@@ -84,7 +87,13 @@ class TrainingRequest(NamedTuple):
 
     @property
     def volume(self) -> float:
-        return max(self.examples, _FEWEST_EXAMPLES) * self.length
+        return max(self.examples, _FEWEST_EXAMPLES) * self.length_read
+
+    @property
+    def length_read(self) -> float:
+        """A classical method reads all of an example, a language model as much as its options say."""
+        limited = self.base_model is not None and self.method not in LANGUAGE_PARAMETERS
+        return min(self.length, _READ_AT_MOST.get(self.modality, math.inf)) if limited else self.length
 
     def like(self, other: TrainingRequest) -> bool:
         return self._kind == other._kind
@@ -236,7 +245,7 @@ def _scaled(run: RecordedRun, asked: TrainingRequest, growth: float) -> tuple[fl
     """Seconds, seconds of the processor, MiB."""
     larger = asked.volume / run.request.volume
     if asked.visits and run.request.visits:
-        work = asked.visits * asked.length / (run.request.visits * run.request.length)
+        work = asked.visits * asked.length_read / (run.request.visits * run.request.length_read)
         held = 1.0
     else:
         work, held = larger**growth, larger

@@ -55,6 +55,8 @@ def fit_probe(context: TrainingContext, parameters: ProbeParameters) -> Selected
         context.progress(done, total, "examples", f"embedding with {base_model}")
 
     embeddings = Embeddings(base_model, encoder, context.folders, progress)
+    if not embeddings.has_cached(context.train[:1]):  # nor the others, as a rule
+        list(encoder.embed(()))  # loads the network: as long for few examples as for many, so outside the stage
     with context.meter.stage("preparing"):
         _embed_in_time(context, embeddings)
     if isinstance(encoder, FrozenEncoder):
