@@ -89,6 +89,18 @@ def test_some_media_of_a_folder_are_decoded(app: App, tmp_path: Path) -> None:
     assert list(app.workspace.folders.packs.iterdir()) == []
 
 
+def test_files_whose_names_have_dots_are_drawn_one_by_one(app: App, tmp_path: Path) -> None:
+    """All files of a label begin alike: taken together, they filled the sample or were too many for it."""
+    for label, prefix, count in (("statistics", "scipy.stats", 40), ("signals", "scipy.signal", 20)):
+        (tmp_path / "docs" / label).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "docs" / label / f"{prefix}.f{i}.txt").write_text(f"{label} of the function number {i}")
+    shown = resolved(app, source=str(tmp_path / "docs"), label="folder")
+    assert shown["looked_at"] == "24 of 60 files"
+    assert set(shown["labels"]) == {"statistics", "signals"}
+    assert "warnings" not in shown
+
+
 def test_of_a_long_table_the_first_rows_are_read(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview, "_SAMPLE", Sample(table_bytes=1000))
     (tmp_path / "a.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(60_000)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -511,13 +512,20 @@ def read_source(
     )  # fmt: skip
 
 
+_MOST_OF_A_STEM = 8
+"""Files that are taken to belong together, as an image, its mask, its caption and what else is of it."""
+
+
 def _sampled(found: Listing, sample: sandbox_calls.Sample | None) -> Listing:
     """Some media, drawn by their names, with what lies beside each: files of one stem come together."""
     if sample is None or found.layout == "table":
         return found
     stems: dict[str, list[int]] = {}
+    common = Counter(_stem(file.name) for file in found.files)
     for place, file in enumerate(found.files):
-        stems.setdefault(_stem(file.name), []).append(place)
+        stem = _stem(file.name)  # of names with dots, such as 1.2.840.dcm, it may be that of all
+        stem = stem if common[stem] <= _MOST_OF_A_STEM else file.name.rpartition(".")[0] or file.name
+        stems.setdefault(stem, []).append(place)
     left, places = sample.media_bytes, list[int]()
     for stem in sorted(stems, key=lambda stem: sha256(stem.encode(errors="surrogateescape")).digest()):
         if len(places) >= sample.files:
