@@ -528,6 +528,14 @@ def test_what_needs_a_dataset_version_is_listed_with_the_next_call(workspace: Wo
     for why in ("has the tag 'gold'", "m@v1 was trained on notes@v1", "it is the core suite of u"):
         assert why in error.message
     assert error.recovery == "Call manage_data(action='untag', ref='notes', tag='gold')."
+    workspace.database.transact(
+        lambda tx: aliases.move(
+            tx, use_case="u", model="m@v1", expected="nothing", action="promote", actor="a", evidence={}
+        )
+    )
+    error = _refused(workspace, ref)
+    assert "m@v1 was trained on notes@v1 and served" in error.message
+    assert error.recovery.startswith("It stays"), "the model cannot be deleted, so the tag is not in the way"
 
 
 def test_a_model_that_ever_served_stays_and_so_does_what_others_were_made_from(workspace: Workspace) -> None:
@@ -542,7 +550,9 @@ def test_a_model_that_ever_served_stays_and_so_does_what_others_were_made_from(w
         )
 
     move(served, "nothing")
-    assert "served@v1 is u@production" in _refused(workspace, served).message
+    refused = _refused(workspace, served)
+    assert "served@v1 is u@production" in refused.message
+    assert refused.recovery.startswith("It stays"), "another promotion would not free it"
     move("next@v1", served)
     move("later@v1", "next@v1")
     assert "served@v1 served u" in _refused(workspace, served).message

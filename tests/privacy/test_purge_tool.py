@@ -81,9 +81,13 @@ def test_a_dry_run_asks_nobody(app: App, reviews: str) -> None:
     assert approvals.list_approvals(app.workspace.database, app.workspace.clock.now()) == []
 
 
-def test_a_group_that_is_not_there_and_a_dataset_that_is_not_there_are_told_apart(app: App, reviews: str) -> None:
-    with pytest.raises(SpeciateError, match="No version of 'reviews' holds the group 'film-99'"):
+def test_rows_that_are_not_there_and_a_dataset_that_is_not_there_are_told_apart(app: App, reviews: str) -> None:
+    with pytest.raises(SpeciateError, match="No version of 'reviews' holds the group 'film-99'") as refused:
         manage_data(app, "purge", ref="reviews", group="film-99")
+    assert "SELECT DISTINCT group_key" in str(refused.value)
+    with pytest.raises(SpeciateError, match="No version of 'reviews' holds the example 'ex-99'") as refused:
+        manage_data(app, "purge", ref="reviews", example="ex-99")
+    assert "SELECT id FROM examples" in str(refused.value)
     with pytest.raises(SpeciateError, match="did you mean 'reviews'"):
         manage_data(app, "purge", ref="review", example="ex-1")
 

@@ -65,6 +65,8 @@ class Blocker(NamedTuple):
 
     what: str
     recovery: str
+    stays: bool = False
+    """Nothing frees the version, so no other recovery is worth a call."""
 
 
 class NeededVersion(NamedTuple):
@@ -157,6 +159,9 @@ def _files(tx: Transaction, doomed: VersionsToDelete) -> list[str]:
     return [*runs, *sorted(needed_files(gone) - needed_files(each for each in manifests if each not in gone))]
 
 
+_PURGE = "To remove rows of a person everywhere, call manage_data(action='purge')."
+
+
 def check_deletable(tx: Transaction, doomed: VersionsToDelete) -> None:
     """Raise REFUSED where something still needs one of the versions, CONFLICT where a job works with them."""
     found = blockers(tx, doomed)
@@ -164,7 +169,7 @@ def check_deletable(tx: Transaction, doomed: VersionsToDelete) -> None:
         raise SpeciateError(
             Code.REFUSED,
             f"{', '.join(doomed.refs)} cannot be deleted: " + "; ".join(need.what for need in found) + ".",
-            found[0].recovery,
+            next((need for need in found if need.stays), found[0]).recovery,
         )
     references.refuse_busy(tx, [doomed.name])
 
@@ -180,10 +185,14 @@ def _of_datasets(tx: Transaction, doomed: VersionsToDelete) -> list[Blocker]:
         for number in doomed.numbers
         for (tag,) in tx.execute(_TAGS, [doomed.name, number])
     ]
+    served = {model for model, _ in tx.execute(_SERVED)}
     for each in references.model_origins(tx):
         if not each.datasets.isdisjoint(doomed.refs):
-            trained_on = ", ".join(sorted(each.datasets.intersection(doomed.refs)))
-            found.append(Blocker(f"{each.card.ref} was trained on {trained_on}", _call("delete", each.card.ref)))
+            what = f"{each.card.ref} was trained on {', '.join(sorted(each.datasets.intersection(doomed.refs)))}"
+            if each.card.ref in served:
+                found.append(Blocker(f"{what} and served", f"It stays. {_PURGE}", stays=True))
+            else:
+                found.append(Blocker(what, _call("delete", each.card.ref)))
     for evaluation, dataset, candidate, use_case in tx.execute(_STANDING):
         if dataset.partition(":")[0] in doomed.refs:
             why = f"{evaluation} on it is why {candidate} serves {use_case}"
@@ -218,8 +227,7 @@ def needed_models(tx: Transaction) -> Iterator[NeededVersion]:
         yield NeededVersion(model, None, Blocker(f"{model} is {alias}", how))
     for model, use_case in tx.execute(_SERVED):
         why = f"{model} served {use_case}, and every answer of production must stay traceable"
-        how = "It stays; delete other versions, or call manage_data(action='purge')."
-        yield NeededVersion(model, None, Blocker(why, how))
+        yield NeededVersion(model, None, Blocker(why, f"It stays; delete other versions. {_PURGE}", stays=True))
     for each in references.model_origins(tx):
         ref = each.card.ref
         need = Blocker(f"{ref} was made from it", _call("delete", ref))

@@ -110,11 +110,13 @@ def survey(workspace: Workspace, pool: Pool, target: Target) -> PurgeSurvey:
     answer = pool.ask(_SURVEY, request.model_dump(mode="json"), timeout=_SURVEY_SECONDS)
     found = RowCounts.model_validate(answer)
     if not found.versions:
-        noun, value = ("group", target.group) if target.group is not None else ("example", target.example)
+        by_group = target.group is not None
+        noun, value = ("group", target.group) if by_group else ("example", target.example)
+        there = "SELECT DISTINCT group_key FROM examples" if by_group else "SELECT id FROM examples"
         raise SpeciateError(
             Code.NOT_FOUND,
             f"No version of {target.dataset!r} holds the {noun} {value!r}.",
-            next=[Call("query_dataset", {"dataset": target.dataset, "sql": "SELECT DISTINCT group_key FROM examples"})],
+            next=[Call("query_dataset", {"dataset": target.dataset, "sql": there})],
         )
     rows = {ref: count for ref, count, _ in found.versions}
     names = sorted({ref.partition("@")[0] for ref in rows})
