@@ -100,6 +100,7 @@ def test_an_object_that_was_sent_as_text_is_taken_for_what_it_is() -> None:
         ({"name": "a", "tags": ["x", 1]}, ["'tags[1]' is 1", "must be text"]),
         ({"name": "a", "tags": '["x"'}, ["must be a list; as JSON it is cut off or wrong", "column 5"]),
         ({"name": "a", "limits": "quick"}, ["'limits' is 'quick', and must be an object."]),
+        ({"name": "a", "limits": "q" * 99}, [f"'limits' is '{'q' * 75}...', and must be an object."]),
         ({"name": "a", "limits": {"p95_latency_ms": -1}}, ["'limits.p95_latency_ms' is -1", "greater than 0"]),
         ({"name": "a", "source": 5}, ["'source"]),
         ({"name": "a", "sizes": []}, ["'sizes' has 0 items, and must have at least 1."]),

@@ -279,8 +279,10 @@ def _name(path: Sequence[int | str]) -> str:
 
 
 def _quote_value(value: Any) -> str:
+    """At most 80 characters; the end of a longer text is left out within its quotation marks."""
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    end = f"...{text[-1]}" if isinstance(value, str) else "..."
+    return text if len(text) <= 80 else text[: 80 - len(end)] + end
 
 
 def _choices(schema: Schema) -> str:
