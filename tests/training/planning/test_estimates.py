@@ -25,9 +25,10 @@ def _asked(examples: int, method: str = "classical", visits: int = 0, length: fl
 
 
 def _run(
-    job: str, asked: TrainingRequest, training: float, rest: float = 1.0, share: float | None = None
-) -> RecordedRun:
-    stages = {"preparing": (0.0, 0.0), "training": (training, training), "judging": (0.0, 0.0)}
+    job: str, asked: TrainingRequest, training: float, rest: float = 1.0, share: float | None = None,
+    preparing: float = 0.0,
+) -> RecordedRun:  # fmt: skip
+    stages = {"preparing": (preparing, preparing), "training": (training, training), "judging": (0.0, 0.0)}
     return RecordedRun(job, asked, stages, (rest, rest), 100, 150, 250, share)
 
 
@@ -77,13 +78,14 @@ def test_what_a_network_does_not_read_of_a_long_text_costs_nothing() -> None:
 
     def spent(method: str, base_model: str | None, length: float) -> float:
         request = _asked(1000, method, length=50)._replace(base_model=base_model)
-        found = estimate(KnownCosts([_run("a", request, 10, rest=0)], []), request._replace(length=length))
+        run = _run("a", request, 1, rest=0, preparing=10)
+        found = estimate(KnownCosts([run], []), request._replace(length=length))
         assert found is not None
         return found.seconds
 
-    assert spent("probe", "pkg:minilm", 100) == 20
-    assert spent("probe", "pkg:minilm", 5_000) == spent("probe", "pkg:minilm", 50_000) == pytest.approx(204.8)
-    assert spent("classical", None, 5_000) == spent("sft", "path:writer", 5_000) == 1_000
+    assert spent("probe", "pkg:minilm", 100) == 21, "its heads learn from vectors of one width"
+    assert spent("probe", "pkg:minilm", 5_000) == spent("probe", "pkg:minilm", 50_000) == pytest.approx(205.8)
+    assert spent("classical", None, 5_000) == spent("sft", "path:writer", 5_000) == 1_100
 
 
 def test_what_one_process_took_says_nothing_about_several() -> None:

@@ -86,8 +86,12 @@ class TrainingRequest(NamedTuple):
     """That learn together, on all nodes: what one does in some time says nothing about several."""
 
     @property
+    def counted(self) -> int:
+        return max(self.examples, _FEWEST_EXAMPLES)
+
+    @property
     def volume(self) -> float:
-        return max(self.examples, _FEWEST_EXAMPLES) * self.length_read
+        return self.counted * self.length_read
 
     @property
     def length_read(self) -> float:
@@ -216,7 +220,7 @@ def estimate(known: KnownCosts, asked: TrainingRequest) -> Estimate | None:
     scaled = [_scaled(run, asked, growth) for run in like]
     seconds, cpu, peak = (median(column) for column in zip(*scaled, strict=True))
     latency = next((one.estimate.p95_latency_ms for one in measured), None)
-    return Estimate(seconds, cpu, peak, latency, tuple(run.job for run in like))
+    return Estimate(seconds, cpu, peak, latency, tuple(dict.fromkeys(run.job for run in like)))
 
 
 _LEAST_STEPS, _JUDGING_SHARE = 5, 3
@@ -247,6 +251,8 @@ def _scaled(run: RecordedRun, asked: TrainingRequest, growth: float) -> tuple[fl
     if asked.visits and run.request.visits:
         work = asked.visits * asked.length_read / (run.request.visits * run.request.length_read)
         held = 1.0
+    elif asked.method == "probe":  # vectors are of one width, however long what they stand for is
+        work, held = (asked.counted / run.request.counted) ** growth, larger
     else:
         work, held = larger**growth, larger
     factors = {"preparing": larger, "training": work, "judging": work}
