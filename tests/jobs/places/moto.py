@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,22 @@ from pathlib import Path
 
 from tests.jobs.places.cluster import until
 from tests.jobs.places.slurm_cluster import free_ports
+
+_SERVER = """
+import sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+moto, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+def serve(environ, start_response):
+    if "HTTP_IF_NONE_MATCH" not in environ:
+        return moto(environ, start_response)
+    with turn:  # it looks whether there is such an object, and then puts it; S3 does both in one step
+        return moto(environ, start_response)
+
+run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True, request_handler=MotoRequestHandler)
+"""
 
 
 class Moto:
@@ -24,8 +41,8 @@ class Moto:
             "[speciate]\naws_access_key_id = AKIAspeciate\naws_secret_access_key = sesame%1\n"
         )
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", _SERVER, str(port)],
+            env={**os.environ, "MOTO_PORT": str(port)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         until(self._answers, 60)
         self._made: set[str] = set()
