@@ -364,11 +364,14 @@ def test_what_is_signed_is_seen_where_one_output_goes_to_a_file_and_nothing_is_s
     assert here.state(it["id"]) == "denied"
 
 
+@pytest.mark.parametrize("redirected", ["output", "errors"])
 @pytest.mark.parametrize("command", ["open --decide --no-browser", "doctor --fix", "key enroll --ssh"])
-def test_a_question_is_seen_where_standard_output_goes_to_a_file(here: World, command: str, tmp_path: Path) -> None:
+def test_a_question_is_seen_where_one_output_goes_to_a_file(
+    here: World, command: str, redirected: str, tmp_path: Path
+) -> None:
     arguments = [*command.split(), "--workspace", str(here.daemons.workspace)]
     if command == "doctor --fix":
-        (here.daemons.workspace / "exports").rmdir()
+        shutil.rmtree(here.daemons.workspace / "exports", ignore_errors=True)
     elif command == "key enroll --ssh":
         if shutil.which("ssh-keygen") is None:
             pytest.skip("ssh-keygen is not installed")
@@ -376,7 +379,7 @@ def test_a_question_is_seen_where_standard_output_goes_to_a_file(here: World, co
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         arguments[3:3] = [f"{key}.pub"]
     with (tmp_path / "output").open("w+") as file:
-        seen = type_at(arguments, [("Type yes: ", "no")], output=file.fileno())
+        seen = type_at(arguments, [("Type yes: ", "no")], **{redirected: file.fileno()})  # type: ignore[arg-type]
         file.seek(0)
         assert (seen.status, "Nothing was changed" in seen.text, file.read()) == (1, True, ""), seen.text
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from speciate import unix_sockets
 from speciate.cli import sealed_keys
 from speciate.cli.daemon_commands import DaemonResult, ask_daemon
-from speciate.cli.output import say
+from speciate.cli.output import ask, say
 from speciate.cli.sealed_keys import StoredKey
 from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
@@ -154,7 +154,7 @@ def ask_yes(question: str, shown: str = "") -> bool:
     with shown_to_the_person():
         if shown:
             say(shown)
-        if input(f"{question} Type yes: ").strip() == "yes":
+        if ask(f"{question} Type yes: ") == "yes":
             return True
         say("Nothing was changed.")
         return False

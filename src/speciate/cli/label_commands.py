@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from speciate.cli.confirmation import account_name, require_terminal, shown_to_the_person
 from speciate.cli.daemon_commands import ask_daemon
-from speciate.cli.output import check_image_path, say, write_image
+from speciate.cli.output import ask, check_image_path, say, write_image
 
 if TYPE_CHECKING:
     from speciate.server.control.messages import LabelItemDocument, LabelsDocument, QualityDocument
@@ -58,7 +58,7 @@ def _ask_until_stored(arguments: argparse.Namespace, item: LabelItemDocument) ->
             say(f"  stored: {in_a_line(label)}")
             return
         say(f"  {answer['unknown']}")
-        if input("  Is it a new class? (y/N) ").strip().lower() in ("y", "yes"):
+        if ask("  Is it a new class? (y/N) ").lower() in ("y", "yes"):
             ask_daemon(arguments, "labels", start=True, label=label, new_class=True, **about)
             say(f"  stored, as a new class: {in_a_line(label)}")
             return
@@ -66,7 +66,7 @@ def _ask_until_stored(arguments: argparse.Namespace, item: LabelItemDocument) ->
 
 def _ask_for_label(output: Any) -> Any:
     """What the answer should have been, in the form of the answer; None where the person has nothing to say."""
-    while label := input("  label (empty: skip): ").strip():
+    while label := ask("  label (empty: skip): "):
         try:
             return parse_label(label, output)
         except ValueError:

@@ -30,6 +30,14 @@ def say_clean(text: str) -> None:
     say(clean_text(text))
 
 
+def ask(question: str) -> str:
+    """What the person types after the question, stripped. `input` itself writes a question to standard error, which may
+    go to a file."""
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return input().strip()
+
+
 def format_table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:
     """Aligned columns, two spaces apart. On a terminal the header is bold and long cells are wrapped."""
     from rich.console import Console
