@@ -33,6 +33,25 @@ def test_of_several_that_pass_it_is_told_why_this_one() -> None:
     assert candidate_choice.why_it("words", {**decisions, "deep": decision("deep", "hold")}, rows, ()) is None
 
 
+def test_a_better_and_cheaper_one_that_passes_is_told_where_the_call_put_another_forward() -> None:
+    rows = {"words": row("words", 0.94, usd=0.1), "deep": row("deep", usd=9.0)}
+    decisions = {"words": decision("words"), "deep": decision("deep")}
+
+    def told(named: str, low: float, **verdicts: Decision) -> str | None:
+        return candidate_choice.why_another(
+            named, decisions | verdicts, rows, lambda baseline, candidate: comparison(0.05, low, 0.1)
+        )
+
+    assert told("deep", 0.01) == (
+        "deep was named last and so goes forward, but words would pass, too, and is surely better at no higher cost "
+        "and latency: promote_model(model='words') takes that one"
+    )
+    assert told("deep", -0.01) is None
+    assert told("words", 0.01) is None, "the other one is dearer"
+    assert told("deep", 0.01, words=decision("words", "hold")) is None
+    assert told("deep", 0.01, deep=decision("deep", "hold")) is None
+
+
 def test_without_a_passing_model_the_best_value_is_put_forward() -> None:
     rows = {"a": row("a", value=0.7), "b": row("b", value=0.8)}
     decisions = {"a": decision("a", "hold"), "b": decision("b", "inconclusive")}

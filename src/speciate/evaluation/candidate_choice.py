@@ -112,6 +112,25 @@ def _why_of_several(chosen: str, decisions: Mapping[str, Decision], rows: Mappin
     return f"{shown} would pass, too; {better} surely better, and {chosen} ({usd(rows[chosen])}) costs no more"
 
 
+def why_another(
+    named: str,
+    decisions: Mapping[str, Decision],
+    rows: Mapping[str, Row],
+    gain: Callable[[str, str], Comparison | None],
+) -> str | None:
+    """Which others pass that are surely better and no dearer than the passing one that the call put forward."""
+    passing = [name for name, decision in decisions.items() if decision.verdict == "promote"]
+    better = [name for name in passing if name != named and named in passing]
+    better = [name for name in better if dominates(rows[name], rows[named], gain)]
+    if not better:
+        return None
+    are = "is" if len(better) == 1 else "are"
+    return (
+        f"{named} was named last and so goes forward, but {' and '.join(better)} would pass, too, and {are} surely "
+        f"better at no higher cost and latency: promote_model(model={better[0]!r}) takes that one"
+    )
+
+
 def dominated(row: Row, others: Sequence[Row], gain: Callable[[str, str], Comparison | None]) -> bool:
     """Whether some other model is surely better and no worse in cost and latency."""
     return any(dominates(other, row, gain) for other in others if other.model != row.model)

@@ -420,13 +420,15 @@ def _with_decisions(
         for name, decision in _decisions(strict, fresh, question, use_case, models).items()
     }
     decisions = {name: without_answers(decision, report.row(name)) for name, decision in decisions.items()}
-    candidate = question.candidate
+    candidate, rows = question.candidate, {name: report.row(name) for name in models}
     if candidate is None:
-        rows = {name: report.row(name) for name in models}
         candidate = candidate_choice.choose(decisions, rows, compare, question.order)
-        if why := candidate_choice.why_it(candidate, decisions, rows, question.order):
-            told = (*decisions[candidate].reasons, why)
-            decisions[candidate] = decisions[candidate].model_copy(update={"reasons": told})
+        why = candidate_choice.why_it(candidate, decisions, rows, question.order)
+    else:
+        why = candidate_choice.why_another(candidate, decisions, rows, compare)
+    if why:
+        told = (*decisions[candidate].reasons, why)
+        decisions[candidate] = decisions[candidate].model_copy(update={"reasons": told})
     return report.model_copy(
         update={
             "candidate": candidate,
