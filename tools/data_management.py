@@ -85,10 +85,12 @@ def _check_given(action: Action, **arguments: str | None) -> None:
     if given - needed - one_of or needed - given or (one_of and len(given & one_of) != 1):
         form = [*sorted(needed), *([f"one of {' and '.join(sorted(one_of))}"] if one_of else [])]
         got = ", ".join(sorted(given)) or "none"
+        again = [f"action={action!r}", *(f"{name}=..." for name in sorted(needed))]
+        again += [" or ".join(f"{name}=..." for name in sorted(one_of))] if one_of else []
         raise SpeciateError(
             Code.INVALID,
             f"action={action!r} takes {', '.join(form) or 'no more arguments'}; got {got}.",
-            f"Call manage_data(action={action!r}{''.join(f', {name}=...' for name in sorted(needed))}) again.",
+            f"Call manage_data({', '.join(again)}) again.",
         )
 
 

@@ -96,9 +96,16 @@ def test_rows_that_are_not_there_and_a_dataset_that_is_not_there_are_told_apart(
     ("arguments", "said"),
     [
         ({"action": "purge", "ref": "reviews"}, "takes ref, one of example and group; got ref"),
+        (
+            {"action": "purge", "ref": "reviews"},
+            r"manage_data\(action='purge', ref=\.\.\., example=\.\.\. or group=\.\.\.\) again",
+        ),
         ({"action": "purge", "ref": "reviews", "group": "a", "example": "b"}, "got example, group, ref"),
         ({"action": "gc", "ref": "reviews"}, "takes no more arguments; got ref"),
-        ({"action": "tag", "ref": "reviews@v1"}, "takes ref, tag; got ref"),
+        (
+            {"action": "tag", "ref": "reviews@v1"},
+            r"takes ref, tag; got ref\.\s.*\(action='tag', ref=\.\.\., tag=\.\.\.\) again",
+        ),
         ({"action": "purge", "ref": "reviews@v1", "group": "a"}, "is one version"),
     ],
 )
