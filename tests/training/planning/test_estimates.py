@@ -171,3 +171,14 @@ def test_the_table_of_pace_is_scaled_to_this_processor(monkeypatch: pytest.Monke
         estimates.shipped_runs.cache_clear()
     assert slow.stages["training"] == pytest.approx((30.0, 36.0))
     assert slow.rest == pytest.approx((6.0, 6.0))
+
+
+def test_the_shipped_table_tells_how_each_training_grows() -> None:
+    """A table of 112 rows beside one of 37, which counts as 100, told nothing: 960 rows were said to take ten times as
+    long as they did."""
+    sizes: dict[tuple[str, str | None, str], list[float]] = {}
+    for run in estimates.shipped_runs():
+        asked = run.request
+        sizes.setdefault((asked.method, asked.base_model, asked.modality), []).append(asked.volume)
+    assert len(sizes) > 20
+    assert all(max(each) > estimates._SIZES_APART * min(each) for each in sizes.values())
