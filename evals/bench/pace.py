@@ -5,7 +5,7 @@ Writes src/speciate/training/planning/pace.json, from which a first run is estim
 on a third of them; beside it stands how long this processor takes to sort the same numbers, so that another one is
 compared. Each row is a fork of a process that has imported what a training's zygote imports, as runs are.
 
-    PYTHONPATH=. python evals/bench/pace.py [--only MODALITY ...]   the others stay as they are
+    PYTHONPATH=. python evals/bench/pace.py [--only MODALITY ...]   the others stay: on the same processor
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def test_a_better_and_cheaper_one_that_passes_is_told_where_the_call_put_another
         )
 
     assert told("deep", 0.01) == (
-        "deep was named last and so goes forward, but words would pass, too, and is surely better at no higher cost "
+        "deep goes forward as the call names it, but words would pass, too, and is surely better at no higher cost "
         "and latency: promote_model(model='words') takes that one"
     )
     assert told("deep", -0.01) is None

@@ -120,13 +120,14 @@ def why_another(
 ) -> str | None:
     """Which others pass that are surely better and no dearer than the passing one that the call put forward."""
     passing = [name for name, decision in decisions.items() if decision.verdict == "promote"]
-    better = [name for name in passing if name != named and named in passing]
-    better = [name for name in better if dominates(rows[name], rows[named], gain)]
+    if named not in passing:
+        return None
+    better = [name for name in passing if name != named and dominates(rows[name], rows[named], gain)]
     if not better:
         return None
     are = "is" if len(better) == 1 else "are"
     return (
-        f"{named} was named last and so goes forward, but {' and '.join(better)} would pass, too, and {are} surely "
+        f"{named} goes forward as the call names it, but {' and '.join(better)} would pass, too, and {are} surely "
         f"better at no higher cost and latency: promote_model(model={better[0]!r}) takes that one"
     )
 

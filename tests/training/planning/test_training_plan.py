@@ -65,20 +65,21 @@ def test_a_candidate_shows_the_options_that_say_something(workspace: Workspace) 
     }  # fmt: skip
 
 
-def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspace: Workspace) -> None:
-    _dataset(workspace)
-    report: dict[str, object] = {
-        "method": "classical",
-        "base_model": None,
-        "modality": "text",
-        "examples": 300,
+def _report(length: float) -> dict[str, object]:
+    """Of a training on 300 texts of so many characters."""
+    return {
+        "method": "classical", "base_model": None, "modality": "text", "examples": 300,
         "cost": {
-            "family": "classification", "length": 7.725, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
+            "family": "classification", "length": length, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
             "stages": {"preparing": [10, 8], "training": [70, 60], "judging": [0, 0]}, "steps": 0, "planned_steps": 0,
             "start_memory_mb": 100, "loaded_memory_mb": 120, "peak_memory_mb": 200,
         },
     }  # fmt: skip
-    _record(workspace, report)
+
+
+def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspace: Workspace) -> None:
+    _dataset(workspace)
+    _record(workspace, _report(length=7.725))
     (candidate,) = plan_training(workspace, "notes", method="classical").candidates
     assert candidate.estimate.seconds == pytest.approx(90)
     assert candidate.estimate.peak_memory_mb == 200
@@ -94,15 +95,7 @@ def test_time_is_known_from_like_runs_and_what_takes_too_long_is_refused(workspa
 def test_a_recorded_run_on_texts_of_unknown_length_tells_nothing(workspace: Workspace) -> None:
     """Texts in files once counted as one character each, which made the next training look 4,500 times as long."""
     _dataset(workspace)
-    report: dict[str, object] = {
-        "method": "classical", "base_model": None, "modality": "text", "examples": 300,
-        "cost": {
-            "family": "classification", "length": 1.0, "visits": 0, "seconds": 90.0, "cpu_seconds": 72.0,
-            "stages": {"preparing": [10, 8], "training": [70, 60], "judging": [0, 0]}, "steps": 0, "planned_steps": 0,
-            "start_memory_mb": 100, "loaded_memory_mb": 120, "peak_memory_mb": 200,
-        },
-    }  # fmt: skip
-    _record(workspace, report)
+    _record(workspace, _report(length=1.0))
     (candidate,) = plan_training(workspace, "notes", method="classical").candidates
     assert candidate.estimate.known_from == ("shipped",)
 
