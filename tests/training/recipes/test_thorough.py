@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sklearn.metrics import f1_score
 
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunFolder
@@ -18,8 +19,10 @@ from speciate.jobs.run import Run, Stopped
 from speciate.lineage.model_report import model_report
 from speciate.models import blend, estimators
 from speciate.models.blend import MEMBER_FORMS, Blend, Member
+from speciate.models.estimators import Linear
 from speciate.models.quadratics import Quadratic, from_gaussians, with_products
 from speciate.tasks import predictor
+from speciate.tasks.task import predict_examples
 from speciate.training import train, train_run
 from speciate.training.cascade import candidates, search
 from speciate.training.recipes import configurations, tabm
@@ -214,8 +217,9 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
         made = (Configuration((Learner(f"guess {number}", learn),), guess) for number in range(30))
         return [LearnerFamily("guesses", made, 1.0)]
 
-    def as_if_unseen(self: Any, library: Any, likely: Any, most: int) -> Matrix:
-        return np.asarray(self._mean(library, self._weights(likely, self.targets, self.groups, most)))
+    def as_if_unseen(self: Any, library: Any, likely: Any, most: int) -> tuple[Matrix, list[Any]]:
+        mean = np.asarray(self._mean(library, self._weights(likely, self.targets, self.groups, most)))
+        return mean, predict_examples(self.context.task_head, mean, self.held)
 
     def validation(name: str) -> Any:
         chance.bit_generator.state = np.random.default_rng(3).bit_generator.state
@@ -232,6 +236,45 @@ def test_its_value_is_of_choices_that_did_not_see_the_examples(
     kind = validation("job-1")
     assert honest["value"] < 0.5 + 2 * honest["standard_error"] < kind["value"]
     assert so_far.value < 0.5 + 2 * honest["standard_error"], "also what a limit leaves"
+
+
+def test_its_value_is_of_a_decision_shift_that_did_not_see_the_examples(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four labels, two of them rare, of which the columns tell a little: what macro-F1 the report says, and what it is
+    on 2,000 other rows."""
+    shares = np.array([0.6, 0.22, 0.11, 0.07])
+
+    def draw(chance: np.random.Generator, count: int) -> tuple[Matrix, list[str]]:
+        true = chance.choice(4, count, p=shares)
+        return chance.normal(size=(count, 4)) + 0.5 * np.eye(4)[true], [f"label {each}" for each in true]
+
+    def lines(*given: Any, **named: Any) -> list[LearnerFamily]:
+        def learner(number: int) -> Learner:
+            weight = 0.5 * np.eye(4) + np.random.default_rng(number).normal(0, 0.05, (4, 4))
+            return Learner(f"line {number}", lambda inputs, targets, seed: Linear(weight, np.log(shares)))
+
+        return [LearnerFamily("lines", (Configuration((learner(number),)) for number in range(3)), 1.0)]
+
+    monkeypatch.setattr(configurations, "families", lines)
+    define(workspace, "sort", "tabular-classification", metric="f1_macro")
+    optimism = []
+    for seed in range(6):
+        chance = np.random.default_rng(seed)
+        inputs, labels = draw(chance, 160)
+        columns = {name: column.tolist() for name, column in zip("abcd", inputs.T, strict=True)}
+        name = f"data{seed}"
+        make_dataset(
+            workspace, name, "tabular", columns, labels=labels, splits=["train"] * 160, inputs=list("abcd")
+        )  # fmt: skip
+        spec = {**_spec(), "name": f"model{seed}", "dataset": name, "use_case": "sort"}
+        del spec["task"]
+        said = train_now(workspace, job=f"job-{seed}", **spec)["report"]["validation"]
+        model = predictor.load(model_path(workspace, f"model{seed}@v1"))
+        rows, wanted = draw(chance, 2000)
+        given = model.predict(examples(*(dict(zip("abcd", row.tolist(), strict=True)) for row in rows)))
+        optimism.append(said["nested"]["value"] - f1_score(wanted, [one.output for one in given], average="macro"))
+    assert abs(np.mean(optimism)) < 0.03
 
 
 @pytest.mark.usefixtures("brief")

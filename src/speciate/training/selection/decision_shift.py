@@ -9,7 +9,7 @@ so many changed answers move.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ _FEWEST, _MOST_LABELS, _STEPS, _ROUNDS = 60, 30, 21, 2
 _LEAST_GAIN = 0.002
 
 
+class DecisionShift(NamedTuple):
+    """`by` (K,) or (1,): what the model adds to its scores. `unseen` (N, K) or (N, 1): what a held-out example that
+    judges the model adds to its own, found without its half. The metric of scores moved by `by` is of rows that chose
+    it: on 150 rows of four labels a macro-F1 of 0.33 seems to be 0.40."""
+
+    by: Floats
+    unseen: Floats
+
+
 def measure_for(metric: str, labels: Sequence[str], positive: str | None) -> Measure | None:
     """The metric of (true, answered) positions; None where the most probable label is best, or nothing is known."""
     if metric == "f1_macro":
@@ -40,8 +49,8 @@ def measure_for(metric: str, labels: Sequence[str], positive: str | None) -> Mea
 
 def find_shift(
     scores: Any, targets: Labels, measure: Measure, seed: int, groups: Sequence[str] | None = None
-) -> Floats | None:
-    """(N, K) or (N, 1) scores of held-out examples -> (K,) or (1,) to be added to scores, or None where none helps.
+) -> DecisionShift | None:
+    """(N, K) or (N, 1) scores of held-out examples -> what is added to scores, or None where nothing helps.
 
     `targets`: (N,), -1 does not count. `groups`: (N,), by default each row alone: rows of one group are in one half, as
     is an example that several divisions held out, and err together.
@@ -50,22 +59,27 @@ def find_shift(
     rows = np.flatnonzero(np.asarray(targets) >= 0)
     if len(rows) < _FEWEST or scores.shape[1] > _MOST_LABELS:
         return None
-    scores, true = scores[rows], np.asarray(targets)[rows]
+    count, scores, true = len(scores), scores[rows], np.asarray(targets)[rows]
     group = np.arange(len(rows))
     if groups is not None:
         group = np.unique(np.asarray(groups)[rows], return_inverse=True)[1]
     half = (np.random.default_rng(seed).permutation(int(group.max()) + 1) % 2 == 0)[group]
     if half.all() or not half.any():
         return None
-    given = np.empty(len(rows), np.int64)
+    unseen = np.empty_like(scores)
     for learn in (half, ~half):
-        given[~learn] = _answers(scores[~learn] + _tuned(scores[learn], true[learn], measure))
+        unseen[~learn] = _tuned(scores[learn], true[learn], measure)
+    given = _answers(scores + unseen)
     before = _answers(scores)
     by_chance = float(np.sqrt((np.bincount(group, given != before) ** 2).sum())) / len(rows)
     if measure(true, given) < measure(true, before) + max(_LEAST_GAIN, by_chance):
         return None
     found = _tuned(scores, true, measure)
-    return found if found.any() else None
+    if not found.any():
+        return None
+    of_all = np.tile(found, (count, 1))
+    of_all[rows] = unseen
+    return DecisionShift(found, of_all)
 
 
 def _answers(scores: Floats) -> Labels:
@@ -79,17 +93,26 @@ def _tuned(scores: Floats, true: Labels, measure: Measure) -> Floats:
     shift = np.zeros(width)
     for _ in range(_ROUNDS if width > 1 else 1):
         for label in range(width):
-            rest = np.delete(scores + shift, label, axis=1).max(axis=1) if width > 1 else np.zeros(len(scores))
+            rest, best_other = _best_other(scores + shift, label)
             margins = rest - scores[:, label]
             steps = np.append(np.quantile(margins, np.linspace(0.01, 0.99, _STEPS)), [0.0, shift[label]])
             steps = steps[np.argsort(np.abs(steps), kind="stable")]
             values = []
             for step in steps:
-                tried = shift.copy()
-                tried[label] = step
-                values.append(measure(true, _answers(scores + tried)))
+                moved = scores[:, label] + step
+                first = (moved > rest) | ((moved == rest) & (label < best_other))  # as argmax: of equal ones the first
+                values.append(measure(true, np.where(first, label if width > 1 else 1, best_other)))
             shift[label] = steps[int(np.argmax(values))]
     return shift
+
+
+def _best_other(scores: Floats, label: int) -> tuple[Floats, Labels]:
+    """(N,) the greatest score of the other labels, and whose it is. One column is the log odds of label 1."""
+    if scores.shape[1] == 1:
+        return np.zeros(len(scores)), np.zeros(len(scores), np.int64)
+    others = np.delete(scores, label, axis=1)
+    places = others.argmax(axis=1)
+    return others.max(axis=1), places + (places >= label)
 
 
 def _f1(true: Labels, given: Labels, labels: int) -> Floats:

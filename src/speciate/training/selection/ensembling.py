@@ -194,14 +194,14 @@ def _as_mean(
     held = best.held
     task_head = context.task_head.calibrated(found.scores, context.targets(held))
     shift = find_shift_for_metric(context, found.scores, held)
-    estimate = measure(context, task_head, held, found.scores if shift is None else found.scores + shift)
+    estimate = measure(context, task_head, held, found.scores if shift is None else found.scores + shift.unseen)
     members = tuple(
         WeightedMember(kept[place], weight, found.temperatures[place]) for place, weight in found.weights.items()
     )
     mean = best._replace(
         name=f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}", members=members,
         averaged=found.averaged, scores=found.scores, task_head=task_head, estimate=estimate,
-        standing=signed_standing(sign, estimate.value), shift=shift,
+        standing=signed_standing(sign, estimate.value), shift=None if shift is None else shift.by,
     )  # fmt: skip
     if best.fitted is None:
         return mean

@@ -231,7 +231,9 @@ def log_losses(
     return losses
 
 
-def find_shift_for_metric(context: TrainingContext, scores: Any, held: Sequence[Example]) -> Any:
+def find_shift_for_metric(
+    context: TrainingContext, scores: Any, held: Sequence[Example]
+) -> decision_shift.DecisionShift | None:
     """What is added to scores for the sake of the metric; None where nothing helps."""
     objective = context.payload.objective
     wanted = decision_shift.measure_for(objective.metric, context.task_head.labels, objective.positive_label)

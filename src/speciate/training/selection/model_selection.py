@@ -380,10 +380,10 @@ def _evaluate_learner(
     held = [example for part in parts for example in part.held]
     task_head = context.task_head.calibrated(scores, context.targets(held))
     shift = find_shift_for_metric(context, scores, held) if decision_shift.can_shift(fitted[0]) else None
-    estimate = measure(context, task_head, held, scores if shift is None else scores + shift)
+    estimate = measure(context, task_head, held, scores if shift is None else scores + shift.unseen)
     learned = None
     if whole is None:
-        answering = fitted[0] if shift is None else decision_shift.shifted(fitted[0], shift)
+        answering = fitted[0] if shift is None else decision_shift.shifted(fitted[0], shift.by)
         learned = TrainedPredictor(context.payload.task, parts[0].representation, answering, task_head)
     standing = signed_standing(sign, estimate.value)
     if task_head.family == "anomaly" and not context.targets(held).any():
@@ -393,7 +393,7 @@ def _evaluate_learner(
     joined = learner.join(fitted) if learner.join and whole is not None else None
     return EvaluatedLearner(
         name, group, learner, whole, learned, task_head, estimate, standing, scores, held, fitted[0], joined,
-        shift=shift,
+        shift=None if shift is None else shift.by,
     )  # fmt: skip
 
 

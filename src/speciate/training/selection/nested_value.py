@@ -57,9 +57,9 @@ def _judged_on(context: TrainingContext, one: EvaluatedLearner, places: Places, 
     held, scores = [one.held[place] for place in places], one.scores[places]
     task_head = context.task_head.calibrated(scores, context.targets(held))
     shift = None if one.shift is None else find_shift_for_metric(context, scores, held)
-    estimate = measure(context, task_head, held, scores if shift is None else scores + shift)
+    estimate = measure(context, task_head, held, scores if shift is None else scores + shift.unseen)
     return one._replace(
-        held=held, scores=scores, task_head=task_head, shift=shift, estimate=estimate,
+        held=held, scores=scores, task_head=task_head, shift=None if shift is None else shift.by, estimate=estimate,
         standing=signed_standing(sign, estimate.value), whole=one.representation, fitted=None,
     )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 Every configuration is judged out of fold on training and validation examples alike. Greedy selection with replacement
 (Caruana et al. 2004) on resamples of the examples then weighs them by their loss. The value in the report is nested:
-members and weights are chosen anew without each fifth of the examples, and judged on that fifth. What is kept is chosen
-on all of them, and learns from all of them.
+members, weights, temperature and decision shift are chosen anew without each fifth of the examples, and judged on that
+fifth. What is kept is chosen on all of them, and learns from all of them.
 
 Which family of learners comes next is the one that used the least of its share of the time, so a slower machine tries
 fewer of all of them. The model follows from what was tried, whatever the order in which it ended."""
@@ -27,8 +27,8 @@ from speciate.models import estimators
 from speciate.models.blend import Averaged, answers_of, as_scores
 from speciate.models.perceptrons import Perceptrons
 from speciate.tasks.joined_representations import Remembered
-from speciate.tasks.task import Representation, UnsuitableRepresentation
-from speciate.training.held_out import measure
+from speciate.tasks.task import Prediction, Representation, UnsuitableRepresentation, predict_examples
+from speciate.training.held_out import measure, measure_answers
 from speciate.training.selection.learners import (
     EvaluatedLearner,
     Learner,
@@ -400,10 +400,10 @@ class _Search:
         while most > 1 and sum(library[place].refit_seconds for place in weights) > seconds:
             most = min(most, len(weights)) // 2 or 1
             weights = self._weights(likely, self.targets, self.groups, most)
-        judged = self._nested(library, likely, most)
+        judged, given = self._nested(library, likely, most)
         task_head = context.task_head.calibrated(judged, self.targets)
         shift = find_shift_for_metric(context, judged, self.held)
-        estimate = measure(context, task_head, self.held, judged if shift is None else judged + shift)
+        estimate = measure_answers(context, context.task_head, self.held, given)
         sign = find_metric(context.payload.objective.metric).sign
         members = tuple(
             WeightedMember(self._as_evaluated(library[place], task_head, estimate), weight, library[place].temperature)
@@ -413,8 +413,8 @@ class _Search:
         first = members[0].of
         name = f"mean of {' and '.join(f'{each.weight:.2g} {each.of.name}' for each in members)}"
         both = first._replace(
-            name=name, members=members, averaged=self.averaged, scores=judged, shift=shift,
-            standing=signed_standing(sign, estimate.value),
+            name=name, members=members, averaged=self.averaged, scores=judged,
+            shift=None if shift is None else shift.by, standing=signed_standing(sign, estimate.value),
         )  # fmt: skip
         with context.meter.stage("training"):
             made = learn_from(context, both, self.examples, whole, from_folds=True)
@@ -430,7 +430,7 @@ class _Search:
         context = self.context
         head = context.task_head.calibrated(one.scores, self.targets)
         shift = find_shift_for_metric(context, one.scores, self.held)
-        return measure(context, head, self.held, one.scores if shift is None else one.scores + shift).value
+        return measure(context, head, self.held, one.scores if shift is None else one.scores + shift.unseen).value
 
     def _as_evaluated(self, one: _Answered, task_head: Any, estimate: Any) -> EvaluatedLearner:
         whole = next(each.whole for each in self.families if each.group.name == one.group.name)
@@ -482,11 +482,14 @@ class _Search:
         )
         return as_scores(np.asarray(total), self.averaged)
 
-    def _nested(self, library: Sequence[_Answered], likely: Floats, most: int) -> Floats:
-        """(R, K) scores, each part's by members and weights that were chosen without it."""
+    def _nested(self, library: Sequence[_Answered], likely: Floats, most: int) -> tuple[Floats, list[Prediction]]:
+        """Scores (R, K) and answers: each part's by members, weights, temperature and decision shift that were chosen
+        without it. A shift that is found on the rows that judge it makes F1 or balanced accuracy seem better."""
+        context = self.context
         part = np.random.default_rng(self.seed).permutation(max(self.groups) + 1) % _PARTS
         parts, groups = part[self.groups], np.asarray(self.groups)
         found: Floats | None = None
+        given: dict[int, Prediction] = {}
         for number in range(_PARTS):
             own, rest = np.flatnonzero(parts == number), np.flatnonzero(parts != number)
             if not (len(own) and len(rest)):
@@ -495,5 +498,10 @@ class _Search:
             mean = self._mean(library, weights)
             found = np.zeros_like(mean) if found is None else found
             found[own] = mean[own]
+            shift = find_shift_for_metric(context, mean[rest], [self.held[place] for place in rest])
+            task_head = context.task_head.calibrated(mean[rest], self.targets[rest])
+            scores = mean[own] if shift is None else mean[own] + shift.by
+            answers = predict_examples(task_head, scores, [self.held[place] for place in own])
+            given |= dict(zip(own.tolist(), answers, strict=True))
         assert found is not None, "there are two groups at least"
-        return found
+        return found, [given[place] for place in range(len(self.held))]
