@@ -77,6 +77,12 @@ def test_an_item_that_occurs_twice_is_computed_once(workspace: Workspace) -> Non
     assert encoder.asked == TEXTS[:1]
 
 
+def test_an_id_that_stands_for_another_medium_is_not_believed(workspace: Workspace) -> None:
+    features.embed(workspace.folders, Lengths(), ["a"], TEXTS[:1])
+    vectors = features.embed(workspace.folders, Lengths(), ["a", "a"], TEXTS[1:])
+    np.testing.assert_array_equal(vectors[:, 1], [2, 3])
+
+
 def test_a_run_that_is_stopped_keeps_what_it_computed(workspace: Workspace) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -9,6 +9,7 @@ duplicates are harmless, as an extractor's id fixes the vector. `merge` makes fe
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import uuid
@@ -58,14 +59,15 @@ def embed(
 ) -> Vectors:
     """(N, width): what is cached, and the rest computed and cached.
 
-    `ids` are keys of the cache. `progress(done, total)` counts computed items and may raise to stop: what was computed
-    until then is kept.
+    `ids`: of the items. The keys of the cache are made of them and of the media themselves: no vector rests on an id
+    alone. `progress(done, total)` counts computed items and may raise to stop: what was computed until then is kept.
     """
     found = np.zeros((len(ids), encoder.width), np.float32)
-    cached = read(folders, encoder.cache, ids)
+    keys = [vector_key(each, medium) for each, medium in zip(ids, media, strict=True)]
+    cached = read(folders, encoder.cache, keys)
     if cached.known.any():
         found[cached.known] = cached.vectors
-    missing = {ids[place]: place for place in np.flatnonzero(~cached.known).tolist()}
+    missing = {keys[place]: place for place in np.flatnonzero(~cached.known).tolist()}
     computed: list[int] = []
     first = list(missing.values())
     wanted = [media[place] for place in first]
@@ -83,10 +85,34 @@ def embed(
             progress(len(computed), len(first))
     finally:
         if computed:
-            write(folders, encoder.cache, [ids[place] for place in computed], found[computed])
+            write(folders, encoder.cache, [keys[place] for place in computed], found[computed])
     for place in np.flatnonzero(~cached.known).tolist():
-        found[place] = found[missing[ids[place]]]  # an item that occurs twice
+        found[place] = found[missing[keys[place]]]  # an item that occurs twice
     return found
+
+
+def vector_key(name: str, medium: Any) -> str:
+    """`ID:DIGEST`, the key of an example's medium in caches: the same example may show more or fewer of its columns to
+    another model."""
+    return f"{name}:{media_digest(medium)}"
+
+
+def media_digest(medium: Any) -> str:
+    """32 hex digits of the sha256 of a medium as it is decoded."""
+    return _sha256(medium)[:32]
+
+
+def _sha256(medium: Any) -> str:
+    """The sha256 of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
+    if isinstance(medium, np.ndarray):
+        found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
+        found.update(np.ascontiguousarray(medium).data)
+        return found.hexdigest()
+    if isinstance(medium, dict) and any(isinstance(part, np.ndarray | dict) for part in medium.values()):
+        content = "".join(f"{name} {_sha256(part)}\n" for name, part in medium.items())
+    else:
+        content = repr(medium)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def known(folders: Folders, extractor: str, keys: Keys) -> Known:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import pytest
+
 from speciate.datasets.columns import SKETCH
-from speciate.evaluation import evaluate
+from speciate.evaluation import evaluate, near_looks
 from speciate.evaluation.reports import report
 from speciate.modalities import find
 from speciate.workspace.workspace import Workspace
@@ -106,3 +108,18 @@ def test_near_copies_within_a_suite_are_one_independent_unit(workspace: Workspac
     constant = found.row("constant:").interval
     assert constant is not None
     assert constant[1] - constant[0] > 0.3, "of 20 observations; 60 would give 0.25"
+
+
+def test_suites_that_are_too_many_to_be_compared_are_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ["good" if number % 3 else "bad" for number in range(TRAINED + TESTED)]
+    tested = [text(TRAINED + number, kinds[TRAINED + number]) for number in range(TESTED)]
+    for name, suffix in (("tales", ""), ("retold", " so they say"), ("again", " as you know"), ("last", " it is said")):
+        tales(workspace, name, [each + suffix for each in tested], kinds)
+    for name in ("tales", "retold", "again"):
+        world.evaluate_models(workspace, dataset=name, models=["constant:"], latency=False)
+    monkeypatch.setattr(near_looks, "MOST_SUITES", 1)
+    notes = world.evaluate_models(workspace, dataset="last", models=["constant:"], latency=False)["report"]["notes"]
+    assert any(note.startswith("Near-copies of rows of 2 older suites: not_checked, since") for note in notes)
+    assert sum("rows are near-copies of rows of" in note for note in notes) == 1

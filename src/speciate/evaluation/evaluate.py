@@ -326,6 +326,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
     )
     about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
     unseen = is_label(manifest, scored.target) and task.family != "generation"
+    elsewhere = near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles))
     return EvaluationPayload(
         dataset=manifest,
         split=ref.split,
@@ -345,7 +346,8 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
             *warnings_of_test_rows(workspace.folders, manifest, use_case, ref.split),
         ),
         earlier=suites.looks(database, suite.rows, _candidates(roles), waiting),
-        elsewhere=near_looks.judged_elsewhere(database, manifest, suite.rows, _candidates(roles)),
+        elsewhere=elsewhere.suites,
+        older_elsewhere=elsewhere.older,
         suite_id=judged_rows.suite_id(suite.rows),
         known_jobs=tuple(sorted({each.evaluation for each in waiting})),
         suite_change=change,

@@ -25,8 +25,8 @@ from speciate.refs import dataset_ref
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
-MOST_SUITES = 50
-"""Suites that are compared, the newest first."""
+MOST_SUITES = 200
+"""Suites that are compared, the newest first; a remark counts the others."""
 _DATASETS = "SELECT id, dataset FROM evaluations ORDER BY created DESC, id"
 
 
@@ -46,6 +46,13 @@ class SuiteElsewhere(BaseModel):
         return self.dataset.ref + (f":{self.split}" if self.split else "")
 
 
+class JudgedElsewhere(NamedTuple):
+    """`suites`: those that are compared. `older`: how many are not, for they are older than MOST_SUITES others."""
+
+    suites: tuple[SuiteElsewhere, ...]
+    older: int
+
+
 class NearLooks(NamedTuple):
     """`looks`: with those at near-copies. `remarks`: a sentence for each suite that has some."""
 
@@ -55,10 +62,10 @@ class NearLooks(NamedTuple):
 
 def judged_elsewhere(
     database: Database, manifest: Manifest, rows: Packed, judged_now: Collection[str]
-) -> tuple[SuiteElsewhere, ...]:
+) -> JudgedElsewhere:
     """Suites of this modality whose rows are others. Reads the catalog alone."""
     if find(manifest.modality).sketching is None:
-        return ()
+        return JudgedElsewhere((), 0)
     by_suite: dict[str, list[Scored]] = {}
     for each in suites.all_looks(database):
         by_suite.setdefault(each.suite, []).append(each)
@@ -66,12 +73,16 @@ def judged_elsewhere(
     promoted = suites.promotions(database)
     mine = judged_rows.suite_id(rows)
     found: list[SuiteElsewhere] = []
+    older = 0
     order = {name: place for place, name in enumerate(dataset_of)}
     for suite, scored in sorted(by_suite.items(), key=lambda item: min(order.get(s.evaluation, 1e9) for s in item[1])):
         if suite == mine or judged_rows.overlaps(suites.packed(database, suite), rows):
             continue
         there = _manifest(database, [dataset_of[each.evaluation] for each in scored if each.evaluation in dataset_of])
         if there is None or there[0].modality != manifest.modality:
+            continue
+        if len(found) == MOST_SUITES:
+            older += 1
             continue
         evaluations = {each.evaluation for each in scored}
         found.append(
@@ -83,15 +94,19 @@ def judged_elsewhere(
                 promotions=len({seq for seq, evaluation in promoted if evaluation in evaluations}),
             )
         )
-        if len(found) == MOST_SUITES:
-            break
-    return tuple(found)
+    return JudgedElsewhere(tuple(found), older)
 
 
 def with_near_copies(
-    folders: Folders, manifest: Manifest, ids: Collection[str], looks: LooksOnRows, elsewhere: Sequence[SuiteElsewhere]
+    folders: Folders,
+    manifest: Manifest,
+    ids: Collection[str],
+    looks: LooksOnRows,
+    elsewhere: Sequence[SuiteElsewhere],
+    older: int,
 ) -> NearLooks:
-    """The looks at the examples `ids` of this version, those at their near-copies among them."""
+    """The looks at the examples `ids` of this version, those at their near-copies among them. `elsewhere` and `older`:
+    as `judged_elsewhere` told them."""
     near: list[SuiteElsewhere] = []
     remarks: list[str] = []
     for suite in elsewhere:
@@ -107,6 +122,11 @@ def with_near_copies(
         remarks.append(
             f"{len(copies)} of these {len(ids)} rows are near-copies of rows of {suite.shown}, which "
             f"{len(suite.evaluations)} evaluation(s) judged: they count as looked at"
+        )
+    if older:
+        remarks.append(
+            f"Near-copies of rows of {older:,} older suites: not_checked, since the newest {MOST_SUITES} are compared. "
+            "Looks at those rows do not count here"
         )
     return NearLooks(
         LooksOnRows(

@@ -62,6 +62,8 @@ class EvaluationPayload(BaseModel):
     """What these rows were asked before."""
     elsewhere: tuple[SuiteElsewhere, ...] = ()
     """Suites of other rows of this modality, of which some may be near-copies of these."""
+    older_elsewhere: int = 0
+    """Such suites that are not compared, for they are older than many others."""
     suite_id: str = ""
     """Id of the rows as they were planned: evaluations under way find each other by it."""
     known_jobs: tuple[str, ...] = ()

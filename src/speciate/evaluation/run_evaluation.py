@@ -13,7 +13,7 @@ import numpy as np
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, FINGERPRINT, SKETCH
-from speciate.datasets.loading.loader import Example, load_examples, media_digest
+from speciate.datasets.loading.loader import Example, load_examples
 from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.telling_inputs import TellingInput, repeating_inputs, telling_inputs
 from speciate.datasets.versions import Manifest
@@ -30,6 +30,7 @@ from speciate.evaluation.predictors.answering import Answer, ModelAnswers, Predi
 from speciate.evaluation.predictors.by_source import measure_costs, predict, stay_loaded
 from speciate.evaluation.scorers import scoring
 from speciate.evaluation.statistics import Codes
+from speciate.features import media_digest
 from speciate.jobs.run import Run
 from speciate.modalities import find as find_modality
 from speciate.tasks.example_targets import evaluation_examples, is_label, settle_terms, training_examples
@@ -78,8 +79,9 @@ def run(run: Run) -> EvaluationOutput:
     telling = _telling(payload, suite)
     notes = _notes(payload, suite, entries, all_answers, telling)
     near = near_looks.with_near_copies(
-        run.folders, payload.dataset, [example.id for example in examples], payload.earlier, payload.elsewhere
-    )
+        run.folders, payload.dataset, [example.id for example in examples], payload.earlier, payload.elsewhere,
+        payload.older_elsewhere,
+    )  # fmt: skip
     notes += [f"{remark}." for remark in near.remarks]
     payload = payload.model_copy(update={"earlier": near.looks})
     clusters = _clusters(run, payload, examples)

@@ -424,7 +424,8 @@ class Embeddings:
         """(N, width)"""
         media = [example.media for example in examples]
         if self._folders is not None:
-            return features.embed(self._folders, self.encoder, example_keys(examples), media, self._progress)
+            ids = [example.id for example in examples]
+            return features.embed(self._folders, self.encoder, ids, media, self._progress)
         vectors = np.zeros((len(media), self.encoder.width), np.float32)
         for places, batch in self.encoder.embed(media):
             vectors[places] = batch

@@ -18,11 +18,12 @@ from PIL import Image
 
 from speciate.datasets.loading import decoding
 from speciate.datasets.loading.decoding import Decoder, MediaItem, MediaReader, write_media
-from speciate.datasets.loading.loader import load_examples, media_digest
+from speciate.datasets.loading.loader import load_examples
 from speciate.datasets.loading.stream import Stream
 from speciate.datasets.next_version import seal_first
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.features import media_digest
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
 from tests.datasets import sealed

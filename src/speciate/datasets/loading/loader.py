@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +15,7 @@ from speciate.datasets.identity import input_values, known_rows
 from speciate.datasets.loading.decoding import MediaItem, cut_window, decode_here, decode_item, decode_media
 from speciate.datasets.readers.rows import Row
 from speciate.datasets.versions import Manifest
+from speciate.features import vector_key
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
 from speciate.workspace.packs import PackReader
@@ -175,22 +174,4 @@ def example_keys(examples: Sequence[Example]) -> list[str]:
 
     The same example may show more or fewer of its columns to another model.
     """
-    return [f"{example.id}:{media_digest(example.media)}" for example in examples]
-
-
-def media_digest(medium: Any) -> str:
-    """32 hex digits of the sha256 of a medium as it is decoded."""
-    return _sha256(medium)[:32]
-
-
-def _sha256(medium: Any) -> str:
-    """The sha256 of an array's type, shape and values, of a dict's names and parts, or of the text of a value."""
-    if isinstance(medium, np.ndarray):
-        found = hashlib.sha256(f"{medium.dtype} {medium.shape} ".encode())
-        found.update(np.ascontiguousarray(medium).data)
-        return found.hexdigest()
-    if isinstance(medium, dict) and any(isinstance(part, np.ndarray | dict) for part in medium.values()):
-        content = "".join(f"{name} {_sha256(part)}\n" for name, part in medium.items())
-    else:
-        content = repr(medium)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return [vector_key(example.id, example.media) for example in examples]

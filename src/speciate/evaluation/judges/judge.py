@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from speciate.datasets.loading import loader
 from speciate.datasets.loading.loader import Example
 from speciate.evaluation import answer_cache, statistics
 from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer
@@ -27,6 +26,7 @@ from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, OnProgress
 from speciate.evaluation.reports.report import Agreement, Verdicts, interval, number
 from speciate.evaluation.statistics import Codes, Estimate, Floats
+from speciate.features import media_digest
 from speciate.jobs.run import Run
 
 _PREFERENCES = ("baseline", TIE, "candidate")
@@ -158,7 +158,7 @@ class _JudgeRun:
     def _key(self, judged_answers: JudgedAnswers) -> AnswerKey:
         """The example's id, by which a purge finds it, and a digest of the judged texts."""
         text = "\x1f".join(
-            [loader.media_digest(judged_answers.example.media), judged_answers.reference, *judged_answers.answers]
+            [media_digest(judged_answers.example.media), judged_answers.reference, *judged_answers.answers]
         )
         return AnswerKey(f"{judged_answers.example.id}:{answer_cache.digest(text)}")
 

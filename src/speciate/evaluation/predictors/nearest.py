@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from speciate.datasets.loading.loader import Example, media_digest
+from speciate.datasets.loading.loader import Example
 from speciate.evaluation.metrics import Answers, contributions, corpus, judged
 from speciate.evaluation.payload import EvaluationPayload
 from speciate.evaluation.predictors.answering import Answer, ModelAnswers, PredictorRequest, answer_all
+from speciate.features import media_digest
 from speciate.tasks.families.regression import best_constant
 from speciate.tasks.predictor import constant
 from speciate.tasks.representations import Columns, Documents, Features, ngram_choices
