@@ -107,10 +107,14 @@ def test_sources_that_are_installed_tell_what_the_shipped_table_holds() -> None:
     made = build_index.build(index.read(), "2026-11-27", names)
     shipped = {row["hub"] or row["ref"]: row for row in index.read().to_pylist()}
     assert made.num_rows > 2_500
-    for row in made.to_pylist():
-        known = shipped[row["hub"] or row["ref"]]
-        assert set(row["sources"]) <= set(known["sources"])
-        assert (known["ref"], known["what"]) == (row["ref"], row["what"]) or len(known["sources"]) > 1
+    rows = made.to_pylist()
+    pairs = [(row, shipped[key]) for row in rows if (key := row["hub"] or row["ref"]) in shipped]
+    assert len(pairs) > 0.95 * len(rows), "a package that is newer than the table names some models more"
+    assert all(set(row["sources"]) <= set(known["sources"]) for row, known in pairs)
+    same = [
+        (known["ref"], known["what"]) == (row["ref"], row["what"]) or len(known["sources"]) > 1 for row, known in pairs
+    ]
+    assert sum(same) > 0.99 * len(pairs), "or words some anew"
 
 
 def test_a_table_is_not_made_where_a_source_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
