@@ -14,7 +14,9 @@ from speciate.modalities.image_answers import is_image_answer
 from speciate.modalities.media_answers import is_media_answer, stored_media
 from speciate.modalities.media_bytes import media_bytes
 from speciate.predictions import answer_lookup
+from speciate.predictions.entities import check_entity
 from speciate.predictions.feedback import Feedback, Selection, Source, make_feedback
+from speciate.refs import model_ref
 from speciate.server.roots import check_readable, check_refs, check_writable
 from speciate.server.tool_api import (
     App,
@@ -196,18 +198,22 @@ def predict(
         ),
     ] = None,
     model: Annotated[str | None, Field(description="As of describe_model; or use_case.")] = None,
-    use_case: Annotated[str | None, Field(description="Its production model answers.")] = None,
-    dataset: Annotated[str | None, Field(description="All its rows, or NAME:test; starts a job.")] = None,
-    source: Annotated[str | None, Field(description="A csv, jsonl, parquet or folder; starts a job.")] = None,
-    path: Annotated[str | None, Field(description="Of the job: .csv, .jsonl or .parquet.")] = None,
-    save_as: Annotated[str | None, Field(description="Or a dataset of rows and answers.")] = None,
+    use_case: Annotated[str | None, Field(description="Its production answers.")] = None,
+    dataset: Annotated[str | None, Field(description="All its rows, or NAME:test.")] = None,
+    source: Annotated[str | None, Field(description="csv, jsonl, parquet or folder.")] = None,
+    path: Annotated[str | None, Field(description=".csv, .jsonl or .parquet.")] = None,
+    save_as: Annotated[str | None, Field(description="Or a dataset with answers.")] = None,
     budget_usd: Annotated[float | None, Field(gt=0, description="A hard stop.")] = None,
+    entity: Annotated[str | None, Field(description="Who asks; hashed.", json_schema_extra={"writeOnly": True})] = None,
     idempotency_key: IdempotencyKey = None,
     dry_run: DryRunFlag = False,
 ) -> Predictions | JobStarted | DryRun | tuple[Predictions, *tuple[ToolImage, ...]]:
-    """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
-    compare models, call evaluate_models."""
+    """Run inputs through a model or a use case's production model: a few at once, many by a job. To compare
+    models, call evaluate_models."""
     ref = predicting.requested_model(model, use_case)
+    if entity is not None:
+        batch = dataset is not None or source is not None
+        check_entity(entity, "a batch" if batch else ref, logged=not batch and model_ref(ref).alias == "production")
     if dataset is not None or source is not None:
         if inputs is not None:
             raise SpeciateError(
@@ -235,7 +241,7 @@ def predict(
         )
     answer = predicting.predict(
         app.workspace, app.pool, ref, inputs, lambda path: check_readable(app, path),
-        partial(ask_deployment, app.workspace.folders),
+        partial(ask_deployment, app.workspace.folders, entity=entity), entity,
     )  # fmt: skip
     shown = Predictions(
         predictions=tuple(

@@ -88,12 +88,15 @@ class Production:
         move(self.workspace, self.model)
         self._settle(self.model)
 
-    def ask(self, items: Iterable[dict[str, Any]], *, output: Any = "good", confidence: float = 0.9) -> list[str]:
+    def ask(
+        self, items: Iterable[dict[str, Any]], *, output: Any = "good", confidence: float = 0.9,
+        entity: str | None = None,
+    ) -> list[str]:  # fmt: skip
         given = [{"id": str(place), **item} for place, item in enumerate(items)]
         ids = self.log.ids(len(given))
         answers = [{"output": output, "confidence": confidence, "error": None}] * len(given)
         about = AnsweringModel(self.model, self.generation, self.modality)
-        assert self.log.note(ids, given, answers, about, 3.0)
+        assert self.log.note(ids, given, answers, about, 3.0, entity)
         return ids
 
     def label(self, prediction: str, right: bool = True, **more: Any) -> None:

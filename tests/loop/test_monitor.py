@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from speciate import features
@@ -17,10 +18,14 @@ from speciate.jobs.pool import Pool
 from speciate.loop import monitor_sample
 from speciate.loop.monitor import MonitorSpec, outcomes, plan
 from speciate.models import registry
+from speciate.predictions import reading
+from speciate.predictions.entities import EntityHashes
 from speciate.predictions.quality import random_place
 from speciate.privacy import purge_logs
 from speciate.serving import preloading
 from speciate.serving.predict import Input, predict
+from speciate.settings import Settings
+from speciate.workspace import integrity
 from tests.loop.monitored import WEEK, Production, other_sentence, png, reads_images, sentence, signal
 from tests.serving.world import USE_CASE
 
@@ -150,6 +155,39 @@ def test_what_was_described_is_not_described_again(production: Production, monke
         sampled.append(production.end_week(week).sampled)
     assert sum(asked) == sum(sampled) <= 180
     assert len(_keys(production)) <= sum(sampled)
+
+
+def test_a_sample_knows_who_asked_and_when_and_an_older_file_is_read(
+    production: Production, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    chance = random.Random(8)
+    asked = {
+        name: who for who in ("ada", "grace", None) for name in production.ask([{"text": sentence(chance)}], entity=who)
+    }
+    production.end_week(0)
+    [path] = (production.log.folder.watched / "samples").glob("*.parquet")
+    source = monitor_sample.Source(
+        production.log.folder, production.workspace.folders, Pool(production.workspace.folders, Settings(), size=1),
+        "text", "descriptor", None, production.generation, 0.0,
+    )  # fmt: skip
+    window = monitor_sample.Window(0, production.begin, production.begin + WEEK)
+    made, _ = monitor_sample.sample(source, window)
+    hashes = EntityHashes(production.workspace.folders.root, USE_CASE)
+    assert dict(zip(made.ids, made.entity, strict=True)) == {
+        name: hashes.of(who) if who else "" for name, who in asked.items()
+    }
+    assert made.at.tolist() == [reading.find_many(production.log.folder, [each])[each].at for each in made.ids]
+    twice = monitor_sample.join([made, made])
+    assert (twice.entity, twice.at.tolist()) == (2 * made.entity, 2 * made.at.tolist())
+    last = monitor_sample.take(twice, [len(twice.ids) - 1])
+    assert (last.entity, last.at.tolist()) == (made.entity[-1:], made.at.tolist()[-1:])
+    table = pq.read_table(path)
+    with path.open("w+b") as file:
+        integrity.write_table(table.drop_columns(["entity", "at"]), file)
+    older, _ = monitor_sample.sample(source, window)
+    assert older.entity == ["", "", ""]
+    assert older.at.tolist() == made.at.tolist(), "an id tells when its answer was given"
 
 
 def test_a_purge_removes_what_monitoring_keeps_and_the_next_window_goes_on(production: Production) -> None:

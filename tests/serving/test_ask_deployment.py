@@ -52,6 +52,18 @@ def test_inputs_that_can_be_asked_are_and_all_come_back_in_order(
     assert server.processes[0].batches == [2]
 
 
+def test_a_deployment_is_told_who_asks_and_logs_what_the_daemon_would(
+    workspace: Workspace, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: ManualClock
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    bodies = list[Any]()
+    post = predict._post
+    monkeypatch.setattr(predict, "_post", lambda *given: (bodies.append(json.loads(given[2])), post(*given))[1])
+    assert predict.ask_deployment(workspace.folders, "reviews", ITEMS, "ada")
+    assert predict.ask_deployment(workspace.folders, "reviews", ITEMS)
+    assert [each.get("entity") for each in bodies] == ["ada", None]
+
+
 def test_where_no_deployment_can_answer_nobody_does(workspace: Workspace, folder: DeploymentFolder) -> None:
     items: list[dict[str, Any]] = ITEMS[:1]
     assert predict.ask_deployment(workspace.folders, "other", items) is None

@@ -182,6 +182,26 @@ def test_fields_that_change_nothing_are_ignored(name: str) -> None:
     assert chat.parse(body, WRITER, "reviews") == chat.parse({"messages": ASKED}, WRITER, "reviews")
 
 
+@pytest.mark.parametrize(
+    ("headers", "body", "entity"),
+    [
+        ({}, {}, None),
+        ({}, {"user": "ada"}, "ada"),
+        ({}, {"user": "ada", "safety_identifier": "h-17"}, "h-17"),
+        ({"x-request-entity": "grace"}, {"user": "ada"}, "grace"),
+        ({"x-request-entity": ""}, {"user": "ada"}, "ada"),
+        ({}, {"user": "", "safety_identifier": 17}, None),
+        ({}, {"user": "x" * 300}, None),
+        ({}, {"user": "ada\n"}, None),
+    ],
+)
+def test_who_asks_in_a_chat_is_its_user_and_none_is_refused_for_it(
+    headers: dict[str, str], body: dict[str, Any], entity: str | None
+) -> None:
+    assert chat.entity_of(headers, body) == entity
+    chat.parse({"messages": ASKED, **body}, WRITER, "reviews")
+
+
 def test_sampling_that_a_request_names_is_used_and_no_other() -> None:
     def sampling(**fields: Any) -> Any:
         return chat.parse({"messages": ASKED, **fields}, WRITER, "reviews").item["generation"]

@@ -16,6 +16,7 @@ import pytest
 
 from speciate.jobs.pool import Pool
 from speciate.predictions import maintenance, prediction_ids, reading
+from speciate.predictions.entities import EntityHashes
 from speciate.predictions.log import AnswerLog
 from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.serving import deployments
@@ -25,11 +26,12 @@ from speciate.serving.deployments import DeploymentKeeper
 from speciate.settings import Log as Settings
 from speciate.settings import Serving
 from speciate.settings import Settings as AllSettings
+from speciate.workspace.catalog_identity import Anchor, write_anchor
 from speciate.workspace.clock import SystemClock
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.serving.fakes import POISON, target
-from tests.serving.test_api import TOKEN, Server, texts
+from tests.serving.test_api import TOKEN, Said, Server, texts
 from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
@@ -37,6 +39,8 @@ from tests.serving.world import USE_CASE, move, scaled, trained, version
 @pytest.fixture
 def logged(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, AnswerLog]]:
     """A deployment whose answers are logged."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    write_anchor(tmp_path, Anchor("a" * 32))
     own = AnswerLog(LogFolder(tmp_path / "logged" / "reviews"), Settings(), SystemClock())
     before = Api.__init__
 
@@ -99,6 +103,52 @@ def test_feedback_is_recorded_or_refused_with_a_reason(logged: tuple[Server, Ans
         said = server.ask(body, "/feedback")
         assert (said.status, told in said.body["error"]) == (status, True), said.body
     assert server.ask(several, "/feedback", token="wrong" + TOKEN).status == 401
+
+
+def entity_of(own: AnswerLog, said: Said) -> str:
+    """The hash that is logged with the answers to a request, all of them."""
+    found = reading.find_many(own.folder, [each["prediction"] for each in said.body["predictions"]])
+    [entity] = {each.entity for each in found.values()}
+    return entity
+
+
+def test_who_asks_is_said_in_the_body_or_a_header_and_logged_as_a_hash(logged: tuple[Server, AnswerLog]) -> None:
+    server, own = logged
+    ada = EntityHashes(own.folder.workspace, "reviews").of("ada-löve")
+    assert entity_of(own, server.ask(texts("one"))) == ""
+    said = server.ask({**texts("one", "two"), "entity": "ada-löve"})
+    assert entity_of(own, said) == ada
+    in_header = {"x-request-entity": "ada-löve".encode().decode("latin-1")}
+    assert entity_of(own, server.ask(texts("one"), headers=in_header)) == ada
+    both = server.ask({**texts("one"), "entity": "grace"}, headers=in_header)
+    assert entity_of(own, both) == ada, "the header counts, as it does for the key"
+    form = {"content-type": "multipart/form-data; boundary=edge", **in_header}
+    field = b'--edge\r\nContent-Disposition: form-data; name="text"\r\n\r\none\r\n--edge--\r\n'
+    assert entity_of(own, server.ask(field, headers=form)) == ada
+    assert "entity" in server.ask(path="/schema").body["properties"]
+    own.close()
+    there = b"".join(path.read_bytes() for path in own.folder.workspace.rglob("*") if path.is_file())
+    assert "ada-löve".encode() not in there
+    assert "ada-löve" not in str([said.body, both.body])
+
+
+@pytest.mark.parametrize("entity", ["", "x" * 257, 17, None, ["ada"], "ada\nb", "ada\x00"])
+def test_what_is_no_entity_is_refused_and_asked_of_nobody(logged: tuple[Server, AnswerLog], entity: Any) -> None:
+    server, own = logged
+    said = server.ask({**texts("one"), "entity": entity})
+    assert said.status == 422
+    [problem] = said.body["problems"]
+    assert problem["where"] == "entity"
+    assert "ntity" in problem["problem"]
+    assert "ada" not in said.body["error"]
+    assert reading.answers(own.folder).num_rows == 0
+
+
+@pytest.mark.parametrize("header", [b"", b"x" * 257, b"\xff\xfe"])
+def test_a_header_that_is_no_entity_is_refused(logged: tuple[Server, AnswerLog], header: bytes) -> None:
+    server, _ = logged
+    said = server.ask(texts("one"), headers={"x-request-entity": header.decode("latin-1")})
+    assert (said.status, said.body["problems"][0]["where"]) == (422, "x-request-entity")
 
 
 def test_a_disk_that_takes_nothing_stops_no_answer(

@@ -527,7 +527,7 @@ def _window(outcome: MonitorOutcome) -> Window:
 
 
 def _nothing() -> _Compared:
-    empty = Sample([], [], np.zeros(0), np.zeros(0), [], np.zeros((0, 0)), np.zeros(0, np.bool_))
+    empty = Sample([], [], np.zeros(0), np.zeros(0), [], np.zeros((0, 0)), np.zeros(0, np.bool_), [], np.zeros(0))
     return _Compared("nothing", empty, 0, [], {}, (), ["Nothing was asked in this window."])
 
 

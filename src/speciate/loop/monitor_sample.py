@@ -31,7 +31,7 @@ from speciate.loop.drift.permutation import Rows, Values
 from speciate.loop.monitor_describe import DescribeRequest, LoggedInput, read_input
 from speciate.modalities import find
 from speciate.modalities.contract import DecodeError
-from speciate.predictions import reading
+from speciate.predictions import prediction_ids, reading
 from speciate.predictions.log_files import LogFolder
 from speciate.predictions.prediction_ids import hash_to_unit
 from speciate.predictions.reading import LoggedAnswer
@@ -60,6 +60,10 @@ class Sample(NamedTuple):
     """(N, M)"""
     own: npt.NDArray[np.bool_]
     """Whether the version of this generation gave the answer."""
+    entity: list[str]
+    """Hash of who or what asked; '' where none was said."""
+    at: Values
+    """When the answer was given, in seconds since the epoch."""
 
 
 class Source(NamedTuple):
@@ -125,6 +129,8 @@ def _make(source: Source, window: Window, path: Path) -> tuple[Sample, list[str]
         [_label(each.output) for each in answers],
         measures,
         np.array([each.generation == source.generation for each in answers], np.bool_),
+        [each.entity for each in answers],
+        np.array([each.at for each in answers], np.float64),
     )
     _keep(path, made, described.measures)
     return made, described.measures
@@ -300,6 +306,7 @@ def _keep(path: Path, made: Sample, measures: Sequence[str]) -> None:
         {"id": pa.array(made.ids, pa.string()), "key": pa.array(made.keys, pa.string()),
          "confidence": pa.array(made.confidence, pa.float64()), "number": pa.array(made.number, pa.float64()),
          "label": pa.array(made.label, pa.string()), "own": pa.array(made.own, pa.bool_()),
+         "entity": pa.array(made.entity, pa.string()), "at": pa.array(made.at, pa.float64()),
          **{f"m{place}": pa.array(made.measures[:, place], pa.float64()) for place in range(len(measures))}}
     ).replace_schema_metadata({"measures": json.dumps(list(measures))})  # fmt: skip
     temporary = path.with_name(f".{path.name}.tmp")
@@ -309,13 +316,23 @@ def _keep(path: Path, made: Sample, measures: Sequence[str]) -> None:
 
 
 def _of_table(table: pa.Table, measures: int) -> Sample:
+    """A sample from before entities were kept has none, and its ids tell when each answer was given."""
     columns = [np.asarray(table[f"m{place}"].to_numpy(), np.float64) for place in range(measures)]
+    ids = table["id"].to_pylist()
+    known = {"entity", "at"} <= set(table.column_names)
     return Sample(
-        table["id"].to_pylist(), table["key"].to_pylist(), np.asarray(table["confidence"].to_numpy(), np.float64),
+        ids, table["key"].to_pylist(), np.asarray(table["confidence"].to_numpy(), np.float64),
         np.asarray(table["number"].to_numpy(), np.float64), table["label"].to_pylist(),
         np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0)),
         np.asarray(table["own"].to_pylist(), np.bool_),
+        table["entity"].to_pylist() if known else [""] * len(ids),
+        np.asarray(table["at"].to_numpy() if known else [_time_of(each) for each in ids], np.float64),
     )  # fmt: skip
+
+
+def _time_of(prediction: str) -> float:
+    parsed = prediction_ids.parse(prediction)
+    return math.nan if parsed is None else parsed.at
 
 
 def join(samples: Sequence[Sample]) -> Sample:
@@ -328,7 +345,8 @@ def join(samples: Sequence[Sample]) -> Sample:
         [each for one in samples for each in one.ids], [each for one in samples for each in one.keys],
         np.concatenate([one.confidence for one in samples]), np.concatenate([one.number for one in samples]),
         [each for one in samples for each in one.label], np.concatenate(measures),
-        np.concatenate([one.own for one in samples]),
+        np.concatenate([one.own for one in samples]), [each for one in samples for each in one.entity],
+        np.concatenate([one.at for one in samples]),
     )  # fmt: skip
 
 
@@ -337,4 +355,5 @@ def take(whole: Sample, places: Sequence[int]) -> Sample:
     return Sample(
         [whole.ids[place] for place in places], [whole.keys[place] for place in places], whole.confidence[at],
         whole.number[at], [whole.label[place] for place in places], whole.measures[at], whole.own[at],
+        [whole.entity[place] for place in places], whole.at[at],
     )  # fmt: skip

@@ -21,10 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from speciate.errors import SpeciateError
 from speciate.modalities import find
 from speciate.modalities.media_answers import is_media_answer, stored_media
 from speciate.modalities.media_bytes import media_bytes
 from speciate.predictions import prediction_ids
+from speciate.predictions.entities import EntityHashes
 from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, KeptInput, LogFolder, LogRecord, encode
 from speciate.predictions.pii_redaction import Redaction
 from speciate.settings import Log as Settings
@@ -61,6 +63,12 @@ class AnsweringModel(NamedTuple):
     modality: str
 
 
+class _AskedBy(NamedTuple):
+    hash: str
+    """Of the entity that asked; "" where none was said."""
+    left_out: list[str]
+
+
 class AnswerLog:
     """The log of one use case, as one process writes it."""
 
@@ -68,6 +76,7 @@ class AnswerLog:
         self.folder, self.settings, self._clock = folder, settings, clock
         self._redaction = Redaction(settings.redact, settings.columns, settings.patterns)
         self._writer = Writer(folder, clock)
+        self._entities = EntityHashes(folder.workspace, folder.use_case)
 
     @property
     def use_case(self) -> str:
@@ -92,11 +101,12 @@ class AnswerLog:
 
     def note(
         self, ids: Sequence[str], items: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]],
-        about: AnsweringModel, ms: float,
+        about: AnsweringModel, ms: float, entity: str | None = None,
     ) -> bool:  # fmt: skip
         """Write the answers of the sample, and say whether the system has them; never raises.
 
-        `items`, `predictions`: of `serving.items`, in one order with `ids`.
+        `items`, `predictions`: of `serving.items`, in one order with `ids`. `entity`: who asked, as it was said; its
+        hash alone is written.
         """
         share = self.settings.sample
         chosen = [place for place, each in enumerate(ids) if prediction_ids.is_sampled(each, share)]
@@ -106,7 +116,10 @@ class AnswerLog:
             self._writer.miss(len(chosen), "the log takes more than its quota")
             return False
         try:
-            lines = [encode(self._record(ids[place], items[place], predictions[place], about, ms)) for place in chosen]
+            asked = self._asked_by(entity)
+            lines = [
+                encode(self._record(ids[place], items[place], predictions[place], about, ms, asked)) for place in chosen
+            ]
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer leaves, and the gap is told
             self._writer.miss(len(chosen), str(getattr(error, "strerror", None) or type(error).__name__))
             return False
@@ -122,24 +135,37 @@ class AnswerLog:
     def close(self) -> None:
         self._writer.close()
 
+    def _asked_by(self, entity: str | None) -> _AskedBy:
+        """A key that cannot be read keeps no answer from the log, which says what it lacks."""
+        if entity is None:
+            return _AskedBy("", [])
+        try:
+            return _AskedBy(self._entities.of(entity), [])
+        except (SpeciateError, OSError) as error:
+            _log.warning("answers of %s are logged without who asked: %s", self.use_case, error)
+            return _AskedBy("", ["entity: its key cannot be read"])
+
     # One record
 
     def _record(
-        self, identifier: str, item: Mapping[str, Any], prediction: Mapping[str, Any], about: AnsweringModel, ms: float
-    ) -> LogRecord:
+        self, identifier: str, item: Mapping[str, Any], prediction: Mapping[str, Any], about: AnsweringModel,
+        ms: float, asked: _AskedBy,
+    ) -> LogRecord:  # fmt: skip
         parsed = prediction_ids.parse(identifier)
         kept_input = _InputRecord(self, about.modality)
         kept = kept_input.keep(item) if self.settings.keep_inputs else None
         if not self.settings.keep_inputs:
             kept_input.left_out.append("input: not kept")
         answered, left_out = self._kept_media(prediction["output"])
-        kept_input.left_out += left_out
+        kept_input.left_out += [*left_out, *asked.left_out]
         output = self._redaction(answered)
         record = {
             "k": ANSWER_LINE, "id": identifier, "at": parsed.at if parsed else self._clock.now(), "model": about.model,
             "generation": about.generation, "modality": about.modality, "input": kept, "output": output.value,
             "confidence": prediction["confidence"], "error": bool(prediction["error"]), "ms": round(ms, 3),
         }  # fmt: skip
+        if asked.hash:
+            record["entity"] = asked.hash
         if item.get("id") and not str(item["id"]).isdigit():
             record["given"] = self._redaction(str(item["id"])).value
         if len(str(output.value)) > _LONGEST_OUTPUT:

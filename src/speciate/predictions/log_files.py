@@ -79,6 +79,10 @@ class LogFolder:
     def use_case(self) -> str:
         return self.path.name
 
+    @property
+    def workspace(self) -> Path:
+        return self.path.parent.parent
+
     def create(self) -> None:
         self.path.parent.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.path, self.segments, self.parts, self.media):
@@ -240,6 +244,7 @@ class Footer(NamedTuple):
     least: str
     most: str | None
     """`least` and `most` bound the first column, an id. They are "" and None where the footer does not tell."""
+    columns: frozenset[str] = frozenset()
 
     def may_hold(self, filters: Sequence[tuple[str, str, Any]]) -> bool:
         """Whether a row may pass them all. Each: column, one of `=`, `in`, `>=`, value or values; only those on an id
@@ -294,4 +299,5 @@ def _read_footer_file(path: Path, stamp: tuple[int, int, int]) -> Footer:
         int(stored.get(b"torn", 0)),
         min(each.min for each in known) if whole else "",
         max(each.max for each in known) if whole else None,
+        frozenset(metadata.schema.to_arrow_schema().names),
     )

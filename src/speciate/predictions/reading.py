@@ -22,6 +22,7 @@ from speciate.predictions.log_files import (
     FEEDBACK,
     FEEDBACK_LINE,
     GAP_LINE,
+    Footer,
     KeptInput,
     LogFolder,
     LogRecord,
@@ -63,6 +64,8 @@ class LoggedAnswer(NamedTuple):
     """What the caller called it."""
     redacted: int
     left_out: tuple[str, ...]
+    entity: str = ""
+    """Hash of who or what asked (entities.py); "" where none was said."""
 
 
 class StoredFeedback(NamedTuple):
@@ -102,7 +105,7 @@ def schema(kind: str) -> pa.Schema:
         [("id", pa.string()), ("at", pa.float64()), ("model", pa.string()), ("generation", pa.int64()),
          ("modality", pa.string()), ("input", pa.string()), ("output", pa.string()), ("confidence", pa.float64()),
          ("error", pa.bool_()), ("ms", pa.float64()), ("given", pa.string()), ("redacted", pa.int64()),
-         ("left_out", pa.string()), ("media", pa.list_(pa.string()))]
+         ("left_out", pa.string()), ("media", pa.list_(pa.string())), ("entity", pa.string())]
     )  # fmt: skip
 
 
@@ -123,6 +126,8 @@ class AnswerRow(TypedDict):
     redacted: int
     left_out: str | None
     media: list[str]
+    entity: str | None
+    """None where none was said, and in logs from before there were any."""
 
 
 class FeedbackRow(TypedDict):
@@ -249,7 +254,7 @@ def to_logged_answer(row: Mapping[str, Any]) -> LoggedAnswer:
     """A row of `answers` with all columns."""
     read = {name: None if row[name] is None else json.loads(row[name]) for name in _JSON}
     kept = {name: row[name] for name in LoggedAnswer._fields if name not in _JSON}
-    return LoggedAnswer(**{**kept, **read, "left_out": tuple(read["left_out"] or ())})
+    return LoggedAnswer(**{**kept, **read, "left_out": tuple(read["left_out"] or ()), "entity": row["entity"] or ""})
 
 
 def contents(folder: LogFolder, *, since: float = 0.0) -> LogContents:
@@ -296,7 +301,7 @@ def _read_parts_and_segments(
             sealed = sealed_segments(answers)  # of what is sealed meanwhile either the segment or the part is read
             parts = answers if kind == ANSWERS else folder.all_parts(kind)
             tables = [
-                read_part(path, columns=columns, filters=None if told.holds_only(filters) else filters)
+                _read_columns(path, kind, told, columns, None if told.holds_only(filters) else filters)
                 for path in parts
                 if (told := read_footer(path)).may_hold(filters)
             ]
@@ -309,6 +314,21 @@ def _read_parts_and_segments(
     raise AssertionError
 
 
+def _read_columns(
+    path: Path, kind: str, footer: Footer, columns: Sequence[str] | None, filters: list[tuple[str, str, Any]] | None
+) -> pa.Table:
+    """These columns of a part, or all; null where it is from before there was such a column."""
+    import pyarrow as pa
+
+    known = schema(kind)
+    wanted = known.names if columns is None else list(columns)
+    rows = read_part(path, columns=[name for name in wanted if name in footer.columns], filters=filters)
+    for name in wanted:
+        if name not in footer.columns:
+            rows = rows.append_column(known.field(name), pa.nulls(rows.num_rows, known.field(name).type))
+    return rows.select(wanted)
+
+
 def _answer_row(record: LogRecord) -> AnswerRow:
     return {
         "id": record["id"], "at": record["at"], "model": record["model"], "generation": record["generation"],
@@ -317,6 +337,7 @@ def _answer_row(record: LogRecord) -> AnswerRow:
         "ms": float(record["ms"]), "given": record.get("given"), "redacted": record.get("redacted", 0),
         "left_out": _json(record.get("left_out")),
         "media": sorted({*input_files(record["input"]), *output_files(record["output"])}),
+        "entity": record.get("entity"),
     }  # fmt: skip
 
 

@@ -265,6 +265,7 @@ class AsyncClient:
         path: str | None = None,
         save_as: str | None = None,
         budget_usd: float | None = None,
+        entity: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> Predictions | JobStarted | DryRun: ...

@@ -564,20 +564,22 @@ class ToolMethods:
         path: str | None = None,
         save_as: str | None = None,
         budget_usd: float | None = None,
+        entity: str | None = None,
         idempotency_key: str | None = None,
         dry_run: bool | None = None,
     ) -> Predictions | JobStarted | DryRun:
-        """Run inputs through a model or a use case's production model: a few at once, a dataset or file by a job. To
-        compare models, call evaluate_models.
+        """Run inputs through a model or a use case's production model: a few at once, many by a job. To compare
+        models, call evaluate_models.
 
         inputs: Each {text}, {row: {column: value}}, {path}, {data: base64, mime} or {example: id, dataset}, id?.
         model: As of describe_model; or use_case.
-        use_case: Its production model answers.
-        dataset: All its rows, or NAME:test; starts a job.
-        source: A csv, jsonl, parquet or folder; starts a job.
-        path: Of the job: .csv, .jsonl or .parquet.
-        save_as: Or a dataset of rows and answers.
+        use_case: Its production answers.
+        dataset: All its rows, or NAME:test.
+        source: csv, jsonl, parquet or folder.
+        path: .csv, .jsonl or .parquet.
+        save_as: Or a dataset with answers.
         budget_usd: A hard stop.
+        entity: Who asks; hashed.
         idempotency_key: Safe repeats.
         dry_run: Only estimate.
         """

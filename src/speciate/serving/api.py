@@ -125,9 +125,12 @@ class Api:
         if isinstance(parsed, Response):
             return parsed
         checked = request_parsing.check_request(parsed.body, parsed.target)
-        if checked.problems:
-            return _invalid_request(checked.problems, parsed.target)
-        answered = await self._answers_of(checked.items, parsed.key)
+        entity = request_parsing.header_entity(request.headers)
+        problems = checked.problems + ([entity] if isinstance(entity, request_parsing.Problem) else [])
+        if problems or isinstance(entity, request_parsing.Problem):
+            return _invalid_request(problems, parsed.target)
+        asked_by = entity or parsed.body.get(request_parsing.ENTITY)
+        answered = await self._answers_of(checked.items, parsed.key, asked_by)
         if isinstance(answered, Response):
             return answered
         content = {
@@ -165,10 +168,12 @@ class Api:
         return _Request(body, (self._deployment.chosen(key) or serving).target, key)
 
     async def _answers_of(
-        self, items: list[Item], key: str, listener: ChatListener | None = None, ids: Sequence[str] = ()
-    ) -> _Response | Response:
-        """Predictions of the version that answers this key at this moment, or why there are none. `listener`: hears the
-        only answer while it is written. `ids`: of the answers in the log, where they were given already."""
+        self, items: list[Item], key: str, entity: str | None, listener: ChatListener | None = None,
+        ids: Sequence[str] = (),
+    ) -> _Response | Response:  # fmt: skip
+        """Predictions of the version that answers this key at this moment, or why there are none. `entity`: who asks,
+        for the log. `listener`: hears the only answer while it is written. `ids`: of the answers in the log, where they
+        were given already."""
         began = time.monotonic()
         seconds = self._deployment.wanted.options.timeout_seconds
         try:
@@ -194,7 +199,7 @@ class Api:
         predictions = [_prediction(item["id"], answer) for item, answer in zip(items, answers, strict=True)]
         if not all(one["error"] for one in predictions):
             self._deployment.answered(target.model, submitted.role)
-        await self._note(items, predictions, target, began, ids)
+        await self._note(items, predictions, target, began, ids, entity)
         return _Response(predictions, target.model)
 
     async def _answers(
@@ -220,14 +225,15 @@ class Api:
         return [Overloaded() if any(late) else TimeoutError()]
 
     async def _note(
-        self, items: list[Item], predictions: list[ItemPrediction], target: Target, began: float, ids: Sequence[str]
-    ) -> None:
+        self, items: list[Item], predictions: list[ItemPrediction], target: Target, began: float, ids: Sequence[str],
+        entity: str | None,
+    ) -> None:  # fmt: skip
         """Each answer gets an id; those of the sample are in the log before they leave. None: it could not be
         written, and the answer leaves all the same."""
         if (log := self._log) is None:
             return
         ids, about = ids or log.ids(len(items)), AnsweringModel(target.model, target.generation, target.modality)
-        given = ids, items, predictions, about, 1000 * (time.monotonic() - began)
+        given = ids, items, predictions, about, 1000 * (time.monotonic() - began), entity
         written = await asyncio.to_thread(log.note, *given) if log.heavy(items) else log.note(*given)
         for identifier, prediction in zip(ids, predictions, strict=True):
             prediction["prediction"] = identifier if written else None
@@ -320,7 +326,8 @@ class Api:
             return _chat_problem(error, parsed.target.model)
         listener = ChatListener(asyncio.get_running_loop())
         [identifier] = self._log.ids(1) if self._log else [uuid.uuid4().hex]
-        answering = asyncio.ensure_future(self._answers_of([asked.item], parsed.key, listener, [identifier]))
+        entity = chat.entity_of(request.headers, parsed.body)
+        answering = asyncio.ensure_future(self._answers_of([asked.item], parsed.key, entity, listener, [identifier]))
         answering.add_done_callback(lambda _: listener.end())
         leaving, first = asyncio.ensure_future(until_gone(request)), asyncio.ensure_future(listener.first())
         try:

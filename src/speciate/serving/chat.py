@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from speciate.errors import closest
 from speciate.modalities import messages
+from speciate.predictions.entities import entity_problem
 from speciate.serving.deployment_folder import Target
 from speciate.serving.items import Item, Usage
+from speciate.serving.request_parsing import header_entity
 
 TASK = "text-generation"
 IGNORED = (
@@ -27,7 +29,9 @@ IGNORED = (
     "parallel_tool_calls", "tool_choice", "function_call", "top_logprobs", "reasoning_effort", "verbosity",
     "prediction", "web_search_options",
 )  # fmt: skip
-"""Fields of OpenAI's API that are accepted and change nothing; `user` decides who gets a canary."""
+"""Fields of OpenAI's API that are accepted and change no answer; `user` decides who gets a canary."""
+_ENTITY = ("safety_identifier", "user")
+"""Fields that say who asks."""
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "logprobs": (False,),
@@ -132,6 +136,12 @@ def parse(body: Any, target: Target, use_case: str) -> ChatRequest:
     if stream:
         item["stream"] = True
     return ChatRequest(item, stream, bool(fields.stream_options and fields.stream_options.include_usage))
+
+
+def entity_of(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:
+    """Who asks, for the log. OpenAI's fields have no rules, so what cannot be kept of them refuses no chat."""
+    said = [header_entity(headers), *(body.get(name) for name in _ENTITY)]
+    return next((each for each in said if isinstance(each, str) and entity_problem(each) is None), None)
 
 
 def field_schemas() -> Document:

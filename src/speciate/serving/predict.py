@@ -45,7 +45,7 @@ from speciate.serving.deployment_folder import deployment_folder
 from speciate.serving.items import AnswerPayload, Cell, DeploymentAnswer, Item, ItemPrediction
 from speciate.serving.pending_answers import Finished
 from speciate.serving.request_metrics import FAILED, Outcome, outcome_of
-from speciate.serving.request_parsing import MOST_INPUTS
+from speciate.serving.request_parsing import ENTITY, MOST_INPUTS
 from speciate.tasks.example_targets import usual_target
 from speciate.vocabulary import task_named
 from speciate.workspace.database import Transaction
@@ -174,23 +174,25 @@ def predict(
     inputs: Sequence[Input],
     place: Callable[[str], Path] = Path,
     serving: Serving = no_deployment,
+    entity: str | None = None,
 ) -> Answer:
     """One prediction per input, in order; an input that cannot be used has an error instead.
 
     `place` makes a path of an input's `path`, or raises SpeciateError, which spoils only that input. `serving` is asked
-    first for a use case's production; it may serve another version than the alias names, and says which.
+    first for a use case's production; it may serve another version than the alias names, and says which. `entity`: who
+    asks, for the log of what is not answered by `serving`.
 
     `model` is any ref to a registered version. With `USECASE@production`, the first answer of each version stops the
     clock of time to model. Raises NOT_FOUND for the model, INVALID for inputs that are too large, UNAVAILABLE if the
     pool could not answer in time; it continues then, and the same call again gets the answer.
     """
     with workspace.database.remembering():  # which version answers, while nothing is committed
-        return _predict(workspace, pool, model, inputs, place, serving)
+        return _predict(workspace, pool, model, inputs, place, serving, entity)
 
 
 def _predict(
     workspace: Workspace, pool: Pool, model: str, inputs: Sequence[Input], place: Callable[[str], Path],
-    serving: Serving,
+    serving: Serving, entity: str | None,
 ) -> Answer:  # fmt: skip
     ref = model_ref(model)
     version = registry.resolve(workspace.database, workspace.folders, model)
@@ -217,7 +219,7 @@ def _predict(
         served, latency_ms = ServedAnswers(finished.answer["predictions"], version.ref), 1000 * finished.seconds
         if ref.alias == "production":
             about = AnsweringModel(version.ref, generation, version.card.modality or "")
-            served = _log_predictions(workspace, ref.name, about, payload["items"], served, latency_ms)
+            served = _log_predictions(workspace, ref.name, about, payload["items"], served, latency_ms, entity)
             _count(workspace, ref, version.ref, outcome_of(served.predictions, finished.seconds))
     predictions, name = _shorten_errors([Prediction.of(item) for item in served.predictions]), served.model
     if any(item.error is None for item in predictions):
@@ -267,8 +269,9 @@ def _log_predictions(
     items: list[Item],
     served: ServedAnswers,
     ms: float,
+    entity: str | None,
 ) -> ServedAnswers:
-    ids = log_answers(workspace, use_case, about, items, served.predictions, ms)
+    ids = log_answers(workspace, use_case, about, items, served.predictions, ms, entity)
     numbered = zip(served.predictions, ids, strict=True)
     return served._replace(predictions=[{**one, "prediction": identifier} for one, identifier in numbered])
 
@@ -584,7 +587,9 @@ def _path(part: PartName, cell: Any) -> str | None:
     return cell if isinstance(cell, str) and not written else None
 
 
-def ask_deployment(folders: Folders, use_case: str, items: list[Item]) -> ServedAnswers | None:
+def ask_deployment(
+    folders: Folders, use_case: str, items: list[Item], entity: str | None = None
+) -> ServedAnswers | None:
     """What the deployment of a use case answers to these items; None if it cannot now: there is none, it is loading, or
     it refuses them as it would refuse a stranger's.
 
@@ -600,7 +605,8 @@ def ask_deployment(folders: Folders, use_case: str, items: list[Item]) -> Served
         return None
     wanted = folder.wanted()
     room = wanted.options.body_mb * 1024 * 1024 if wanted else MOST_BYTES
-    body = json.dumps({"inputs": usable, "key": _key_of(usable)}).encode()
+    asked = {"inputs": usable, "key": _key_of(usable), **({} if entity is None else {ENTITY: entity})}
+    body = json.dumps(asked).encode()
     if len(body) > room:
         return None
     answers = (_post(Path(path), folder.token(), body) for path in paths if path)
@@ -649,9 +655,9 @@ def _post(path: Path, token: str, body: bytes) -> DeploymentAnswer | None:
 
 def log_answers(
     workspace: Workspace, use_case: str, about: AnsweringModel,
-    items: Sequence[Mapping[str, Any]], served: Sequence[Mapping[str, Any]], ms: float,
+    items: Sequence[Mapping[str, Any]], served: Sequence[Mapping[str, Any]], ms: float, entity: str | None = None,
 ) -> list[str | None]:  # fmt: skip
     """Log answers that the daemon gave itself; their ids, None where they could not be written."""
     log = logs_of(workspace).of(use_case)
     ids = log.ids(len(items))
-    return list(ids) if log.note(ids, items, served, about, ms) else [None] * len(ids)
+    return list(ids) if log.note(ids, items, served, about, ms, entity) else [None] * len(ids)

@@ -19,6 +19,7 @@ from speciate.errors import closest
 from speciate.modalities import find
 from speciate.modalities.bundles import bundle
 from speciate.modalities.multimodal import part_name
+from speciate.predictions.entities import LONGEST, entity_problem
 from speciate.serving.deployment_folder import Target
 from speciate.serving.items import FREE_COLUMNS, Cell, Item
 from speciate.serving.routing import LONGEST_KEY
@@ -28,6 +29,8 @@ MEMBER = "member"
 MOST_INPUTS = 256
 KEY = "key"
 """Field that identifies the sender: while there is a canary, the same version answers the same key."""
+ENTITY, ENTITY_HEADER = "entity", "x-request-entity"
+"""Field and header that say who or what asks; kept only as a hash (predictions/entities.py)."""
 _MOST_FIELDS = 4096
 _LONGEST_NAME, _LONGEST_ID = 255, 64
 _FORMS = ("text", "row", "data", "parts")
@@ -173,9 +176,10 @@ def request_schema(target: Target) -> Mapping[str, object]:
     }  # fmt: skip
     inputs = {"type": "array", "minItems": 1, "maxItems": MOST_INPUTS, "items": one}
     key = {"type": "string", "maxLength": LONGEST_KEY}
+    entity = {"type": "string", "minLength": 1, "maxLength": LONGEST, "writeOnly": True}
     return {
         "type": "object", "required": ["inputs"], "additionalProperties": False,
-        "properties": {"inputs": inputs, KEY: key},
+        "properties": {"inputs": inputs, KEY: key, ENTITY: entity},
     }  # fmt: skip
 
 
@@ -184,11 +188,13 @@ def check_request(body: Any, target: Target) -> CheckedRequest:
     if not isinstance(body, dict) or not isinstance(inputs := body.get("inputs"), list):
         return CheckedRequest([], [Problem("", 'The body must be an object like {"inputs": [...]}.')])
     problems = [
-        Problem(name, f"There is no such field; {closest(name, ('inputs', KEY))}")
-        for name in sorted(set(body) - {"inputs", KEY})
+        Problem(name, f"There is no such field; {closest(name, ('inputs', KEY, ENTITY))}")
+        for name in sorted(set(body) - {"inputs", KEY, ENTITY})
     ]
     if not isinstance(key := body.get(KEY, ""), str) or len(key) > LONGEST_KEY:
         problems.append(Problem(KEY, f"A key is a text of at most {LONGEST_KEY} characters."))
+    if ENTITY in body and (wrong := entity_problem(body[ENTITY])):
+        problems.append(Problem(ENTITY, wrong))
     if not 1 <= len(inputs) <= MOST_INPUTS:
         problems.append(Problem("inputs", f"1 to {MOST_INPUTS} inputs fit into a request, and this has {len(inputs)}."))
     items: list[Item] = []
@@ -199,6 +205,18 @@ def check_request(body: Any, target: Target) -> CheckedRequest:
         if not found:
             items.append({"id": given.get("id", str(place)), **_item(given, target)})
     return CheckedRequest(items, problems)
+
+
+def header_entity(headers: Mapping[str, str]) -> str | Problem | None:
+    """Who asks, as the header says in UTF-8; None where it says nothing."""
+    if (given := headers.get(ENTITY_HEADER)) is None:
+        return None
+    try:
+        entity = given.encode("latin-1").decode()  # headers are bytes, which are read as Latin-1
+    except ValueError:
+        return Problem(ENTITY_HEADER, "An entity in a header is a text in UTF-8.")
+    wrong = entity_problem(entity)
+    return Problem(ENTITY_HEADER, wrong) if wrong else entity
 
 
 def _input_problems(given: Any, target: Target, where: str) -> list[Problem]:

@@ -111,7 +111,7 @@ def _is_obvious(key: str, value: Any) -> bool:
         return bool(value >= (_FAR if key == "maximum" else _FAR_ITEMS))
     if key == "default":
         return value is False or value in (0, "", "none", [])
-    return key in _LENGTHS or key == LISTED_ELSEWHERE
+    return key in (*_LENGTHS, "writeOnly", LISTED_ELSEWHERE)
 
 
 def outline(schema: Schema) -> Schema:
@@ -150,7 +150,7 @@ def _without_bounds(part: Any) -> Any:
     for key, value in part.items():
         if key == "properties":
             kept[key] = {name: _without_bounds(each) for name, each in value.items()}
-        elif key in ("minItems", "maxItems", "default", "required", *_LENGTHS) or (
+        elif key in ("minItems", "maxItems", "default", "required", "writeOnly", *_LENGTHS) or (
             key == "additionalProperties" and value is False
         ):
             continue
@@ -249,7 +249,7 @@ def _error_sentence(tool: str, schema: Schema, detail: ErrorDetails) -> str:
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"{_name(path)} has {context['actual_length']} items, and must have {bound}"
     found = _schema_at(schema, path)
-    value = _quote_value(detail["input"])
+    value = "a value that is not shown" if found.get("writeOnly") else _quote_value(detail["input"])
     if kind in ("literal_error", "enum", "const"):
         return f"{_name(path)} is {value}, which is none of: {_choices(found) or context.get('expected', '')}"
     if "type" in found and kind.endswith(("_type", "_parsing", "_from_float", "_attributes_type")):
