@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speciate.jobs.engine import Engine
-from speciate.jobs.executors import Alive
+from speciate.jobs.executors import Alive, Ended
+from speciate.jobs.folder import Outcome, RunFolder
 from speciate.jobs.job import State
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.recovery import jobs_paused_as_copied, recover_jobs
@@ -204,6 +205,81 @@ def test_what_lies_in_the_place_of_the_original_is_a_copy_only_where_a_backup_ma
     kept = _engine(tmp_path / "kept", clock, Stage())
     assert jobs_paused_as_copied(kept.workspace.database), "of two that could both run them, one waits"
     kept.workspace.close()
+
+
+def test_a_copy_cancels_and_pauses_as_people_had_asked_and_resumes_only_what_the_copy_paused(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    stage, settings = Stage(), Settings(policy="auto", capacity=Capacity(cpu=9, memory_mb=1000))
+    engine = Engine(Workspace(tmp_path / "w", clock, settings), Kinds(extra=KINDS), executor=stage)
+    chain = engine.submit("chain", {"works": [{}, {}]}).id
+    cancels, pauses, paused, runs = (engine.submit("work", {"value": value}).id for value in range(4))
+    child, sibling, _ = (each.id for each in engine.children(chain))
+    engine.control(paused, "pause")
+    engine.tick()
+    stage.truth |= {f"{job}.1": Alive() for job in (cancels, pauses, child, sibling, runs)}
+    engine.tick()
+    engine.control(cancels, "cancel")
+    engine.control(pauses, "pause")
+    engine.control(child, "pause")
+    engine.workspace.close()
+    shutil.copytree(tmp_path / "w", tmp_path / "copy")
+
+    copy = _engine(tmp_path / "copy", clock, Stage())
+    assert copy.get(cancels).state is State.CANCELLED
+    assert {copy.get(job).state for job in (chain, child, sibling, pauses, paused, runs)} == {State.PAUSED}
+    assert copy.control(runs, "pause").state is State.PAUSED, "now a person did"
+    resumed = {job.id for job in copy.resume_copied()}
+    assert resumed == {chain, sibling, next(each.id for each in copy.children(chain) if each.step == "sum")}
+    assert {job.id for job in copy.list() if job.state is State.PAUSED} == {child, pauses, paused, runs}
+    copy.control(sibling, "pause")
+    assert jobs_paused_as_copied(copy.workspace.database) == []
+    copy.workspace.close()
+
+
+@pytest.mark.parametrize("backed_up", [False, True], ids=["no_backup", "backup"])
+def test_a_rebuilt_catalog_starts_nothing_that_was_stopped_between_two_attempts(
+    tmp_path: Path, clock: ManualClock, backed_up: bool
+) -> None:
+    """Their newest run had ended, and a retry was to come."""
+    stage = Stage()
+    engine = _engine(tmp_path / "w", clock, stage)
+    jobs = {action: engine.submit("work", {"value": n}).id for n, action in enumerate(("pause", "cancel", "none"))}
+    for _ in jobs:  # one after the other: there is one core
+        engine.tick()
+        run = stage.submitted[-1]
+        RunFolder(engine.workspace.folders.runs / run).create(stage.specs[run])
+        stage.truth[run] = Ended(Outcome(1, "transient", "the network was away"))
+        engine.tick()
+    if backed_up:
+        save_catalog(engine.workspace.database, engine.workspace.folders.backups, 0)
+    assert engine.control(jobs["pause"], "pause").state is State.PAUSED
+    assert engine.control(jobs["cancel"], "cancel").state is State.CANCELLED
+    assert (engine.get(jobs["pause"]).attempt, engine.get(jobs["none"]).state) == (1, State.QUEUED)
+    engine.workspace.close()
+    lose_catalog(tmp_path / "w")
+
+    rebuild_catalog(tmp_path / "w")
+    workspace = Workspace(tmp_path / "w", clock, _SETTINGS)
+    stopped = {jobs["pause"], jobs["cancel"]}
+    assert set(recover_jobs(workspace).jobs) == (stopped if backed_up else {*jobs.values()})
+    assert not recover_jobs(workspace).jobs, "once"
+    again = Engine(workspace, Kinds(extra=KINDS), executor=stage)
+    started = len(stage.submitted)
+    for _ in range(3):
+        clock.advance(100)
+        again.tick()
+    assert {*stage.submitted[started:]} == {f"{jobs['none']}.2"}
+    for action in ("pause", "cancel"):
+        found = again.get(jobs[action])
+        assert (found.state, found.attempt) == (State.PAUSED, 1)
+        assert "by whom is not known any more" in (found.reason or "")
+    again.control(jobs["cancel"], "resume")
+    stage.truth[f"{jobs['none']}.2"] = Ended(Outcome(0, "ok"))
+    again.tick()
+    again.tick()
+    assert stage.submitted[-1] == f"{jobs['cancel']}.2"
+    again.workspace.close()
 
 
 _places = st.builds(Place, st.sampled_from(["/a", "/b"]), st.integers(1, 2))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from pydantic import BaseModel
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.job import Job, Limits
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, NextStep, Plan
-from speciate.jobs.run import OutOfMemory, Run, Transient
+from speciate.jobs.run import OutOfMemory, Run, Stopped, Transient
 from speciate.settings import Settings
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
@@ -22,6 +24,8 @@ from speciate.workspace.workspace import Workspace
 class Work(BaseModel):
     seconds: float = 0.0
     ending: str = "ok"
+    at_stop: str = ""
+    """How it ends when it is asked to stop: '' at its checkpoint, else as `ending`."""
     refuse: bool = False
     trace: str = ""
     """A folder in which each run notes when it lived."""
@@ -41,11 +45,16 @@ def run(run: Run) -> dict[str, Any]:
     note(spec.trace, run, "began")
     steps = max(1, int(spec.seconds / 0.05))
     done = max((int((old.checkpoints / "step").read_text()) for old in run.resume_from if (old.checkpoints / "step").exists()), default=0)  # fmt: skip  # noqa: E501
-    for step in range(done, steps):
-        time.sleep(spec.seconds / steps)
-        (run.checkpoints / "step.tmp").write_text(str(step + 1))
-        (run.checkpoints / "step.tmp").replace(run.checkpoints / "step")
-        run.progress(step + 1, steps, "steps")
+    try:
+        for step in range(done, steps):
+            time.sleep(spec.seconds / steps)
+            (run.checkpoints / "step.tmp").write_text(str(step + 1))
+            (run.checkpoints / "step.tmp").replace(run.checkpoints / "step")
+            run.progress(step + 1, steps, "steps")
+    except Stopped:
+        if not spec.at_stop:
+            raise
+        spec = spec.model_copy(update={"ending": spec.at_stop})
     note(spec.trace, run, "ended")
     return end(spec, run, done)
 
@@ -66,6 +75,12 @@ def end(spec: Work, run: Run, resumed_at: int) -> dict[str, Any]:
             raise SpeciateError(Code.INVALID, "the label has one value", "Give it two.")
         case "bug":
             raise ZeroDivisionError("a bug")
+        case "full":
+            raise OSError(errno.ENOSPC, "no space", str(run.folder.path))
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
         case "silent-exit":
             os._exit(3)
     return {"value": spec.value, "resumed_at": resumed_at, "shrinks": run.memory_retries, "pid": os.getpid()}

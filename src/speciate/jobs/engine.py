@@ -28,7 +28,7 @@ from speciate.jobs.job import ENDED, Job, State, fingerprint
 from speciate.jobs.kinds import Kind, Kinds, Plan
 from speciate.jobs.places.places import Places
 from speciate.jobs.reconcile import Reconciler
-from speciate.jobs.recovery import jobs_paused_as_copied, pause_copied
+from speciate.jobs.recovery import jobs_paused_as_copied, mark_stopped, pause_copied
 from speciate.jobs.schedule import never_fits, never_fits_disk
 from speciate.jobs.store import Enqueue, JobEvent, Store
 from speciate.jobs.transitions import ActionRequested
@@ -115,6 +115,9 @@ class Engine:
     def _heard(self, events: Sequence[Event]) -> None:
         self._waiters.wake(event.subject for event in events)
         self.places.heard(events)
+        for event in events:
+            if event.type in {"job.paused", "job.cancelled"} and event.data.get("attempt"):
+                mark_stopped(self.workspace, event.subject, event.data["attempt"])
         if any(event.type in {"job.queued", "job.cancel_requested", "job.pause_requested"} for event in events):
             self._wake.set()
 

@@ -124,10 +124,14 @@ class Job(BaseModel):
     request: str | None = None
     request_at: float | None = None
     retries: int = 0
+    """Transient errors and shortages of memory. An explicit `retry` sets these and `losses` back to 0."""
     shrinks: int = 0
     losses: int = 0
+    """Runs lost in a row: one that came further than those before it counts as the first."""
     run_seconds: float = 0.0
     reason: str | None = None
+    """Why it ended, is paused, is being stopped or was queued again. None once it has succeeded: what earlier attempts
+    died of is in the events."""
     result: JobResult | None = None
     error: JobError | None = None
     created: float
@@ -137,8 +141,8 @@ class Job(BaseModel):
 
     @property
     def shown_state(self) -> State:
-        """The state in clients' words: a job that the engine gave up failed; its reason begins with `timed_out`, `lost`
-        or `needs_failed`. Rows keep `dead`."""
+        """The state in clients' words: a job that the engine gave up failed; its reason begins with `timed_out`,
+        `lost`, `needs_failed` or `gave up after`. Rows keep `dead`."""
         return State.FAILED if self.state is State.DEAD else self.state
 
     @property

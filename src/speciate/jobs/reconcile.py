@@ -381,7 +381,9 @@ class Reconciler:
         if launched is None or self._now - launched > _RELAUNCH_SECONDS:
             plan = self._plan(job)
             if isinstance(plan, Failed):
-                self._tell(job, plan)
+                # It may yet begin: called off, it is lost, queued, and refused there.
+                executor = self._executor_of(job)
+                executor.cancel(job.handle or executor.handle(job.run_id), force=False)
             else:
                 self._launch(job, plan)
 
@@ -567,7 +569,7 @@ class Reconciler:
             claimed = _told(answer)
             self._stored.add(job.id)
             fault("claim_after_commit")
-            if claimed.state is State.STARTING:
+            if claimed.state is State.STARTING and not claimed.request:  # else it never needs to begin
                 self._launch(claimed, plan)
 
         return _Step(job, JobEvent(job.id, Claimed(handle, job.resources), register), launch)

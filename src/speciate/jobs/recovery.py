@@ -3,7 +3,8 @@
 `spec.json` holds the job's row as it was when the run was launched. The job is put back in that state, and the
 reconciler continues as if nothing had happened: a run that still lives is adopted, one that ended is committed (its
 outputs are registered again; versions are counted in the order in which jobs were created), one that was lost is tried
-again, one that was being stopped is paused.
+again, one that was being stopped is paused. So is one that was paused or cancelled between two attempts: `mark_stopped`
+leaves a file for that in the folder of its newest attempt.
 
 Jobs that were queued in a workspace are that workspace's to run. If a copy of it is opened, they are paused there; a
 person resumes all of them with `speciate resume`, or one with `control_job(action='resume')`.
@@ -11,6 +12,7 @@ person resumes all of them with `speciate resume`, or one with `control_job(acti
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +22,13 @@ from pydantic import ValidationError
 from speciate.errors import SpeciateError
 from speciate.jobs import rows
 from speciate.jobs.folder import RunFolder
-from speciate.jobs.job import Job
-from speciate.jobs.transitions import WorkspaceCopied, decide
+from speciate.jobs.job import LIVE, Job, State
+from speciate.jobs.transitions import COPIED_REASON, ActionRequested, WorkspaceCopied, decide
 from speciate.workspace import catalog_identity
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
+
+_STOPPED_REASON = "paused, because it was stopped before the catalog was lost, and by whom is not known any more"
 
 
 class RecoveryReport(NamedTuple):
@@ -40,6 +44,12 @@ def recover_jobs(workspace: Workspace) -> RecoveryReport:
     def put_back(tx: Transaction) -> RecoveryReport:
         known = rows.by_id(tx, list(newest))
         found = {name: job for name, job in newest.items() if name not in known or known[name].attempt < job.attempt}
+        for name in newest.keys() & known.keys() - found.keys():  # paused or cancelled since the backup was made
+            old, run = known[name], RunFolder(workspace.folders.runs / known[name].run_id)
+            if old.state in {State.QUEUED, *LIVE} and run.stop_asked():
+                after = decide(old, ActionRequested("pause"), tx.now)
+                if after is not old:
+                    found[name] = after.model_copy(update={"reason": _STOPPED_REASON})
         orphans = _without_parent(tx, found)
         found |= {name: found[name].model_copy(update={"parent": None, "step": None}) for name in orphans}
         if new := [job for name, job in found.items() if name not in known]:
@@ -57,6 +67,15 @@ def recover_jobs(workspace: Workspace) -> RecoveryReport:
     return RecoveryReport(recovered.jobs, (*lost, *recovered.lost))
 
 
+def mark_stopped(workspace: Workspace, job: str, attempt: int) -> None:
+    """A job that was paused or cancelled while none of its runs lived: its newest run folder says so, too, or it would
+    start again should the catalog be lost."""
+    folder = workspace.folders.runs / f"{job}.{attempt}"
+    if folder.is_dir():
+        with contextlib.suppress(OSError):  # a full disk, say: the catalog knows
+            (folder / "cancel").touch()
+
+
 def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
     """The job of each newest readable attempt, oldest job first."""
     newest: dict[str, Job] = {}
@@ -68,7 +87,7 @@ def _newest_runs(runs: Path) -> tuple[dict[str, Job], list[str]]:
             lost.append(f"run {folder.name}: its spec.json cannot be read ({type(error).__name__})")
             continue
         if RunFolder(folder).stop_asked():  # by whom is lost with the catalog: it waits for somebody who knows
-            job = job.model_copy(update={"request": "pause", "request_at": job.changed})
+            job = job.model_copy(update={"request": "pause", "request_at": job.changed, "reason": _STOPPED_REASON})
         if job.id not in newest or newest[job.id].attempt < job.attempt:
             newest[job.id] = job
     return dict(sorted(newest.items(), key=lambda item: (item[1].created, item[0]))), lost
@@ -79,7 +98,6 @@ def _without_parent(tx: Transaction, found: dict[str, Job]) -> list[str]:
     return [name for name, job in found.items() if job.parent and job.parent not in parents]
 
 
-COPIED_REASON = "paused, because this workspace is a copy of another one, which may run it itself"
 _UNFINISHED = "SELECT id FROM jobs WHERE state IN ('waiting', 'queued', 'starting', 'running')"
 _PAUSED = "SELECT id FROM jobs WHERE state = 'paused' AND reason = ? ORDER BY parent IS NOT NULL, created, id"
 _log = logging.getLogger(__name__)
@@ -93,14 +111,15 @@ def pause_copied(workspace: Workspace) -> int:
 
     def pause(tx: Transaction) -> int:
         jobs = rows.by_id(tx, [name for (name,) in tx.execute(_UNFINISHED)])
-        paused = [decide(job, WorkspaceCopied(COPIED_REASON), tx.now) for job in jobs.values()]
-        if paused:
-            rows.update(tx, paused)
-        for job in paused:
-            tx.event(job.id, f"job.{job.state}", {"attempt": job.attempt, "reason": COPIED_REASON})
+        settled = [decide(job, WorkspaceCopied(), tx.now) for job in jobs.values()]
+        if settled:
+            rows.update(tx, settled)
+        for job in settled:
+            tx.event(job.id, f"job.{job.state}", {"attempt": job.attempt, "reason": job.reason})
         catalog_identity.settle_place(tx, root, original)
-        tx.event(catalog_identity.SUBJECT, catalog_identity.COPIED, {"paused": len(paused)})
-        return len(paused)
+        paused = sum(job.reason == COPIED_REASON for job in settled)
+        tx.event(catalog_identity.SUBJECT, catalog_identity.COPIED, {"paused": paused})
+        return paused
 
     count = workspace.database.transact(pause)
     workspace.copied_from = None

@@ -16,6 +16,7 @@ from speciate.jobs import rows
 from speciate.jobs.job import ENDED, Job, JobError, State, StoredSpec, fingerprint
 from speciate.jobs.kinds import Child, ChildRequest, Finished, Kind, Kinds, NextStep, Plan
 from speciate.jobs.transitions import (
+    COPIED_REASON,
     Acted,
     ActionRequested,
     ChildrenGone,
@@ -156,6 +157,15 @@ def _other_arguments_error(new: Job, old: Job) -> SpeciateError:
     )
 
 
+def _is_meant(child: Job, parent: Job, action: str) -> bool:
+    """Whether a request to the composite is one to the child, too. `parent`: before the request."""
+    if action == "retry":
+        return child.state in _RETRIED or child.request == "cancel"
+    if action == "resume" and parent.reason == COPIED_REASON:  # what a person had paused before the copy stays paused
+        return child.state not in ENDED and child.reason == COPIED_REASON
+    return child.state not in ENDED
+
+
 class _Batch:
     """The jobs that one transaction touches, and what follows from their changes."""
 
@@ -208,8 +218,7 @@ class _Batch:
         self.change(after)
         if job.executor == "composite" and after is not job:
             for child in self._children(job):
-                wanted = child.state not in ENDED if event.action != "retry" else child.state in _RETRIED
-                if wanted:
+                if _is_meant(child, job, event.action):
                     self.ask(child, ActionRequested(event.action))
         return after
 
@@ -219,7 +228,7 @@ class _Batch:
         self.jobs[job.id] = job
         self._changed[job.id] = None
         requested = job.request and job.request != before.request
-        happened = f"{job.request}_requested" if requested and job.state is before.state else str(job.state)
+        happened = f"{job.request}_requested" if requested else str(job.state)
         data = {"attempt": job.attempt} | ({"reason": job.reason} if job.reason else {})
         self._tx.event(job.id, f"job.{happened}", data)
         if job.parent:
@@ -272,7 +281,8 @@ class _Batch:
 
     def _go_on(self, job: Job) -> None:
         if job.executor == "inline":
-            self._note(decide(job, self._act(job), self._tx.now))
+            if job.state is State.QUEUED:  # it may have been done, paused or cancelled since, in this very batch
+                self._note(decide(job, self._act(job), self._tx.now))
         elif job.request == "cancel":
             if all(child.state in ENDED for child in self._children(job)):
                 self._note(decide(job, ChildrenGone(), self._tx.now))

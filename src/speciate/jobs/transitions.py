@@ -16,6 +16,10 @@ from speciate.jobs.job import ENDED, LIVE, Job, JobError, JobResult, Resources, 
 
 MAX_LOSSES = 20
 """Runs lost one after the other without a line of progress before a job is given up."""
+CANCELLED_REASON = "cancelled on request"
+PAUSED_REASON = "paused on request"
+COPIED_REASON = "paused, because this workspace is a copy of another one, which may run it itself"
+"""`speciate resume` starts paused jobs with this reason and no others."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,6 @@ class ChildrenGone:
 class WorkspaceCopied:
     """It is found in a copy of its workspace: what runs of it is the original's, and nothing here may touch that."""
 
-    reason: str
-
 
 @dataclass(frozen=True)
 class ActionRequested:
@@ -196,21 +198,23 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
         case Abandoned(attempt, why, _):
             if not _is_of(job, attempt) or job.request != "cancel":
                 return job
-            return _end(job, State.CANCELLED, now, reason=f"{job.reason or 'cancelled on request'}; {why}")
+            return _end(job, State.CANCELLED, now, reason=f"{job.reason or CANCELLED_REASON}; {why}")
         case Acted(result):
-            return _end(job, State.SUCCEEDED, now, attempt=max(job.attempt, 1), result=result)
+            if job.state not in {State.QUEUED, State.RUNNING}:
+                return job
+            return _end(
+                job, State.SUCCEEDED, now, attempt=max(job.attempt, 1), result=result, error=None, reason=None
+            )  # fmt: skip
         case Failed(error):
-            return _end(job, State.FAILED, now, error=error, reason=error.get("message"))
+            return _failed(job, error, now)
         case Stepped():
             if job.state is not State.QUEUED:
                 return job
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
             return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
-        case WorkspaceCopied(reason):
-            if job.state is State.PAUSED:
-                return job
-            return _to(job, State.PAUSED, now, handle=None, request=None, request_at=None, reason=reason)
+        case WorkspaceCopied():
+            return _copied(job, now)
         case Overdue(limit, seconds):
             return _overdue(job, limit, seconds, now)
         case NoRoom(reason):
@@ -240,7 +244,8 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
     if outcome.kind == "full":
         return _full(job, event.progressed, now, error)
     if outcome.kind not in {"transient", "memory"}:
-        return _end(job, State.FAILED, now, error=error, reason=outcome.message)
+        reason = outcome.message or f"its run ended with code {outcome.code}"
+        return _end(job, State.FAILED, now, error=error, reason=reason)
     retry = job.retries + 1
     if retry > job.limits.retries:
         reason = f"gave up after {job.limits.retries} retries: {outcome.message}"
@@ -249,7 +254,7 @@ def _exited(job: Job, event: Exited, now: float) -> Job:
         again = {"shrinks": job.shrinks + 1, "not_before": now, "reason": "ran out of memory; tried again smaller"}
     else:
         again = {"not_before": now + backoff(retry), "reason": f"retry {retry}: {outcome.message}"}
-    return _requeue(job, now, retries=retry, error=error, **again)
+    return _try_again(job, now, retries=retry, error=error, **again)
 
 
 def _full(job: Job, progressed: bool, now: float, error: JobError) -> Job:
@@ -259,12 +264,12 @@ def _full(job: Job, progressed: bool, now: float, error: JobError) -> Job:
         reason = f"lost: its run met a full disk {losses} times without progress"
         return _end(job, State.DEAD, now, losses=losses, error=error, reason=reason)
     pause = min(60.0, 2.0 ** (losses - 1))
-    return _requeue(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
+    return _try_again(job, now, losses=losses, not_before=now + pause, error=error, reason=error["message"])
 
 
 def _lost(job: Job, progressed: bool, now: float, *, starved: bool = False) -> Job:
     """`starved`: the system killed it for want of memory, maybe another program's; that passes, so no retry is used."""
-    if job.request:
+    if job.request:  # the kill may be ours, when its grace had passed: it counts for nothing
         return _stopped(job, now)
     losses = 1 if progressed else job.losses + 1
     if losses >= MAX_LOSSES:
@@ -291,11 +296,29 @@ def _stopped(job: Job, now: float) -> Job:
         case "stop":
             return _end(job, State.DEAD, now, reason=job.reason)
         case "pause":
-            return _to(job, State.PAUSED, now, request=None, request_at=None, run_seconds=_ran(job, now))
+            return _to_pause(job, now)
         case "hold":
             return _requeue(job, now, not_before=now, reason=job.reason)
         case _:
             return _requeue(job, now, not_before=now, reason="its run was stopped; it resumes from the last checkpoint")
+
+
+def _copied(job: Job, now: float) -> Job:
+    """Nothing of its run is here, so a request is met at once; and what somebody paused is not resumed with the rest.
+    How long its run took is for the original to know."""
+    if job.state is State.PAUSED:
+        return job
+    asked = job.request in {"cancel", "stop", "pause"}
+    after = _stopped(job, now) if asked else _to_pause(job, now, reason=COPIED_REASON)
+    return after.model_copy(update={"handle": None, "run_seconds": job.run_seconds})
+
+
+def _failed(job: Job, error: JobError, now: float) -> Job:
+    if job.state in {State.WAITING, State.PAUSED}:
+        return job  # taken from the queue meanwhile: its next start finds out whether it still cannot be run
+    if job.request in {"cancel", "stop"}:
+        return _stopped(job, now)
+    return _end(job, State.FAILED, now, error=error, reason=error.get("message") or "it could not be run")
 
 
 def _overdue(job: Job, limit: str, seconds: float, now: float) -> Job:
@@ -321,25 +344,25 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
         case "pause":
             return _pause(job, now)
         case "resume" if job.state is State.PAUSED:
-            state = State.RUNNING if job.executor == "composite" and job.started else State.QUEUED
-            return _to(job, state, now, request=None, request_at=None, not_before=now)
+            state = State.RUNNING if _goes_by_children(job) else State.QUEUED
+            return _to(job, state, now, request=None, request_at=None, not_before=now, reason=None)
         case "resume" if job.request == "pause":
-            return job.model_copy(update={"request": None, "request_at": None, "changed": now})
+            return _without_request(job, now)
+        case "retry" if job.request == "cancel":
+            return _without_request(job, now)
         case "resume" if job.state not in ENDED:
             return job
         case "retry" if job.state in {State.FAILED, State.CANCELLED, State.DEAD}:
-            state = State.RUNNING if job.executor == "composite" and job.started else State.QUEUED
+            state = State.RUNNING if _goes_by_children(job) else State.QUEUED
             return _to(
-                job, state, now, request=None, request_at=None, not_before=now, retries=0, losses=0, reason=None,
-                error=None, ended=None,
+                job, state, now, handle=None, request=None, request_at=None, not_before=now, retries=0, losses=0,
+                reason=None, error=None, ended=None,
             )  # fmt: skip
         case "resume" | "retry":
-            look = Call("get_job", {"job": f"{job.id}"}, "for what it did")
-            retry = Call("control_job", {"job": f"{job.id}", "action": "retry"}, "to run it again from its checkpoint")
             raise SpeciateError(
                 Code.CONFLICT,
                 f"{job.id} is {job.state}, so there is nothing to {event.action}.",
-                next=[look] if job.state is State.SUCCEEDED else [retry, look],
+                next=_calls_instead(job),
             )
         case _:
             raise SpeciateError(
@@ -347,14 +370,25 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
             )
 
 
+def _calls_instead(job: Job) -> list[Call]:
+    """What can be asked of a job that cannot be resumed, or retried."""
+    look = Call("get_job", {"job": f"{job.id}"}, "for what it did")
+    if job.state is State.PAUSED:
+        return [Call("control_job", {"job": f"{job.id}", "action": "resume"}, "to run it from its checkpoint"), look]
+    if job.state in ENDED and job.state is not State.SUCCEEDED:
+        again = Call("control_job", {"job": f"{job.id}", "action": "retry"}, "to run it again from its checkpoint")
+        return [again, look]
+    return [look]
+
+
 def _cancel(job: Job, now: float) -> Job:
     if job.state in ENDED or job.request == "cancel":
         return job  # asked twice is asked once
-    if job.state in LIVE:
-        return job.model_copy(
-            update={"request": "cancel", "request_at": now, "reason": "cancelled on request", "changed": now}
-        )
-    return _end(job, State.CANCELLED, now, reason="cancelled on request")
+    if job.state in LIVE or (job.state is State.PAUSED and _goes_by_children(job)):
+        # Of a paused composite, runs of children may still be stopping: it is cancelled when none is left.
+        state = job.state if job.state in LIVE else State.RUNNING
+        return _to(job, state, now, request="cancel", request_at=now, reason=CANCELLED_REASON)
+    return _end(job, State.CANCELLED, now, reason=CANCELLED_REASON)
 
 
 def _pause(job: Job, now: float) -> Job:
@@ -364,11 +398,21 @@ def _pause(job: Job, now: float) -> Job:
             f"{job.id} is {job.state}, so it cannot be paused.",
             next=[Call("get_job", {"job": f"{job.id}"}, "for what it did")],
         )
-    if job.state is State.PAUSED or job.request not in {None, "hold"}:
+    if job.request not in {None, "hold"} or (job.state is State.PAUSED and job.reason == PAUSED_REASON):
         return job
     if job.state in LIVE and job.executor != "composite":
-        return job.model_copy(update={"request": "pause", "request_at": now, "changed": now})
-    return _to(job, State.PAUSED, now)
+        return _to(job, job.state, now, request="pause", request_at=now, reason=PAUSED_REASON)
+    return _to(job, State.PAUSED, now, reason=PAUSED_REASON)  # as well where a copy had paused it: now a person did
+
+
+def _goes_by_children(job: Job) -> bool:
+    """Whether it is a composite that has made its first step."""
+    return job.executor == "composite" and job.started is not None
+
+
+def _without_request(job: Job, now: float) -> Job:
+    """Its run may have been told to stop: then it is queued again once it has."""
+    return _to(job, job.state, now, request=None, request_at=None, reason=None)
 
 
 def _ran(job: Job, now: float) -> float:
@@ -379,6 +423,21 @@ def _ran(job: Job, now: float) -> float:
 
 def _to(job: Job, state: State, now: float, **changes: Any) -> Job:
     return job.model_copy(update={"state": state, "changed": now, **changes})
+
+
+def _to_pause(job: Job, now: float, **changes: Any) -> Job:
+    """Only `resume` starts it from there."""
+    changes = {"reason": job.reason or PAUSED_REASON} | changes
+    return _to(
+        job, State.PAUSED, now, handle=None, run_seconds=_ran(job, now), request=None, request_at=None, **changes
+    )  # fmt: skip
+
+
+def _try_again(job: Job, now: float, **changes: Any) -> Job:
+    """Its run failed in a way that may pass, and that counts: the job is queued, unless somebody paused it."""
+    if job.request == "pause":
+        return _to_pause(job, now, **{name: value for name, value in changes.items() if name != "reason"})
+    return _requeue(job, now, **changes)
 
 
 def _requeue(job: Job, now: float, **changes: Any) -> Job:
