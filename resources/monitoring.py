@@ -24,6 +24,8 @@ class WindowView(Result):
     plot: str | None = None
     sheet: str | None = None
     notes: tuple[str, ...] = ()
+    not_promised: str | None = None
+    """What its alarms do not promise, and what mends that."""
 
 
 class DriftView(Result):
@@ -69,4 +71,5 @@ def _window(found: MonitorOutcome) -> WindowView:
     return WindowView(
         number=found.number, window=found.window, n=found.n, use=found.use, signals=found.signals, novel=found.novel,
         plot=found.plot, sheet=found.sheet, notes=found.notes,
+        not_promised=found.not_promised,
     )  # fmt: skip

@@ -54,6 +54,8 @@ class WatchView(Result):
     fruitless: int
     episodes: tuple[EpisodeLine, ...]
     digest: DigestView | None = None
+    not_promised: str | None = None
+    """What its alarms do not promise, and what mends that."""
 
 
 class TriggerView(Result):
@@ -92,7 +94,7 @@ def watch(app: App, name: str) -> WatchView:
         cool_down_until=found.cool_down_until, labels_asked=found.labels_asked,
         labels_answered=found.labels_answered, fruitless=found.fruitless,
         episodes=tuple(EpisodeLine.of(each) for each in found.episodes),
-        digest=DigestView(**digest._asdict()) if digest else None,
+        digest=DigestView(**digest._asdict()) if digest else None, not_promised=found.not_promised,
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ class WatchView(Result):
     because: str
     since: float
     labels_waiting: int = Field(0, description="Answers that its episode asks people about.")
+    not_promised: str | None = Field(None, description="What its alarms do not promise, and what mends that.")
 
 
 class UseCaseView(Result):

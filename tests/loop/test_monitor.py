@@ -6,6 +6,7 @@ import base64
 import json
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate import features
+from speciate.cli.watch_commands import format_watch
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.loop import monitor_sample
 from speciate.loop.monitor import MonitorSpec, outcomes, plan
+from speciate.loop.watch import report
+from speciate.loop.watch.definition import Trigger
 from speciate.models import registry
 from speciate.predictions import reading
 from speciate.predictions.entities import EntityHashes
 from speciate.predictions.quality import random_place
 from speciate.privacy import purge_logs
+from speciate.resources.monitoring import drift
+from speciate.resources.watches import watch as watch_resource
+from speciate.server.tool_api import App
 from speciate.serving import preloading
 from speciate.serving.predict import Input, predict
 from speciate.settings import Settings
+from speciate.tools.status import get_status
+from speciate.tools.watches import watch_use_case
 from speciate.workspace import integrity
 from tests.loop.monitored import WEEK, Production, other_sentence, png, reads_images, sentence, signal
 from tests.serving.world import USE_CASE
@@ -188,6 +197,35 @@ def test_a_sample_knows_who_asked_and_when_and_an_older_file_is_read(
     older, _ = monitor_sample.sample(source, window)
     assert older.entity == ["", "", ""]
     assert older.at.tolist() == made.at.tolist(), "an id tells when its answer was given"
+
+
+def test_what_alarms_do_not_promise_is_told_until_who_asks_is_known(
+    production: Production, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    workspace, chance = production.workspace, random.Random(9)
+    with closing(Pool(workspace.folders, Settings(), size=1)) as pool:
+        app = App(workspace, production.engine, pool)
+        watch_use_case(app, USE_CASE, [Trigger(on="data_shift")])
+        assert (shown := get_status(app, USE_CASE).use_cases[0].watch)
+        assert shown.not_promised is None, "nothing was looked at yet"
+        production.ask({"text": sentence(chance)} for _ in range(30))
+        production.ask([{"text": sentence(chance)} for _ in range(30)], entity="ada")
+        told = production.end_week(0).not_promised
+        assert told is not None
+        assert "Who asked is not known of" in told
+        assert "pass entity to predict" in told
+        assert (shown := get_status(app, USE_CASE).use_cases[0].watch)
+        assert shown.not_promised == watch_resource(app, USE_CASE).not_promised == told
+        newest = drift(app, USE_CASE).newest
+        assert newest
+        assert newest.not_promised == told
+        assert told in format_watch(report.document(report.report(workspace, USE_CASE)))
+        for number in range(60):
+            production.ask([{"text": sentence(chance)}], entity=f"user {number}")
+        assert production.end_week(1).not_promised is None
+        assert (shown := get_status(app, USE_CASE).use_cases[0].watch)
+        assert shown.not_promised is None
 
 
 def test_a_purge_removes_what_monitoring_keeps_and_the_next_window_goes_on(production: Production) -> None:

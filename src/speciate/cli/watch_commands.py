@@ -56,6 +56,8 @@ def format_watch(found: WatchDocument) -> str:
         f"  this month  {found['minutes_left']:.0f} minutes, ${found['usd_left']:.2f} and {found['labels_left']} "
         "labels are left",
     ]
+    if limit := found.get("not_promised"):
+        lines.append(f"  not promised  {limit}")
     if found["labels_asked"]:
         lines.append(f"  labels      {found['labels_answered']} of {found['labels_asked']} came")
     for each in found["episodes"]:

@@ -31,12 +31,16 @@ from speciate.sandbox import check as check_sandbox
 from speciate.serving.deployment_folder import deployment_folder
 from speciate.use_cases import UseCase
 from speciate.vocabulary import counts_right
-from speciate.workspace.database import Transaction
+from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
 _EARLIER = """
 SELECT result FROM jobs WHERE kind = 'monitor' AND use_case = ? AND state = 'succeeded' AND result IS NOT NULL
 ORDER BY created DESC LIMIT 1000
+"""
+_NOT_PROMISED = """
+SELECT use_case, arg_max(coalesce(result ->> 'not_promised', ''), created) FROM jobs
+WHERE kind = 'monitor' AND state = 'succeeded' AND result IS NOT NULL AND use_case IS NOT NULL GROUP BY use_case
 """
 _EVALUATION = """
 SELECT id, report FROM evaluations WHERE use_case = ? AND contains(',' || models || ',', ',' || ? || ',')
@@ -111,6 +115,8 @@ class MonitorOutcome(_Frozen):
     sheet: str | None = None
     """Path of the contact sheet, below the workspace."""
     notes: tuple[str, ...] = ()
+    not_promised: str | None = None
+    """What its alarms do not promise, and what mends that; None where they promise all that docs/drift.md says."""
 
 
 class MonitorPayload(_Frozen):
@@ -178,6 +184,11 @@ def outcomes(workspace: Workspace, use_case: str, generation: int) -> tuple[Moni
     listed = [MonitorOutcome.model_validate(each) for each in reversed(found) if each.get("generation") == generation]
     by_number = {each.number: each for each in listed}
     return tuple(by_number[number] for number in sorted(by_number))
+
+
+def not_promised(database: Database) -> dict[str, str]:
+    """Use case -> what the alarms of its newest window do not promise; without those that promise all."""
+    return {use_case: said for use_case, said in database.read(_NOT_PROMISED) if said}
 
 
 def _modality(workspace: Workspace, model: str | None) -> str | None:

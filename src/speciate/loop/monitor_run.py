@@ -106,7 +106,7 @@ class _Monitor:
             use_case=spec.use_case, generation=spec.generation, number=spec.number, window=(spec.begin, spec.end),
             n=len(rows["id"]), sampled=len(found.window.ids), reference=found.reference, use=found.use,
             model=payload.model, extractor=payload.extractor, measures=tuple(self._measures(found)),
-            signals=tuple(signals), novel=novel, notes=tuple(found.notes),
+            signals=tuple(signals), novel=novel, notes=tuple(found.notes), not_promised=_without_askers(found.window),
         )  # fmt: skip
         return outcome.model_copy(
             update={
@@ -524,6 +524,17 @@ def _share(signal: Signal) -> float:
 
 def _window(outcome: MonitorOutcome) -> Window:
     return Window(outcome.number, *outcome.window)
+
+
+def _without_askers(window: Sample) -> str | None:
+    unknown = sum(not each for each in window.entity)
+    if not unknown:
+        return None
+    return (
+        f"Who asked is not known of {unknown} of {len(window.ids)} answers that were compared. Answers to one user or "
+        "session are alike, and may raise an alarm although nothing has changed: pass entity to predict, or send the "
+        "header x-request-entity."
+    )
 
 
 def _nothing() -> _Compared:

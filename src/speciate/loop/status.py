@@ -15,6 +15,7 @@ from speciate.lineage import model_report
 from speciate.loop import ledger, notifications
 from speciate.loop.deployment_periods import DeploymentMetrics
 from speciate.loop.ledger import History
+from speciate.loop.monitor import not_promised
 from speciate.loop.time_to_model import TimeToModel
 from speciate.loop.watch import rows as watch_rows
 from speciate.loop.watch.label_counts import LabelReader
@@ -66,6 +67,8 @@ class WatchStatus(NamedTuple):
     since: float
     labels_waiting: int
     """Answers that its episode asked people about, and nobody labelled yet."""
+    not_promised: str | None = None
+    """What its alarms do not promise, and what mends that."""
 
 
 class UseCaseStatus(NamedTuple):
@@ -188,10 +191,13 @@ def _read(workspace: Workspace, use_case: str | None, now: float) -> _CatalogSta
 def _watches(workspace: Workspace) -> dict[str, WatchStatus]:
     standing = watch_rows.everyone(workspace.database)
     said = watch_rows.last_ticks(workspace.database) if standing else {}
-    return {each.watch.use_case: _watch_status(workspace, each, said) for each in standing}
+    limits = not_promised(workspace.database) if standing else {}
+    return {each.watch.use_case: _watch_status(workspace, each, said, limits) for each in standing}
 
 
-def _watch_status(workspace: Workspace, standing: Standing, said: Mapping[str, str]) -> WatchStatus:
+def _watch_status(
+    workspace: Workspace, standing: Standing, said: Mapping[str, str], limits: Mapping[str, str]
+) -> WatchStatus:
     memory, name = standing.memory, standing.watch.use_case
     if not standing.enabled:
         return WatchStatus("paused", f"paused by {standing.by}", standing.changed, 0)
@@ -200,7 +206,9 @@ def _watch_status(workspace: Workspace, standing: Standing, said: Mapping[str, s
         requests = {each.prediction: each for each in watch_rows.requests(workspace.database, name)}
         counts = LabelReader(workspace).counts(name, memory.learned_until, requests, memory.episode)
         waiting = max(0, memory.mined - counts.of_episode)
-    return WatchStatus(memory.state, said.get(name, "it was not looked at yet"), memory.since, waiting)
+    return WatchStatus(
+        memory.state, said.get(name, "it was not looked at yet"), memory.since, waiting, limits.get(name)
+    )
 
 
 def _questions_of_the_workspace(pending: Sequence[Approval]) -> list[str]:

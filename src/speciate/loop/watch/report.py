@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from speciate.jobs import rows as job_rows
+from speciate.loop.monitor import not_promised
 from speciate.loop.watch import costs, rows
 from speciate.loop.watch.aim import AimedGap
 from speciate.loop.watch.definition import WINDOW_SECONDS, next_time
@@ -50,6 +51,8 @@ class WatchReport(NamedTuple):
     fruitless: int
     episodes: tuple[Episode, ...]
     """Newest first."""
+    not_promised: str | None
+    """What its alarms do not promise, and what mends that."""
 
 
 class EpisodeReport(NamedTuple):
@@ -89,6 +92,8 @@ class WatchDocument(TypedDict):
     labels_asked: int
     labels_answered: int
     episodes: list[dict[str, object]]
+    not_promised: NotRequired[str | None]
+    """Of a daemon from before it was told, nothing."""
 
 
 _ASKED = "SELECT count(*) FROM label_requests WHERE use_case = ? AND episode = ?"
@@ -135,6 +140,7 @@ def _report(workspace: Workspace, gatherer: Gatherer, standing: Standing) -> Wat
         alarms=tuple(each.signal for each in memory.alarms),
         fruitless=memory.fruitless,
         episodes=tuple(rows.episodes(database, watch.use_case)),
+        not_promised=not_promised(database).get(watch.use_case),
     )  # fmt: skip
 
 
@@ -191,6 +197,7 @@ def document(found: WatchReport) -> WatchDocument:
         "usd_left": found.budget_left.usd, "labels_left": found.budget_left.labels, "triggers": list(found.triggers),
         "labels_asked": found.labels_asked, "labels_answered": found.labels_answered,
         "episodes": [each._asdict() | {"causes": list(each.causes)} for each in found.episodes],
+        "not_promised": found.not_promised,
     }  # fmt: skip
 
 
