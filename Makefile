@@ -155,6 +155,13 @@ drift: install   ## two hundred quiet years of the detectors, alone and together
 	$(BIN)/python evals/drift.py quality
 	$(BIN)/python evals/drift.py all
 
+ONLY :=
+JOBS := 1
+.PHONY: mutants
+mutants: install  ## do tests notice changed decisions: ONLY=jobs/transitions for one module, JOBS=2; hours in all, unchanged modules are not run again
+	$(BIN)/python -m pip install --quiet --no-deps mutmut==3.8.0 "libcst>=1.9"
+	$(BIN)/python -m evals.mutants.run --jobs $(JOBS) $(ONLY)
+
 .PHONY: loop-figures
 loop-figures: install   ## how the loop decides, what an idle watch costs, and a fleet of a thousand: ten minutes
 	$(BIN)/python evals/loop_decisions.py false
