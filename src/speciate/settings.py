@@ -103,9 +103,9 @@ class Place(BaseModel):
     scratch: Path | None = None
     """A folder of the node's own disk for copies of what a run reads. Not set: its temporary folder."""
     kinds: tuple[Literal["train", "evaluate", "embed", "measure", "ingest"], ...] = ()
-    """Kinds of jobs that go there without being asked, where all that they read can be moved: `train` (those of
-    `specialize`, too), `evaluate`, `embed` (vectors), `measure` (what trainings there would cost), `ingest` (datasets
-    from files and folders)."""
+    """Kinds of jobs that go there without being asked, where all that they read can be moved and a person allowed
+    it (`speciate allow`): `train` (those of `specialize`, too), `evaluate`, `embed` (vectors), `measure` (what
+    trainings there would cost), `ingest` (datasets from files and folders)."""
     shared: tuple[Path, ...] = ()
     """Folders that this machine and the nodes see under one path, as in `/shared/data`. An ingest reads a source below
     one in place; other sources are moved."""
@@ -179,6 +179,18 @@ class Place(BaseModel):
     @property
     def in_bucket(self) -> bool:
         return self.depot.startswith(BUCKET)
+
+    @property
+    def host(self) -> str:
+        """What consents call it: where rows go from this machine, so the depot. Whoever can read that has them,
+        whatever cluster is told to; another depot is another host, and wants other consents.
+
+        A folder by its path, a bucket as in `s3.example.org/ada-speciate`, whatever the prefix.
+        """
+        if not self.in_bucket:
+            return os.path.normpath(self.depot)
+        where = urlsplit(self.endpoint).netloc.lower() if self.endpoint else f"s3.{self.region}.amazonaws.com"
+        return f"{where}/{self.depot.removeprefix(BUCKET).partition('/')[0]}"
 
     @property
     def bucket_url(self) -> str:

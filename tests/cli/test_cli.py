@@ -426,6 +426,9 @@ ALLOW = ("allow", "lesions", "--host", "api.openai.com", "--usd", "5")
 
 
 def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) -> None:
+    daemons.workspace.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = 'kind = "slurm"\ndepot = "/shared/depot"\npython = "/bin/python"\n'
+    (daemons.workspace / "settings.toml").write_text(f"[executors.lab]\n{place}")
     assert "no dataset 'lesions'" in type_into(daemons, *ALLOW, answer="yes")[0]
     rows = [{"text": f"a text {number}", "label": "ab"[number % 2]} for number in range(4)]
     client = daemons.connect()
@@ -444,6 +447,15 @@ def test_a_person_allows_a_dataset_to_leave_and_takes_it_back(daemons: Daemons) 
     assert (status, "Taken back: lesions to api.openai.com" in shown) == (0, True)
     assert run(daemons, "allow", "--list").stdout == ""
     assert run(daemons, "audit", "verify").stdout.startswith("2 rows")
+    shown, status = type_into(daemons, "allow", "lesions", "--host", "lab", answer="yes")
+    assert status == 0, shown
+    for said in ("may then be moved to lab: into /shared/depot", "every node", "lesions to lab (/shared/depot), by "):
+        assert said in shown
+    assert "USD" not in shown
+    assert run(daemons, "allow", "--list").stdout.startswith("lesions to lab (/shared/depot), by ")
+    shown, status = type_into(daemons, "disallow", "lesions", "--host", "lab", answer="")
+    assert (status, "Taken back: lesions to lab (/shared/depot)" in shown) == (0, True)
+    assert "There is no dataset scans yet" in type_into(daemons, "allow", "scans", "--host", "lab", answer="no")[0]
 
 
 @pytest.mark.parametrize("arguments", [(), ("lesions",), ("lesions", "--host", "a.example"), (*ALLOW[:-1], "much")])

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from speciate.evaluation.payload import EvaluationPayload
+from speciate.governance import consents
 from speciate.jobs.engine import Engine
 from speciate.jobs.job import Job, State
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double, look_often
+from tests.jobs.places.cluster import Double, allow, look_often
 from tests.training.world import make_dataset, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
@@ -38,6 +39,7 @@ def engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch) -> I
     labels = ["bad" if (i // 4) % 2 else "good" for i in range(120)]
     data: Any = {"labels": labels, "splits": thirds(120), "inputs": ["text"]}
     make_dataset(engine.workspace, "reviews", "text", {"text": rows}, **data)
+    allow(engine.workspace, "reviews")
     yield engine
     engine.stop()
     engine.workspace.close()
@@ -81,6 +83,22 @@ def test_the_report_is_the_one_that_is_made_here(
 
 def plan_place(engine: Engine, **spec: Any) -> str | None:
     return engine.plan("evaluate", {"models": ["constant:"], "dataset": "reviews", **spec}).resources.place
+
+
+def test_all_that_is_read_must_be_allowed_or_it_runs_here(engine: Engine) -> None:
+    done(engine, "train", name="words", dataset="reviews", method="classical", resources={"cpu": 1})
+    make_dataset(engine.workspace, "later", "text", {"text": ["a fine film", "a dull film"] * 30},
+                 labels=["good", "bad"] * 30, splits=thirds(60), inputs=["text"])  # fmt: skip
+    allow(engine.workspace, "later")
+    spec = {"models": ["words@v1", "constant:"], "dataset": "later"}
+    planned = engine.plan("evaluate", spec)
+    assert planned.resources.place == "lab"
+    assert [each.dataset for each in planned.departures] == ["later", "reviews"], "what it learned from is read, too"
+    consents.disallow(engine.workspace, "reviews", "lab", "grace")
+    planned = engine.plan("evaluate", spec)
+    assert planned.resources.place is None
+    assert planned.departures == planned.inputs == ()
+    assert "speciate allow reviews --host lab" in planned.resolved["runs_here"]
 
 
 def test_what_reads_more_than_is_moved_or_needs_a_key_stays_here(engine: Engine, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from speciate.datasets import consent
 from speciate.errors import Code, SpeciateError
 from speciate.governance import audit, consents
 from speciate.jobs import allowances
+from speciate.jobs.egress import Departure, NotAllowed
 from speciate.privacy import deletion
+from speciate.settings import Settings
 from speciate.workspace.backup import back_up, save_catalog
 from speciate.workspace.rebuild import rebuild_catalog
 from speciate.workspace.schema import VERSION, migrate
@@ -63,7 +65,8 @@ def test_a_new_consent_counts_money_anew(workspace: Workspace, clock: ManualCloc
 
 
 def test_what_is_shown_before_is_what_there_is(workspace: Workspace) -> None:
-    assert consents.consent_request(workspace, "lesions", "API.OpenAI.com") == ("lesions@v1", 7, "image", HOST, None)
+    shown = consents.consent_request(workspace, "lesions", "API.OpenAI.com")
+    assert shown == ("lesions@v1", 7, "image", HOST, None, None)
     allow(workspace)
     assert consents.consent_request(workspace, "lesions", HOST).before == consent.find(
         workspace.database, "lesions", HOST
@@ -93,6 +96,89 @@ def test_what_makes_no_sense_is_refused(
     assert caught.value.code is code
     assert consent.list_consents(workspace.database) == []
     assert audit.verify(workspace.database).rows == 0
+
+
+PLACES = {
+    "lab": {"kind": "slurm", "depot": "/shared/depot", "python": "/bin/python"},
+    "cloud": {
+        "kind": "ray", "depot": "s3://scans/ada", "python": "/bin/python", "address": "http://127.0.0.1:8265",
+        "endpoint": "http://127.0.0.1:9000",
+    },
+}  # fmt: skip
+DEPOT = "/shared/depot"
+
+
+@pytest.fixture
+def placed(workspace: Workspace) -> Workspace:
+    workspace.settings = Settings.model_validate({"executors": PLACES})
+    return workspace
+
+
+@pytest.mark.parametrize("usd", [None, 0.0])
+def test_a_place_is_allowed_by_its_name_and_for_no_sum(placed: Workspace, usd: float | None) -> None:
+    request = consents.consent_request(placed, "lesions", "lab")
+    assert request == ("lesions@v1", 7, "image", DEPOT, None, "lab")
+    made = consents.allow(placed, "lesions", "lab", usd=usd, by="grace")
+    assert (made.host, made.usd_cap, made.expires) == (DEPOT, 0.0, None)
+    assert consent.check_place(placed, ["lesions@v1"], "lab") == (
+        Departure(dataset="lesions", host=DEPOT, place="lab"),
+    )
+    assert consents.consent_request(placed, "lesions", DEPOT).place == "lab"
+    assert consents.consent_request(placed, "lesions", DEPOT).before == made
+    assert consents.disallow(placed, "lesions", "lab", "ada") == made
+    rows = audit.of_use_case(placed.database, audit.WORKSPACE)
+    assert [(row.action, row.before, row.after) for row in rows] == [
+        ("allow", None, "lesions to /shared/depot"), ("disallow", "lesions to /shared/depot", None),
+    ]  # fmt: skip
+    with pytest.raises(NotAllowed, match=r"sent to lab \(/shared/depot\): no person allowed it"):
+        consent.check_place(placed, ["lesions"], "lab")
+
+
+def test_another_depot_is_another_host_and_what_was_allowed_is_taken_back_by_it(placed: Workspace) -> None:
+    consents.allow(placed, "lesions", "lab", by="grace", days=2)
+    moved = {**PLACES, "lab": {**PLACES["lab"], "depot": "/elsewhere"}}
+    placed.settings = Settings.model_validate({"executors": moved})
+    with pytest.raises(NotAllowed, match=r"lab \(/elsewhere\)"):
+        consent.check_place(placed, ["lesions"], "lab")
+    with pytest.raises(SpeciateError, match=r"lesions --host /shared/depot"):
+        consents.disallow(placed, "lesions", "lab", "ada")
+    assert consents.disallow(placed, "lesions", DEPOT, "ada").host == DEPOT
+
+
+def test_a_place_is_never_this_machine(placed: Workspace) -> None:
+    """A loopback address is how a tunnel looks."""
+    consents.allow(placed, "lesions", "cloud", by="grace")
+    assert [each.host for each in consent.list_consents(placed.database)] == ["127.0.0.1:9000/scans"]
+
+
+def test_a_dataset_that_is_still_to_be_made_at_a_place_is_allowed_by_its_name(placed: Workspace) -> None:
+    assert consents.consent_request(placed, "scans", "lab") == ("scans", 0, "", DEPOT, None, "lab")
+    consents.allow(placed, "scans", "lab", by="grace")
+    assert consent.check_place(placed, ["scans"], "lab") == (Departure(dataset="scans", host=DEPOT, place="lab"),)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "host", "usd", "code", "said"),
+    [
+        ("lesions", "lab", 1.0, Code.INVALID, "Leave --usd out: speciate allow lesions --host lab"),
+        ("lesions", HOST, None, Code.INVALID, f"Write: speciate allow lesions --host {HOST} --usd CAP"),
+        ("scans", HOST, 1.0, Code.NOT_FOUND, "There is no dataset 'scans'"),
+        ("scans@v1", "lab", None, Code.NOT_FOUND, "without a version"),
+        ("scans:test", "lab", None, Code.NOT_FOUND, "without a version"),
+        ("no name", "lab", None, Code.INVALID, "cannot name a dataset"),
+        ("lesions", "/shared/other", None, Code.INVALID, "is no host"),
+        ("lesions", "lab", float("nan"), Code.INVALID, "Leave --usd out"),
+        ("lesions", "lab", -1.0, Code.INVALID, "Leave --usd out"),
+    ],
+)
+def test_what_makes_no_sense_of_a_place_is_refused(
+    placed: Workspace, dataset: str, host: str, usd: float | None, code: Code, said: str
+) -> None:
+    with pytest.raises(SpeciateError) as caught:
+        consents.allow(placed, dataset, host, usd=usd, by="grace")
+    assert caught.value.code is code
+    assert said in str(caught.value)
+    assert consent.list_consents(placed.database) == []
 
 
 def test_what_was_never_allowed_cannot_be_taken_back(workspace: Workspace) -> None:

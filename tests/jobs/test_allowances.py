@@ -164,8 +164,8 @@ def test_a_share_is_the_same_when_a_daemon_that_died_left_the_run_unlaunched(eng
 
 
 def test_a_queued_job_whose_consent_was_taken_back_fails_and_says_what_to_do(engine: Engine, stage: Stage) -> None:
-    engine.workspace.database.transact(lambda tx: tx.execute("DELETE FROM consents"))
     job = submit(engine)
+    engine.workspace.database.transact(lambda tx: tx.execute("DELETE FROM consents"))
     engine.tick()
     assert (engine.get(job.id).state, stage.submitted) == (State.FAILED, [])
     assert "speciate allow lesions" in json.dumps(engine.get(job.id).error)

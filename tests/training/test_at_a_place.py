@@ -16,6 +16,7 @@ import pytest
 
 from speciate.errors import Call, CallAgain, Code, SpeciateError
 from speciate.evaluation.endpoints.pricing import usd_for
+from speciate.governance import consents
 from speciate.jobs.engine import Engine, JobRequest
 from speciate.jobs.job import ENDED, Job, State
 from speciate.models import registry
@@ -28,7 +29,7 @@ from speciate.training.planning import placing
 from speciate.training.planning.placing import find_place
 from speciate.training.train_spec import Method, TrainSpec
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import Double, look_often, until
+from tests.jobs.places.cluster import Double, allow, look_often, until
 from tests.training.world import define, make_dataset, png, thirds
 
 GOOD, BAD = ("a fine film", "lovely and warm", "great fun"), ("a dull film", "cold and awful", "great bore")
@@ -54,6 +55,7 @@ def texts(workspace: Workspace) -> None:
     rows = [f"{(GOOD if i % 4 < 2 else BAD)[i % 3]} number {i}" for i in range(120)]
     labels = ["good" if i % 4 < 2 else "bad" for i in range(120)]
     make_dataset(workspace, "reviews", "text", {"text": rows}, labels=labels, splits=thirds(120), inputs=["text"])
+    allow(workspace, "reviews")
 
 
 def squares(workspace: Workspace) -> None:
@@ -62,6 +64,7 @@ def squares(workspace: Workspace) -> None:
     images = [png((chance.random((16, 16)) * (90 if each else 250)).astype(np.uint8)) for each in dark]
     labels = ["dark" if each else "bright" for each in dark]
     make_dataset(workspace, "squares", "image", {}, labels=labels, splits=thirds(90), media=images)
+    allow(workspace, "squares")
 
 
 def train(engine: Engine, name: str, place: str, **spec: Any) -> ModelCard:
@@ -100,6 +103,40 @@ def test_the_model_is_the_one_that_is_made_here(engine: Engine, double: Double) 
 def test_each_method_that_goes_finds_all_that_it_reads(engine: Engine, data: Any, spec: dict[str, Any]) -> None:
     data(engine.workspace)
     assert train(engine, "there", "lab", **spec).id == train(engine, "here", "here", **spec).id
+
+
+def test_what_a_person_did_not_allow_is_refused_where_the_call_names_the_place_and_else_runs_here(
+    engine: Engine, double: Double
+) -> None:
+    texts(engine.workspace)
+    consents.disallow(engine.workspace, "reviews", "lab", "grace")
+    spec = {"name": "words", "dataset": "reviews", "method": "classical"}
+    for ask in (engine.plan, engine.submit):
+        with pytest.raises(SpeciateError, match="speciate allow reviews --host lab") as caught:
+            ask("train", {**spec, "resources": {"place": "lab"}})
+        assert caught.value.code is Code.REFUSED
+        assert caught.value.next == (CallAgain("", {"resources": {"place": None, "nodes": None, "gpu": None}}),)
+    measured = engine.plan("measure", {"dataset": "reviews", "method": "classical"})
+    assert measured.resources.place is None
+    assert "speciate allow reviews --host lab" in measured.resolved["runs_here"]
+    lab = double.place(kinds=["train"])
+    engine.workspace.settings = engine.workspace.settings.model_copy(update={"executors": {"lab": lab}})
+    planned = engine.plan("train", spec)
+    assert planned.resources.place is None
+    assert "speciate allow reviews --host lab" in planned.resolved["runs_here"]
+    allow(engine.workspace, "reviews")
+    planned = engine.plan("train", spec)
+    assert (planned.resources.place, planned.resolved["place"]) == ("lab", "lab")
+    assert "runs_here" not in planned.resolved
+    assert [each.dataset for each in planned.departures] == ["reviews"]
+    done = engine.wait(engine.submit("train", spec).id, timeout=240)
+    assert done.resources.place == "lab"
+    tuned = {"name": "more", "dataset": "reviews", "method": "classical"}
+    make_dataset(engine.workspace, "other", "text", {"text": ["a", "b"] * 60}, labels=["x", "y"] * 60,
+                 splits=thirds(120), inputs=["text"])  # fmt: skip
+    assert (
+        "speciate allow other --host lab" in engine.plan("train", {**tuned, "dataset": "other"}).resolved["runs_here"]
+    )
 
 
 def losses(engine: Engine, job: Job) -> dict[int, float]:

@@ -101,15 +101,30 @@ def test_automatic_backups_are_made_only_when_something_changed(workspace: Works
     assert automatic_backups(workspace.folders.backups) == [first, second]
 
 
-def test_an_alias_move_is_backed_up_at_once(workspace: Workspace) -> None:
+def saved_soon(workspace: Workspace) -> bool:
+    deadline = threading.Event()
+    return any(automatic_backups(workspace.folders.backups) or deadline.wait(0.02) for _ in range(500))
+
+
+def test_an_alias_move_is_backed_up_at_once_also_while_rows_that_were_sent_wait(workspace: Workspace) -> None:
     backups = AutomaticBackups(workspace)
     backups.start()
-    add(workspace, "a", event="alias.moved")
-    deadline = threading.Event()
-    for _ in range(500):
-        if automatic_backups(workspace.folders.backups):
-            break
-        deadline.wait(0.02)
+    for place, event in enumerate(("data.sent", "data.sent", "alias.moved")):
+        add(workspace, str(place), event=event)
+    assert saved_soon(workspace)
+    backups.stop()
+    assert len(automatic_backups(workspace.folders.backups)) == 1
+
+
+def test_rows_that_were_sent_are_backed_up_soon_and_together(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("speciate.workspace.backup._SOON_SECONDS", 0.1)
+    backups = AutomaticBackups(workspace)
+    backups.start()
+    for place in range(3):
+        add(workspace, str(place), event="data.sent")
+    assert saved_soon(workspace)
     backups.stop()
     assert len(automatic_backups(workspace.folders.backups)) == 1
 

@@ -28,7 +28,7 @@ from speciate.environment import workspace_path
 from speciate.errors import Code, SpeciateError
 from speciate.hosts import check_host
 from speciate.server.dial import NoDaemon
-from speciate.settings import load
+from speciate.settings import PLACE, load
 
 if TYPE_CHECKING:
     from speciate.server.control.messages import ConsentDocument
@@ -158,20 +158,27 @@ def allow(arguments: argparse.Namespace) -> int:
         for each in ask_daemon(arguments, "consents", start=True)["consents"]:
             say_clean(_consent(each))
         return 0
-    if None in (arguments.dataset, arguments.host, arguments.usd):
+    may_be_place = PLACE.fullmatch(arguments.host or "") or "/" in (arguments.host or "")
+    if None in (arguments.dataset, arguments.host) or (arguments.usd is None and not may_be_place):
         raise SpeciateError(
             Code.INVALID,
             "Which dataset, which host, and for how much money?",
-            "speciate allow DATASET --host HOST --usd CAP [--days N], or speciate allow --list",
+            "speciate allow DATASET --host HOST --usd CAP [--days N], for a place without --usd; speciate allow --list",
         )
     days = arguments.days
 
     def show(question: DaemonQuestion) -> None:
         shown = question.shown
-        say_clean(
-            f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}), and all later versions of it,"
-        )
-        say_clean(f"may then be sent to {shown['host']}, for up to {arguments.usd:g} USD in all,")
+        if shown["modality"]:
+            say_clean(f"{shown['rows']} examples of {shown['dataset']} ({shown['modality']}),")
+        else:
+            say_clean(f"There is no dataset {shown['dataset']} yet. What it is made of, once it is,")
+        if shown["place"]:
+            say_clean(f"and all later versions of it, may then be moved to {shown['place']}: into {shown['host']},")
+            say_clean("where every node of that cluster can read it,")
+        else:
+            say_clean(f"and all later versions of it, may then be sent to {shown['host']},")
+            say_clean(f"for up to {arguments.usd:g} USD in all,")
         say_clean("until it is taken back (speciate disallow)." if days is None else f"for {days:g} days.")
         if shown["before"]:
             say_clean(f"Now: {_consent(shown['before'])}")
@@ -202,8 +209,11 @@ def disallow(arguments: argparse.Namespace) -> int:
 
 def _consent(given: ConsentDocument) -> str:
     end = "" if given["expires"] is None else f", until {time.ctime(given['expires'])}"
-    spent = f"{given['spent_usd']:.2f} of {given['usd_cap']:g} USD spent"
-    return f"{given['dataset']} to {given['host']}: {spent}{end}, by {given['by']}"
+    if given["usd_cap"]:
+        spent = f": {given['spent_usd']:.2f} of {given['usd_cap']:g} USD spent"
+        return f"{given['dataset']} to {given['host']}{spent}{end}, by {given['by']}"
+    where = f"{given['place']} ({given['host']})" if given.get("place") else given["host"]
+    return f"{given['dataset']} to {where}{end}, by {given['by']}"
 
 
 _MEANING = {

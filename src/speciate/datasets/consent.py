@@ -1,6 +1,7 @@
 """Consents: examples of a dataset that a person allowed to leave this machine, for a host, up to a sum of money.
 
-Nothing here grants: `governance/consents.py` does, for a person on a terminal. A consent is for a dataset's name, so
+Nothing here grants: `governance/consents.py` does, for a person on a terminal. Nothing here sends: that goes by
+`jobs/egress.py`, and this says which datasets' rows are among what is sent. A consent is for a dataset's name, so
 for all its versions and for later additions. Rows that a version took from another dataset remain that one's, too: it
 must be allowed as well.
 """
@@ -8,12 +9,14 @@ must be allowed as well.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from speciate.errors import Code, SpeciateError
+from speciate.jobs import egress
+from speciate.jobs.egress import Departure
 from speciate.refs import dataset_ref
 from speciate.workspace.database import Database, Transaction
+from speciate.workspace.workspace import Workspace
 
 _SPENT = """
 coalesce((SELECT sum(usd) FROM spending s WHERE s.dataset = c.dataset AND s.host = c.host AND s.stamp >= c.granted), 0)
@@ -49,15 +52,41 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
     versions. Money that running jobs may still spend is not subtracted: a job whose share they hold waits for it
     (`jobs/allowances.py`).
     """
-    name = dataset_ref(dataset).name
-    for source in sorted(_sources(reader, dataset) - {name}):
-        _in_force(reader, source, host, f" (rows of {name!r} came from it)")
-    consent = _in_force(reader, name, host)
+    leaving = departures(reader, [dataset], host)
+    egress.check(egress.consents(reader), leaving)
+    consent = find(reader, leaving[0].dataset, host)
+    assert consent is not None, "it is in force"
     if consent.spent_usd >= consent.usd_cap:
-        raise _consent_error(
-            name, host, f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})"
-        )
+        why = f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})"
+        raise egress.not_allowed(leaving[0], why, egress.command(leaving[0].dataset, host))
     return consent
+
+
+def check_place(workspace: Workspace, datasets: Iterable[str], place: str) -> tuple[Departure, ...]:
+    """What leaves with rows of these datasets (`name` or `name@v3`) to a place, as `Plan.departures`.
+
+    Raises `egress.NotAllowed`, with the commands for a person, where one of them may not go there.
+    """
+    leaving = departures(workspace.database, datasets, workspace.settings.place(place).host, place)
+    egress.check(egress.consents(workspace.database), leaving)
+    return leaving
+
+
+def departures(
+    reader: Database | Transaction, datasets: Iterable[str], host: str, place: str | None = None
+) -> tuple[Departure, ...]:
+    """Each of the datasets, and after them every other one that their rows came from. One that does not exist yet, as
+    an ingest makes it, counts by its name."""
+    asked = tuple(dict.fromkeys(datasets))
+    names = tuple(dict.fromkeys(dataset_ref(each).name for each in asked))
+    origins = _origins(reader)
+    of: dict[str, str] = {}
+    for each in asked:
+        name = dataset_ref(each).name
+        for source in sorted(_sources(origins, each).difference(names)):
+            of.setdefault(source, name)
+    themselves = (Departure(dataset=name, host=host, place=place) for name in names)
+    return (*themselves, *(Departure(dataset=each, host=host, place=place, of=name) for each, name in of.items()))
 
 
 def end_those_over(database: Database, passed: Callable[[float], float]) -> None:
@@ -88,32 +117,19 @@ def list_consents(reader: Database | Transaction) -> list[Consent]:
     return [Consent(*row) for row in reader.read(_ALL, [])]
 
 
-def _in_force(reader: Database | Transaction, name: str, host: str, whose: str = "") -> Consent:
-    consent = find(reader, name, host)
-    if consent is None:
-        raise _consent_error(name, host, f"no person allowed it{whose}")
-    now = reader.now if isinstance(reader, Transaction) else reader.now()
-    if consent.expires is not None and now >= consent.expires:
-        raise _consent_error(name, host, f"the time for which {consent.by} allowed it is over{whose}")
-    return consent
-
-
-def _consent_error(name: str, host: str, why: str) -> SpeciateError:
-    return SpeciateError(
-        Code.REFUSED,
-        f"No example of {name!r} may be sent to {host}: {why}.",
-        f"A person decides, on a terminal: speciate allow {name} --host {host} --usd CAP",
-    )
-
-
-def _sources(reader: Database | Transaction, dataset: str) -> set[str]:
-    """Names of the datasets that the version, or all versions of a bare name, came from; itself among them."""
-    ref = dataset_ref(dataset)
+def _origins(reader: Database | Transaction) -> dict[str, list[str]]:
+    """Version -> the versions that its rows came from, also of those that were deleted."""
     parents: dict[str, list[str]] = {}
     for name, number, text, deleted in reader.read(_ORIGINS, []):
         parents[f"{name}@v{number}"] = json.loads(text)
         for gone, left in json.loads(deleted or "{}").items():
             parents.setdefault(gone, left["parents"])
+    return parents
+
+
+def _sources(parents: Mapping[str, Sequence[str]], dataset: str) -> set[str]:
+    """Names of the datasets that the version, or all versions of a bare name, came from; itself among them."""
+    ref = dataset_ref(dataset)
     wanted = f"{ref.name}@v{ref.version}" if ref.version else None
     open_ends = [wanted] if wanted else [each for each in parents if _name(each) == ref.name]
     seen = set[str]()

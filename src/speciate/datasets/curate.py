@@ -143,6 +143,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
         resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
+        departures=tuple(dict.fromkeys(leaving for each in outside.values() for leaving in each.departures)),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "data",
     )

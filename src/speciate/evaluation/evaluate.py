@@ -179,7 +179,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     payload = _payload(spec, resolved, workspace)
     manifest, models, cost, examples = resolved.dataset.manifest, resolved.models, resolved.cost, resolved.examples
     candidate, earlier = resolved.compared.candidate, payload.earlier
-    where = evaluation_place.find_place(payload, workspace.settings, workspace.folders)
+    where = evaluation_place.find_place(payload, workspace)
     if where.place is not None:
         payload = payload.model_copy(update={"threads": 1})  # what a node has is its own
     if where.place is not None and payload.latency:
@@ -190,6 +190,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
         secrets=cost.secrets,
         usd=cost.usd,
         spends=cost.spends(manifest.name, spec.budget_usd),
+        departures=(*cost.departures, *where.departures),
         resources=Resources(
             cpu=payload.threads,
             memory_mb=_memory_mb(examples, len(models), len(manifest.labels)) + label_plans.weights_mb(models),
@@ -212,6 +213,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **({"earlier_looks": earlier.model_dump()} if earlier.evaluations or earlier.candidates else {}),
             **cost.resolved,
             **({"place": where.place} if where.place else {}),
+            **({"runs_here": where.why_here} if where.why_here else {}),
         },
     )
 

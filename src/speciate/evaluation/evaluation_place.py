@@ -1,7 +1,8 @@
 """Which evaluations go to a place of settings.toml, and every file that such a run reads.
 
 No call names the place: a person writes `kinds = ["evaluate"]` there. An evaluation that reads more than is moved, that
-needs a key, or whose gates limit what is measured on this machine, runs here as before.
+needs a key, whose gates limit what is measured on this machine, or of whose rows a person did not allow all for that
+place, runs here.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.datasets.consent import check_place
 from speciate.datasets.version_files import as_inputs, version_files
+from speciate.datasets.versions import Manifest
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.evaluation.payload import EvaluationPayload
+from speciate.jobs.egress import Departure, NotAllowed
 from speciate.settings import Settings
 from speciate.tasks.families.control import METRIC
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Folders, Workspace
 
 _CLOSED = ("model", "constant", "nearest", "column")
 """Sources of answers that are known to read dataset versions and a version's own folder alone."""
@@ -26,14 +30,21 @@ _PACKAGED = "pkg:"
 class Where(NamedTuple):
     place: str | None = None
     inputs: tuple[str, ...] = ()
+    departures: tuple[Departure, ...] = ()
+    why_here: str = ""
+    """What a person did not allow."""
 
 
-def find_place(payload: EvaluationPayload, settings: Settings, folders: Folders) -> Where:
+def find_place(payload: EvaluationPayload, workspace: Workspace) -> Where:
     """The first place that takes evaluations, where this one may go there; else this machine."""
-    taking = settings.place_taking("evaluate")
-    if taking is None or not _is_closed(payload, settings):
+    taking = workspace.settings.place_taking("evaluate")
+    if taking is None or not _is_closed(payload, workspace.settings):
         return Where()
-    return Where(taking, as_inputs(_paths(payload, folders), folders))
+    try:
+        leaving = check_place(workspace, (each.ref for each in (payload.dataset, *_read_beside(payload))), taking)
+    except NotAllowed as why:
+        return Where(why_here=why.sentence)
+    return Where(taking, as_inputs(_paths(payload, workspace.folders), workspace.folders), leaving)
 
 
 def _is_closed(payload: EvaluationPayload, settings: Settings) -> bool:
@@ -52,10 +63,16 @@ def _reads_what_is_moved(model: EvaluatedModel) -> bool:
     return model.source in _CLOSED and not (model.base_model or "").startswith(_PACKAGED) and model.published is None
 
 
+def _read_beside(payload: EvaluationPayload) -> Iterator[Manifest]:
+    """Versions whose rows are read, without their media."""
+    for model in payload.models:
+        yield from (*(model.learned_from or ()), *model.stated_data)
+    yield from (suite.dataset for suite in payload.elsewhere)
+
+
 def _paths(payload: EvaluationPayload, folders: Folders) -> Iterator[Path]:
     yield from version_files(payload.dataset, folders, media=True)
-    learned = [each for model in payload.models for each in (*(model.learned_from or ()), *model.stated_data)]
-    for manifest in (*learned, *(suite.dataset for suite in payload.elsewhere)):
+    for manifest in _read_beside(payload):
         yield from version_files(manifest, folders, media=False)
     for model in payload.models:
         if model.path is not None:

@@ -77,10 +77,12 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
     calls = getattr(parameters, "count", 1)
     planned = cost_check.PlannedCalls(manifest, task.family, labels, prompt, examples, calls, 0)
     cost = cost_check.check_cost(workspace, planned, [evaluated_model], parameters.budget_usd)
+    leaving = list(cost.departures)
     for endpoint in cost_check.endpoints_of([evaluated_model]):
         if not endpoint.is_local:  # rows that earlier steps take in are sent, too
             for other in others.values():
                 consent.check(workspace.database, other.ref, endpoint.host)
+                leaving += consent.departures(workspace.database, [other.ref], endpoint.host)
     request = TeacherRequest(
         teacher=evaluated_model.name,
         model=evaluated_model,
@@ -99,6 +101,7 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
         secrets=cost.secrets,
         usd=cost.usd,
         spends=cost.spends(manifest.name, parameters.budget_usd),
+        departures=tuple(leaving),
         resolved={"model": evaluated_model.name, "task": task.name, **cost.resolved},
     )
 

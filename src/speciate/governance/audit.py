@@ -1,35 +1,30 @@
-"""The trail of alias moves and changes of policy and consent: append-only rows, each with the hash of the one before.
+"""The trail of alias moves, changes of policy and consent, and data that left: append-only rows.
 
-An edited or removed row breaks the chain from there on. A removed tail would not, so `verify` also compares the chain
-with the event log, where each of them left its hash, and with heads that were kept outside the catalog
-(`audit_heads`, or by a person). Somebody who rewrites all of it with care is found if people sign
-(`approval_keys`) or a head was kept outside the workspace (`audit_heads`).
+Each has the hash of the one before, so an edited or removed row breaks the chain from there on. A removed tail would
+not, so `verify` also compares the chain with the event log, where each of them left its hash, and with heads that were
+kept outside the catalog (`audit_heads`, or by a person). Somebody who rewrites all of it with care is found if people
+sign (`approval_keys`) or a head was kept outside the workspace (`audit_heads`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
+from speciate.workspace.audit_rows import GENESIS, WORKSPACE, Evidence, Row, append_row, digest
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Workspace
 
-WORKSPACE = "*"
-"""What stands for a use case in rows about the whole workspace; no name has this sign."""
+__all__ = ["GENESIS", "WORKSPACE", "Evidence", "Row", "append_row", "digest"]  # rows are appended from below, too
 CANARY, CANARY_END = "canary", "canary_end"
 _MOVES = ("promote", "rollback")
-GENESIS = "0" * 64
 NEXT_STEP = (
     "restore a newer backup, or a person continues from this trail: speciate audit accept (signed where a key is "
     "enrolled, else with a typed yes)"
 )
 """Advice where rows were lost."""
 _COLUMNS = "seq, stamp, actor, action, use_case, before, after, evidence, previous_hash, hash"
-_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
-_APPEND = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ALL = f"SELECT {_COLUMNS} FROM audit ORDER BY seq"
 _OF_USE_CASE = f"SELECT {_COLUMNS} FROM audit WHERE use_case = ? ORDER BY seq"
 _NEWEST = f"SELECT {_COLUMNS} FROM audit WHERE ? IS NULL OR use_case = ? ORDER BY seq DESC LIMIT ?"
@@ -38,30 +33,10 @@ _ALIAS_EVENTS = """
 SELECT data ->> 'audit' FROM events
 WHERE type IN (
     'alias.moved', 'canary.set', 'canary.ended', 'policy.changed', 'consent.changed', 'key.changed', 'approval.decided',
-    'token.changed'
+    'token.changed', 'data.sent'
 ) AND data ->> 'audit' IS NOT NULL
 ORDER BY seq
 """
-
-
-class Row(NamedTuple):
-    seq: int
-    stamp: float
-    actor: str
-    action: str
-    """promote, rollback, canary, canary_end, policy, allow, disallow, sign, approve, deny, key_enroll, key_revoke,
-    token_create, token_revoke, settings or accept, or the name of a setting."""
-    use_case: str
-    before: str | None
-    after: str | None
-    evidence: str
-    """JSON: the decision, the approval, the note."""
-    previous_hash: str
-    hash: str
-
-
-Evidence = Mapping[str, Any]
-"""Why a row is there, as JSON; its keys depend on the action. From a row that was read, anything may stand in it."""
 
 
 class Proof(TypedDict, total=False):
@@ -79,30 +54,6 @@ class Verdict(NamedTuple):
     rows: int
     head: str
     problems: tuple[str, ...]
-
-
-def append_row(
-    tx: Transaction,
-    *,
-    actor: str,
-    action: str,
-    use_case: str,
-    before: str | None,
-    after: str | None,
-    evidence: Evidence,
-) -> Row:
-    """Add a row to the chain, in the transaction that makes the change that it tells of."""
-    last = tx.execute(_LAST)
-    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
-    row = Row(seq, tx.now, actor, action, use_case, before, after, json.dumps(evidence, sort_keys=True), previous, "")
-    row = row._replace(hash=digest(row))
-    tx.execute(_APPEND, row)
-    return row
-
-
-def digest(row: Row) -> str:
-    """sha256 of the row as a JSON array without its last column; the previous hash is among the columns."""
-    return hashlib.sha256(json.dumps(row[:-1]).encode()).hexdigest()
 
 
 def of_use_case(database: Database, use_case: str) -> list[Row]:

@@ -21,7 +21,7 @@ from speciate import secrets
 from speciate.environment import cores, memory_mb
 from speciate.errors import Call, Code, SpeciateError, closest
 from speciate.faults import fault
-from speciate.jobs import rows
+from speciate.jobs import egress, rows
 from speciate.jobs.executors import Executor, LocalExecutor, executor_here
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import ENDED, Job, State, fingerprint
@@ -128,7 +128,13 @@ class Engine:
         declared = self.kinds[kind]
         plan = _plan(declared, _validate_spec(declared, spec), self.workspace)
         self._check_fits(declared, plan)
+        self._check_leaving(plan)
         return plan
+
+    def _check_leaving(self, plan: Plan) -> None:
+        """Refuse what would send rows where nobody allowed it."""
+        if leaving := plan.leaving(self.workspace.settings):
+            egress.check(egress.consents(self.workspace.database), leaving)
 
     def _check_fits(self, declared: Kind, plan: Plan) -> None:
         """Refuse what would wait for ever: it asks for more than this machine has."""
@@ -210,6 +216,7 @@ class Engine:
         checked = _validate_spec(declared, spec)
         plan = _plan(declared, checked, self.workspace) if not after else Plan()
         self._check_fits(declared, plan)
+        self._check_leaving(plan)
         if declared.executor != "inline" and not plan.resources.gpu and not plan.resources.place:
             self.expect(declared.preload if plan.preload is None else plan.preload, *plan.preload_next)
         now = self.workspace.clock.now()

@@ -141,6 +141,8 @@ class RunDocument(TypedDict, total=False):
     """The job, without result and error."""
     allowances: dict[str, float]
     """USD by host."""
+    permits: Mapping[str, Sequence[str]]
+    """By host, the datasets of which rows may go there."""
     zygote: str
     warm_parent: str
     """Where the launching process's warm parent listens (`sandbox.warm.use`)."""

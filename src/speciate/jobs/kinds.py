@@ -18,6 +18,7 @@ from typing_extensions import TypeVar
 
 from speciate.errors import Call, unknown
 from speciate.jobs.allowances import Spend
+from speciate.jobs.egress import Departure, departures_to_place
 from speciate.jobs.folder import RunFolder, RunResult
 from speciate.jobs.job import Job, JobError, JobResult, Limits, Resources, StoredSpec
 from speciate.secrets import SecretRequest
@@ -101,6 +102,8 @@ class Plan(BaseModel, Generic[Payload]):
     """Keys that the run needs, each `(name, host)`: it gets them through a pipe, as `run.secret(name)`."""
     spends: tuple[Spend, ...] = ()
     """Money that the run may spend of what a person allowed; it gets its share as `run.allowances`."""
+    departures: tuple[Departure, ...] = ()
+    """Every dataset of which rows go to a host, also those that they came from: `datasets.consent.departures`."""
     inputs: tuple[str, ...] = ()
     """Where the run goes to a place (`resources.place`): every file and folder that it reads, relative to the
     workspace's root, or absolute outside of it."""
@@ -109,6 +112,15 @@ class Plan(BaseModel, Generic[Payload]):
     moved, wherever a link leads; the depot keeps nothing of them once the run has ended."""
     resolved: Mapping[str, Any] = Field(default_factory=dict)
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
+
+    def leaving(self, settings: Settings) -> tuple[Departure, ...]:
+        """All that leaves this machine. Raises REFUSED where the plan does not say whose rows it sends."""
+        paid = (Departure(dataset=each.dataset, host=each.host) for each in self.spends)
+        found = dict.fromkeys((*self.departures, *paid))
+        place = settings.executors.get(self.resources.place or "")
+        if place is None or self.resources.place is None:
+            return tuple(found)
+        return departures_to_place(found, self.inputs, self.sources, self.resources.place, place.host)
 
     def payload_json(self) -> StoredPayload:
         """The payload as the run's spec.json holds it, under its stored names."""

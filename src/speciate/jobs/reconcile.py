@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
-from speciate.jobs import allowances, rows, transitions
+from speciate.jobs import allowances, egress, rows, transitions
 from speciate.jobs.allowances import Ledger
+from speciate.jobs.egress import Consents
 from speciate.jobs.executors import Abandoned, Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
@@ -106,6 +107,7 @@ class Reconciler:
         self._troubles: dict[str, Trouble] = {}
         self._held: dict[str, str] = {}  # queued job -> why the disk has no room for it, or others hold its money
         self._ledger: tuple[int, Ledger] | None = None  # as of so many commits
+        self._consents: tuple[int, Consents] | None = None  # the same
         self._asked: tuple[list[Job], list[Job], list[Job]] = ([], [], [])  # queued, chosen of them, and live before
         self._low: bool | None = None  # what the last event about the disk said; None: not read yet
         self._bytes: dict[str, int] = {}  # queued or live job -> what it may write
@@ -472,6 +474,8 @@ class Reconciler:
                         "recovery": "Ask for less, or change [capacity] or [disk] in settings.toml.",
                     }  # fmt: skip
                     refused.append((job, Failed(error)))
+                elif refusal := self._refuse_leaving(job, plan):
+                    refused.append((job, refusal))
                 else:
                     planned.append(job)
         planned, unpaid = self._with_money(planned, refused)
@@ -500,6 +504,18 @@ class Reconciler:
     def _yield(self, job: Job) -> None:
         """What nobody waits for stops at a checkpoint; it resumes when there is room."""
         self._tell(job, NoRoom("Stopped at a checkpoint for a job that somebody waits for; it resumes by itself."))
+
+    def _refuse_leaving(self, job: Job, plan: Plan) -> Failed | None:
+        """What a person allowed at the call may have been taken back, or be over, by now."""
+        database = self._workspace.database
+        try:
+            if leaving := plan.leaving(self._workspace.settings):
+                if self._consents is None or self._consents[0] != database.commits:
+                    self._consents = database.commits, egress.consents(database)
+                egress.check(self._consents[1]._replace(now=database.now()), leaving, job=job.id)
+        except SpeciateError as error:
+            return Failed(_refusal(error))
+        return None
 
     def _with_money(
         self, planned: list[Job], refused: list[tuple[Job, Failed]]
@@ -563,7 +579,9 @@ class Reconciler:
 
     def _claim(self, job: Job) -> _Step:
         handle, plan = self._executor_of(job).handle(f"{job.id}.{job.attempt + 1}"), self._plans[job.id]
-        register = None if job.id in self._stored else lambda tx, job: keep_plan(tx, job.id, plan)
+        keep: _Register | None = None if job.id in self._stored else lambda tx, job: keep_plan(tx, job.id, plan)
+        leaving = plan.leaving(self._workspace.settings)
+        admit: _Register | None = (lambda tx, job: egress.admit(tx, job.id, job.attempt, leaving)) if leaving else None
 
         def launch(answer: _Answer) -> None:
             claimed = _told(answer)
@@ -572,7 +590,7 @@ class Reconciler:
             if claimed.state is State.STARTING and not claimed.request:  # else it never needs to begin
                 self._launch(claimed, plan)
 
-        return _Step(job, JobEvent(job.id, Claimed(handle, job.resources), register), launch)
+        return _Step(job, JobEvent(job.id, Claimed(handle, job.resources), _both(admit, keep)), launch)
 
     def _launch(self, job: Job, plan: Plan) -> None:
         kind = self._kinds[job.kind]
@@ -598,6 +616,8 @@ class Reconciler:
             spec["inputs"] = plan.inputs
         if plan.sources:
             spec["sources"] = plan.sources
+        if leaving := plan.leaving(self._workspace.settings):
+            spec["permits"] = egress.permits(leaving)
         if plan.spends:
             ledger = allowances.ledger(self._workspace.database)
             spec["allowances"] = allowances.by_host(ledger, job.id, plan.spends)

@@ -22,6 +22,8 @@ from pydantic import BaseModel
 
 from speciate import environment
 from speciate.errors import Code, SpeciateError
+from speciate.jobs import egress
+from speciate.jobs.egress import Permit
 from speciate.jobs.folder import BEST, RunFolder, write_checked
 from speciate.workspace.workspace import Folders
 
@@ -57,6 +59,7 @@ class Run:
         self.payload = spec["payload"]
         """Payload of the plan as JSON; `read_payload` gives the model that the kind's plan made."""
         self.job = spec["job"]
+        self._spec = spec
         self.allowances = spec.get("allowances", {})
         """USD by host that all attempts of this job may spend there together."""
         self.folders = Folders(Path(spec["workspace"]))
@@ -85,6 +88,10 @@ class Run:
                 Code.INTERNAL, f"This run was given no key {name!r}.", "Its kind must name it in Plan.secrets."
             )
         return self._keys[name]
+
+    def permit(self, host: str) -> Permit | None:
+        """To send rows to a host, as the start of this run found it allowed; None where nothing may go there."""
+        return egress.permit_of_run(self._spec, host)
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
         line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": self.redacted(message)}

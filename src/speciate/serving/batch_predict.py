@@ -185,6 +185,7 @@ def _plan_dataset(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayloa
         secrets=cost.secrets,
         usd=cost.usd,
         spends=cost.spends(manifest.name, spec.budget_usd),
+        departures=cost.departures,
         seconds=_START_SECONDS + _SECONDS_PER_ANSWER * count if local else None,
         preload=_preload(model, task),
         resolved={

@@ -127,6 +127,11 @@ def plan(spec: SpecializeSpec, workspace: Workspace) -> Plan:
             "metric": use_case.objective.metric,
             **({"published": list(spec.published)} if spec.published else {}),
             **({"place": place} if (place := next((p for each in plans if (p := each.resources.place)), None)) else {}),
+            **(
+                {"runs_here": why}
+                if (why := next((w for p in plans if (w := p.resolved.get("runs_here"))), None))
+                else {}
+            ),
             **({"trainings_at_once": max(spec.at_once.values())} if spec.at_once else {}),
             **(
                 {"skipped": skipped}

@@ -19,6 +19,7 @@ from speciate.datasets.versions import Manifest
 from speciate.environment import cores
 from speciate.errors import Call, CallAgain, Code, SpeciateError, closest
 from speciate.evaluation.endpoints.pricing import usd_for, usd_per_core_hour
+from speciate.jobs.egress import NotAllowed
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -45,7 +46,7 @@ from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
 from speciate.training.planning.part_encoders import find_encoders, that_read_a_part
-from speciate.training.planning.placing import find_place, run_inputs
+from speciate.training.planning.placing import check_leaving, find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
 from speciate.training.train_spec import (
     STREAMING,
@@ -80,8 +81,10 @@ _FRACTIONS = ("FLOAT", "DOUBLE", "REAL")
 def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     """Raises NOT_FOUND, INVALID, CONFLICT or MISSING_EXTRA for what would make the training fail or mean nothing.
 
-    A training that names no place goes to the first that takes trainings, if it may go there and fits.
+    A training that names no place goes to the first that takes trainings, if it may go there and fits. Where a person
+    did not allow its data for that place, it runs here, and its plan says so.
     """
+    why_here = ""
     taking = workspace.settings.place_taking(KIND.name) if spec.resources.is_open else None
     if taking is not None:
         there = spec.model_copy(update={"resources": spec.resources.model_copy(update={"place": taking})})
@@ -90,10 +93,13 @@ def plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         except SpeciateError as error:
             if error.code is not Code.REFUSED:
                 raise
+            if isinstance(error, NotAllowed):
+                why_here = error.sentence
         else:
             if never_fits(found.resources, workspace.settings.place(taking).room()) is None:
                 return found
-    return _plan(spec, workspace)
+    here = _plan(spec, workspace)
+    return here.model_copy(update={"resolved": {**here.resolved, "runs_here": why_here}}) if why_here else here
 
 
 def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
@@ -172,7 +178,9 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         **({"new_labels": list(head.new_labels)} if head and head.new_labels else {}),
         **({"warnings": warnings} if (warnings := _warnings(database, found, use_case)) else {}),
     }
-    return _with_costs(payload, gpus, place, workspace).model_copy(update={"resolved": resolved})
+    leaving = check_leaving(payload, place, workspace) if place else ()
+    made = _with_costs(payload, gpus, place, workspace)
+    return made.model_copy(update={"resolved": resolved, "departures": leaving})
 
 
 def _with_costs(payload: Payload, gpus: int, place: str | None, workspace: Workspace) -> Plan[Payload]:

@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +55,9 @@ _URGENT = {
     "alias.moved", "canary.set", "canary.ended", "data.forgotten", "consent.changed", "key.changed", "policy.changed",
     "token.changed",
 }  # fmt: skip
+_SOON = {"data.sent"}
+"""A row of the audit as well, but one for each run that sends rows: a backup within a minute has all of them."""
+_SOON_SECONDS = 60.0
 _STAMP, _SECOND = "%Y%m%dT%H%M%SZ", timedelta(seconds=1)
 SUMS = "sha256.json"
 """File in each automatic backup: name of a file -> sha256."""
@@ -145,7 +149,7 @@ class AutomaticBackups:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = self._soon = False
         saved = automatic_backups(workspace.folders.backups)
         self._saved_seq = _newest_seq(saved)
         self._pause = 60.0 * workspace.settings.backup_minutes
@@ -168,6 +172,10 @@ class AutomaticBackups:
 
     def _heard(self, events: Sequence[Event]) -> None:
         if any(event.type in _URGENT for event in events):
+            self._soon = False
+            self._wake.set()
+        elif any(event.type in _SOON for event in events):
+            self._soon = True
             self._wake.set()
 
     def _loop(self) -> None:
@@ -175,10 +183,20 @@ class AutomaticBackups:
         while True:
             self._wake.wait(pause)
             self._wake.clear()
+            if self._soon and not self._stopping:
+                self._wait_for_more()
             pause = self._pause
             if self._stopping:
                 return
             self._save_if_possible()
+
+    def _wait_for_more(self) -> None:
+        """Until `_SOON_SECONDS` have passed, or something is urgent."""
+        end = time.monotonic() + _SOON_SECONDS
+        while self._soon and not self._stopping and (left := end - time.monotonic()) > 0:
+            self._wake.wait(left)
+            self._wake.clear()
+        self._soon = False
 
     def _save_if_possible(self, *, only_forgetting: bool = False) -> None:
         try:

@@ -23,6 +23,7 @@ from speciate.datasets.ingest.ingest import KIND, IngestSpec
 from speciate.datasets.ingest.ingest import run as ingest_run
 from speciate.datasets.loading.loader import packs
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Permit
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder, read_checked, write_checked
 from speciate.jobs.job import Job, State
@@ -34,7 +35,7 @@ from speciate.settings import Place, Settings
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders, Workspace
 from tests import data
-from tests.jobs.places.cluster import Double, look_often, until
+from tests.jobs.places.cluster import Double, allow, look_often, until
 
 Open = Callable[..., Engine]
 
@@ -53,6 +54,7 @@ def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch)
     def begin(**place: Any) -> Engine:
         lab = double.place(lease_seconds=20, kinds=["ingest"], **place)
         engine = Engine(Workspace(tmp_path / "there", settings=Settings(policy="auto", executors={"lab": lab})))
+        allow(engine.workspace, "set")
         engine.start()
         opened.append(engine)
         return engine
@@ -284,11 +286,25 @@ def lab(tmp_path: Path) -> Place:
     return Place(kind="slurm", depot=str(tmp_path), python="/bin/python", kinds=("ingest",))
 
 
+def test_without_consent_for_the_name_to_be_an_ingest_runs_here(here: Workspace, tmp_path: Path) -> None:
+    here.settings = here.settings.model_copy(update={"executors": {"lab": lab(tmp_path)}})
+    spec = IngestSpec(name="set", source=images(tmp_path / "images", 4), label="folder")
+    planned = KIND.plan(spec, here)
+    assert planned.resources.place is None
+    assert planned.sources == planned.departures == ()
+    assert "speciate allow set --host lab" in planned.resolved["runs_here"]
+    allow(here, "set")
+    planned = KIND.plan(spec, here)
+    assert planned.resources.place == "lab"
+    assert [each.dataset for each in planned.departures] == ["set"]
+
+
 def test_a_large_dataset_is_not_moved_for_a_few_more(
     here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data.ingest(here, "set", source=images(tmp_path / "images", 40), label="folder")
     here.settings = here.settings.model_copy(update={"executors": {"lab": lab(tmp_path)}})
+    allow(here, "set")
     spec = IngestSpec(name="set@v1", source=images(tmp_path / "more", 4, seed=1), add=True)
     assert KIND.plan(spec, here).resources.place == "lab"
     monkeypatch.setattr(ingest_place, "LITTLE", 0)
@@ -310,7 +326,7 @@ def test_nothing_but_the_source_is_moved_whatever_happens_to_it_meanwhile(tmp_pa
     depot = FolderDepot(tmp_path / "depot")
     depot.make("w")
     with pytest.raises(SpeciateError, match="no plain file of it any more"):
-        Mover(root).move_out(depot, {"sources": [str(source)]})
+        Mover(root).move_out(depot, {"sources": [str(source)]}, Permit("depot", frozenset({"set"})))
     assert b"secret" not in b"".join(path.read_bytes() for path in depot.root.rglob("*") if path.is_file())
 
 
@@ -350,6 +366,7 @@ def test_further_versions_are_the_ones_of_here(
     monkeypatch.setattr(next_version, "MOST_PARTS", 2)
     settings = Settings(policy="auto", executors={"lab": lab(tmp_path)})
     there = Workspace(tmp_path / "there", settings=settings)
+    allow(there, "set")
     for spec in (
         {"name": "set", "source": table(tmp_path / "rows.jsonl", range(60))},
         {"name": "set", "source": table(tmp_path / "more.jsonl", range(80))},  # splits as they were
@@ -370,6 +387,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
     """What a run at a node left of a few images."""
     folder = tmp_path_factory.mktemp("left")
     workspace = Workspace(folder / "workspace", settings=Settings(policy="auto", executors={"lab": lab(folder)}))
+    allow(workspace, "set")
     yield run_at_node(workspace, source=images(folder / "images", 6), label="folder")
     workspace.close()
 

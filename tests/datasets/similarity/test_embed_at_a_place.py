@@ -17,6 +17,7 @@ from speciate.datasets.similarity import extractors
 from speciate.datasets.similarity.embed import Payload, _begin_at_place, vector_keys
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
+from speciate.governance import consents
 from speciate.jobs.engine import Engine
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, State
@@ -24,7 +25,7 @@ from speciate.jobs.run import Run
 from speciate.models.encoders import Vectors
 from speciate.settings import Settings
 from speciate.workspace.workspace import Folders, Workspace
-from tests.jobs.places.cluster import Double, look_often
+from tests.jobs.places.cluster import Double, allow, look_often
 from tests.training.world import make_dataset, png, thirds
 
 Open = Callable[[str], Engine]
@@ -44,6 +45,7 @@ def open_engine(tmp_path: Path, double: Double, monkeypatch: pytest.MonkeyPatch)
     def begin(name: str) -> Engine:
         lab = {"lab": double.place(lease_seconds=60, kinds=["embed"])} if name == "there" else {}
         engine = Engine(Workspace(tmp_path / name, settings=Settings(policy="auto", executors=lab)))
+        allow(engine.workspace, "noise", "notes")
         engine.start()
         opened.append(engine)
         chance = np.random.default_rng(0)
@@ -74,6 +76,16 @@ def vectors(engine: Engine, dataset: str, extractor: str) -> Vectors:
     cached = features.read(engine.workspace.folders, found.id, vector_keys(rows))
     assert cached.known.all()
     return cached.vectors
+
+
+def test_without_consent_vectors_are_computed_here(open_engine: Open) -> None:
+    engine = open_engine("there")
+    assert engine.plan("embed", {"dataset": "noise", "extractor": "descriptor"}).resources.place == "lab"
+    consents.disallow(engine.workspace, "noise", "lab", "grace")
+    planned = engine.plan("embed", {"dataset": "noise", "extractor": "descriptor"})
+    assert planned.resources.place is None
+    assert planned.departures == planned.inputs == ()
+    assert "speciate allow noise --host lab" in planned.resolved["runs_here"]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from speciate.governance import consents
 from speciate.jobs.places import executor
 from speciate.settings import Place
+from speciate.workspace.workspace import Workspace
 
 _SBATCH = """#!/bin/sh
 # One job of a name at a time would be `singleton`; two start here, for the claim must be enough.
@@ -99,6 +101,13 @@ class Double:
 
     def launches(self) -> list[str]:
         return sorted(path.name.rpartition(".")[0] for path in self.jobs.glob("*.words"))
+
+
+def allow(workspace: Workspace, *datasets: str) -> None:
+    """What a person types for each place of the workspace."""
+    for dataset in datasets:
+        for place in workspace.settings.executors:
+            consents.allow(workspace, dataset, place, by="grace")
 
 
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from speciate.models import registry
 from speciate.settings import Capacity, Place, Settings
 from speciate.training.networks.training_log import read_metrics
 from speciate.workspace.workspace import Workspace
-from tests.jobs.places.cluster import until
+from tests.jobs.places.cluster import allow, until
 from tests.jobs.places.conftest import PLACED, READS
 from tests.training.world import make_dataset, png, thirds
 
@@ -47,6 +47,7 @@ class House:
 
     def begin(self) -> None:
         self.workspace = Workspace(self._root, settings=self._settings)
+        allow(self.workspace, "digits")
         self.engine = Engine(self.workspace, Kinds(extra=[PLACED, READS]))
         self.engine.start()
 

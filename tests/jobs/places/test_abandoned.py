@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from speciate.jobs.egress import Permit
 from speciate.jobs.executors import Abandoned, Alive, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.places.cluster import Finding, Launch
 from speciate.jobs.places.depot import SENT
@@ -59,8 +60,9 @@ class World:
         place = Place(kind="slurm", depot=str(self.depot), python="/bin/python", lease_seconds=HOLD)
         self.live = set[str]()
         self.place = PlaceExecutor(
-            "hpc", place, self.queue, self.workspace, "speciate-a", lambda: self.live, clock.monotonic
-        )
+            "hpc", place, self.queue, self.workspace, "speciate-a", lambda: self.live, clock.monotonic,
+            permit=lambda spec: Permit(place.host, frozenset()),
+        )  # fmt: skip
 
     def submit(self, run: str) -> FolderRoom:
         self.live.add(run)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Permit
 from speciate.jobs.executors import Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import EXIT, RunFolder, to_checked
 from speciate.jobs.places import bucket_depot
@@ -137,7 +138,7 @@ class World:
         """A daemon, which knows nothing of what the one before it saw."""
         self.executor = PlaceExecutor(
             "lab", self.place, self.cluster, self.folder / "workspace", "speciate-a", lambda: {self.run, *self.others},
-            self.clock.monotonic, adopt,
+            self.clock.monotonic, adopt, permit=lambda spec: Permit(self.place.host, frozenset()),
         )  # fmt: skip
         self.executor._depots["speciate-a"] = self.depot
         self.submit()

@@ -18,6 +18,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Permit
 from speciate.jobs.places import bucket_depot
 from speciate.jobs.places.bucket_depot import Bucket, BucketDepot, BucketRoom, open_bucket
 from speciate.jobs.places.depot import (
@@ -338,7 +339,7 @@ def test_a_sweep_leaves_what_is_needed(kind: Kind, tmp_path: Path) -> None:
     for name in ("kept", "gone", "changed", "sent"):
         (workspace / "datasets" / name).write_text(name)
     mover = Mover(workspace)
-    inputs, moved = mover.move_out(depot, {"inputs": ["datasets"]})
+    inputs, moved = mover.move_out(depot, {"inputs": ["datasets"]}, Permit("depot", frozenset()))
     assert [each.name for each in inputs] == [f"datasets/{name}" for name in ("changed", "gone", "kept", "sent")]
     assert moved == {str(workspace): ""}
     for name in ("live.1", "ended.1"):

@@ -214,7 +214,8 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
     resources = Resources(cpu=1, memory_mb=1024 + (found.manifest.rows * _BYTES_PER_OLD_ROW >> 20 if found else 0))
     before = payload.parent.before if payload.parent else ()
     labels = spec.labels.path if spec.labels else None
-    where = ingest_place.find_place(spec.source, labels, payload.stored, before, resources, workspace)
+    made = found.manifest.ref if found is not None else spec.name
+    where = ingest_place.find_place(made, spec.source, labels, payload.stored, before, resources, workspace)
     if where.place is not None:
         resolved["place"] = where.place
     elif where.why_here:
@@ -224,6 +225,7 @@ def plan(spec: IngestSpec, workspace: Workspace) -> Plan:
         resources=where.resources,
         inputs=where.inputs,
         sources=where.sources,
+        departures=where.departures,
         bytes=size or None,
         resolved=resolved,
         preload_next=_next_imports(spec.modality),

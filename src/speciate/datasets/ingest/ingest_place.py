@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from speciate import secrets
 from speciate.datasets import next_version
 from speciate.datasets.columns import CONTENT, FIXED, HIDDEN
+from speciate.datasets.consent import check_place
 from speciate.datasets.content_hash import HASHING, LANES, Lanes, lanes, row_digests, unpack_lanes, version_id
 from speciate.datasets.ingest.checkpoints import PACKS
 from speciate.datasets.next_version import MOST_LABELS, NewVersion, unpack_version
@@ -35,6 +36,7 @@ from speciate.datasets.version_files import as_inputs, version_files
 from speciate.datasets.version_report import VersionReport
 from speciate.datasets.versions import Manifest, Part
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Departure, NotAllowed
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Resources
 from speciate.jobs.pool import Pool
@@ -69,6 +71,7 @@ class Where(NamedTuple):
     """Why it runs here though a place takes ingests."""
     inputs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    departures: tuple[Departure, ...] = ()
 
 
 class KnownParent(NamedTuple):
@@ -84,6 +87,7 @@ class KnownParent(NamedTuple):
 
 
 def find_place(
+    dataset: str,
     source: Path | str | None,
     labels: Path | None,
     stored: Manifest | None,
@@ -91,8 +95,9 @@ def find_place(
     resources: Resources,
     workspace: Workspace,
 ) -> Where:
-    """The first place that takes ingests, where this one may go there. `stored` and `before`: the version of the
-    dataset that the run reads as well, and further files of its ancestors. `resources`: what it takes here."""
+    """The first place that takes ingests, where this one may go there. `dataset`: what it makes or adds to (`name` or
+    `name@v3`), for whose rows a person must have allowed the place. `stored` and `before`: the version of the dataset
+    that the run reads as well, and further files of its ancestors. `resources`: what it takes here."""
     taking = workspace.settings.place_taking("ingest")
     if taking is None:
         return Where(None, resources)
@@ -103,9 +108,12 @@ def find_place(
         read = [] if stored is None else list(_files_of_versions(stored, before, workspace.folders))
         there = _resources_there(taking, resources, workspace.settings.place(taking))
         moved = _moved(paths, sum(path.stat().st_size for path in read), taking, workspace)
+        leaving = check_place(workspace, [dataset], taking)
     except _StaysHere as why:
         return Where(None, resources, str(why))
-    return Where(taking, there, "", as_inputs(read, workspace.folders), tuple(map(str, moved)))
+    except NotAllowed as why:
+        return Where(None, resources, why.sentence)
+    return Where(taking, there, "", as_inputs(read, workspace.folders), tuple(map(str, moved)), leaving)
 
 
 class _StaysHere(Exception):

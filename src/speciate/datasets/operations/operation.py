@@ -31,6 +31,7 @@ from speciate.datasets.version_report import Dealing
 from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
 from speciate.jobs.allowances import Spend
+from speciate.jobs.egress import Departure
 from speciate.modalities.multimodal import MULTIMODAL, PartName, parse_part_names
 from speciate.modalities.part_sketches import unpack_sketches
 from speciate.secrets import SecretRequest
@@ -95,6 +96,8 @@ class Outside(NamedTuple):
     """Estimated cost; None if unknown."""
     spends: tuple[Spend, ...] = ()
     """Money that a person allowed."""
+    departures: tuple[Departure, ...] = ()
+    """Rows that leave this machine."""
     resolved: Mapping[str, Any] = MappingProxyType({})
     """For `dry_run`."""
 

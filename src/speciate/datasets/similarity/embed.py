@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from speciate import features
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, START, STOP
+from speciate.datasets.consent import check_place
 from speciate.datasets.identity import input_values
 from speciate.datasets.loading.decoding import (
     Decoder,
@@ -41,6 +42,7 @@ from speciate.datasets.version_files import as_inputs, version_files
 from speciate.datasets.versions import Manifest, resolve
 from speciate.environment import cores
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Departure, NotAllowed
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Resources
 from speciate.jobs.kinds import Kind, Plan
@@ -120,15 +122,21 @@ def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     if not manifest.inputs or not model:
         check(workspace.settings.cage)
     payload = Payload(manifest=manifest, extractor=name)
-    place = _place_for(payload, workspace)
+    place, leaving, beside = _place_for(payload, workspace), tuple[Departure, ...](), dict[str, str]()
+    if place is not None:
+        try:
+            leaving, beside = check_place(workspace, [manifest.ref], place), {"place": place}
+        except NotAllowed as why:
+            place, beside = None, {"runs_here": why.sentence}
     if place is not None:
         payload = _as_sent(payload, workspace)
     return Plan(
         payload=payload.model_dump(mode="json"),
         resources=Resources(cpu=1, memory_mb=2048 if model else 1024, place=place),
         inputs=_inputs(payload, workspace.folders) if place else (),
+        departures=leaving,
         preload="networks" if model else "data",
-        resolved={"dataset": manifest.ref, "extractor": name, **({"place": place} if place else {})},
+        resolved={"dataset": manifest.ref, "extractor": name, **beside},
     )
 
 

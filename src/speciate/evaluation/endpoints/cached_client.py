@@ -61,7 +61,7 @@ class CachedClient:
                 self._endpoint, _Requests(request, missing), key=self._key(), record=record,
                 begin=lambda place, worst: journal.begin(missing[place], self._endpoint.host, worst),
                 stopping=lambda: run.stopping, budget=self._budget(), limits=limits, seed=self._task.seed,
-                private_hosts=self._task.private_hosts,
+                private_hosts=self._task.private_hosts, permit=run.permit(self._endpoint.host),
             )  # fmt: skip
         if summary.unanswered:
             raise Stopped

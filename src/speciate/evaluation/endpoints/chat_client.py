@@ -22,6 +22,7 @@ import anyio
 
 from speciate import hosts
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Permit
 from speciate.models.endpoints import Endpoint
 from speciate.workspace.clock import Clock
 
@@ -179,7 +180,16 @@ class Chat:
         most_connections: int,
         clock: Clock,
         private_hosts: Collection[str] = (),
+        permit: Permit | None = None,
     ) -> None:
+        """`permit`: for its host. Raises REFUSED where it lacks and the endpoint is not on this machine."""
+        if not endpoint.is_local and (permit is None or permit.host != endpoint.host):
+            raise SpeciateError(
+                Code.REFUSED,
+                f"This run holds no permit to send anything to {endpoint.host}, so nothing was sent.",
+                "A job of an earlier version has none: cancel it and make its call again. The plan of another kind of "
+                "job must name each dataset in Plan.departures.",
+            )
         self._endpoint, self._timeouts, self._clock = endpoint, timeouts, clock
         self._private_hosts = private_hosts
         self._key = _check_key(key)

@@ -24,6 +24,7 @@ from speciate.evaluation.endpoints import concurrency
 from speciate.evaluation.endpoints.chat_client import Chat, Dialect, Outcome, Reply, Request, Timeouts
 from speciate.evaluation.endpoints.concurrency import Bounds
 from speciate.evaluation.endpoints.pricing import Price, Usage, at_most, price_of
+from speciate.jobs.egress import Permit
 from speciate.models.endpoints import Endpoint
 from speciate.workspace.clock import Clock, SystemClock
 
@@ -107,6 +108,7 @@ def ask_all(
     seed: int = 0,
     clock: Clock | None = None,
     private_hosts: Collection[str] = (),
+    permit: Permit | None = None,
 ) -> CallSummary:
     """Send all requests, and `record(place, reply)` each reply as soon as it arrives, one at a time, in this thread.
 
@@ -116,7 +118,8 @@ def ask_all(
     `requests[place]` is read when its turn comes, so a sequence may make its requests then. Ends within a second
     once `stopping()`: requests unanswered then are not recorded. An exception of `record` ends it, and is raised.
 
-    Raises SpeciateError if the key or the model is wrong, if the endpoint answers nobody, if it is on this machine or
+    `permit`: `run.permit(endpoint.host)`. Raises SpeciateError where it lacks for a host that is not this machine, if
+    the key or the model is wrong, if the endpoint answers nobody, if it is on this machine or
     at a private address and not among `private_hosts`, or if there is a budget and the price is unknown; BudgetSpent if
     the budget is spent. Recorded replies stay.
     """
@@ -139,6 +142,7 @@ def ask_all(
         seed,
         clock or SystemClock(),
         private_hosts,
+        permit,
     )
     try:
         anyio.run(loop.run, key)
@@ -237,11 +241,12 @@ class _CallLoop:
         seed: int,
         clock: Clock,
         private_hosts: Collection[str],
+        permit: Permit | None,
     ) -> None:
         self._endpoint, self._requests, self._stopping = endpoint, requests, stopping
         self._begin, self._record = begin, record
         self._budget, self._limits, self._clock = budget, limits, clock
-        self._private_hosts = private_hosts
+        self._private_hosts, self._permit = private_hosts, permit
         self._random = random.Random(seed)
         self._pace = concurrency.first_pace(limits.bounds)
         self._next = 0
@@ -274,7 +279,9 @@ class _CallLoop:
         self._woken = anyio.Event()
         limits = self._limits
         async with (
-            Chat(self._endpoint, key, limits.timeouts, limits.bounds.most, self._clock, self._private_hosts) as chat,
+            Chat(
+                self._endpoint, key, limits.timeouts, limits.bounds.most, self._clock, self._private_hosts, self._permit
+            ) as chat,
             anyio.create_task_group() as group,
         ):
             await self._drive(chat, group)

@@ -15,6 +15,7 @@ from speciate.evaluation.endpoints.pricing import CHARACTERS_PER_TOKEN, estimate
 from speciate.evaluation.endpoints.prompts import Prompt
 from speciate.evaluation.evaluated_models import EvaluatedModel
 from speciate.jobs.allowances import Spend
+from speciate.jobs.egress import Departure
 from speciate.models.endpoints import Endpoint
 from speciate.secrets import SecretRequest
 from speciate.workspace.workspace import Workspace
@@ -36,6 +37,8 @@ class CostCheck(NamedTuple):
     allowances: dict[str, float]
     """By host, what a person allowed to be spent on this dataset and is left."""
     resolved: Mapping[str, object]
+    departures: tuple[Departure, ...] = ()
+    """By host, the dataset and those that its rows came from."""
 
     def spends(self, dataset: str, budget_usd: float | None) -> tuple[Spend, ...]:
         return tuple(Spend(dataset=dataset, host=host, usd=budget_usd) for host in sorted(self.allowances))
@@ -107,7 +110,9 @@ def check_cost(
     named = {SecretRequest(endpoint.secret, endpoint.host) for endpoint, _, _ in costs if endpoint.secret is not None}
     usd = round(sum(known), 6) if len(known) == len(costs) else None
     over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
-    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": resolved, **over})
+    leaving = (consent.departures(workspace.database, [planned.manifest.ref], host) for host in sorted(allowances))
+    departures = tuple(each for found in leaving for each in found)
+    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": resolved, **over}, departures)
 
 
 def endpoints_of(models: Sequence[EvaluatedModel]) -> list[Endpoint]:

@@ -237,7 +237,7 @@ def _ask(
     summary = ask_all(
         endpoint, requests, key=key, record=record, spending=lambda usd: spending.write(before + usd),
         stopping=lambda: run.stopping, budget=Budget(spending.budget, spending.before + before), limits=_LIMITS,
-        private_hosts=run.read_payload(FingerprintPayload).private_hosts,
+        private_hosts=run.read_payload(FingerprintPayload).private_hosts, permit=run.permit(endpoint.host),
     )  # fmt: skip
     if summary.unanswered:
         raise Stopped

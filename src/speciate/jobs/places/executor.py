@@ -24,6 +24,7 @@ from pathlib import Path
 from speciate import __version__
 from speciate.errors import Code, SpeciateError
 from speciate.faults import fault
+from speciate.jobs.egress import Permit
 from speciate.jobs.executors import Abandoned, Alive, Ended, Gone, Observation, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Resources, RunHandle
@@ -111,12 +112,15 @@ class PlaceExecutor:
         live: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.monotonic,
         adopt: Callable[[RunFolder], None] = lambda folder: None,
+        *,
+        permit: Callable[[RunDocument], Permit],
     ) -> None:
         """`owner`: names this workspace's folder in the depot. `live`: the runs (JOB.ATTEMPT) that the catalog knows to
-        live. `clock`: seconds that only grow. `adopt`: checks what a run left, and takes in files of it."""
+        live. `clock`: seconds that only grow. `adopt`: checks what a run left, and takes in files of it. `permit`: by
+        which files may be moved for a run; raises REFUSED."""
         self.name, self.place = name, place
         self._cluster, self._workspace, self._owner, self._clock = cluster, workspace, owner, clock
-        self._live, self._adopt = live, adopt
+        self._live, self._adopt, self._permit = live, adopt, permit
         self._terms = Terms(place.lease_seconds)
         self._mover = Mover(workspace)
         self._lock = threading.Lock()
@@ -375,8 +379,16 @@ class PlaceExecutor:
             return Pending(), ""  # the reconciler submits it again
         depot, spec = self.depot(watched.handle), watched.spec.spec
         watched.here.create(spec)
+        try:
+            permit = self._permit(spec)
+        except SpeciateError as refused:  # taken back since the run was started
+            if refused.code is not Code.REFUSED:
+                raise
+            outcome = Outcome(1, "user", refused.message, refused.recovery)
+            watched.here.end(outcome)
+            return Ended(outcome), ""
         depot.make(str(self._workspace))
-        inputs, moved = self._mover.move_out(depot, spec)
+        inputs, moved = self._mover.move_out(depot, spec, permit)
         scratch = None if self.place.scratch is None else str(self.place.scratch)
         write_sent(there, Sent(__version__, spec, inputs, moved, self._terms.hold, scratch, self.place.interface))
         fault("place_sent")

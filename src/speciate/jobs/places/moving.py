@@ -16,6 +16,7 @@ from pathlib import Path
 
 from speciate import secrets
 from speciate.errors import Code, SpeciateError
+from speciate.jobs.egress import Permit
 from speciate.jobs.folder import RunDocument, write_whole
 from speciate.jobs.places.depot import Depot, Entry
 
@@ -33,11 +34,11 @@ class Mover:
         self.moved = 0
         """Bytes, since this process began."""
 
-    def move_out(self, depot: Depot, spec: RunDocument) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
+    def move_out(self, depot: Depot, spec: RunDocument, permit: Permit) -> tuple[tuple[Entry, ...], Mapping[str, str]]:
         """The inputs of a run, all of which are in the depot now, and where absolute paths are found below its root.
 
-        Earlier attempts' checkpoints are among them. Raises NOT_FOUND for a file that is gone, REFUSED for one of
-        `sources` that is none of the caller's data any more, and OSError.
+        Earlier attempts' checkpoints are among them. Raises NOT_FOUND for a file that is gone, REFUSED for one of a
+        dataset that `permit` does not name or of `sources` that is none of the caller's data any more, and OSError.
         """
         moved = {str(self._workspace): ""}
         entries: dict[str, Entry] = {}
@@ -50,6 +51,7 @@ class Mover:
                 name = f"{_OUTSIDE}/{len(moved)}/{os.path.basename(given)}"
                 moved[given] = name
             for file in _files(self._workspace / given, optional=given.endswith("/checkpoints")):
+                permit.check_files([os.path.relpath(file, self._workspace)])
                 inside = os.path.normpath(f"{name}/{os.path.relpath(file, self._workspace / given)}")
                 entries[inside] = Entry(inside, *self._put(depot, file))
         write_whole(_made(self._file), json.dumps(self._known))

@@ -7,10 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 
+from speciate.jobs import egress
+from speciate.jobs.egress import Departure, Permit
 from speciate.jobs.executors import Abandoned, Executor, Observation, RunSpec, Unreachable
-from speciate.jobs.folder import RunFolder
+from speciate.jobs.folder import RunDocument, RunFolder
 from speciate.jobs.job import Job, RunHandle
 from speciate.jobs.kinds import Kinds
 from speciate.jobs.places.clusters import open_cluster
@@ -34,7 +37,14 @@ class Places:
         owner = owner_of(workspace)
         self._executors: Mapping[str, PlaceExecutor] = {
             name: PlaceExecutor(
-                name, place, open_cluster(place), workspace.folders.root, owner, self._live, adopt=self._adopt
+                name,
+                place,
+                open_cluster(place),
+                workspace.folders.root,
+                owner,
+                self._live,
+                adopt=self._adopt,
+                permit=partial(self._permit, name, place.host),
             )
             for name, place in workspace.settings.executors.items()
         }
@@ -95,6 +105,12 @@ class Places:
 
     def _adopt(self, folder: RunFolder) -> None:
         self._kinds[folder.spec()["kind"]].adopt(folder)
+
+    def _permit(self, place: str, host: str, spec: RunDocument) -> Permit:
+        """Asked as files are moved, which may be hours after the run was started. Raises NotAllowed."""
+        said = spec.get("permits", {}).get(host, ())
+        leaving = [Departure(dataset=each, host=host, place=place) for each in said]
+        return egress.permit(self._workspace.database, leaving, host, job=spec["job"])
 
     def _live(self) -> set[str]:
         return {f"{name}.{attempt}" for name, attempt in self._workspace.database.read(_LIVE)}

@@ -95,6 +95,7 @@ def plan(spec: TeachSpec, workspace: Workspace) -> Plan[TeachPayload | EndpointP
         )
         return Plan(
             payload=planned.payload, use_case=spec.use_case, secrets=planned.secrets, spends=planned.spends,
+            departures=planned.departures,
             usd=planned.payload.budget_usd, resolved={"teacher": card.ref, "host": card.endpoint.host},
         )  # fmt: skip
     check_sandbox(workspace.settings.cage)

@@ -33,6 +33,7 @@ from speciate.evaluation.endpoints.concurrent_calls import Budget, BudgetSpent, 
 from speciate.evaluation.endpoints.pricing import price_of
 from speciate.evaluation.endpoints.prompts import Prompt, PromptForm
 from speciate.jobs.allowances import Spend
+from speciate.jobs.egress import Departure
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.run import Run, Stopped
 from speciate.loop.watch.facts import Taught
@@ -76,6 +77,7 @@ class Planned(NamedTuple):
     payload: EndpointPayload
     secrets: tuple[secrets.SecretRequest, ...]
     spends: tuple[Spend, ...]
+    departures: tuple[Departure, ...]
 
 
 def plan(
@@ -97,7 +99,7 @@ def plan(
     if endpoint.secret is not None:
         secrets.get(endpoint.secret, endpoint.host)
         named = (secrets.SecretRequest(endpoint.secret, endpoint.host),)
-    budget, spends = None, tuple[Spend, ...]()
+    budget, spends, leaving = None, tuple[Spend, ...](), tuple[Departure, ...]()
     if not endpoint.is_local:
         allowed = consent.check(workspace.database, manifest.ref, endpoint.host)
         if price_of(endpoint) is None:
@@ -107,13 +109,14 @@ def plan(
             )  # fmt: skip
         budget = min(allowed.left_usd, allowed.left_usd if budget_usd is None else budget_usd)
         spends = (Spend(dataset=manifest.name, host=endpoint.host, usd=budget),)
+        leaving = consent.departures(workspace.database, [manifest.ref], endpoint.host)
     payload = EndpointPayload(
         log=log, teacher=teacher, endpoint=endpoint, modality=manifest.modality, family=family,
         labels=tuple(sorted(manifest.labels)), columns=tuple(manifest.inputs), n=n, since=since, until=until,
         dataset=manifest.name if spends else None, budget_usd=budget,
         private_hosts=tuple(workspace.settings.private_hosts),
     )  # fmt: skip
-    return Planned(payload, named, spends)
+    return Planned(payload, named, spends, leaving)
 
 
 class Agreement(NamedTuple):
@@ -239,6 +242,7 @@ class _Asker:
             payload.endpoint, [prompts.request(self._form, example) for _, example in named], key=self._key,
             record=record, spending=lambda usd: self._note(before + usd), stopping=lambda: self._run.stopping,
             budget=Budget(budget, self._before + before), private_hosts=payload.private_hosts,
+            permit=self._run.permit(host),
         )  # fmt: skip
         if summary.unanswered:
             raise Stopped

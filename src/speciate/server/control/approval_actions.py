@@ -7,6 +7,7 @@ from typing import Any
 
 from speciate import use_cases
 from speciate.datasets import consent
+from speciate.datasets.consent import Consent
 from speciate.errors import Code, SpeciateError
 from speciate.governance import (
     approval_keys,
@@ -98,21 +99,29 @@ def revoke_token(context: ControlContext, request: RevokeTokenRequest) -> Answer
 def show_consent(context: ControlContext, request: ConsentRequest) -> Answer:
     """What a person must see before allowing."""
     wanted = consents.consent_request(context.workspace, request.dataset, request.host)
-    return wanted._asdict() | {"before": wanted.before._asdict() if wanted.before else None}
+    return wanted._asdict() | {"before": _with_place(context, wanted.before) if wanted.before else None}
 
 
 def list_consents(context: ControlContext, request: Request) -> Answer:
-    return {"consents": [each._asdict() for each in consent.list_consents(context.workspace.database)]}
+    found = consent.list_consents(context.workspace.database)
+    return {"consents": [_with_place(context, each) for each in found]}
+
+
+def _with_place(context: ControlContext, given: Consent) -> Answer:
+    places = context.workspace.settings.executors
+    return given._asdict() | {"place": next((name for name, each in places.items() if each.host == given.host), None)}
 
 
 def allow(context: ControlContext, request: AllowRequest, by: Person) -> Answer:
-    return consents.allow(
+    made = consents.allow(
         context.workspace, request.dataset, request.host, usd=request.usd, days=request.days, by=by.name, proof=by.proof
-    )._asdict()
+    )
+    return _with_place(context, made)
 
 
 def disallow(context: ControlContext, request: ConsentRequest, by: Person) -> Answer:
-    return consents.disallow(context.workspace, request.dataset, request.host, by.name, by.proof)._asdict()
+    ended = consents.disallow(context.workspace, request.dataset, request.host, by.name, by.proof)
+    return _with_place(context, ended)
 
 
 def verify_audit(context: ControlContext, request: AuditRequest) -> Answer:
@@ -185,14 +194,16 @@ def _token(context: ControlContext, request: TokenRequest) -> Mapping[str, Any]:
 
 def about_consent(context: ControlContext, request: AllowRequest) -> Question:
     shown = show_consent(context, request)
-    arguments = {"dataset": request.dataset, "usd": request.usd, "days": request.days, "host": shown["host"]}
+    cap = consents.check_sum(consents.consent_request(context.workspace, request.dataset, request.host), request.usd)
+    arguments = {"dataset": request.dataset, "usd": cap, "days": request.days, "host": shown["host"]}
     return Question("allow", "allow", arguments, shown)
 
 
 def about_disallowing(context: ControlContext, request: ConsentRequest) -> Question:
-    dataset, host = request.dataset, request.host
+    dataset, places = request.dataset, context.workspace.settings.executors
+    host = places[request.host].host if request.host in places else request.host
     found = consent.find(context.workspace.database, dataset, host)
-    shown = {"before": found._asdict() if found else None}
+    shown = {"before": _with_place(context, found) if found else None}
     return Question("disallow", "disallow", {"dataset": dataset, "host": host}, shown)
 
 

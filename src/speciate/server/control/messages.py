@@ -56,6 +56,8 @@ class ConsentDocument(TypedDict):
     granted: float
     expires: float | None
     by: str
+    place: NotRequired[str | None]
+    """Name of the place whose depot `host` is."""
 
 
 class AgreementDocument(TypedDict):
@@ -163,7 +165,8 @@ class ConsentRequest(Request):
 
 
 class AllowRequest(ConsentRequest):
-    usd: float
+    usd: float | None = None
+    """None: for a place."""
     days: float | None = None
 
 

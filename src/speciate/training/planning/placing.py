@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from speciate.datasets.consent import check_place
 from speciate.datasets.version_files import as_inputs, version_files
+from speciate.datasets.versions import Manifest
 from speciate.errors import Call, CallAgain, Code, SpeciateError
+from speciate.jobs.egress import Departure, NotAllowed
 from speciate.refs import model_ref
 from speciate.settings import HERE, Capacity, Settings
 from speciate.training.train_spec import Payload, TrainSpec
-from speciate.workspace.workspace import Folders
+from speciate.workspace.workspace import Folders, Workspace
 
 _ON_GPU = ("lora", "full")
 GOES = ("classical", "probe", *_ON_GPU)
@@ -87,17 +90,30 @@ def _again(spec: TrainSpec, **resources: object) -> CallAgain:
     return CallAgain("", {"resources": {**spec.resources.model_dump(exclude_none=True), **resources}})
 
 
+def check_leaving(payload: Payload, place: str, workspace: Workspace) -> tuple[Departure, ...]:
+    """What leaves with a training to a place. Raises `egress.NotAllowed` where a person did not allow all of it."""
+    try:
+        return check_place(workspace, (each.ref for each in (payload.manifest, *_learned(payload))), place)
+    except NotAllowed as why:
+        again = [_here(payload.spec, workspace.settings)]
+        raise NotAllowed(why.code, why.message, why.advice, next=again) from why
+
+
 def run_inputs(payload: Payload, folders: Folders) -> tuple[str, ...]:
     """As `Plan.inputs`. Raises REFUSED where it is not known what weights have learned from."""
     return as_inputs(_paths(payload, folders), folders)
 
 
+def _learned(payload: Payload) -> Iterator[Manifest]:
+    """Versions that the weights before have learned from: their rows are read, without their media."""
+    for versions in (payload.base_learned_from, *(each.learned_from for each in payload.part_encoders)):
+        yield from versions or ()
+
+
 def _paths(payload: Payload, folders: Folders) -> Iterator[Path]:
     yield from version_files(payload.manifest, folders, media=True)
-    learned = [payload.base_learned_from, *(each.learned_from for each in payload.part_encoders)]
-    for versions in learned:
-        for manifest in versions or ():
-            yield from version_files(manifest, folders, media=False)
+    for manifest in _learned(payload):
+        yield from version_files(manifest, folders, media=False)
     for folder in (payload.base_folder, *(each.folder for each in payload.part_encoders)):
         if folder is not None:
             yield Path(folder)

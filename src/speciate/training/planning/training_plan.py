@@ -15,6 +15,7 @@ from speciate.datasets.leaks import group_warnings, leaks_of_report
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.rare_labels import count_test_rows, frequent_label_warnings, rare_label_warnings
+from speciate.jobs.egress import NotAllowed
 from speciate.jobs.job import Limits, Resources
 from speciate.jobs.kinds import Kind, Plan, rounded
 from speciate.sample_size import counted_share, in_rows, is_rough, to_show_target
@@ -295,7 +296,7 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
     wanted = candidate_specs(
         workspace, spec.dataset, use_case=spec.use_case, task=spec.task, method=spec.method, base_model=spec.base_model
     )
-    place, plans = _plans_where_measured(wanted, workspace)
+    place, plans, why_here = _plans_where_measured(wanted, workspace)
     payloads = [each.payload for each in plans]
     records = known_costs(workspace.database, place)
     return Plan(
@@ -312,11 +313,13 @@ def plan(spec: MeasureSpec, workspace: Workspace) -> Plan[MeasurePayload]:
             place=place,
         ),
         inputs=tuple(dict.fromkeys(name for each in plans for name in each.inputs)),
+        departures=tuple(dict.fromkeys(leaving for each in plans for leaving in each.departures)),
         use_case=spec.use_case,
         resolved={
             "dataset": payloads[0].dataset,
             "task": payloads[0].task,
             **({"place": place} if place else {}),
+            **({"runs_here": why_here} if why_here else {}),
         },
         preload=_whole(plans[0].preload),
     )
@@ -327,18 +330,30 @@ def _whole(preload: str | None) -> str:
     return "torch" if preload in ("networks", "optimizer") else preload or ""
 
 
-def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> tuple[str | None, list[Plan[Payload]]]:
+class _Measured(NamedTuple):
+    place: str | None
+    """None: this machine."""
+    plans: list[Plan[Payload]]
+    why_here: str = ""
+    """What a person did not allow."""
+
+
+def _plans_where_measured(wanted: Sequence[TrainSpec], workspace: Workspace) -> _Measured:
     """The first place that takes the kind, where every candidate may go there; else None, for this machine."""
-    place = workspace.settings.place_taking("measure")
+    place, why_here = workspace.settings.place_taking("measure"), ""
     if place is not None:
         there = RequestedResources(place=place)
         try:
-            return place, [train.plan(each.model_copy(update={"resources": there}), workspace) for each in wanted]
+            plans = [train.plan(each.model_copy(update={"resources": there}), workspace) for each in wanted]
+            return _Measured(place, plans)
         except SpeciateError as error:
             if error.code is not Code.REFUSED:
                 raise
+            if isinstance(error, NotAllowed):
+                why_here = error.sentence
     here = RequestedResources(place=HERE)  # whatever place takes trainings
-    return None, [train.plan(each.model_copy(update={"resources": here}), workspace) for each in wanted]
+    plans = [train.plan(each.model_copy(update={"resources": here}), workspace) for each in wanted]
+    return _Measured(None, plans, why_here)
 
 
 def usual_steps_share(records: KnownCosts, payload: Payload) -> float:
