@@ -6,11 +6,12 @@ import pytest
 
 from speciate import use_cases
 from speciate.errors import SpeciateError
-from speciate.governance import approvals
+from speciate.governance import approvals, consents
 from speciate.governance.approvals import Approval
 from speciate.loop.ledger import ledger
 from speciate.loop.status import Canary, Jobs, Step, _questions_of_the_workspace, alerts, next_steps, status
 from speciate.loop.time_to_model import TimeToModel
+from speciate.settings import Settings
 from speciate.use_cases import Definition, Objective
 from speciate.workspace.disk_space import GB, DiskSpace
 from speciate.workspace.workspace import Workspace
@@ -170,3 +171,14 @@ def test_the_disk_is_shown_as_the_engine_sees_it(workspace: Workspace) -> None:
     found = status(workspace)
     assert (found.disk.total, found.disk.free, found.disk.floor, found.disk.low) == (10 * GB, GB // 4, GB // 2, True)
     assert any("Runs stop and wait" in alert for alert in found.alerts)
+
+
+def test_a_place_to_which_no_dataset_may_go_is_named(workspace: Workspace) -> None:
+    keys = {"kind": "slurm", "depot": "/shared/depot", "python": "/bin/python"}
+    places = {"asked": keys, "taking": {**keys, "depot": "/shared/other", "kinds": ["train"]}}
+    workspace.settings = Settings.model_validate({"executors": places})
+    (alert,) = status(workspace).alerts
+    assert alert.endswith("speciate allow DATASET --host taking")
+    assert "/shared" not in alert
+    consents.allow(workspace, "scans", "taking", by="grace")
+    assert status(workspace).alerts == []

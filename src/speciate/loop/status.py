@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speciate import use_cases
+from speciate.datasets import consent
 from speciate.evaluation.decisions import told_by_its_search
 from speciate.governance import approvals, authorization
 from speciate.governance.approvals import Approval
@@ -156,9 +157,21 @@ def status(workspace: Workspace, use_case: str | None = None, *, sees_settings: 
             *_questions_of_the_workspace(known.pending),
             *model_report.provider_alerts(database),
             *notifications.alerts(workspace),
+            *_idle_places(workspace),
             *_undecided(workspace, sees_settings),
         ],
     )
+
+
+def _idle_places(workspace: Workspace) -> list[str]:
+    """Places whose `kinds` send them nothing, for want of a person's consent."""
+    allowed = {each.host for each in consent.list_consents(workspace.database)}
+    return [
+        f"No dataset may go to {name}, so what its `kinds` name runs here. A person decides, on a terminal: "
+        f"speciate allow DATASET --host {name}"
+        for name, place in workspace.settings.executors.items()
+        if place.kinds and place.host not in allowed
+    ]
 
 
 def _undecided(workspace: Workspace, sees_settings: bool) -> list[str]:
