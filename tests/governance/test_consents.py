@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -47,6 +48,24 @@ def test_each_change_leaves_a_row_in_the_audit(workspace: Workspace, clock: Manu
     assert audit.verify(workspace.database).problems == ()
     with pytest.raises(SpeciateError):
         consent.check(workspace.database, "lesions", HOST)
+
+
+def test_a_row_and_its_event_say_what_was_allowed_until_when_by_whom_and_what_was_spent(
+    workspace: Workspace, clock: ManualClock
+) -> None:
+    consents.allow(workspace, "lesions", HOST, usd=5.0, days=2, by="grace", proof={"claimed": "Grace"})
+    workspace.database.transact(lambda tx: allowances.record(tx, "lesions", HOST, 1.5, "job-a"))
+    consents.disallow(workspace, "lesions", HOST, "ada", {"claimed": "Ada"})
+    rows = audit.of_use_case(workspace.database, audit.WORKSPACE)
+    about = {"dataset": "lesions", "host": HOST}
+    given = {**about, "usd_cap": 5.0, "expires": clock.now() + 2 * 24 * 3600, "spent_usd": 0.0}
+    taken = {**about, "usd_cap": None, "expires": None, "spent_usd": 1.5}
+    assert [json.loads(row.evidence) for row in rows] == [{**given, "claimed": "Grace"}, {**taken, "claimed": "Ada"}]
+    events = [each for each in workspace.database.events_after(0) if each.type == "consent.changed"]
+    assert [(each.subject, each.data) for each in events] == [
+        ("dataset:lesions", {"action": "allow", "by": "grace", **given, "audit": rows[0].hash}),
+        ("dataset:lesions", {"action": "disallow", "by": "ada", **taken, "audit": rows[1].hash}),
+    ]
 
 
 def test_a_row_of_the_audit_that_no_event_tells_of_is_found(workspace: Workspace) -> None:
@@ -153,13 +172,15 @@ def test_a_place_is_never_this_machine(placed: Workspace) -> None:
 
 def test_a_dataset_that_is_still_to_be_made_at_a_place_is_allowed_by_its_name(placed: Workspace) -> None:
     assert consents.consent_request(placed, "scans", "lab") == ("scans", 0, "", DEPOT, None, "lab")
-    consents.allow(placed, "scans", "lab", by="grace")
+    made = consents.allow(placed, "scans", "lab", by="grace")
+    assert consents.consent_request(placed, "scans", "lab").before == made
     assert consent.check_place(placed, ["scans"], "lab") == (Departure(dataset="scans", host=DEPOT, place="lab"),)
 
 
 @pytest.mark.parametrize(
     ("dataset", "host", "usd", "code", "said"),
     [
+        ("lesions", HOST, 0.0, Code.INVALID, "usd is 0; it must be more than 0. Write --usd NUMBER"),
         ("lesions", "lab", 1.0, Code.INVALID, "Leave --usd out: speciate allow lesions --host lab"),
         ("lesions", HOST, None, Code.INVALID, f"Write: speciate allow lesions --host {HOST} --usd CAP"),
         ("scans", HOST, 1.0, Code.NOT_FOUND, "There is no dataset 'scans'"),
@@ -181,9 +202,15 @@ def test_what_makes_no_sense_of_a_place_is_refused(
     assert consent.list_consents(placed.database) == []
 
 
+def test_a_time_that_is_none_is_named(workspace: Workspace) -> None:
+    with pytest.raises(SpeciateError, match=r"days is 0; it must be more than 0\. Write --days NUMBER"):
+        consents.allow(workspace, "lesions", HOST, usd=1.0, days=0.0, by="grace")
+
+
 def test_what_was_never_allowed_cannot_be_taken_back(workspace: Workspace) -> None:
     allow(workspace)
-    with pytest.raises(SpeciateError, match=r"lesions --host api\.openai\.com") as caught:
+    said = r"There is no consent 'lesions --host api\.openai\.co'; .*lesions --host api\.openai\.com"
+    with pytest.raises(SpeciateError, match=said) as caught:
         consents.disallow(workspace, "lesions", "api.openai.co", "ada")
     assert caught.value.code is Code.NOT_FOUND
 

@@ -66,7 +66,7 @@ def test_a_consent_ends_with_its_time_and_a_clock_that_goes_back_revives_none(
 def test_a_start_writes_a_row_of_the_audit_for_each_host_or_nothing(workspace: Workspace) -> None:
     a_grant(workspace, "lesions")
     leaving = [LESIONS, NAMED, THERE]
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowed, match="no person allows it now"):
         workspace.database.transact(lambda tx: egress.admit(tx, "job-a", 2, leaving))
     assert audit.all_rows(workspace.database) == []
     a_grant(workspace, "named")
@@ -85,13 +85,7 @@ def test_a_start_writes_a_row_of_the_audit_for_each_host_or_nothing(workspace: W
     assert audit.verify(workspace.database).problems
 
 
-def test_a_permit_is_for_one_host_and_what_a_run_was_started_with(workspace: Workspace) -> None:
-    a_grant(workspace, "lesions", host=THERE.host)
-    assert egress.permit(workspace.database, [THERE, LESIONS], THERE.host, job="job-a") == (
-        THERE.host, {"lesions"},
-    )  # fmt: skip
-    with pytest.raises(NotAllowed, match="now"):
-        egress.permit(workspace.database, [THERE, LESIONS], HOST, job="job-a")
+def test_a_permit_is_for_one_host_and_what_a_run_was_started_with() -> None:
     spec = {"permits": egress.permits([LESIONS, NAMED, LESIONS, THERE])}
     assert spec == {"permits": {HOST: ["lesions", "named"], THERE.host: ["lesions"]}}
     assert egress.permit_of_run(spec, HOST) == Permit(HOST, frozenset({"lesions", "named"}))
@@ -99,13 +93,27 @@ def test_a_permit_is_for_one_host_and_what_a_run_was_started_with(workspace: Wor
     assert egress.permit_of_run({}, HOST) is None
 
 
-def test_a_file_tells_whose_rows_it_holds(workspace: Workspace) -> None:
-    names = ["datasets/lesions/a.parquet", "datasets/named.parquet", "packs/a.pack", "datasets/notes.txt", "models/m/x"]
+def test_what_is_moved_has_a_permit_of_that_moment(workspace: Workspace) -> None:
+    a_grant(workspace, "lesions", host=THERE.host)
+    spec = {"job": "job-a", "permits": {THERE.host: ["lesions"]}}
+    assert egress.permit_to_move(workspace.database, spec, "lab", THERE.host) == (THERE.host, {"lesions"})
+    with pytest.raises(SpeciateError, match="sends files and does not say so"):
+        egress.permit_to_move(workspace.database, spec, "lab", "/another/depot")
+    assert egress.permit_to_move(workspace.database, {"job": "job-b"}, "lab", THERE.host).datasets == frozenset()
+    workspace.database.transact(lambda tx: tx.execute("DELETE FROM consents"))
+    with pytest.raises(NotAllowed, match=r"sent to lab \(/shared/depot\): no person allows it now") as caught:
+        egress.permit_to_move(workspace.database, spec, "lab", THERE.host)
+    assert "Then call control_job(job='job-a', action='retry')" in caught.value.recovery
+
+
+def test_a_file_tells_whose_rows_it_holds() -> None:
+    names = ["datasets/lesions/a.part", "datasets/named.parquet", "packs/a.pack", "datasets/notes.txt", "models/m/x"]
     assert egress.datasets_of_files(names) == {"lesions", "named"}
     permit = Permit(THERE.host, frozenset({"lesions"}))
     permit.check_files(names[:1])
-    with pytest.raises(SpeciateError, match="rows of 'named' and does not say so"):
+    with pytest.raises(SpeciateError, match="rows of 'named' and does not say so") as caught:
         permit.check_files(names)
+    assert caught.value.code is Code.REFUSED
 
 
 def lab(**keys: str) -> Settings:

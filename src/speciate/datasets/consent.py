@@ -114,13 +114,13 @@ def find(reader: Database | Transaction, name: str, host: str) -> Consent | None
 
 def list_consents(reader: Database | Transaction) -> list[Consent]:
     """All consents that were not taken back, by dataset and host."""
-    return [Consent(*row) for row in reader.read(_ALL, [])]
+    return [Consent(*row) for row in reader.read(_ALL)]
 
 
 def _origins(reader: Database | Transaction) -> dict[str, list[str]]:
     """Version -> the versions that its rows came from, also of those that were deleted."""
     parents: dict[str, list[str]] = {}
-    for name, number, text, deleted in reader.read(_ORIGINS, []):
+    for name, number, text, deleted in reader.read(_ORIGINS):
         parents[f"{name}@v{number}"] = json.loads(text)
         for gone, left in json.loads(deleted or "{}").items():
             parents.setdefault(gone, left["parents"])

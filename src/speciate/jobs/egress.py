@@ -115,11 +115,17 @@ def command(dataset: str, host: str, place: str | None = None) -> str:
     return f"speciate allow {dataset} --host {place}" if place else f"speciate allow {dataset} --host {host} --usd CAP"
 
 
-def permit(reader: Database | Transaction, departures: Collection[Departure], host: str, *, job: str) -> Permit:
-    """The permit for what a job sends to a host, at the moment at which it does. Raises NotAllowed."""
-    there = [each for each in departures if each.host == host]
-    check(consents(reader), there, job=job)
-    return Permit(host, frozenset(each.dataset for each in there))
+def permit_to_move(reader: Database | Transaction, spec: Mapping[str, Any], place: str, host: str) -> Permit:
+    """The permit for the files of a run, at the moment at which they are moved: hours after its start, it may be.
+
+    `spec`: its spec.json. Raises NotAllowed, and REFUSED where its start was for another depot than the place has now.
+    """
+    said = spec.get("permits", {})
+    if said and host not in said:
+        raise _undeclared(None)
+    leaving = [Departure(dataset=each, host=host, place=place) for each in said.get(host, ())]
+    check(consents(reader), leaving, job=spec["job"])
+    return Permit(host, frozenset(each.dataset for each in leaving))
 
 
 def permits(departures: Iterable[Departure]) -> dict[str, list[str]]:

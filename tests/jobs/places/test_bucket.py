@@ -22,7 +22,7 @@ from speciate.settings import Place, Settings
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.datasets.ingest.test_ingest_at_a_place import images, zipped
-from tests.jobs.places.cluster import until
+from tests.jobs.places.cluster import allow, until
 from tests.jobs.places.moto import Moto
 from tests.jobs.places.ray_double import RayDouble
 from tests.training.world import make_dataset, png, thirds
@@ -115,6 +115,7 @@ def test_a_training_makes_the_model_that_it_makes_here_and_the_second_moves_no_d
         engine.workspace, "digits", "image", {}, labels=[str(each) for each in digits.target[:120]], splits=thirds(120),
         media=[png((image * 15).astype("uint8")) for image in digits.images[:120]],
     )  # fmt: skip
+    allow(engine.workspace, "digits")
     mover, moved, made = engine.places.executor("lab")._mover, list[int](), {}  # type: ignore[attr-defined]
     for name, place in (("here", "here"), ("there", "lab"), ("again", "lab")):
         spec = {"name": name, "dataset": "digits", "method": "classical", "resources": {"cpu": 1, "place": place}}
@@ -133,6 +134,7 @@ def test_an_ingest_goes_on_from_the_packs_that_a_dead_node_left_in_the_bucket(
 ) -> None:
     source = zipped(images(tmp_path / "images", 2400), tmp_path / "images.zip")
     engine = open_engine(kinds=["ingest"], lease_seconds=6)
+    allow(engine.workspace, "set")
     job = engine.submit("ingest", {"name": "set", "source": str(source), "label": "folder"})
     until(lambda: bool(engine.get(job.id).handle))
     double.owner = (engine.get(job.id).handle or {})["folder"].partition("/")[0]

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from speciate.jobs import egress
-from speciate.jobs.egress import Departure, Permit
+from speciate.jobs.egress import Permit
 from speciate.jobs.executors import Abandoned, Executor, Observation, RunSpec, Unreachable
 from speciate.jobs.folder import RunDocument, RunFolder
 from speciate.jobs.job import Job, RunHandle
@@ -107,10 +107,7 @@ class Places:
         self._kinds[folder.spec()["kind"]].adopt(folder)
 
     def _permit(self, place: str, host: str, spec: RunDocument) -> Permit:
-        """Asked as files are moved, which may be hours after the run was started. Raises NotAllowed."""
-        said = spec.get("permits", {}).get(host, ())
-        leaving = [Departure(dataset=each, host=host, place=place) for each in said]
-        return egress.permit(self._workspace.database, leaving, host, job=spec["job"])
+        return egress.permit_to_move(self._workspace.database, spec, place, host)
 
     def _live(self) -> set[str]:
         return {f"{name}.{attempt}" for name, attempt in self._workspace.database.read(_LIVE)}
