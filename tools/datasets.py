@@ -14,7 +14,7 @@ from speciate.datasets.curate import KIND as CURATE
 from speciate.datasets.curate import CurateSpec
 from speciate.datasets.ingest.ingest import KIND as INGEST
 from speciate.datasets.ingest.ingest import IngestSpec, store_inline_rows
-from speciate.datasets.ingest.preview import preview_source
+from speciate.datasets.ingest.preview import NOT_UNDERSTOOD, preview_source
 from speciate.datasets.inspect import contact_sheet, describe, query
 from speciate.datasets.similarity import nearest_neighbours
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery
@@ -168,9 +168,7 @@ def create_dataset(
     )  # fmt: skip
     then = (NextAction(tool="describe_dataset", arguments={"dataset": name}),)
     answer = start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
-    if isinstance(answer, JobStarted):
-        return answer
-    return answer.model_copy(update={"resolved": {**answer.resolved, **preview_source(spec, app.workspace)}})
+    return answer if isinstance(answer, JobStarted) else _with_preview(app, answer, spec)
 
 
 @tool()
@@ -191,7 +189,26 @@ def add_examples(
     """
     spec = make_spec(IngestSpec, **_source(app, source, rows, labels, reader), name=dataset, add=True)
     then = (NextAction(tool="describe_dataset", arguments={"dataset": dataset_ref(dataset).name}),)
-    return start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    answer = start_job(app, INGEST, spec, idempotency_key=idempotency_key, dry_run=dry_run, next_actions=then)
+    return answer if isinstance(answer, JobStarted) else _with_preview(app, answer, spec)
+
+
+def _with_preview(app: App, answer: DryRun, spec: IngestSpec) -> DryRun:
+    """With what a look at the source says. Not valid where a part was looked at that the job would fail for."""
+    shown = preview_source(spec, app.workspace)
+    whole = str(shown["looked_at"]).startswith("all ")
+    understood = shown["looked_at"] != NOT_UNDERSTOOD
+    return answer.model_copy(
+        update={
+            "resolved": {**answer.resolved, **shown},
+            "valid": understood,
+            "refused": None if understood else str(shown["warnings"][0]),
+            "not_checked": (*(answer.not_checked or ()), *(() if whole else (_REST,))) or None,
+        }
+    )
+
+
+_REST = "The source beyond what was looked at."
 
 
 def _source(

@@ -13,7 +13,7 @@ from speciate.evaluation.judges.judge_plan import Judging
 from speciate.evaluation.pages.page import write_page
 from speciate.evaluation.reports.describe_evaluation import EvaluationDescription, Part, describe
 from speciate.evaluation.reports.leaderboard_chart import draw_leaderboard
-from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, Row, Verdicts
+from speciate.evaluation.reports.report import BreakEven, Comparison, Decision, LearningSplit, Row, Verdicts
 from speciate.loop.gap_analysis import Gap
 from speciate.loop.gaps import Gaps as FoundGaps
 from speciate.loop.gaps import find_gaps
@@ -108,6 +108,7 @@ class EvaluationView(Result):
     metric: str
     better: Literal["higher", "lower"]
     n: int
+    judged_split: LearningSplit | None = Field(None, description="Where these are no test rows: no verdict.")
     clusters: int = Field(description="Independent groups among the n examples.")
     baseline: str
     candidate: str
@@ -144,6 +145,7 @@ class EvaluationView(Result):
             metric=report.metric,
             better=report.better,
             n=report.n,
+            judged_split=report.judged_split,
             clusters=report.clusters,
             baseline=found.baseline,
             candidate=found.candidate,

@@ -219,6 +219,7 @@ class VersionLine(Result):
 class EvaluationLine(Result):
     evaluation: str
     dataset: str
+    judged_split: str | None = Field(None, description="Where these are no test rows: it is optimistic.")
     metric: str
     value: float | None = None
     interval: tuple[float, float] | None = None

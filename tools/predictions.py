@@ -34,7 +34,7 @@ from speciate.server.tool_api import (
 )
 from speciate.serving import predict as predicting
 from speciate.serving.batch_predict import KIND as BATCH
-from speciate.serving.batch_predict import PredictSpec
+from speciate.serving.batch_predict import PredictSpec, check_columns_of_source
 from speciate.serving.predict import Input, ask_deployment
 from speciate.serving.record_feedback import MOST, add_each, add_feedback
 
@@ -230,6 +230,7 @@ def predict(
             save_as=save_as,
             budget_usd=budget_usd,
         )
+        check_columns_of_source(app.workspace, app.pool, spec)
         return start_job(app, BATCH, spec, idempotency_key=idempotency_key, dry_run=dry_run)
     of_job = {"path": path, "save_as": save_as, "budget_usd": budget_usd, "dry_run": dry_run or None}
     if inputs is None or any(value is not None for value in of_job.values()):

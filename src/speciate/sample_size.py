@@ -117,6 +117,21 @@ def highest_target(n: int) -> float | None:
     return max(shown, default=None)
 
 
+MOST_GROWTH = 20
+"""Times the examples that there are, beyond which collecting more to settle a doubt is not advised. The estimate then
+lies within (1.96 + 0.84) / sqrt(21) = 0.61 standard errors of the bound: so near that the difference, if there is one,
+is not worth twenty times the labels, and may as well have the other sign."""
+
+
+ALWAYS_WORTH = 1_000
+"""Rows that can be collected, however few there are."""
+
+
+def is_worth_collecting(needed: int | None, there: int) -> bool:
+    """Whether so many further rows, beside those that there are, are advice. `there`: 0 where nobody noted it."""
+    return needed is None or not there or needed <= max(ALWAYS_WORTH, MOST_GROWTH * there)
+
+
 def more_of(needed: int, there: int, noun: str) -> str:
     """How every sentence counts what is to be added: beside what that makes in all. `there`: 0 where nobody noted it.
 

@@ -259,8 +259,14 @@ def check(definition: Definition) -> None:
     _check_target(metric, definition.objective.target)
     for gate in definition.gates:
         _check_gate(gate, definition, family)
-    for suite in definition.suites.model_dump(exclude_none=True).values():
-        dataset_ref(suite)
+    for role, suite in definition.suites.model_dump(exclude_none=True).items():
+        if (split := dataset_ref(suite).split) in ("train", "validation"):
+            raise SpeciateError(
+                Code.INVALID,
+                f"suites.{role} is {suite!r}: models learn from the split 'train' and are chosen on 'validation', so "
+                f"no verdict can rest on {split!r}.",
+                f"Call define_use_case again with suites={{{role!r}: '{dataset_ref(suite).name}:test'}}.",
+            )
     incumbent = definition.incumbent
     if incumbent is not None and incumbent != CONSTANT and not incumbent.startswith(COLUMN):
         model_ref(incumbent)

@@ -27,6 +27,7 @@ from speciate.evaluation.statistics import units_needed
 from speciate.governance import approvals
 from speciate.jobs.job import Job, State
 from speciate.jobs.run import Run, Stopped
+from speciate.lineage import model_report
 from speciate.models.registry import resolve as resolve_registered
 from speciate.promotion import promote
 from speciate.promotion.evidence import PromoteSpec
@@ -155,7 +156,12 @@ def test_examples_without_a_reference_are_counted_in_one_note(workspace: Workspa
 
 
 def test_a_model_is_not_judged_by_what_it_has_learned_from(flowers: Workspace) -> None:
-    result = world.evaluate_models(flowers, dataset="flowers:train", models=["points"], use_case="flowering")
+    def renamed(rows: pa.Table) -> pa.Table:
+        splits = pc.replace_substring_regex(rows["split"], "^train$", "again")
+        return rows.set_column(rows.column_names.index("split"), "split", splits)
+
+    world.make_version(flowers, renamed)
+    result = world.evaluate_models(flowers, dataset="flowers:again", models=["points"], use_case="flowering")
     assert result["decision"]["verdict"] == "hold"
     assert "120 of these examples were in its training data" in result["decision"]["reasons"][0]
     assert "has seen 120" in result["report"]["notes"][0]
@@ -227,6 +233,51 @@ def test_another_dataset_than_the_first_decisions_gives_none_until_it_is_the_cor
     assert "flowers@v1:validation is another suite" in chose["no_decision"]
     world.define(flowers, suites={"core": "easy:test"})
     assert "decision" in world.evaluate_models(flowers, **asked)
+
+
+@pytest.mark.parametrize("split", ["validation", "train"])
+def test_rows_that_chose_or_taught_models_are_marked_wherever_they_judge_and_decide_nothing(
+    flowers: Workspace, split: str
+) -> None:
+    asked: dict[str, Any] = {"dataset": f"flowers:{split}", "models": ["points"], "latency": False}
+    plain = plan(EvaluateSpec(models=("points",), dataset=f"flowers:{split}"), flowers).resolved
+    words = "models are chosen" if split == "validation" else "models learn"
+    assert words in plain["warnings"][0]
+    result = world.evaluate_models(flowers, **asked, use_case="flowering")
+    assert result["report"]["judged_split"] == split
+    assert words in result["report"]["notes"][0]
+    assert [row["seen"] for row in result["report"]["leaderboard"] if row["model"] == "points@v1"] == [
+        world.SIZES[split]
+    ]
+    assert "decision" not in result
+    assert f"holds {split} rows" in result["no_decision"]
+    stored = report.find_report(flowers.database, result["evaluation"])
+    assert report.learning_split_words(stored.judged_split).startswith(f"{split} rows")
+    older = stored.model_dump(mode="json", exclude={"judged_split"})
+    assert report.Report.model_validate(older).judged_split == split, "one from before this was kept is marked, too"
+    shown = model_report.model_report(flowers, "points@v1").evaluations
+    assert [each.judged_split for each in shown] == [split]
+    on_test = world.evaluate_models(flowers, **asked | {"dataset": "flowers:test"}, use_case="flowering")
+    assert "judged_split" not in on_test["report"]
+    assert on_test["decision"]["verdict"] == "promote"
+
+
+def test_no_suite_is_a_split_that_models_learn_from_or_are_chosen_by(flowers: Workspace) -> None:
+    with pytest.raises(SpeciateError, match="no verdict can rest on 'validation'"):
+        world.define(flowers, suites={"core": "flowers:validation"})
+
+
+def test_a_decision_on_validation_rows_from_before_promotes_nothing(flowers: Workspace) -> None:
+    made = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)["decision"]["id"]
+    flowers.database.transact(
+        lambda tx: tx.execute(
+            "UPDATE decisions SET evidence = replace(evidence, 'flowers@v1:test', 'flowers@v1:validation')"
+        )
+    )
+    spec = PromoteSpec(use_case="flowering", model="points@v1", decision=made)
+    refused = promote_now(flowers, spec)
+    assert refused["state"] == "refused"
+    assert "rests on validation rows, by which models are chosen" in " ".join(refused["reasons"])
 
 
 def test_a_decision_keeps_what_it_rests_on_and_a_person_is_shown_it(flowers: Workspace) -> None:

@@ -240,6 +240,18 @@ def test_no_number_of_examples_is_named_where_the_estimate_lies_on_the_bound(
     assert ("as good as on the bound" in got.reason) != named
 
 
+def test_what_would_take_twenty_times_the_examples_is_said_not_to_be_worth_it() -> None:
+    compared = comparison(0.008, -0.032, 0.048).model_copy(update={"n": 400, "clusters": 400, "standard_error": 0.02})
+    got = gates.judge(Gate(rule="better"), evidence(row(), compared)._replace(examples=400, clusters=400))
+    assert got.outcome == "inconclusive"
+    assert got.needed_examples is not None, "the number is still there"
+    assert 20 < got.needed_examples / 400 < 1000
+    assert "; not worth settling, as it would take about " in got.reason
+    assert f"{got.needed_examples:,} more test rows" in got.reason
+    near = comparison(0.02, -0.02, 0.06).model_copy(update={"n": 400, "clusters": 400, "standard_error": 0.02})
+    assert "not worth" not in gates.judge(Gate(rule="better"), evidence(row(), near)._replace(examples=400)).reason
+
+
 def test_two_groups_are_never_said_to_lack_one_example() -> None:
     compared = comparison(0.2, -0.609, 1.0).model_copy(update={"n": 40, "clusters": 2, "standard_error": 0.06})
     few = row().model_copy(update={"metrics": {"accuracy": Value(value=0.9, n=40, method="wilson")}})

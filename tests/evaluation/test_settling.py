@@ -61,6 +61,17 @@ AGAIN = "Call evaluate_models(models=['m@v1'], use_case='flowering', dataset='fl
             ["Call add_examples(dataset='flowers') with at least 7 more rows (12 in all) of the split 'test', and name "
              "its new version as suites.core of flowering."],
         ),
+        (
+            decision(doubt("not_worse"), needed_examples=86_883, needed_groups=86_883, rows=300, groups=300),
+            None,
+            [],  # no advice: 290 times what there is
+        ),
+        (
+            decision(doubt("not_worse"), needed_examples=900, rows=20),  # 45 times, and yet a day's labels
+            None,
+            ["Call add_examples(dataset='flowers') with at least 900 more rows (920 in all) of the split 'test'.",
+             f"{AGAIN} once they are there."],
+        ),
         (decision(doubt("at_most", "p95_latency_ms")), None, [f"{AGAIN}."]),
         (decision(), None, [f"{AGAIN}."]),  # overtaken by others
         (decision(doubt("unseen")), None, []),

@@ -94,9 +94,9 @@ def test_table_rows_with_gaps_and_words_are_learned(workspace: Workspace) -> Non
 
 
 def test_neither_the_answer_nor_the_incumbents_answers_are_inputs(workspace: Workspace) -> None:
-    columns = {"x": [1.0, 2.0], "truth": ["a", "b"], "old_system": ["a", "a"]}
+    columns = {"x": [1.0, 2.0] * 2, "truth": ["a", "b"] * 2, "old_system": ["a", "a"] * 2}
     make_dataset(
-        workspace, "cases", "tabular", columns, labels=["a", "b"], splits=["train", "train"], inputs=list(columns)
+        workspace, "cases", "tabular", columns, labels=["a", "b"] * 2, splits=["train"] * 4, inputs=list(columns)
     )
     define(workspace, "sorting", "tabular-classification", incumbent="column:old_system")
     spec = _spec(dataset="cases", use_case="sorting", target="truth")

@@ -25,7 +25,15 @@ from speciate.datasets.ingest.draft import quality_report, split_report, split_s
 from speciate.datasets.leaks import leak_warnings
 from speciate.datasets.next_version import NewVersion, PackedVersion, pack_version
 from speciate.datasets.operations.context import Context
-from speciate.datasets.operations.operation import Operation, Others, Outcome, Outside, Reference, usable_rows
+from speciate.datasets.operations.operation import (
+    ROWS_CHECKED,
+    Operation,
+    Others,
+    Outcome,
+    Outside,
+    Reference,
+    usable_rows,
+)
 from speciate.datasets.similarity import extractors
 from speciate.datasets.split_warnings import empty_split_warnings
 from speciate.datasets.version_report import Dealing, SplitReport, StepReport, VersionReport
@@ -39,6 +47,7 @@ from speciate.jobs.kinds import Kind, Plan
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
 from speciate.models import registry
+from speciate.models.model_card import ModelCard
 from speciate.refs import dataset_ref
 from speciate.sandbox import check
 from speciate.settings import Settings
@@ -52,8 +61,8 @@ _MANY_ROWS, _MOST_CORES = 10_000, 8
 _EXTRAS = {"sklearn": "classical", "cleanlab": "curate", "pydicom": "medical", "scipy": "medical"}
 WrittenStep = Mapping[str, object]
 """`op`, and its parameters: other keys for each operation."""
-Resolve = Callable[[Reference, str | None], str | None]
-"""A reference and its kind -> its full name; None for an extractor is the modality's own."""
+Resolve = Callable[[Reference, str | None, "Step"], str | None]
+"""A reference of a step and its kind -> its full name; None for an extractor is the modality's own."""
 
 
 class CurateSpec(BaseModel):
@@ -98,11 +107,14 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     models: dict[str, str] = {}
     chosen: set[str] = set()  # extractors
 
-    def full_name(kind: Reference, name: str | None) -> str | None:
+    parts = {part.own: part.modality for part in version_rows.part_names(workspace.folders, manifest)}
+
+    def full_name(kind: Reference, name: str | None, step: Step) -> str | None:
         if name is None:
             return None
         if kind == "extractor":
-            resolved = extractors.resolve(name, manifest.modality, workspace)
+            of_part = parts.get(getattr(step.parameters, "part", None) or "")
+            resolved = extractors.resolve(name, of_part or manifest.modality, workspace, parts.values())
             chosen.add(resolved)
             return resolved
         if kind == "dataset":
@@ -110,11 +122,13 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
             others[other.ref] = other
             return other.ref
         model = registry.resolve(workspace.database, workspace.folders, name)
+        _check_model(model.card, manifest)
         models[model.ref] = str(model.path)
         return model.ref
 
     steps = resolve_steps(parse_steps(spec.steps), full_name)
     checked = preflight_steps(steps, manifest, others)
+    _check_first_rows(steps[0], manifest, workspace.folders)
     outside = _outside(steps, manifest, others, workspace)
     steps = [_name_models(step, outside.get(step.number)) for step in steps]
     payload = Payload(
@@ -141,12 +155,54 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
             memory_mb=(2048 if torch else 1024) + rows * _BYTES_PER_ROW // 2**20,
         ),
         resolved={"dataset": manifest.ref, "rows": manifest.rows, "steps": list(payload.steps), **requests},
+        unchecked=_unchecked(steps, checked),
         secrets=tuple(sorted({key for each in outside.values() for key in each.secrets})),
         spends=_spends(outside),
         departures=tuple(dict.fromkeys(leaving for each in outside.values() for leaving in each.departures)),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "data",
     )
+
+
+def _check_model(card: ModelCard, manifest: Manifest) -> None:
+    """INVALID for a model that cannot answer these examples."""
+    if card.modality not in (None, manifest.modality):
+        raise SpeciateError(
+            Code.INVALID,
+            f"{card.ref} reads {card.modality}, and {manifest.ref} holds {manifest.modality}.",
+            f"Name a model that reads {manifest.modality}.",
+        )
+    if lacking := [name for name in card.inputs if name not in manifest.columns]:
+        raise SpeciateError(
+            Code.INVALID,
+            f"{card.ref} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
+            "Name a model that was trained on columns of this dataset.",
+        )
+
+
+def _check_first_rows(step: Step, manifest: Manifest, folders: Folders) -> None:
+    """What the stored rows tell of the first step: those of a later one are made by the steps before it."""
+    if step.operation.check_rows is None:
+        return
+    there = version_rows.stored_columns(folders, manifest)
+    rows = version_rows.read(folders, manifest, [name for name in ROWS_CHECKED if name in there])
+    try:
+        step.operation.check_rows(rows, step.parameters, manifest)
+    except SpeciateError as error:
+        raise step.with_step(error) from error
+
+
+def _unchecked(steps: Sequence[Step], checked: int) -> tuple[str, ...]:
+    """What only the rows tell: of the first step what its operation says, of a later one what the steps before it
+    leave, and all of one behind a step whose columns are not known yet."""
+    told = [f"{each}: {each.operation.unchecked}" for each in steps if each.operation.unchecked]
+    told += [
+        f"{each}: whether the rows that the steps before it leave do for it"
+        for each in steps[1:]
+        if each.operation.check_rows is not None
+    ]
+    told += [f"{each}: its columns, which the steps before it make" for each in steps[checked:]]
+    return tuple(told)
 
 
 def _cores(steps: Sequence[Step], rows: int, settings: Settings) -> int:
@@ -416,7 +472,7 @@ def _resolve_step(step: Step, resolve: Resolve) -> Step:
     names: dict[str, str | None] = {}
     for parameter, kind in step.operation.refers.items():
         try:
-            names[parameter] = resolve(kind, getattr(step.parameters, parameter))
+            names[parameter] = resolve(kind, getattr(step.parameters, parameter), step)
         except SpeciateError as error:
             raise step.with_step(error) from error
     return step._replace(parameters=step.parameters.model_copy(update=names))

@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 from speciate.datasets.columns import START
 from speciate.datasets.versions import Manifest, Part, Version, find_parent
 from speciate.errors import Call, Code, SpeciateError
+from speciate.modalities.multimodal import MULTIMODAL, PartName, parse_part_names
 from speciate.refs import dataset_ref
 from speciate.workspace import integrity, memory_database
 from speciate.workspace.database import Database
 from speciate.workspace.workspace import Folders
 
 PART, PLACE = "_part", "_place"
+_PARTS = "parts"
+"""The column of mixed rows that names the parts that each has."""
 _AS_THEY_ARE = "hive_partitioning = false"
 """Or a workspace below a folder such as `seed=7` would have a column `seed`."""
 _LOST = "With it, rows of every dataset version that names it are lost."
@@ -95,6 +98,20 @@ def schema(folders: Folders, parts: Sequence[Part]) -> pa.Schema:
     """The columns and types that the rows of these parts have when they are read together, by the footers."""
     each = [pq.read_schema(folders.root / part.file).remove_metadata() for part in parts]
     return pa.unify_schemas(each, promote_options="permissive")
+
+
+def part_names(folders: Folders, manifest: Manifest, splits: Collection[str] | None = None) -> tuple[PartName, ...]:
+    """The parts that any usable row has, by name; only of these splits. None where rows are not mixed, or were stored
+    before parts were noted."""
+    if manifest.modality != MULTIMODAL.name or _PARTS not in stored_columns(folders, manifest):
+        return ()
+    cells = read(folders, manifest, [_PARTS], splits=splits, usable=True)[_PARTS].unique().to_pylist()
+    return tuple(sorted({part for cell in cells if cell for part in parse_part_names(str(cell))}))
+
+
+def part_modalities(folders: Folders, manifest: Manifest) -> frozenset[str]:
+    """Modalities of the parts that any usable row has. Empty where rows are not mixed."""
+    return frozenset(part.modality for part in part_names(folders, manifest))
 
 
 def stored_bytes(folders: Folders, manifest: Manifest, columns: Collection[str]) -> int:

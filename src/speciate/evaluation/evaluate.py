@@ -323,8 +323,10 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
     )  # fmt: skip
     change = suites.suite_change(database, stands_on, suite) if stands_on else None
     waiting = suites.under_way(database, manifest, ref.split, suite.rows)
-    no_decision = _no_decision(use_case, baseline, incumbent, roles) or suite_choice.other_suite(
-        database, use_case, role, ref
+    no_decision = (
+        _no_decision(use_case, baseline, incumbent, roles)
+        or suite_choice.other_suite(database, use_case, role, ref)
+        or suite_choice.no_test_rows(ref)
     )
     about_suite = () if no_decision else suite_choice.suite_remarks(use_case, ref, change)
     unseen = is_label(manifest, scored.target) and task.family != "generation"
@@ -344,6 +346,7 @@ def _payload(spec: EvaluateSpec, resolved: _Resolved, workspace: Workspace) -> E
         no_decision=no_decision,
         suite=role,
         unseen=(
+            *suite_choice.learning_split_notes(ref),
             *(split_warnings.warnings_of_report(resolved.dataset.report, [ref.split]) if ref.split and unseen else ()),
             *warnings_of_test_rows(workspace.folders, manifest, use_case, ref.split),
         ),
@@ -553,6 +556,8 @@ class BriefReport(TypedDict):
     dataset: str
     metric: str
     n: int
+    judged_split: NotRequired[str]
+    """Where it is no test split."""
     baseline: str
     candidate: str
     leaderboard: list[Mapping[str, object]]
@@ -625,13 +630,17 @@ def brief(report: Report) -> BriefReport:
     compare = report.comparer()
     compared = [compare(report.baseline, row.model) for row in report.leaderboard if row.model != report.baseline]
     kept = {"candidate", "delta", "interval", "p_value", "minimum_detectable_effect"}
+    marked: dict[str, str] = {"judged_split": report.judged_split} if report.judged_split else {}
     return {
         "dataset": report.dataset,
         "metric": report.metric,
         "n": report.n,
+        **marked,  # type: ignore[typeddict-item]  # one of its fields
         "baseline": report.baseline,
         "candidate": report.candidate,
-        "leaderboard": [row.model_dump(mode="json", include=shown) for row in report.leaderboard],
+        "leaderboard": [
+            row.model_dump(mode="json", include=shown | ({"seen"} if row.seen else set())) for row in report.leaderboard
+        ],
         "comparisons": [comparison.model_dump(mode="json", include=kept) for comparison in compared if comparison],
         "notes": list(report.notes),
     }

@@ -29,7 +29,7 @@ from speciate.evaluation.slice_gains import SliceGain
 from speciate.evaluation.statistics import LEAST_UNITS, UNDEFINED_ON, units_needed
 from speciate.models.licenses import forbids_commerce
 from speciate.models.training_statement import TrainingStatement
-from speciate.sample_size import LEVEL, detectable, more_of
+from speciate.sample_size import LEVEL, MOST_GROWTH, detectable, is_worth_collecting, more_of
 from speciate.use_cases import CONSTANT, NOT_WORSE_MARGIN, NOT_WORSE_SHARE, Gate, UseCaseLimits
 from speciate.vocabulary import Metric, find_metric
 
@@ -136,7 +136,8 @@ def _fresh_rows(passed: Sequence[Gate], strict: Evidence, fresh: Evidence, looks
         return _result(gate, _GateAnswer("pass", f"{before}: all that passes also holds at {level} intervals{beside}"))
     needed = max((one.needed.fresh or 0 for one in doubts if one.needed), default=0)
     rows = f"at least {needed:,} fresh test rows are needed" if needed else "fresh test rows are needed"
-    how = "add_examples with 'test' in a column 'split' adds them"
+    worth = is_worth_collecting(needed, strict.examples)
+    how = "add_examples with 'test' in a column 'split' adds them" if worth else f"not worth it, {NOT_WORTH}"
     reason = (
         f"{before}. At {level} intervals, which allow for that, {doubts[0].reason.partition(';')[0]}; {rows}: {how}"
     )
@@ -387,8 +388,15 @@ def _undecided(doubt: str, metric: Metric, spread: _Spread, evidence: Evidence) 
     further = math.ceil(rows * growth)
     groups = math.ceil(evidence.clusters * growth) if 0 < evidence.clusters < evidence.examples else None
     anew = None if fresh is None else math.ceil(rows * fresh / spread.units)
-    settles = _settles(math.ceil(spread.n * growth), further, groups, metric, spread, evidence)
+    if is_worth_collecting(further, rows):
+        settles = _settles(math.ceil(spread.n * growth), further, groups, metric, spread, evidence)
+    else:
+        needed = (groups, evidence.clusters, "groups") if groups is not None else (further, rows, "test rows")
+        settles = f"not worth settling, as it would take about {more_of(*needed)}: {NOT_WORTH}"
     return _GateAnswer("inconclusive", f"{doubt}; {settles}", _Doubt(further, groups, anew))
+
+
+NOT_WORTH = f"more than {MOST_GROWTH} times what there is, for a difference that small"
 
 
 def _settles(

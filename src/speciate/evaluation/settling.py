@@ -7,14 +7,15 @@ from typing import Any
 from speciate.errors import Call
 from speciate.evaluation.reports.report import Decision, GateResult
 from speciate.refs import dataset_ref
-from speciate.sample_size import more_of
+from speciate.sample_size import is_worth_collecting, more_of
 
 _MEASURED_AGAIN = ("p95_latency_ms", "memory_mb")
 """Measures that a quieter machine, or another run, can tell."""
 
 
 def settling_calls(decision: Decision, use_case: str, core: str | None) -> tuple[Call, ...]:
-    """The calls, in their order; empty where nothing but another model helps. `core`: the use case's core suite."""
+    """The calls, in their order; empty where nothing but another model helps, or where more rows than are worth
+    collecting would be needed. `core`: the use case's core suite."""
     if decision.verdict != "inconclusive" or not decision.dataset:
         return ()
     doubts = [gate for gate in decision.gates if gate.outcome == "inconclusive"]
@@ -22,6 +23,8 @@ def settling_calls(decision: Decision, use_case: str, core: str | None) -> tuple
     lacks_rows = decision.needed_examples is not None or any(gate.gate.rule == "fresh_rows" for gate in doubts)
     if not lacks_rows:
         return (again,) if not doubts or all(map(_can_be_measured_again, doubts)) else ()
+    if not is_worth_collecting(decision.needed_examples, decision.rows):
+        return ()  # nobody collects twenty times the rows for a difference that small
     ref = dataset_ref(decision.dataset)
     split = ref.split or "test"
     add = Call("add_examples", {"dataset": ref.name}, f"with {_how_many(decision, doubts)} of the split {split!r}")

@@ -14,7 +14,7 @@ from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation import decisions, suites
-from speciate.evaluation.reports.report import Suite, SuiteChange
+from speciate.evaluation.reports.report import Suite, SuiteChange, learning_split, learning_split_words
 from speciate.evaluation.suites import Line
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.use_cases import UseCase, incumbent_of
@@ -135,6 +135,17 @@ def other_suite(database: Database, use_case: UseCase | None, role: Suite, ref: 
             f"the core suite: define_use_case(suites={{'core': '{ref.name}:{ref.split}'}}, ...)"
         )
     return None
+
+
+def no_test_rows(ref: DatasetRef) -> str | None:
+    """Why no verdict rests on these rows: models learn from such ones, or are chosen by them."""
+    words = learning_split_words(learning_split(ref.split))
+    return f"{ref} holds {words.partition(':')[0]}; name its test split: dataset='{ref.name}:test'" if words else None
+
+
+def learning_split_notes(ref: DatasetRef) -> tuple[str, ...]:
+    words = learning_split_words(learning_split(ref.split))
+    return (f"{ref} holds {words}. No verdict rests on them.",) if words else ()
 
 
 def suite_remarks(use_case: UseCase | None, ref: DatasetRef, change: SuiteChange | None) -> tuple[str, ...]:

@@ -110,6 +110,8 @@ class Plan(BaseModel, Generic[Payload]):
     sources: tuple[str, ...] = ()
     """Files and folders of the caller, absolute, that such a run reads as well. No key and nothing beyond them is
     moved, wherever a link leads; the depot keeps nothing of them once the run has ended."""
+    unchecked: tuple[str, ...] = ()
+    """What only the run can tell and might fail for, a sentence each, shown by `dry_run`. All else was checked."""
     resolved: Mapping[str, Any] = Field(default_factory=dict)
     """The versions and values that the caller's words stand for (`{"dataset": "digits@v1"}`), shown by `dry_run`."""
 

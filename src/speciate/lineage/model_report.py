@@ -44,6 +44,8 @@ class EvaluationResult(NamedTuple):
     value: float | None
     interval: tuple[float, float] | None
     n: int
+    judged_split: str | None = None
+    """Where it is no test split."""
 
 
 class Trust(NamedTuple):
@@ -123,7 +125,7 @@ def _evaluation_results(database: Database, ref: str) -> list[EvaluationResult]:
     for name, text in database.read(_EVALUATIONS, [f",{ref},"]):
         report = Report.model_validate_json(text)
         found += [
-            EvaluationResult(name, report.dataset, row.metric, row.value, row.interval, row.n)
+            EvaluationResult(name, report.dataset, row.metric, row.value, row.interval, row.n, report.judged_split)
             for row in report.leaderboard
             if row.model == ref
         ]

@@ -17,7 +17,13 @@ from speciate import use_cases
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import decisions, suites
 from speciate.evaluation.decisions import StoredDecision
-from speciate.evaluation.reports.report import GateResult, Suite, SuiteChange
+from speciate.evaluation.reports.report import (
+    GateResult,
+    Suite,
+    SuiteChange,
+    learning_split,
+    learning_split_words,
+)
 from speciate.evaluation.settling import settling_calls
 from speciate.models.licenses import forbids_commerce
 from speciate.models.model_card import EXPORT, ModelCard
@@ -248,6 +254,8 @@ def _decision_objections(tx: Transaction, spec: PromoteSpec, found: StoredDecisi
         against.append(
             Objection(f"The verdict of decision {decision.id} is {decision.verdict}{missed}.", (look, *settle))
         )
+    if decision.dataset and (split := learning_split(dataset_ref(decision.dataset).split)):
+        against.append(Objection(f"Decision {decision.id} rests on {learning_split_words(split)}.", (again,)))
     use_case = use_cases.get(tx, spec.use_case)
     if found.use_case_version != use_case.version:
         changed = (

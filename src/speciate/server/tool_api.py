@@ -156,9 +156,11 @@ class Estimate(Result):
 class DryRun(Result):
     """What would happen. Nothing was started."""
 
-    valid: bool
+    valid: bool = Field(description="False: the call would be refused now; `refused` says why.")
     estimate: Estimate
     resolved: Mapping[str, Any]
+    refused: str | None = Field(None, description="Why, and what to do.")
+    not_checked: tuple[str, ...] | None = Field(None, description="What only the job can tell.")
 
 
 class ToolImage(NamedTuple):
@@ -329,7 +331,7 @@ def start_job(
             p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         )
-        return DryRun(valid=True, estimate=estimate, resolved=plan.resolved)
+        return DryRun(valid=True, estimate=estimate, resolved=plan.resolved, not_checked=plan.unchecked or None)
     if idempotency_key is None:
         return show_started(app.engine.submit(kind, spec, after=after), next_actions)
     if app.workspace.database.read(_ANSWER, [idempotency_key]):

@@ -22,6 +22,7 @@ from speciate.datasets.next_version import NewVersion
 from speciate.datasets.operations.operation import declare_columns, provenance_columns
 from speciate.datasets.readers.formats import format_of
 from speciate.datasets.readers.time_series import SERIES
+from speciate.datasets.sources.sandbox_calls import check_named_columns
 from speciate.datasets.versions import Manifest, packed_lanes
 from speciate.errors import Call, Code, SpeciateError
 from speciate.evaluation import answer_cache
@@ -33,6 +34,7 @@ from speciate.jobs.atomic_folder import check_free
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
 from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.models import registry
 from speciate.models.model_card import ModelCard, needs_whole_transformers
@@ -265,6 +267,26 @@ def _check_source(source: Path, card: ModelCard, *, folder: bool) -> None:
             f"{card.ref} reads rows of a table, and {source.name!r} is a folder.",
             "Name a csv, jsonl or parquet file as source.",
         )
+
+
+def check_columns_of_source(workspace: Workspace, pool: Pool, spec: PredictSpec) -> None:
+    """INVALID where the header of a table lacks a column that the model reads; passes where only the run can tell.
+
+    Beside the plan: a foreign table is opened in a service process alone."""
+    source = spec.source
+    if source is None or not source.is_file():
+        return
+    card = registry.resolve(workspace.database, workspace.folders, spec.model).card
+    if card.modality == "time-series" or not card.inputs:
+        return
+    try:
+        check_named_columns(pool, source, None, card.inputs)
+    except SpeciateError as error:
+        raise SpeciateError(
+            error.code,
+            f"{card.ref} reads the columns {', '.join(card.inputs[:8])}: {error.message}",
+            "Name a file with the columns that the model was trained on: describe_model shows them.",
+        ) from error
 
 
 def series_reader(workspace: Workspace, card: ModelCard) -> str | None:

@@ -38,16 +38,22 @@ from speciate.training.hyperparameters import ClassicalParameters, Parameters
 from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS, TEXT_TASKS, VISION_TASK
 from speciate.training.old_option_names import with_new_names
 from speciate.training.planning import prior_model_checks
-from speciate.training.planning.available_methods import available_candidates, check_table_options, is_installed
+from speciate.training.planning.available_methods import (
+    available_candidates,
+    check_learners,
+    check_table_options,
+    is_installed,
+)
 from speciate.training.planning.base_models import Base, no_unseen_examples
 from speciate.training.planning.estimates import SHIPPED, bytes_written, estimate, known_costs, request_of
 from speciate.training.planning.label_checks import check_labels
 from speciate.training.planning.language_checks import bind_reward_parameters
 from speciate.training.planning.language_checks import check_pair_columns as check_columns
 from speciate.training.planning.language_checks import check_reward_data as check_questions
-from speciate.training.planning.part_encoders import find_encoders, that_read_a_part
+from speciate.training.planning.part_encoders import check_parts, find_encoders, that_read_a_part
 from speciate.training.planning.placing import check_leaving, find_place, run_inputs
 from speciate.training.planning.published_head import choose_head
+from speciate.training.planning.target_checks import check_targets
 from speciate.training.train_spec import (
     STREAMING,
     Objective,
@@ -71,6 +77,8 @@ _MEMORY_MB, _OF_A_NETWORK_MB = {"classical": 1000, "probe": 1500, "slda": 1500},
 _PRELOAD = {"classical": "classical", **dict.fromkeys(LANGUAGE_PARAMETERS, "language")}
 _ON_GPU = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
 """Methods that train on a GPU where settings.toml says `capacity.gpu`."""
+_MEASURED_FIRST = (*LANGUAGE_PARAMETERS, "lora", "full", "replay", "der", "lwf", "ewc", "distill")
+"""Methods whose first steps tell whether they fit."""
 _IN_TEAMS = ("lora", "full")
 """Methods that several nodes learn together."""
 _WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -129,14 +137,19 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     parameters: Parameters = read_parameters(method, task.name, spec.hyperparameters)
     check_columns(manifest, parameters, method, target)
     check_table_options(parameters, manifest.modality, task.family)
+    check_parts(workspace.folders, manifest, parameters, task.family)
     parameters = bind_reward_parameters(parameters, spec.hyperparameters, workspace)
     check_questions(manifest, parameters, target)
     terms = _terms(parameters, use_case, task)
+    metric = _objective(use_case, task, terms, manifest, level).metric
+    labels = len(manifest.labels) if is_label(manifest, target) else None
+    check_learners(parameters, manifest.modality, task.family, labels, metric)
     nodes = spec.resources.nodes or 1
     gpus, price = _gpus(spec, task, capacity), usd_per_core_hour(workspace.settings)
     processes = max(nodes, gpus)
     spec = _within(spec, threads * processes, price)
     check_labels(manifest, target, task, terms)
+    unchecked = check_targets(workspace.folders, manifest, target, task, terms, parameters)
     if (head := choose_head(base, method, task, manifest, target, parameters)) is not None:
         spec = spec.model_copy(update={"hyperparameters": {**spec.hyperparameters, "head": head.head}})
         parameters = read_parameters(method, task.name, spec.hyperparameters)
@@ -180,7 +193,15 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
     }
     leaving = check_leaving(payload, place, workspace) if place else ()
     made = _with_costs(payload, gpus, place, workspace)
-    return made.model_copy(update={"resolved": resolved, "departures": leaving})
+    told = (*unchecked, *_unchecked(method, payload))
+    return made.model_copy(update={"resolved": resolved, "departures": leaving, "unchecked": told})
+
+
+def _unchecked(method: str, payload: Payload) -> tuple[str, ...]:
+    """What the run measures first, and refuses before it trains."""
+    if method in _MEASURED_FIRST:
+        return ("Whether it fits memory and budget_minutes: its first steps measure that.",)
+    return ("Whether media decode, beyond those that ingest found damaged.",) if not payload.manifest.inputs else ()
 
 
 def _with_costs(payload: Payload, gpus: int, place: str | None, workspace: Workspace) -> Plan[Payload]:

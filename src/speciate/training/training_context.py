@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from speciate.datasets.loading.loader import Example
-from speciate.errors import Call, Code, SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.jobs.run import Run, Stopped
-from speciate.tasks.example_targets import TARGET_OPTIONAL, evaluation_examples, settle_terms, training_examples
+from speciate.tasks.example_targets import evaluation_examples, settle_terms, training_examples
 from speciate.tasks.families import preference
 from speciate.tasks.families.anomaly import ANOMALY
 from speciate.tasks.network_predictor import merge_task_heads
 from speciate.tasks.task import Representation, TaskExample, TaskHead
-from speciate.tasks.task_heads import PER_UNIT, TASK_HEADS
+from speciate.tasks.task_heads import TASK_HEADS
 from speciate.training.language_hyperparameters import ReinforcementParameters, learns_unlabelled
 from speciate.training.networks.data_parallel import ALONE, Team
+from speciate.training.planning.target_checks import check_distinct, too_short
 from speciate.training.resource_usage import CostMeter
 from speciate.training.train_spec import Payload
 from speciate.training.training_report import MethodReport, PackedVersion
@@ -341,15 +342,8 @@ class TrainingContext:
 
     def _make_task_head(self) -> TaskHead:
         labels, family = self.labels(self.train), find_task(self.payload.task).family
-        values = [tag for tags in labels for tag in tags] if family in PER_UNIT else labels
-        distinct = len({repr(value) for value in values})
         if family == "forecasting" and not labels:
-            raise SpeciateError(
-                Code.INVALID,
-                f"No series of the training split of {self.payload.dataset} is long enough to learn from: a horizon of "
-                f"{self.payload.terms.horizon} steps comes off its end twice, for the question and for the targets.",
-                "Call train_model again with a smaller hyperparameters={'horizon': ...}.",
-            )
+            raise too_short(self.payload.dataset, self.payload.terms.horizon)
         if self.payload.task == preference.PREFERENCE and not labels:
             raise SpeciateError(
                 Code.INVALID,
@@ -361,13 +355,7 @@ class TrainingContext:
         asks = isinstance(self.payload.parameters, ReinforcementParameters) or learns_unlabelled(
             self.payload.parameters
         )
-        if distinct < (0 if asks else 1 if family in TARGET_OPTIONAL else 2):
-            raise SpeciateError(
-                Code.INVALID,
-                f"The training split of {self.payload.dataset} has {distinct} different value(s) of "
-                f"{self.payload.target!r}: there is nothing to learn.",
-                next=[Call("describe_dataset", {"dataset": self.payload.dataset})],
-            )
+        check_distinct(labels, self.payload.dataset, self.payload.target, find_task(self.payload.task), asks=asks)
         task_head: TaskHead = TASK_HEADS[family].fit(labels, self._settings())
         return task_head
 

@@ -218,7 +218,7 @@ def test_a_plan_without_a_use_case_calls_the_training_of_the_cheapest_candidate(
 def test_a_plan_does_not_offer_what_lacks_a_test_split(workspace: Workspace) -> None:
     splits = ["train", "validation"] * 50
     texts = {"text": [f"text {i}" for i in range(100)]}
-    make_dataset(workspace, "notes", "text", texts, labels=["a", "b"] * 50, splits=splits, inputs=["text"])
+    make_dataset(workspace, "notes", "text", texts, labels=["a", "a", "b", "b"] * 25, splits=splits, inputs=["text"])
     define(workspace, "sorting", "text-classification", target=0.9)
     plan = plan_tool(make_app(workspace), "notes", use_case="sorting")
     assert isinstance(plan, TrainingPlan)

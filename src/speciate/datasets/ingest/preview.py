@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from speciate.datasets.columns import clean, type_name
 from speciate.datasets.ingest.draft import Draft, quality_report
-from speciate.datasets.ingest.ingest import IngestSpec, Payload, SourceContent, read_source, warnings_of_rows
+from speciate.datasets.ingest.ingest import IngestSpec, Payload, SourceContent, plan, read_source, warnings_of_rows
 from speciate.datasets.leaks import find_telling_inputs, leak_warnings
 from speciate.datasets.next_version import user_columns
 from speciate.datasets.readers.formats import format_of, parse_reader
@@ -51,6 +51,10 @@ _COLUMNS_SHOWN = 60
 _LABELS_SHOWN = 20
 
 
+NOT_UNDERSTOOD = "a part, which was not understood"
+"""What `looked_at` says of a sample for which the job would fail, unless what was not looked at is understood."""
+
+
 def preview_source(spec: IngestSpec, workspace: Workspace) -> dict[str, Any]:
     """Modality, columns with their types and roles, label, groups, quality and warnings, as JSON. Foreign words are
     below `untrusted`, but for names of columns and labels. Raises what the job would end with, if all was looked at."""
@@ -70,6 +74,12 @@ def _look(spec: IngestSpec, workspace: Workspace, place: Path) -> dict[str, Any]
     own.make()
     folder, work = RunFolder(own.runs / "preview.1"), own.root / "work"
     payload = Payload(spec=spec, cage=workspace.settings.cage, earlier=None, parent=None, now=workspace.clock.now())
+    if spec.add:  # in the roles of the version that it is added to, whose rows are looked at
+        planned = Payload.model_validate(plan(spec, workspace).payload)
+        spec = planned.spec
+        payload = payload.model_copy(update={"spec": spec, "parent": planned.parent})
+        own.datasets.rmdir()
+        own.datasets.symlink_to(workspace.folders.datasets)
     folder.create({"payload": payload.model_dump(mode="json"), "job": "preview", "workspace": str(own.root)})
     work.mkdir()
     pool = _SamplingPool(workspace.folders, workspace.settings, sample)  # its own: what goes wrong closes it
@@ -105,7 +115,7 @@ def _look(spec: IngestSpec, workspace: Workspace, place: Path) -> dict[str, Any]
             return {"looked_at": f"Nothing: {failure.message}"}
         if not sample.is_part:
             raise failure
-        shown: dict[str, Any] = {"looked_at": "a part, which was not understood"}
+        shown: dict[str, Any] = {"looked_at": NOT_UNDERSTOOD}
         shown["warnings"] = [_of_part(failure.message)]
         return shown | ({"untrusted": {"reason": failure.foreign}} if failure.foreign else {})
     assert read is not None

@@ -90,6 +90,11 @@ def preflight(parameters: DeduplicateParameters, manifest: Manifest, others: Oth
     return manifest
 
 
+def check_rows(rows: pa.Table, parameters: DeduplicateParameters, manifest: Manifest) -> None:
+    if parameters.part is not None:
+        find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
+
+
 def apply(rows: pa.Table, parameters: DeduplicateParameters, context: Context) -> Outcome:
     part = None if parameters.part is None else find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
     places = np.flatnonzero(usable_rows(rows) if part is None else usable_rows(rows) & rows_with_part(rows, part))
@@ -291,6 +296,7 @@ DEDUPLICATE = Operation(
     parameters=DeduplicateParameters,
     preflight=preflight,
     apply=apply,
+    check_rows=check_rows,
     refers={"extractor": "extractor"},
     takes_cores=lambda parameters: parameters.by == "embedding",
 )

@@ -62,14 +62,23 @@ def preflight(parameters: OutlierParameters, manifest: Manifest, others: Others)
     return manifest
 
 
+def check_rows(rows: pa.Table, parameters: OutlierParameters, manifest: Manifest) -> None:
+    part = None if parameters.part is None else find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
+    _check_count(int((usable_rows(rows) if part is None else usable_rows(rows) & rows_with_part(rows, part)).sum()))
+
+
+def _check_count(usable: int) -> None:
+    if usable < _LEAST:
+        raise refusal(
+            f"{usable} usable examples are too few to tell what is unusual; {_LEAST} are needed.",
+            "Leave the step out.",
+        )
+
+
 def apply(rows: pa.Table, parameters: OutlierParameters, context: Context) -> Outcome:
     part = None if parameters.part is None else find_part(rows.filter(pa.array(usable_rows(rows))), parameters.part)
     places = np.flatnonzero(usable_rows(rows) if part is None else usable_rows(rows) & rows_with_part(rows, part))
-    if len(places) < _LEAST:
-        raise refusal(
-            f"{len(places)} usable examples are too few to tell what is unusual; {_LEAST} are needed.",
-            "Leave the step out.",
-        )
+    _check_count(len(places))
     chosen = rows.take(pa.array(places))
     scores = distances(context.vectors(chosen, parameters.extractor, part), min(parameters.neighbours, len(places) - 1))
     far = _outliers(scores, usable_rows_in(chosen, parameters.splits), parameters)
@@ -136,6 +145,7 @@ DROP_OUTLIERS = Operation(
     parameters=OutlierParameters,
     preflight=preflight,
     apply=apply,
+    check_rows=check_rows,
     refers={"extractor": "extractor"},
     needs=("sklearn",),
 )

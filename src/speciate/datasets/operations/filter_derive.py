@@ -92,6 +92,7 @@ DERIVE = Operation(
     parameters=DeriveParameters,
     preflight=preflight_derive,
     apply=apply_derive,
+    unchecked="whether the SQL gives each row one value and fails on none",
 )
 
 
@@ -101,4 +102,5 @@ FILTER = Operation(
     parameters=FilterParameters,
     preflight=preflight_filter,
     apply=apply_filter,
+    unchecked="whether the SQL fails on a row, and that usable rows are left",
 )

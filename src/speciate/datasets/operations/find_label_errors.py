@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from speciate.datasets.columns import clean, with_column
@@ -75,6 +76,22 @@ def preflight(parameters: LabelErrorParameters, manifest: Manifest, others: Othe
     return manifest.model_copy(
         update={"columns": {**manifest.columns, ISSUE: "BOOLEAN", SUGGESTION: "VARCHAR", QUALITY: "DOUBLE"}}
     )
+
+
+def check_rows(rows: pa.Table, parameters: LabelErrorParameters, manifest: Manifest) -> None:
+    """By groups alone: that copies count once is only known where all of a row is read."""
+    learned = rows.filter(pa.array(usable_rows_in(rows, LEARNED)))
+    pairs = zip(
+        learned["label"].to_pylist(),
+        pc.coalesce(learned["group_key"].cast(pa.string()), learned["id"]).to_pylist(),
+        strict=True,
+    )
+    groups: dict[str, set[str]] = {}
+    for label, group in pairs:
+        if label is not None:
+            groups.setdefault(str(label), set()).add(group)
+    names = sorted(groups)
+    _check_units(np.array([len(groups[name]) for name in names]), np.array(names, object))
 
 
 def apply(rows: pa.Table, parameters: LabelErrorParameters, context: Context) -> Outcome:
@@ -185,7 +202,11 @@ def _learnable(codes: Codes, groups: Codes, names: npt.NDArray[Any]) -> Mask:
 
     INVALID if fewer than two have.
     """
-    units = np.array([len(np.unique(groups[codes == code])) for code in range(len(names))])
+    return _check_units(np.array([len(np.unique(groups[codes == code])) for code in range(len(names))]), names)
+
+
+def _check_units(units: npt.NDArray[Any], names: npt.NDArray[Any]) -> Mask:
+    """(C,) which classes have enough independent examples."""
     enough = np.asarray(units >= _LEAST, bool)
     if enough.sum() < 2:
         shown = ", ".join(
@@ -264,6 +285,8 @@ FIND_LABEL_ERRORS = Operation(
     parameters=LabelErrorParameters,
     preflight=preflight,
     apply=apply,
+    check_rows=check_rows,
+    unchecked="whether two classes have enough examples to learn from where copies count once",
     refers={"extractor": "extractor"},
     needs=("sklearn", "cleanlab"),
 )

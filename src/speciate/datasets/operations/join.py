@@ -138,5 +138,6 @@ JOIN = Operation(
     parameters=JoinParameters,
     preflight=preflight,
     apply=apply,
+    unchecked="whether a key of the other dataset is there once",
     refers={"dataset": "dataset"},
 )

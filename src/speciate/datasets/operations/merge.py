@@ -238,5 +238,6 @@ MERGE = Operation(
     parameters=MergeParameters,
     preflight=preflight,
     apply=apply,
+    unchecked="whether columns of one name can be one, and that rows say their groups where rows here have some",
     refers={"dataset": "dataset"},
 )

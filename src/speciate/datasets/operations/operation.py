@@ -60,6 +60,8 @@ OF_ROWS = (MADE_BY, MADE_FROM, HOW)
 WHY = "why_not"
 """Suffix of the column beside a column of answers that says why an answer is missing."""
 PARTS = "parts"
+ROWS_CHECKED = ("id", "split", "label", "group_key", "quality", "reason", FINGERPRINT, PARTS)
+"""The columns that `Operation.check_rows` sees, those that are there: none of them is large."""
 
 
 class Parameters(BaseModel):
@@ -117,6 +119,10 @@ class Operation:
     preflight: Callable[[Any, Manifest, Others], Manifest | None] = _no_preflight
     """Refuses before anything is read, and predicts the version's manifest: its columns, packs and roles, and at least
     the labels that it will have. None if that cannot be known: then later steps are checked when they run."""
+    check_rows: Callable[[pa.Table, Any, Manifest], None] | None = None
+    """Refuses what the stored rows tell before the run, by `ROWS_CHECKED` of them. Asked of a first step alone."""
+    unchecked: str = ""
+    """What only the run can tell and may refuse, as the end of a sentence that begins with the step."""
     refers: Mapping[str, Reference] = field(default_factory=dict)
     """Which parameters name something of the workspace. They are resolved before the run: `more` becomes `more@v3`."""
     needs: tuple[str, ...] = ()

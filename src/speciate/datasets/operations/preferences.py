@@ -215,5 +215,6 @@ PREFERENCES = Operation(
     parameters=PreferencesParameters,
     preflight=preflight,
     apply=apply,
+    unchecked="whether any example has a better and a worse answer",
     outside="speciate.evaluation.preference_pairs:plan",
 )

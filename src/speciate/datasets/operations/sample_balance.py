@@ -28,6 +28,7 @@ from speciate.datasets.loading.loader import Example
 from speciate.datasets.operations.context import Context, Vectors
 from speciate.datasets.operations.operation import (
     SPLITS,
+    Mask,
     Operation,
     Others,
     Outcome,
@@ -77,6 +78,15 @@ def preflight_sample(parameters: SampleParameters, manifest: Manifest, others: O
     return manifest
 
 
+def check_sampled_rows(rows: pa.Table, parameters: SampleParameters, manifest: Manifest) -> None:
+    if (there := int(_eligible(rows, parameters).sum())) < parameters.n:
+        raise _too_many(parameters.n, there)
+
+
+def _eligible(rows: pa.Table, parameters: SampleParameters) -> Mask:
+    return decoded_rows(rows) if parameters.strategy == "uncertain" else usable_rows(rows)
+
+
 class _Audit(TypedDict, total=False):
     farthest_left_out: float
     """For a diverse sample: the distance from the farthest example left out to its nearest chosen one."""
@@ -86,8 +96,7 @@ class _Audit(TypedDict, total=False):
 
 
 def apply_sample(rows: pa.Table, parameters: SampleParameters, context: Context) -> Outcome:
-    eligible = decoded_rows(rows) if parameters.strategy == "uncertain" else usable_rows(rows)
-    chosen = rows.filter(pa.array(eligible))
+    chosen = rows.filter(pa.array(_eligible(rows, parameters)))
     if parameters.n > chosen.num_rows:
         raise _too_many(parameters.n, chosen.num_rows)
     audit: _Audit = {}
@@ -237,6 +246,7 @@ SAMPLE = Operation(
     parameters=SampleParameters,
     preflight=preflight_sample,
     apply=apply_sample,
+    check_rows=check_sampled_rows,
     refers={"model": "model", "extractor": "extractor"},
 )
 

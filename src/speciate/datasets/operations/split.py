@@ -92,4 +92,5 @@ SPLIT = Operation(
     parameters=SplitParameters,
     preflight=preflight,
     apply=apply,
+    unchecked="whether the groups can be dealt so",
 )

@@ -51,7 +51,7 @@ from speciate.datasets.operations.operation import (
 from speciate.datasets.similarity import near_duplicates
 from speciate.datasets.splits import group_names
 from speciate.datasets.versions import Manifest
-from speciate.errors import closest
+from speciate.errors import SpeciateError, closest
 from speciate.modalities import find
 from speciate.modalities.audio import SAMPLE_RATE
 from speciate.modalities.contract import DecodeError
@@ -184,6 +184,17 @@ def _kinds(parameters: VariantsParameters, manifest: Manifest) -> tuple[str, ...
     return parameters.kinds or USUAL[manifest.modality]
 
 
+def check_rows(rows: pa.Table, parameters: VariantsParameters, manifest: Manifest) -> None:
+    if not usable_rows_in(rows, parameters.splits).any():
+        raise _nothing_to_vary(parameters)
+
+
+def _nothing_to_vary(parameters: VariantsParameters) -> SpeciateError:
+    return refusal(
+        f"No example of {' or '.join(parameters.splits)} could have variants.", "Call again with other splits."
+    )
+
+
 def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> Outcome:
     manifest = context.manifest
     chosen = usable_rows_in(rows, parameters.splits)
@@ -191,9 +202,7 @@ def apply(rows: pa.Table, parameters: VariantsParameters, context: Context) -> O
         chosen &= ~np.asarray(rows[MADE_FROM].is_valid())
     places = np.flatnonzero(chosen)
     if not len(places):
-        raise refusal(
-            f"No example of {' or '.join(parameters.splits)} could have variants.", "Call again with other splits."
-        )
+        raise _nothing_to_vary(parameters)
     rows = _group_variants(rows, places, manifest)
     of = rows.take(pa.array(places))
     lost: Counter[str] = Counter()
@@ -521,5 +530,6 @@ VARIANTS = Operation(
     parameters=VariantsParameters,
     preflight=preflight,
     apply=apply,
+    check_rows=check_rows,
     outside="speciate.evaluation.teacher_answers:plan",
 )

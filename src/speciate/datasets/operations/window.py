@@ -167,6 +167,10 @@ def _manifest_of_windows(manifest: Manifest, unit: str) -> Manifest:
     return manifest.model_copy(update={"rows": manifest.rows + _MOST_WINDOWS, "columns": columns})  # at most so many
 
 
+def check_rows(rows: pa.Table, parameters: WindowParameters, manifest: Manifest) -> None:
+    _axis(rows.filter(pa.array(usable_rows(rows))), parameters, manifest)
+
+
 def apply(rows: pa.Table, parameters: WindowParameters, context: Context) -> Outcome:
     manifest, ok = context.manifest, usable_rows(rows)
     whole, beside = rows.filter(pa.array(ok)), rows.filter(pa.array(~ok))
@@ -367,4 +371,6 @@ WINDOW = Operation(
     parameters=WindowParameters,
     preflight=preflight,
     apply=apply,
+    check_rows=check_rows,
+    unchecked="whether an example is as long as a window, and that there are not too many windows",
 )

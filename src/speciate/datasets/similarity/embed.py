@@ -117,7 +117,8 @@ class Payload(BaseModel):
 
 def plan(spec: EmbedSpec, workspace: Workspace) -> Plan:
     manifest = resolve(workspace.database, spec.dataset)
-    name = extractors.resolve(spec.extractor, manifest.modality, workspace)
+    parts = version_rows.part_modalities(workspace.folders, manifest)
+    name = extractors.resolve(spec.extractor, manifest.modality, workspace, parts)
     model = name != extractors.DESCRIPTOR
     if not manifest.inputs or not model:
         check(workspace.settings.cage)

@@ -2,6 +2,10 @@
 
 The descriptor is always available: `features` of the modality, which needs no weights, no training and no network. Its
 vectors are computed where the media are decoded, so that no pixels leave the sandbox.
+
+A model sees those parts of a mixed row that it can read: the row's vector is the sum of theirs. A row without such a
+part has none, and is like no other. The descriptor sees every part, so it is what mixed rows are compared by where
+nobody names a model.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +22,7 @@ import numpy as np
 
 from speciate import modalities
 from speciate.errors import Code, SpeciateError, unknown
+from speciate.modalities.multimodal import MULTIMODAL
 from speciate.models import packaged, registry
 from speciate.models.backbones.architectures import modality_of, suits
 from speciate.models.encoders import Precision, Vectors, base_models, by_frames, load_encoder
@@ -28,6 +33,8 @@ DESCRIPTOR = "descriptor"
 _LIBRARIES = ("torch", "transformers")
 _INSTALL = "pip install 'speciate[train]'"
 _BATCH = 256
+_OF_PARTS = "-of-parts"
+"""The ending of the ids of models that embed mixed rows."""
 
 
 class Extractor(Protocol):
@@ -36,6 +43,7 @@ class Extractor(Protocol):
     id: str
     """Identifies the computation: the same id means the same vector for the same medium, on every machine."""
     modality: str
+    """The modality of its media, and of a text to search for. For mixed rows: of the parts that a model reads."""
     sandboxed: bool
     """Whether it is computed in the sandbox that decodes the media."""
     takes_text: bool
@@ -68,10 +76,32 @@ class Model:
     ) -> None:
         self._encoder = load_encoder(ref, threads, precision, folder=folder, media=modality)
         self.name, self.id, self.modality = ref, self._encoder.id, modality
-        self.takes_text = _is_text(modality)
+        self._of_parts = modality == MULTIMODAL.name
+        if self._of_parts:
+            self.id, self.modality = f"{self._encoder.id}{_OF_PARTS}", modality_of(ref, folder) or modality
+        self.takes_text = _is_text(self.modality)
 
     def embed(self, media: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
-        return self._encoder.embed(media)
+        return self._embed_parts(media) if self._of_parts else self._encoder.embed(media)
+
+    def _embed_parts(self, rows: Sequence[Any]) -> Iterator[tuple[list[int], Vectors]]:
+        """`rows`: mixed rows, or media of one part alone, such as a text to search for."""
+        for start in range(0, len(rows), _BATCH):
+            owners, media = list[int](), list[Any]()
+            for place, row in enumerate(rows[start : start + _BATCH]):
+                own = self._readable(row)
+                owners += [place] * len(own)
+                media += own
+            found = np.zeros((len(rows[start : start + _BATCH]), self._encoder.width), np.float32)
+            for places, vectors in self._encoder.embed(media):
+                np.add.at(found, [owners[place] for place in places], vectors)
+            yield list(range(start, start + len(found))), found
+
+    def _readable(self, row: Any) -> list[Any]:
+        if not isinstance(row, Mapping):
+            return [row]
+        reads = (part for part in row if suits(self.modality, part.rpartition(".")[2]))
+        return [row[part] for part in reads if row[part] is not None]
 
 
 class Choice(NamedTuple):
@@ -97,22 +127,25 @@ def choices(modality: str | None = None) -> list[Choice]:
     return found
 
 
-def resolve(name: str | None, modality: str, workspace: Workspace) -> str:
-    """The extractor's name, None being the first installed model of the modality, else the descriptor.
+def resolve(name: str | None, modality: str, workspace: Workspace, parts: Collection[str] = ()) -> str:
+    """The extractor's name, None being the first installed model of the modality, else the descriptor; of mixed rows,
+    of which a model may read a part alone, the descriptor.
 
-    A model that was trained here is named with its version. Raises NOT_FOUND, INVALID for a model of another modality,
-    or MISSING_EXTRA. Loads nothing.
+    `parts`: modalities of the parts of mixed rows. A model that was trained here is named with its version. Raises
+    NOT_FOUND, INVALID for a model that reads no such media, or MISSING_EXTRA. Loads nothing.
     """
+    mixed = modality == MULTIMODAL.name
     if name is None:
-        return next(choice.name for choice in choices(modality) if not choice.needs)
-    suited = {choice.name: choice for choice in choices(modality)}
+        return DESCRIPTOR if mixed else next(choice.name for choice in choices(modality) if not choice.needs)
+    suited = {choice.name: choice for choice in choices(modality) if not mixed or _reads_part(choice, parts)}
     if name not in suited:
         recovery = f"Extractors for {modality}: {', '.join(suited)}."
         if others := [choice.modality for choice in choices() if choice.name == name]:
             embeds = min(others, key="multimodal".__eq__)  # every encoder embeds a part of mixed rows, too
-            raise SpeciateError(Code.INVALID, f"{name!r} embeds {embeds}, and this is {modality}.", recovery)
+            this = f"the parts of these rows are {', '.join(sorted(parts))}" if mixed else f"this is {modality}"
+            raise SpeciateError(Code.INVALID, f"{name!r} embeds {embeds}, and {this}.", recovery)
         if is_trained_here(name):
-            return _resolve_registered(name, modality, workspace, recovery)
+            return _resolve_registered(name, modality, workspace, recovery, parts)
         raise unknown("extractor", name, suited, recovery)
     if suited[name].needs:
         raise SpeciateError(
@@ -155,16 +188,24 @@ def is_trained_here(name: str) -> bool:
     return name != DESCRIPTOR and ":" not in name and name not in {choice.name for choice in choices()}
 
 
-def _resolve_registered(name: str, modality: str, workspace: Workspace, recovery: str) -> str:
+def _reads_part(choice: Choice, parts: Collection[str]) -> bool:
+    if choice.name == DESCRIPTOR:
+        return True
+    reads = packaged.find(model_ref(choice.name).name).modality
+    return any(suits(reads, part) for part in parts)
+
+
+def _resolve_registered(name: str, modality: str, workspace: Workspace, recovery: str, parts: Collection[str]) -> str:
     known = registry.names(workspace.database)
     if model_ref(name).name not in known:
         raise unknown("extractor", name, [*(choice.name for choice in choices(modality)), *known], recovery)
     version = registry.resolve(workspace.database, workspace.folders, name)
     reads = modality_of(version.ref, version.path)
-    if by_frames(reads, modality):
+    if by_frames(reads, modality) or any(reads is not None and suits(reads, part) for part in parts):
         return version.ref
     if not suits(reads, modality):
-        what = f"it embeds {reads}, and this is {modality}" if reads else "it has no network"
+        this = f"the parts of these rows are {', '.join(sorted(parts))}" if parts else f"this is {modality}"
+        what = f"it embeds {reads}, and {this}" if reads else "it has no network"
         raise SpeciateError(Code.INVALID, f"{version.ref!r} is no extractor here: {what}.", recovery)
     return version.ref
 

@@ -117,10 +117,11 @@ def _request(engine: Engine, manifest: Manifest, query: NeighbourQuery) -> Neare
             "Neither id nor text was given." if query.id is None else "Both id and text were given.",
             "Call find_similar with one of them.",
         )
+    parts = version_rows.part_modalities(engine.workspace.folders, manifest)
     return NearestRequest(
         root=engine.workspace.folders.root,
         manifest=manifest,
-        extractor=extractors.resolve(query.extractor, manifest.modality, engine.workspace),
+        extractor=extractors.resolve(query.extractor, manifest.modality, engine.workspace, parts),
         id=query.id,
         text=query.text,
         split=query.split,

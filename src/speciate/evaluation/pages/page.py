@@ -28,6 +28,7 @@ from speciate.evaluation.pages.page_data import (
 from speciate.evaluation.pages.svg_charts import axis, bar
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
+from speciate.sample_size import is_worth_collecting
 from speciate.vocabulary import find_metric
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -90,6 +91,7 @@ def environment() -> Environment:
         "model_name": model_name, "spaced": _spaced, "yes_no": _yes_no,
     }  # fmt: skip
     made.globals |= {
+        "worth_collecting": is_worth_collecting,
         "find_metric": find_metric, "describe_gate": describe_gate, "describe_limits": describe_limits,
         "repeat_arguments": repeat_arguments, "signature": signature, "has_long_label": has_long_label,
         "cell_shade": cell_shade, "agreement_words": AGREEMENT_WORDS, "axis": axis, "bar": bar,

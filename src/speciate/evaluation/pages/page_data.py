@@ -26,6 +26,7 @@ from speciate.evaluation.reports.report import (
     Report,
     Row,
     break_even,
+    learning_split_words,
     pareto,
 )
 from speciate.evaluation.reports.stored_answers import has_labels
@@ -101,7 +102,8 @@ class PageData(NamedTuple):
     def examples_in_words(self) -> str:
         report = self.report
         groups = "" if report.clusters == report.n else f" in {report.clusters:,} groups"
-        return f"{report.n:,} of {report.dataset}{groups}"
+        told = learning_split_words(report.judged_split)
+        return f"{report.n:,} of {report.dataset}{groups}{f' ({told})' if told else ''}"
 
     @property
     def target_in_words(self) -> str | None:

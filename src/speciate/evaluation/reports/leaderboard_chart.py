@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from speciate.evaluation.reports.report import Report, Row
+from speciate.evaluation.reports.report import Report, Row, learning_split_words
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 1000, 370, 250, 64, 56
 _LINE, _TIGHT, _HIGHEST = 46, 38, 1024
@@ -39,6 +39,8 @@ def draw_leaderboard(report: Report, baseline: str, candidate: str) -> bytes:
 
     title = f"{report.metric} on {report.dataset} ({report.n} examples, {report.better} is better)"
     sketch.pen.text((20, 18), _ascii(title, _LONGEST_TITLE), fill=_INK, font=sketch.font)
+    if told := learning_split_words(report.judged_split):
+        sketch.pen.text((20, 42), _ascii(told, _LONGEST_TITLE), fill=_BASELINE, font=sketch.small)
     left_out = len(report.leaderboard) - len(rows)
     if left_out:
         words = f"{left_out} more models are not drawn"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from speciate.datasets.telling_inputs import TellingInput
 from speciate.errors import Call, unknown
@@ -25,6 +25,8 @@ Outcome = Literal["pass", "fail", "inconclusive", "not_known"]
 Interval = tuple[float, float]
 Suite = Literal["core", "heldout", "regression"]
 Role = Literal["candidate", "baseline", "incumbent"]
+LearningSplit = Literal["train", "validation"]
+"""Splits that no verdict rests on: models learn from the one, and are chosen by the other."""
 
 _GET = "SELECT report, created, job FROM evaluations WHERE id = ?"
 _IDS = "SELECT id FROM evaluations ORDER BY created DESC LIMIT 1000"
@@ -320,7 +322,18 @@ class Report(_Frozen):
     )
     no_decision: str | None = Field(None, description="Why there is none.")
     judge: Verdicts | None = None
+    judged_split: LearningSplit | None = Field(
+        None, description="Where these are no test rows: models learned from such rows, or were chosen by them."
+    )
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _marked(cls, values: Any) -> Any:
+        """Reports from before this was kept are marked as well: the dataset's name says it."""
+        if not isinstance(values, dict) or "judged_split" in values:
+            return values
+        return {**values, "judged_split": learning_split(str(values.get("dataset", "")).partition(":")[2])}
 
     def row(self, model: str) -> Row:
         """The row of `name@v3`, or of `name` where one version of it took part. Raises NOT_FOUND with the others."""
@@ -355,6 +368,21 @@ class Report(_Frozen):
             return other and other.turned()
 
         return compare
+
+
+def learning_split(split: str | None) -> LearningSplit | None:
+    """The split, where it is one that no verdict rests on."""
+    return split if split in get_args(LearningSplit) else None  # type: ignore[return-value]  # it is one of those
+
+
+def learning_split_words(split: LearningSplit | None) -> str:
+    """What follows the name of a dataset where a figure of it is shown; empty for test rows.
+
+    >>> learning_split_words("validation")
+    'validation rows, by which models are chosen: values are optimistic'
+    """
+    why = {"train": "from which models learn", "validation": "by which models are chosen"}
+    return f"{split} rows, {why[split]}: values are optimistic" if split else ""
 
 
 def find_report(database: Database, evaluation: str) -> Report:

@@ -29,9 +29,11 @@ from speciate import __version__
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.formatting import without_controls
 from speciate.evaluation.pages.inline_charts import CHARTS
+from speciate.evaluation.reports.report import learning_split_words
 from speciate.governance import authorization
 from speciate.governance.page_sessions import Session, Sessions
 from speciate.governance.token_tries import Throttle
+from speciate.sample_size import is_worth_collecting
 from speciate.server.control.action import ControlContext
 from speciate.server.tool_api import App, Caller
 from speciate.server.web import events, formats
@@ -289,7 +291,13 @@ def environment() -> Environment:
         finalize=without_controls, trim_blocks=True, lstrip_blocks=True, auto_reload=False,
     )  # fmt: skip
     made.filters |= {**formats.FILTERS, "path": _path, "query": _query}
-    made.globals |= {**CHARTS, "nav": formats.NAV, "files": FILES}
+    made.globals |= {
+        **CHARTS,
+        "nav": formats.NAV,
+        "files": FILES,
+        "worth_collecting": is_worth_collecting,
+        "learning_split_words": learning_split_words,
+    }
     return made
 
 

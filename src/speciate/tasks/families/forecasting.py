@@ -64,10 +64,10 @@ class Forecasting(BaseModel):
         part, so that it resembles an evaluation example.
         """
         horizon = _known_horizon(terms)
+        if not enough_steps(example.media.shape[1], horizon):
+            return []
         last = example.media.shape[1] - 2 * horizon
         first = max(_LEAST_SEEN, last // 2)
-        if last < first:
-            return []
         ends = np.unique(np.linspace(first, last, _TRAINING_WINDOWS).astype(np.int64)).tolist()
         windows = [_window(example._replace(id=f"{example.id}#{k}"), end, horizon) for k, end in enumerate(ends)]
         return [one for one in windows if one is not None]
@@ -163,6 +163,11 @@ def period(seen: Series) -> int | None:
         return None
     # Of a period's multiples, which are as high but for noise, the first.
     return int(peaks[alike[peaks] >= 0.95 * alike[peaks].max()][0])
+
+
+def enough_steps(steps: int, horizon: int) -> bool:
+    """Whether a series is long enough to learn from: the horizon comes off its end twice."""
+    return steps - 2 * horizon >= max(_LEAST_SEEN, (steps - 2 * horizon) // 2)
 
 
 def _known_horizon(terms: TaskTerms) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from speciate.errors import Call, CallAgain, Code, SpeciateError
@@ -16,12 +17,13 @@ from speciate.models.fetch import PUBLISHED
 from speciate.models.language import causal_lm, vision_language
 from speciate.models.language.causal_lm import language_packages
 from speciate.refs import model_ref
-from speciate.training.hyperparameters import ClassicalParameters
+from speciate.tasks.representations import ngram_choices
+from speciate.training.hyperparameters import ClassicalParameters, Learners
 from speciate.training.language_hyperparameters import VISION_TASK, VISION_VARIANTS
 from speciate.training.planning.base_models import Base, find_base, without_linear
 from speciate.training.planning.published_head import KEEPING, can_keep_head
 from speciate.training.train_spec import Candidate, Method
-from speciate.vocabulary import TASKS, Family, task_named
+from speciate.vocabulary import TASKS, Family, is_absolute, task_named
 from speciate.workspace.workspace import Workspace
 
 _ALL: tuple[Method, ...] = ("classical", "probe", "lora", "full")
@@ -72,6 +74,58 @@ def available_candidates(modality: str, family: Family = "classification") -> li
     found += [Candidate(method="full", base_model=base) for base in cheapest_first]
     found += _language_candidates(modality)
     return [candidate for candidate in found if candidate.method in _BY_FAMILY[family]]
+
+
+_ON_COUNTS: Mapping[Family, tuple[Learners, ...]] = {
+    "classification": ("neighbours", "logistic", "svm"), "regression": ("neighbours", "ridge"),
+    "anomaly": ("neighbours",),
+}  # fmt: skip
+_ON_NUMBERS: Mapping[Family, tuple[Learners, ...]] = {
+    "classification": ("neighbours", "logistic", "svm", "boosting"),
+    "regression": ("neighbours", "ridge", "svm", "boosting"), "anomaly": ("neighbours", "covariance", "isolation"),
+}  # fmt: skip
+_ANYWHERE: Mapping[Family, tuple[Learners, ...]] = {
+    "multi-label": ("logistic",), "ordinal": ("ridge", "logistic"), "tokens": ("logistic",),
+    "retrieval": ("as-they-are", "discriminant"), "forecasting": ("neighbours", "ridge"),
+    "control": ("neighbours", "ridge", "boosting"), "segmentation": ("logistic",),
+}  # fmt: skip
+_OF_SERIES: tuple[Learners, ...] = ("linear", "ridge", "trees")
+MANY_LABELS = 100
+"""With more labels, the label with the nearest mean is tried, too."""
+
+
+def learner_names(modality: str, family: Family, labels: int | None, metric: str) -> tuple[Learners, ...]:
+    """The learners that `classical` has for a task, which the option `candidates` can name. `labels` None: unknown."""
+    if family in _ANYWHERE:
+        return _ANYWHERE[family]
+    counted = bool(ngram_choices(modality))
+    found = list(_ON_COUNTS[family]) if counted or modality == MULTIMODAL.name else []
+    if not counted or find(modality).has_properties:
+        found += _ON_NUMBERS[family]
+        found += ["boosting-absolute"] if family == "regression" and is_absolute(metric) else []
+    if family in TABLE_FAMILIES:
+        found += _OF_SERIES if modality == "time-series" else ["trees"] if modality == "tabular" else []
+    if family == "classification" and (labels is None or labels > MANY_LABELS):
+        found.append("means")
+    return tuple(dict.fromkeys(found))
+
+
+def check_learners(parameters: object, modality: str, family: Family, labels: int | None, metric: str) -> None:
+    """INVALID where `candidates` names none of them."""
+    if not isinstance(parameters, ClassicalParameters) or not parameters.candidates:
+        return
+    known = learner_names(modality, family, labels, metric)
+    if not set(known) & set(parameters.candidates):
+        raise no_learner(parameters.candidates, known)
+
+
+def no_learner(wanted: Sequence[str], known: Sequence[str]) -> SpeciateError:
+    return SpeciateError(
+        Code.INVALID,
+        f"None of the candidates {', '.join(wanted)} does this task; what does: {', '.join(dict.fromkeys(known))}.",
+        "Name some of those.",
+        next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
+    )
 
 
 def check_table_options(parameters: object, modality: str, family: Family) -> None:

@@ -21,6 +21,7 @@ from speciate.jobs.run import Run
 from speciate.models import model_folder, registry, trust
 from speciate.models.backbones.architectures import ARCHITECTURES, modality_of, refuse_adapter
 from speciate.models.backbones.exported import refuse_training
+from speciate.models.backbones.timm_names import check_timm_name
 from speciate.models.model_card import ModelCard
 from speciate.models.published.architectures import PublishedHead, find_head
 from speciate.refs import model_ref
@@ -131,6 +132,8 @@ def without_linear(base_model: str) -> SpeciateError:
 
 
 def _check_fresh(base_model: str) -> None:
+    if base_model.startswith("timm:"):
+        check_timm_name(base_model)
     if base_model.startswith("new:") and base_model not in ARCHITECTURES:
         raise SpeciateError(
             Code.NOT_FOUND,

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from speciate import modalities
 from speciate.datasets.loading.loader import Example
-from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.modalities.multimodal import PartName
 from speciate.models.estimators import Estimator, Linear, fit_neighbours, kernel_from_svm
 from speciate.models.perceptrons import side_by_side
@@ -42,6 +41,8 @@ from speciate.tasks.task import Representation, TaskHead
 from speciate.tasks.term_counts import NGrams, TermCounter
 from speciate.tasks.text_columns import TextColumns, text_columns
 from speciate.training.hyperparameters import ClassicalParameters
+from speciate.training.planning.available_methods import MANY_LABELS, no_learner
+from speciate.training.planning.part_encoders import no_parts, unknown_part
 from speciate.training.recipes import configurations, structured_learners, tabm
 from speciate.training.recipes.boosting import boosted_classifier, boosted_regression, rounds_of
 from speciate.training.recipes.forests import extra_trees_classifier, extra_trees_regression
@@ -180,11 +181,7 @@ def learner_groups(context: TrainingContext, wanted: Sequence[str], of_parts: Se
     if modality == "multimodal" and task_head.family != "retrieval":
         return _part_groups(context, wanted, of_parts)
     if of_parts:
-        raise SpeciateError(
-            Code.INVALID,
-            f"hyperparameters.parts names {of_parts[0]!r}, and {modality} for {task_head.family} has no parts.",
-            next=[CallAgain("train_model", {"hyperparameters": {"parts": None}})],
-        )
+        raise no_parts(of_parts, modality, task_head.family)
     counted, measured = ngram_choices(modality), _has_properties(modality) and task_head.family in _MEASURED
     on_steps = _STEP_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
     on_convolutions = _CONVOLUTION_LEARNERS.get(task_head.family, ()) if modality == "time-series" else ()
@@ -345,12 +342,7 @@ def _named_parts(context: TrainingContext, named: Sequence[str]) -> list[PartNam
     own = {part.own: part for part in there}
     for name in named:
         if name not in own:
-            raise SpeciateError(
-                Code.INVALID,
-                f"hyperparameters.parts names {name!r}; the training examples have {', '.join(own)}.",
-                "Name some of those.",
-                next=[CallAgain("train_model", {"hyperparameters": {"parts": None}})],
-            )
+            raise unknown_part(name, list(own))
     return [part for part in there if not named or part.own in named]
 
 
@@ -372,7 +364,7 @@ def learners_for(task_head: TaskHead, metric: str, *, sparse: bool) -> Sequence[
         case "regression":
             return _SPARSE_REGRESSORS if sparse else _dense_regressors(metric)
     few = _SPARSE_CLASSIFIERS if sparse else _DENSE_CLASSIFIERS
-    return (Learner("means", nearest_means, _means_too_large), *few) if labels > _MANY_LABELS else few
+    return (Learner("means", nearest_means, _means_too_large), *few) if labels > MANY_LABELS else few
 
 
 def _has_properties(modality: str) -> bool:
@@ -385,13 +377,7 @@ def _choose_learners(
     """`also`: learners on other numbers of the same examples, which may be wanted as well."""
     chosen = tuple(learner for learner in learners if not wanted or learner.name in wanted)
     if not chosen and not any(learner.name in wanted for learner in also):
-        raise SpeciateError(
-            Code.INVALID,
-            f"None of the candidates {', '.join(wanted)} does this task; what does: "
-            f"{', '.join(dict.fromkeys(learner.name for learner in (*learners, *also)))}.",
-            "Name some of those.",
-            next=[CallAgain("train_model", {"hyperparameters": {"candidates": None}})],
-        )
+        raise no_learner(wanted, [learner.name for learner in (*learners, *also)])
     return chosen
 
 
@@ -549,8 +535,6 @@ def _trees_too_large(rows: int, columns: int, classes: int) -> str | None:
     return f"{columns:,} columns and {classes} labels would take minutes" if work > 10_000_000 else None
 
 
-_MANY_LABELS = 100
-"""With more labels, the label with the nearest mean is tried, too."""
 _MOST_SCORES = 50_000_000
 """Examples times labels that a learner may hold at once: 400 MB."""
 
