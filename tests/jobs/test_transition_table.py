@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from speciate.errors import SpeciateError
+from speciate.errors import Code, SpeciateError
 from speciate.jobs import transitions
 from speciate.jobs.folder import Outcome
 from speciate.jobs.job import ENDED, LIVE, Job, Limits, Resources, State
@@ -215,6 +215,8 @@ def test_an_inline_job_is_done_where_it_is_queued_and_nowhere_else() -> None:
 
 def test_an_event_of_another_attempt_changes_nothing() -> None:
     lives = [column_job(column) for column in ("S", "R", "R/cancel", "R/pause", "R/hold", "R/stop")]
+    assert decide(lives[1], exited("ok"), NOW).result == {"value": 1}
+    assert decide(lives[1], Exited(1, Outcome(0, "ok")), NOW).result == {}
     for job, attempt, kind in product(lives, (0, 2), OUTCOMES):
         ends = exited(kind, attempt), Lost(attempt, progressed=True), Abandoned(attempt, "")
         for event in (*ends, SeenAlive(attempt)):
@@ -268,6 +270,11 @@ def test_a_loss_counts_only_where_nobody_may_have_killed_the_run() -> None:
 
 
 def test_pauses_before_the_next_try_grow_to_a_limit() -> None:
+    assert MAX_LOSSES == 20
+    for request in (None, "hold"):
+        at_once = decide(a_job(State.RUNNING, request, not_before=900.0), EVENTS["stopped"], NOW)
+        assert at_once.not_before == NOW
+    assert at_once.reason == HELD
     for losses, lost, full in ((0, 0.0, 1.0), (1, 1.0, 2.0), (5, 31.0, 32.0), (6, 60.0, 60.0), (18, 60.0, 60.0)):
         job = a_job(State.RUNNING, losses=losses)
         assert decide(job, EVENTS["lost"], NOW).not_before - NOW == lost
@@ -285,7 +292,8 @@ def test_each_end_and_each_pause_has_its_reason() -> None:
     for event, reason in alone.items():
         assert decide(a_job(State.RUNNING, error={"message": "old"}), EVENTS[event], NOW).reason == reason
     assert decide(a_job(State.RUNNING, error={"message": "old"}), EVENTS["ok"], NOW).error is None
-    assert decide(a_job(State.QUEUED, executor="inline"), EVENTS["acted"], NOW).reason is None
+    acted = decide(a_job(State.QUEUED, executor="inline", error={"message": "old"}), EVENTS["acted"], NOW)
+    assert (acted.reason, acted.error) == (None, None)
     used_up = a_job(State.RUNNING, retries=3, losses=MAX_LOSSES - 1)
     for event, reason in {
         "transient": f"gave up after 3 retries: {SAID}",
@@ -348,16 +356,20 @@ def test_a_refused_action_names_one_that_is_not_refused() -> None:
         job = column_job(column)
         with pytest.raises(SpeciateError) as refused:
             decide(job, asked(action), NOW)
+        assert refused.value.code is Code.CONFLICT
+        assert {call.arguments["job"] for call in refused.value.next} == {"job-a"}
         offered = [call.arguments["action"] for call in refused.value.next if call.tool == "control_job"]
         assert offered == ([allowed[job.state]] if action != "pause" and job.state in allowed else [])
         assert [call.tool for call in refused.value.next if call.tool != "control_job"] == ["get_job"]
         for each in offered:
             assert decide(job, asked(each), NOW) is not job
-    with pytest.raises(SpeciateError, match=r"no action 'stop'.*cancel, pause, resume or retry"):
+    with pytest.raises(SpeciateError, match=r"no action 'stop'.*cancel, pause, resume or retry") as unknown:
         decide(a_job(State.RUNNING), asked("stop"), NOW)
-    stale = ActionRequested("cancel", expected_attempt=2)
-    with pytest.raises(SpeciateError, match="at attempt 1, not 2"):
-        decide(a_job(State.RUNNING), stale, NOW)
+    assert unknown.value.code is Code.INVALID
+    with pytest.raises(SpeciateError, match="at attempt 1, not 2") as stale:
+        decide(a_job(State.RUNNING), ActionRequested("cancel", expected_attempt=2), NOW)
+    assert stale.value.code is Code.CONFLICT
+    assert [(call.tool, call.arguments) for call in stale.value.next] == [("get_job", {"job": "job-a"})]
     assert decide(a_job(State.RUNNING), ActionRequested("cancel", expected_attempt=1), NOW).request == "cancel"
 
 

@@ -167,7 +167,7 @@ def decide(job: Job, event: Happening, now: float) -> Job:
 def _with_run_time(job: Job, event: Happening, now: float, ran: float) -> Job:
     """With the run's time as it was measured, where the clock says another one."""
     after = _decide(job, event, now)
-    if job.executor == "composite" or job.started is None or after is job:
+    if job.started is None or after is job:
         return after
     return after.model_copy(update={"run_seconds": job.run_seconds + ran})
 
@@ -212,7 +212,7 @@ def _decide(job: Job, event: Happening, now: float) -> Job:
                 return job
             return _to(job, State.RUNNING, now, attempt=max(job.attempt, 1), started=job.started or now)
         case ChildrenGone():
-            return _end(job, State.CANCELLED, now, reason=job.reason) if job.request == "cancel" else job
+            return _end(job, State.CANCELLED, now) if job.request == "cancel" else job
         case WorkspaceCopied():
             return _copied(job, now)
         case Overdue(limit, seconds):
@@ -289,16 +289,16 @@ def _lost(job: Job, progressed: bool, now: float, *, starved: bool = False) -> J
 
 
 def _stopped(job: Job, now: float) -> Job:
-    """The run is gone, on request or by a shutdown."""
+    """The run is gone, on request or by a shutdown. Who requested it has said why in `reason`."""
     match job.request:
         case "cancel":
-            return _end(job, State.CANCELLED, now, reason=job.reason)
+            return _end(job, State.CANCELLED, now)
         case "stop":
-            return _end(job, State.DEAD, now, reason=job.reason)
+            return _end(job, State.DEAD, now)
         case "pause":
             return _to_pause(job, now)
         case "hold":
-            return _requeue(job, now, not_before=now, reason=job.reason)
+            return _requeue(job, now, not_before=now)
         case _:
             return _requeue(job, now, not_before=now, reason="its run was stopped; it resumes from the last checkpoint")
 
@@ -345,7 +345,7 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
             return _pause(job, now)
         case "resume" if job.state is State.PAUSED:
             state = State.RUNNING if _goes_by_children(job) else State.QUEUED
-            return _to(job, state, now, request=None, request_at=None, not_before=now, reason=None)
+            return _to(job, state, now, not_before=now, reason=None)
         case "resume" if job.request == "pause":
             return _without_request(job, now)
         case "retry" if job.request == "cancel":
@@ -355,8 +355,7 @@ def _act_on_request(job: Job, event: ActionRequested, now: float) -> Job:
         case "retry" if job.state in {State.FAILED, State.CANCELLED, State.DEAD}:
             state = State.RUNNING if _goes_by_children(job) else State.QUEUED
             return _to(
-                job, state, now, handle=None, request=None, request_at=None, not_before=now, retries=0, losses=0,
-                reason=None, error=None, ended=None,
+                job, state, now, handle=None, not_before=now, retries=0, losses=0, reason=None, error=None, ended=None
             )  # fmt: skip
         case "resume" | "retry":
             raise SpeciateError(
@@ -427,7 +426,6 @@ def _to(job: Job, state: State, now: float, **changes: Any) -> Job:
 
 def _to_pause(job: Job, now: float, **changes: Any) -> Job:
     """Only `resume` starts it from there."""
-    changes = {"reason": job.reason or PAUSED_REASON} | changes
     return _to(
         job, State.PAUSED, now, handle=None, run_seconds=_ran(job, now), request=None, request_at=None, **changes
     )  # fmt: skip
