@@ -229,6 +229,10 @@ def test_all_inputs_of_a_call_are_of_its_entity_and_the_name_is_nowhere(served: 
     assert hashes[0] == hashes[1]
     assert hashes[2] not in (hashes[0], {""})
     assert hashes[3] == {""}
+    sql = "SELECT entity, count(*) AS n FROM examples WHERE id IN ({}) GROUP BY entity"
+    named = sql.format(", ".join(f"'{each}'" for each in ids))
+    page = served.tools.call("query_dataset", {"dataset": f"log:{USE_CASE}", "sql": named})
+    assert page.structured_content["untrusted"]["rows"] == [[None, 2]]
     served.workspace.database.read("CHECKPOINT")
     answer_lookup.logs_of(served.workspace).close()
     assert WHO.encode() not in bytes_below(served.workspace.folders.root.parent)

@@ -21,7 +21,7 @@ from speciate.predictions.log import AnswerLog
 from speciate.predictions.log_files import LogFolder, log_folder
 from speciate.serving import deployments
 from speciate.serving.api import Api
-from speciate.serving.deployment_folder import deployment_folder
+from speciate.serving.deployment_folder import DeploymentFolder, deployment_folder
 from speciate.serving.deployments import DeploymentKeeper
 from speciate.settings import Log as Settings
 from speciate.settings import Serving
@@ -165,6 +165,16 @@ def test_a_disk_that_takes_nothing_stops_no_answer(
     assert said.body["predictions"][0]["output"] == "words@v3"
     assert said.body["predictions"][0]["prediction"] is None
     assert 'speciate_answers_not_logged{use_case="reviews"} 1.0' in server.ask(path="/metrics").body
+
+
+def posted(folder: DeploymentFolder, body: dict[str, Any]) -> str:
+    """Ask a real deployment over HTTP; the id of its only answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", folder.state().port, timeout=60)
+    headers = {"authorization": f"Bearer {folder.token()}", "content-type": "application/json"}
+    connection.request("POST", "/predict", json.dumps(body), headers)
+    [only] = json.loads(connection.getresponse().read())["predictions"]
+    connection.close()
+    return str(only["prediction"])
 
 
 class Client(threading.Thread):

@@ -65,7 +65,7 @@ class AnsweringModel(NamedTuple):
 
 class _AskedBy(NamedTuple):
     hash: str
-    """Of the entity that asked; "" where none was said."""
+    """Hash of the entity that asked; "" where none was said."""
     left_out: list[str]
 
 

@@ -30,7 +30,7 @@ IGNORED = (
     "prediction", "web_search_options",
 )  # fmt: skip
 """Fields of OpenAI's API that are accepted and change no answer; `user` decides who gets a canary."""
-_ENTITY = ("safety_identifier", "user")
+ENTITY = ("safety_identifier", "user")
 """Fields that say who asks."""
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -140,7 +140,7 @@ def parse(body: Any, target: Target, use_case: str) -> ChatRequest:
 
 def entity_of(headers: Mapping[str, str], body: Mapping[str, Any]) -> str | None:
     """Who asks, for the log. OpenAI's fields have no rules, so what cannot be kept of them refuses no chat."""
-    said = [header_entity(headers), *(body.get(name) for name in _ENTITY)]
+    said = [header_entity(headers), *(body.get(name) for name in ENTITY)]
     return next((each for each in said if isinstance(each, str) and entity_problem(each) is None), None)
 
 

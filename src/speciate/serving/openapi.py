@@ -17,11 +17,12 @@ from typing import Any
 from speciate import __version__
 from speciate.modalities import audio_answers, image_answers
 from speciate.modalities.multimodal import part_name
+from speciate.predictions.entities import LONGEST
 from speciate.predictions.feedback import SOURCES
 from speciate.serving import chat
 from speciate.serving.deployment_folder import Target
 from speciate.serving.record_feedback import MOST
-from speciate.serving.request_parsing import forms, request_schema
+from speciate.serving.request_parsing import ENTITY_HEADER, forms, request_schema
 from speciate.vocabulary import task_named
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
@@ -70,7 +71,7 @@ def _predict(target: Target | None) -> Schema:
     return {
         "operationId": "predict",
         "summary": "One answer per input, in order.",
-        "parameters": [_key()],
+        "parameters": [_key(), _entity()],
         "requestBody": {"required": True, "content": {JSON: body, "multipart/form-data": form}},
         "responses": {
             "200": _answer("At least one input was answered; others have their own error.", _predictions(target)),
@@ -248,7 +249,7 @@ def _chat(use_case: str, target: Target | None) -> Schema:
     return {
         "operationId": "chat",
         "summary": f"A chat completion. {said}",
-        "parameters": [_key()],
+        "parameters": [_key(), _entity()],
         "requestBody": {"required": True, "content": {JSON: body}},
         "responses": {
             "200": {
@@ -277,6 +278,7 @@ def _chat_request() -> Schema:
             "messages": {"type": "array", "minItems": 1, "items": message},
             **chat.field_schemas(),
             **{name: {"description": "Accepted, and changes nothing."} for name in chat.IGNORED},
+            **{name: {"description": "Who asks: the log keeps a hash of it."} for name in chat.ENTITY},
         },
     }
 
@@ -387,6 +389,13 @@ def _key() -> Schema:
     return {
         "name": "x-request-key", "in": "header", "required": False, "schema": {"type": "string"},
         "description": "Requests of one key are answered by the same version.",
+    }  # fmt: skip
+
+
+def _entity() -> Schema:
+    return {
+        "name": ENTITY_HEADER, "in": "header", "required": False, "schema": {"type": "string", "maxLength": LONGEST},
+        "description": "Who or what asks: a user, session or device. The log keeps a keyed hash of it.",
     }  # fmt: skip
 
 

@@ -65,7 +65,7 @@ _COLUMNS_SHOWN = 40
 _RECOVERY = "Call query_dataset with one SELECT over the view examples, or with where=..."
 LOG_COLUMNS = (
     "id", "at", "model", "input", "output", "confidence", "error", "ms", "given", "redacted", "left_out", "label",
-    "label_source", "score", "right_by_feedback",
+    "label_source", "score", "right_by_feedback", "entity",
 )  # fmt: skip
 
 
@@ -452,7 +452,7 @@ def write_log_rows(folder: LogFolder, since: float) -> Path:
     verdicts = [feedback.correctness(output, each) for output, each in zip(outputs, feedback_of_answers, strict=True)]
     columns: dict[str, pa.ChunkedArray | pa.Array] = {
         name: rows[name]
-        for name in ("id", "model", "input", "confidence", "error", "ms", "given", "redacted", "left_out")
+        for name in ("id", "model", "input", "confidence", "error", "ms", "given", "redacted", "left_out", "entity")
     }
     columns["at"] = pa.array([round(1000 * at) for at in rows["at"].to_pylist()], pa.timestamp("ms"))
     columns["output"] = pa.array([_text_of_json(each) for each in outputs], pa.string())

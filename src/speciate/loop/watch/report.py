@@ -93,7 +93,7 @@ class WatchDocument(TypedDict):
     labels_answered: int
     episodes: list[dict[str, object]]
     not_promised: NotRequired[str | None]
-    """Of a daemon from before it was told, nothing."""
+    """A daemon from before this field sends none."""
 
 
 _ASKED = "SELECT count(*) FROM label_requests WHERE use_case = ? AND episode = ?"
