@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from speciate.cli.watch_commands import format_watch
 from speciate.errors import SpeciateError
 from speciate.jobs.pool import Pool
 from speciate.loop import monitor_sample
-from speciate.loop.monitor import MonitorSpec, outcomes, plan
+from speciate.loop.monitor import MonitorOutcome, MonitorSpec, outcomes, plan
 from speciate.loop.watch import report
 from speciate.loop.watch.definition import Trigger
 from speciate.models import registry
@@ -356,3 +356,59 @@ def _keys(production: Production) -> set[str]:
         for part in sorted(Path(folder).glob("*.parquet")):
             found |= set(features.pq.read_table(part, columns=["key"])["key"].to_pylist())
     return found
+
+
+def _quiet(outcome: MonitorOutcome) -> None:
+    """Nothing alarmed, and all that is told is a number that JSON has."""
+    assert [each.name for each in outcome.signals if each.alarm] == []
+    numbers = [each for one in outcome.signals for each in (one.statistic, one.p, one.e_value, one.log_evidence)]
+    assert all(each is None or np.isfinite(each) for each in numbers)
+    assert outcome.sampled <= outcome.n
+
+
+@pytest.mark.parametrize("who", [lambda _: "ada", lambda number: f"user {number}"], ids=["one", "a new one each time"])
+def test_traffic_of_one_entity_or_of_a_new_one_each_time_raises_no_alarm(
+    production: Production, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, who: Callable[[int], str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    chance, number = random.Random(11), 0
+    for week in range(4):
+        for _ in range(60):
+            production.ask([{"text": sentence(chance)}], entity=who(number))
+            number += 1
+        found = production.end_week(week)
+        _quiet(found)
+        assert (found.n, found.use in ("reference", "tested", "waits")) == (60, True)
+
+
+def test_a_clock_that_jumps_counts_an_answer_in_the_window_of_its_time_alone(
+    production: Production, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    chance, clock = random.Random(12), production.clock
+
+    def ask(count: int) -> None:
+        for place in range(count):
+            production.ask([{"text": sentence(chance)}], entity=f"user {place % 9}")
+
+    ask(60)
+    _quiet(production.end_week(0))
+    ask(30)
+    for far in (-3 * WEEK, 2 * 365 * 86_400.0):  # back before the promotion, and years ahead
+        clock.jump(far)
+        ask(20)
+        clock.jump(-far)
+    ask(30)
+    clock.advance(WEEK / 2)
+    clock.jump(-WEEK / 4)  # back within the window: later answers look earlier
+    ask(20)
+    found = production.end_week(1)
+    _quiet(found)
+    assert found.n == 80
+    [path] = (production.log.folder.watched / "samples").glob(f"{production.generation}-1.parquet")
+    at = pq.read_table(path)["at"].to_numpy()
+    assert ((at >= production.begin + WEEK) & (at < production.begin + 2 * WEEK)).all()
+    ask(60)
+    found = production.end_week(2)
+    _quiet(found)
+    assert found.n == 60

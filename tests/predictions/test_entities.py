@@ -113,7 +113,9 @@ def test_without_a_usable_key_the_answer_is_logged_and_says_what_it_lacks(
     found = reading.find(own.folder, id_)
     assert found is not None
     assert (found.entity, found.left_out) == ("", ("entity: its key cannot be read",))
+    assert asked_by(own, WHO) == ""
     assert WHO not in caplog.text
+    assert len(caplog.records) == 1, "a busy use case warns once"
     own.close()
 
 

@@ -77,6 +77,8 @@ class AnswerLog:
         self._redaction = Redaction(settings.redact, settings.columns, settings.patterns)
         self._writer = Writer(folder, clock)
         self._entities = EntityHashes(folder.workspace, folder.use_case)
+        self._warned = ""
+        """What was warned of last, so that a busy use case warns once and not with each answer."""
 
     @property
     def use_case(self) -> str:
@@ -142,7 +144,9 @@ class AnswerLog:
         try:
             return _AskedBy(self._entities.of(entity), [])
         except (SpeciateError, OSError) as error:
-            _log.warning("answers of %s are logged without who asked: %s", self.use_case, error)
+            if self._warned != str(error):
+                _log.warning("answers of %s are logged without who asked: %s", self.use_case, error)
+                self._warned = str(error)
             return _AskedBy("", ["entity: its key cannot be read"])
 
     # One record
