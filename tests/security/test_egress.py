@@ -90,7 +90,12 @@ _CALLS = (
 """Calls that open a way without an import of its own."""
 _SYSTEM = "platform"
 """Its `system()` starts nothing."""
-_MAYBE = re.compile("|".join(map(re.escape, {*(each.split(".")[0] for each in _LIBRARIES), *_CALLS})))
+_NAMED = "|".join(each.replace(".", r"\b[\s\S]{0,300}?\b") for each in _LIBRARIES)
+_MAYBE = re.compile(
+    rf"^[ \t]*(?:import|from)\s[^\n]*?\b(?:{_NAMED})\b|\b(?:{'|'.join(_CALLS)})\(|import_module\(|__import__",
+    re.MULTILINE,
+)
+"""What is worth parsing."""
 
 
 def ways_out(source: str) -> set[str]:
