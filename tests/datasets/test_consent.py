@@ -156,8 +156,7 @@ def test_a_place_gets_what_was_allowed_for_its_depot(workspace: Workspace) -> No
     with pytest.raises(NotAllowed) as caught:
         consent.check_place(workspace, ["public@v1"], "lab")
     assert caught.value.message == (
-        "No example of 'private' may be sent to lab (/shared/depot): no person allowed it "
-        "(rows of 'public' came from it)."
+        "No example of 'private' may be sent to lab: no person allowed it (rows of 'public' came from it)."
     )
     assert caught.value.recovery == "A person decides, on a terminal: speciate allow private --host lab"
     a_grant(workspace, "private", 0.0, host="/shared/depot")

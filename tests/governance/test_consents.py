@@ -149,7 +149,7 @@ def test_a_place_is_allowed_by_its_name_and_for_no_sum(placed: Workspace, usd: f
     assert [(row.action, row.before, row.after) for row in rows] == [
         ("allow", None, "lesions to /shared/depot"), ("disallow", "lesions to /shared/depot", None),
     ]  # fmt: skip
-    with pytest.raises(NotAllowed, match=r"sent to lab \(/shared/depot\): no person allowed it"):
+    with pytest.raises(NotAllowed, match=r"sent to lab: no person allowed it"):
         consent.check_place(placed, ["lesions"], "lab")
 
 
@@ -157,7 +157,7 @@ def test_another_depot_is_another_host_and_what_was_allowed_is_taken_back_by_it(
     consents.allow(placed, "lesions", "lab", by="grace", days=2)
     moved = {**PLACES, "lab": {**PLACES["lab"], "depot": "/elsewhere"}}
     placed.settings = Settings.model_validate({"executors": moved})
-    with pytest.raises(NotAllowed, match=r"lab \(/elsewhere\)"):
+    with pytest.raises(NotAllowed, match="sent to lab: no person allowed it"):
         consent.check_place(placed, ["lesions"], "lab")
     with pytest.raises(SpeciateError, match=r"lesions --host /shared/depot"):
         consents.disallow(placed, "lesions", "lab", "ada")

@@ -102,7 +102,7 @@ def check(known: Consents, departures: Iterable[Departure], *, job: str | None =
 
 
 def not_allowed(departure: Departure, why: str, commands: str) -> NotAllowed:
-    where = f"{departure.place} ({departure.host})" if departure.place else departure.host
+    where = departure.place or departure.host  # a depot's folder is for who may see settings
     return NotAllowed(
         Code.REFUSED,
         f"No example of {departure.dataset!r} may be sent to {where}: {why}.",

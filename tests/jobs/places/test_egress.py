@@ -48,9 +48,7 @@ def test_without_a_persons_word_a_job_is_refused_at_the_call_and_no_row_is_moved
         with pytest.raises(SpeciateError) as caught:
             ask("reads", {"reads": [ROWS]})
         assert caught.value.code is Code.REFUSED
-        assert caught.value.message == (
-            f"No example of 'lesions' may be sent to lab ({double.depot}): no person allowed it."
-        )
+        assert caught.value.message == ("No example of 'lesions' may be sent to lab: no person allowed it.")
         assert caught.value.recovery == "A person decides, on a terminal: speciate allow lesions --host lab"
     assert engine.list() == []
     assert objects(double) == []

@@ -29,6 +29,7 @@ from speciate.server.web.routes import OTHERS, READS, SENDS, WRITES, act_of
 from speciate.server.web.site import Site
 from speciate.settings import Team
 from speciate.use_cases import Definition, Objective
+from speciate.workspace.database import Transaction
 from tests.conftest import ManualClock
 from tests.governance import people
 from tests.governance.people import Signer, perform
@@ -466,6 +467,15 @@ def test_evidence_without_settings_keeps_the_rest() -> None:
     }  # fmt: skip
 
 
+def _send(tx: Transaction) -> None:
+    for host in ("/srv/depot", "s3.lab/scans", "api.example.org"):
+        row = audit.append_row(
+            tx, actor="job-a", action="send", use_case="*", before=None, after=f"lesions to {host}",
+            evidence={"datasets": ["lesions"], "host": host, "shown": {"host": host}},
+        )  # fmt: skip
+        tx.event(f"host:{host}", "data.sent", {"audit": row.hash})
+
+
 def test_folders_and_hosts_of_the_settings_are_shown_to_who_may_see_settings(served: Served, port: int) -> None:
     workspace, folder = served.workspace, "/srv/a-private-folder"
     changed = {"roots": [Path(folder)], "private_hosts": ("10.9.8.7",)}
@@ -478,11 +488,15 @@ def test_folders_and_hosts_of_the_settings_are_shown_to_who_may_see_settings(ser
             request = {"name": name, "role": name, "days": 9.0, "id": made.id, "digest": made.digest}
             authorization.authority_of(workspace).issue(request, "a test", {})
             assert each.login(made.secret).status == 303
-        assert folder in admin.get("/audit").text
+        workspace.database.transact(_send)
+        for said in (folder, "/srv/depot", "s3.lab/scans"):
+            assert said in admin.get("/audit").text
         told = ann.get("/audit").text
         assert "key enroll" in told
-        assert folder not in told
-        assert "10.9.8.7" not in told
+        for said in (folder, "10.9.8.7", "/srv/depot", "s3.lab/scans"):
+            assert said not in told
+        for said in ("lesions to for who may see settings", "api.example.org"):
+            assert said in told
         assert str(workspace.folders.root) not in ann.get("/").text
     finally:
         people.forget(workspace)

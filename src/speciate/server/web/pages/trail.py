@@ -13,6 +13,7 @@ from speciate.settings import Settings
 _PAGE, _REQUESTS = 100, 300
 _OF_SETTINGS = frozenset({"settings", "differences", "roots", "private_hosts", "executors", "trust"})
 """Keys of evidence that hold what stands in settings.toml: folders, hosts and clusters of this machine."""
+_OF_DEPOTS = ("allow", "disallow", "send")
 HIDDEN = "for who may see settings"
 _TERMINAL = {
     "policy": "speciate policy auto | person", "policies": "speciate policy person --use-case NAME",
@@ -24,12 +25,24 @@ _TERMINAL = {
 
 def audit(visit: Visit) -> Mapping[str, object]:
     use_case = visit.asked("use_case")
-    found = rows.newest(visit.database, use_case, _PAGE)
+    found = [_row(visit, row) for row in rows.newest(visit.database, use_case, _PAGE)]
     verdict = rows.verify(visit.database)
     return {
         "title": "Audit", "use_case": use_case, "verdict": verdict, "page": _PAGE,
         "rows": [(row, _evidence(visit, row)) for row in found],
     }  # fmt: skip
+
+
+def _row(visit: Visit, row: rows.Row) -> rows.Row:
+    """A row without the depot of a place, which what was allowed or sent may name: other hosts hold no `/`."""
+    if visit.may("INSPECT") or row.action not in _OF_DEPOTS:
+        return row
+    return row._replace(before=_without_depot(row.before), after=_without_depot(row.after))
+
+
+def _without_depot(told: str | None) -> str | None:
+    datasets, to, host = (told or "").partition(" to ")
+    return f"{datasets}{to}{HIDDEN}" if "/" in host else told
 
 
 def _evidence(visit: Visit, row: rows.Row) -> Mapping[str, object]:
@@ -39,7 +52,7 @@ def _evidence(visit: Visit, row: rows.Row) -> Mapping[str, object]:
 
 def without_settings(value: object, name: str = "") -> object:
     """Evidence as it is shown to who may not see settings."""
-    if name in _OF_SETTINGS:
+    if name in _OF_SETTINGS or (name == "host" and "/" in str(value)):
         return HIDDEN
     if isinstance(value, Mapping):
         return {inner: without_settings(each, str(inner)) for inner, each in value.items()}
