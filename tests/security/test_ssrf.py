@@ -19,6 +19,7 @@ from speciate import hosts
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.endpoints.chat_client import Reply, Request
 from speciate.evaluation.endpoints.concurrent_calls import Limits, ask_all
+from speciate.jobs.egress import Permit
 from speciate.models.endpoints import Endpoint
 from speciate.settings import load
 from speciate.workspace.workspace import Workspace
@@ -55,7 +56,10 @@ def lead(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
 def asked(url: str, listed: tuple[str, ...]) -> Reply:
     replies: dict[int, Reply] = {}
     endpoint = Endpoint.model_construct(base_url=url, model="m", secret=None, usd_per_1m_input=0, usd_per_1m_output=0)
-    ask_all(endpoint, QUESTION, key=None, record=replies.__setitem__, private_hosts=listed, limits=LIMITS)
+    permit = Permit(endpoint.host, frozenset())  # what is allowed to leave may still lead to where nothing is asked
+    ask_all(
+        endpoint, QUESTION, key=None, record=replies.__setitem__, private_hosts=listed, limits=LIMITS, permit=permit
+    )
     return replies[0]
 
 
