@@ -221,6 +221,20 @@ def test_a_suite_goes_before_the_dataset_that_stands_in_for_it(flowers: Workspac
     assert plan(spec, flowers).resolved["dataset"] == "flowers@v1:test"
 
 
+def test_the_core_suite_of_a_use_case_that_names_none_is_what_it_decided_on_first(flowers: Workspace) -> None:
+    asked: dict[str, Any] = {"dataset": None, "models": ["points"], "use_case": "flowering", "latency": False}
+    with pytest.raises(SpeciateError, match="'flowering' has no core suite yet: its first decision makes one"):
+        world.evaluate_models(flowers, **asked, suite="core")
+    with pytest.raises(SpeciateError, match="the suite 'core' is of a use case, and use_case names none"):
+        world.evaluate_models(flowers, **asked | {"use_case": None}, suite="core")
+    with pytest.raises(SpeciateError, match=r"has no suite 'heldout'.*suites={'heldout': 'NAME:test'}"):
+        world.evaluate_models(flowers, **asked, suite="heldout")
+    world.evaluate_models(flowers, **asked | {"dataset": "flowers"})
+    again = world.evaluate_models(flowers, **asked, suite="core")
+    assert again["report"]["dataset"] == "flowers@v1:test"
+    assert "decision" in again
+
+
 def test_another_dataset_than_the_first_decisions_gives_none_until_it_is_the_core_suite(flowers: Workspace) -> None:
     world.make_dataset(flowers, "easy", splits={"test": 50})
     first = world.evaluate_models(flowers, models=["points"], use_case="flowering", latency=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from speciate.errors import SpeciateError
 from speciate.server.tool_api import App, DryRun
 from tests.server import drawn_calls
 from tests.server.drawn_calls import Call
@@ -86,6 +87,35 @@ def test_what_a_plan_cannot_know_is_said(app: App) -> None:
     assert dry.valid
     assert dry.not_checked == ("Step 1 (derive): whether the SQL gives each row one value and fails on none",)
     assert drawn_calls.outcome(app, fails).state == "started"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("evaluate_models", {"models": ["constant:", "api:openai/gpt-5-mini"], "dataset": "reviews"}),
+        Call("predict", {"model": "api:openai/gpt-5-mini", "dataset": "reviews", "path": "answers.jsonl"}),
+        step("reviews", op="answer", model="api:openai/gpt-5-mini", task="text-classification"),
+    ],
+    ids=lambda call: call.tool,
+)
+def test_what_an_api_would_cost_is_told_without_its_key(
+    app: App, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    dry = drawn_calls.called(app, call, dry_run=True)
+    assert isinstance(dry, DryRun)
+    assert not dry.valid
+    assert dry.estimate.usd is not None
+    assert 0 < dry.estimate.usd < 1
+    told = str(dry.refused)
+    assert "There is no key 'openai'" in told
+    assert "speciate secret set openai --host api.openai.com" in told
+    assert "speciate allow reviews --host api.openai.com --usd CAP" in told
+    jobs = len(app.engine.list())
+    with pytest.raises(SpeciateError, match="There is no key 'openai'") as refused:
+        drawn_calls.called(app, call)
+    assert str(refused.value) == told
+    assert len(app.engine.list()) == jobs
 
 
 @pytest.mark.slow

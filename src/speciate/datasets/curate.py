@@ -43,7 +43,7 @@ from speciate.errors import Call, Code, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Resources
-from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.kinds import Kind, Plan, granted
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
 from speciate.models import registry
@@ -148,7 +148,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     costs = [each.usd for each in outside.values()]
     requests = {"asked": [dict(each.resolved) for each in outside.values()]} if outside else {}
     classical = any(step.operation.needs for step in steps)
-    return Plan(
+    made = Plan[Payload](
         payload=payload,
         resources=Resources(
             cpu=_cores(steps, rows, workspace.settings),
@@ -161,6 +161,10 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
         departures=tuple(dict.fromkeys(leaving for each in outside.values() for leaving in each.departures)),
         usd=None if None in costs else sum(cost for cost in costs if cost is not None) if costs else None,
         preload="torch" if torch else "classical" if classical else "data",
+    )
+    return granted(
+        made,
+        [step.with_step(error) for step in steps if step.number in outside for error in outside[step.number].missing],
     )
 
 

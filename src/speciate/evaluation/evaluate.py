@@ -51,7 +51,7 @@ from speciate.evaluation.scorers import likeness, scorer, spoken_wer
 from speciate.evaluation.shown_gains import ShownGain
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
-from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.kinds import Kind, Plan, granted
 from speciate.models.endpoints import Endpoint
 from speciate.models.model_card import needs_whole_transformers
 from speciate.refs import DatasetRef, id_from_key
@@ -185,7 +185,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
     if where.place is not None and payload.latency:
         measured = f"Latency and memory were measured on a node of {where.place}, not on this machine"
         payload = payload.model_copy(update={"remarks": (*payload.remarks, measured)})
-    return Plan(
+    made: Plan = Plan(
         payload=payload.model_dump(mode="json"),
         secrets=cost.secrets,
         usd=cost.usd,
@@ -216,6 +216,7 @@ def plan(spec: EvaluateSpec, workspace: Workspace) -> Plan:
             **({"runs_here": where.why_here} if where.why_here else {}),
         },
     )
+    return granted(made, cost.missing)
 
 
 def _resolve(spec: EvaluateSpec, workspace: Workspace) -> _Resolved:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from speciate import use_cases
 from speciate.datasets import versions
 from speciate.datasets.versions import Manifest
-from speciate.errors import Code, SpeciateError
+from speciate.errors import CallAgain, Code, SpeciateError
 from speciate.evaluation import decisions, suites
 from speciate.evaluation.reports.report import Suite, SuiteChange, learning_split, learning_split_words
 from speciate.evaluation.suites import Line
@@ -39,13 +39,13 @@ class SuiteChoice(NamedTuple):
 def choose(
     workspace: Workspace, use_case: UseCase | None, dataset: str | None, suite: Suite | None, scorer: str | None = None
 ) -> SuiteChoice:
-    """`suite` names one of the use case's; where it has none, `dataset` stands in. `scorer` of the evaluation, which
-    reads columns, too.
+    """`suite` names one of the use case's; where it has none, `dataset` stands in. The core suite of a use case that
+    names none is the dataset of its first decision. `scorer` of the evaluation, which reads columns, too.
 
     Raises INVALID where neither is there.
     """
     role: Suite = suite if suite and use_case and getattr(use_case.suites, suite) else "core"
-    asked = _dataset_ref(use_case, dataset, suite)
+    asked = _dataset_ref(workspace.database, use_case, dataset, suite)
     ref = asked if asked.split else asked._replace(split="test")
     suites.record_missing(workspace, ref.name)
     line = suites.line(workspace.database, use_case.name, role) if use_case else None
@@ -155,19 +155,39 @@ def suite_remarks(use_case: UseCase | None, ref: DatasetRef, change: SuiteChange
     return (f"{ref} {change}: another suite, on which a promotion of {use_case.name} waits for a person",)
 
 
-def _dataset_ref(use_case: UseCase | None, dataset: str | None, suite: Suite | None) -> DatasetRef:
+def _dataset_ref(database: Database, use_case: UseCase | None, dataset: str | None, suite: Suite | None) -> DatasetRef:
     named: str | None = getattr(use_case.suites, suite or "core") if use_case else None
     if dataset and (named is None or suite is None):
         return dataset_ref(dataset)
+    if named is None and use_case is not None and suite in (None, "core"):
+        first = decisions.first_dataset(database, use_case.name)
+        named = str(dataset_ref(first)._replace(version=None)) if first else None
     if named is None:
-        owner = (
-            f"the use case {use_case.name!r} has no suite {suite or 'core'!r}"
-            if use_case
-            else "there is no use_case either"
-        )
-        raise SpeciateError(
-            Code.INVALID,
-            f"No dataset was named, and {owner}.",
-            "Call again with dataset='NAME', or give the use case suites with define_use_case.",
-        )
+        raise _no_suite(use_case, suite)
     return dataset_ref(named)
+
+
+def _no_suite(use_case: UseCase | None, suite: Suite | None) -> SpeciateError:
+    if use_case is None:
+        whose = f"the suite {suite!r} is of a use case, and use_case names none" if suite else "there is no use_case"
+        return SpeciateError(
+            Code.INVALID,
+            f"No dataset was named, and {whose}.",
+            next=[
+                CallAgain("evaluate_models", {"dataset": "NAME"}),
+                CallAgain("evaluate_models", {"use_case": "NAME"}),
+            ],
+        )
+    if suite in (None, "core"):
+        return SpeciateError(
+            Code.INVALID,
+            f"No dataset was named, and {use_case.name!r} has no core suite yet: its first decision makes one of the "
+            "dataset that it rests on, or define_use_case names it in suites.",
+            next=[CallAgain("evaluate_models", {"dataset": "NAME"})],
+        )
+    return SpeciateError(
+        Code.INVALID,
+        f"No dataset was named, and the use case {use_case.name!r} has no suite {suite!r}.",
+        f"Name it with define_use_case(suites={{{suite!r}: 'NAME:test'}}, ...).",
+        next=[CallAgain("evaluate_models", {"dataset": "NAME"})],
+    )

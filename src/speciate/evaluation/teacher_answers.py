@@ -63,8 +63,8 @@ class TeacherRequest(BaseModel):
 def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspace) -> Outside | None:
     """None where the step names no model.
 
-    Raises NOT_FOUND or INVALID for a model that cannot be asked this, REFUSED without consent, and what a key or a
-    price that is missing raises.
+    Raises NOT_FOUND or INVALID for a model that cannot be asked this, and for a price that is missing. A key or a
+    consent that lacks is `missing`.
     """
     if parameters.model is None:
         return None
@@ -77,11 +77,15 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
     calls = getattr(parameters, "count", 1)
     planned = cost_check.PlannedCalls(manifest, task.family, labels, prompt, examples, calls, 0)
     cost = cost_check.check_cost(workspace, planned, [evaluated_model], parameters.budget_usd)
-    leaving = list(cost.departures)
+    leaving, missing = list(cost.departures), list(cost.missing)
     for endpoint in cost_check.endpoints_of([evaluated_model]):
         if not endpoint.is_local:  # rows that earlier steps take in are sent, too
             for other in others.values():
-                consent.check(workspace.database, other.ref, endpoint.host)
+                try:
+                    consent.check(workspace.database, other.ref, endpoint.host)
+                except SpeciateError as error:
+                    missing.append(error)
+                    continue
                 leaving += consent.departures(workspace.database, [other.ref], endpoint.host)
     request = TeacherRequest(
         teacher=evaluated_model.name,
@@ -103,6 +107,7 @@ def plan(parameters: Any, manifest: Manifest, others: Others, workspace: Workspa
         spends=cost.spends(manifest.name, parameters.budget_usd),
         departures=tuple(leaving),
         resolved={"model": evaluated_model.name, "task": task.name, **cost.resolved},
+        missing=tuple(missing),
     )
 
 

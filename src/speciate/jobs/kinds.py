@@ -16,7 +16,7 @@ from typing import Annotated, Any, Generic
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 from typing_extensions import TypeVar
 
-from speciate.errors import Call, unknown
+from speciate.errors import Call, SpeciateError, unknown
 from speciate.jobs.allowances import Spend
 from speciate.jobs.egress import Departure, departures_to_place
 from speciate.jobs.folder import RunFolder, RunResult
@@ -128,6 +128,28 @@ class Plan(BaseModel, Generic[Payload]):
         """The payload as the run's spec.json holds it, under its stored names."""
         found: Any = self.payload
         return found.model_dump(mode="json", by_alias=True) if isinstance(found, BaseModel) else dict(found)
+
+
+class NotGranted(SpeciateError):
+    """A plan that is whole but for what a person must grant first: keys, consents. `plan` has its estimate, which needs
+    neither: a dry run shows it."""
+
+    def __init__(self, missing: Sequence[SpeciateError], plan: Plan[Any]) -> None:
+        first, *_ = missing
+        super().__init__(
+            first.code,
+            " ".join(each.message for each in missing),
+            " ".join(filter(None, dict.fromkeys(each.advice for each in missing))),
+            next=tuple(dict.fromkeys(call for each in missing for call in each.next)),
+        )
+        self.plan = plan
+
+
+def granted(plan: Plan[Payload], missing: Sequence[SpeciateError]) -> Plan[Payload]:
+    """The plan. Raises NotGranted where something is missing."""
+    if missing:
+        raise NotGranted(missing, plan)
+    return plan
 
 
 class ChildRequest(BaseModel):

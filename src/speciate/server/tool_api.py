@@ -38,7 +38,7 @@ from speciate.governance.roles import ACTS, Act, act_of_tool
 from speciate.governance.tokens import Token
 from speciate.jobs.engine import Engine, invalid_spec
 from speciate.jobs.job import ENDED, Job
-from speciate.jobs.kinds import Kind, rounded
+from speciate.jobs.kinds import Kind, NotGranted, rounded
 from speciate.jobs.pool import Pool
 from speciate.refs import id_from_key
 from speciate.workspace.database import Transaction
@@ -322,7 +322,11 @@ def start_job(
     """
     kind, spec = kind if isinstance(kind, str) else kind.name, spec_json(spec)
     if dry_run:
-        plan = app.engine.plan(kind, spec)
+        refused: str | None = None
+        try:
+            plan = app.engine.plan(kind, spec)
+        except NotGranted as error:  # what it would cost is known without the key or the consent that it lacks
+            plan, refused = error.plan, str(error)
         estimate = Estimate(
             seconds=rounded(plan.seconds),
             usd=rounded(plan.usd),
@@ -331,7 +335,10 @@ def start_job(
             p95_latency_ms=rounded(plan.p95_latency_ms),
             known_from=plan.known_from,
         )
-        return DryRun(valid=True, estimate=estimate, resolved=plan.resolved, not_checked=plan.unchecked or None)
+        return DryRun(
+            valid=refused is None, estimate=estimate, resolved=plan.resolved, refused=refused,
+            not_checked=plan.unchecked or None,
+        )  # fmt: skip
     if idempotency_key is None:
         return show_started(app.engine.submit(kind, spec, after=after), next_actions)
     if app.workspace.database.read(_ANSWER, [idempotency_key]):

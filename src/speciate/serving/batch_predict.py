@@ -33,7 +33,7 @@ from speciate.evaluation.evaluated_models import EvaluatedModel, find_model
 from speciate.jobs.atomic_folder import check_free
 from speciate.jobs.folder import RunFolder
 from speciate.jobs.job import Job, Limits, Resources
-from speciate.jobs.kinds import Kind, Plan
+from speciate.jobs.kinds import Kind, Plan, granted
 from speciate.jobs.pool import Pool
 from speciate.modalities import find
 from speciate.models import registry
@@ -181,7 +181,7 @@ def _plan_dataset(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayloa
         else _new_rows(workspace, manifest, version.report, spec.save_as or "", pinned=bool(ref.version or ref.tag))
     )  # fmt: skip
     local = cost.usd == 0.0 and not model.base_model and task.family != "generation"
-    return Plan(
+    made = Plan[PredictPayload](
         payload=PredictPayload(task=task.name, rows=rows, answers=answers),
         resources=Resources(cpu=1, memory_mb=_memory_mb(count, model.bytes)),
         secrets=cost.secrets,
@@ -195,6 +195,7 @@ def _plan_dataset(spec: PredictSpec, workspace: Workspace) -> Plan[PredictPayloa
             "task": task.name, **_place(spec), **cost.resolved,
         },
     )  # fmt: skip
+    return granted(made, cost.missing)
 
 
 def _preload(model: EvaluatedModel, task: Task) -> str:

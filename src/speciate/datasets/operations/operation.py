@@ -102,6 +102,8 @@ class Outside(NamedTuple):
     """Rows that leave this machine."""
     resolved: Mapping[str, Any] = MappingProxyType({})
     """For `dry_run`."""
+    missing: tuple[SpeciateError, ...] = ()
+    """Keys and consents without which the step may not start."""
 
 
 def _no_preflight(parameters: Any, manifest: Manifest, others: Others) -> None:

@@ -38,6 +38,8 @@ class CostCheck(NamedTuple):
     """By host, what a person allowed to be spent on this dataset and is left."""
     resolved: Mapping[str, object]
     departures: tuple[Departure, ...] = ()
+    missing: tuple[SpeciateError, ...] = ()
+    """Keys and consents without which nothing may start: `jobs.kinds.granted` raises them."""
     """By host, the dataset and those that its rows came from."""
 
     def spends(self, dataset: str, budget_usd: float | None) -> tuple[Spend, ...]:
@@ -73,7 +75,8 @@ def check_cost(
     budget_usd: float | None,
     verdicts: PlannedVerdicts | None = None,
 ) -> CostCheck:
-    """Raises SpeciateError where a key or a consent is missing, a prompt does not fit, or costs cannot be counted."""
+    """Raises SpeciateError where a prompt does not fit, or costs cannot be counted. Keys and consents that lack are
+    `missing`: list prices are known without them, so there is an estimate, but no plan that may start."""
     answering = endpoints_of(models)
     if answering:
         _check_prompt(planned)
@@ -82,13 +85,20 @@ def check_cost(
         costs.append((verdicts.endpoint, *_cost_of_verdicts(workspace, planned, verdicts)))
     if not costs:
         return CostCheck((), 0.0, {}, {})
-    allowances, resolved = dict[str, float](), []
+    allowances, resolved, missing = dict[str, float](), [], list[SpeciateError]()
     for endpoint, calls, usd in costs:
         hosts.check_url(endpoint.base_url, workspace.settings.private_hosts)  # refused here, before there is a job
-        if endpoint.secret is not None:
-            secrets.get(endpoint.secret, endpoint.host)
-        if not endpoint.is_local:
-            allowances[endpoint.host] = consent.check(workspace.database, planned.manifest.ref, endpoint.host).left_usd
+        try:
+            if endpoint.secret is not None:
+                secrets.get(endpoint.secret, endpoint.host)
+        except SpeciateError as error:
+            missing.append(error)
+        try:
+            if not endpoint.is_local:
+                allowed = consent.check(workspace.database, planned.manifest.ref, endpoint.host)
+                allowances[endpoint.host] = allowed.left_usd
+        except SpeciateError as error:
+            missing.append(error)
         price = price_of(endpoint)
         if price is None and not endpoint.is_local:
             raise SpeciateError(
@@ -112,7 +122,8 @@ def check_cost(
     over = {"budget_usd": budget_usd, "enough": usd <= budget_usd} if usd is not None and budget_usd else {}
     leaving = (consent.departures(workspace.database, [planned.manifest.ref], host) for host in sorted(allowances))
     departures = tuple(each for found in leaving for each in found)
-    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": resolved, **over}, departures)
+    lacking = tuple({each.message: each for each in missing}.values())
+    return CostCheck(tuple(sorted(named)), usd, allowances, {"endpoints": resolved, **over}, departures, lacking)
 
 
 def endpoints_of(models: Sequence[EvaluatedModel]) -> list[Endpoint]:
