@@ -6,6 +6,7 @@ whole line count, of a merge those of all its parents, and what was replayed or 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -57,6 +58,21 @@ def learned_from(database: Database, folders: Folders, card: ModelCard) -> tuple
             raise
         return None
     return tuple(found.values())
+
+
+def learned_validation(database: Database, folders: Folders, card: ModelCard) -> bool:
+    """Whether it, or a version that it began with, has learned from validation examples, too."""
+    left, done = [card], set[str]()
+    while left:
+        card = left.pop(0)
+        if card.recipe.get("learned_validation"):
+            return True
+        for ref in (*card.parents, card.base_model):
+            if ref is not None and ref not in done and not model_ref(ref).source:
+                done.add(ref)
+                with contextlib.suppress(SpeciateError):  # one that is gone: `learned_from` is None then
+                    left.append(resolve(database, folders, ref).card)
+    return False
 
 
 def compare_statement(

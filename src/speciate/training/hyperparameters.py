@@ -65,8 +65,13 @@ Learners = Literal[
 ARRIVED_WEIGHTS = (1.0, 2.0, 4.0)
 
 
+_REFIT = "Learn what was chosen once more, from validation examples as well; its value is from before. "
+
+
 class HeadParameters(Parameters):
     """Options of methods whose learners take seconds, so that what is chosen is learned again at other weights."""
+
+    refit: bool | None = Field(None, description=f"{_REFIT}Default: yes, where there is time.")
 
     arrived_weight: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         ARRIVED_WEIGHTS, min_length=1, max_length=8,
@@ -135,6 +140,7 @@ class FullParameters(Parameters):
         "auto",
         description="full, lora: keep the base model's published head or put a new one on.",
     )
+    refit: bool | None = Field(None, description=f"{_REFIT}Default: no, as it takes one more training.")
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -154,6 +160,10 @@ class LoraParameters(FullParameters):
 class PipelineParameters(LoraParameters):
     """Options of `lora` where images are drawn from texts: of the adapters, and of drawing."""
 
+    refit: Literal[False] | None = Field(
+        None, description="Not with this method: validation captions show what it draws."
+    )
+
     num_inference_steps: int = Field(25, ge=1, le=1000, description="Steps of DDIM by which an image is drawn.")
     guidance_scale: float = Field(
         5.0, ge=1, le=50, description="How far an image is led away from the empty caption; 1: not at all."
@@ -168,6 +178,9 @@ class ContinualParameters(FullParameters):
 
     keep: Literal["best", "last"] = Field(
         "best", description="Keep the weights that are best on held-out examples of all versions, or the last."
+    )
+    refit: Literal[False] | None = Field(
+        None, description="Not with this method: by held-out examples later versions tell what they forget."
     )
 
 
@@ -213,6 +226,10 @@ class SldaParameters(Parameters):
 
 class DistillParameters(FullParameters):
     """Options of `distill` for networks: learn from the answers of teachers."""
+
+    refit: Literal[False] | None = Field(
+        None, description="Not with this method: teachers answer training examples alone."
+    )
 
     alpha: float = Field(
         0.7, ge=0, le=1, description="Weight of the teacher's answers; 1 - alpha is that of the labels."

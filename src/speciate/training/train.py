@@ -167,6 +167,7 @@ def _plan(spec: TrainSpec, workspace: Workspace) -> Plan[Payload]:
         license=_license(base, encoders),
         base_folder=str(base.folder) if base and base.folder else None,
         base_learned_from=base.learned_from if base else (),
+        base_learned_validation=base.learned_validation if base else False,
         part_encoders=encoders,
         head=head.head if head else None,
         teachers=teachers,
@@ -439,8 +440,9 @@ def _check_base(base: Base, manifest: Manifest) -> None:
             f"{', '.join(lacking)}.",
             "Call train_model with another base_model and without continue_from; plan_training says what suits.",
         )
-    if not manifest.splits.get("validation") and manifest.id in {each.id for each in base.learned_from or ()}:
-        raise no_unseen_examples(base.ref, manifest.ref, validation=False)
+    held = bool(manifest.splits.get("validation"))
+    if (not held or base.learned_validation) and manifest.id in {each.id for each in base.learned_from or ()}:
+        raise no_unseen_examples(base.ref, manifest.ref, validation=held)
 
 
 def _objective(use_case: UseCase | None, task: Task, terms: TaskTerms, manifest: Manifest, level: float) -> Objective:

@@ -44,7 +44,16 @@ from speciate.training.training_report import PackedVersion, Repetition, TrainRe
 from speciate.vocabulary import find_metric, find_task
 from speciate.workspace.workspace import Folders
 
-_NO_RECIPE = {"manifest", "dearer", "repeats", "base_folder", "base_learned_from", "teachers", "usd_per_core_hour"}
+_NO_RECIPE = {
+    "manifest",
+    "dearer",
+    "repeats",
+    "base_folder",
+    "base_learned_from",
+    "base_learned_validation",
+    "teachers",
+    "usd_per_core_hour",
+}
 """Fields of a payload that a recipe leaves out: they follow from the rest, wherever it is resolved again."""
 
 
@@ -225,7 +234,8 @@ def _card(context: TrainingContext, chosen: SelectedModel, identity: str, second
         metrics=_metric_if_finite(f"{chosen.how} {payload.objective.metric}", chosen.best.value),
         recipe=payload.model_dump(mode="json", exclude=_NO_RECIPE)
         | {"environment": provenance.record(payload.threads), **card_entry(context.report)}
-        | ({"members": list(chosen.members)} if chosen.members else {}),
+        | ({"members": list(chosen.members)} if chosen.members else {})
+        | ({"learned_validation": True} if context.learned_validation else {}),
         license=payload.license,
     )
 

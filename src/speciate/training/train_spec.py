@@ -267,6 +267,8 @@ class Payload(Frozen):
     """Where a base model with weights lies."""
     base_learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
+    base_learned_validation: bool = False
+    """Whether they learned from validation examples of these data, too."""
     part_encoders: tuple[PartEncoder, ...] = ()
     """For mixed rows: the base model, and those beside it."""
     head: Literal["published", "new"] | None = None

@@ -35,6 +35,13 @@ from speciate.workspace.workspace import Folders
 _log = logging.getLogger(__name__)
 
 
+REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
+NOT_REFITTED = (
+    "refit was asked for and not done: there was no time, the task is learned otherwise, or validation examples have "
+    "labels that training has not."
+)
+
+
 class Division(NamedTuple):
     """One division: learn from the first three, validate on the rest."""
 
@@ -174,6 +181,8 @@ class TrainingContext:
         """Ids of training examples without a label, where a teacher gives the target."""
         self.slices: list[EarlierSlice] = []
         """Held-out examples of earlier versions, oldest first, in continual learning."""
+        self.learned_validation = False
+        """Whether what was chosen has then learned from validation examples as well."""
         self.report: MethodReport = {}
         """What the report says of hyperparameters that were left to the training, and what a method adds to it."""
         self._labels: dict[str, object] = {}
@@ -219,6 +228,10 @@ class TrainingContext:
 
     def targets(self, examples: Sequence[Example]) -> Any:
         return self.task_head.encode_targets(self.labels(examples))
+
+    def has_known_targets(self, examples: Sequence[Example]) -> bool:
+        """Whether training has seen the label of each; True where a target is no single label."""
+        return not self.labelled or set(self.labels(examples)) <= set(self.task_head.labels)
 
     def note_training_examples(self, examples: Sequence[Example]) -> list[Example]:
         """Training examples of another version with their labels; an id that is taken already becomes another."""

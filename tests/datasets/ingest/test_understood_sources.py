@@ -305,3 +305,31 @@ def test_columns_of_lists_that_are_named_are_the_channels_of_one_series(workspac
     assert sorted(map(str, stored)) == sorted(map(str, wanted))
     with pytest.raises(SpeciateError, match="names 'w', and the source has no such column"):
         data.ingest(workspace, "other", source=source, modality="time-series", inputs=("x", "w"))
+
+
+@pytest.mark.parametrize("prefix", ["../pictures", "/srv/pictures"])
+def test_a_table_that_names_files_outside_its_folder_says_so_and_follows_none(
+    workspace: Workspace, tmp_path: Path, prefix: str
+) -> None:
+    for i in range(COUNT):
+        image(tmp_path / "pictures" / f"{i:02}.png", (8, 8, 20, 20), i)
+    table = tmp_path / "tables" / "labels.csv"
+    table.parent.mkdir()
+    lines = [f"{prefix}/{i:02}.png,{'odd' if i % 2 else 'even'},{i}" for i in range(COUNT)]
+    table.write_text("\n".join(["path,kind,number", *lines]))
+    made = data.ingest(workspace, "set", source=table, label="kind")
+    assert made.modality in ("tabular", "text"), "cells, whatever they are read as"
+    assert made.packs == (), "no file is read"
+    (told,) = [each for each in warnings(workspace) if "outside the folder" in each]
+    assert "The column 'path' names files outside the folder of 'labels.csv'" in told
+    assert f"labels={{'path': '{table}', 'key': 'path'" in told
+    labels = Labels(path=table, key="path", column="kind")
+    read = data.ingest(workspace, "images", source=tmp_path / "pictures", labels=labels)
+    assert (read.modality, read.labels) == ("image", {"even": 6, "odd": 6})
+
+
+def test_a_table_of_plain_words_is_not_said_to_name_files(workspace: Workspace, tmp_path: Path) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text("text,kind\n" + "\n".join(f"see ../notes for more {i}.,{'ab'[i % 2]}" for i in range(COUNT)))
+    data.ingest(workspace, "set", source=table, label="kind")
+    assert not [each for each in warnings(workspace) if "outside the folder" in each]

@@ -313,6 +313,31 @@ def _split_into_parts(
     return ManifestRows(rows, rest.take(pa.array(places, pa.int64())), list(parts.values()), notes, excluded)
 
 
+def outside_remark(table: pa.Table, source: Path) -> str:
+    """A sentence where a column of a table names files that lie outside of its folder, which are never followed: with
+    the call that reads them. Empty where none does. No file is looked for."""
+    for name in table.column_names[:_MOST_COLUMNS]:
+        column = table[name]
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            continue
+        cells = [cell for cell in column.slice(0, 5 * _SAMPLE).to_pylist() if cell][:_SAMPLE]
+        outside = [cell for cell in cells if _leads_out(cell)]
+        if outside and len(outside) > _MOSTLY * len(cells):
+            return (
+                f"The column {clean(name)!r} names files outside the folder of {clean(source.name)!r}, as by '../': "
+                "these are not followed, and the table is read as it is. To read the files, call create_dataset again "
+                f"with source='FOLDER OF THE FILES' and labels={{'path': {str(source)!r}, 'key': {clean(name)!r}, "
+                "'column': LABEL}, or put the table into their folder."
+            )
+    return ""
+
+
+def _leads_out(cell: str) -> bool:
+    """Whether a cell is a path with a suffix, to somewhere above its folder or from the root."""
+    path = PurePosixPath(cell.strip().replace("\\", "/"))
+    return len(cell) <= 4096 and bool(_SUFFIX.search(path.name)) and (path.is_absolute() or ".." in path.parts[:-1])
+
+
 def _names_files(column: pa.ChunkedArray, folder: _Folder) -> bool:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return False

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from speciate.datasets import next_version
 from speciate.datasets.columns import SHORTENED, alike_class_warnings, clean, is_shortened, rename
 from speciate.datasets.content_hash import HASHING, unpack_lanes
+from speciate.datasets.gathering import manifests
 from speciate.datasets.ingest import ingest_place
 from speciate.datasets.ingest.append import (
     AppendedVersion,
@@ -505,13 +506,18 @@ def read_source(
     excluded = {item.name: item.reason for item in found.excluded[:_SHOWN]}
     notes = [*found.notes, *survey.joined.notes]
     untrusted: ForeignReport = {"notes": notes, "set_aside": excluded} if notes or excluded else {}
-    remarks = tuple(filter(None, (*found.remarks, survey.joined.guess)))
+    outside = manifests.outside_remark(survey.table, found.files[0].path) if _is_plain_table(found) else ""
+    remarks = tuple(filter(None, (*found.remarks, survey.joined.guess, outside)))
     columns = found.labels.column_names if found.labels is not None else ()
     return SourceContent(
         draft, survey, renamed, found.revision, untrusted, roles, found.hint,
         brought=frozenset(columns) if survey.media else None, remarks=remarks,
         listed=len(found.files), of_files=listed,
     )  # fmt: skip
+
+
+def _is_plain_table(found: Listing) -> bool:
+    return found.layout == "table" and len(found.files) == 1 and found.marker is None
 
 
 _MOST_OF_A_STEM = 8

@@ -1,6 +1,7 @@
 """Trains networks and keeps one: the learning rate that does best on examples that it has not learned from.
 
-With a validation split the best network is kept as it is. Without one, the learning rate is chosen on the first of
+With a validation split the best network is kept as it is, or, if `refit` says so, one that learns from all examples for
+as many epochs, and of whose own value nothing is known. Without one, the learning rate is chosen on the first of
 several grouped folds, the others are trained at it, and all of them together give its value; then a network learns from
 everything, for as many epochs as the folds needed (their median)."""
 
@@ -36,7 +37,7 @@ from speciate.training.networks.weighted_targets import SoftTargetLoss, held_out
 from speciate.training.planning import when_to_stop
 from speciate.training.resource_usage import Usage, usage_now
 from speciate.training.selection.selected_model import CandidateResult, SelectedModel
-from speciate.training.training_context import TrainingContext
+from speciate.training.training_context import REFIT_NOTE, TrainingContext
 from speciate.vocabulary import find_metric
 
 Divisions = Sequence[tuple[Sequence[Example], Sequence[Example]]]
@@ -162,6 +163,10 @@ class _NetworkSearch:
         """Candidate and step of the latest evaluation that was better than those before, with its scores."""
         self._divisions: Divisions = list(context.divisions(parameters.folds))
         self._metric = find_metric(context.payload.objective.metric)
+        known = [one for one in context.validation if context.has_known_targets([one])] if parameters.refit else []
+        self._refits = bool(known)
+        """Whether what was chosen learns once more, from validation examples as well."""
+        self._everything = [*context.train, *known]
 
     def go(self) -> SelectedModel:
         self._context.meter.planned_steps = self._ahead().steps
@@ -173,7 +178,11 @@ class _NetworkSearch:
         task_head = self._context.task_head.calibrated(scores, self._context.targets(held))
         best = measure(self._context, task_head, held, scores)
         whole = first.training
-        if not self._context.validation and self._has_time(
+        if self._refits and self._has_time("the network could learn from validation examples, too"):
+            whole = self._whole(self._rates[found.candidate], first.epochs)
+            self._context.notes.append(REFIT_NOTE)
+            self._context.learned_validation = True
+        elif not self._context.validation and self._has_time(
             "a network could learn from all examples, not only a fold's"
         ):
             whole = self._whole(self._rates[found.candidate], max(1, round(median(part.epochs for part in parts))))
@@ -242,7 +251,7 @@ class _NetworkSearch:
 
     def _work(self, candidates: int, epochs: int) -> trial_steps.PlannedWork:
         counts = [(len(learn), len(held)) for learn, held in self._divisions]
-        whole = None if self._context.validation else len(self._context.train)
+        whole = len(self._everything) if self._refits or not self._context.validation else None
         return trial_steps.planned_work(candidates, epochs, self._parameters.batch_size, counts, whole)
 
     def _search(self) -> tuple[successive_halving.SearchResult, _TrainedNetwork]:
@@ -335,7 +344,7 @@ class _NetworkSearch:
 
         context, given = self._context, self._parameters
         recipe = {"division": division, "rate": rate, "epochs": epochs, "precision": precision, "steps": steps}
-        learn = context.train if division is None else self._divisions[division][0]
+        learn = self._everything if division is None else self._divisions[division][0]
         seed = context.payload.spec.seed
         torch.manual_seed(seed)
         backbone, target_head = self._own_head(seed, learn) if self._kept is None else self._published_head(seed)

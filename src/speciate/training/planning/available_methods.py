@@ -146,6 +146,13 @@ def check_table_options(parameters: object, modality: str, family: Family) -> No
             f"hyperparameters.thorough tries every learner, and candidates names {parameters.candidates[0]!r}.",
             next=[_without("candidates"), _without("thorough")],
         )
+    if parameters.thorough and parameters.refit is False:
+        raise SpeciateError(
+            Code.INVALID,
+            "hyperparameters.thorough judges out of fold on training and validation examples alike, and learns from "
+            "both: refit=False has nothing to leave out.",
+            next=[_without("refit"), _without("thorough")],
+        )
     if parameters.tabm and not is_installed("torch"):
         raise SpeciateError(
             Code.MISSING_EXTRA,

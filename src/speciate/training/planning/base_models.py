@@ -16,7 +16,7 @@ from typing import NamedTuple
 from speciate.datasets.loading.loader import Example
 from speciate.datasets.versions import Manifest
 from speciate.errors import CallAgain, Code, SpeciateError
-from speciate.evaluation.contamination import find_seen, learned_from
+from speciate.evaluation.contamination import find_seen, learned_from, learned_validation
 from speciate.jobs.run import Run
 from speciate.models import model_folder, registry, trust
 from speciate.models.backbones.architectures import ARCHITECTURES, modality_of, refuse_adapter
@@ -42,6 +42,8 @@ class Base(NamedTuple):
     license: str | None
     learned_from: tuple[Manifest, ...] | None = ()
     """Data of this workspace that its weights learned from; None where they are not known any more."""
+    learned_validation: bool = False
+    """Whether its weights learned from validation examples of those data, too (`refit`)."""
     inputs: tuple[str, ...] = ()
     """The columns that a model of ours was trained on."""
     head: PublishedHead | None = None
@@ -71,7 +73,8 @@ def find_base(workspace: Workspace, base_model: str) -> Base:
         raise refuse_training(version.ref)
     card, modality = version.card, modality_of(version.ref, version.path)
     learned, head = _training_data(workspace, card), _head_in(version.path)
-    return Base(version.ref, modality, version.path, card.license, learned, card.inputs, head)
+    saw = learned_validation(workspace.database, workspace.folders, card)
+    return Base(version.ref, modality, version.path, card.license, learned, saw, card.inputs, head)
 
 
 def _head_in(folder: Path) -> PublishedHead | None:
@@ -171,7 +174,8 @@ def drop_seen(folders: Folders, payload: Payload, examples: Sequence[Example]) -
         return UnseenExamples(examples)
     held = [example.id for example in examples if example.split == "validation"]
     ids = held or [example.id for example in examples]
-    known = find_seen(folders, payload.manifest, ids, before, ("train",))
+    splits = ("train", "validation") if payload.base_learned_validation else ("train",)
+    known = find_seen(folders, payload.manifest, ids, before, splits)
     if known and (not held or len(known) == len(held)):
         raise no_unseen_examples(base, payload.dataset, bool(held))
     return UnseenExamples([each for each in examples if each.split != "validation" or each.id not in known], len(known))

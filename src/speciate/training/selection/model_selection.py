@@ -46,7 +46,7 @@ from speciate.training.selection.learning_curve import note_learning_curve
 from speciate.training.selection.nested_value import nested_estimate
 from speciate.training.selection.out_of_fold import ON_ALL_FOLDS, confirm_target, decide_between
 from speciate.training.selection.selected_model import CandidateResult, SelectedModel, seconds_of
-from speciate.training.training_context import Division, TrainingContext
+from speciate.training.training_context import NOT_REFITTED, REFIT_NOTE, Division, TrainingContext
 from speciate.vocabulary import find_metric
 
 _log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def select_best(
     does not tell them apart: few validation examples do not decide alone between equals, nor between groups that see
     different parts of mixed rows. Raises INVALID where none can be tried.
     """
+    asked = getattr(context.payload.parameters, "refit", None)
     sign = find_metric(context.payload.objective.metric).sign
     total = sum(len(group.learners) for group in groups)
     best, near, tried, every = _try_each(context, groups, folds, sign, total, lanes, ensemble=ensemble)
@@ -88,7 +89,10 @@ def select_best(
     if len(every) > 1 and context.payload.objective.aim == "best" and context.payload.manifest.modality == "tabular":
         nested = nested_estimate(context, every, sign, partial(_chosen_of, context, sign))
     context.progress(total, total, "candidates", f"{best.name} is the best")
-    finished = _finish(context, best, tried, folds, sign, compared=decided is not None, refit=refit)
+    once_more = refit and asked is not False
+    finished = _finish(context, best, tried, folds, sign, compared=decided is not None, refit=once_more)
+    if asked and context.validation and not context.learned_validation:
+        context.notes.append(NOT_REFITTED)
     return finished if finished.best is not best.estimate else finished._replace(nested=nested)
 
 
@@ -219,7 +223,6 @@ def _finish(
     return SelectedModel(final, surer or best.estimate, how, marked, members=members)
 
 
-_REFIT_NOTE = "The chosen model was then learned from validation examples, too; its value here is from before."
 _REFIT_TIMES = 3
 """Times what the winner took that must be left, for it to learn once more from all examples."""
 
@@ -246,7 +249,8 @@ def _refitted(
         except UnsuitableRepresentation:
             return None
         made = learn_from(context, best, everything, fresh, as_found=True)
-    context.notes.append(_REFIT_NOTE)
+    context.notes.append(REFIT_NOTE)
+    context.learned_validation = True
     return made
 
 

@@ -149,6 +149,7 @@ class _Search:
         known = context.task_head.family == "regression" or not (context.targets(merged) < 0).any()
         self.examples: list[Example] = merged if known else list(context.train)
         self.how = ON_ALL_FOLDS if known and context.validation else "out-of-fold"
+        context.learned_validation = bool(known and context.validation)
         self.averaged: Averaged = "numbers" if context.task_head.family == "regression" else "classes"
         self.absolute = is_absolute(context.payload.objective.metric)
         self.budget = context.meter.budgeted + context.seconds_left  # of all attempts: each deals the same folds
