@@ -4,9 +4,10 @@ Two are ours, for mutmut has neither: a condition that is a bare name, attribute
 a statement is dropped. Constants of the module are mutated, too: numbers, strings, operators.
 
 Left out, for no decision rests on it:
-- texts that only a person reads: a string with a space in it, unless it is SQL; all inside an f-string that has one;
-  what a function returns that `modules.toml` lists under `words`, and names under `texts`; a name that a function gives
-  such texts alone; arguments and assignments that are nothing but such a text; calls of `_log` and `warnings`.
+- texts that only a person reads: a string with a space in it, unless it is SQL; all inside an f-string that has one; a
+  choice between two such texts; what a function returns that `modules.toml` lists under `words`, and names under
+  `texts`; a name that a function gives such texts alone; arguments and assignments that are nothing but such a text;
+  calls of `_log` and `warnings`.
 - `strict=` of a zip: a guard against our own slips, which no call of ours can set off.
 - types: annotations, aliases, `cast`. Decorators, `len` and `isinstance`, as in mutmut. Defaults of fields of a class.
 - a second mutant of a string (lower, upper case): a key is wrong either way. An argument by place that is dropped and
@@ -135,6 +136,8 @@ class _Visitor(cst.CSTVisitor):
             return node.name.value in self._words
         if isinstance(node, cst.Call):
             return self._code(node.func).startswith(_LOGS)
+        if isinstance(node, cst.IfExp):
+            return self._is_text(node.body) and self._is_text(node.orelse)
         return isinstance(node, cst.FormattedString | cst.ConcatenatedString) and self._is_text(node)
 
     def _is_text(self, node: cst.CSTNode) -> bool:

@@ -3,13 +3,14 @@
 Each module of modules.toml is changed in one place at a time (mutations.py) and its own tests are run (session.py). A
 mutant that no test notices is in survivors/MODULE.toml, with the reason why it is equivalent or harmless, or this
 fails; so does a module of whose mutants less than 95 % are noticed. What is listed and dies by now, or is no mutant
-any more, is told. Results are kept in build/mutants, by a hash of the module, its tests and this tool: a module of
-which nothing has changed is not run again, and `--fresh` runs it all the same.
+any more, is told. Results are kept in build/mutants, by hashes of the module, its tests and this tool. What has not
+changed is not run again: a module, or a mutant that a test killed whose file is what it was. `--fresh` runs all.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import os
@@ -65,15 +66,15 @@ def main() -> None:
 def judged(name: str, entry: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
     """The result of one module, from before where nothing has changed."""
     path, kept = ROOT / "src" / "speciate" / f"{name}.py", KEPT / f"{name.replace('/', '.')}.json"
-    before = json.loads(kept.read_text()) if kept.exists() else {"key": "", "mutants": []}
-    key = _hash(path, entry)
+    before = json.loads(kept.read_text()) if kept.exists() else {"key": {}, "mutants": []}
+    key = _key(path, entry)
     same = before["key"] == key and not fresh
     if same and before["complete"]:
         return dict(before)
     spec = {
         "key": key, "path": str(path), "tests": entry["tests"], "words": entry.get("words", []),
-        "texts": entry.get("texts", []), "done": before["mutants"] if same else [],
-        "earlier": [one for one in before["mutants"] if one["result"] == "killed"],
+        "texts": entry.get("texts", []), "done": before["mutants"] if same else _stands(before, key, fresh=fresh),
+        "earlier": [one for one in before["mutants"] if one["by"]],
     }  # fmt: skip
     KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=_fast_folder()) as folder:
@@ -89,12 +90,37 @@ def judged(name: str, entry: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
     return dict(result)
 
 
-def _hash(path: Path, entry: dict[str, Any]) -> str:
-    found = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
-    tests = [each for name in entry["tests"] for each in _files(ROOT / name.partition("::")[0])]
-    for each in (path, HERE / "mutations.py", HERE / "session.py", *tests):
-        found.update(each.read_bytes())
-    return found.hexdigest()
+def _stands(before: dict[str, Any], key: dict[str, str], *, fresh: bool) -> list[dict[str, Any]]:
+    """Mutants that stay dead: they and the file of the test that killed them are what they were."""
+    if fresh or before["key"].get("") != key[""]:
+        return []
+    old = before["key"]
+    files = {each["by"]: each["by"].partition("::")[0] for each in before["mutants"] if each["by"]}
+    return [each for each in before["mutants"] if each["by"] and old[files[each["by"]]] == key.get(files[each["by"]])]
+
+
+def _key(path: Path, entry: dict[str, Any]) -> dict[str, str]:
+    """By test file, what it says; by the empty name, the module and this tool."""
+    files = {each for name in entry["tests"] for each in _files(ROOT / name.partition("::")[0])}
+    own = [_meaning(each) for each in (path, HERE / "mutations.py", HERE / "session.py")]
+    texts = json.dumps([own, entry.get("words"), entry.get("texts")])
+    found = {str(each.relative_to(ROOT)): _meaning(each) for each in sorted(files)}
+    return {"": _digest(texts), "tests": json.dumps(entry["tests"]), **found}
+
+
+def _meaning(path: Path) -> str:
+    """A hash of the code, without comments and docstrings."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [
+                each for each in node.body if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
+            ]
+    return _digest(ast.dump(tree))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _files(path: Path) -> list[Path]:

@@ -16,6 +16,20 @@ def test_a_first_look_keeps_its_level() -> None:
     assert level_for(5, LooksOnRows(promotions=1)) == level_for(5, LooksOnRows(candidates=1))
 
 
+@pytest.mark.parametrize(
+    ("judged", "looks", "spent"),
+    [
+        (1, LooksOnRows(candidates=1), 10 / (10 * 11)),  # of half the budget, by a first candidate after the first look
+        (1, LooksOnRows(candidates=2), 10 / (11 * 12)),
+        (3, LooksOnRows(candidates=1), 10 / (10 * 13)),
+        (3, LooksOnRows(candidates=117, promotions=2), 10 / (126 * 129)),
+        (0, LooksOnRows(candidates=4, promotions=7), 10 / (16 * 17)),
+    ],
+)
+def test_a_later_look_spends_its_part_of_the_budget(judged: int, looks: LooksOnRows, spent: float) -> None:
+    assert level_for(judged, looks) == pytest.approx(1 - 0.05 * spent, abs=1e-12)
+
+
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=200))
 def test_all_looks_after_the_first_together_spend_no_more_than_one_look(rounds: list[int]) -> None:
     spent, earlier = 0.0, 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from speciate.evaluation.metrics import Answers, averaged, label_answers, number_answers
-from speciate.evaluation.slice_gains import LEAST_EXAMPLES, RARE_VALUES, slice_gains
+from speciate.evaluation.slice_gains import LEAST_EXAMPLES, RARE_VALUES, SliceGain, slice_gains
 from speciate.evaluation.statistics import paired_difference
 from speciate.vocabulary import find_metric
 
@@ -70,6 +70,57 @@ def test_a_metric_of_all_rows_is_resampled_within_each_value() -> None:
         assert one.low < one.gain < one.high < one.highest
         assert one.clusters == N // 2
     assert found == slice_gains(metric, sides[:1], sides[1:], codes, site, seed=3)
+
+
+def medians(seed: int | None) -> SliceGain:
+    """Of a quantile, whose error is the bootstrap's."""
+    random = np.random.default_rng(2)
+    references = random.normal(size=N)
+    sides = [number_answers(references.tolist(), (references + random.normal(size=N)).tolist()) for _ in range(2)]
+    more = {} if seed is None else {"seed": seed}
+    return slice_gains(find_metric("median_ae"), sides[:1], sides[1:], np.arange(N), ["all"] * N, **more)[0]
+
+
+def test_resamples_are_those_of_the_seed() -> None:
+    assert medians(None) == medians(0)
+    assert medians(0).gain == medians(1).gain
+    assert medians(0).standard_error != medians(1).standard_error
+
+
+def test_two_shares_that_no_resample_tells_apart_are_not_proved_equal() -> None:
+    """Of a share the doubt is that of as many examples without any discordant pair."""
+    truth = ["0", "1"] * N
+    same = [label_answers(truth, truth, [None] * 2 * N, ["0", "1"])]
+    [share] = slice_gains(find_metric("f1_macro"), same, same, np.arange(2 * N), ["all"] * 2 * N)
+    equal = np.zeros(2 * N)
+    doubt = paired_difference(equal, equal, np.arange(2 * N))
+    assert (share.low, share.gain, share.high) == pytest.approx((doubt.low, 0, doubt.high))
+    assert doubt.high > 0.01
+
+
+def test_the_answers_of_a_value_keep_their_probabilities_and_scores() -> None:
+    random = np.random.default_rng(9)
+    truth = random.integers(0, 2, 2 * N)
+    sides = []
+    for sharp in (1.0, 4.0):
+        right = np.clip(random.beta(sharp, 1, 2 * N), 0.01, 0.99)
+        table = [
+            {"0": one if label == 0 else 1 - one, "1": one if label else 1 - one}
+            for one, label in zip(right, truth, strict=True)
+        ]
+        sides.append(label_answers([*map(str, truth)], [*map(str, truth)], table, ["0", "1"]))
+    site = ["north"] * N + ["south"] * N
+    metric = find_metric("log_loss")
+    for at, one in enumerate(slice_gains(metric, sides[:1], sides[1:], np.arange(2 * N), site)):
+        losses = [averaged(metric, [side])[at * N : (at + 1) * N] for side in sides]
+        assert one.gain == pytest.approx(float(np.mean(losses[0] - losses[1])))
+        assert one.gain > 0
+    judged = find_metric("judge_0123456789ab@0123456789ab")
+    scored = [
+        side._replace(scores={judged.name: np.arange(2 * N) * factor})
+        for side, factor in zip(sides, (1.0, 2.0), strict=True)
+    ]
+    assert [each.gain for each in slice_gains(judged, scored[:1], scored[1:], np.arange(2 * N), site)] == [29.5, 89.5]
 
 
 def f1_macro(answers: Answers, rows: slice) -> float:
