@@ -63,8 +63,8 @@ FIRING: dict[str, tuple[dict[str, Any], dict[str, Any], TriggerKind, dict[str, A
     ),
     "shift": (
         {"alarms": (alarm("inputs", 3.0, 4.0, 9), alarm("confidence", 8.0, 5.126, 2), alarm("words", None, 1.0, 3))},
-        {}, "data_shift", {"signals": ["confidence", "inputs", "words"], "log_evidence": 5.13, "window": 9, "onset": 8.0},
-        MINUTES, ASK,
+        {}, "data_shift",
+        {"signals": ["confidence", "inputs", "words"], "log_evidence": 5.13, "window": 9, "onset": 8.0}, MINUTES, ASK,
     ),
     "quality": (
         {"alarms": (alarm("quality"),)}, {}, "quality_regression",
@@ -119,6 +119,7 @@ def test_what_was_dealt_with_or_is_not_known_fires_nothing(remembered: dict[str,
         ("asked", {}, {"asked": 12.0}, False),
         ("fails", {}, {"requirement": Requirement(4, meets=False)}, False),
         ("fails", {}, {"requirement": Requirement(3, None)}, True),
+        ("fails", {"requirement": 1}, {}, True),
         ("provider", {}, {"provider": 7}, False),
         ("bases", {}, {"bases": ("a", "c")}, False),
         ("labels", {}, {"labels_new": 31}, True),
