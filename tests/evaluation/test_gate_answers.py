@@ -425,7 +425,7 @@ def test_a_cheaper_model_gives_way_only_to_a_sure_gain(low: float | None, verdic
         ((0.0, 0.2), 200, True, "promote", "not shown to be better than the nearest neighbour"),
         ((-0.2, 0.5), 200, True, "promote", "not shown to be better than the nearest neighbour"),
         ((0.1, 0.2), 200, True, "promote", ": better than the nearest neighbour"),
-        ((0.1, 0.2), 200, False, "inconclusive", "evaluate this model alone"),
+        ((0.1, 0.2), 200, False, "inconclusive", ": better than the nearest neighbour, which is fitted on other data"),
         ((-0.2, -0.1), 200, False, "hold", "worse than the nearest neighbour"),
         (None, 200, True, "promote", "nothing tells whether it is better"),
     ],

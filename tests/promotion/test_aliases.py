@@ -31,7 +31,7 @@ def test_the_version_before_is_kept_as_previous(workspace: Workspace) -> None:
 
 def test_a_move_from_a_wrong_belief_changes_nothing(workspace: Workspace) -> None:
     _move(workspace, "m@v1", aliases.NOTHING)
-    with pytest.raises(SpeciateError, match=r"is 'm@v1', not 'm@v7'") as caught:
+    with pytest.raises(SpeciateError, match=r"digits@production is 'm@v1', not 'm@v7'") as caught:
         _move(workspace, "m@v2", "m@v7")
     assert caught.value.code is Code.CONFLICT
     assert aliases.of_use_case(workspace.database, "digits") == {"production": "m@v1"}
@@ -51,6 +51,13 @@ def test_of_many_movers_with_one_belief_exactly_one_wins(workspace: Workspace) -
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(attempt, range(2, 18))) == 1
     assert audit.verify(workspace.database) == audit.verify(workspace.database)._replace(rows=2, problems=())
+
+
+def test_who_believes_that_nothing_serves_says_so_in_a_word(workspace: Workspace) -> None:
+    """The tool's own description names it."""
+    _move(workspace, "m@v1", "nothing")
+    with pytest.raises(SpeciateError, match=r"is 'm@v1', not 'nothing'"):
+        _move(workspace, "m@v2", "nothing")
 
 
 def test_alias_audit_and_event_are_one_step(workspace: Workspace) -> None:
@@ -159,7 +166,7 @@ def test_a_canary_stands_beside_what_is_in_production(workspace: Workspace) -> N
     assert _row(aliases.read(workspace.database, "digits", "canary"))[5] == 50.0
     other = _canary(workspace, "m@v3", 5.0)
     assert (other.before, other.generation) == ("m@v2", other.audit.seq)
-    assert workspace.database.events_after(0)[-1].data["before"] == "m@v2"
+    assert workspace.database.events_after(0)[-1].data["before"] == other.audit.before == "m@v2"
     assert _row(aliases.read(workspace.database, "digits"))[2:4] == ("m@v1", 1), "production has not moved"
 
 
