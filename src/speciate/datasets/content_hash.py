@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 
 from speciate.datasets.columns import PROVENANCE
 from speciate.datasets.row_json import canonical_rows
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder
 
 _ROW_GROUPS = 64
 """Row groups of a file, where none gets fewer or more rows than below. Rows lie by id, so that a question for few ids,
@@ -48,7 +48,7 @@ Lanes = npt.NDArray[np.uint16]  # (1024,)
 
 def seal_rows(table: pa.Table, folder: Path) -> Path:
     """The path of the sealed file in `folder`, on disk and read-only on return. The same rows: the same file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     temporary = folder / f".rows.{os.getpid()}.{os.urandom(4).hex()}"
     try:
         pq.write_table(
@@ -64,6 +64,7 @@ def seal_rows(table: pa.Table, folder: Path) -> Path:
             target = folder / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.parquet"
             if target.exists():
                 os.utime(target)  # it may have been garbage until now: it is as young as what names it
+                sync_folder(folder)  # who put it there may have been killed before that
                 return target
             os.fsync(file.fileno())
         temporary.chmod(0o444)

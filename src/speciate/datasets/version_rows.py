@@ -241,8 +241,10 @@ def _check_there(folders: Folders, manifest: Manifest) -> None:
     if missing is not None:
         raise SpeciateError(
             Code.NOT_FOUND,
-            f"{manifest.ref} is incomplete: {missing.name} no longer exists, as after a purge or a deletion.",
-            "Make the same call again.",
+            f"{manifest.ref} is incomplete: {missing.name} is missing. It was purged or deleted meanwhile, or the "
+            "workspace's folders are older than its catalog.",
+            "Make the same call again. If that fails, too, restore the folders from the backup that the catalog is of; "
+            "`speciate verify --all` names all that is missing.",
             next=[Call("describe_dataset", {"dataset": manifest.name})],
         )
     for path in files(folders, manifest):

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speciate.workspace import integrity
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.workspace import Folders
 
 _LOST = "With it, answers that models gave, and what they cost, are lost."
@@ -113,8 +114,9 @@ class Journal:
 
     def _line(self, line: Mapping[str, object]) -> None:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._file = self._path.open("x", encoding="utf-8")
+            sync_folder(self._folder)
         self._file.write(json.dumps(line) + "\n")
         if _BEGUN in line:
             self._file.flush()
@@ -265,6 +267,7 @@ def write_table(table: pa.Table, path: Path) -> None:
         integrity.write_table(table, file)
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def digest(content: str | bytes) -> str:

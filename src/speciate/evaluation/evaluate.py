@@ -60,7 +60,7 @@ from speciate.tasks.example_targets import is_label
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import NEAREST, UseCase, get
 from speciate.vocabulary import Family, Metric, Task, find_metric, find_task, metrics_of
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -511,12 +511,11 @@ def collect(folder: RunFolder) -> _Collected:
     evaluation = id_from_key("evaluation", spec["job"])
     report = Report.model_validate(result["report"])
     target = folders.evaluations / evaluation
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     for name in FILES:
         if not (target / name).exists() and (name != FILES[-1] or (folder.outputs / name).exists()):
             os.link(folder.outputs / name, target / name)
-    for written in (target, target.parent):
-        sync_folder(written)
+    sync_folder(target)
     identified = {decision.candidate: decisions.identify(decision, evaluation) for decision in report.decisions}
     chosen = identified[report.decision.candidate] if report.decision else None
     return _Collected(

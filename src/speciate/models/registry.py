@@ -25,7 +25,7 @@ from speciate.refs import ModelRef, check_name, model_ref
 from speciate.settings import in_force
 from speciate.vocabulary import find_task
 from speciate.workspace import tombstones
-from speciate.workspace.blobs import sync_folder, write_durably
+from speciate.workspace.blobs import make_folder, sync_folder, write_durably
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -256,13 +256,13 @@ def _publish(staged: Path | None, target: Path, card: ModelCard) -> None:
     for leftover in (temporary, target):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        make_folder(target.parent)
+        temporary.mkdir()
         for path in sorted(staged.iterdir()) if staged else ():
             os.link(path, temporary / path.name)
         write_durably(temporary / sealed.CARD, json.dumps(card.model_dump(), indent=1).encode())  # and all names
         temporary.rename(target)
-        for folder in (target.parent, target.parent.parent):
-            sync_folder(folder)
+        sync_folder(target.parent)
     except BaseException:  # a full disk, say
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -30,7 +30,7 @@ from speciate.predictions.entities import EntityHashes
 from speciate.predictions.log_files import ANSWER_LINE, FEEDBACK_LINE, GAP_LINE, KeptInput, LogFolder, LogRecord, encode
 from speciate.predictions.pii_redaction import Redaction
 from speciate.settings import Log as Settings
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.clock import Clock
 
 _LONGEST_OUTPUT, _LONGEST_TEXT = 1 << 18, 1 << 20
@@ -198,15 +198,18 @@ class AnswerLog:
             os.utime(target)  # as young as what names it
             return sha256
         self.folder.create()
-        target.parent.mkdir(mode=0o700, exist_ok=True)
+        make_folder(target.parent, mode=0o700)
         partial = target.with_name(f".{sha256}.{secrets.token_hex(4)}.partial")
         try:
             with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # its name says what is in it, from the moment that it has one
             partial.replace(target)
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+        sync_folder(target.parent)
         return sha256
 
     @property

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from speciate.jobs.folder import write_whole
 from speciate.workspace import integrity
+from speciate.workspace.blobs import make_folder
 from speciate.workspace.lock import is_held
 from speciate.workspace.workspace import Folders
 
@@ -84,9 +85,8 @@ class LogFolder:
         return self.path.parent.parent
 
     def create(self) -> None:
-        self.path.parent.mkdir(mode=0o700, exist_ok=True)
         for folder in (self.path, self.segments, self.parts, self.media):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(folder, mode=0o700)
 
     def all_segments(self) -> list[Path]:
         """Oldest first."""

@@ -31,7 +31,7 @@ import duckdb
 
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import catalog_identity, repair
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -247,7 +247,8 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(mode=0o700, parents=True)
+        make_folder(target.parent, mode=0o700)
+        partial.mkdir(mode=0o700)
         _copy_catalog(workspace.database, partial / "catalog.duckdb", root)
         for name in _COPIED:
             _copy(root / name, partial / name)
@@ -298,9 +299,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Flush a tree to the disk."""
+    """Flush a tree to the disk: its files, and the names in each of its folders."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

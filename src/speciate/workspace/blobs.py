@@ -5,6 +5,7 @@ Small media go into packs (packs.py) instead: a file each would cost an inode an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -33,10 +34,11 @@ class Blobs:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             write_durably(target, data)
         else:
             os.utime(target)  # it may have been garbage until now: it is as young as what names it
+            sync_folder(target.parent)  # who put it there may have been killed before that
         return sha256
 
     def get(self, sha256: str) -> bytes:
@@ -83,6 +85,25 @@ def write_durably(target: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)
+
+
+_named: set[tuple[str, int]] = set()
+"""Path and inode of folders whose names are known to be on the disk."""
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it, where it is not there; its name is on the disk when this returns.
+
+    Also where it is there: who made it may have been killed before the sync. A process does that once for each.
+    """
+    if not folder.is_dir():
+        if not folder.parent.exists():
+            make_folder(folder.parent, mode)
+        folder.mkdir(mode=mode, exist_ok=True)
+    if (key := (str(folder), folder.stat().st_ino)) not in _named:
+        with contextlib.suppress(PermissionError):  # a folder above the workspace that only its owner may list
+            sync_folder(folder.parent)
+        _named.add(key)
 
 
 def sync_folder(folder: Path) -> None:

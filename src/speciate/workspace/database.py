@@ -26,6 +26,7 @@ import duckdb
 
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import filesystem
+from speciate.workspace.blobs import sync_folder
 from speciate.workspace.clock import Clock
 from speciate.workspace.schema import CONFIG
 
@@ -107,6 +108,9 @@ class Database:
         self._clock = clock
         self._on_fatal = on_fatal or (lambda error: os._exit(70))
         self._connection = duckdb.connect(str(path), config=CONFIG)
+        self._folder, self._log = path.parent, f"{path}.wal"
+        self._named_log = 0
+        """Inode of the log whose name is on the disk, too; 0: of none."""
         self._local = threading.local()
         self._queue: queue.SimpleQueue[list[_Call] | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
@@ -287,6 +291,7 @@ class Database:
         for call in batch:
             if call.many is _checkpoint:
                 _resolve_call(call, lambda: cursor.execute("CHECKPOINT"))
+                self._named_log = 0  # the next one may get the same inode
 
     def _apply_together(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> None:
         try:
@@ -300,6 +305,7 @@ class Database:
                 for call in calls:
                     self._apply_together(cursor, [call])
             return
+        self._sync_name_of_log()
         for call, answer in zip(calls, answers, strict=True):
             if isinstance(answer, BaseException):
                 call.future.set_exception(answer)
@@ -310,6 +316,17 @@ class Database:
                 listener(events)
             except Exception:  # noqa: BLE001 - what was committed is committed, whoever cannot bear to hear of it
                 _log.exception("a listener failed")
+
+    def _sync_name_of_log(self) -> None:
+        """DuckDB syncs its log at each commit, and never the folder of the log, which is made anew after each
+        checkpoint: without its name a power cut may take it with all that was committed since."""
+        try:
+            log = os.stat(self._log).st_ino
+        except FileNotFoundError:  # this commit has folded it in
+            log = 0
+        if log not in (0, self._named_log):
+            sync_folder(self._folder)
+        self._named_log = log
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection, calls: list[_Call]) -> tuple[list[Any], list[Event]]:
         """One transaction for all calls: the answers in the order of the calls, and the events with their numbers."""

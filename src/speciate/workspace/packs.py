@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import integrity
-from speciate.workspace.blobs import check_digest, sync_folder
+from speciate.workspace.blobs import check_digest, make_folder, sync_folder
 
 _SCHEMA = pa.schema([("sha256", pa.string()), ("offset", pa.int64()), ("length", pa.int64())])
 
@@ -43,7 +43,7 @@ class PackWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
         self._partial = folder / f".pack-{os.getpid()}-{os.urandom(6).hex()}.partial"
         self._file = self._partial.open("xb", buffering=_BUFFER)

@@ -14,6 +14,7 @@ collection never deletes files that were written in a gap.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 import duckdb
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace.blobs import write_durably
+from speciate.workspace.blobs import sync_folder, write_durably
 
 _POSITION = re.compile(r"byte position (\d+)")
 
@@ -88,7 +89,12 @@ def _copy_aside(catalog: Path, log: Path) -> Path:
     folder.mkdir(parents=True)
     for path in (catalog, log):
         if path.exists():
-            shutil.copy2(path, folder / path.name)
+            copy = folder / path.name
+            shutil.copy2(path, copy)
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())
+    for each in (folder, folder.parent, catalog.parent):  # the log is cut next: what is cut off is here alone then
+        sync_folder(each)
     return folder
 
 

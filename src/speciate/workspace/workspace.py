@@ -9,6 +9,7 @@ from pathlib import Path
 
 from speciate.settings import Settings, load
 from speciate.workspace import catalog_identity, compaction, repair, schema
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.clock import Clock, Elapsed, SystemClock
 from speciate.workspace.database import Database, Transaction
 from speciate.workspace.disk_space import DiskGauge
@@ -35,9 +36,10 @@ class Folders:
         self.logged = root / "logged"
 
     def make(self) -> None:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.root, mode=0o700)
         for name in _FOLDERS:
             (self.root / name).mkdir(exist_ok=True)
+        sync_folder(self.root)
 
 
 class Workspace:
@@ -50,7 +52,7 @@ class Workspace:
     def __init__(self, root: Path, clock: Clock | None = None, settings: Settings | None = None) -> None:
         self.clock: Clock = clock or SystemClock()
         self.folders = Folders(root)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(root, mode=0o700)
         self.settings = settings or load(root)
         self.room = DiskGauge(root, self.settings.disk)
         catalog_identity.refuse_missing(root)

@@ -45,7 +45,7 @@ from speciate.jobs.schedule import never_fits
 from speciate.modalities import find
 from speciate.sandbox import SandboxPolicy
 from speciate.settings import Place, Settings
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder
 from speciate.workspace.packs import index_path, open_pack
 from speciate.workspace.workspace import Folders, Workspace
 
@@ -314,8 +314,9 @@ def _take_in(path: Path, target: Path) -> None:
     """Idempotent: what the daemon did not come to the end of is done again."""
     if target.exists():
         os.utime(target)  # it may have been garbage until now: it is as young as what names it
+        sync_folder(target.parent)  # who put it there may have been killed before that
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with path.open("rb") as file:
         os.fsync(file.fileno())
     path.chmod(0o444)
