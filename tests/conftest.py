@@ -39,10 +39,26 @@ warm.MODULES = (  # or each test's pool would import them, to load its model or 
     *warm.MODULES, *PRELOADS["classical"], "speciate.modalities.medical.dicom", "highdicom?", "nibabel?",
 )  # fmt: skip
 forks.start_programs_here()
-os.fsync = os.fstat  # type: ignore[assignment]  # no test cuts the power; a sync waits for whatever else the disk does
+_SYNC = os.fsync
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is marked `durable`, with all its fixtures, works as users do: files are synced, and programs are
+    executed. All others sync nothing in this process, for a sync waits for whatever else the disk does, and programs
+    are forks (forks.py): what they show holds for code, and not for disks or for starts of processes."""
+    durable = item.get_closest_marker("durable") is not None or item.config.getoption("--durable")
+    before = forks.executes
+    os.fsync = _SYNC if durable else os.fstat  # type: ignore[assignment]
+    forks.executes = durable or before
+    try:
+        return (yield)
+    finally:
+        os.fsync, forks.executes = _SYNC, before
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--durable", action="store_true", help="run every test as one that is marked `durable`")
     parser.addoption("--part", metavar="K/N", help="of the chosen tests the K-th of N parts, drawn by their names")
 
 

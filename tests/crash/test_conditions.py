@@ -48,7 +48,10 @@ from tests.crash.conditions import (
 from tests.crash.world import World
 from tests.server.processes import Daemons
 
-pytestmark = pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox")
+pytestmark = [
+    pytest.mark.durable,
+    pytest.mark.skipif(not is_complete(), reason="this kernel lacks a layer of the sandbox"),
+]
 FIFTY = 50
 
 

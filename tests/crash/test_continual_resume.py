@@ -15,7 +15,7 @@ from tests.crash.test_training_resume import TINY, World, _killed, _paused, _ste
 from tests.data import ingest
 from tests.training.recipes.test_continual import points
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 __all__ = ["world"]  # the fixture
 LEARN: dict[str, Any] = TINY | {"num_train_epochs": 12, "early_stopping_patience": 12, "learning_rate": [1e-3]}

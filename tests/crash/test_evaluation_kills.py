@@ -23,7 +23,7 @@ from tests.crash.runs import kill_run
 from tests.evaluation.endpoints.real_server import model, served, spoiled  # noqa: F401 - fixtures
 from tests.training.world import define, make_dataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 CALLS, KILLS = 1000, 5
 FAULTS = ("429", "torn", "500", "malformed", "slow")

@@ -20,7 +20,7 @@ from speciate.models import registry, sealed
 from speciate.workspace.workspace import Workspace
 from tests.models.hub_server import Hub, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 pytest.importorskip("huggingface_hub")
 PIECE = 10 << 20

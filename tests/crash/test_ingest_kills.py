@@ -21,7 +21,7 @@ from speciate.jobs.job import ENDED, Job
 from speciate.settings import Settings
 from speciate.workspace.workspace import Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 
 def pictures(folder: Path, count: int) -> Path:

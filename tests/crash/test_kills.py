@@ -11,6 +11,8 @@ import pytest
 
 from tests.crash.world import ROLES, World
 
+pytestmark = pytest.mark.durable
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "speciate"
 CODE = "".join(file.read_text() for file in SOURCE.rglob("*.py") if file.name != "faults.py")
 _ELSEWHERE = "export_|place_|predict_|promotion_|rebuild_|slot_|watch_"

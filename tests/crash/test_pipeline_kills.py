@@ -14,7 +14,7 @@ from tests.crash.test_published_head_kills import World, card_of, finished, kill
 from tests.models.diffusion import doubles
 from tests.training.world import make_dataset, png, thirds
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 __all__ = ["world"]
 COUNT, GOALS = 24, (5, 13)
 

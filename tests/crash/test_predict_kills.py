@@ -20,7 +20,7 @@ from tests.crash.runs import kill_run
 from tests.serving.world import trained
 from tests.training.world import make_dataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 ROWS, KILLS, TIMES_OUT = 10_000, 4, 900
 MODEL = "films-model@v1"

@@ -27,6 +27,8 @@ from tests.server.processes import Daemons
 from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
+pytestmark = pytest.mark.durable
+
 PATIENCE = 120.0
 IN_THE_CALL = ("submit_before_commit", "promotion_decided", "promotion_between_alias_and_audit", "submit_after_commit")
 AFTER_IT = ("promotion_before_want", "promotion_wanted", "promotion_before_switch", "promotion_switched")

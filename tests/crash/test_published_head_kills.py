@@ -33,7 +33,7 @@ from tests.crash.test_training_resume import _kill as kill
 from tests.models.published import doubles
 from tests.training.world import make_dataset, png, thirds
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 COUNT, KILLS, PATIENCE = 24, 2, 300.0
 SETTINGS: dict[str, Any] = {
     "num_train_epochs": 5, "learning_rate": [1e-3], "batch_size": 4, "early_stopping_patience": 5,

@@ -32,7 +32,7 @@ from tests.models.hub_server import Hub, serving
 from tests.models.published import doubles
 from tests.training.world import make_dataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 EXAMPLES = 3_000
 
 

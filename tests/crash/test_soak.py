@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.durable
+
 
 @pytest.mark.slow
 def test_kills_floods_and_full_disks_break_no_promise() -> None:

@@ -54,6 +54,8 @@ from tests.training.networks.world import TwoLabels, new_run
 from tests.training.problems import outlined
 from tests.training.world import make_dataset, model_path, png, thirds, train_now
 
+pytestmark = pytest.mark.durable
+
 COUNT = 48
 TINY: dict[str, Any] = {"num_train_epochs": 8, "learning_rate": [3e-4], "batch_size": 8, "folds": 3}
 OTHERWISE: dict[str, dict[str, Any]] = {

@@ -12,6 +12,8 @@ from speciate.privacy.purge_evaluations import purge_cached_answers
 from speciate.privacy.redaction import PURGED
 from speciate.workspace.workspace import Folders
 
+pytestmark = pytest.mark.durable
+
 ONE, TWO = AnswerKey("a:1"), AnswerKey("b:1")
 _KILLED = """
 import os, signal, sys

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from speciate.governance import audit, audit_heads
 from speciate.promotion import aliases
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 from tests.governance.people import perform
+
+pytestmark = pytest.mark.durable
 
 
 def _moves(workspace: Workspace, *models: str) -> None:

@@ -11,6 +11,8 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.atomic_folder import check_free, hidden_folder_beside
 
+pytestmark = pytest.mark.durable
+
 
 def refused(path: Path) -> SpeciateError:
     with pytest.raises(SpeciateError) as caught:

@@ -28,6 +28,8 @@ from tests.conftest import ManualClock
 from tests.jobs.test_reconcile import Stage
 from tests.jobs.work import KINDS
 
+pytestmark = pytest.mark.durable
+
 
 def engine_over(workspace: Workspace) -> Engine:
     engine = Engine(workspace, Kinds(extra=KINDS))

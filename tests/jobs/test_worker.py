@@ -22,6 +22,8 @@ from speciate.jobs.run import Redaction, Stopped
 from speciate.models.backbones import lean_import
 from tests.jobs.work import ENTRY
 
+pytestmark = pytest.mark.durable
+
 
 def a_folder(root: Path, **payload: object) -> RunFolder:
     folder = RunFolder(root / "runs" / "job-a.1")

@@ -22,7 +22,7 @@ from speciate.jobs.executors import LocalExecutor
 from speciate.jobs.zygote import PROCESSES, SUPERVISORS, Program
 from tests.sandbox.test_warm import private_memory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")
+pytestmark = [pytest.mark.durable, pytest.mark.skipif(sys.platform != "linux", reason="zygotes need Linux")]
 
 
 @pytest.fixture
@@ -167,7 +167,6 @@ def _fails(*_: object) -> None:
     raise OSError("no process is left")
 
 
-@pytest.mark.usefixtures("executed")
 def test_a_supervisor_that_was_started_plainly_is_no_zombie_once_its_end_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

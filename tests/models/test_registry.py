@@ -13,6 +13,8 @@ from speciate.models.model_card import ModelCard
 from speciate.workspace.workspace import Workspace
 from tests.training.world import define
 
+pytestmark = pytest.mark.durable
+
 
 def _staged(folder: Path, weights: str) -> tuple[Path, ModelCard]:
     folder.mkdir(parents=True)

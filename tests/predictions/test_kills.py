@@ -9,8 +9,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from speciate.predictions import maintenance, reading
 from speciate.predictions.log_files import LogFolder
+
+pytestmark = pytest.mark.durable
 
 _SERVES = """
 import sys, threading

@@ -18,6 +18,8 @@ from speciate.predictions.pii_redaction import Redaction
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, said, texts
 
+pytestmark = pytest.mark.durable
+
 PLANTED = ("ada.lovelace@example.org", "+49 30 1234567", "sk-abcdefghijklmnopqrstuvwx12", "4111 1111 1111 1111")
 
 

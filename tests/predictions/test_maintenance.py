@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from speciate.predictions import log_files, maintenance, reading
 from speciate.predictions.log import AnsweringModel, AnswerLog
 from speciate.predictions.log_files import ANSWERS, FEEDBACK, LogFolder
 from tests.conftest import ManualClock
 from tests.predictions.world import log, note, texts
+
+pytestmark = pytest.mark.durable
 
 _DAY = 86_400.0
 

@@ -47,7 +47,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
     daemons.close()
 
 
-@pytest.mark.usefixtures("executed")
+@pytest.mark.durable
 def test_of_several_candidates_one_serves_and_the_others_give_way(daemons: Daemons) -> None:
     candidates = [daemons.candidate() for _ in range(4)]
     reports = [report_of(candidate) for candidate in candidates]

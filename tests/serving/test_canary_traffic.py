@@ -24,7 +24,7 @@ from speciate.workspace.workspace import Workspace
 from tests.serving.test_deployment import until
 from tests.serving.world import USE_CASE, move, scaled, trained, version
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 KEYS = [f"user-{number}" for number in range(300)]
 PATIENCE = 240.0
 

@@ -34,7 +34,7 @@ from tests.serving.test_deployment import until
 from tests.serving.world import move
 from tests.training.world import define, make_dataset, png
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.durable, pytest.mark.slow]
 
 USE_CASE = "reviews"
 Keep = Callable[[], DeploymentKeeper]

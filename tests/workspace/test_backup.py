@@ -17,6 +17,8 @@ from speciate.workspace.rebuild import rebuild_catalog
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 
+pytestmark = pytest.mark.durable
+
 _KEYS = "SELECT key FROM meta WHERE value = 'x' ORDER BY key"
 
 

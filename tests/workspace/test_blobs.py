@@ -8,6 +8,8 @@ import pytest
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.blobs import Blobs
 
+pytestmark = pytest.mark.durable
+
 
 def test_a_blob_is_named_by_its_content_and_written_once(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from speciate.workspace import clock as clock_module
 from speciate.workspace.clock import Elapsed, SystemClock, begin, cutoff, greatest_age, least_age, observe
 
+pytestmark = pytest.mark.durable
+
 DAY, YEAR = 86_400.0, 365 * 86_400.0
 START = 1_800_000_000.0
 

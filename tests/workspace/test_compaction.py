@@ -10,6 +10,8 @@ import pytest
 from speciate.workspace import compaction
 from speciate.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.durable
+
 _TOKEN = "Vrumpelstont"
 
 

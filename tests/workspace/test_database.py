@@ -17,6 +17,8 @@ from speciate.workspace.database import Database, Event, Row, Transaction
 from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 
+pytestmark = pytest.mark.durable
+
 _INSERT = "INSERT INTO meta SELECT unnest(?::VARCHAR[]), 'x'"
 _KEYS = "SELECT key FROM meta WHERE value = 'x' ORDER BY key"
 

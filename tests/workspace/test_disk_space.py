@@ -10,6 +10,8 @@ import pytest
 from speciate.settings import Disk
 from speciate.workspace.disk_space import GB, DiskGauge, DiskSpace, format_bytes, measure_used
 
+pytestmark = pytest.mark.durable
+
 
 def test_a_disk_without_a_quota_is_never_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gauge = DiskGauge(tmp_path, Disk(stop_below_gb=1))

@@ -11,6 +11,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.workspace import filesystem
 from speciate.workspace.filesystem import check_folder, kind_in, require_local, require_space
 
+pytestmark = pytest.mark.durable
+
 _MOUNTS = """\
 20 1 8:1 / / rw - ext4 /dev/sda1 rw
 21 20 0:20 / /home rw,relatime shared:1 - nfs4 server:/home rw

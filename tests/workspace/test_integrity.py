@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import integrity
 
+pytestmark = pytest.mark.durable
+
 TABLE = pa.table({"id": [f"row-{number}" for number in range(300)], "value": list(range(300))})
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from speciate.errors import Code, SpeciateError
 from speciate.workspace.packs import PackReader, PackWriter, index_path
 
+pytestmark = pytest.mark.durable
+
 
 def sealed(folder: Path, *blobs: bytes) -> Path:
     with PackWriter(folder) as writer:

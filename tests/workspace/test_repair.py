@@ -14,6 +14,8 @@ from speciate.errors import SpeciateError
 from speciate.workspace.repair import salvage_catalog
 from speciate.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.durable
+
 _KEYS = "SELECT count(*) FROM meta WHERE key LIKE 'k%'"
 _WRITER = """
 import os, sys

@@ -32,6 +32,8 @@ from speciate.workspace.workspace import Workspace
 from tests.conftest import ManualClock
 from tests.jobs.work import KINDS
 
+pytestmark = pytest.mark.durable
+
 SCHEMAS = sorted(Path(__file__).with_name("schemas").glob("*.sql"))
 _ROWS = 3
 _COLUMNS = "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index"

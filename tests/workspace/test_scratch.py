@@ -11,6 +11,8 @@ import pytest
 
 from speciate.workspace.scratch import remove_abandoned, scratch_folder
 
+pytestmark = pytest.mark.durable
+
 
 @pytest.mark.parametrize("moment", [(tempfile, "mkdtemp"), (fcntl, "flock")])
 def test_a_folder_that_is_not_locked_yet_may_go_and_another_takes_its_place(

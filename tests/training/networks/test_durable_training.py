@@ -29,6 +29,8 @@ from speciate.worker import main
 from tests.training.networks import world
 from tests.training.networks.world import TwoLabels, checkpoints, held, new_run, training
 
+pytestmark = pytest.mark.durable
+
 WORK = f"{Path(world.__file__).resolve()}:work"
 
 
