@@ -70,6 +70,7 @@ class Stage:
         self.truth: dict[str, Observation] = {}
         self.submitted: list[str] = []
         self.specs: dict[str, dict[str, Any]] = {}
+        self.preloads: dict[str, str] = {}
         self.cancelled: list[tuple[str, bool]] = []
 
     def handle(self, run_id: str) -> dict[str, Any]:
@@ -78,6 +79,7 @@ class Stage:
     def submit(self, run: RunSpec) -> None:
         self.submitted.append(run.id)
         self.specs[run.id] = run.spec
+        self.preloads[run.id] = run.preload
         self.truth.setdefault(run.id, Pending())
 
     def prepare(self, preload: str) -> None:
