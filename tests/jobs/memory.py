@@ -49,6 +49,7 @@ class MemoryCatalog:
         return answers
 
     def submit(self, tell: object, event: JobEvent, *, alone: bool = True) -> Future[Job | SpeciateError]:
+        assert getattr(tell, "__func__", None) is Store.tell
         answer: Future[Job | SpeciateError] = Future()
         paid, told, plans = len(self.paid), len(self.events), dict(self.plans)
         try:
@@ -115,6 +116,7 @@ class MemoryPlaces:
         self.forgotten: list[str] = []
 
     def executor(self, name: str) -> Executor:
+        assert name == "far"
         return cast(Executor, self.stage)
 
     def forget(self, job: Job) -> None:
@@ -132,7 +134,7 @@ class World:
     ) -> None:
         self.clock, self.stage, self.disk = ManualClock(), Stage(), ROOMY
         self.catalog, self.places = MemoryCatalog(self.clock), places or MemoryPlaces()
-        self.saved, self.runs, self.kinds = 0, folder / "runs", Kinds(extra=kinds)
+        self.jumped, self.saved, self.runs, self.kinds = 0.0, 0, folder / "runs", Kinds(extra=kinds)
         self.capacity = Capacity(cpu=cpu, memory_mb=1000)
         self.reconciler = self.restarted()
 
@@ -140,7 +142,7 @@ class World:
         """Another daemon over the same rows."""
         workspace = SimpleNamespace(
             clock=self.clock, settings=Settings(), database=self.catalog,
-            elapsed=SimpleNamespace(save=self._save, least=lambda stamp: max(0.0, self.clock.now() - stamp)),
+            elapsed=SimpleNamespace(save=self._save, least=self._least),
             room=SimpleNamespace(look=lambda: self.disk),
             folders=SimpleNamespace(runs=self.runs, root=self.runs.parent),
         )  # fmt: skip
@@ -148,6 +150,14 @@ class World:
             cast(Workspace, workspace), self.kinds, Store(self.kinds, Settings()), cast(Executor, self.stage),
             self.capacity, cast(Any, self.places),
         )  # fmt: skip
+
+    def _least(self, stamp: float) -> float:
+        return max(0.0, self.clock.now() - self.jumped - stamp)
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock; no time passes."""
+        self.jumped += seconds
+        self.clock.jump(seconds)
 
     def _save(self) -> None:
         self.saved += 1

@@ -234,15 +234,23 @@ def test_a_loss_after_progress_is_the_first_one_again(world: World) -> None:
         assert world.job(job).run_seconds == 2
         world.change(job, state=State.CANCELLED)
     assert world.places.forgotten == [f"job-{number:02}.2" for number in range(6)]
+    first = world.live(losses=4)
+    world.progress(first, 1)
+    world.is_true(first, Gone())
+    world.tick()
+    assert world.job(first).losses == 1
 
 
 def test_the_time_of_a_run_is_measured_where_its_beginning_is_known(world: World) -> None:
     known, unknown = world.live(), world.live()
     world.change(unknown, started=None)
+    lost = world.live()
     for job in (known, unknown):
         world.is_true(job, ended("transient"))
+    world.is_true(lost, Gone())
+    world.jump(1000)
     world.tick(7)
-    assert [world.job(job).run_seconds for job in (known, unknown)] == [7, 0]
+    assert [world.job(job).run_seconds for job in (known, unknown, lost)] == [7, 0, 7], "not by the clock"
     assert world.job(known).losses == 0
 
 
@@ -361,6 +369,21 @@ def test_outputs_that_cannot_be_used_fail_the_job_with_why(world: World) -> None
         assert found == said
 
 
+def test_what_was_collected_is_registered_in_the_transaction_that_ends_the_job(world: World) -> None:
+    seen = list[tuple[object, ...]]()
+
+    def commit(tx: Any, job: Job, collected: Any) -> Mapping[str, object]:
+        seen.append((tx, job.state, collected))
+        return {"value": 5}
+
+    world.kinds.add(replace(PLAIN, name="commits", collect=lambda folder: folder.run_id, commit=commit))
+    job = world.live("commits")
+    world.is_true(job, ended("ok"))
+    world.tick()
+    assert seen == [(world.catalog, OK, f"{job}.1")]
+    assert world.job(job).result == {"value": 5}
+
+
 def test_a_registration_that_is_refused_is_the_jobs_error(world: World) -> None:
     world.kinds.add(_commits(REFUSAL))
     job = world.live("commits")
@@ -423,8 +446,14 @@ def test_one_job_in_trouble_stops_no_other_and_is_looked_at_after_a_pause(
     monkeypatch.setattr(world.stage, "poll", troubled)
     world.is_true(good, ended("user"))
     world.tick()
+    world.tick(0.05)
+    assert len(looks) == 1
     assert (world.states(bad, good), world.reconciler.trouble(bad)) == ([R, F], "its folder cannot be read")
-    for _ in range(12):
+    world.tick(0.1)
+    assert len(looks) == 2
+    world.tick(0.2)
+    assert len(looks) == 3, "at the end of the pause"
+    for _ in range(9):
         while len(looks) == (count := len(looks)):
             world.tick(0.1)
             if len(looks) != count:
@@ -449,14 +478,14 @@ def recorded(world: World, monkeypatch: pytest.MonkeyPatch) -> list[tuple[object
 def test_what_a_run_paid_is_recorded_however_it_ends(
     world: World, recorded: list[tuple[object, ...]], truth: Any
 ) -> None:
-    world.kinds.add(replace(PLAIN, name="pays", paid=lambda folder: {("a", "host"): 2.0, ("b", "host"): 0.0}))
+    world.kinds.add(replace(PLAIN, name="pays", paid=lambda folder: {(folder.run_id, "host"): 2.0, ("b", "host"): 0.0}))
     job = world.live("pays", request="cancel", request_at=world.clock.now())
     unbegun = world.live("pays", request="cancel", request_at=world.clock.now())
     (world.folder(job).path / "supervisor").touch()
     for each in (job, unbegun):
         world.is_true(each, truth)
     world.tick()
-    assert recorded == [("a", "host", 2.0, job)]
+    assert recorded == [(f"{job}.1", "host", 2.0, job)]
 
 
 def test_a_refused_registration_records_what_was_paid_and_damaged_journals_spend_the_whole_share(
@@ -601,6 +630,21 @@ def test_what_starts_is_expected_to_write_what_its_plan_or_earlier_runs_say(worl
     assert jobs["usual"] not in world.reconciler._bytes, "nothing is kept of a job that is over"
 
 
+def test_what_earlier_runs_left_is_looked_at_once_a_minute(world: World) -> None:
+    done = world.add(state=OK, attempt=1, ended=1.0)
+    with (world.folder(done).path / "big").open("wb") as file:
+        file.truncate(3000)
+    world.add("hasty")
+    world.tick()
+    expected = [world.reconciler._left_by("plain")]
+    for seconds in (1, 58.5, 0.5):
+        with (world.folder(done).path / f"more{seconds}").open("wb") as file:
+            file.write(b"x" * 3_000_000)
+        world.tick(seconds)
+        expected.append(world.reconciler._left_by("plain"))
+    assert expected[0] == expected[1] == expected[2] < expected[3]
+
+
 def test_live_runs_hold_the_bytes_that_they_may_still_write(world: World) -> None:
     world.disk = DiskSpace(total=400 * GB, free=10 * GB, floor=GB)
     first, second = world.add(plan=a_plan(bytes=6 * GB)), world.add(plan=a_plan(bytes=6 * GB))
@@ -621,6 +665,7 @@ def test_a_job_waits_in_the_queue_as_long_as_it_may(world: World) -> None:
     assert world.states(*jobs) == [State.WAITING, Q, Q]
     world.tick(1)
     assert world.states(*jobs) == [D, D, Q]
+    assert [world.reconciler.trouble(job) for job in jobs] == [None] * 3
     assert world.job(jobs[0]).reason == "timed_out: its limit of 100 s (queue) passed"
 
 
@@ -671,6 +716,7 @@ def test_a_place_takes_so_many_runs_at_once_and_this_machine_its_own(world: Worl
     assert world.reconciler.trouble(far[2]) == f"{far[2]}: nobody answers"
     assert world.reconciler.trouble(here[2]) is None
     world.tick()
+    assert world.reconciler.waits(far[2]) == "It waits for its turn: far takes 2 runs at once."
     assert world.states() == [S, S, Q, S, S, Q]
     world.places.stage.truth[f"{far[0]}.1"] = ended("user")
     world.tick()

@@ -18,7 +18,7 @@ from speciate.jobs.allowances import Ledger
 from speciate.jobs.egress import Consents
 from speciate.jobs.executors import Abandoned, Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
 from speciate.jobs.folder import Outcome, RunDocument, RunFolder
-from speciate.jobs.job import Job, JobError, JobResult, RunHandle, State
+from speciate.jobs.job import Job, JobError, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.places.places import Places
 from speciate.jobs.schedule import (
@@ -234,7 +234,7 @@ class Reconciler:
                 steps.append(self._finish(job, outcome))
                 return True
             case Gone() if self._best_at_limit(job):
-                steps.append(self._finish(job, Outcome(-1, "killed", "its process was killed")))
+                steps.append(self._finish(job, Outcome(-1, "killed")))
                 return True
             case Gone():
                 paid = self._paid(job)
@@ -297,7 +297,6 @@ class Reconciler:
 
     def _finish(self, job: Job, outcome: Outcome) -> _Step:
         kind = self._kinds[job.kind]
-        result: JobResult | None = None
         register = None
         folder = RunFolder(self._workspace.folders.runs / job.run_id)
         if outcome.kind != "ok" and (best := self._best_at_limit(job)):
@@ -305,7 +304,6 @@ class Reconciler:
         if outcome.kind == "ok":
             try:
                 collected = kind.collect(folder)
-                result = {}
                 register = lambda tx, job: kind.commit(tx, job, collected)  # noqa: E731
             except SpeciateError as error:
                 _log.warning("%s: its outputs cannot be used: %s", job.id, error.message)
@@ -317,7 +315,7 @@ class Reconciler:
                 outcome = Outcome(1, "user", sentence, "The daemon's log has the traceback.", str(error))
         paid = self._paid(job)
         fault("finish_before_commit")
-        exited = Exited(job.attempt, outcome, result, self._progressed(job), self._ran(job))
+        exited = Exited(job.attempt, outcome, progressed=self._progressed(job), ran=self._ran(job))
 
         def end(answer: _Answer) -> None:
             self._commit(job, answer, paid)
