@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,8 @@ PLANNED: list[str] = []
 
 
 def plan(spec: Work, workspace: Workspace) -> Plan[Any]:
+    assert isinstance(spec, Work)
+    assert workspace.folders.runs.name == "runs"
     PLANNED.append("plain")
     return Plan(payload={"planned": True})
 
@@ -369,25 +372,31 @@ def test_outputs_that_cannot_be_used_fail_the_job_with_why(world: World) -> None
         assert found == said
 
 
-def test_what_was_collected_is_registered_in_the_transaction_that_ends_the_job(world: World) -> None:
+def test_what_was_collected_is_registered_in_the_transaction_that_ends_the_job(
+    world: World, recorded: list[tuple[object, ...]]
+) -> None:
     seen = list[tuple[object, ...]]()
 
     def commit(tx: Any, job: Job, collected: Any) -> Mapping[str, object]:
         seen.append((tx, job.state, collected))
         return {"value": 5}
 
-    world.kinds.add(replace(PLAIN, name="commits", collect=lambda folder: folder.run_id, commit=commit))
+    kind = replace(PLAIN, name="commits", collect=lambda folder: folder.run_id, commit=commit)
+    world.kinds.add(replace(kind, paid=lambda folder: {("a", "host"): 2.0}))
     job = world.live("commits")
+    (world.folder(job).path / "supervisor").touch()
     world.is_true(job, ended("ok"))
     world.tick()
     assert seen == [(world.catalog, OK, f"{job}.1")]
     assert world.job(job).result == {"value": 5}
+    assert recorded == [("a", "host", 2.0, job)]
 
 
 def test_a_registration_that_is_refused_is_the_jobs_error(world: World) -> None:
     world.kinds.add(_commits(REFUSAL))
     job = world.live("commits")
     world.is_true(job, ended("ok"))
+    world.jump(1000)
     world.tick(4)
     found = world.job(job)
     assert (found.state, found.reason, found.run_seconds) == (F, "It is there.", 4)
@@ -411,10 +420,14 @@ def test_a_registration_without_room_waits_for_as_long_as_it_takes(world: World)
     assert world.reconciler.trouble(job) is None
 
 
-def test_a_registration_that_breaks_is_tried_again_after_growing_pauses_and_then_fails(world: World) -> None:
-    world.kinds.add(_commits(OSError("read-only")))
+def test_a_registration_that_breaks_is_tried_again_after_growing_pauses_and_then_fails(
+    world: World, recorded: list[tuple[object, ...]]
+) -> None:
+    world.kinds.add(replace(_commits(OSError("read-only")), paid=lambda folder: {("a", "host"): 2.0}))
     job, tries = world.live("commits"), list[float]()
+    (world.folder(job).path / "supervisor").touch()
     world.is_true(job, ended("ok"))
+    world.jump(1000)
     while world.job(job).state is R:
         before = world.reconciler._troubles.get(job, reconcile.Trouble()).times
         world.tick(0.05)
@@ -428,7 +441,8 @@ def test_a_registration_that_breaks_is_tried_again_after_growing_pauses_and_then
         "class": "user", "message": found.reason, "detail": "read-only",
         "recovery": "The daemon's log has the traceback.",
     }  # fmt: skip
-    assert found.run_seconds == pytest.approx(tries[-1] - (found.started or 0))
+    assert found.run_seconds == pytest.approx(tries[-1] - (found.started or 0) - 1000)
+    assert recorded == [("a", "host", 2.0, job)]
 
 
 def test_one_job_in_trouble_stops_no_other_and_is_looked_at_after_a_pause(
@@ -494,8 +508,8 @@ def test_a_refused_registration_records_what_was_paid_and_damaged_journals_spend
     def damaged(folder: RunFolder) -> Mapping[tuple[str, str], float]:
         raise ValueError("torn")
 
-    ledger = Ledger({("a", "host"): 3.0}, {}, {})
-    monkeypatch.setattr(allowances, "ledger", lambda database: ledger)
+    ledger = Ledger({("a", "host"): 3.0}, {("a", "host"): {"job-01": 2.5}}, {})
+    monkeypatch.setattr(allowances, "ledger", lambda database: ledger if database is world.catalog else None)
     world.kinds.add(replace(_commits(REFUSAL), paid=lambda folder: {("b", "host"): 1.0}))
     world.kinds.add(replace(PLAIN, name="damaged", paid=damaged))
     refused = world.live("commits")
@@ -507,6 +521,66 @@ def test_a_refused_registration_records_what_was_paid_and_damaged_journals_spend
     world.tick()
     assert sorted(recorded) == [("a", "host", 2.0, torn), ("b", "host", 1.0, refused)]
     assert world.states(refused, torn, free) == [F, OK, OK]
+
+
+@pytest.fixture
+def ledgers(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A person allowed 5 USD for "a". Grows with each look at what is spent; runs that live hold their share."""
+    looks = list[int]()
+
+    def look(database: object) -> Ledger:
+        assert database is world.catalog
+        looks.append(world.catalog.commits)
+        plans = {job: Plan.model_validate_json(text) for job, text in world.catalog.plans.items()}
+        live = {job: plan.spends for job, plan in plans.items() if world.job(job).state in {S, R}}
+        return Ledger({("a", "host"): 5.0}, {}, live)
+
+    monkeypatch.setattr(allowances, "ledger", look)
+    monkeypatch.setattr(egress, "append_row", lambda tx, **row: SimpleNamespace(hash="h"))
+    world.catalog.given = [("a", "host", "grace", 0.0, None), ("b", "host", "grace", 0.0, None)]
+    world.capacity = Capacity(cpu=20, memory_mb=1000)
+    world.reconciler = world.restarted()
+    return looks
+
+
+def _spends(usd: float, dataset: str = "a") -> Plan[Any]:
+    return a_plan(spends=(Spend(dataset=dataset, host="host", usd=usd),))
+
+
+def test_money_is_shared_in_the_order_in_which_jobs_start(world: World, ledgers: list[int]) -> None:
+    never = world.add(plan=_spends(1, "b"))
+    late, second = world.add(plan=_spends(3), priority=-1), world.add(plan=_spends(3))
+    first, small = world.add(plan=_spends(4), priority=1), world.add(plan=_spends(1), priority=-2)
+    free = world.add(plan=a_plan(), priority=-3)
+    assert world.tick() == 3
+    assert world.states(never, late, second, first, small, free) == [F, Q, Q, S, Q, S]
+    error = world.job(never).error or {}
+    assert error["message"].startswith("No example of 'b' may be sent to host: what a person allowed")
+    assert f"control_job(job='{never}', action='retry')" in error["recovery"]
+    assert (world.reconciler.trouble(second) or "").startswith(f"It waits for money: {first} may spend what is left")
+    assert f"{first} and {second} and {late} may spend" in (world.reconciler.trouble(small) or "")
+    world.is_true(first, ended("user"))
+    world.tick()
+    world.tick()
+    assert world.states(late, second, small) == [Q, S, Q], "who waits holds its share against those behind it"
+
+
+def test_what_is_held_is_looked_at_once_for_each_commit(world: World, ledgers: list[int]) -> None:
+    first, second = world.add(plan=_spends(4)), world.add(plan=_spends(4))
+    world.tick()
+    world.is_true(first, Alive())
+    for _ in range(2):
+        world.tick()
+    before = len(ledgers)
+    asked = sum(sql == egress._GIVEN for sql in world.catalog.asked)
+    for _ in range(3):
+        world.tick()
+    assert len(ledgers) == before
+    assert sum(sql == egress._GIVEN for sql in world.catalog.asked) == asked
+    world.is_true(first, ended("user"))
+    world.tick()
+    world.tick()
+    assert world.states(second) == [S]
 
 
 def test_what_no_person_allows_any_more_is_not_started(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -613,16 +687,17 @@ def test_a_job_waits_for_the_bytes_that_it_may_write(world: World) -> None:
 
 def test_what_starts_is_expected_to_write_what_its_plan_or_earlier_runs_say(world: World) -> None:
     world.reconciler._capacity = Capacity(cpu=9, memory_mb=1000)
-    for number, size in enumerate((10, 3 * GB // 1024, 20)):
+    for number, size in enumerate((10, 3_000_000, 20)):
         before = world.add(state=OK, attempt=1, ended=float(number))
         with (world.folder(before).path / "big").open("wb") as file:
-            file.truncate(size)
+            file.write(b"x" * size)
     jobs = {
         "usual": world.add("hasty"), "planned": world.add("hasty", plan=a_plan(bytes=5)), "earlier": world.add(),
         "more": world.add(plan=a_plan(bytes=4 * GB)), "sweeps": world.add("sweeps", plan=a_plan(bytes=900 * GB)),
     }  # fmt: skip
     world.tick()
     known = {name: world.reconciler._bytes.get(job) for name, job in jobs.items()}
+    assert 3_000_000 <= (known["earlier"] or 0) < 4_000_000, "the most of the last three"
     assert (known["usual"], known["planned"], known["more"], known["sweeps"]) == (USUAL_BYTES, 5, 4 * GB, None)
     assert world.states(*jobs.values()) == [S] * 5
     world.change(jobs["usual"], state=State.CANCELLED)
@@ -673,6 +748,7 @@ def test_a_plan_that_refuses_fails_its_job_alone(world: World) -> None:
     refused, broken, good = world.add("refused"), world.add("broken"), world.add()
     world.tick()
     assert world.states(refused, broken, good) == [F, F, S]
+    assert [world.reconciler.trouble(job) for job in (refused, broken, good)] == [None] * 3
     error = dict(world.job(refused).error or {})
     assert [each["tool"] for each in error.pop("next")] == ["list_datasets"]  # type: ignore[attr-defined]
     assert (error["class"], error["message"]) == ("user", "It is gone.")
@@ -733,8 +809,11 @@ def test_a_place_has_its_own_capacity(tmp_path: Path) -> None:
 
 def test_a_run_in_the_background_makes_way_and_says_so(world: World) -> None:
     back, other = world.live(priority=-1), world.live()
-    waits = world.add(plan=a_plan())
+    waits, far = world.add(plan=a_plan()), world.add(plan=a_plan(place="far"))
+    world.live(resources=Resources(place="far"), priority=-1)
     world.tick()
+    assert world.states(far) == [S]
+    world.add(plan=a_plan(place="far"))
     assert world.job(back).request is None, "a few seconds it is left alone"
     world.tick(6)
     assert (world.job(back).request, world.job(other).request) == ("hold", None)
@@ -760,6 +839,11 @@ def test_a_plan_is_made_once_kept_with_the_claim_and_used_by_every_attempt(world
     world.reconciler = world.restarted()
     world.tick(10)
     assert world.stage.specs[f"{job}.2"]["payload"] == {"planned": "before"}
+    world.catalog.plans[job] = a_plan(payload={"planned": "again"}).model_dump_json(by_alias=True)
+    world.is_true(job, Gone())
+    world.tick()
+    world.tick(10)
+    assert world.stage.specs[f"{job}.3"]["payload"] == {"planned": "again"}, "nothing is kept of an end"
     assert PLANNED == ["plain"]
 
 
@@ -779,13 +863,13 @@ def test_a_plan_for_more_cores_than_are_left_gets_those(tmp_path: Path) -> None:
         world.add(plan=a_plan(cpu=3)),
         world.add(plan=a_plan(cpu=8, place="far")),
     )
-    for job in (more, fewer, far):
-        world.tick()
-        asked = {each: world.job(each).resources.cpu for each in (more, fewer, far) if world.job(each).state is S}
-        assert asked.get(job, 3 if job != far else 8) == (8 if job == far else 3)
+    for job, cores in ((more, 3), (fewer, 3), (far, 8)):
+        if job != far:
+            world.tick()
+        assert (world.job(job).state, world.job(job).resources.cpu) == (S, cores)
         world.is_true(job, ended("user"))
         world.places.stage.truth[f"{job}.1"] = ended("user")
-        world.tick()
+    world.tick()
     assert world.states(more, fewer, far) == [F, F, F]
 
 
@@ -797,25 +881,52 @@ def test_a_claim_names_the_next_attempt_where_it_will_run(world: World) -> None:
     assert (world.job(here).resources.cpu, world.job(far).attempt) == (2, 5)
 
 
+def test_a_job_that_is_stopped_while_it_is_claimed_is_not_launched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pause(spec: Work, workspace: Workspace) -> Plan[Any]:
+        world.change(before, state=P)
+        return Plan()
+
+    world.kinds.add(replace(PLAIN, name="paused", plan=pause))
+    before = world.add("paused")
+    world.tick()
+    assert (world.states(before), world.stage.submitted) == ([P], [])
+    together, submit_all = world.add(plan=a_plan()), world.catalog.submit_all
+
+    def with_request(tell: object, events: Any) -> Any:
+        answers = submit_all(tell, events)
+        if world.job(together).state is S:
+            world.change(together, request="pause", request_at=world.clock.now())
+            answers[-1] = Future()
+            answers[-1].set_result(world.job(together))
+        return answers
+
+    monkeypatch.setattr(world.catalog, "submit_all", with_request)
+    world.tick()
+    assert (world.states(together), world.stage.submitted) == ([S], [])
+
+
 def test_a_launch_says_all_that_its_run_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = world.add(plan=a_plan(payload={"a": 1}, secrets=(("KEY", "host"),)), attempt=3, shrinks=2)
-    for attempt in (1, 3):
+    job = world.add(plan=a_plan(payload={"a": 1}, secrets=(("KEY", "host"),)), attempt=5, shrinks=2)
+    for attempt in (1, 2, 4, 6):
         world.folder(job, attempt)
     world.tick()
     row = world.job(job).model_dump(mode="json", exclude={"result", "error"})
-    assert world.stage.specs[f"{job}.4"] == {
-        "job": job, "kind": "plain", "attempt": 4, "entry": ENTRY, "payload": {"a": 1}, "secrets": (("KEY", "host"),),
+    assert world.stage.specs[f"{job}.6"] == {
+        "job": job, "kind": "plain", "attempt": 6, "entry": ENTRY, "payload": {"a": 1}, "secrets": (("KEY", "host"),),
         "workspace": str(world.runs.parent), "settings": safety(Settings()), "resources": Resources().model_dump(),
         "preload": "data", "memory_retries": 2, "row": row,
-        "resume_from": [str(world.runs / f"{job}.3"), str(world.runs / f"{job}.1")],
+        "resume_from": [str(world.runs / f"{job}.{attempt}") for attempt in (4, 2, 1)],
     }  # fmt: skip
-    assert world.stage.preloads == {f"{job}.4": "data"}
+    assert world.stage.preloads == {f"{job}.6": "data"}
 
 
 def test_a_launch_names_what_is_moved_and_spent_and_forks_nothing_for_a_gpu(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(allowances, "ledger", lambda database: Ledger({("a", "host"): 3.0}, {}, {}))
+    ledger = Ledger({("a", "host"): 3.0}, {("a", "host"): {"job-00": 2.5}}, {})
+    monkeypatch.setattr(allowances, "ledger", lambda database: ledger if database is world.catalog else None)
     monkeypatch.setattr(egress, "append_row", lambda tx, **row: SimpleNamespace(hash="h"))
     world.catalog.given.append(("a", "host", "grace", 0.0, None))
     world.capacity = Capacity(cpu=2, memory_mb=1000, gpu=1)
