@@ -109,9 +109,12 @@ def test_what_ends_makes_room_in_the_same_pass_and_commit(world: World) -> None:
 
 def test_an_end_is_committed_before_a_plan_is_made(world: World) -> None:
     seen = list[State]()
-    world.kinds.add(
-        replace(PLAIN, name="looks", plan=lambda spec, workspace: seen.append(world.job(ends).state) or Plan())
-    )
+
+    def look(spec: Work, workspace: Workspace) -> Plan[Any]:
+        seen.append(world.job(ends).state)
+        return Plan()
+
+    world.kinds.add(replace(PLAIN, name="looks", plan=look))
     ends, lives = world.live(), world.live()
     world.add("looks")
     world.is_true(ends, ended("user"))
