@@ -92,6 +92,7 @@ def test_two_workspaces_two_use_cases_and_two_keys_hash_differently(tmp_path: Pa
 def test_use_case_and_entity_cannot_be_mixed_up(tmp_path: Path) -> None:
     root = with_identity(tmp_path / "one")
     assert EntityHashes(root, "a").of("b-c") != EntityHashes(root, "a-b").of("c")
+    assert EntityHashes(root, "a").of(" b c ") == EntityHashes(root, "a").of("b c") != EntityHashes(root, "a").of("bc")
 
 
 @pytest.mark.parametrize("harm", ["open", "empty", "no identity"])

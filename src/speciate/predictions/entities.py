@@ -74,8 +74,8 @@ class EntityHashes:
         return f"EntityHashes({self._use_case!r})"
 
     def of(self, entity: str) -> str:
-        """Raises SpeciateError or OSError where there is no key."""
-        said = f"{self._use_case}\0{entity}".encode("utf-8", "surrogatepass")
+        """Spaces around it do not count: a header has none. Raises SpeciateError or OSError where there is no key."""
+        said = f"{self._use_case}\0{entity.strip()}".encode("utf-8", "surrogatepass")
         return hmac.new(self._current_key(), said, hashlib.sha256).hexdigest()[:_HEX]
 
     def _current_key(self) -> bytes:
