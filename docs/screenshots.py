@@ -101,7 +101,7 @@ def _pages() -> dict[str, str]:
 
 @contextmanager
 def _signed_in(browser: Any, look: Look) -> Iterator[tuple[Any, str, list[str]]]:
-    answer = dial(_WORKSPACE, CONTROL, action="open", level="decide", keys=[])
+    answer = dial(_WORKSPACE, CONTROL, action="open decide", keys=[])
     answer.line.close()
     context = browser.new_context(
         viewport={"width": look.width, "height": look.height}, color_scheme=look.scheme, device_scale_factor=1

@@ -129,6 +129,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "key revoke": {"key": "jane"},
     "token create": {"name": "eve", "role": "admin", "id": "0" * 12, "digest": "0" * 64, "days": 9.0},
     "accept": {},
+    "open decide": {},
     "override": {"use_case": "u", "model": "m@v1", "reason": "why not", "serving": None, "objections": []},
 }  # fmt: skip
 
@@ -378,8 +379,9 @@ def test_a_question_is_seen_where_one_output_goes_to_a_file(
         key = tmp_path / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         arguments[3:3] = [f"{key}.pub"]
+    asked = ("(nothing: no): ", "") if command.startswith("open") else ("Type yes: ", "no")
     with (tmp_path / "output").open("w+") as file:
-        seen = type_at(arguments, [("Type yes: ", "no")], **{redirected: file.fileno()})  # type: ignore[arg-type]
+        seen = type_at(arguments, [asked], **{redirected: file.fileno()})  # type: ignore[arg-type]
         file.seek(0)
         assert (seen.status, "Nothing was changed" in seen.text, file.read()) == (1, True, ""), seen.text
 

@@ -322,7 +322,7 @@ def _add_answer_commands(command: Callable[[str, str], argparse.ArgumentParser])
 
 def _add_person_commands(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     pages = command("open", "pages for people in a browser: look, compare, decide, label")
-    pages.add_argument("--decide", action="store_true", help="also to decide, for half an hour (asks on the terminal)")
+    pages.add_argument("--decide", action="store_true", help="also to decide (asks on the terminal)")
     pages.add_argument("--no-browser", action="store_true", help="only print the link")
     policy = command("policy", "show or change who lets models into production (asks on the terminal)")
     policy.add_argument("policy", nargs="?", choices=("auto", "person"))

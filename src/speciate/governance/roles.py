@@ -21,6 +21,7 @@ class Act(StrEnum):
     RUN = "stop and resume runs"
     WATCH = "switch watches"
     WORK = "call every other tool"
+    REOPEN = "decide again, by an enrolled key"
 
 
 Role = Literal["viewer", "labeller", "approver", "admin"]
@@ -32,14 +33,14 @@ Level = Literal["look", "decide"]
 _VIEWER = frozenset({Act.LOOK})
 _LABELLER = _VIEWER | {Act.LABEL}
 _APPROVER = _LABELLER | {Act.ROLL_BACK, Act.ANSWER, Act.ENROLL}
-_ADMIN = frozenset(Act)
+_ADMIN = frozenset(Act) - {Act.REOPEN}
 ACTS: Mapping[Role | Level, frozenset[Act]] = {
     "viewer": _VIEWER,
     "labeller": _LABELLER,
     "approver": _APPROVER,
     "admin": _ADMIN,
-    "look": frozenset({Act.LOOK, Act.INSPECT}),
-    "decide": _ADMIN - {Act.WORK},
+    "look": frozenset({Act.LOOK, Act.INSPECT, Act.REOPEN}),
+    "decide": (_ADMIN - {Act.WORK}) | {Act.REOPEN},
 }
 
 ON_A_USE_CASE = frozenset({Act.LABEL, Act.ROLL_BACK, Act.ANSWER})

@@ -43,6 +43,9 @@ SECOND = 76
 
 
 BEST, RESULT, EXIT = "best-", "result.json", "exit"
+LOG, PROGRESS = "log", "progress.jsonl"
+METRICS = "metrics"
+"""Beginning of the names of files with metrics; they end in .jsonl. A run has one, or one for each candidate."""
 TEAM = "team.json"
 """Where the processes of several nodes meet, and the key that they show there."""
 _IS_BEST = re.compile(rf"{BEST}[0-9]{{1,9}}")
@@ -57,6 +60,11 @@ NO_ROOM = 77
 """Exit code of a worker that a full disk kept from writing how it ended."""
 CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 """Signals that a worker brought on itself: it is tried again, with a retry less."""
+
+
+def is_growing(name: str) -> bool:
+    """Whether a run appends to the file of this name while it runs."""
+    return name in (LOG, PROGRESS) or (name.startswith(METRICS) and name.endswith(".jsonl"))
 
 
 class Outcome(NamedTuple):
@@ -236,7 +244,7 @@ def is_best(name: str) -> bool:
 class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.outputs, self.checkpoints, self.log = path / "outputs", path / "checkpoints", path / "log"
+        self.outputs, self.checkpoints, self.log = path / "outputs", path / "checkpoints", path / LOG
 
     @property
     def run_id(self) -> str:
@@ -317,7 +325,7 @@ class RunFolder:
     def progress(self) -> Progress | None:
         """The newest whole line of progress."""
         try:
-            with (self.path / "progress.jsonl").open("rb") as file:
+            with (self.path / PROGRESS).open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
                 lines = file.read().split(b"\n")
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from speciate.jobs import allowances, egress, rows, transitions
 from speciate.jobs.allowances import Ledger
 from speciate.jobs.egress import Consents
 from speciate.jobs.executors import Abandoned, Alive, Ended, Executor, Gone, Pending, RunSpec, Unreachable
-from speciate.jobs.folder import Outcome, RunDocument, RunFolder
+from speciate.jobs.folder import PROGRESS, Outcome, RunDocument, RunFolder
 from speciate.jobs.job import Job, JobError, RunHandle, State
 from speciate.jobs.kinds import Kinds, Plan
 from speciate.jobs.places.places import Places
@@ -263,7 +263,7 @@ class Reconciler:
         if ran is None or job.started is None:
             return None
         try:
-            at = (self._workspace.folders.runs / job.run_id / "progress.jsonl").stat().st_mtime
+            at = (self._workspace.folders.runs / job.run_id / PROGRESS).stat().st_mtime
         except OSError:
             return 0.0
         return min(ran, max(0.0, at - job.started))

@@ -24,7 +24,7 @@ from speciate import environment
 from speciate.errors import Code, SpeciateError
 from speciate.jobs import egress
 from speciate.jobs.egress import Permit
-from speciate.jobs.folder import BEST, RunFolder, write_checked
+from speciate.jobs.folder import BEST, PROGRESS, RunFolder, write_checked
 from speciate.workspace.workspace import Folders
 
 Payload = TypeVar("Payload", bound=BaseModel)
@@ -95,7 +95,7 @@ class Run:
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
         line = {"at": time.time(), "done": done, "total": total, "unit": unit, "message": self.redacted(message)}
-        with (self.folder.path / "progress.jsonl").open("a") as file:
+        with (self.folder.path / PROGRESS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     @property

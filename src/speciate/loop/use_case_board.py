@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from speciate.evaluation.decisions import told_by_its_search
@@ -24,6 +26,14 @@ SELECT id, created, dataset, EXISTS (
 ) AS decided
 FROM evaluations WHERE use_case = ? ORDER BY decided DESC, created DESC, id LIMIT ?
 """
+_MEASURED = """
+SELECT
+    id, dataset, json_extract_string(report, '$.leaderboard[*].model'),
+    json_extract_string(report, '$.leaderboard[*].value')
+FROM evaluations WHERE use_case = ? AND report ->> '$.metric' = ? AND id <> ? ORDER BY created DESC, id
+"""
+_MOST_EARLIER = 4
+
 _LEAST_USD = 0.001
 """Per 1,000 examples. If all cost less, time tells models apart better than money."""
 
@@ -60,6 +70,17 @@ class LeaderLine(NamedTuple):
     serves: str | None = None
     """production, canary, or deployed where it answers and neither alias is at it; of an evaluation without a use case
     behind the name of one."""
+    earlier: str | None = None
+    """The evaluation that measured it, where that is another one on the same rows."""
+
+
+class Best(NamedTuple):
+    """What an evaluation on other rows found."""
+
+    evaluation: str
+    dataset: str
+    model: str
+    value: float
 
 
 class Board(NamedTuple):
@@ -72,16 +93,23 @@ class Board(NamedTuple):
     places: tuple[Place, ...]
     across: str
     left_out: int
+    best_elsewhere: Best | None = None
+    """Better than all of these, on other rows: the numbers do not compare, and the model is not forgotten."""
 
 
-def read_board(workspace: Workspace, evaluation: str, target: float | None) -> Board:
-    """The first rows of the leaderboard, and with them whatever serves now."""
+def read_board(workspace: Workspace, evaluation: str, target: float | None, *, with_earlier: bool = False) -> Board:
+    """The first rows of the leaderboard, and with them whatever serves now. `with_earlier`: also the best models of the
+    use case's other evaluations, which a newer and worse run must not make anybody forget."""
     report = find_report(workspace.database, evaluation)
     serves = _serving(workspace, report.use_case)
-    rows = [row for place, row in enumerate(report.leaderboard) if place < _MOST_ROWS or row.model in serves]
+    earlier, elsewhere = _measured_before(workspace.database, evaluation, report) if with_earlier else ({}, None)
+    leaders = [*report.leaderboard, *(row for row, _ in earlier.values())]
+    leaders = _by_value(leaders, report) if earlier else leaders
+    rows = [row for place, row in enumerate(leaders) if place < _MOST_ROWS or row.model in serves]
     whiskers = [Whisker(row.value, row.interval) for row in rows]
+    places_of = {model: where for model, (_, where) in earlier.items()}
     lines = tuple(
-        LeaderLine(row, role_of(report, row.model), whisker, serves.get(row.model))
+        LeaderLine(row, role_of(report, row.model), whisker, serves.get(row.model), places_of.get(row.model))
         for row, whisker in zip(rows, whiskers, strict=True)
     )
     dominated = set(pareto(report).dominated)
@@ -95,8 +123,38 @@ def read_board(workspace: Workspace, evaluation: str, target: float | None) -> B
     )  # fmt: skip
     return Board(
         evaluation, report, lines, whisker_scale(whiskers, target), places if len(places) > 1 else (),
-        "$ per 1,000" if cost else "p95 latency, ms", len(report.leaderboard) - len(rows),
+        "$ per 1,000" if cost else "p95 latency, ms", len(leaders) - len(rows), elsewhere,
     )  # fmt: skip
+
+
+def _by_value(rows: Sequence[Row], report: Report) -> list[Row]:
+    sign = 1.0 if report.better == "lower" else -1.0
+    return sorted(rows, key=lambda row: math.inf if row.value is None else sign * row.value)
+
+
+def _measured_before(
+    database: Database, evaluation: str, report: Report
+) -> tuple[dict[str, tuple[Row, str]], Best | None]:
+    """Model -> row and evaluation of the best registered ones that others measured on the same rows, each as it was
+    measured last; and the best on other rows, where it is better than all of them."""
+    sign = 1.0 if report.better == "higher" else -1.0
+    known, same, other = {row.model for row in report.leaderboard}, list[Best](), list[Best]()
+    for name, dataset, models, values in database.read(_MEASURED, [report.use_case, report.metric, evaluation]):
+        for model, value in zip(models, values, strict=True):
+            if value is None or "@v" not in model or (dataset == report.dataset and model in known):
+                continue
+            (same if dataset == report.dataset else other).append(Best(name, dataset, model, float(value)))
+            if dataset == report.dataset:
+                known.add(model)
+    chosen = sorted(same, key=lambda each: -sign * each.value)[:_MOST_EARLIER]
+    found = dict[str, tuple[Row, str]]()
+    for each in chosen:
+        rows = find_report(database, each.evaluation).leaderboard
+        found[each.model] = next(row for row in rows if row.model == each.model), each.evaluation
+    shown = [sign * row.value for row in report.leaderboard if row.value is not None]
+    shown += [sign * each.value for each in chosen]
+    best = max(other, key=lambda each: sign * each.value, default=None)
+    return found, best if best and sign * best.value > max(shown, default=-math.inf) else None
 
 
 def _serving(workspace: Workspace, use_case: str | None) -> dict[str, str]:

@@ -22,6 +22,8 @@ from speciate.modalities.medical.dicom_elements import looks_like_dicom
 from speciate.modalities.series_similarity import SERIES, sketch_series
 
 Series = npt.NDArray[np.float32]  # (C, T)
+CHANNEL_NAMES = "channel_names"
+"""Column beside a series: the names of its channels in order, with a comma and a space between."""
 _MOST_VALUES = 50_000_000
 _HEAD = 4096
 _SHAPE = 32  # points that stand for the shape of a channel
@@ -118,6 +120,15 @@ class TimeSeries(Modality[Series]):
 
     def window(self, media: Series, start: float, stop: float) -> Series:
         return media[:, round(start) : round(stop)]
+
+
+def channel_names(data: bytes) -> list[str]:
+    """The names in the first line of a CSV file; none where it has none."""
+    if looks_like_dicom(data[:_HEAD]):
+        return []  # their names are in the column
+    first = data.split(b"\n", 1)[0].decode("utf-8-sig", "replace")
+    names = [cell.strip('"') for cell in _cells(first)]
+    return names if any(_is_name(cell) for cell in names) else []
 
 
 def _cells(line: str) -> list[str]:

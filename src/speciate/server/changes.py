@@ -1,4 +1,4 @@
-"""What changed, by the part of a page that shows it: counters of what was committed, and times of a run's files.
+"""What changed, by the part of a page that shows it: counters of what was committed, and times of files that grow.
 
 Nothing is read while nothing changes, and a run of any length costs the same.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from speciate.errors import SpeciateError
+from speciate.jobs.folder import is_growing
+from speciate.predictions.log_files import all_logs
 from speciate.server.tool_api import App
+from speciate.serving.deployment_folder import all_deployments
 from speciate.workspace.database import Event
-
-_FILES = ("progress", "log", "metrics.jsonl")
 
 
 class Changes:
@@ -35,7 +37,7 @@ class Changes:
             stamps: dict[str, object] = dict(self._counts)
         if job:
             stamps["run"] = stamps.get(f"job:{job}"), self._files(job)
-        return stamps
+        return stamps | self._production()
 
     def _files(self, job: str) -> tuple[int, ...]:
         """Times of change of what a run writes while it runs, and its children's."""
@@ -44,14 +46,32 @@ class Changes:
             folders = [self._app.engine.folder(each).path for each in (found, *self._app.engine.children(job))]
         except SpeciateError:
             return ()
-        stamps = list[int]()
-        for folder in folders:
-            for name in _FILES:
-                try:
-                    stamps.append(os.stat(folder / name).st_mtime_ns)
-                except OSError:
-                    continue
-        return tuple(stamps)
+        return tuple(stamp for folder in folders for stamp in _times_in(folder, is_growing))
+
+    def _production(self) -> dict[str, object]:
+        """Of each use case as `answers:NAME`: times of its log and of its deployment. Neither is in the catalog."""
+        folders = self._app.workspace.folders
+        logs = {log.use_case: (*_times_in(log.segments), *_times((log.parts,))) for log in all_logs(folders)}
+        served = {each.use_case: _times((each.hours, each.path / "state.json")) for each in all_deployments(folders)}
+        return {f"answers:{name}": (logs.get(name), served.get(name)) for name in logs.keys() | served.keys()}
+
+
+def _times_in(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> tuple[int, ...]:
+    try:
+        return _times(folder / name for name in sorted(os.listdir(folder)) if wanted(name))
+    except OSError:
+        return ()
+
+
+def _times(paths: Iterable[Path]) -> tuple[int, ...]:
+    """Times of change of what is there."""
+    stamps = list[int]()
+    for path in paths:
+        try:
+            stamps.append(os.stat(path).st_mtime_ns)
+        except OSError:
+            continue
+    return tuple(stamps)
 
 
 def parts_of(event: Event) -> list[str]:
@@ -61,4 +81,4 @@ def parts_of(event: Event) -> list[str]:
         return ["runs", f"job:{event.subject}"]
     if noun == "approval" or event.type.startswith("approval."):
         return ["approvals", "status", "runs"]
-    return ["status"]
+    return ["status", noun]

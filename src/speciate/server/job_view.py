@@ -19,8 +19,8 @@ from speciate.errors import Code, SpeciateError
 from speciate.evaluation import suite_choice
 from speciate.governance import approvals
 from speciate.jobs.engine import Engine
+from speciate.jobs.folder import METRICS, RunFolder, decode_whole
 from speciate.jobs.folder import Progress as RunProgress
-from speciate.jobs.folder import RunFolder, decode_whole
 from speciate.jobs.job import ENDED, LIVE, Job, JobResult, State
 from speciate.jobs.pool import Pool
 from speciate.server.next_actions import after_dataset, after_failure, after_model, first_answer, next_calls
@@ -517,7 +517,7 @@ def _newest_metrics(engine: Engine, job: Job, known: str = "", after: int = 0) -
     from the byte `after` on."""
     for each in (job, *reversed(engine.children(job.id))):
         folder = engine.folder(each).path
-        for path in sorted(folder.glob("metrics*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        for path in sorted(folder.glob(f"{METRICS}*.jsonl"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
             place = f"{each.id}/{path.name}"
             end, lines = _whole_lines(path, after if place == known else 0)
             if lines or place == known:

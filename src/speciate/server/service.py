@@ -34,6 +34,7 @@ from speciate import __version__, unix_sockets
 from speciate.environment import socket_path, system_socket
 from speciate.errors import Code, SpeciateError
 from speciate.governance import audit_heads, authorization
+from speciate.governance.page_sessions import SESSIONS, KeptSessions
 from speciate.governance.roles import Level
 from speciate.jobs.engine import Engine
 from speciate.jobs.executors import Executor
@@ -129,6 +130,7 @@ def serve(
         for hook in hooks:
             hook.start()
         service.serve_team()
+        service.serve_sessions()
         anyio.run(service.run, ready)
         service.close()
     finally:
@@ -251,11 +253,23 @@ class Service:
                 self._pages.close()
         self._server.calls.close()
 
-    def _open_pages(self, level: Level, account: unix_sockets.Account, keys: Sequence[Mapping[str, Any]]) -> str:
+    def serve_sessions(self) -> None:
+        """Pages for browsers that are still signed in from an earlier daemon. Without any, none are loaded."""
+        if not KeptSessions(self.workspace.folders.root / SESSIONS, self.workspace.clock.now).load():
+            return
+        try:
+            with self._making_pages:
+                self._ready_pages()
+        except SpeciateError as error:
+            _log.error("no pages for who is signed in: %s", error)
+
+    def _open_pages(
+        self, level: Level, account: unix_sockets.Account, keys: Sequence[Mapping[str, Any]], signed: bool
+    ) -> str:
         """A link. The first one loads the pages, which nobody else waits for. In a worker thread."""
         with self._making_pages:
             pages = self._ready_pages()
-        return pages.open(level, account, keys)
+        return pages.open(level, account, keys, signed)
 
     def _ready_pages(self) -> Pages:
         if self._pages is None:

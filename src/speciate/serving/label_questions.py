@@ -62,7 +62,7 @@ def answer_file(workspace: Workspace, use_case: str, answer: LoggedAnswer) -> As
     return AskedFile(path.read_bytes(), MODALITIES[answer.output["mime"]])
 
 
-def asked_cells(item: LabelItem) -> list[tuple[str, Any]]:
+def asked_cells(item: LabelItem | LoggedAnswer) -> list[tuple[str, Any]]:
     """What was asked, by column; a bare input has no name."""
     given = item.input
     if isinstance(given, str):

@@ -106,8 +106,8 @@ def test_many_steps(tmp_path: Path) -> None:
 def test_lists_in_several_columns_are_channels() -> None:
     table = pa.table({"x": [[1.0, 2.0], [3.0]], "y": [[4.0, 5.0], [6.0]], "label": ["a", "b"]})
     assert series(table) == [
-        {"label": "a", "series": [[1, 2], [4, 5]]},
-        {"label": "b", "series": [[3], [6]]},
+        {"label": "a", "series": [[1, 2], [4, 5]], "channel_names": "x, y"},
+        {"label": "b", "series": [[3], [6]], "channel_names": "x, y"},
     ]
 
 
@@ -117,9 +117,9 @@ def test_named_lists_are_the_channels_in_their_order_and_the_others_stay() -> No
     def shaped(*channels: str) -> list[Any]:
         return reshape_series(table, Reader(), "time-series", Path("t"), None, channels).to_pylist()
 
-    assert shaped("z", "x") == [{"y": [4, 5], "label": "a", "series": [[7, 8], [1, 2]]}]
+    assert shaped("z", "x") == [{"y": [4, 5], "label": "a", "series": [[7, 8], [1, 2]], "channel_names": "z, x"}]
     assert shaped("y") == table.to_pylist() == shaped("x", "typo")
-    assert shaped("series") == [{"label": "a", "series": [[1, 2], [4, 5], [7, 8]]}]
+    assert shaped("series") == [{"label": "a", "series": [[1, 2], [4, 5], [7, 8]], "channel_names": "x, y, z"}]
 
 
 @pytest.mark.parametrize(

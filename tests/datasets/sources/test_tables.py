@@ -68,8 +68,8 @@ def test_a_layout_that_is_forced(context: SourceContext, tmp_path: Path) -> None
     path = tmp_path / "a.csv"
     path.write_text("who,when,x,kind\n" + "".join(f"{i % 2},{i // 2},{i},{'ab'[i % 2]}\n" for i in range(8)))
     assert asked(context, prepare_source(path, context, reader="long:who,when")) == [
-        {"who": 0, "kind": "a", "series": [[0, 2, 4, 6]]},
-        {"who": 1, "kind": "b", "series": [[1, 3, 5, 7]]},
+        {"who": 0, "kind": "a", "series": [[0, 2, 4, 6]], "channel_names": "x"},
+        {"who": 1, "kind": "b", "series": [[1, 3, 5, 7]], "channel_names": "x"},
     ]
 
 

@@ -38,7 +38,7 @@ class Served:
         return Reader(self.link(level, keys)).sign_in()
 
     def link(self, level: Level = "look", keys: Sequence[dict[str, Any]] = ()) -> str:
-        return self.pages.open(level, own_account(), keys)
+        return self.pages.open(level, own_account(), keys, signed=level == "decide")
 
     @property
     def approval(self) -> str:

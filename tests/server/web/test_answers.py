@@ -144,13 +144,14 @@ def test_what_is_being_decided_when_the_pages_end_is_answered_and_an_open_page_h
 def test_a_session_that_looks_gets_no_sealed_key(served: Served, jane: Signer) -> None:
     told = list[tuple[str, Sequence[Mapping[str, Any]]]]()
 
-    def note(level: str, account: Account, keys: Sequence[Mapping[str, Any]]) -> str:
+    def note(level: str, account: Account, keys: Sequence[Mapping[str, Any]], signed: bool) -> str:
         told.append((level, keys))
         return "link"
 
     context = replace(served.control, open_pages=note)
-    for level in ("look", "decide"):
-        perform(context, {"action": "open", "level": level, "keys": [_sealed(jane)], "uid": 0})
+    perform(context, {"action": "open", "keys": [_sealed(jane)], "uid": 0})
+    asked: Any = perform(context, {"action": "question", "about": {"action": "open decide"}})
+    perform(context, {"action": "open decide", "keys": [_sealed(jane)], "signed": jane.answer(asked)})
     assert [(level, len(keys)) for level, keys in told] == [("look", 0), ("decide", 1)]
     looks = served.reader("look")
     assert "Passphrase" not in looks.get(f"/approvals/{served.approval}").text

@@ -12,6 +12,8 @@ from speciate.governance import approvals
 from speciate.governance.page_sessions import (
     DECIDE_SECONDS,
     LINK_SECONDS,
+    LONGEST_DECIDE_SECONDS,
+    LONGEST_SECONDS,
     SESSION_SECONDS,
     Grant,
     PageAccount,
@@ -90,7 +92,7 @@ def test_a_session_that_looks_changes_nothing(served: Served) -> None:
     reader = served.reader("look")
     csrf = reader.get("/").csrf
     for path in (filled(each.path) for each in WRITES):
-        assert reader.post(path, {"csrf": csrf}).status == 403, path
+        assert reader.post(path, {"csrf": csrf}).status == 403, path  # to decide again, too: it never did
     found = approvals.get(served.workspace.database, served.approval)
     fields = {"csrf": csrf, "answer": "approve", "hash": found.hash, "typed": "yes"}
     assert reader.post(f"/approvals/{served.approval}/answer", fields).status == 403
@@ -163,8 +165,25 @@ def test_times_of_links_sessions_and_deciding(clock: ManualClock) -> None:
     assert Act.ANSWER in sessions.acts(session)
     clock.advance(DECIDE_SECONDS + 1)
     assert sessions.acts(session) == ACTS["look"]
+    sessions.use(session)
+    assert sessions.acts(session) == ACTS["look"], "what is over is not begun by use"
     clock.advance(SESSION_SECONDS)
     assert sessions.find(cookie) is None
+
+
+def test_use_makes_a_session_last_and_nothing_makes_it_last_for_ever(clock: ManualClock) -> None:
+    sessions = Sessions(clock.monotonic)
+    cookie = sessions.begin(sessions.new_link(Grant(PageAccount(*own_account()), "decide")))
+    assert cookie
+    session = sessions.find(cookie)
+    assert session is not None
+    decided = lasted = 0.0
+    while sessions.find(cookie):
+        decided += DECIDE_SECONDS / 2 if Act.ANSWER in sessions.acts(session) else 0.0
+        lasted += DECIDE_SECONDS / 2
+        clock.advance(DECIDE_SECONDS / 2)
+        sessions.use(session)
+    assert (decided, lasted) == (LONGEST_DECIDE_SECONDS, LONGEST_SECONDS)
 
 
 def test_a_link_from_elsewhere_is_answered_with_one_of_our_own(served: Served) -> None:

@@ -145,7 +145,7 @@ class Tab(NamedTuple):
 def tab(world: World, chromium: Any) -> Iterator[Tab]:
     """Signed in for deciding, as a person at a terminal does it."""
     arguments = ["open", "--decide", "--no-browser", "--workspace", str(world.daemons.workspace)]
-    screen = type_at(arguments, [("Type yes: ", "yes")])
+    screen = type_at(arguments, [("(nothing: no): ", PHRASE)])
     link = re.search(r"http://speciate-\d+\.localhost:\d+/open#[\w-]+", screen.text)
     assert link, screen.text
     context = chromium.new_context()

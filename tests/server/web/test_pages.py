@@ -396,7 +396,7 @@ def test_charts_have_words_for_those_who_do_not_see_them() -> None:
 def test_events_name_the_parts_that_show_them() -> None:
     assert parts_of(Event(1, 0.0, "job-a", "job.started", {})) == ["runs", "job:job-a"]
     assert parts_of(Event(1, 0.0, "approval:x", "approval.decided", {})) == ["approvals", "status", "runs"]
-    assert parts_of(Event(1, 0.0, "use_case:x", "alias.moved", {})) == ["status"]
+    assert parts_of(Event(1, 0.0, "use_case:x", "alias.moved", {})) == ["status", "use_case"]
 
 
 def test_the_shade_of_a_cell_tells_rare_mistakes() -> None:
@@ -448,6 +448,26 @@ def test_a_leaderboard_marks_what_serves_however_far_down_it_is(served: Served) 
         assert {line.row.model: line.serves for line in leaders if line.serves} == {"m@v1": tag}
         assert len(leaders) == 15
     assert re.search(r"m@v1 production", served.reader().get("/use-cases/digits").text)
+
+
+def test_a_newer_and_worse_run_does_not_hide_the_best_model(served: Served) -> None:
+    database = served.workspace.database
+    measured = [
+        ("first", "films@v1:test", 1.0, [("m@v7", 0.889), ("m@v1", 0.8)]),
+        ("on-others", "toys@v1", 2.0, [("m@v8", 0.95)]),
+        ("newest", "films@v1:test", 3.0, [("m@v9", 0.702), ("m@v1", 0.79)]),
+    ]  # fmt: skip
+    for name, dataset, made, models in measured:
+        told = handmade.report([handmade.row(model, value) for model, value in models], use_case="digits")
+        told = told.model_copy(update={"dataset": dataset})
+        _keep_evaluation(database, [name, "digits", dataset, "m@v1", told.model_dump_json(), None, made])
+    board = read_board(served.workspace, "newest", 0.9, with_earlier=True)
+    assert [(line.row.model, line.row.value, line.earlier) for line in board.lines] == [
+        ("m@v7", 0.889, "first"), ("m@v1", 0.79, None), ("m@v9", 0.702, None),
+    ]  # fmt: skip
+    assert board.best_elsewhere
+    assert (board.best_elsewhere.model, board.best_elsewhere.evaluation) == ("m@v8", "on-others")
+    assert [line.row.model for line in read_board(served.workspace, "newest", 0.9).lines] == ["m@v1", "m@v9"]
 
 
 def test_a_verdict_tells_its_figures_and_no_free_method_gets_a_tick_as_a_gate_does(served: Served) -> None:

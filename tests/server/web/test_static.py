@@ -16,7 +16,7 @@ from tests import forks
 STATIC = site.STATIC
 TEMPLATES = STATIC.parent / "templates"
 VENDOR = STATIC / "vendor"
-_OWN_BYTES = 40_000
+_OWN_BYTES = 45_000
 
 
 def test_vendored_files_are_those_of_the_table() -> None:
@@ -111,9 +111,9 @@ def test_a_daemon_loads_nothing_of_the_pages_before_somebody_opens_them() -> Non
 
 
 def test_all_that_pages_bring_stays_small() -> None:
-    """Editors, viewers and signing have 36 kB of it, and are loaded where they are used (docs/design/pages.md)."""
+    """Editors, viewers and signing have 37 kB of it, and are loaded where they are used (docs/design/pages.md)."""
     own = [path for path in STATIC.iterdir() if path.suffix in (".js", ".css")]
-    assert sum(path.stat().st_size for path in own) <= 75_000
+    assert sum(path.stat().st_size for path in own) <= 82_000
     assert sum(path.stat().st_size for path in VENDOR.iterdir()) <= 60_000
     brought = [path for folder in (STATIC, TEMPLATES) for path in folder.rglob("*") if path.is_file()]
     assert sum(len(zlib.compress(path.read_bytes())) for path in brought) < 150_000, "packed, as a wheel is"

@@ -45,13 +45,15 @@ WHO_WRITES: dict[str, set[str]] = {
     "/keys/begin": {"approver", "admin"},
     "/keys/made": {"approver", "admin"},
     "/keys/enroll": {"approver", "admin"},
+    "/decide/question": set(),
+    "/decide/answer": set(),
     "/runs/{job}/control": {"admin"},
     "/use-cases/{name}/rollback": {"approver", "admin"},
     "/use-cases/{name}/label": {"labeller", "approver", "admin"},
     "/use-cases/{name}/undo": {"labeller", "approver", "admin"},
     "/use-cases/{name}/watch": {"admin"},
 }
-WHO_READS = {"/requests": {"admin"}, "/settings": {"admin"}, "/keys": {"approver", "admin"}}
+WHO_READS = {"/requests": {"admin"}, "/settings": {"admin"}, "/keys": {"approver", "admin"}, "/decide": set[str]()}
 """Every other page is for everybody who signed in."""
 WHO_CALLS: dict[Act, set[str]] = {
     Act.LOOK: {"viewer", "labeller", "approver", "admin"},
@@ -349,7 +351,7 @@ def test_signing_in_leads_to_a_page_of_ours(served: Served, port: int, asked: st
     assert inside(asked) == goes
     assert Member(port).login(issue(served, "viewer"), after=asked).headers["location"] == goes
     assert "evil" not in Member(port).get("/login?next=https://evil.example").html
-    assert "everybody signs in again" in Member(port).get("/login").html, "sessions end with the daemon"
+    assert "twelve hours after its last use" in Member(port).get("/login").html
 
 
 # The proxy

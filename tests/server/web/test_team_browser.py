@@ -153,7 +153,7 @@ def test_a_passkey_on_this_machine_is_signed_for_by_the_passphrase(
     world: World, chromium: Any, tabs: list[Any]
 ) -> None:
     arguments = ["open", "--decide", "--no-browser", "--workspace", str(world.daemons.workspace)]
-    screen = type_at(arguments, [("Type yes: ", "yes")])
+    screen = type_at(arguments, [("(nothing: no): ", PHRASE)])
     link = re.search(r"http://speciate-\d+\.localhost:\d+/open#[\w-]+", screen.text)
     assert link, screen.text
     context = chromium.new_context()

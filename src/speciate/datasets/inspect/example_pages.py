@@ -89,6 +89,21 @@ def example_page(
     return ExamplePage(rows[:count], len(rows) > count, read)
 
 
+class Neighbours(NamedTuple):
+    """Ids of the examples beside one, in the order of a page."""
+
+    before: str | None
+    after: str | None
+
+
+def neighbours(pool: Pool, folders: Folders, manifest: Manifest, wanted: ExampleFilter, name: str) -> Neighbours:
+    """Of those that fit, whether or not this one does."""
+    conditions, at = " AND ".join(wanted.conditions(manifest)) or "true", _text(name)
+    sql = f"SELECT max(id) FILTER (id < {at}), min(id) FILTER (id > {at}) FROM examples WHERE {conditions}"
+    [(before, after)] = query(pool, folders, manifest, sql=sql, limit=1, whole=True).rows
+    return Neighbours(before, after)
+
+
 def one_example(pool: Pool, folders: Folders, manifest: Manifest, name: str) -> Mapping[str, Any]:
     """Its cells by column, all of them foreign. Raises NOT_FOUND."""
     sql = f"SELECT * FROM examples WHERE id = {_text(name)}"

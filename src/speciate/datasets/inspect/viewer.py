@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from speciate.datasets import version_rows
 from speciate.datasets.columns import CONTENT, START, STOP
-from speciate.datasets.loading.loader import load_excluded, packs
+from speciate.datasets.loading.loader import Example, load_excluded, packs
 from speciate.datasets.versions import Manifest
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.pool import FileAnswer
@@ -30,6 +30,7 @@ from speciate.modalities.audio import SAMPLE_RATE, log_mel
 from speciate.modalities.biology.protein_structures import alpha_carbons
 from speciate.modalities.contract import DecodeError
 from speciate.modalities.messages import readable_text
+from speciate.modalities.time_series import CHANNEL_NAMES, channel_names
 from speciate.modalities.video import packets
 from speciate.workspace.packs import PackReader
 from speciate.workspace.workspace import Folders
@@ -94,10 +95,11 @@ class View(TypedDict, total=False):
 def describe_view(payload: Mapping[str, object]) -> View:
     """The service. `payload`: a ViewRequest."""
     request = ViewRequest.model_validate(payload)
-    media, why = _medium(request)
+    example, media, why = _medium(request)
     if why is not None:
         return {"view": "nothing", "why": why}
-    return _view(request.manifest.modality, media)
+    view = _view(request.manifest.modality, media)
+    return {**view, "names": _channel_names(request, example, media)} if view["view"] == "series" else view
 
 
 def write_file(payload: Mapping[str, object]) -> FileAnswer:
@@ -107,7 +109,7 @@ def write_file(payload: Mapping[str, object]) -> FileAnswer:
     if request.part == "video.mp4" and not request.of:
         data = _video_file(request)
     else:
-        media, why = _medium(request)
+        _, media, why = _medium(request)
         if why is not None:
             raise SpeciateError(Code.NOT_FOUND, "There is nothing to show of it.", foreign=why)
         if request.of:
@@ -145,8 +147,9 @@ def _decoded(request: FileViewRequest) -> Any:
     return kind.decode(data)
 
 
-def _medium(request: ViewRequest) -> tuple[Any, str | None]:
-    """The decoded medium, or the reason why there is none. Raises NOT_FOUND for an id that is not there."""
+def _medium(request: ViewRequest) -> tuple[Example, Any, str | None]:
+    """The example, its decoded medium, and the reason why there is none. Raises NOT_FOUND for an id that is not
+    there."""
     found = load_excluded(Folders(request.root), request.manifest, [request.id])
     if not found:
         raise SpeciateError(Code.NOT_FOUND, f"There is no such example in {request.manifest.ref}.")
@@ -155,7 +158,7 @@ def _medium(request: ViewRequest) -> tuple[Any, str | None]:
     if why is None and request.of:
         media = media.get(request.of) if isinstance(media, dict) else None
         why = None if media is not None else "It has no such part."
-    return media, why
+    return example, media, why
 
 
 def _view(modality: str, media: Any) -> View:
@@ -171,7 +174,7 @@ def _view(modality: str, media: Any) -> View:
         case "tabular":
             return {"view": "row", "cells": [[name, cell] for name, cell in media.items()]}
         case "time-series":
-            return _series(media, [f"channel {place}" for place in range(len(media))])
+            return _series(media, numbered(len(media)))
         case "mesh" | "point-cloud":
             points = media["vertices"] if modality == "mesh" else media["points"]
             return {"view": "mesh", "size": [len(points), len(media.get("faces", ()))]}
@@ -208,6 +211,20 @@ def _series(values: Floats, names: Sequence[str]) -> View:
         "view": "series", "channels": thin, "names": list(names[:_MOST_CHANNELS]), "steps": int(values.shape[1]),
         "cut": len(values) > _MOST_CHANNELS or every > 1,
     }  # fmt: skip
+
+
+def numbered(count: int) -> list[str]:
+    """Names of channels that nothing names: their places, from 1 on."""
+    return [f"{place} of {count}" for place in range(1, count + 1)]
+
+
+def _channel_names(request: ViewRequest, example: Example, media: Floats) -> list[str]:
+    """As their source has them: a column beside the series, or the first line of its file."""
+    column = example.columns.get(CHANNEL_NAMES)
+    names = column.split(", ") if isinstance(column, str) else []
+    if not names and not request.manifest.inputs:
+        names = channel_names(_stored_bytes(request)[0])
+    return names[:_MOST_CHANNELS] if len(names) == len(media) else numbered(len(media))[:_MOST_CHANNELS]
 
 
 def _run_lengths(count: int, every: int) -> npt.NDArray[np.float64]:
@@ -286,11 +303,18 @@ def _video_file(request: ViewRequest) -> bytes:
 
 
 def _bytes_of(request: ViewRequest) -> tuple[bytes, float, float]:
-    """The stored bytes of an example, and the window of it."""
+    """The stored bytes of a video, and the window of it."""
+    if request.manifest.modality != "video":
+        raise SpeciateError(Code.INVALID, "There is no video of it.")
+    return _stored_bytes(request)
+
+
+def _stored_bytes(request: ViewRequest) -> tuple[bytes, float, float]:
+    """The stored bytes of an example, and the window of it. Raises INVALID where its medium is no file."""
     folders = Folders(request.root)
     table = version_rows.read(folders, request.manifest, ids=[request.id])
-    if not table.num_rows or request.manifest.inputs or request.manifest.modality != "video":
-        raise SpeciateError(Code.INVALID, "There is no video of it.")
+    if not table.num_rows or request.manifest.inputs:
+        raise SpeciateError(Code.INVALID, "There is no file of it.")
     row = {name: table[name][0].as_py() for name in (CONTENT, START, STOP) if name in table.column_names}
     with PackReader(packs(folders, request.manifest)) as reader:
         if not row[CONTENT] or row[CONTENT] not in reader:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from speciate.datasets.readers.formats import Reader
 from speciate.datasets.readers.rows import REASON, from_rows, read_lines, unread_error, unreadable_error, with_bad_rows
 from speciate.errors import Code, SpeciateError, closest
+from speciate.modalities.time_series import CHANNEL_NAMES
 
 SERIES, LABEL = "series", "label"
 _ID = re.compile(r"(?i)(id|uid|key|series|unit|subject|patient|case|sample|recording|.*[_ .]?id|unique_id)")
@@ -120,7 +121,7 @@ def _from_long(table: pa.Table, columns: Sequence[str], path: Path, label: str |
     values = np.stack([_numbers(table[name]) for name in channels])  # (C, rows)
     found = pa.table(series)
     lists = pa.array([[*map(list, values[:, i:j])] for i, j in zip(starts, ends, strict=True)], _SERIES_TYPE)
-    found = found.append_column(_free_name(found), lists)
+    found = _named(found.append_column(_free_name(found), lists), channels)
     found = _with_reasons(
         found, _series_with_repeated_times(table[time], starts), torn and torn.where, time, label or LABEL
     )
@@ -198,7 +199,14 @@ def _channels_together(table: pa.Table, channels: Sequence[str]) -> pa.Table:
     rows = zip(*(table[name].to_pylist() for name in lists), strict=True)
     kept = table.drop_columns(lists)
     together = [None if None in row else list(row) for row in rows]
-    return kept.append_column(_free_name(kept), pa.array(together, _SERIES_TYPE))
+    return _named(kept.append_column(_free_name(kept), pa.array(together, _SERIES_TYPE)), lists)
+
+
+def _named(table: pa.Table, channels: Sequence[str]) -> pa.Table:
+    """With the names of the channels beside the series, or nobody could tell which is which."""
+    if CHANNEL_NAMES in table.column_names:
+        return table
+    return table.append_column(CHANNEL_NAMES, pa.array([", ".join(channels)] * table.num_rows, pa.string()))
 
 
 def series_of_channels(inputs: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:

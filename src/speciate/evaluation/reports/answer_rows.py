@@ -59,6 +59,11 @@ class JudgedPage(TypedDict):
     """How many examples each of `SHOWN` has under the other conditions."""
 
 
+class JudgedNeighbours(TypedDict):
+    before: str | None
+    after: str | None
+
+
 class AnswersToOne(TypedDict):
     label: str | None
     """None: the example is not among the judged ones."""
@@ -75,12 +80,7 @@ class _Pair(NamedTuple):
 def judged_page(payload: Mapping[str, object]) -> JudgedPage:
     """The service. `payload`: a PageRequest with `folder`, `metric`, `candidate`, `baseline`, `inputs` and `count`."""
     request = PageRequest.model_validate(payload)
-    labels = has_labels(request.metric)
-    examples = read_examples(request)
-    first = by_example(read_answers(request.folder, [request.candidate]))
-    second = by_example(read_answers(request.folder, [request.baseline]))
-    pairs = [_Pair(each, _first(first.get(name)), _first(second.get(name))) for name, each in examples.items()]
-    pairs = [pair for pair in pairs if _is_wanted(pair, request)]
+    labels, pairs = has_labels(request.metric), _wanted_pairs(request)
     kinds = {pair.example["example"]: _kinds(pair, labels) for pair in pairs}
     totals = Counter(kind for found in kinds.values() for kind in found)
     chosen = sorted(
@@ -95,6 +95,21 @@ def judged_page(payload: Mapping[str, object]) -> JudgedPage:
     }
 
 
+def judged_neighbours(payload: Mapping[str, object]) -> JudgedNeighbours:
+    """The service: the ids before and after the example `after` on its page. `payload`: as of `judged_page`."""
+    request = PageRequest.model_validate(payload)
+    names = sorted(str(pair.example["example"]) for pair in _chosen(request))
+    return {
+        "before": max((name for name in names if name < request.after), default=None),
+        "after": min((name for name in names if name > request.after), default=None),
+    }
+
+
+def _chosen(request: PageRequest) -> list[_Pair]:
+    labels = has_labels(request.metric)
+    return [pair for pair in _wanted_pairs(request) if request.show in _kinds(pair, labels)]
+
+
 def answers_to_one(payload: Mapping[str, object]) -> AnswersToOne:
     """The service: every model's answer to the example `after`. `payload`: a PageRequest with `folder`, `metric`."""
     request = PageRequest.model_validate(payload)
@@ -106,6 +121,14 @@ def answers_to_one(payload: Mapping[str, object]) -> AnswersToOne:
         if answer["example"] == request.after and answer["model"] not in answers:
             answers[answer["model"]] = _given(answer, example, labels)
     return {"label": str(example["truth"]), "answers": answers}
+
+
+def _wanted_pairs(request: PageRequest) -> list[_Pair]:
+    examples = read_examples(request)
+    first = by_example(read_answers(request.folder, [request.candidate]))
+    second = by_example(read_answers(request.folder, [request.baseline]))
+    pairs = [_Pair(each, _first(first.get(name)), _first(second.get(name))) for name, each in examples.items()]
+    return [pair for pair in pairs if _is_wanted(pair, request)]
 
 
 def _first(given: Sequence[Answer] | None) -> Answer | None:

@@ -27,10 +27,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import RESULT
+from speciate.jobs.folder import LOG, METRICS, PROGRESS, RESULT, is_growing
 from speciate.jobs.places.depot import (
-    GROWING,
-    METRICS,
     MOST_READ,
     OBJECTS,
     RUNS,
@@ -301,7 +299,7 @@ class BucketRoom:
         growing = {name.rpartition("@")[0] for name in self._objects.level()[1] if "@" in name}
         for name in sorted(growing):
             have = self._grown.setdefault(name, 0)
-            if not (name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl"))):
+            if not is_growing(name):
                 continue
             with (target / name).open("ab") as writer:
                 writer.truncate(have)  # by an earlier daemon, or one that died while it wrote
@@ -324,7 +322,7 @@ class BucketRoom:
         return folder
 
     def carry(self, folder: Path, *, last: bool) -> None:
-        for path in (*(folder / name for name in GROWING), *folder.glob(f"{METRICS}*.jsonl")):
+        for path in (*(folder / name for name in (LOG, PROGRESS)), *folder.glob(f"{METRICS}*.jsonl")):
             self._carry_growth(path)
         there = {}
         for path in files_left(folder):

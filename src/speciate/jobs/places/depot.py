@@ -24,9 +24,6 @@ from speciate.jobs.folder import EXIT, RESULT, Outcome, RunDocument, from_checke
 
 SENT, MANIFEST, LOOKED = "sent.json", "manifest.json", "looked"
 OBJECTS, RUNS, WHOSE = "objects", "runs", "workspace"
-METRICS = "metrics"
-"""Beginning of the names of the files with metrics; they end in .jsonl."""
-GROWING = ("log", "progress.jsonl")
 _KEPT = ("outputs", "checkpoints")
 _CHUNK = 1 << 20
 _NAME_BYTES, _PART_BYTES = 800, 255

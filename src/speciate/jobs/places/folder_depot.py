@@ -12,11 +12,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from speciate.errors import SpeciateError
-from speciate.jobs.folder import write_whole
+from speciate.jobs.folder import is_growing, write_whole
 from speciate.jobs.places.depot import (
-    GROWING,
     LOOKED,
-    METRICS,
     MOST_READ,
     OBJECTS,
     RUNS,
@@ -103,7 +101,7 @@ class FolderRoom:
     def mirror(self, target: Path, beat: int | None) -> None:
         with contextlib.suppress(FileNotFoundError):  # of the folder: it was cleared meanwhile
             for name in os.listdir(self.where):
-                if name in GROWING or (name.startswith(METRICS) and name.endswith(".jsonl")):
+                if is_growing(name):
                     append_growth(f"{self.where}/{name}", f"{target}/{name}")
 
     def look_anew(self) -> None:

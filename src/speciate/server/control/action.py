@@ -16,8 +16,8 @@ from speciate.serving.deployments import DeploymentKeeper
 from speciate.unix_sockets import Account
 from speciate.workspace.workspace import Workspace
 
-OpenPages = Callable[[Level, Account, Sequence[Mapping[str, Any]]], str]
-"""(level, account, sealed keys) -> a link that begins one session of the pages."""
+OpenPages = Callable[[Level, Account, Sequence[Mapping[str, Any]], bool], str]
+"""(level, account, sealed keys, whether a key signed it) -> a link that begins one session of the pages."""
 
 Answer = Mapping[str, Any]
 """One JSON object for the command line; its keys depend on the action."""

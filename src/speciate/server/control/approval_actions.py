@@ -20,6 +20,7 @@ from speciate.governance import (
     tokens,
 )
 from speciate.governance.approval_signatures import Question
+from speciate.governance.page_sessions import LONGEST_DECIDE_SECONDS
 from speciate.server.control.action import Answer, ControlContext, Person
 from speciate.server.control.messages import (
     AllowRequest,
@@ -57,10 +58,27 @@ def decide(approve: bool) -> Callable[[ControlContext, DecideRequest, Person], A
 
 
 def open_pages(context: ControlContext, request: OpenRequest) -> Answer:
+    """One for deciding only where a key is enrolled: it looks until a key, such as a passkey, signs in the browser."""
+    if request.level == "decide" and not authorization.authority_of(context.workspace).required:
+        raise SpeciateError(
+            Code.REFUSED, "A person opens a session that decides.", "On a terminal: speciate open --decide"
+        )
+    return {"url": _link(context, request, [])}
+
+
+def open_deciding(context: ControlContext, request: OpenRequest, by: Person) -> Answer:
+    return {"url": _link(context, request.model_copy(update={"level": "decide"}), request.keys, "signed" in by.proof)}
+
+
+def about_deciding(context: ControlContext, request: OpenRequest) -> Question:
+    does = "answers approvals, rolls back, stops runs, labels, switches watches"
+    return Question("open decide", "open decide", {}, {"session": does, "seconds": LONGEST_DECIDE_SECONDS})
+
+
+def _link(context: ControlContext, request: OpenRequest, keys: list[dict[str, Any]], signed: bool = False) -> str:
     if context.open_pages is None:
         raise SpeciateError(Code.UNAVAILABLE, "This process serves no pages.", "Open them with the daemon.")
-    account = Account(request.uid, frozenset(request.groups))
-    return {"url": context.open_pages(request.level, account, request.keys if request.level == "decide" else [])}
+    return context.open_pages(request.level, Account(request.uid, frozenset(request.groups)), keys, signed)
 
 
 def list_keys(context: ControlContext, request: Request) -> Answer:

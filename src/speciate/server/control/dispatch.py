@@ -165,9 +165,9 @@ ACTIONS: dict[str, OpenAction[Any] | PersonAction[Any]] = {
     "open": OpenAction(
         OpenRequest,
         approval_actions.open_pages,
-        "looks; one that decides is opened on a terminal, may do what tools may, and answers approvals as `approve` "
-        "does: by a signature, where a key is enrolled",
+        "looks; one for deciding looks until an enrolled key signs in the browser",
     ),
+    "open decide": PersonAction(OpenRequest, approval_actions.open_deciding, approval_actions.about_deciding),
     "consent": OpenAction(ConsentRequest, approval_actions.show_consent, _READS),
     "consents": OpenAction(Request, approval_actions.list_consents, _READS),
     "allow": PersonAction(AllowRequest, approval_actions.allow, approval_actions.about_consent),

@@ -154,9 +154,9 @@ class OpenRequest(Request):
 
     level: Level = "look"
     keys: list[dict[str, Any]] = Field([], max_length=20)
-    uid: int
-    groups: list[int]
-    """The account's, by the kernel."""
+    uid: int = -1
+    groups: list[int] = []
+    """The account's, by the kernel; a question about it has none."""
 
 
 class ConsentRequest(Request):

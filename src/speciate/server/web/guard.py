@@ -138,7 +138,7 @@ def refusal(asked: IncomingRequest, front: Front, session: Session | None) -> Re
         return None
     if front.team:
         return Refusal(401, "Nobody is signed in here.", sign_in=True)
-    ended = "Nobody is signed in here: a session ends after twelve hours, and with the daemon."
+    ended = "Nobody is signed in here: a session ends twelve hours after its last use, and a week after it began."
     return Refusal(401, f"{ended} Run `speciate open` on a terminal; it prints a new link.")
 
 
@@ -175,6 +175,8 @@ class Guard:
             send = self._logged(send, asked, scope)
         if refused is None:
             self._note()
+            if session is not None and (asked.method not in _SAFE or asked.mode in (None, "navigate")):
+                self._sessions.use(session)  # a person did: what an open page asks for by itself comes in another mode
         await self._answering(asked, session, refused)(scope, receive, send)
 
     def _answering(self, asked: IncomingRequest, session: Session | None, refused: Refusal | None) -> ASGIApp:

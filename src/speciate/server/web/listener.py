@@ -18,7 +18,15 @@ import uvicorn
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.reports.shown_media import ShownMedia
 from speciate.governance import authorization
-from speciate.governance.page_sessions import Grant, PageAccount, SealedKey, Sessions
+from speciate.governance.page_sessions import (
+    SESSIONS,
+    TEAM_SESSIONS,
+    Grant,
+    KeptSessions,
+    PageAccount,
+    SealedKey,
+    Sessions,
+)
 from speciate.governance.passkeys import PendingPasskeys
 from speciate.governance.roles import Level
 from speciate.predictions.held_labels import HeldLabels
@@ -66,19 +74,23 @@ class Pages:
         listener = _listen(app)
         self.port: int = listener.getsockname()[1]
         threading.Thread(target=prepare, name="pages-prepared", daemon=True).start()
-        self.sessions = Sessions(self._clock.monotonic)
+        self.sessions = Sessions(
+            self._clock.monotonic, kept=KeptSessions(folders.root / SESSIONS, app.workspace.clock.now),
+            required=lambda: authorization.authority_of(app.workspace).required,
+        )  # fmt: skip
         self._serve(listener, local_front(self.port), self.sessions)
 
     def serve_team(self, team: Team) -> int:
         """The pages for a team's proxy, from here on: the port. Raises UNAVAILABLE."""
         listener = _bound(team.listen, team.port)
         authority = authorization.authority_of(self._app.workspace)
-        self._serve(listener, team_front(team), Sessions(self._clock.monotonic, authority.token))
+        kept = KeptSessions(self._app.workspace.folders.root / TEAM_SESSIONS, self._app.workspace.clock.now)
+        self._serve(listener, team_front(team), Sessions(self._clock.monotonic, authority.token, kept))
         return int(listener.getsockname()[1])
 
-    def open(self, level: Level, account: Account, keys: Sequence[SealedKey]) -> str:
+    def open(self, level: Level, account: Account, keys: Sequence[SealedKey], signed: bool = False) -> str:
         """A link for one session; it is good for a minute."""
-        grant = Grant(PageAccount(*account), level, tuple(keys))
+        grant = Grant(PageAccount(*account), level, tuple(keys), signed)
         self._note()
         self._parts.media.warm()  # while the browser starts
         return f"http://{host_name(self.port)}/open#{self.sessions.new_link(grant)}"

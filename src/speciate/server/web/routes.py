@@ -14,7 +14,19 @@ from starlette.routing import compile_path
 
 from speciate.governance.roles import Act
 from speciate.server.web import media
-from speciate.server.web.pages import approvals, data, evaluations, home, keys, labelling, models, runs, trail, use_case
+from speciate.server.web.pages import (
+    approvals,
+    data,
+    deciding,
+    evaluations,
+    home,
+    keys,
+    labelling,
+    models,
+    runs,
+    trail,
+    use_case,
+)
 from speciate.server.web.visit import Visit
 
 
@@ -68,6 +80,7 @@ READS = (
     Read("/audit", "audit.html", trail.audit),
     Read("/requests", "requests.html", trail.requests, Act.INSPECT),
     Read("/settings", "settings.html", trail.settings, Act.INSPECT),
+    Read("/decide", "decide.html", deciding.decide_again, Act.REOPEN),
     Read("/keys", "keys.html", keys.listed, Act.ENROLL),
     Read("/part/badge", "part_badge.html", home.badge),
     Read("/part/home", "part_home.html", home.home),
@@ -89,6 +102,8 @@ SENDS = (
 WRITES = (
     Write("/approvals/{id}/question", Act.ANSWER, approvals.question, approvals.use_case, answers=True),
     Write("/approvals/{id}/answer", Act.ANSWER, approvals.answer, approvals.use_case, answers=True),
+    Write("/decide/question", Act.REOPEN, deciding.question, answers=True),
+    Write("/decide/answer", Act.REOPEN, deciding.answer, answers=True),
     Write("/keys/begin", Act.ENROLL, keys.begin, answers=True),
     Write("/keys/made", Act.ENROLL, keys.made, answers=True),
     Write("/keys/enroll", Act.ENROLL, keys.enroll, answers=True),

@@ -31,7 +31,7 @@ from speciate.evaluation.pages.formatting import without_controls
 from speciate.evaluation.pages.inline_charts import CHARTS
 from speciate.evaluation.reports.report import learning_split_words
 from speciate.governance import authorization
-from speciate.governance.page_sessions import Session, Sessions
+from speciate.governance.page_sessions import LONGEST_SECONDS, Session, Sessions
 from speciate.governance.token_tries import Throttle
 from speciate.sample_size import is_worth_collecting
 from speciate.server.control.action import ControlContext
@@ -153,8 +153,13 @@ class Site:
         return RedirectResponse(done, 303) if isinstance(done, str) else JSONResponse(dict(done))
 
     async def _denied(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
-        """For what the guard does not let this session do: an address of no table, or an act of another role."""
+        """For what the guard does not let this session do: an address of no table, or an act of another role. One of
+        the table with a slash at its end leads to the one without."""
         request = Request(scope, receive)
+        if (bare := request.url.path.rstrip("/")) != request.url.path and act_of(request.method, bare or "/"):
+            query = f"?{request.url.query}" if request.url.query else ""
+            await RedirectResponse(inside(quote(bare or "/", safe="/@:%") + query), 308)(scope, receive, send)
+            return
         visit = self._visit(request, {})
         if act_of(request.method, request.url.path) is None:
             error, status = SpeciateError(Code.NOT_FOUND, "There is no such page.", "The pages are on the left."), 404
@@ -219,7 +224,7 @@ class Site:
         answer = RedirectResponse(after, 303)
         answer.set_cookie(
             self.front.cookie, self.sessions.begin_with(token), httponly=True, secure=True, samesite="strict", path="/",
-            max_age=12 * 3600,
+            max_age=int(LONGEST_SECONDS),
         )  # fmt: skip
         return answer
 
@@ -239,8 +244,11 @@ class Site:
         cookie = self.sessions.begin(key.decode(errors="replace"))
         if cookie is None:
             return PlainTextResponse("This link was used, or is older than a minute. Run speciate open again.", 403)
-        answer = PlainTextResponse("/")
-        answer.set_cookie(self.front.cookie, cookie, httponly=True, samesite="strict", max_age=12 * 3600)
+        self.sessions.end(cookie_of(request.headers, self.front.cookie))
+        session = self.sessions.find(cookie)
+        unsigned = session is not None and session.role == "decide" and not self.sessions.decides_for(session)
+        answer = PlainTextResponse("/decide" if unsigned else "/")
+        answer.set_cookie(self.front.cookie, cookie, httponly=True, samesite="strict", max_age=int(LONGEST_SECONDS))
         return answer
 
     async def _leave(self, request: Request) -> Response:
@@ -250,6 +258,8 @@ class Site:
         if form is None or not session.knows(form.get("csrf")):
             return PlainTextResponse("The form is not of this session.", 403)
         self.sessions.end(cookie_of(request.headers, self.front.cookie))
+        if form.get("everywhere") == "yes":
+            self.sessions.end_all(session)
         if self.front.team:
             return RedirectResponse("/login", 303)
         return PlainTextResponse("You are signed out here.")

@@ -72,6 +72,11 @@ class Visit:
         return self.may(act) and (token is None or Act[act] not in ON_A_USE_CASE or token.covers(use_case))
 
     @property
+    def opened_to_decide(self) -> bool:
+        """Whether a person at a terminal opened it for deciding, whatever it may do now."""
+        return not self.front.team and self.session.role == "decide"
+
+    @property
     def how(self) -> str:
         """How somebody gets to do what this session may not."""
         if self.front.team:

@@ -8,11 +8,20 @@ from urllib.parse import quote, urlencode
 
 from speciate.datasets import versions
 from speciate.datasets.inspect import describe as describing
-from speciate.datasets.inspect.example_pages import AS_TEXT, QUALITIES, ExampleFilter, example_page, one_example
+from speciate.datasets.inspect.example_pages import (
+    AS_TEXT,
+    QUALITIES,
+    ExampleFilter,
+    Neighbours,
+    example_page,
+    neighbours,
+    one_example,
+)
 from speciate.datasets.similarity.nearest_neighbours import NeighbourQuery, neighbours_at_hand
 from speciate.datasets.versions import Manifest, Version
 from speciate.errors import Code, SpeciateError
 from speciate.evaluation.pages.inline_charts import Bin
+from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection
 from speciate.evaluation.reports.shown_media import Cell
 from speciate.server.web.media import manifest_of
@@ -122,9 +131,17 @@ def grid(visit: Visit) -> Mapping[str, object]:
         "cells": cells_of(visit, manifest, [tile.id for tile in tiles if tile.quality == "ok"]),
         "next": tiles[-1].id if page.more else None, "shown": wanted.words(), "after": after,
         "label": wanted.label, "split": wanted.split, "quality": wanted.quality, "words": wanted.contains,
-        "evaluation": None, "total": _total(manifest, wanted),
+        "evaluation": None, "total": _total(manifest, wanted), "follow": follow_of(visit),
         "labels": list(manifest.labels)[:60], "splits": list(manifest.splits),
     }  # fmt: skip
+
+
+_FOLLOWED = ("label", "split", "quality", "column", "is", "from", "to", "q", "show", "answered", "baseline")
+
+
+def follow_of(visit: Visit) -> Mapping[str, str]:
+    """What an example keeps of the grid that it was opened from, so that it has a next one."""
+    return {name: value for name in _FOLLOWED if (value := visit.asked(name))}
 
 
 def cells_of(visit: Visit, manifest: Manifest | None, ids: Sequence[str]) -> Mapping[str, Cell]:
@@ -169,6 +186,9 @@ def example(visit: Visit) -> Mapping[str, object]:
     manifest = versions.resolve(visit.database, ref.partition(":")[0])
     cells = one_example(visit.app.pool, visit.app.workspace.folders, manifest, name)
     evaluation = visit.asked("evaluation")
+    judged = (
+        Inspection(visit.app.workspace, visit.app.pool, evaluation, visit.asked("baseline")) if evaluation else None
+    )
     return {
         "title": f"Example {name[:24]}",
         "manifest": manifest,
@@ -176,14 +196,26 @@ def example(visit: Visit) -> Mapping[str, object]:
         "cells": cells,
         "view": visit.parts.media.describe(manifest, name),
         "base": f"/media/{manifest.name}/v{manifest.version}/{name}",
-        "answers": _answers(visit, evaluation, name) if evaluation else None,
+        "answers": _answers(judged, name) if judged else None,
         "evaluation": evaluation,
+        "follow": follow_of(visit),
+        "beside": _judged_beside(visit, judged, name)
+        if judged
+        else neighbours(visit.app.pool, visit.app.workspace.folders, manifest, _filter(visit), name),
         "evaluations": visit.database.read(_EVALUATIONS, [manifest.ref, f"{manifest.ref}:%"]),
     }
 
 
-def _answers(visit: Visit, evaluation: str, name: str) -> Mapping[str, Any]:
-    found = Inspection(visit.app.workspace, visit.app.pool, evaluation, None)
+def _judged_beside(visit: Visit, found: Inspection, name: str) -> Neighbours:
+    show = visit.one_of("show", SHOWN, "all")
+    told = found.ask(
+        "answer_rows:judged_neighbours", show=show, label=visit.asked("label"), answered=visit.asked("answered"),
+        after=name,
+    )  # fmt: skip
+    return Neighbours(told["before"], told["after"])
+
+
+def _answers(found: Inspection, name: str) -> Mapping[str, Any]:
     told = found.ask("answer_rows:answers_to_one", after=name)
     order = [row.model for row in found.report.leaderboard]
     known = sorted(told["answers"].items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))

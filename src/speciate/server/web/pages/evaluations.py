@@ -13,7 +13,7 @@ from speciate.evaluation.reports.answer_rows import SHOWN
 from speciate.evaluation.reports.describe_evaluation import Inspection, against_baseline
 from speciate.evaluation.reports.report import GateResult
 from speciate.loop.use_case_board import read_board
-from speciate.server.web.pages.data import TILES, Tile, cells_of
+from speciate.server.web.pages.data import TILES, Tile, cells_of, follow_of
 from speciate.server.web.visit import Visit
 
 _PAIRS, _LABELS = 12, 12
@@ -96,6 +96,7 @@ def grid(visit: Visit) -> Mapping[str, object]:
         "next": tiles[-1].id if page["more"] else None, "shown": shown, "after": after, "label": label, "split": None,
         "quality": "ok", "words": None, "evaluation": name, "show": show, "totals": page["totals"], "total": None,
         "candidate": found.candidate, "baseline": found.baseline, "labels": [], "splits": [],
+        "follow": follow_of(visit),
     }  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -29,7 +29,7 @@ _AHEAD = 20
 """Answers that are looked at, so that skipped ones leave others."""
 _MOST_SKIPPED = 200
 _STRATEGIES = ("mixed", "random", "uncertain", "disagreement")
-_DIGITS = 9
+_KEYS, _KEYS_OF_EDITORS = "0123456789", "123456789"  # where something is drawn upon, 0 ends the zoom
 _log = logging.getLogger(__name__)
 
 
@@ -47,18 +47,49 @@ def queue(visit: Visit) -> Mapping[str, object]:
     item = items[0] if items else None
     known = known_answers(visit.app.workspace.folders, item.model) if item else None
     view = _view(visit, name, item) if item else None
+    editor = label_questions.label_editor(known.family, item, view) if item and known else None
     return {
         "title": f"Label answers of {name}", "case": case, "item": item,
         "input": label_questions.asked_cells(item) if item else [],
         "classes": known.classes if known else (), "numeric": known is not None and known.family == "regression",
         "waiting": max(0, found.waiting - (1 if held else 0)), "asked": found.asked, "hold": HOLD_SECONDS,
         "refused": visit.parts.labels.refused(visit.session.csrf), "agreement": found.agreement, "strategy": strategy,
-        "strategies": _STRATEGIES, "skipped": skipped, "held": held, "digits": _DIGITS,
+        "strategies": _STRATEGIES, "skipped": skipped, "held": held, "held_asked": _held_question(visit, name, held),
         "said": list(item.said.items()) if item else [], "view": view,
-        "editor": label_questions.label_editor(known.family, item, view) if item and known else None,
+        "editor": editor,
+        "keys": class_keys(known.classes if known else (), _KEYS_OF_EDITORS if editor else _KEYS),
         "base": f"/asked/{quote(name)}/{item.prediction}" if item else "",
         "made": _made(visit, name, item) if item else [],
     }  # fmt: skip
+
+
+def class_keys(classes: Sequence[str], keys: str) -> Mapping[str, str]:
+    """Class -> the key that gives it. A class that is a digit has its own; the others get the rest, from 1 on.
+
+    >>> class_keys(["0", "1", "cat"], "0123456789")
+    {'0': '0', '1': '1', 'cat': '2'}
+    """
+    found = {name: name for name in classes if len(name) == 1 and name in keys}
+    free = iter([key for key in keys if key not in found and key != "0"])
+    others = dict(zip([name for name in classes if name not in found], free, strict=False))
+    return {name: key for name in classes if (key := found.get(name) or others.get(name))}
+
+
+class HeldQuestion(NamedTuple):
+    """What the label that waits was given to: its words, or its image."""
+
+    words: str
+    image: str | None
+
+
+def _held_question(visit: Visit, use_case: str, held: HeldLabel | None) -> HeldQuestion | None:
+    if held is None or held.use_case != use_case or (answer := _answer(visit, use_case, held.prediction)) is None:
+        return None
+    if answer.modality == "image" and label_questions.asked_file(visit.app.workspace, use_case, answer):
+        return HeldQuestion("", f"/asked/{quote(use_case)}/{held.prediction}/image.png")
+    cells = [f"{name}: {value}" if name and name != "text" else str(value)
+             for name, value in label_questions.asked_cells(answer) if value is not None]  # fmt: skip
+    return HeldQuestion(", ".join(cells), None)
 
 
 def _answer(visit: Visit, use_case: str, prediction: str) -> LoggedAnswer | None:

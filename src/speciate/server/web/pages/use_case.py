@@ -42,7 +42,10 @@ def use_case(visit: Visit) -> Mapping[str, object]:
         each for each in approvals.list_approvals(visit.database, visit.now, approvals.PENDING)
         if each.arguments.get("use_case") == name or each.arguments.get("name") == name
     ]  # fmt: skip
-    board = read_board(visit.app.workspace, evaluations[0].id, case.objective.target) if evaluations else None
+    board = (
+        read_board(visit.app.workspace, evaluations[0].id, case.objective.target, with_earlier=True)
+        if evaluations else None
+    )  # fmt: skip
     return {
         "title": name,
         "case": case,

@@ -12,19 +12,21 @@ export async function post(path, fields) {
 
 // The server says which part changed, and htmx asks for it again.
 // A browser has six connections to a host: one tab hears for all, in turn, and pages of runs share three more.
-const parts = () => $("[data-live]"), notice = document.getElementById("notice"), channel = new BroadcastChannel("told");
+const parts = () => $("[data-live]"), whole = $("main[data-page]")[0], notice = document.getElementById("notice"), channel = new BroadcastChannel("told");
 const locks = navigator.locks ?? { request: (name, options, act) => act() };
 function listen() {
   const { job } = document.body.dataset, refresh = (each) => htmx.trigger(each, "told");
+  const all = () => { parts().forEach(refresh); if (whole) renew(); };
   const lock = job ? `run ${job.charCodeAt(job.length - 1) % 3}` : "pages";
   let stream, waiting, stop, broke = false, asks = false, pause = 1000;
   const hear = ([part, of]) => {
     if (part === "gap") { broke = true; return; } // until another tab hears
     if (part === "lost") { broke = true; notice.hidden = false; return; }
-    if (part === "found") { if (broke) parts().forEach(refresh); broke = false; notice.hidden = true; return; }
+    if (part === "found") { if (broke) all(); broke = false; notice.hidden = true; return; }
     if (part === "run" && of !== job) return;
     if (dispatchEvent(new CustomEvent("told", { detail: part, cancelable: true })))
       parts().filter((each) => each.dataset.live.split(" ").includes(part)).forEach(refresh);
+    if (whole?.dataset.page.split(" ").includes(part)) renew();
   };
   const say = (part) => { hear([part, job]); channel.postMessage([lock, part, job]); };
   channel.onmessage = ({ data: [from, ...told] }) => {
@@ -55,15 +57,50 @@ function listen() {
   begin();
   document.addEventListener("visibilitychange", () => {
     leave();
-    if (!document.hidden) { begin(); parts().forEach(refresh); }
+    if (!document.hidden) { begin(); all(); }
   });
   addEventListener("pagehide", leave);
   document.addEventListener("htmx:responseError", (event) => { if (event.detail.xhr.status === 401) notice.hidden = false; });
 }
+
+// A page that is live as a whole is asked for again. A piece that the server writes otherwise now takes the old one's place,
+// with what its reader opened, typed and stands on. A piece that is gone makes it another page: that is loaded.
+const pieces = (root) => $("[data-piece]", root), source = (each) => new XMLSerializer().serializeToString(each);
+const written = new Map(pieces(document).map((each) => [each.id, source(each)]));
+let renewing = false, again = false;
+async function renew() {
+  again = renewing;
+  if (renewing) return;
+  renewing = true;
+  const answer = await fetch(location.href).catch(() => null);
+  if (answer?.ok && !answer.redirected) {
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html"), there = pieces(fresh);
+    if ($("[data-piece]", whole).some((each) => !there.some((one) => one.id === each.id))) location.reload();
+    there.forEach(replace);
+  }
+  setTimeout(() => { renewing = false; if (again) renew(); }, 1500);
+}
+function replace(piece) {
+  const old = document.getElementById(piece.id), text = source(piece), at = document.activeElement;
+  if (!old || written.get(piece.id) === text) return;
+  written.set(piece.id, text);
+  const named = at.id ? `#${CSS.escape(at.id)}` : ["href", "name"].filter((name) => at.hasAttribute(name)).map((name) => `[${name}="${CSS.escape(at.getAttribute(name))}"]`)[0];
+  const focus = old.contains(at) && named && piece.querySelector(named), opened = $("details", old), wide = $(".wide", old);
+  $("details", piece).forEach((each, i) => { each.open = opened[i]?.open ?? each.open; });
+  $("input:not([type=hidden]), select, textarea", old).forEach((field) => { const same = $(`[name="${field.name}"]:not([type=hidden])`, piece)[0]; if (same) same.value = field.value; });
+  old.replaceWith(piece);
+  $(".wide", piece).forEach((each, i) => { each.scrollLeft = wide[i]?.scrollLeft ?? 0; });
+  if (focus) focus.focus({ preventScroll: true });
+  htmx.process(piece);
+}
+
+let parsed = false;
+document.addEventListener("DOMContentLoaded", () => { parsed = true; }, { once: true });
 requestAnimationFrame(() => setTimeout(() => { // after the first paint, which needs no htmx
   const script = document.createElement("script");
   script.src = document.querySelector("[data-htmx]").dataset.htmx;
-  script.onload = listen;
+  // It begins with an event of the document. Where that is over and loading is not, it would wait for ever.
+  script.onload = () => { if (parsed && htmx.config.allowEval) document.dispatchEvent(new Event("DOMContentLoaded")); listen(); };
   script.onerror = () => { notice.hidden = false; };
   document.head.append(script);
 }));
@@ -80,8 +117,11 @@ export const elsewhere = (event) => event.target.closest("input:not([type=radio]
 document.addEventListener("keydown", (event) => {
   if (elsewhere(event)) return;
   if (event.key === "Enter" && event.target.closest("button, a, summary")) return;
-  const items = $("[data-item]"), here = items.indexOf(document.activeElement);
-  if (event.key === "j" || event.key === "k") {
+  const items = $("[data-item]"), here = items.indexOf(document.activeElement), wanted = $(`[data-key~="${CSS.escape(event.key)}"]`)[0];
+  if (wanted) {
+    event.preventDefault();
+    wanted.click();
+  } else if (event.key === "j" || event.key === "k") {
     items[Math.max(0, Math.min(items.length - 1, here + (event.key === "j" ? 1 : -1)))]?.focus();
   } else if (event.key === "t") {
     const root = document.documentElement;
@@ -90,11 +130,11 @@ document.addEventListener("keydown", (event) => {
     document.cookie = `theme=${root.dataset.theme}; path=/; max-age=31536000; samesite=strict`;
   } else if (event.key === "?") {
     document.getElementById("keys").togglePopover();
-  } else {
-    const wanted = $(`[data-key="${CSS.escape(event.key)}"]`)[0];
-    if (wanted) { event.preventDefault(); wanted.click(); }
   }
 });
+
+// The list of keys has those that do something here.
+document.getElementById("keys").addEventListener("beforetoggle", () => $("#keys [data-if]").forEach((each) => { each.hidden = each.nextElementSibling.hidden = !document.querySelector(each.dataset.if); }));
 
 // What takes away asks once.
 document.addEventListener("submit", (event) => {

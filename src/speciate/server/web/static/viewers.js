@@ -38,3 +38,10 @@ document.querySelectorAll("[data-view]").forEach((each) => shown.observe(each));
 // Sound: a click on the spectrogram goes there.
 const spectrum = document.getElementById("spectrum"), player = document.querySelector(".viewer audio");
 spectrum?.addEventListener("click", (event) => { if (player.duration) player.currentTime = player.duration * event.offsetX / spectrum.clientWidth; });
+
+// An image: a press on it, + and - make it larger here. Without this script it opens by itself.
+const images = document.querySelectorAll("[data-enlarge]");
+if (images.length) import("./zoom.js").then(({ zoomable }) => images.forEach((each) => {
+  zoomable(each, () => {});
+  each.addEventListener("click", (event) => { event.preventDefault(); each.enlarge(event); });
+}));

@@ -42,5 +42,6 @@ export function zoomable(boxes, drop) {
     sheet.scrollLeft -= middle[0] - x; sheet.scrollTop -= middle[1] - y;
     zoomTo(zoom * apart / (before || apart), middle);
   }, true);
+  boxes.enlarge = (event) => zoomTo(zoom > 1 ? 1 : 3, event.detail ? [event.clientX, event.clientY] : centre());
   for (const kind of ["pointerup", "pointercancel"]) sheet.addEventListener(kind, (event) => fingers.delete(event.pointerId), true);
 }
