@@ -49,7 +49,7 @@ class Changes:
         return tuple(stamp for folder in folders for stamp in _times_in(folder, is_growing))
 
     def _production(self) -> dict[str, object]:
-        """Of each use case as `answers:NAME`: times of its log and of its deployment. Neither is in the catalog."""
+        """`answers:NAME` of each use case: times of its log and its deployment, which the catalog does not have."""
         folders = self._app.workspace.folders
         logs = {log.use_case: (*_times_in(log.segments), *_times((log.parts,))) for log in all_logs(folders)}
         served = {each.use_case: _times((each.hours, each.path / "state.json")) for each in all_deployments(folders)}

@@ -15,7 +15,9 @@ import pytest
 from speciate.jobs.pool import Pool
 from speciate.predictions.log_files import log_folder
 from speciate.predictions.reading import feedback
+from speciate.server.web.glossary import explained
 from speciate.workspace.workspace import Workspace
+from tests.evaluation import handmade
 from tests.modalities.samples import photo
 from tests.server.apps import make_app
 from tests.server.web.conftest import Served
@@ -133,3 +135,41 @@ def test_an_address_with_a_slash_at_its_end_leads_to_the_page(served: Served, ta
     missing = tab.page.goto(f"{tab.base}/nothing/")
     assert missing.status == 404
     tab.problems.clear()  # of the one that is missing
+
+
+def test_the_first_page_of_an_empty_workspace_leads_to_a_first_model(served: Served, tab: Tab) -> None:
+    page = tab.go("/")
+    begin = page.inner_text("main .begin")
+    for step in ("speciate install claude", "speciate call create_dataset", "speciate call specialize"):
+        assert step in begin
+    assert page.query_selector(".facts") is None, "no row of figures about nothing"
+    page.click("main .begin a")
+    tab.until(lambda: page.url.endswith("/data"), "and to the pages where it will be seen")
+    photos(served)
+    page = tab.go("/")
+    assert page.query_selector(".begin") is None
+    assert page.query_selector(".facts")
+
+
+def test_settings_are_words_and_say_what_they_do(served: Served, tab: Tab) -> None:
+    page = tab.go("/settings")
+    for each in page.query_selector_all("main details"):
+        each.evaluate("(details) => { details.open = true; }")
+    values = " ".join(each.inner_text() for each in page.query_selector_all("main td:nth-child(2)"))
+    assert not set("{}[]") & set(values), "no JSON"
+    told = page.inner_text("main")
+    assert "A person approves each promotion" in told or "a person approves each promotion" in told
+    assert "idle exit minutes" in told
+
+
+def test_words_of_statistics_are_explained_where_they_stand(served: Served, tab: Tab) -> None:
+    told = handmade.report([handmade.row("m@v1", 0.8), handmade.row("constant:", 0.6)], use_case=None)
+    values = ["it", None, "films@v1", "m@v1", told.model_dump_json(), None, 1.0]
+    served.workspace.database.transact(
+        lambda tx: tx.execute("INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+    )
+    page = tab.go("/evaluations/it")
+    page.click("main .meaning summary")
+    assert "What the candidate is compared with" in page.inner_text("main .meaning")
+    known = explained("The e-detector of a conformal test and its kernels say: drift.")
+    assert list(known) == ["drift", "e-detector", "conformal", "kernel"]

@@ -97,7 +97,7 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(pool: Pool, folders: Folders, manifest: Manifest, wanted: ExampleFilter, name: str) -> Neighbours:
-    """Of those that fit, whether or not this one does."""
+    """The examples beside this one among all that the filter takes, whether or not it takes this one."""
     conditions, at = " AND ".join(wanted.conditions(manifest)) or "true", _text(name)
     sql = f"SELECT max(id) FILTER (id < {at}), min(id) FILTER (id > {at}) FROM examples WHERE {conditions}"
     [(before, after)] = query(pool, folders, manifest, sql=sql, limit=1, whole=True).rows

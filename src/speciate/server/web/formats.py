@@ -11,6 +11,7 @@ from speciate.evaluation.pages.inline_charts import Whisker
 from speciate.evaluation.pages.page_data import model_explained, model_name
 from speciate.models.model_card import ModelCard
 from speciate.server.tool_api import NextAction
+from speciate.server.web.glossary import explained
 from speciate.training.planning.estimates import OWN_COSTS
 
 
@@ -139,5 +140,5 @@ FILTERS = {
     "number": formatting.format_number, "difference": formatting.format_difference,
     "interval": formatting.format_interval, "usd": formatting.format_usd, "count": formatting.format_count,
     "percent": formatting.format_percent, "minute": formatting.format_minute, "answer": formatting.format_answer,
-    "p_value": formatting.format_p_value,
+    "p_value": formatting.format_p_value, "explained": explained,
 }  # fmt: skip

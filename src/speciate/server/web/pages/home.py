@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from speciate.datasets import versions
 from speciate.governance import approvals
 from speciate.loop.ledger import ledger
 from speciate.server.web.visit import Visit
@@ -19,6 +20,7 @@ def home(visit: Visit) -> Mapping[str, object]:
     running = [job for job in recent if job.state in ("running", "starting", "queued", "waiting")]
     return {
         "title": "Use cases",
+        "empty": not (status.use_cases or recent or versions.names(visit.database)),
         "status": status,
         "ledger": book,
         "lines": {line.use_case: line for line in book.lines},

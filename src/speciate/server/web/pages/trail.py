@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
 
 from speciate.governance import approval_keys, authorization
 from speciate.governance import audit as rows
@@ -74,10 +80,40 @@ def settings(visit: Visit) -> Mapping[str, object]:
     }  # fmt: skip
 
 
-def _shown(in_force: Settings) -> list[tuple[str, Any, bool]]:
-    """Name, value, and whether it is the default."""
-    default = Settings()
+@functools.cache
+def descriptions() -> Mapping[str, str]:
+    """Setting -> what it does: the string below its field, which Python drops; the first line of a section's class."""
+    [body] = [
+        node.body for node in ast.parse(inspect.getsource(Settings)).body if isinstance(node, ast.ClassDef)
+    ]  # fmt: skip
+    found = {
+        name: (field.annotation.__doc__ or "").strip().partition("\n")[0]
+        for name, field in Settings.model_fields.items()
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel)
+    }
+    for field, text in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(text.value.value).split()).replace("`", "")
+    return found
+
+
+class ShownSetting(NamedTuple):
+    name: str
+    value: Any
+    default: bool
+    """Whether that is its default."""
+    told: str
+    """What it does."""
+
+
+def _shown(in_force: Settings) -> list[ShownSetting]:
+    default, told = Settings(), descriptions()
     return [
-        (name, value, value == getattr(default, name, None) or value == default.model_dump(mode="json")[name])
+        ShownSetting(
+            name,
+            value,
+            value == getattr(default, name, None) or value == default.model_dump(mode="json")[name],
+            told.get(name, ""),
+        )
         for name, value in in_force.model_dump(mode="json").items()
     ]
