@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
+from speciate import use_cases
 from speciate.datasets.exports import FORMATS
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.engine import Engine
@@ -33,11 +34,14 @@ from speciate.models.backbones.architectures import ARCHITECTURES
 from speciate.server.tool_api import IN_PROCESS, App, DryRun, JobStarted
 from speciate.settings import Settings
 from speciate.tools import datasets, evaluation, exports, models, predictions, promotion, training
+from speciate.training.language_hyperparameters import LANGUAGE_PARAMETERS
 from speciate.training.train_spec import PARAMETERS, Method, PriorModelMethod
+from speciate.use_cases import Definition
 from speciate.vocabulary import METRICS, TASKS
 from speciate.workspace.workspace import Workspace
 from tests import data
 from tests.modalities.samples import chirp, encode, sound
+from tests.models.language.world import tiny_model
 
 TOOLS = {
     each.__name__: each
@@ -107,6 +111,14 @@ def make_world(root: Path, only: Collection[str] = ()) -> None:
         workspace, "train", name="of-pictures", dataset="digits", method="full", base_model="new:vit",
         hyperparameters={"num_train_epochs": 1, "learning_rate": [1e-3], "precision": "float32"},
     )  # fmt: skip
+    definition = Definition.model_validate(
+        {"name": "sorting", "task": "text-classification", "objective": {"metric": "accuracy", "target": 0.5}}
+    )
+    workspace.database.transact(lambda tx: use_cases.define(tx, definition, policy="auto"))
+    judged = {"models": ("of-texts@v1",), "use_case": "sorting", "dataset": "reviews", "latency": False}
+    data.run_job(workspace, "evaluate", **judged)
+    tiny_model(root / "writer")
+    (root / "empty").mkdir()
     workspace.close()
 
 
@@ -242,7 +254,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
 def train_model(draw: Draw) -> Call:
     dataset = draw.dataset()
     method = draw.of(*get_args(Method)[:4], *get_args(Method), *get_args(PriorModelMethod))
-    natural = _bases_of(dataset)
+    natural = (f"path:{draw.folder}/writer",) if method in LANGUAGE_PARAMETERS else _bases_of(dataset)
     return Call("train_model", _given(
         name=f"drawn-{draw.seed}",
         dataset=dataset,
@@ -315,6 +327,9 @@ VALUES: Mapping[str, Any] = {
     "r": lambda draw, dataset: (1, 4, 500),
     "alpha": lambda draw, dataset: (0.0, 0.5, 1.0),
     "features": lambda draw, dataset: (0.0, 1.0),
+    "max_steps": lambda draw, dataset: (1, 2),
+    "judged": lambda draw, dataset: (0, 2),
+    "beta": lambda draw, dataset: (0.0, 0.1),
     "unlabelled": lambda draw, dataset: (True, False),
     "keep": lambda draw, dataset: ("best", "last"),
     "mem_size": lambda draw, dataset: (0, 5, 500),
@@ -476,6 +491,23 @@ def add_examples(draw: Draw) -> Call:
     ))  # fmt: skip
 
 
+def promote_model(draw: Draw) -> Call:
+    return Call("promote_model", _given(
+        use_case=draw.of("sorting", "sorting", "nope"), model=draw.of("of-texts@v1", "of-texts@v1", *MODELS, "nope"),
+        expected_current=draw.maybe(0.2, "nothing", "of-rows@v1"), canary_percent=draw.maybe(0.2, 10.0),
+        propose=draw.maybe(0.2, True),
+    ))  # fmt: skip
+
+
+def register_model(draw: Draw) -> Call:
+    source = draw.of("writer", "writer", "empty", "nowhere", "digits")
+    return Call("register_model", _given(
+        name=f"drawn-{draw.seed}", source=draw.of(f"path:{draw.folder / source}", "timm:nope"),
+        task=draw.maybe(0.5, "text-generation", *TASKS), labels=draw.maybe(0.1, {"a": "b"}),
+        prompts=draw.maybe(0.1, ["summarize: {input}"], ["{nope}"]),
+    ))  # fmt: skip
+
+
 def specialize(draw: Draw) -> Call:
     return Call("specialize", _given(
         use_case=draw.of("sorting", "sorting", "nope"), dataset=draw.dataset(), budget_minutes=0.5,
@@ -495,6 +527,7 @@ def plan_training(draw: Draw) -> Call:
 DRAWS: tuple[tuple[Any, int], ...] = (
     (train_model, 10), (curate_dataset, 10), (evaluate_models, 6), (export_dataset, 3), (export_model, 2),
     (merge_models, 1), (predict, 3), (create_dataset, 3), (add_examples, 2), (specialize, 1), (plan_training, 2),
+    (promote_model, 1), (register_model, 1),
 )  # fmt: skip
 
 
