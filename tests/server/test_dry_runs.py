@@ -46,6 +46,7 @@ REFUSED = (
     (training("reviews", target="film", task="text-regression"), "is no target for"),
     (training("waves", task="time-series-forecasting", hyperparameters={"horizon": 40}), "long enough"),
     (training("rounds", "probe", base_model="pkg:minilm", hyperparameters={"encoders": ["timm:nope"]}), "timm model"),
+    (Call("register_model", {"name": "made", "source": "timm:resnett18"}), "did you mean 'resnet18'"),
     (step("few", op="drop_outliers"), "too few to tell"),
     (step("few", op="sample", n=6), "only 5"),
     (step("one", op="find_label_errors"), "needs two classes"),

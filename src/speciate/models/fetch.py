@@ -26,6 +26,7 @@ from speciate.jobs.run import Run, Stopped, Transient
 from speciate.jobs.store import enqueue_job
 from speciate.models import licenses, model_folder, pickled_weights, registry, sealed, training_statement, trust
 from speciate.models.backbones.architectures import modality_of
+from speciate.models.backbones.timm_names import check_timm_name, timm_names
 from speciate.models.diffusion import pipeline_folder
 from speciate.models.model_card import ModelCard
 from speciate.models.pickled_weights import StartedConversion
@@ -146,12 +147,15 @@ def plan(spec: FetchSpec, workspace: Workspace) -> Plan[FetchPayload]:
         elif spec.prompts:
             manifest.check_template(check_head(folder, spec.source), spec.source, spec.prompts)
         return Plan(payload=FetchPayload(spec=spec), resolved=resolved, bytes=_size(folder))
+    if ref.source == "timm" and timm_names():
+        check_timm_name(spec.source)
     repository, _ = repository_of(ref)
     host, keys = _hub()
     base = _find_base(spec.base_model, workspace) if spec.base_model else None
     return Plan(
         payload=FetchPayload(spec=spec, host=host if keys else None, base=base),
         resolved=resolved | {"repository": repository, "server": hub_endpoint()},
+        unchecked=(f"Whether {hub_endpoint()} has {repository}, and what it holds.",),
         secrets=keys,
     )
 
