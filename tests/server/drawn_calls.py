@@ -632,7 +632,7 @@ def _started(app: App, call: Call, dry: DryRun) -> Outcome:
 
 def _said_before(why: str, dry: DryRun) -> bool:
     """Whether the dry run named what it had not checked. Of a step of curation: that very step."""
-    step = why.partition(":")[0] if why.startswith("Step ") else ""
+    step = why.partition(")")[0] if why.startswith("Step ") else ""
     return any(told.startswith(step) for told in dry.not_checked or ())
 
 
