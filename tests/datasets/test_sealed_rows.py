@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -37,9 +40,30 @@ def test_the_same_rows_are_the_same_file_as_young_as_its_last_use(tmp_path: Path
     assert [*tmp_path.iterdir()] == [first]
 
 
+def test_a_file_is_laid_out_in_small_pages_by_its_columns_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few rows of a group are read without unpacking all of it; the columns are looked at without their rows."""
+    rows = 64 * 16_385 + 63
+    table = pa.table({"x": np.random.default_rng(0).random(rows)})
+    expected, written, usual = tmp_path / "expected", list[tuple[int, object]](), pq.write_table
+    how = {"compression": "zstd", "row_group_size": 16_385, "use_dictionary": False}
+    usual(table, expected, data_page_size=32_768, write_batch_size=1024, **how)
+
+    def noted(given: pa.Table, *to: Any, **more: Any) -> None:
+        written.append((given.num_rows, more.get("row_group_size")))
+        usual(given, *to, **more)
+
+    monkeypatch.setattr(content_hash.pq, "write_table", noted)
+    assert seal_rows(table, tmp_path).read_bytes() == expected.read_bytes()
+    assert written == [(0, None), (rows, 16_385)]
+    assert isinstance(written[1][1], int)
+
+
 def test_what_could_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(table: pa.Table, path: Path, **how: object) -> None:
-        Path(path).write_bytes(b"half")
+        assert re.fullmatch(r"\.rows\.\d+\.[0-9a-f]{8}", path.name), "no reader takes it for a sealed file"
+        path.write_bytes(b"half")
         raise OSError("no space")
 
     monkeypatch.setattr(content_hash.pq, "write_table", full)
@@ -54,6 +78,7 @@ def test_rows_and_their_folder_are_on_disk_before_anybody_is_told(
     synced = list[str]()
     monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.path.realpath(f"/proc/self/fd/{number}")))
     file = seal_rows(TABLE, tmp_path)
+    synced = [each for each in synced if each.startswith(str(tmp_path))]
     assert Path(synced[0]).parent == tmp_path
     assert synced[0] != str(file), "before it has its name"
     assert synced[1:] == [str(tmp_path)]
@@ -104,3 +129,6 @@ def test_rows_are_hashed_in_batches_and_all_of_them(monkeypatch: pytest.MonkeyPa
     long = pa.table({"text": ["x" * (8 << 20)] * 5})  # 32 MiB at once
     assert len(set(row_digests(long))) == 1
     assert sizes == [3, 2]
+    sizes.clear()
+    assert len(list(row_digests(pa.table({"text": ["x" * (33 << 20)] * 2})))) == 2
+    assert sizes == [1, 1]
