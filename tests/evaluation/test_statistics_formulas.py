@@ -169,7 +169,24 @@ def test_a_score_interval_ends_where_the_share_is_so_many_errors_away(share: flo
     assert (high == 1.0) or share < 1
 
 
+def test_all_right_and_all_wrong_have_exact_ends_of_any_size() -> None:
+    for n in range(1, 300):
+        assert wilson(n, n, 1.96)[1] == 1.0
+        assert wilson(0, n, 1.96)[0] == 0.0
+
+
 # Differences
+
+
+def test_what_either_does_not_count_is_left_out_of_a_difference() -> None:
+    first: Any = [None, 1.0, 2.0, 0.5, 0.0]
+    second: Any = [1.0, 3.0, 2.5, None, 0.25]
+    expected = paired_difference([1.0, 2.0, 0.0], [3.0, 2.5, 0.25], np.arange(3))
+    same(paired_difference(first, second, np.arange(5)), expected)
+    same(
+        paired_difference(second, first, np.arange(5)),
+        paired_difference([3.0, 2.5, 0.25], [1.0, 2.0, 0.0], np.arange(3)),
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -292,6 +309,15 @@ def test_units_needed_are_the_fewest_that_tell(units: int, error: float, level: 
     found = units_needed(units, error, 0.2, **asked(level))
     assert found is not None
     assert abs(found - exact) <= (1 if exact > 60 else 0)
+
+
+def test_units_needed_are_the_fewest_of_any_error() -> None:
+    counts = np.arange(20, 2000)
+    quantiles = stats.t.ppf(0.975, counts - 1) + stats.t.ppf(0.8, counts - 1)
+    for units in (5, 20):
+        for error in np.linspace(0.05, 0.2, 60).tolist():
+            exact = int(counts[quantiles * error * np.sqrt(units / counts) <= 0.1][0])
+            assert units_needed(units, error, 0.1) == exact
 
 
 @pytest.mark.parametrize(
