@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -688,3 +689,45 @@ def test_causes_join_an_episode_that_waits_for_labels(state: str, joins: bool) -
         assert found.memory == was
     alone = decide(by, was.model_copy(update={"alarms": ()}), replace(facts, asked=0.0, bases=None), NOW)
     assert (alone.taken, alone.memory.fingerprints) == ((), ("f",)), "noisy labels join nothing"
+
+
+@pytest.mark.parametrize(
+    ("was", "facts", "outcome"),
+    [
+        (running("labelling", since=NOW - 21 * DAY), {}, "no_labels"),
+        (running("asking", model_found="m@v2"), {"approval": "void"}, "stopped"),
+        (running("learning", round=2), {"jobs": {"relearn": EndedJob("j", Learned(verdict="inconclusive", why="so"))}},
+         "inconclusive"),
+        (running("learning"), {"jobs": {"relearn": EndedJob("j", None)}}, "failed"),
+    ],
+)  # fmt: skip
+def test_an_end_that_says_nothing_of_a_new_base_model_leaves_it_new(
+    was: Memory, facts: dict[str, Any], outcome: str
+) -> None:
+    tried = was.model_copy(update={"bases": ("a", "b"), "new_bases": ("b",), "looked_up": True})
+    found = decide(QUIET, tried, seen(**facts), NOW)
+    assert found.ended is not None
+    assert (found.ended.outcome, found.memory.bases, found.memory.new_bases) == (outcome, ("a",), ())
+
+
+def test_an_end_forgets_that_its_candidate_was_short_of_the_target() -> None:
+    found = decide(QUIET, baking(short=True, round=2, model="m@v2"), seen(production="m@v2"), NOW)
+    assert (found.ended is not None, found.memory.short) == (True, False)
+
+
+def test_only_labels_can_answer_a_quality_that_fell() -> None:
+    window = Window(3, (Signal("quality", alarm=True, onset=NOW - 9 * DAY),))
+    found = decide(watch("quality_regression"), idle(), seen(windows=(window,)), NOW)
+    assert [(each.step, each.n) for each in found.start] == [("mine", 100)]
+    mute = decide(watch("quality_regression", labels=0), idle(), seen(windows=(window,)), NOW)
+    assert (mute.memory.state, mute.memory.episode, mute.start) == ("idle", 2, ())
+    assert mute.because == "its policy lets it ask for no label, and too few came by themselves"
+
+
+def test_a_day_is_told_in_universal_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    found = decide(watch("new_labels"), idle(quiet_until=NOW + DAY), seen(labels_new=300), NOW)
+    monkeypatch.undo()
+    time.tzset()
+    assert found.because == "cool-down until 2027-01-16 08:00 UTC"
