@@ -731,3 +731,9 @@ def test_a_day_is_told_in_universal_time(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.undo()
     time.tzset()
     assert found.because == "cool-down until 2027-01-16 08:00 UTC"
+
+
+@pytest.mark.parametrize("meets", [True, False, None])
+def test_a_changed_provider_alone_is_checked_first(meets: bool | None) -> None:
+    found = decide(watch(), idle(), seen(provider=4, requirement=Requirement(1, meets)), NOW)
+    assert found.memory.state == "checking"
