@@ -44,6 +44,7 @@ from tests.server.processes import Daemons, Stdio
 from tests.server.small_world import called, ended, points, use_case
 
 OPERATIONS = ("seal", "commit", "promote", "backup", "log")
+_MODELS: tuple[Model, ...] = ("ext4", "posix")
 ANSWERS = 6
 _SYNCED_AFTER = 3.0
 """Seconds after which an answer that was logged is surely on the disk; the promise is a tenth of one."""
@@ -404,7 +405,7 @@ class Campaign:
             "| operation | file system | disks opened | acknowledged things looked for | not opened | violations |",
             "|---|---|---|---|---|---|",
         ]
-        for model in ("ext4", "posix"):
+        for model in _MODELS:
             rows = [(operation, self.row(operation, model)) for operation in OPERATIONS]
             total = Row(*map(sum, zip(*(row for _, row in rows), strict=True)))
             for operation, row in [*rows, ("all", total)]:
@@ -448,6 +449,26 @@ def differences(recording: Recording, root: Path) -> list[str]:
     return sorted(path for path in there.keys() | recorded.keys() if there.get(path, b"-") != recorded.get(path, b"-"))
 
 
+def open_by_daemons(recording: Recording, root: Path) -> list[str]:
+    """A disk of each operation and model, as it was synced when the operation ended, opened by a daemon that a command
+    starts. What is wrong, in words."""
+    found, last = [], {each.operation: each.at for each in moments(recording)}
+    command, workspace = [sys.executable, "-m", "speciate.cli"], ["--workspace", str(root / "workspace")]
+    environment = os.environ | {"XDG_CONFIG_HOME": str(root / "config")}
+    for operation, at in last.items():
+        for model in _MODELS:
+            (_, choice), *_ = disk.choices(model, 0, 0)
+            disk.lay_down(recording.state(at, choice), root)
+            for words in (["verify", "--all"], ["call", "get_status"], ["stop"]):
+                done = subprocess.run(
+                    [*command, *words, *workspace], env=environment, capture_output=True, text=True, check=False,
+                    timeout=300,
+                )  # fmt: skip
+                if done.returncode:
+                    found.append(f"{operation} {model} {words[0]}: {done.stdout}{done.stderr}")
+    return found
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Cut the power of a workspace that works.")
     parser.add_argument("--minutes", type=float, default=8.0)
@@ -461,7 +482,13 @@ def main(arguments: Sequence[str]) -> int:
         campaign = run(recording, Path(root), given.minutes * 60, given.seed)
         print(campaign.table())
         print(campaign.told())
-    return 1 if campaign.problems else 0
+        wrong = open_by_daemons(recording, Path(root))
+        print(
+            f"{len(OPERATIONS) * len(_MODELS)} of such disks opened by a daemon: {len(wrong)} violations",
+            *wrong,
+            sep="\n",
+        )
+    return 1 if campaign.problems or wrong else 0
 
 
 def run(recording: Recording, root: Path, seconds: float, seed: int = 0) -> Campaign:
@@ -473,7 +500,7 @@ def run(recording: Recording, root: Path, seconds: float, seed: int = 0) -> Camp
         for name in OPERATIONS:
             if rest[name]:
                 moment, number = rest[name].pop(), number + 1
-                for model in ("ext4", "posix"):
+                for model in _MODELS:
                     campaign.try_moment(moment, model, 2, seed + 1000 * number)
     return campaign
 

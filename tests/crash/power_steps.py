@@ -6,12 +6,17 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 
+from speciate.cli import sealed_keys
 from speciate.datasets import versions
 from speciate.datasets.content_hash import LANES
 from speciate.evaluation.answer_cache import AnswerKey, CachedAnswer, Journal
+from speciate.jobs.atomic_folder import hidden_folder_beside, move_into_place
+from speciate.jobs.run import Run
 from speciate.models import registry, sealed
 from speciate.models.model_card import ModelCard
 from speciate.predictions.log import AnsweringModel, AnswerLog
@@ -115,7 +120,24 @@ def torn_log(workspace: Workspace, mark: Marks) -> None:
     mark("other", files=[kept / "catalog.duckdb.wal"])
 
 
-STEPS = (checkpointed, dataset, blob, model, alias, log, paid_answers, torn_log, backups)
+def export(workspace: Workspace, mark: Marks) -> None:
+    target = workspace.folders.root.parent / "out" / "rows"
+    run = cast(Run, SimpleNamespace(checkpoints=workspace.folders.runs / "staged"))
+    with hidden_folder_beside(target) as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "rows.csv").write_text("a,b\n")
+        move_into_place(run, folder, target, {})
+    mark("other", files=[target / "below" / "rows.csv"])
+
+
+def key(workspace: Workspace, mark: Marks) -> None:
+    """With which a person approves: who enrolled it needs it."""
+    sealed_keys._COST["n"] = 1 << 4
+    stored, _ = sealed_keys.create("anna", "a passphrase of some length")
+    mark("other", files=[stored.path])
+
+
+STEPS = (checkpointed, dataset, blob, model, alias, log, paid_answers, torn_log, export, key, backups)
 
 
 def main(arguments: Sequence[str]) -> None:

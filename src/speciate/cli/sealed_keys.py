@@ -24,6 +24,7 @@ from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
 from speciate.governance.approval_signatures import Key, public_key
 from speciate.refs import check_name
+from speciate.workspace.blobs import make_folder, sync_folder
 
 SHORTEST = 12
 _VERSION = 1
@@ -148,7 +149,7 @@ def _write(name: str, fields: Mapping[str, object]) -> Path:
     check_name("key", name)
     path = folder() / f"{name}.json"
     for each in (config_folder(), folder()):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(each, mode=0o700)
         _check_private(each.stat(), each, "700")
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -160,6 +161,7 @@ def _write(name: str, fields: Mapping[str, object]) -> Path:
         json.dump(fields, file)
         file.flush()
         os.fsync(file.fileno())
+    sync_folder(path.parent)
     return path
 
 

@@ -20,6 +20,7 @@ from speciate.governance import audit
 from speciate.hosts import check_host
 from speciate.jobs.folder import write_whole
 from speciate.settings import Settings
+from speciate.workspace.blobs import sync_folder
 from speciate.workspace.database import Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -88,6 +89,7 @@ def _change(
 
     row = workspace.database.transact(lambda tx: _record(tx, name, before, after, by, dict(proof)))
     write_whole(path, changed)
+    sync_folder(path.parent)
     return row
 
 

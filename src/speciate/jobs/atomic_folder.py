@@ -18,7 +18,7 @@ from pathlib import Path
 from speciate.errors import Code, SpeciateError
 from speciate.jobs.folder import RunResult, write_whole
 from speciate.jobs.run import Run
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder, sync_tree
 from speciate.workspace.filesystem import FULL, find_refusal
 
 _DONE = "finished.json"
@@ -66,7 +66,7 @@ def hidden_folder_beside(path: Path) -> Iterator[Path]:
 
     A full disk is raised with the path: it may be another one than the workspace's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     name = f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"
     for leftover in path.parent.glob(f"{name}.*{_UNSHIPPED}"):
         with _lock_folder(leftover) as ours:
@@ -104,7 +104,8 @@ def _lock_folder(folder: Path) -> Iterator[bool]:
 
 
 def move_into_place(run: Run, folder: Path, path: Path, result: Mapping[str, object]) -> None:
-    """From here on the export is there, also for an attempt that comes after a kill."""
+    """From here on the export is there, on the disk, also for an attempt that comes after a kill."""
+    sync_tree(folder)
     write_whole(run.checkpoints / _DONE, json.dumps({"identity": _identity(folder), "result": result}))
     check_free(path)
     try:

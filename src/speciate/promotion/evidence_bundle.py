@@ -36,7 +36,7 @@ from speciate.tasks.example_targets import TARGET_OPTIONAL
 from speciate.training import provenance
 from speciate.use_cases import UseCase
 from speciate.vocabulary import find_metric, find_task
-from speciate.workspace.blobs import sync_folder
+from speciate.workspace.blobs import sync_folder, sync_tree
 from speciate.workspace.filesystem import require_space
 from speciate.workspace.workspace import Workspace
 
@@ -138,6 +138,7 @@ def write_evidence(workspace: Workspace, request: EvidenceRequest) -> EvidenceRe
             if request.rows:
                 (folder / ROWS).write_bytes(clear)
             check_free(request.path)
+            sync_tree(folder)
             folder.rename(request.path)
             sync_folder(request.path.parent)
     except OSError as error:

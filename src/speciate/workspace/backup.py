@@ -31,7 +31,7 @@ import duckdb
 
 from speciate.errors import Code, SpeciateError
 from speciate.workspace import catalog_identity, repair
-from speciate.workspace.blobs import make_folder, sync_folder
+from speciate.workspace.blobs import make_folder, sync_folder, sync_tree
 from speciate.workspace.database import Database, Event, Transaction
 from speciate.workspace.workspace import Workspace
 
@@ -83,7 +83,7 @@ def save_catalog(database: Database, folder: Path, now: float) -> Path:
     database.read(f"EXPORT DATABASE {quoted(partial)} (FORMAT parquet)")
     sums = {path.name: file_sum(path) for path in sorted(partial.iterdir())}
     (partial / SUMS).write_text(json.dumps(sums, indent=1))
-    _sync(partial)
+    sync_tree(partial)
     partial.rename(target)
     sync_folder(folder)
     return target
@@ -252,7 +252,7 @@ def back_up(workspace: Workspace, target: Path) -> Backup:
         _copy_catalog(workspace.database, partial / "catalog.duckdb", root)
         for name in _COPIED:
             _copy(root / name, partial / name)
-        _sync(partial)
+        sync_tree(partial)
         partial.rename(target)
         sync_folder(target.parent)
     except OSError as error:
@@ -296,20 +296,6 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copy2(source, target)
         except FileNotFoundError:
             return
-
-
-def _sync(folder: Path) -> None:
-    """Flush a tree to the disk: its files, and the names in each of its folders."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-        elif path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    sync_folder(folder)
 
 
 def _newest_seq(saved: Sequence[Path]) -> int:
