@@ -77,9 +77,13 @@ def test_a_part_starts_however_late_htmx_comes(served: Served, tab: Tab) -> None
         "addEventListener('DOMContentLoaded', () => { window.parsed = true; const late = new Image();"
         "late.src = '/media/held.png'; document.body.append(late); });"
     )
-    page.route("**/media/held.png", images.append)
+
+    def hold(route: Any) -> None:
+        (scripts if route.request.url.endswith(".js") else images).append(route)
+
+    page.route("**/media/held.png", hold)
     page.route("**/histograms", lambda route: route.fulfill(body='<p class="columns">Counted</p>'))
-    page.route("**/htmx.min.js", scripts.append)
+    page.route("**/htmx.min.js", hold)
     listens(tab)
     name = seen(served.workspace, SAMPLES[0]).ref.replace("@", "/")
     page.goto(f"{tab.base}/data/{name}", wait_until="commit")
