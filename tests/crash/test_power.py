@@ -233,7 +233,7 @@ def test_todays_catalog_over_yesterdays_files_serves_nothing_by_halves(recording
 
 @pytest.mark.slow
 def test_a_workspace_opens_on_every_disk_with_all_that_was_acknowledged(recording: Recording, root: Path) -> None:
-    campaign = tried(recording, root, 3)
+    campaign = tried(recording, root, 20)
     assert campaign.told() == ""
     assert all(campaign.row(operation, model).states for operation in power.OPERATIONS for model in MODELS)
 
