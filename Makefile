@@ -153,7 +153,9 @@ images: install  ## a text-to-image pipeline from nothing, a LoRA on it, and she
 	test -f build/digits-base/model_index.json || PYTHONPATH=. $(BIN)/python evals/images/digits_base.py build/digits-base
 	PYTHONPATH=. $(BIN)/python evals/images/make_sheets.py build/digits-base
 
-drift: install   ## two hundred quiet years of the detectors, alone and together, and how soon they see a change: ten minutes
+drift: install   ## quiet streams and years of the detectors beside river, and how soon they see a change: half an hour; resumes
+	$(BIN)/python -m pip install -q --no-deps --target build/rivals river==0.26.1
+	PYTHONPATH=build/rivals nice -n 15 $(BIN)/python evals/drift_traffic.py run build/drift-traffic.jsonl
 	$(BIN)/python evals/drift.py shift
 	$(BIN)/python evals/drift.py quality
 	$(BIN)/python evals/drift.py all

@@ -4,6 +4,7 @@
     python evals/drift.py quality [SEEDS [FEWER]]    30 labels a week of answers that were drawn at random
     python evals/drift.py all [SEEDS [PROCESSES]]    all signals of quiet years together
 
+Rows are independent here, and nobody says who asks; traffic whose rows hang together: drift_traffic.py.
 The detectors and thresholds are the product's (speciate.loop.drift, monitor_run.SHARES); only the data are made.
 Data: 64-d 'embeddings' of rank 16 (x = z A + 0.3 noise, z normal), a mean shift of `s` sd in one latent; a confidence
 (beta), a share of answers of 5 labels, two measures; labels as coin flips. SEEDS for quiet years, FEWER for a change.
@@ -22,7 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from speciate.loop.drift import evidence, kernel_features, permutation
+from speciate.loop.drift import evidence, kernel_features, permutation, shift_tests
+from speciate.loop.drift.dependence import Codes, Units, units_of
 from speciate.loop.drift.limits import NOT_FINITE_RATE, SLOW_RATE
 from speciate.loop.monitor_run import REFERENCE, SCALAR_SHARE, SHARES
 from speciate.loop.watch.triggers import surely_disagree
@@ -39,6 +41,18 @@ def embeddings(rng: np.random.Generator, n: int, shift: float) -> permutation.Ro
     latent = rng.normal(size=(n, _RANK))
     latent[:, 0] += shift
     return np.asarray(latent @ _MIX + 0.3 * rng.normal(size=(n, _D)), np.float32)
+
+
+def hours(reference: Codes, week: int, n: int, rng: np.random.Generator) -> Units:
+    """Units of answers that name no entity: of rows of before in these weeks, and `n` of this week, each at any time
+    of its week."""
+    period = np.append(reference, np.full(n, week)) + 4  # weeks before the first are below 0
+    return units_of([""] * len(period), (period + rng.random(len(period))) * WEEK, period)
+
+
+def weeks_before(rows: int) -> Codes:
+    """Weeks of so many rows before the first window: three, and then 100 a week."""
+    return (np.arange(rows) // _A_WEEK) - _BEFORE // _A_WEEK
 
 
 class Detector:
@@ -61,8 +75,9 @@ def shift_year(seed: int, at: Shift, weeks: int = WEEKS) -> Detector:
     past = embeddings(rng, _BEFORE, at(-1))
     for week in range(weeks):
         window = embeddings(rng, _A_WEEK, at(week))
-        reference = past[rng.permutation(len(past))[:REFERENCE]]
-        test, _ = kernel_features.compare(reference, window, rng)
+        drawn = rng.permutation(len(past))[:REFERENCE]
+        units = hours(weeks_before(len(past))[drawn], week, len(window), rng)
+        test, _ = kernel_features.compare(past[drawn], window, units, rng)
         found.look(week, evidence.of_p(test.p))
         past = np.vstack([past, window])
     return found
@@ -83,14 +98,13 @@ def scalar_years(seed: int, weeks: int = WEEKS) -> list[Detector]:
         detector, past = Detector(name), make(_BEFORE)
         for week in range(weeks):
             window = make(_A_WEEK)
-            reference = past[rng.permutation(len(past))[:REFERENCE]]
+            drawn = rng.permutation(len(past))[:REFERENCE]
+            units = hours(weeks_before(len(past))[drawn], week, len(window), rng)
+            both = np.concatenate([past[drawn], window])
             if name == "answers":
-                codes = np.concatenate([reference, window]).astype(int)
-                shares = np.maximum(np.bincount(codes, minlength=5) / len(codes), 1e-9)
-                rows = (np.eye(5)[codes] / np.sqrt(shares)).astype(np.float32)
-                test = permutation.mean_distance(rows[: len(reference)], rows[len(reference) :], rng)
+                test = shift_tests.share_distance(both.astype(np.int64), units, rng)
             else:
-                test = permutation.largest_gap(reference, window, rng)
+                test = shift_tests.largest_gap(both, units, rng)
             detector.look(week, evidence.of_p(test.p))
             past = np.concatenate([past, window])
         found.append(detector)

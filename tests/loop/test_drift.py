@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import math
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,30 +19,49 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
-from speciate.loop.drift import change_point, evidence, kernel_features, label_free, label_quality, limits, permutation
+from speciate.loop.drift import (
+    change_point,
+    evidence,
+    kernel_features,
+    label_free,
+    label_quality,
+    limits,
+    permutation,
+    shift_tests,
+)
+from speciate.loop.drift.dependence import LEAST_UNITS, Units, contributions, promise, units_of
 from speciate.loop.drift.drawing import Trail, draw
 from speciate.loop.monitor_run import SCALAR_SHARE, SHARES
 from speciate.predictions.quality import AnswerOutput
 from speciate.predictions.reading import StoredFeedback
 from speciate.serving.hourly_tallies import HourTally
 
-_TESTS = {
-    "largest_distance": lambda a, b, rng: permutation.largest_distance([(a, b), (np.cos(a), np.cos(b))], rng, 49),
-    "mean_distance": lambda a, b, rng: permutation.mean_distance(a, b, rng, 49),
-    "largest_gap": lambda a, b, rng: permutation.largest_gap(a[:, 0].astype(float), b[:, 0].astype(float), rng, 49),
+Test = Callable[[permutation.Rows, permutation.Rows, np.random.Generator], permutation.ShiftTest]
+
+
+def _rowwise(old: int, new: int) -> Units:
+    """Every row a unit of its own."""
+    period = np.repeat([0, 1], [old, new])
+    return Units(np.arange(old + new), period, np.arange(old + new) % 7, True)
+
+
+def _of_units(test: Callable[..., permutation.ShiftTest], made: Callable[[permutation.Rows], object]) -> Test:
+    return lambda a, b, rng: test(made(np.vstack([a, b])), _rowwise(len(a), len(b)), rng, 49)
+
+
+_TESTS: dict[str, Test] = {
+    "largest_distance": _of_units(shift_tests.largest_distance, lambda rows: [rows, np.cos(rows)]),
+    "share_distance": _of_units(shift_tests.share_distance, lambda rows: np.clip(rows[:, 0] + 2, 0, 4).astype(int)),
+    "largest_gap": _of_units(shift_tests.largest_gap, lambda rows: rows[:, 0].astype(float)),
     "higher_rank": lambda a, b, rng: permutation.higher_rank(a[:, 0].astype(float), b[:, 0].astype(float), rng, 49),
 }
 
 
-def _drift() -> ModuleType:
-    path = Path(__file__).parents[2] / "evals" / "drift.py"
-    spec = importlib.util.spec_from_file_location("evals_drift", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evals_drift"] = module
-    spec.loader.exec_module(module)
-    return module
+def _eval(name: str) -> ModuleType:
+    path = Path(__file__).parents[2] / "evals"
+    if str(path) not in sys.path:
+        sys.path.append(str(path))
+    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize("name", _TESTS)
@@ -49,9 +70,9 @@ def test_p_values_are_uniform_where_nothing_changed(name: str, ties: bool) -> No
     found = []
     for seed in range(300):
         rng = np.random.default_rng([seed, 3])
-        rows = rng.normal(size=(30, 4))
+        rows = rng.normal(size=(60, 4))
         rows = np.round(rows) if ties else rows
-        found.append(_TESTS[name](rows[:18].astype(np.float32), rows[18:].astype(np.float32), rng).p)
+        found.append(_TESTS[name](rows[:36].astype(np.float32), rows[36:].astype(np.float32), rng).p)
     assert stats.kstest(found, "uniform").pvalue > 0.001
     assert min(found) > 0
     assert max(found) <= 1
@@ -64,19 +85,20 @@ def test_a_large_change_has_a_small_p_value_and_the_same_seed_the_same(name: str
     first, again = (_TESTS[name](before, now, np.random.default_rng(5)) for _ in range(2))
     assert first == again
     assert first.p <= 1 / 50
-    assert first.statistic > _TESTS[name](before, before, np.random.default_rng(5)).statistic
+    assert first.statistic > _TESTS[name](before, rng.normal(size=(40, 4)).astype(np.float32), rng).statistic
 
 
 def test_a_new_source_alarms_within_two_windows() -> None:
-    """Where no relabelling of 499 reaches the statistic, 9,999 say how sure it is."""
+    """Where no flips of 499 reach the statistic, more say how sure it is."""
     rng = np.random.default_rng(5)
     looks = [evidence.of_p(0.5)] * 2
     for _ in range(2):
-        test = permutation.largest_gap(rng.normal(size=300), rng.normal(1.5, size=80), rng)
-        assert test.p < 2 / (permutation.PATIENT + 1)
+        values = np.concatenate([rng.normal(size=300), rng.normal(1.5, size=80)])
+        test = shift_tests.largest_gap(values, _rowwise(300, 80), rng)
+        assert test.p < 2 / (shift_tests.PATIENT[0] + 1)
         looks.append(evidence.of_p(test.p))
     assert evidence.detector(looks) >= evidence.threshold(7 * 86_400, SHARES["inputs"])
-    quiet = [permutation.largest_gap(rng.normal(size=60), rng.normal(size=20), rng).p for _ in range(200)]
+    quiet = [shift_tests.largest_gap(rng.normal(size=80), _rowwise(60, 20), rng).p for _ in range(200)]
     assert min(quiet) > 0.0
     assert np.mean(np.array(quiet) <= 0.01) <= 0.035, "no smaller p-values than chance has"
 
@@ -88,7 +110,9 @@ def test_statistics_are_what_scipy_says_also_with_ties(first: list[int], second:
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # of a p-value that is not asked for
         warnings.simplefilter("ignore", RuntimeWarning)
         theirs = stats.ks_2samp(a, b).statistic
-    assert permutation.largest_gap(a, b, rng, 5).statistic == pytest.approx(theirs, abs=1e-9)
+    alone = _rowwise(len(a), len(b))
+    found = shift_tests.largest_gap(np.concatenate([a, b]), alone, rng, 5).statistic
+    assert found == pytest.approx(theirs, abs=1e-6), "independent rows of one unit each: Kolmogorov and Smirnov's"
     pairs = stats.mannwhitneyu(b, a).statistic / (len(a) * len(b))
     assert permutation.higher_rank(a, b, rng, 5).statistic == pytest.approx(pairs, abs=1e-9)
 
@@ -290,13 +314,126 @@ def test_one_bad_hour_is_no_broken_limit() -> None:
 
 
 def test_a_change_is_found_and_a_quiet_year_is_quiet() -> None:
-    drift = _drift()
+    drift = _eval("drift")
     for seed in range(1):
         assert not any(drift.quiet_year(seed, weeks=10)[name] is not None for name in ("inputs", "quality", "failed"))
     found = [drift.shift_year(seed, lambda week: 1.0 * (week >= 4), 10).first for seed in range(2)]
     assert all(first is not None and 4 <= first <= 8 for first in found)
     falls = [drift.count_year(seed, "quality", 30, 0.1, drift.stepped(0.25, 0.07)).first for seed in range(5)]
     assert all(first is not None and first >= drift.CHANGE for first in falls)
+
+
+# Rows that hang together; `make drift` runs two hundred streams of each regime
+
+
+@pytest.mark.parametrize("regime", ["entity .5", "falling volume", "burst", "near-repeats", "a day's topic"])
+def test_a_quiet_stream_of_few_who_ask_much_is_quiet(regime: str) -> None:
+    """Rows that are taken for independent alarm on the same streams."""
+    traffic = _eval("drift_traffic")
+    weeks = traffic.stream(traffic.REGIMES[regime], 3, 7)
+    found = traffic.windows(weeks, "entity", 3)
+    assert found == dict.fromkeys(traffic.SIGNALS)
+    old, new = np.vstack([each.embedding for each in weeks[:-1]])[-600:], weeks[-1].embedding
+    assert traffic.by_rows(old, new, np.random.default_rng(1)) < 0.05
+
+
+def test_a_change_is_seen_as_soon_although_each_has_one_vote() -> None:
+    traffic = _eval("drift_traffic")
+    weeks = traffic.stream(traffic.REGIMES["entity .2"], 4, 8, traffic.CHANGES["1 sd"], 4)
+    first = traffic.windows(weeks, "entity", 4)["inputs"]
+    assert first is not None
+    assert 4 <= first <= 7
+
+
+def _asked(
+    rng: np.random.Generator, entities: int, each: int, periods: int
+) -> tuple[list[str], permutation.Values, Any]:
+    names = [f"e{k % entities}" for k in range(entities * each)] * periods
+    period = np.repeat(np.arange(periods), entities * each)
+    return names, (period + rng.random(len(period))) * 7 * 86_400.0, period
+
+
+def test_one_entity_that_asks_much_is_never_a_change_by_itself() -> None:
+    rng = np.random.default_rng(6)
+    names, at, period = _asked(rng, 30, 2, 3)
+    names += ["loud"] * 300
+    at, period = np.append(at, np.full(300, 2.5 * 7 * 86_400.0)), np.append(period, np.full(300, 2))
+    rows = rng.normal(size=(len(names), 4)).astype(np.float32)
+    rows[-300:] += 4
+    found = shift_tests.largest_distance([rows], units_of(names, at, period), rng)
+    assert found.p > 0.02
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(8, 20), st.integers(1, 4), st.integers(2, 5))
+def test_contributions_sum_to_a_difference_that_neither_order_nor_a_constant_changes(
+    seed: int, entities: int, each: int, periods: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    names, at, period = _asked(rng, entities, each, periods)
+    rows = rng.normal(size=(len(names), 3))
+    order = rng.permutation(len(names))
+    found = contributions(rows, units_of(names, at, period)).sum(0)
+    again = contributions(rows[order] + 7, units_of([names[k] for k in order], at[order], period[order])).sum(0)
+    assert np.allclose(found, again, atol=1e-6)
+    rows[period == period.max()] += 2
+    moved = contributions(rows, units_of(names, at, period)).sum(0)
+    assert np.allclose(moved, found + 2, atol=1e-6), "a shift of all is found as it is"
+
+
+_CLOCKS = {
+    "backwards": lambda at, period: at[::-1].copy(),
+    "years ahead": lambda at, period: np.where(np.arange(len(at)) % 5 == 0, at + 4e11, at),
+    "beyond all": lambda at, period: np.where(period == 0, 1e300, -1e300),
+    "unknown": lambda at, period: np.full(len(at), math.nan),
+    "one moment": lambda at, period: np.full(len(at), 1e9),
+}
+
+
+@pytest.mark.parametrize("clock", _CLOCKS)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_clock_that_jumps_is_no_change_and_hides_none(clock: str, named: bool) -> None:
+    rng = np.random.default_rng(7)
+    names, at, period = _asked(rng, 30, 3, 4)
+    units = units_of(names if named else [""] * len(names), _CLOCKS[clock](at, period), period)
+    values = rng.normal(size=len(names))
+    assert shift_tests.largest_gap(values, units, rng).p > 0.01
+    values[period == 3] += 2
+    assert shift_tests.largest_gap(values, units, rng).p < 0.001
+    assert math.isfinite(contributions(values[:, None], units).sum())
+
+
+def test_what_can_be_promised_is_told_by_the_data() -> None:
+    rng = np.random.default_rng(8)
+    names, at, period = _asked(rng, 20, 3, 3)
+    kept = promise(names, at, period)
+    assert kept.kept
+    assert "20 entities" in kept.because
+    some = [name if place % 2 else "" for place, name in enumerate(names)]
+    for said, why in (
+        ([""] * len(names), "no answer names an entity"),
+        (["app"] * len(names), "1 entity is too few"),
+        ([f"request-{place}" for place in range(len(names))], "nearly every answer names another entity"),
+        (some, "50 % of the answers name no entity"),
+    ):
+        found = promise(said, at, period)
+        assert not found.kept
+        assert why in found.because
+        assert "entity=" in found.because
+    assert LEAST_UNITS > 1
+
+
+@pytest.mark.parametrize("said", ["app", "request"])
+def test_a_key_that_tells_nobody_apart_is_none(said: str) -> None:
+    """One entity, or a new one a row: a shift is found, and quiet rows are quiet."""
+    rng = np.random.default_rng(9)
+    names, at, period = _asked(rng, 30, 3, 3)
+    names = ["app" if said == "app" else f"request-{place}" for place in range(len(names))]
+    units = units_of(names, at, period)
+    assert not units.keyed
+    values = rng.normal(size=len(names))
+    assert shift_tests.largest_gap(values, units, rng).p > 0.01
+    values[period == 2] += 1.5
+    assert shift_tests.largest_gap(values, units, rng).p < 0.001
 
 
 # The drawing

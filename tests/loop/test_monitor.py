@@ -71,6 +71,23 @@ def test_inputs_of_another_kind_are_found_with_their_onset_and_once(production: 
     assert [each.data["signals"] for each in events] == [["inputs"]]
 
 
+def test_who_happened_to_ask_is_no_shift(production: Production) -> None:
+    """Twelve of thirty people a week, each with two words of their own."""
+    chance = random.Random(4)
+    words = [
+        [f"{sound}{letter}one" for letter in "aeiou"] for sound in ("b", "d", "f", "k", "l", "m", "n", "p", "r", "s")
+    ]
+    people = {f"person-{k}": chance.sample([*words[k % 10], *words[(k * 3) % 10]], 2) for k in range(30)}
+    found = []
+    for week in range(6):
+        for who in chance.sample(sorted(people), 12):
+            production.ask(({"text": sentence(chance, people[who])} for _ in range(9)), entity=who)
+        found.append(production.end_week(week))
+    assert [each.number for each in found if any(one.alarm for one in each.signals)] == []
+    assert found[-1].promised is True
+    assert "12 entities" in found[-1].dependence
+
+
 def test_a_change_in_the_middle_of_a_week_is_dated_by_its_answers(production: Production) -> None:
     chance = random.Random(2)
     for week in range(3):
@@ -79,7 +96,9 @@ def test_a_change_in_the_middle_of_a_week_is_dated_by_its_answers(production: Pr
     for _ in range(40):
         production.ask([{"text": sentence(chance)}])
         production.clock.advance(3 * 3600)  # five days in all
-    production.ask({"text": other_sentence(chance)} for _ in range(40))
+    for _ in range(40):
+        production.ask([{"text": other_sentence(chance)}])
+        production.clock.advance(3600)
     alarmed = production.end_week(3)
     if (inputs := signal(alarmed, "inputs")) is None or not inputs.alarm:
         production.ask({"text": other_sentence(chance)} for _ in range(60))

@@ -108,6 +108,11 @@ class MonitorOutcome(_Frozen):
     extractor: str
     measures: tuple[str, ...] = ()
     """Names of the modality's measures that are followed."""
+    promised: bool | None = None
+    """Whether the bound on false alarms of inputs, confidence, answers and measures holds for what was compared. None:
+    nothing was."""
+    dependence: str = ""
+    """Why, in a sentence."""
     signals: tuple[Signal, ...] = ()
     novel: tuple[str, ...] = ()
     """Answers whose inputs are least like those before, most of all first."""

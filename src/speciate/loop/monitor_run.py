@@ -16,13 +16,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from speciate import features
 from speciate.evaluation.reports import stored_answers
 from speciate.jobs.folder import write_whole
 from speciate.jobs.pool import Pool
 from speciate.jobs.run import Run
-from speciate.loop.drift import change_point, evidence, kernel_features, label_free, label_quality, limits, permutation
+from speciate.loop.drift import (
+    change_point,
+    evidence,
+    kernel_features,
+    label_free,
+    label_quality,
+    limits,
+    permutation,
+    shift_tests,
+)
+from speciate.loop.drift.dependence import Promise, Units, promise, units_of
 from speciate.loop.drift.drawing import Trail, draw
 from speciate.loop.drift.evidence import LogFactors
 from speciate.loop.drift.permutation import Rows, ShiftTest, Values
@@ -81,6 +92,15 @@ class _Compared(NamedTuple):
     typical: tuple[str, ...]
     """Answers of before the change, if there is one."""
     notes: list[str]
+    promise: Promise | None = None
+
+
+class _Vectors(NamedTuple):
+    rows: Rows
+    ids: list[str]
+    """Answers that have one, in the order of `rows`."""
+    known: npt.NDArray[np.bool_]
+    """Of all answers of the sample."""
 
 
 class _Monitor:
@@ -107,6 +127,8 @@ class _Monitor:
             n=len(rows["id"]), sampled=len(found.window.ids), reference=found.reference, use=found.use,
             model=payload.model, extractor=payload.extractor, measures=tuple(self._measures(found)),
             signals=tuple(signals), novel=novel, notes=tuple(found.notes), not_promised=_without_askers(found.window),
+            promised=None if found.promise is None else found.promise.kept,
+            dependence="" if found.promise is None else found.promise.because,
         )  # fmt: skip
         return outcome.model_copy(
             update={
@@ -180,27 +202,42 @@ class _Monitor:
         whole = join(before)
         drawn = self._rng("reference").permutation(len(whole.ids))[:REFERENCE]
         reference = take(whole, drawn.tolist())
-        inputs, scores = self._inputs(reference, window)
+        numbers = np.repeat(np.arange(len(before)), [len(each.ids) for each in before])[drawn]
+        both = join([reference, window])
+        who = both.entity, both.at, np.append(numbers, np.full(len(window.ids), len(before)))
+        units = units_of(*who)
+        inputs, scores = self._inputs(reference, window, units)
         inputs = [self._dated(each, list(zip(windows, before, strict=True)), window) for each in inputs]
-        signals = [*inputs, *self._scalars(reference, window)]
+        signals = [*inputs, *self._scalars(reference, window, units)]
         since = next((each.onset for each in inputs if each.onset is not None), self._spec.begin)
         usual = [name for each, one in zip(windows, before, strict=True) if each.window[1] <= since for name in one.ids]
         return _Compared(
-            "tested", window, total, signals, scores, tuple(usual[:: max(1, len(usual) // _TYPICAL)][:_TYPICAL]), []
+            "tested",
+            window,
+            total,
+            signals,
+            scores,
+            tuple(usual[:: max(1, len(usual) // _TYPICAL)][:_TYPICAL]),
+            [],
+            promise(*who),
         )
 
-    def _inputs(self, reference: Sample, window: Sample) -> tuple[list[Signal], dict[str, float]]:
+    def _inputs(
+        self, reference: Sample, window: Sample, units: Units
+    ) -> tuple[list[Signal], dict[str, float]]:  # fmt: skip
         """Embeddings, by their MMD."""
         extractor = extractor_id(self._source)
         if extractor is None:
             return [], {}
         beside = vectors_beside(self._run.folders, self._log)
-        (old, _), (new, ids) = (self._vectors(beside, extractor, each) for each in (reference, window))
+        before, now = (self._vectors(beside, extractor, each) for each in (reference, window))
+        old, new = before.rows, now.rows
         if len(old) < LEAST_REFERENCE or len(new) < LEAST or old.shape[1] != new.shape[1]:
             return [], {}
-        test, novelty = kernel_features.compare(old, new, self._rng("inputs"))
+        described = units.take(np.append(before.known, now.known))
+        test, novelty = kernel_features.compare(old, new, described, self._rng("inputs"))
         told = f"embeddings of {len(new)} inputs against {len(old)} before: AUC {novelty.auc:.2f} (0.5: alike)"
-        return [self._tested("inputs", test, told)], dict(zip(ids, novelty.scores.tolist(), strict=True))
+        return [self._tested("inputs", test, told)], dict(zip(now.ids, novelty.scores.tolist(), strict=True))
 
     def _dated(
         self, signal: Signal, windows: Sequence[tuple[MonitorOutcome, Sample]], window: Sample
@@ -216,8 +253,8 @@ class _Monitor:
             return signal
         drawn = join(usual)
         some = self._rng("usual").permutation(len(drawn.ids))[:REFERENCE]
-        old, _ = self._vectors(beside, extractor, take(drawn, some.tolist()))
-        new, ids = self._vectors(beside, extractor, join(since[-_MOST_DATED:]))
+        old = self._vectors(beside, extractor, take(drawn, some.tolist())).rows
+        new, ids, _ = self._vectors(beside, extractor, join(since[-_MOST_DATED:]))
         if len(old) < LEAST_REFERENCE or len(new) < LEAST or old.shape[1] != new.shape[1]:
             return signal
         asked = self._times(signal.onset)
@@ -231,42 +268,46 @@ class _Monitor:
         table = reading.answers(self._log, since=max(since, self._payload.since), columns=["id", "at"])
         return dict(zip(table["id"].to_pylist(), table["at"].to_pylist(), strict=True))
 
-    def _vectors(self, beside: Any, extractor: str, of: Sample) -> tuple[Rows, list[str]]:
+    def _vectors(self, beside: Any, extractor: str, of: Sample) -> _Vectors:
         found = features.read(beside, extractor, of.keys)
-        return found.vectors, [name for name, known in zip(of.ids, found.known.tolist(), strict=True) if known]
+        ids = [name for name, known in zip(of.ids, found.known.tolist(), strict=True) if known]
+        return _Vectors(found.vectors, ids, found.known)
 
-    def _scalars(self, reference: Sample, window: Sample) -> list[Signal]:
+    def _scalars(self, reference: Sample, window: Sample, units: Units) -> list[Signal]:
         """Few, so that none has to be very surprising before it counts. What the version itself says (confidence,
         answers) is compared among its own answers."""
         found: list[Signal] = []
-        old, new = (take(each, np.flatnonzero(each.own).tolist()) for each in (reference, window))
-        pairs = [("confidence", old.confidence, new.confidence), ("answers", old.number, new.number)]
+        own = np.append(reference.own, window.own)
+        both = join([reference, window])
+        confidence, number = (np.where(own, values, math.nan) for values in (both.confidence, both.number))
+        followed = [("confidence", confidence), ("answers", number)]
         names = list(self._source.measures or self._found_measures)
-        for place, name in enumerate(names[: window.measures.shape[1]]):
-            before = reference.measures[:, place] if place < reference.measures.shape[1] else np.zeros(0)
-            pairs.append((f"measure_{name}", before, window.measures[:, place]))
-        for name, first, second in pairs:
-            finite = first[np.isfinite(first)], second[np.isfinite(second)]
-            if len(finite[0]) >= LEAST_REFERENCE and len(finite[1]) >= LEAST:
-                test = permutation.largest_gap(*finite, self._rng(name))
-                told = f"{name} of {len(finite[1])} answers against {len(finite[0])} before: largest gap"
+        followed += [
+            (f"measure_{name}", both.measures[:, place]) for place, name in enumerate(names[: window.measures.shape[1]])
+        ]
+        for name, values in followed:
+            there = np.isfinite(values)
+            before, now = (int(each.sum()) for each in np.split(there, [len(reference.ids)]))
+            if before >= LEAST_REFERENCE and now >= LEAST:
+                test = shift_tests.largest_gap(values[there], units.take(there), self._rng(name))
+                told = f"{name} of {now} answers against {before} before: largest gap"
                 found.append(self._tested(name, test, f"{told} {test.statistic:.2f}"))
-        if (labels := self._labels(old, new)) is not None:
+        labelled = own & np.array([each != "" for each in both.label], np.bool_)
+        if (labels := self._labels(both.label, labelled, len(reference.ids), units)) is not None:
             found.append(labels)
         return found
 
-    def _labels(self, old: Sample, new: Sample) -> Signal | None:
-        """The share of each answer, where answers are labels: the distance of the shares in units of what they vary by
-        (Pearson's chi-squared), by permutation."""
-        first, second = [each for each in old.label if each], [each for each in new.label if each]
-        known, codes = np.unique([*first, *second], return_inverse=True)
-        if len(first) < LEAST_REFERENCE or len(second) < LEAST or not 2 <= len(known) <= 200:
+    def _labels(
+        self, label: Sequence[str], labelled: npt.NDArray[np.bool_], cut: int, units: Units
+    ) -> Signal | None:  # fmt: skip
+        """The share of each answer, where answers are labels. `labelled`: which count; from `cut` on they are the
+        window's."""
+        before, now = (int(each.sum()) for each in np.split(labelled, [cut]))
+        known, codes = np.unique(np.array(label, np.str_)[labelled], return_inverse=True)
+        if before < LEAST_REFERENCE or now < LEAST or not 2 <= len(known) <= 200:
             return None
-        shares = np.bincount(codes) / len(codes)
-        rows = (np.eye(len(known))[codes] / np.sqrt(shares)).astype(np.float32)
-        test = permutation.mean_distance(rows[: len(first)], rows[len(first) :], self._rng("answers"))
-        told = f"shares of {len(known)} answers: {len(second)} against {len(first)} before"
-        return self._tested("answers", test, told)
+        test = shift_tests.share_distance(codes.astype(np.int64), units.take(labelled), self._rng("answers"))
+        return self._tested("answers", test, f"shares of {len(known)} answers: {now} against {before} before")
 
     def _tested(self, name: str, test: ShiftTest, told: str) -> Signal:
         signal = Signal(name=name, statistic=_finite(test.statistic), p=test.p, because=f"{told}, p {test.p:.3g}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ from speciate.workspace import integrity
 from speciate.workspace.workspace import Folders
 
 SAMPLE = 500
-"""Different inputs of a window that are described at most."""
+"""Different inputs of a window, of one entity each, that are described at most."""
 _SERVICE = "speciate.loop.monitor_describe:describe"
 _CHUNK, _SECONDS = 64, 120.0
 _LOST = "With it, a sample of logged answers is lost; it is made again from the log."
@@ -137,24 +138,36 @@ def _make(source: Source, window: Window, path: Path) -> tuple[Sample, list[str]
 
 
 def _chosen(source: Source, window: Window) -> list[LoggedAnswer]:
-    """The first of the random order, each input once: one that is asked over and over is no shift."""
+    """Entities take turns in the random order, so that one that asks a lot does not crowd out the others. Of an
+    entity each input counts once, and of answers that name none, too: one that is asked over and over is no shift."""
     begin = max(window.begin, source.since)
-    rows = reading.answers(source.log, since=begin, columns=["id", "at", "error"])
+    rows = reading.answers(source.log, since=begin, columns=["id", "at", "error", "entity"])
     there = [
-        name
-        for name, at, error in zip(*(rows[column].to_pylist() for column in rows.column_names), strict=True)
+        (name, entity or "")
+        for name, at, error, entity in zip(*(rows[column].to_pylist() for column in rows.column_names), strict=True)
         if at < window.end and not error
     ]
-    order = sorted(there, key=lambda name: hash_to_unit(name, "watched"))
-    found: dict[str, LoggedAnswer] = {}
+    order = in_turns(there)
+    found: dict[tuple[str, str], LoggedAnswer] = {}
     for start in range(0, len(order), 2 * SAMPLE):
         some = reading.find_many(source.log, order[start : start + 2 * SAMPLE])
         for name in order[start : start + 2 * SAMPLE]:
             if name in some and len(found) < SAMPLE:
-                found.setdefault(_key(some[name]), some[name])
+                found.setdefault((some[name].entity, _key(some[name])), some[name])
         if len(found) >= SAMPLE or start >= 20 * SAMPLE:
             break
     return list(found.values())
+
+
+def in_turns(answers: Sequence[tuple[str, str]]) -> list[str]:
+    """Ids of (id, entity): first one of each entity, then a second of each, all in a random order that follows from
+    the ids. Who names none is an entity of its own."""
+    turns = Counter[str]()
+    placed: list[tuple[int, float, str]] = []
+    for chance, name, entity in sorted((hash_to_unit(name, "watched"), name, entity) for name, entity in answers):
+        placed.append((turns[entity] if entity else 0, chance, name))
+        turns[entity] += 1
+    return [name for *_, name in sorted(placed)]
 
 
 def _key(answer: LoggedAnswer) -> str:

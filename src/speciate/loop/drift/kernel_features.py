@@ -2,7 +2,7 @@
 
 Vectors are whitened first: principal components of both samples together, each with variance 1. A shift of one weak
 direction then counts as much as one of the strongest. As the components are those of all rows, whoever they belong to,
-a permutation test on them stays exact.
+a test on them that relabels units stays one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speciate.loop.drift.permutation import Rows, ShiftTest, largest_distance
+from speciate.loop.drift.dependence import Units
+from speciate.loop.drift.permutation import Rows, ShiftTest
+from speciate.loop.drift.shift_tests import largest_distance
 
 _COMPONENTS, _EXPLAINED = 32, 0.9
 """Components that whitening keeps: at most so many, until they explain so much of the variance."""
@@ -48,15 +50,16 @@ def kernel_features(rows: Rows, rng: np.random.Generator) -> Rows:
     return np.asarray(np.hstack([np.cos(turned), np.sin(turned)]) / np.sqrt(_WAVES), np.float32)
 
 
-def compare(reference: Rows, window: Rows, rng: np.random.Generator) -> tuple[ShiftTest, Novelty]:
-    """Test vectors (M, D) and (N, D) for a shift, by the MMD of two kernels of whitened vectors: the linear one, which
-    sees a shift of the mean soonest, and the Gaussian one, which sees every change. The second result is the novelty of
-    the window's rows."""
+def compare(
+    reference: Rows, window: Rows, units: Units, rng: np.random.Generator
+) -> tuple[ShiftTest, Novelty]:  # fmt: skip
+    """Test vectors (M, D) and (N, D) for a shift, of `units` (M + N), by the MMD of two kernels of whitened vectors:
+    the linear one, which sees a shift of the mean soonest, and the Gaussian one, which sees every change. The second
+    result is the novelty of the window's rows."""
     white = whiten(np.vstack([reference, window]))
     seen = kernel_features(white, rng)
     cut = len(reference)
-    views = [(white[:cut], white[cut:]), (seen[:cut], seen[cut:])]
-    return largest_distance(views, rng), novelty(seen[:cut], seen[cut:])
+    return largest_distance([white, seen], units, rng), novelty(seen[:cut], seen[cut:])
 
 
 class Novelty(NamedTuple):
