@@ -331,7 +331,8 @@ def _both(found: Values) -> Values:
 
 
 def _mean(found: Values) -> Values:
-    return np.divide(found[0], found[1], out=np.zeros_like(found[0]), where=found[1] > 0)
+    mean: Values = np.divide(found[0], found[1], out=np.zeros_like(found[0]), where=found[1] > 0)
+    return mean
 
 
 def _surely(found: Values, near: Values, far: Values, noise: float) -> float:

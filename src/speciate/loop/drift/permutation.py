@@ -41,7 +41,8 @@ def higher_rank(reference: Values, window: Values, rng: np.random.Generator, tim
         return found
 
     def drawn(count: int) -> Values:
-        return rng.permuted(np.tile(ranks, (count, 1)), axis=1)[:, m:].sum(1)
+        found: Values = rng.permuted(np.tile(ranks, (count, 1)), axis=1)[:, m:].sum(1)
+        return found
 
     values = shares(np.append(ranks[m:].sum(), drawn(times)))
     if times == PERMUTATIONS and not (values[1:] >= values[0]).any():
