@@ -100,7 +100,7 @@ class _Vectors(NamedTuple):
     ids: list[str]
     """Answers that have one, in the order of `rows`."""
     known: npt.NDArray[np.bool_]
-    """Of all answers of the sample."""
+    """Whether it has one, for each answer of the sample."""
 
 
 class _Monitor:
