@@ -89,7 +89,7 @@ def share_distance(codes: Codes, units: Units, rng: np.random.Generator, times: 
 
 def _widened(values: Values, width: float) -> Values:
     """The first as it is, those by chance so many times larger."""
-    found: Values = np.round(np.append(values[:1], values[1:] * width), 7)
+    found: Values = np.round(np.concatenate([values[:1], values[1:] * width]), 7)
     return found
 
 
