@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from speciate.workspace.rebuild import rebuild_catalog
 from tests.crash import disk, power
 from tests.crash.disk import Call, Model, Record, Recording
-from tests.crash.power import Campaign
+from tests.crash.power import Campaign, Moment
 
 REPOSITORY = Path(__file__).parents[2]
 CATALOG = "workspace/catalog.duckdb"
@@ -182,9 +182,9 @@ def test_what_a_step_wrote_is_on_the_disk_when_it_returns(recording: Recording, 
     assert looked > 40
 
 
-def tried(recording: Recording, root: Path, every: int) -> Campaign:
+def tried(recording: Recording, root: Path, moments: Sequence[Moment]) -> Campaign:
     campaign = Campaign(recording, root)
-    for number, moment in enumerate(power.moments(recording)[::every]):
+    for number, moment in enumerate(moments):
         for model in MODELS:
             campaign.try_moment(moment, model, 1, number)
     return campaign
@@ -233,13 +233,14 @@ def test_todays_catalog_over_yesterdays_files_serves_nothing_by_halves(recording
 
 @pytest.mark.slow
 def test_a_workspace_opens_on_every_disk_with_all_that_was_acknowledged(recording: Recording, root: Path) -> None:
-    campaign = tried(recording, root, 20)
+    moments = power.moments(recording)
+    campaign = tried(recording, root, [*moments[::20], *{each.operation: each for each in moments}.values()])
     assert campaign.told() == ""
     assert all(campaign.row(operation, model).states for operation in power.OPERATIONS for model in MODELS)
 
 
 def test_some_disks_that_a_cut_could_leave_open(recording: Recording, root: Path) -> None:
-    campaign = tried(recording, root, 150)
+    campaign = tried(recording, root, power.moments(recording)[::150])
     assert campaign.told() == ""
 
 
