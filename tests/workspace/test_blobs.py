@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from speciate.errors import Code, SpeciateError
-from speciate.workspace.blobs import Blobs
+from speciate.workspace import blobs as blob_files
+from speciate.workspace.blobs import Blobs, make_folder
 
 pytestmark = pytest.mark.durable
 
@@ -45,3 +46,15 @@ def test_what_a_writer_left_half_done_is_no_blob(tmp_path: Path) -> None:
     name = blobs.put(b"scan")
     (blobs.path(name).parent / f".{name}.1.abcd").write_bytes(b"sc")
     assert list(blobs) == [name]
+
+
+def test_a_folder_that_is_made_where_another_was_gets_its_name_on_the_disk_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(blob_files, "sync_folder", synced.append)
+    for _ in range(2):
+        make_folder(tmp_path / "ab")
+        make_folder(tmp_path / "ab")
+        (tmp_path / "ab").rmdir()  # file systems give its inode to the next one
+    assert synced == [tmp_path, tmp_path]

@@ -149,7 +149,7 @@ class AutomaticBackups:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._wake = threading.Event()
-        self._stopping = self._soon = False
+        self._stopping = self._soon = self._urgent = False
         saved = automatic_backups(workspace.folders.backups)
         self._saved_seq = _newest_seq(saved)
         self._pause = 60.0 * workspace.settings.backup_minutes
@@ -171,11 +171,10 @@ class AutomaticBackups:
             self._save_if_possible(only_forgetting=True)  # nobody may come after us for a long time
 
     def _heard(self, events: Sequence[Event]) -> None:
-        if any(event.type in _URGENT for event in events):
-            self._soon = False
-            self._wake.set()
-        elif any(event.type in _SOON for event in events):
-            self._soon = True
+        urgent, soon = (any(event.type in types for event in events) for types in (_URGENT, _SOON))
+        self._urgent |= urgent  # what is urgent stays so, whatever is heard after it
+        self._soon |= soon
+        if urgent or soon:
             self._wake.set()
 
     def _loop(self) -> None:
@@ -183,20 +182,20 @@ class AutomaticBackups:
         while True:
             self._wake.wait(pause)
             self._wake.clear()
-            if self._soon and not self._stopping:
+            if self._soon:
                 self._wait_for_more()
             pause = self._pause
             if self._stopping:
                 return
+            self._urgent = self._soon = False
             self._save_if_possible()
 
     def _wait_for_more(self) -> None:
         """Until `_SOON_SECONDS` have passed, or something is urgent."""
         end = time.monotonic() + _SOON_SECONDS
-        while self._soon and not self._stopping and (left := end - time.monotonic()) > 0:
+        while not self._urgent and not self._stopping and (left := end - time.monotonic()) > 0:
             self._wake.wait(left)
             self._wake.clear()
-        self._soon = False
 
     def _save_if_possible(self, *, only_forgetting: bool = False) -> None:
         try:

@@ -96,11 +96,12 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
     Also where it is there: who made it may have been killed before the sync. A process does that once for each.
     """
-    if not folder.is_dir():
+    if made := not folder.is_dir():
         if not folder.parent.exists():
             make_folder(folder.parent, mode)
         folder.mkdir(mode=mode, exist_ok=True)
-    if (key := (str(folder), folder.stat().st_ino)) not in _named:
+    key = str(folder), folder.stat().st_ino
+    if made or key not in _named:  # one that is made where another was may get its inode
         with contextlib.suppress(PermissionError):  # a folder above the workspace that only its owner may list
             sync_folder(folder.parent)
         _named.add(key)

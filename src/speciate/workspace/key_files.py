@@ -14,6 +14,7 @@ from pathlib import Path
 
 from speciate.environment import config_folder
 from speciate.errors import Code, SpeciateError
+from speciate.workspace.blobs import make_folder, sync_folder
 
 BYTES = 32
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
@@ -29,9 +30,8 @@ def key_file(purpose: str, identity: str) -> Path:
 def read_key(file: Path, otherwise: str) -> bytes:
     """The key in a file that `key_file` names; made where there is none. `otherwise`: what follows if a person removes
     a damaged one. Raises REFUSED where the file is open to others, INVALID where it holds no key, OSError."""
-    for folder in (file.parent.parent, file.parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not file.exists():
+        make_folder(file.parent, mode=0o700)
         _make(file)
     descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as opened:
@@ -58,3 +58,4 @@ def _make(file: Path) -> None:
             os.link(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(file.parent)  # what is signed or hashed with it outlives a loss of power, so its name must
