@@ -85,6 +85,8 @@ class Payload(BaseModel):
     others: dict[str, Manifest]
     models: dict[str, str]
     """Ref -> folder."""
+    inputs: dict[str, tuple[str, ...]] = {}
+    """Ref -> the columns that the model reads."""
     onto: int | None
     cage: str
     outside: dict[str, Mapping[str, Any]] = {}
@@ -105,6 +107,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     check(workspace.settings.cage)
     others: dict[str, Manifest] = {}
     models: dict[str, str] = {}
+    cards: dict[int, ModelCard] = {}
     chosen: set[str] = set()  # extractors
 
     parts = {part.own: part.modality for part in version_rows.part_names(workspace.folders, manifest)}
@@ -122,12 +125,12 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
             others[other.ref] = other
             return other.ref
         model = registry.resolve(workspace.database, workspace.folders, name)
-        _check_model(model.card, manifest)
+        cards[step.number] = model.card
         models[model.ref] = str(model.path)
         return model.ref
 
     steps = resolve_steps(parse_steps(spec.steps), full_name)
-    checked = preflight_steps(steps, manifest, others)
+    checked = preflight_steps(steps, manifest, others, cards)
     _check_first_rows(steps[0], manifest, workspace.folders)
     outside = _outside(steps, manifest, others, workspace)
     steps = [_name_models(step, outside.get(step.number)) for step in steps]
@@ -139,6 +142,7 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
         checked=checked,
         others=others,
         models=models,
+        inputs={card.ref: card.inputs for card in cards.values()},
         onto=manifest.version if ref.version is None and ref.tag is None else None,
         cage=workspace.settings.cage,
         outside={str(number): dict(each.payload) for number, each in outside.items()},
@@ -168,19 +172,23 @@ def plan(spec: CurateSpec, workspace: Workspace) -> Plan[Payload]:
     )
 
 
-def _check_model(card: ModelCard, manifest: Manifest) -> None:
+def _check_model(step: Step, card: ModelCard, manifest: Manifest) -> None:
     """INVALID for a model that cannot answer these examples."""
     if card.modality not in (None, manifest.modality):
-        raise SpeciateError(
-            Code.INVALID,
-            f"{card.ref} reads {card.modality}, and {manifest.ref} holds {manifest.modality}.",
-            f"Name a model that reads {manifest.modality}.",
+        raise step.with_step(
+            SpeciateError(
+                Code.INVALID,
+                f"{card.ref} reads {card.modality}, and {manifest.ref} holds {manifest.modality}.",
+                f"Name a model that reads {manifest.modality}.",
+            )
         )
     if lacking := [name for name in card.inputs if name not in manifest.columns]:
-        raise SpeciateError(
-            Code.INVALID,
-            f"{card.ref} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
-            "Name a model that was trained on columns of this dataset.",
+        raise step.with_step(
+            SpeciateError(
+                Code.INVALID,
+                f"{card.ref} reads the column {lacking[0]!r}, which {manifest.ref} lacks.",
+                "Name a model that was trained on columns of this dataset, or make the column in a step before.",
+            )
         )
 
 
@@ -253,7 +261,7 @@ def run(run: Run) -> PackedVersion:
     payload = run.read_payload(Payload)
     parent, steps = payload.manifest, parse_steps(payload.steps)
     pool = Pool(run.folders, Settings(cage=payload.cage), size=1)
-    context = Context(run, parent, pool, payload.others, payload.models)
+    context = Context(run, parent, pool, payload.others, payload.models, payload.inputs)
     whole, results, only_removes = version_rows.read(run.folders, parent), list[StepReport](), True
     rows = whole
     before = payload.report.get("split", {})
@@ -421,12 +429,17 @@ def resolve_steps(steps: Sequence[Step], resolve: Resolve) -> list[Step]:
     return [_resolve_step(step, resolve) for step in steps]
 
 
-def preflight_steps(steps: Sequence[Step], manifest: Manifest, others: Others) -> int:
-    """Raises faults that are known before the run; returns how many steps could be checked."""
+def preflight_steps(
+    steps: Sequence[Step], manifest: Manifest, others: Others, cards: Mapping[int, ModelCard]
+) -> int:  # fmt: skip
+    """Raises faults that are known before the run; returns how many steps could be checked. `cards`: of the models that
+    steps ask, by number; each must read what the steps before it leave."""
     known: Manifest | None = manifest
     for step in steps:
         if known is None:
             return step.number - 1
+        if step.number in cards:
+            _check_model(step, cards[step.number], known)
         known = preflight_step(step, known, others)
     return len(steps)
 

@@ -90,6 +90,13 @@ def test_the_least_certain_examples_labelled_or_not(workspace: Workspace) -> Non
     assert sorted(made.rows["x"].to_pylist()) == [-0.05, 0.05]
     assert made.steps[0]["audit"]["largest_margin"] < 0.9
     assert version(workspace.database, "pool").operation["steps"][0]["model"] == "judge@v1"
+    far = [{"tenfold": 10 * row["x"], "kind": row["kind"], "split": "train"} for row in pool]
+    data.ingest(workspace, "far", rows=tuple(far), label="kind", inputs=("tenfold",))
+    choose = {"op": "sample", "n": 2, "strategy": "uncertain", "model": "judge"}
+    made = curate(workspace, "far", {"op": "derive", "column": "x", "sql": "tenfold / 10"}, choose)
+    assert sorted(made.rows["x"].to_pylist()) == [-0.05, 0.05], "a step before it makes the column that it reads"
+    with pytest.raises(SpeciateError, match=r"Step 1 \(sample\).*reads the column 'x'"):
+        curate(workspace, "far@v1", choose)
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,11 @@ class Context:
     """`manifest`: of the version as the steps so far have made it; it is not sealed, so never read rows by it."""
 
     def __init__(
-        self, run: Run, manifest: Manifest, pool: Pool, others: Mapping[str, Manifest], models: Mapping[str, str]
-    ) -> None:
+        self, run: Run, manifest: Manifest, pool: Pool, others: Mapping[str, Manifest], models: Mapping[str, str],
+        inputs: Mapping[str, Sequence[str]],
+    ) -> None:  # fmt: skip
         self.manifest = manifest
-        self._run, self._pool, self._others, self._models = run, pool, others, models
+        self._run, self._pool, self._others, self._models, self._inputs = run, pool, others, models, inputs
         self._scratch, self.cores = run.folder.path / "scratch", run.cores
         self.outside: Mapping[str, Any] = {}
         """The plan's decisions for the current step, if it asks models."""
@@ -220,6 +221,12 @@ class Context:
         module, function = _SCORES
         found: list[float | None] = getattr(importlib.import_module(module), function)(metric, references, answers)
         return found
+
+    def examples_for(self, model: str, rows: pa.Table) -> list[loader.Example]:
+        """Decoded examples of rows, of the columns that a resolved model reads: they may be others than the version's
+        inputs."""
+        wanted = tuple(self._inputs.get(model, ())) or self.manifest.inputs
+        return self.examples(rows, self.manifest.model_copy(update={"inputs": wanted}))
 
     def predictor(self, model: str) -> Any:
         """The model behind a resolved ref, with `predict(examples)` (tasks.contract.Predictor)."""

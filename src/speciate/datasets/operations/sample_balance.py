@@ -150,7 +150,7 @@ def _stratified(rows: pa.Table, parameters: SampleParameters) -> list[int]:
 def _margins(rows: pa.Table, model: str, context: Context) -> Margins:
     """(N,) NaN if the model fails."""
     predictor = context.predictor(model)
-    examples = context.examples(rows)
+    examples = context.examples_for(model, rows)
     margins: list[float] = []
     for start in range(0, len(examples), _CHUNK):
         chunk = examples[start : start + _CHUNK]
