@@ -201,8 +201,8 @@ def _with_preview(app: App, answer: DryRun, spec: IngestSpec) -> DryRun:
     return answer.model_copy(
         update={
             "resolved": {**answer.resolved, **shown},
-            "valid": understood,
-            "refused": None if understood else str(shown["warnings"][0]),
+            "valid": answer.valid and understood,
+            "refused": answer.refused if understood else str(shown["warnings"][0]),
             "not_checked": (*(answer.not_checked or ()), *(() if whole else (_REST,))) or None,
         }
     )

@@ -55,7 +55,8 @@ def check(reader: Database | Transaction, dataset: str, host: str) -> Consent:
     leaving = departures(reader, [dataset], host)
     egress.check(egress.consents(reader), leaving)
     consent = find(reader, leaving[0].dataset, host)
-    assert consent is not None, "it is in force"
+    if consent is None:  # taken back since
+        raise egress.not_allowed(leaving[0], "no person allows it now", egress.command(leaving[0].dataset, host))
     if consent.spent_usd >= consent.usd_cap:
         why = f"the {consent.usd_cap:g} USD allowed for it are spent ({consent.spent_usd:.2f})"
         raise egress.not_allowed(leaving[0], why, egress.command(leaving[0].dataset, host))

@@ -101,7 +101,7 @@ def schema(folders: Folders, parts: Sequence[Part]) -> pa.Schema:
 
 
 def part_names(folders: Folders, manifest: Manifest, splits: Collection[str] | None = None) -> tuple[PartName, ...]:
-    """The parts that any usable row has, by name; only of these splits. None where rows are not mixed, or were stored
+    """The parts that any usable row has, by name; only of these splits. Empty where rows are not mixed, or were stored
     before parts were noted."""
     if manifest.modality != MULTIMODAL.name or _PARTS not in stored_columns(folders, manifest):
         return ()

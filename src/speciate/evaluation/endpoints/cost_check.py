@@ -38,9 +38,9 @@ class CostCheck(NamedTuple):
     """By host, what a person allowed to be spent on this dataset and is left."""
     resolved: Mapping[str, object]
     departures: tuple[Departure, ...] = ()
+    """By host, the dataset and those that its rows came from."""
     missing: tuple[SpeciateError, ...] = ()
     """Keys and consents without which nothing may start: `jobs.kinds.granted` raises them."""
-    """By host, the dataset and those that its rows came from."""
 
     def spends(self, dataset: str, budget_usd: float | None) -> tuple[Spend, ...]:
         return tuple(Spend(dataset=dataset, host=host, usd=budget_usd) for host in sorted(self.allowances))

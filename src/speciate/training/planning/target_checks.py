@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speciate.datasets import version_rows
 from speciate.datasets.loading.loader import Example
@@ -31,6 +32,9 @@ _BY_CELLS: tuple[Family, ...] = ("classification", "ordinal", "regression", "ret
 _LABELLED: tuple[Family, ...] = ("classification", "ordinal")
 _MOST_ROWS = 200_000
 """Rows whose cells are posed here: a second or two. Labels of more are known by their counts alone."""
+
+_MOST_BYTES = 256 << 20
+"""Of series that are read here for their lengths: the daemon holds them for that moment."""
 
 
 def check_targets(
@@ -110,12 +114,18 @@ def _check_folds(learned: Sequence[TaskExample], manifest: Manifest) -> None:
 
 def _check_horizon(folders: Folders, manifest: Manifest, terms: TaskTerms) -> tuple[str, ...]:
     """Whether a series is long enough, where the series are cells."""
-    if terms.horizon is None or not manifest.inputs or manifest.rows > _MOST_ROWS:
-        return ("Whether the series are long enough for the horizon.",) if terms.horizon is not None else ()
-    cells = version_rows.read(folders, manifest, manifest.inputs[:1], splits=("train",), usable=True)[0]
+    if terms.horizon is None:
+        return ()
+    not_looked_at = ("Whether the series are long enough for the horizon.",)
+    first = manifest.inputs[:1]
+    if not first or version_rows.stored_bytes(folders, manifest, first) > _MOST_BYTES:
+        return not_looked_at
+    cells = version_rows.read(folders, manifest, first, splits=("train",), usable=True)[0]
     if not pa.types.is_list(cells.type):
-        return ("Whether the series are long enough for the horizon.",)
-    steps = [len(cell[0]) if cell and isinstance(cell[0], list) else len(cell or ()) for cell in cells.to_pylist()]
+        return not_looked_at
+    if pa.types.is_list(cells.type.value_type):  # channels, of which all are as long
+        cells = pc.list_element(cells.filter(pc.greater(pc.list_value_length(cells), 0)), 0)
+    steps = [count or 0 for count in pc.list_value_length(cells).unique().to_pylist()]
     if not any(enough_steps(count, terms.horizon) for count in steps):
         raise too_short(manifest.ref, terms.horizon)
     return ()
