@@ -54,6 +54,7 @@ REFUSED = (
     (step("rounds", op="drop_outliers", extractor="pkg:minilm", part="scan"), "embeds text, and this is image"),
     (step("rounds", op="window", seconds=0.1, part="scan"), "one part of mixed rows that has an axis"),
     (Call("add_examples", {"dataset": "reviews", "rows": [{"nope": 1}]}), "lacks column"),
+    (Call("evaluate_models", {"models": ["constant:"], "dataset": "reviews", "scorer": "code_passes"}), "'tests'"),
 )
 
 

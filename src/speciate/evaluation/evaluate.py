@@ -297,6 +297,7 @@ def _scored(
     terms = evaluation_checks.common_terms(task, use_case, label_set, models)
     evaluation_checks.check_target(manifest, target, task)
     evaluation_checks.check_use_case(manifest, use_case)
+    evaluation_checks.check_scorer(manifest, spec.scorer)
     judge = (
         judge_plan.resolve_judge(workspace, spec.judge, manifest, task.family, models, compared.baseline)
         if spec.judge

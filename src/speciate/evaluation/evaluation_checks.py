@@ -11,6 +11,7 @@ from speciate.datasets.versions import Manifest
 from speciate.errors import Call, Code, SpeciateError, closest, unknown
 from speciate.evaluation import label_plans
 from speciate.evaluation.evaluated_models import EvaluatedModel, why_no_neighbours
+from speciate.evaluation.scorers.sandboxed_scorers import COLUMN_READ
 from speciate.refs import DatasetRef
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, is_label, usual_target
 from speciate.tasks.families import preference
@@ -20,6 +21,17 @@ from speciate.tasks.families.ordinal import check_order, rank_labels
 from speciate.tasks.task import TaskTerms
 from speciate.use_cases import NEAREST, UseCase
 from speciate.vocabulary import Metric, Task, find_task, task_named
+
+
+def check_scorer(manifest: Manifest, scorer: str | None) -> None:
+    column = COLUMN_READ.get(scorer or "")
+    if column is not None and column not in manifest.columns:
+        raise SpeciateError(
+            Code.INVALID,
+            f"The scorer {scorer!r} reads the column {column!r}, which {manifest.ref} has not.",
+            f"Its columns: {', '.join(manifest.columns) or 'none'}. Name a dataset with {column!r}, or another scorer.",
+            next=[Call("list_options", {"kind": "metric"}, "for metrics that need no such column")],
+        )
 
 
 def check_split(manifest: Manifest, ref: DatasetRef) -> None:

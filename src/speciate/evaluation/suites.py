@@ -24,7 +24,6 @@ from speciate.evaluation.holdout_reuse import LooksOnRows
 from speciate.evaluation.judged_rows import ROWS, JudgedSuite, Packed
 from speciate.evaluation.reports.report import Report, Role, Suite, SuiteChange
 from speciate.evaluation.scorers import sandboxed_scorers
-from speciate.evaluation.scorers.gym_scores import COLUMN as ENTRY
 from speciate.refs import DatasetRef, dataset_ref
 from speciate.tasks.example_targets import TARGET_IN_MEDIA, TARGET_OPTIONAL, is_label, usual_target
 from speciate.tasks.families import preference
@@ -146,8 +145,8 @@ def columns_read(manifest: Manifest, task: str, use_case: UseCase | None, role: 
     if find_task(task).family == "control":
         found |= {ENVIRONMENT, SEED}
     if scorer is not None:
-        of_scorer = {sandboxed_scorers.CODE_PASSES: {sandboxed_scorers.TESTS}, sandboxed_scorers.GYM_SCORE: {ENTRY}}
-        found |= of_scorer.get(scorer, set(manifest.columns) - set(manifest.inputs))
+        column = sandboxed_scorers.COLUMN_READ.get(scorer)
+        found |= {column} if column else set(manifest.columns) - set(manifest.inputs)
     return found & set(manifest.columns)
 
 

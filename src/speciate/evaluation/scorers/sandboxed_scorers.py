@@ -206,6 +206,10 @@ _LOADING = {
 }  # fmt: skip
 
 
+COLUMN_READ = {CODE_PASSES: TESTS, GYM_SCORE: gym_scores.COLUMN}
+"""By scorer, the column without which it has no score for any example."""
+
+
 def check_gym() -> None:
     """MISSING_EXTRA where the package is not installed."""
     if importlib.util.find_spec(PACKAGE) is None:
