@@ -380,7 +380,7 @@ def test_contributions_sum_to_a_difference_that_neither_order_nor_a_constant_cha
     assert np.allclose(moved, found + 2, atol=1e-6), "a shift of all is found as it is"
 
 
-_CLOCKS = {
+_CLOCKS: dict[str, Callable[[Any, Any], permutation.Values]] = {
     "backwards": lambda at, period: at[::-1].copy(),
     "years ahead": lambda at, period: np.where(np.arange(len(at)) % 5 == 0, at + 4e11, at),
     "beyond all": lambda at, period: np.where(period == 0, 1e300, -1e300),
