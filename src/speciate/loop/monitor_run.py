@@ -126,7 +126,7 @@ class _Monitor:
             use_case=spec.use_case, generation=spec.generation, number=spec.number, window=(spec.begin, spec.end),
             n=len(rows["id"]), sampled=len(found.window.ids), reference=found.reference, use=found.use,
             model=payload.model, extractor=payload.extractor, measures=tuple(self._measures(found)),
-            signals=tuple(signals), novel=novel, notes=tuple(found.notes), not_promised=_without_askers(found.window),
+            signals=tuple(signals), novel=novel, notes=tuple(found.notes), not_promised=_not_promised(found),
             promised=None if found.promise is None else found.promise.kept,
             dependence="" if found.promise is None else found.promise.because,
         )  # fmt: skip
@@ -565,6 +565,14 @@ def _share(signal: Signal) -> float:
 
 def _window(outcome: MonitorOutcome) -> Window:
     return Window(outcome.number, *outcome.window)
+
+
+def _not_promised(found: _Compared) -> str | None:
+    """Of a window that was compared, by how; else by whether it says who asked, as the next one is compared with it."""
+    if found.promise is None:
+        return _without_askers(found.window)
+    because = found.promise.because
+    return None if found.promise.kept else f"{because[0].upper()}{because[1:]}."
 
 
 def _without_askers(window: Sample) -> str | None:
