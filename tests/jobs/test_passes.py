@@ -431,6 +431,7 @@ def test_a_registration_that_breaks_is_tried_again_after_growing_pauses_and_then
     world.is_true(job, ended("ok"))
     world.jump(1000)
     world.tick()
+    assert world.reconciler.trouble(job) == "read-only"
     for n in range(8):
         pause = 0.1 * 2**n
         for seconds, times in ((pause / 2, n + 1), (pause / 2 + 0.001, n + 2)):
@@ -478,6 +479,22 @@ def test_one_job_in_trouble_stops_no_other_and_is_looked_at_after_a_pause(
     monkeypatch.undo()
     world.tick(61)
     assert world.reconciler.trouble(bad) is None
+
+
+def test_a_pass_goes_by_each_point_at_which_a_daemon_is_killed_in_tests(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = list[str]()
+    monkeypatch.setattr(reconcile, "fault", points.append)
+    job = world.add(plan=a_plan())
+    world.tick()
+    world.is_true(job, Gone())
+    world.tick()
+    world.tick(10)
+    world.is_true(job, ended("ok"))
+    world.tick()
+    start = ["claim_after_commit", "launched"]
+    assert points == [*start, "lost_before_commit", *start, "finish_before_commit", "finish_after_commit"]
 
 
 # Money
@@ -911,7 +928,7 @@ def test_a_job_that_is_stopped_while_it_is_claimed_is_not_launched(
 
 def test_a_launch_says_all_that_its_run_needs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     job = world.add(plan=a_plan(payload={"a": 1}, secrets=(("KEY", "host"),)), attempt=5, shrinks=2)
-    for attempt in (1, 2, 4, 6):
+    for attempt in (1, 2, 4, 5, 6):
         world.folder(job, attempt)
     world.tick()
     row = world.job(job).model_dump(mode="json", exclude={"result", "error"})
@@ -919,7 +936,7 @@ def test_a_launch_says_all_that_its_run_needs(world: World, monkeypatch: pytest.
         "job": job, "kind": "plain", "attempt": 6, "entry": ENTRY, "payload": {"a": 1}, "secrets": (("KEY", "host"),),
         "workspace": str(world.runs.parent), "settings": safety(Settings()), "resources": Resources().model_dump(),
         "preload": "data", "memory_retries": 2, "row": row,
-        "resume_from": [str(world.runs / f"{job}.{attempt}") for attempt in (4, 2, 1)],
+        "resume_from": [str(world.runs / f"{job}.{attempt}") for attempt in (5, 4, 2, 1)],
     }  # fmt: skip
     assert world.stage.preloads == {f"{job}.6": "data"}
 
