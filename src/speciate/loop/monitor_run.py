@@ -568,7 +568,7 @@ def _window(outcome: MonitorOutcome) -> Window:
 
 
 def _not_promised(found: _Compared) -> str | None:
-    """Of a window that was compared, by how; else by whether it says who asked, as the next one is compared with it."""
+    """What the comparison does not promise. A window that was not compared is told what it lacks for the next one."""
     if found.promise is None:
         return _without_askers(found.window)
     because = found.promise.because

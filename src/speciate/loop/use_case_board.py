@@ -9,7 +9,7 @@ from typing import NamedTuple
 from speciate.evaluation.decisions import told_by_its_search
 from speciate.evaluation.pages.inline_charts import Place, Whisker, whisker_scale
 from speciate.evaluation.pages.svg_charts import Scale
-from speciate.evaluation.reports.report import Report, Row, find_report, pareto
+from speciate.evaluation.reports.report import Report, Row, find_report, learning_split, pareto
 from speciate.promotion import aliases
 from speciate.refs import dataset_ref
 from speciate.serving import deployments
@@ -136,13 +136,15 @@ def _measured_before(
     database: Database, evaluation: str, report: Report
 ) -> tuple[dict[str, tuple[Row, str]], Best | None]:
     """Model -> row and evaluation of the best registered ones that others measured on the same rows, each as it was
-    measured last; and the best on other rows, where it is better than all of them."""
+    measured last; and the best on other test rows, where it is better than all of them."""
     sign = 1.0 if report.better == "higher" else -1.0
     known, same, other = {row.model for row in report.leaderboard}, list[Best](), list[Best]()
     for name, dataset, models, values in database.read(_MEASURED, [report.use_case, report.metric, evaluation]):
         for model, value in zip(models, values, strict=True):
             if value is None or "@v" not in model or (dataset == report.dataset and model in known):
                 continue
+            if dataset != report.dataset and learning_split(dataset.partition(":")[2]):
+                continue  # of rows that models learn from or are chosen by, a value says less
             (same if dataset == report.dataset else other).append(Best(name, dataset, model, float(value)))
             if dataset == report.dataset:
                 known.add(model)

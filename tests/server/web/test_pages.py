@@ -455,6 +455,7 @@ def test_a_newer_and_worse_run_does_not_hide_the_best_model(served: Served) -> N
     measured = [
         ("first", "films@v1:test", 1.0, [("m@v7", 0.889), ("m@v1", 0.8)]),
         ("on-others", "toys@v1", 2.0, [("m@v8", 0.95)]),
+        ("on-chosen-by", "films@v1:validation", 2.5, [("m@v6", 0.99)]),
         ("newest", "films@v1:test", 3.0, [("m@v9", 0.702), ("m@v1", 0.79)]),
     ]  # fmt: skip
     for name, dataset, made, models in measured:

@@ -34,7 +34,7 @@ _MOST_ROWS = 200_000
 """Rows whose cells are posed here: a second or two. Labels of more are known by their counts alone."""
 
 _MOST_BYTES = 256 << 20
-"""Of series that are read here for their lengths: the daemon holds them for that moment."""
+"""Series up to this size are read for their lengths: the daemon holds them for that moment."""
 
 
 def check_targets(
