@@ -146,6 +146,10 @@ def test_a_queue_that_was_empty_shows_what_was_asked_and_a_form_keeps_what_was_t
     page = tab.go("/use-cases/digits/queue")
     listens(tab)
     assert "Nothing waits" in page.inner_text("main")
+    page.evaluate(_CUT_OFF_ONCE)
+    _log_answer(served, "digits", "m@v1", "a drawn seven")
+    tab.until(lambda: page.evaluate("window.cut === true"), "a daemon that ended amid its answer")
+    assert "Nothing waits" in page.inner_text("main")
     _log_answer(served, "digits", "m@v1", "a drawn seven")
     tab.until(lambda: "a drawn seven" in page.inner_text("main"), "the answer")
     page.goto(served.link("decide"))
@@ -159,6 +163,16 @@ def test_a_queue_that_was_empty_shows_what_was_asked_and_a_form_keeps_what_was_t
     tab.until(lambda: "Roll back m@v3" in page.inner_text("main"), "what would be rolled back is another")
     assert page.input_value("input[name=reason]") == "it was slow"
     assert page.evaluate("document.activeElement.name") == "reason"
+
+
+_CUT_OFF_ONCE = """() => {
+  const whole = window.fetch, cut = (body) => body.error(new TypeError("cut off"));
+  window.fetch = async () => {
+    window.fetch = whole;
+    window.cut = true;
+    return new Response(new ReadableStream({ start: cut }));
+  };
+}"""
 
 
 def _log_answer(served: Served, use_case: str, model: str, text: str) -> None:

@@ -72,9 +72,9 @@ async function renew() {
   again = renewing;
   if (renewing) return;
   renewing = true;
-  const answer = await fetch(location.href).catch(() => null);
-  if (answer?.ok && !answer.redirected) {
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html"), there = pieces(fresh);
+  const answer = await fetch(location.href).catch(() => null), text = answer?.ok && !answer.redirected && await answer.text().catch(() => ""); // a daemon may end amid it
+  if (text) {
+    const fresh = new DOMParser().parseFromString(text, "text/html"), there = pieces(fresh);
     if ($("[data-piece]", whole).some((each) => !there.some((one) => one.id === each.id))) location.reload();
     there.forEach(replace);
   }
