@@ -639,7 +639,7 @@ def _select_members(members: Members, mask: Mask) -> Members:
 
 
 def _take_column(column: Any, places: Codes) -> Any:
-    if isinstance(column, pa.ChunkedArray):
+    if isinstance(column, pa.ChunkedArray | pa.Array):
         return column.take(pa.array(places))
     return [column[place] for place in places.tolist()]
 
