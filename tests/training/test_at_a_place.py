@@ -132,7 +132,7 @@ def test_what_a_person_did_not_allow_is_refused_where_the_call_names_the_place_a
     done = engine.wait(engine.submit("train", spec).id, timeout=240)
     assert done.resources.place == "lab"
     tuned = {"name": "more", "dataset": "reviews", "method": "classical"}
-    make_dataset(engine.workspace, "other", "text", {"text": ["a", "b"] * 60}, labels=["x", "y"] * 60,
+    make_dataset(engine.workspace, "other", "text", {"text": list("aabb") * 30}, labels=list("xxyy") * 30,
                  splits=thirds(120), inputs=["text"])  # fmt: skip
     assert (
         "speciate allow other --host lab" in engine.plan("train", {**tuned, "dataset": "other"}).resolved["runs_here"]

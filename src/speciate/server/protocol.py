@@ -27,7 +27,7 @@ from speciate.errors import Code, SpeciateError
 MCP, CONTROL, HTTP = "mcp/1", "control/1", "http/1"
 ASKED_ONCE = frozenset((
     "accept", "allow", "approve", "deny", "disallow", "fingerprint", "host", "key enroll", "key revoke", "override",
-    "policy", "settings", "signed", "token create",
+    "open decide", "policy", "settings", "signed", "token create",
 ))  # fmt: skip
 """Actions that are never repeated unasked: what a person decides, and what costs money."""
 HELLO_BYTES = 1 << 20

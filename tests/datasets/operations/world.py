@@ -41,7 +41,7 @@ def curate(workspace: Workspace, dataset: str, *steps: dict[str, Any]) -> Curate
 def context_of(workspace: Workspace, manifest: Manifest, pool: Pool, name: str = "job-alone") -> Context:
     folder = RunFolder(workspace.folders.runs / f"{name}.1")
     folder.create({"payload": {}, "job": name, "workspace": str(workspace.folders.root)})
-    return Context(Run(folder), manifest, pool, {}, {})
+    return Context(Run(folder), manifest, pool, {}, {}, {})
 
 
 def apply(rows: pa.Table, context: Context, **step: Any) -> pa.Table:

@@ -115,7 +115,7 @@ def test_base_models_of_several_parts_are_kept_with_the_model(workspace: Workspa
 
 def test_a_base_model_that_reads_none_of_the_parts_is_refused(workspace: Workspace, bases: tuple[str, str]) -> None:
     make_dataset(
-        workspace, "rounds", "multimodal", {"parts": ["photo.image"] * 12}, labels=["a", "b"] * 6, splits=thirds(12),
+        workspace, "rounds", "multimodal", {"parts": ["photo.image"] * 12}, labels=list("aabb") * 3, splits=thirds(12),
         media=[bundle({"photo.image": plain(i)}) for i in range(12)],
     )  # fmt: skip
     with pytest.raises(SpeciateError, match=r"reads text; .* parts of image"):
@@ -191,7 +191,7 @@ def test_where_nothing_tells_anything_no_pair_pretends_to(workspace: Workspace) 
 @NEEDS_MINILM
 def test_rows_that_no_base_model_reads_are_planned_without_one(workspace: Workspace) -> None:
     make_dataset(
-        workspace, "rounds", "multimodal", {"parts": ["photo.image"] * 12}, labels=["a", "b"] * 6, splits=thirds(12),
+        workspace, "rounds", "multimodal", {"parts": ["photo.image"] * 12}, labels=list("aabb") * 3, splits=thirds(12),
         media=[bundle({"photo.image": plain(i)}) for i in range(12)],
     )  # fmt: skip
     planned = plan_training(workspace, "rounds", task=TASK)

@@ -48,7 +48,7 @@ class LabelsFile(NamedTuple):
 
     path: Path
     key: str
-    """Column with the path relative to this file or to the source, or the file's name."""
+    """Column with the path, whole or relative to this file or to the source, or the file's name."""
 
 
 class OrderedLabels(NamedTuple):
@@ -157,7 +157,9 @@ def _places(rows: dict[str, int], files: Sequence[SourceFile], labels: Path) -> 
 
 
 def _whole(file: SourceFile, labels: Path) -> Iterator[str]:
-    """Names of a file in a table: its path below the source, then relative to the labels file; the latter wins."""
+    """Names of a file in a table: its whole path, its path below the source, then relative to the labels file; the last
+    wins. A cell is compared with files of the source and never followed."""
+    yield os.path.abspath(file.path)
     yield file.name
     yield os.path.relpath(file.path, labels.parent)
 
